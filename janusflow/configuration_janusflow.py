@@ -85,7 +85,8 @@ def _select_layers(layers: int, select_layer: Any) -> int:
     kept = select_layer if select_layer > 0 else layers + 1 + select_layer
     if select_layer == 0 or not 0 < kept <= layers:
         raise ValueError(
-            f"select_layer {select_layer} leaves no vision blocks; expected 1 to {layers} or -{layers} to -1"
+            f"select_layer {select_layer} leaves no vision blocks; expected 1 to {layers} or "
+            f"-{layers} to -1"
         )
     return kept
 
@@ -93,9 +94,10 @@ def _select_layers(layers: int, select_layer: Any) -> int:
 class JanusFlowConfig(PreTrainedConfig):
     """The published configuration, loaded, completed and saved without losing a key.
 
-    `language_config` becomes a `LlamaConfig`; the three `vision_*_config` blocks stay the dictionaries that the
-    hub holds (misspelt and unknown keys included), and `vision` and `generation` give their numbers. Raises
-    ValueError for sizes that are not positive whole numbers or for a network that this package does not build.
+    `language_config` becomes a `LlamaConfig`; the three `vision_*_config` blocks stay the
+    dictionaries that the hub holds (misspelt and unknown keys included), and `vision` and
+    `generation` give their numbers. Raises ValueError for sizes that are not positive whole numbers
+    or for a network that this package does not build.
     """
 
     model_type = "multi_modality"
@@ -127,8 +129,10 @@ class JanusFlowConfig(PreTrainedConfig):
         _positive(text.vocab_size, "language_config.vocab_size", LIMITS["vocab_size"])
         if vision.width % vision.heads or vision.image_size % vision.patch_size:
             raise ValueError(
-                f"the vision tower's width {vision.width} and image_size {vision.image_size} must be multiples "
-                f"of heads {vision.heads} and patch_size {vision.patch_size}; check vision_und_enc_config"
+                f"the vision tower's width {vision.width} and image_size {vision.image_size} must "
+                f"be multiples "
+                f"of heads {vision.heads} and patch_size {vision.patch_size}; check "
+                f"vision_und_enc_config"
             )
         hidden = {
             block["params"].get("hidden_size", text.hidden_size)
@@ -136,13 +140,15 @@ class JanusFlowConfig(PreTrainedConfig):
         }
         if hidden != {text.hidden_size}:
             raise ValueError(
-                f"generation encoder and decoder expect hidden sizes {sorted(hidden)}, the language model has "
+                f"generation encoder and decoder expect hidden sizes {sorted(hidden)}, the "
+                f"language model has "
                 f"{text.hidden_size}; they must be equal"
             )
         decoder = _params(self.vision_gen_dec_config, "vision_gen_dec_config")
         if decoder.get("in_channels", generation.channels) != generation.channels:
             raise ValueError(
-                f"decoder in_channels {decoder['in_channels']} differ from the encoder's {generation.channels}; "
+                f"decoder in_channels {decoder['in_channels']} differ from the encoder's "
+                f"{generation.channels}; "
                 "the long skip needs them equal"
             )
 
@@ -180,7 +186,8 @@ class JanusFlowConfig(PreTrainedConfig):
         channels = list(encoder.get("block_out_channels", [768]))
         if len(channels) != 1 or list(decoder.get("block_out_channels", channels)) != channels:
             raise ValueError(
-                f"block_out_channels is {channels}; expected one number, equal in encoder and decoder"
+                f"block_out_channels is {channels}; expected one number, equal in encoder and "
+                f"decoder"
             )
         latents = encoder.get("input_channels", 4)
         _only(decoder, "out_channels", latents)

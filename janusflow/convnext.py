@@ -1,4 +1,6 @@
-"""The ConvNeXt encoder and decoder that put latents into the language model and take a velocity out."""
+"""The ConvNeXt encoder and decoder that put latents into the language model and take a velocity
+out.
+"""
 
 import torch
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
@@ -26,7 +28,9 @@ class GlobalResponseNorm(nn.Module):
 
 
 class ConvNextBlock(nn.Module):
-    """ConvNeXt V2 block, scaled and shifted by the time embedding after the residual: (B, C, H, W) -> the same."""
+    """ConvNeXt V2 block, scaled and shifted by the time embedding after the residual: (B, C, H, W)
+    -> the same.
+    """
 
     def __init__(self, channels: int, time_channels: int, eps: float):
         super().__init__()
@@ -63,7 +67,9 @@ class ConvNextBlocks(nn.Module):
 
 
 class GenerationEncoder(nn.Module):
-    """Latents (B, c, H, W) and t (B,) in [0, 1] -> features (B, C, H / p, W / p) and time embedding (B, D)."""
+    """Latents (B, c, H, W) and t (B,) in [0, 1] -> features (B, C, H / p, W / p) and time embedding
+    (B, D).
+    """
 
     def __init__(self, sizes: GenerationSizes, hidden: int):
         super().__init__()
@@ -96,7 +102,9 @@ class VelocityHead(nn.Module):
 
 
 class GenerationDecoder(nn.Module):
-    """Hidden channels (B, C, h, w), the encoder's features as long skip, time (B, D) -> velocity (B, c, p h, p w)."""
+    """Hidden channels (B, C, h, w), the encoder's features as long skip, time (B, D) -> velocity
+    (B, c, p h, p w).
+    """
 
     def __init__(self, sizes: GenerationSizes, hidden: int):
         super().__init__()

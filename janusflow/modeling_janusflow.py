@@ -1,4 +1,5 @@
-"""JanusFlow: one language model that answers about pictures and predicts the velocity that makes them.
+"""JanusFlow: one language model that answers about pictures and predicts the velocity that makes
+them.
 
 Ma et al. 2024, arXiv 2411.07975. Parameter names are the published checkpoint's.
 """
@@ -29,8 +30,9 @@ from janusflow.vision import VisionEncoder
 class Prompt:
     """A prompt's keys and values, computed once and never written to.
 
-    `keys[l]`, `values[l]`: (B, heads, L, head_dim) of block l. `mask`: (B, L), True where a key is seen, or None for
-    everywhere. `length`: (B,), tokens of the prompt, which is the position of the time token that follows.
+    `keys[l]`, `values[l]`: (B, heads, L, head_dim) of block l. `mask`: (B, L), True where a key is
+    seen, or None for everywhere. `length`: (B,), tokens of the prompt, which is the position of the
+    time token that follows.
     """
 
     keys: tuple[Tensor, ...]
@@ -42,7 +44,7 @@ class Prompt:
         return self.length.shape[0]
 
     def __getitem__(self, rows) -> Prompt:
-        """The rows chosen by a slice, a list or an index tensor, in that order (repeats allowed)."""
+        """The rows chosen by a slice, a list or an index tensor, in that order, repeats allowed."""
         rows = torch.as_tensor(rows, device=self.length.device) if isinstance(rows, list) else rows
         return Prompt(
             keys=tuple(k[rows] for k in self.keys),
@@ -52,7 +54,9 @@ class Prompt:
         )
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_, **__) -> tuple[Tensor, Tensor]:
-        """What an attention block sees after its own (keys, values): the prompt's before them. Stores nothing."""
+        """What an attention block sees after its own (keys, values): the prompt's before them.
+        Stores nothing.
+        """
         shape = (len(keys), -1, -1, -1)
         return (
             torch.cat([self.keys[layer].expand(shape), keys], dim=2),
@@ -94,9 +98,11 @@ class Prompt:
 
 
 class JanusFlowModel(PreTrainedModel):
-    """The published network; `encode_prompt` and `velocity` generate, `generate` answers, `forward` trains.
+    """The published network; `encode_prompt` and `velocity` generate, `generate` answers, `forward`
+    trains.
 
-    `from_pretrained` takes the published layout as it is and `save_pretrained` writes the same names again.
+    `from_pretrained` takes the published layout as it is and `save_pretrained` writes the same
+    names again.
     """
 
     config_class = JanusFlowConfig
@@ -126,7 +132,9 @@ class JanusFlowModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Fresh weights: transformers' rule, and the parts that it does not know start as the identity."""
+        """Fresh weights: transformers' rule, and the parts that it does not know start as the
+        identity.
+        """
         super()._init_weights(module)
         if isinstance(module, GlobalResponseNorm):
             init.zeros_(module.weight)
@@ -148,7 +156,9 @@ class JanusFlowModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, name, *args, **kwargs) -> JanusFlowModel:
-        """Reads safetensors only; raises ValueError where names or shapes differ from the configuration's."""
+        """Reads safetensors only; raises ValueError where names or shapes differ from the
+        configuration's.
+        """
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs |= dict(use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
         model, info = super().from_pretrained(name, *args, **kwargs)
@@ -166,19 +176,22 @@ class JanusFlowModel(PreTrainedModel):
         *,
         unconditional: bool = False,
     ) -> Prompt:
-        """Keys and values of a prompt: ids (B, L) with BOS, without the generation tag; padding where the mask is 0.
+        """Keys and values of a prompt: ids (B, L) with BOS, without the generation tag; padding
+        where the mask is 0.
 
-        The unconditional prompt keeps each row's BOS and its positions: the tokens between are masked out of
-        attention, so their keys need not exist.
+        The unconditional prompt keeps each row's BOS and its positions: the tokens between are
+        masked out of attention, so their keys need not exist.
         """
         if input_ids.ndim != 2 or input_ids.shape[1] == 0:
             raise ValueError(
-                f"input_ids have shape {tuple(input_ids.shape)}; expected (batch, length) with at least BOS"
+                f"input_ids have shape {tuple(input_ids.shape)}; expected (batch, length) with at "
+                f"least BOS"
             )
         seen = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
         if seen.shape != input_ids.shape or not bool(seen.any(dim=1).all()):
             raise ValueError(
-                f"attention_mask has shape {tuple(seen.shape)} for ids {tuple(input_ids.shape)}, or an empty row; "
+                f"attention_mask has shape {tuple(seen.shape)} for ids {tuple(input_ids.shape)}, "
+                f"or an empty row; "
                 "expected the same shape with at least one token a row"
             )
         length = seen.sum(dim=1)
@@ -205,11 +218,13 @@ class JanusFlowModel(PreTrainedModel):
     def velocity(
         self, latents: Tensor, t: Tensor, prompt: Prompt, *, return_hidden: int | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """v = d latents / dt at time t: (B, c, H, W), t (B,) in [0, 1] with 0 noise, 1 data -> (B, c, H, W).
+        """v = d latents / dt at time t: (B, c, H, W), t (B,) in [0, 1] with 0 noise, 1 data -> (B,
+        c, H, W).
 
-        A pure function: the prompt (B rows, or one that all share) is only read. The result has the latents' dtype,
-        whatever the network's. With `return_hidden=k` also the image tokens after block k, (B, H W / p^2, D), where
-        0 is what enters the first block. ValueError for latents that the network cannot take.
+        A pure function: the prompt (B rows, or one that all share) is only read. The result has the
+        latents' dtype, whatever the network's. With `return_hidden=k` also the image tokens after
+        block k, (B, H W / p^2, D), where 0 is what enters the first block. ValueError for latents
+        that the network cannot take.
         """
         sizes = self.config.generation
         self._check_latents(latents, t, prompt)
@@ -255,22 +270,27 @@ class JanusFlowModel(PreTrainedModel):
         sizes = self.config.generation
         if latents.ndim != 4 or latents.shape[1] != sizes.latent_channels:
             raise ValueError(
-                f"latents have shape {tuple(latents.shape)}; expected (batch, {sizes.latent_channels}, height, width)"
+                f"latents have shape {tuple(latents.shape)}; expected (batch, "
+                f"{sizes.latent_channels}, height, width)"
             )
         if latents.shape[2] % sizes.patch or latents.shape[3] % sizes.patch or 0 in latents.shape:
             raise ValueError(
-                f"latents are {latents.shape[2]} x {latents.shape[3]}; both sides must be multiples of {sizes.patch}"
+                f"latents are {latents.shape[2]} x {latents.shape[3]}; both sides must be "
+                f"multiples of {sizes.patch}"
             )
         if t.shape != latents.shape[:1] or len(prompt) not in (1, len(latents)):
             raise ValueError(
-                f"{len(latents)} latents came with t of shape {tuple(t.shape)} and {len(prompt)} prompts; "
+                f"{len(latents)} latents came with t of shape {tuple(t.shape)} and {len(prompt)} "
+                f"prompts; "
                 "expected one t and one prompt a latent, or one prompt for all"
             )
 
     # Understanding
 
     def image_embeds(self, pixel_values: Tensor) -> Tensor:
-        """Pixels (images, 3, S, S) -> what stands for each picture in the sequence, (images, 1 + tokens, D)."""
+        """Pixels (images, 3, S, S) -> what stands for each picture in the sequence, (images, 1 +
+        tokens, D).
+        """
         pixels = pixel_values.flatten(0, -4).to(self.dtype)
         features = self.vision_und_enc_aligner(self.vision_und_enc_model(pixels))
         start = self.beg_of_und_embed.expand(len(features), 1, -1)
@@ -294,7 +314,8 @@ class JanusFlowModel(PreTrainedModel):
         images = self.image_embeds(pixel_values).flatten(0, 1).to(embeds.dtype)
         if int(places.sum()) != len(images):
             raise ValueError(
-                f"image_token_mask marks {int(places.sum())} places, the pictures fill {len(images)}; "
+                f"image_token_mask marks {int(places.sum())} places, the pictures fill "
+                f"{len(images)}; "
                 "take both from one call of the processor"
             )
         return embeds.masked_scatter(places[..., None], images)
@@ -307,7 +328,9 @@ class JanusFlowModel(PreTrainedModel):
         image_token_mask: Tensor | None = None,
         **kwargs,
     ) -> CausalLMOutputWithPast:
-        """Logits of the next token (B, L, V), and the loss where `labels` are given; positions follow the mask."""
+        """Logits of the next token (B, L, V), and the loss where `labels` are given; positions
+        follow the mask.
+        """
         embeds = self.embed(input_ids, pixel_values, image_token_mask)
         if attention_mask is not None and "position_ids" not in kwargs:
             kwargs["position_ids"] = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
@@ -323,7 +346,9 @@ class JanusFlowModel(PreTrainedModel):
         image_token_mask: Tensor | None = None,
         **kwargs,
     ) -> Tensor:
-        """Answer ids (B, new); further arguments are those of transformers' `GenerationMixin.generate`."""
+        """Answer ids (B, new); further arguments are those of transformers'
+        `GenerationMixin.generate`.
+        """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         embeds = self.embed(input_ids, pixel_values, image_token_mask)
@@ -343,5 +368,6 @@ def _refuse(name, fault: str, keys) -> None:
     if isinstance(first, tuple | list):
         detail = f"{first[0]!r} ({tuple(first[1])} instead of {tuple(first[2])})"
     raise ValueError(
-        f"checkpoint {str(name)!r} {verb} {len(keys)}{kind} tensors, the first {detail}; is this a JanusFlow checkpoint?"
+        f"checkpoint {str(name)!r} {verb} {len(keys)}{kind} tensors, the first {detail}; is this "
+        f"a JanusFlow checkpoint?"
     )

@@ -9,7 +9,8 @@ from janusflow.configuration_janusflow import VisionSizes
 class VisionEncoder(nn.Module):
     """Pixels (B, 3, S, S), normalised -> tokens (B, (S / patch)^2, width), after the final norm.
 
-    The attention-pool head belongs to the checkpoint but not to the forward pass. Zhai et al. 2023 (SigLIP).
+    The attention-pool head belongs to the checkpoint but not to the forward pass. Zhai et al. 2023
+    (SigLIP).
     """
 
     def __init__(self, sizes: VisionSizes):
