@@ -69,7 +69,7 @@ class Prompt:
         longest = max(prompt.keys[0].shape[2] for prompt in prompts)
         padded = [prompt._pad(longest) for prompt in prompts]
         masks = [prompt.mask for prompt in padded]
-        mask = None if all(m is None for m in masks) else torch.cat([p._seen() for p in padded])
+        mask = None if all(m is None for m in masks) else torch.cat([p.seen for p in padded])
         return Prompt(
             keys=tuple(map(torch.cat, zip(*(p.keys for p in padded), strict=True))),
             values=tuple(map(torch.cat, zip(*(p.values for p in padded), strict=True))),
@@ -77,7 +77,9 @@ class Prompt:
             length=torch.cat([p.length for p in padded]),
         )
 
-    def _seen(self) -> Tensor:
+    @property
+    def seen(self) -> Tensor:
+        """(B, L), True where a key is seen."""
         if self.mask is not None:
             return self.mask
         size = (len(self), self.keys[0].shape[2])
@@ -91,7 +93,7 @@ class Prompt:
         def pad(x: Tensor) -> Tensor:
             return nn.functional.pad(x, (0, 0, missing, 0))
 
-        mask = nn.functional.pad(self._seen(), (missing, 0), value=False)
+        mask = nn.functional.pad(self.seen, (missing, 0), value=False)
         return replace(
             self, keys=tuple(map(pad, self.keys)), values=tuple(map(pad, self.values)), mask=mask
         )
