@@ -57,7 +57,9 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> Tensor:
-        """Sets the weights from pictures (N, 3, H, W) in [-1, 1]; returns the kept share of variance."""
+        """Sets the weights from pictures (N, 3, H, W) in [-1, 1]; returns the kept share of
+        variance.
+        """
         p, c = self.config.patch_size, self.config.latent_channels
         patches = nn.functional.unfold(images.double(), p, stride=p)  # (N, 3 p^2, n)
         patches = patches.transpose(1, 2).flatten(0, 1)

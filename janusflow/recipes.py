@@ -24,7 +24,7 @@ class Recipe:
     whitening: float = 0.5
 
     # the vision encoder, trained first to say what lies under each of its patches
-    vision_steps: int = 2_000
+    vision_steps: int = 3_000
     vision_batch: int = 64
     vision_lr: float = 1e-3
 
