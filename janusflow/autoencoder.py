@@ -34,8 +34,8 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         self,
         latent_channels: int = 16,
         patch_size: int = 8,
-        scaling_factor: float = 1.0,
-        whitening: float = 0.5,
+        scaling_factor: float = 1.0,  # noqa: ARG002 (kept in the configuration)
+        whitening: float = 0.5,  # noqa: ARG002
     ):
         super().__init__()
         shape = dict(kernel_size=patch_size, stride=patch_size)

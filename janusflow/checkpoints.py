@@ -54,7 +54,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     """Tensors and metadata; ValueError if the file is truncated or was changed."""
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
             meta = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error})") from error

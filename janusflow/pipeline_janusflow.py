@@ -232,7 +232,7 @@ class JanusFlowPipeline(DiffusionPipeline):
             while start < len(ts) - 1:
                 path = samplers.trajectory(field, x, ts[start:], solver)
                 next(path)
-                for step, (t, x) in enumerate(path, start):  # noqa: B020 (the state goes on)
+                for step, (t, x) in enumerate(path, start):
                     start = step + 1
                     bar.update()
                     if callback is None:

@@ -24,7 +24,7 @@ def locate(name: str | Path, **hub) -> Path:
 
 def _download(name: str, hub: dict) -> str:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     known = ", ".join(PACKAGED)
     try:
