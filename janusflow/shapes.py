@@ -7,7 +7,7 @@ which points lie inside. A picture is the light background with every object's c
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil, floor, pi, sin
+from math import ceil, cos, floor, pi, sin
 
 import numpy as np
 
@@ -64,12 +64,14 @@ def triangle(u, v):
 
 @shape
 def star(u, v):
-    """Five points: each sector of 36 degrees is cut by the line from a tip to an inner corner."""
-    tip, corner, v = 1.05, 0.5, v - 0.08
-    angle = abs((np.arctan2(u, -v) + pi / 5) % (2 * pi / 5) - pi / 5)
-    across, along = np.hypot(u, v) * np.sin(angle), np.hypot(u, v) * np.cos(angle)
-    dx, dy = corner * sin(pi / 5), tip - corner * (1 - 2 * sin(pi / 10) ** 2)
-    return across * dy + along * dx <= tip * dx
+    """Five points: folded into the half sector beside the upper tip, where one line cuts it."""
+    tip, corner = 1.05, 0.5
+    x, y = abs(u), 0.08 - v
+    for angle in (2 * pi / 5, pi / 5):  # mirror what lies beyond this angle from the tip
+        beyond = np.maximum(x * cos(angle) - y * sin(angle), 0)
+        x, y = abs(x - 2 * cos(angle) * beyond), y + 2 * sin(angle) * beyond
+    dx, dy = corner * sin(pi / 5), tip - corner * cos(pi / 5)
+    return x * dy + y * dx <= tip * dx
 
 
 @shape
@@ -91,7 +93,8 @@ def diamond(u, v):
 def heart(u, v):
     """The sextic (x^2 + y^2 - 1)^3 = x^2 y^3, fitted into the box."""
     x, y = 1.16 * u, 0.12 - 1.12 * v
-    return (x**2 + y**2 - 1) ** 3 <= x**2 * y**3
+    outside = x * x + y * y - 1
+    return outside * outside * outside <= x * x * y * y * y
 
 
 def coverage(shape: str, x, y, size, top: int, left: int, height: int, width: int, samples=4):
@@ -100,8 +103,9 @@ def coverage(shape: str, x, y, size, top: int, left: int, height: int, width: in
     offsets = (np.arange(samples) + 0.5) / samples
     u = (left + (np.arange(width)[:, None] + offsets).ravel() - x) * (2 / size)
     v = (top + (np.arange(height)[:, None] + offsets).ravel() - y) * (2 / size)
-    inside = SHAPES[shape](u[None, :], v[:, None])
-    return inside.reshape(height, samples, width, samples).mean((1, 3), dtype=np.float32)
+    inside = SHAPES[shape](u[None, :].astype(np.float32), v[:, None].astype(np.float32))
+    rows = inside.reshape(height, samples, -1).sum(1, dtype=np.uint8)
+    return rows.reshape(height, width, samples).sum(2) / np.float32(samples**2)
 
 
 @lru_cache(maxsize=4096)
