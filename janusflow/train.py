@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from janusflow import checkpoints, losses, vision_training
@@ -27,7 +28,7 @@ from janusflow.scene_batches import Batches
 from janusflow.scene_patches import pixels
 from janusflow.scenes import scene
 from janusflow.shapes import render_batch
-from janusflow.tokenizer import build_tokenizer, save_tokenizer
+from janusflow.tokenizer import build_tokenizer
 
 
 @dataclass
@@ -150,9 +151,9 @@ def build(recipe: Recipe, base: Path) -> tuple[JanusFlowModel, Batches]:
 
     What is already in `base` is taken from there; the rest is made and written into it.
     """
-    tokenizer = build_tokenizer([*vocabulary(), "User", "Assistant"])
+    build_tokenizer(base, [*vocabulary(), "User", "Assistant"], system_prompt="")
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     config = recipe.config(tokenizer.get_vocab_size())
-    save_tokenizer(tokenizer, base, config.vision.image_size, config.vision.tokens)
     autoencoder = fit_autoencoder(recipe)
     autoencoder.save_pretrained(base / "vae")
     torch.manual_seed(recipe.seed)
