@@ -34,7 +34,7 @@ class Recipe:
     pictures: int = 32  # generation samples in a batch
     questions: int = 6  # understanding samples in a batch
     lr: float = 1.5e-3
-    warmup: int = 500
+    warmup: int = 100
     decay_from: float = 0.7  # share of the steps after which the rate falls to zero, linearly
     clip: float = 1.0
     betas: tuple[float, float] = (0.9, 0.95)

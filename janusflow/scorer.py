@@ -12,7 +12,6 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
-from janusflow.scenes import Need, Prompt, relates
 from janusflow.shapes import COLORS, SHAPES, SIDE, coverage
 
 CONTRAST = 60  # RGB distance from the background at which a pixel belongs to an object
