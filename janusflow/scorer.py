@@ -5,19 +5,19 @@ its strongest pixels, and its shape the one whose render, of the same mass and c
 leaves the least residual. What no shape or no colour explains is found all the same, without name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
 
-from janusflow.scenes import Need, Prompt, relates
+from janusflow.scenes import Prompt, relates
 from janusflow.shapes import COLORS, SHAPES, SIDE, coverage
 
 CONTRAST = 60  # RGB distance from the background at which a pixel belongs to an object
 SPECK = 30  # pixels (of 96 x 96) below which a component is dirt
-MISSHAPEN = 0.16  # share of a component's energy that its best shape may leave unexplained
+MISSHAPEN = 0.14  # share of a component's energy that its best shape may leave unexplained
 MISCOLORED = 75  # RGB distance to the nearest colour beyond which an object has none
 PALETTE = np.array(list(COLORS.values()), np.float32)
 
@@ -130,3 +130,27 @@ def read(picture: np.ndarray) -> list[Found]:
             )
         )
     return found
+
+
+def _placed(found: Sequence[Found], prompt: Prompt) -> bool:
+    if prompt.relation is None:
+        return True
+    first, second = ([obj for obj in found if need.matches(obj)] for need in prompt.needs)
+    return any(relates(a, prompt.relation, b) for a in first for b in second if a is not b)
+
+
+def judge(found: Sequence[Found], prompt: Prompt) -> Score:
+    """Compares what was found with what a prompt needs."""
+    known = all(obj.shape and obj.color for obj in found)
+    counts = [sum(need.matches(obj) for obj in found) for need in prompt.needs]
+    asked = [need.count for need in prompt.needs]
+    placed = _placed(found, prompt)
+    exact = counts == asked and placed
+    at_least = all(c >= a for c, a in zip(counts, asked, strict=True)) and placed
+    strict = exact and known and len(found) == sum(asked)
+    return Score(strict, exact if prompt.category == "counting" else at_least, tuple(found))
+
+
+def score(picture: np.ndarray, prompt: Prompt) -> Score:
+    """Reads a picture, (H, W, 3) uint8, and judges it by a prompt."""
+    return judge(read(picture), prompt)
