@@ -166,6 +166,15 @@ def test_the_oracle_scores_full_marks(category):
             assert result.strict and result.lenient
 
 
+def test_pictures_without_sense_hold_nothing_with_a_name():
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    ramp = np.broadcast_to(np.linspace(0, 255, 96)[:, None, None], (96, 96, 3)).astype(np.uint8)
+    board = np.where(np.indices((96, 96)).sum(0)[..., None] // 24 % 2, [255, 0, 0], [0, 255, 255])
+    for picture in (noise, ramp, board.astype(np.uint8), np.zeros((96, 96, 3), np.uint8)):
+        assert not any(obj.shape for obj in read(picture))
+
+
 def test_what_is_no_picture_is_refused():
     with pytest.raises(ValueError, match=r"expected a \(H, W, 3\) uint8 picture, got \(96, 96\)"):
         read(np.zeros((96, 96), np.uint8))
