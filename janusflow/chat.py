@@ -36,8 +36,8 @@ def read_turns(conversation: Sequence[Mapping], image_tag: str) -> list[Turn]:
     transformers: {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ...}]}.
     """
     turns = [_read_turn(message, image_tag) for message in conversation]
-    if not turns:
-        raise ValueError("the conversation is empty; give at least one message")
+    if all(turn.kind == "system" for turn in turns):
+        raise ValueError("the conversation asks nothing; give at least one user's message")
     return turns
 
 
@@ -46,13 +46,22 @@ def _read_turn(message: Mapping, image_tag: str) -> Turn:
         raise ValueError(f"a message is a dict with 'role' and 'content', not {message!r:.80}")
     content = message["content"]
     if content is None or isinstance(content, str):
-        turn = Turn(message["role"], content or "", tuple(message.get("images") or ()))
+        turn = Turn(message["role"], content or "", as_pictures(message.get("images")))
     else:
         text, images = _read_parts(content, image_tag)
-        turn = Turn(message["role"], text, (*images, *(message.get("images") or ())))
+        turn = Turn(message["role"], text, (*images, *as_pictures(message.get("images"))))
     if turn.kind not in ("user", "assistant", "system"):
         raise ValueError(f"unknown role {turn.role!r}; use 'user', 'assistant' or 'system'")
     return turn
+
+
+def as_pictures(images: Any) -> tuple:
+    """None, one picture, a list of them or a batched array -> a tuple of pictures."""
+    if images is None:
+        return ()
+    if isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4:
+        return tuple(images)
+    return (images,)
 
 
 def _read_parts(parts: Sequence[Mapping], image_tag: str) -> tuple[str, list]:
