@@ -33,20 +33,18 @@ class Peer:
         """The most steps that `calls` pays for, 0 if none."""
         return max((n for n in range(1, calls + 1) if self.cost(n) <= calls), default=0)
 
-    def run(
-        self,
-        v: Velocity,
-        noise: Tensor,
-        calls: int,
-        grid: Callable[[int], Tensor] | None = None,
-    ) -> Tensor:
-        """The state it reaches with at most `calls` calls, as shipped or on grid(steps)."""
+    def run(self, v: Velocity, noise: Tensor, calls: int) -> Tensor:
+        """The state it reaches as shipped with at most `calls` calls."""
         if not (steps := self.steps(calls)):
             raise ValueError(f"{self.name} takes {self.cost(1)} calls a step, got only {calls}")
+        return self.play(steps, None, v, noise)
+
+    def play(self, steps: int, ts: Tensor | None, v: Velocity, noise: Tensor) -> Tensor:
+        """So many steps as shipped, or the steps of the grid ts."""
         with quiet():
-            if grid is None:
+            if ts is None:
                 return self.shipped(v, noise, steps)
-            return self.gridded(v, noise, grid(steps).to("cpu", torch.float64))
+            return self.gridded(v, noise, ts.to("cpu", torch.float64))
 
 
 @contextmanager
