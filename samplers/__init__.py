@@ -2,7 +2,19 @@
 
 from samplers import adaptive as adaptive
 from samplers.core import SOLVERS, Solver, count, sample, solver, trajectory
-from samplers.grids import GRIDS, grid, uniform
+from samplers.grids import (
+    GRIDS,
+    beta,
+    cosine,
+    grid,
+    karras,
+    logit_normal,
+    power,
+    quadratic,
+    shifted,
+    trigonometric,
+    uniform,
+)
 from samplers.guidance import (
     RULES,
     Pair,
@@ -22,11 +34,13 @@ from samplers.guidance import (
 from samplers.inversion import RoundTrip, between, fireflow, masked, partway, rf_solver, round_trip
 from samplers.likelihood import LogLikelihood, log_likelihood
 from samplers.persample import bosh3_each, dopri5_each
+from samplers.problems import PROBLEMS
 from samplers.rungekutta import euler, heun, heun3, kutta3, midpoint, ralston, rk4
 from samplers.stochastic import RATES, churn, euler_maruyama, overshoot, rate, sde_heun
 
 __all__ = [
     "GRIDS",
+    "PROBLEMS",
     "RATES",
     "RULES",
     "SOLVERS",
@@ -36,11 +50,13 @@ __all__ = [
     "Rule",
     "Solver",
     "autoguidance",
+    "beta",
     "between",
     "bosh3_each",
     "cfg",
     "cfg_plus_plus",
     "churn",
+    "cosine",
     "count",
     "dopri5_each",
     "euler",
@@ -50,14 +66,18 @@ __all__ = [
     "guide",
     "heun",
     "heun3",
+    "karras",
     "kutta3",
     "log_likelihood",
+    "logit_normal",
     "masked",
     "midpoint",
     "overshoot",
     "pair",
     "partway",
+    "power",
     "projected",
+    "quadratic",
     "ralston",
     "rate",
     "rescaled",
@@ -67,9 +87,11 @@ __all__ = [
     "rule",
     "sample",
     "sde_heun",
+    "shifted",
     "solver",
     "stacked",
     "trajectory",
+    "trigonometric",
     "uniform",
     "within",
     "zero_star",
