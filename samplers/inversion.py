@@ -9,7 +9,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from samplers.core import Path, Solver, Times, Velocity, count, find, sample, solver, steps, times
+from samplers.core import (
+    Path,
+    Solver,
+    Times,
+    Velocity,
+    advance,
+    count,
+    find,
+    sample,
+    solver,
+    steps,
+    times,
+)
 
 
 @solver(order=2, calls=2)
@@ -20,8 +32,8 @@ def rf_solver(v: Velocity, x: Tensor, ts: Tensor) -> Path:
     """
     for t, s, h in steps(ts):
         k = v(x, t)
-        slope = (v(x + h / 2 * k, (t + s) / 2) - k) / (h / 2)
-        x = x + h * k + h * h / 2 * slope
+        slope = (v(advance(x, (h / 2, k)), (t + s) / 2) - k) / (h / 2)
+        x = advance(x, (h, k), (h * h / 2, slope))
         yield x
 
 
@@ -34,8 +46,8 @@ def fireflow(v: Velocity, x: Tensor, ts: Tensor) -> Path:
     """
     k = v(x, ts[0])
     for t, s, h in steps(ts):
-        k = v(x + h / 2 * k, (t + s) / 2)
-        x = x + h * k
+        k = v(advance(x, (h / 2, k)), (t + s) / 2)
+        x = advance(x, (h, k))
         yield x
 
 

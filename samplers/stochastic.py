@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from samplers.core import Path, Velocity, solver, steps
+from samplers.core import Path, Velocity, advance, solver, steps
 
 Rate = Callable[[Tensor], Tensor]
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -68,7 +68,7 @@ def euler_maruyama(
     """x + h v - r (x - t v) |h| + kick; weak order 1."""
     r, draw = _rate(rate, strength), _draw(x, generator)
     for t, s, h in steps(ts):
-        x = x + h * _drift(v, x, t, h, r) + _kick(r, t, s) * draw()
+        x = advance(x, (h, _drift(v, x, t, h, r)), (_kick(r, t, s), draw()))
         yield x
 
 
@@ -90,8 +90,8 @@ def sde_heun(
     for t, s, h in steps(ts):
         kick = _kick(r, t, s) * draw()
         now = _drift(v, x, t, h, r)
-        then = _drift(v, x + h * now + kick, s, h, r)
-        x = x + h / 2 * (now + then) + kick
+        then = _drift(v, advance(x, (h, now), (1, kick)), s, h, r)
+        x = advance(x, (h / 2, now), (h / 2, then), (1, kick))
         yield x
 
 
@@ -120,7 +120,7 @@ def churn(
         x = _renoise(x, t, back, draw())
         h = float(s - back)
         k = v(x, back)
-        x = x + h / 2 * (k + v(x + h * k, s))
+        x = advance(x, (h / 2, k), (h / 2, v(advance(x, (h, k)), s)))
         yield x
 
 
@@ -138,7 +138,7 @@ def overshoot(
     draw = _draw(x, generator)
     for t, s, h in steps(ts):
         past = torch.minimum(s + strength * h, ts[-1])
-        x = _renoise(x + float(past - t) * v(x, t), past, s, draw())
+        x = _renoise(advance(x, (float(past - t), v(x, t))), past, s, draw())
         yield x
 
 
