@@ -1,6 +1,7 @@
 """ODE samplers for velocity fields: t = 0 is noise, t = 1 is data, v = data - noise."""
 
 from samplers import adaptive as adaptive
+from samplers.auto import auto, tilted
 from samplers.core import SOLVERS, Solver, count, sample, solver, trajectory
 from samplers.exponential import deis, dpmpp_2m, dpmpp_3m, exponential, exponential3, unipc2, unipc3
 from samplers.grids import (
@@ -59,6 +60,7 @@ __all__ = [
     "abm3",
     "abm4",
     "abm5",
+    "auto",
     "autoguidance",
     "beta",
     "between",
@@ -105,6 +107,7 @@ __all__ = [
     "shifted",
     "solver",
     "stacked",
+    "tilted",
     "trajectory",
     "trigonometric",
     "uniform",
