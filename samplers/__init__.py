@@ -1,5 +1,8 @@
 """ODE samplers for velocity fields: t = 0 is noise, t = 1 is data, v = data - noise."""
 
+from importlib import import_module
+from types import ModuleType
+
 from samplers import adaptive as adaptive
 from samplers.auto import auto, tilted
 from samplers.core import SOLVERS, Solver, count, sample, solver, trajectory
@@ -37,6 +40,7 @@ from samplers.inversion import RoundTrip, between, fireflow, masked, partway, rf
 from samplers.likelihood import LogLikelihood, log_likelihood
 from samplers.multistep import ab2, ab3, ab4, abm, abm2, abm3, abm4, abm5
 from samplers.persample import bosh3_each, dopri5_each
+from samplers.pilot import PilotGrid, pilot
 from samplers.problems import PROBLEMS
 from samplers.rungekutta import euler, heun, heun3, kutta3, midpoint, ralston, rk4
 from samplers.stochastic import RATES, churn, euler_maruyama, overshoot, rate, sde_heun
@@ -49,6 +53,7 @@ __all__ = [
     "SOLVERS",
     "LogLikelihood",
     "Pair",
+    "PilotGrid",
     "RoundTrip",
     "Rule",
     "Solver",
@@ -92,6 +97,7 @@ __all__ = [
     "overshoot",
     "pair",
     "partway",
+    "pilot",
     "power",
     "projected",
     "quadratic",
@@ -116,3 +122,10 @@ __all__ = [
     "within",
     "zero_star",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """The files that import more than torch come in when they are first asked for."""
+    if name in ("benchmark", "diffusers_bridge", "learn", "peers"):
+        return import_module(f"samplers.{name}")
+    raise AttributeError(f"samplers has no {name!r}")
