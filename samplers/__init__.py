@@ -1,5 +1,6 @@
 """ODE samplers for velocity fields: t = 0 is noise, t = 1 is data, v = data - noise."""
 
+from samplers import adaptive as adaptive
 from samplers.core import SOLVERS, Solver, count, sample, solver, trajectory
 from samplers.grids import (
     GRIDS,
@@ -14,33 +15,84 @@ from samplers.grids import (
     trigonometric,
     uniform,
 )
+from samplers.guidance import (
+    RULES,
+    Pair,
+    Rule,
+    autoguidance,
+    cfg,
+    cfg_plus_plus,
+    guide,
+    pair,
+    projected,
+    rescaled,
+    rule,
+    stacked,
+    within,
+    zero_star,
+)
+from samplers.inversion import RoundTrip, between, fireflow, masked, partway, rf_solver, round_trip
+from samplers.likelihood import LogLikelihood, log_likelihood
+from samplers.persample import bosh3_each, dopri5_each
 from samplers.problems import PROBLEMS
 from samplers.rungekutta import euler, heun, heun3, kutta3, midpoint, ralston, rk4
+from samplers.stochastic import RATES, churn, euler_maruyama, overshoot, rate, sde_heun
 
 __all__ = [
     "GRIDS",
     "PROBLEMS",
+    "RATES",
+    "RULES",
     "SOLVERS",
+    "LogLikelihood",
+    "Pair",
+    "RoundTrip",
+    "Rule",
     "Solver",
+    "autoguidance",
     "beta",
+    "between",
+    "bosh3_each",
+    "cfg",
+    "cfg_plus_plus",
+    "churn",
     "cosine",
     "count",
+    "dopri5_each",
     "euler",
+    "euler_maruyama",
+    "fireflow",
     "grid",
+    "guide",
     "heun",
     "heun3",
     "karras",
     "kutta3",
+    "log_likelihood",
     "logit_normal",
+    "masked",
     "midpoint",
+    "overshoot",
+    "pair",
+    "partway",
     "power",
+    "projected",
     "quadratic",
     "ralston",
+    "rate",
+    "rescaled",
+    "rf_solver",
     "rk4",
+    "round_trip",
+    "rule",
     "sample",
+    "sde_heun",
     "shifted",
     "solver",
+    "stacked",
     "trajectory",
     "trigonometric",
     "uniform",
+    "within",
+    "zero_star",
 ]
