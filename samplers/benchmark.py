@@ -36,6 +36,7 @@ def run(
     others: bool | Iterable[Peer] = True,
     pilot: bool | Tensor = True,
     basin: Callable[[Tensor], Tensor] | None = None,
+    overhead: bool = True,
     name: str = "field",
 ) -> Report:
     """Measures solvers and peers on one field from the same noise, (B, ...).
@@ -50,6 +51,7 @@ def run(
         pilot: also run everything on grids placed by a pilot; the noise for it (default the first
             eight of `noise`), or False for none.
         basin: endpoint -> integer label of its mode, (B,), to count flips.
+        overhead: also time every method's steps on a tiny state, some seconds in all.
         name: of the field, in the report.
     """
     chosen = [find(s) for s in solvers] if solvers is not None else fixed()
@@ -65,7 +67,7 @@ def run(
             rows=rows,
             protocol=protocol(noise),
             straightness={name: straightness(v, noise)},
-            overhead=overheads(chosen, rivals),
+            overhead=overheads(chosen, rivals) if overhead else {},
         )
 
 

@@ -128,7 +128,7 @@ def learned(path: str | File) -> Learned:
     if not place.is_file():
         known = sorted(f.stem for f in File(__file__).parent.glob("*.json"))
         raise ValueError(
-            f"no file {str(path)!r} and no learned solver of that name; known: {known}"
+            f"no file {str(path)!r}, nor a learned solver of that name; there are {known}"
         )
     try:
         content = json.loads(place.read_text())
