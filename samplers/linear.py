@@ -124,7 +124,7 @@ def learned(path: str | File) -> Learned:
     """
     place = File(path)
     if not place.is_file():
-        place = File(__file__).with_name(f"{path}.json")
+        place = File(__file__).parent / f"{path}.json"
     if not place.is_file():
         known = sorted(f.stem for f in File(__file__).parent.glob("*.json"))
         raise ValueError(
