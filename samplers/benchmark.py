@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -157,10 +158,17 @@ def modes(field: Problem) -> Callable[[Tensor], Tensor] | None:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m samplers.benchmark", description=__doc__)
+    p = argparse.ArgumentParser(
+        prog="python -m samplers.benchmark", description=__doc__.partition("\n")[0]
+    )
     p.add_argument("--field", nargs="+", default=["mixture:dim=64"], help="name:option=value,...")
     p.add_argument("--solvers", nargs="+", help="names; all with fixed steps if left out")
-    p.add_argument("--learned", nargs="+", default=[], help="files of learned solvers")
+    p.add_argument(
+        "--learned",
+        nargs="+",
+        default=[],
+        help="files of learned solvers, each used on its own field",
+    )
     p.add_argument("--calls", nargs="+", type=int, default=list(CALLS))
     p.add_argument("--samples", type=int, default=512)
     p.add_argument("--seed", type=int, default=0, help="of the noise")
@@ -191,7 +199,7 @@ def main(arguments: list[str] | None = None) -> Report:
 
 def measure(args: argparse.Namespace) -> Report:
     solvers = [find(s) for s in args.solvers] if args.solvers else fixed()
-    solvers += [learned(path) for path in args.learned]
+    rules = [learned(path) for path in args.learned]
     reports = []
     for text in args.field:
         field = problem(text)
@@ -201,7 +209,7 @@ def measure(args: argparse.Namespace) -> Report:
                 field.velocity,
                 noise,
                 calls=args.calls,
-                solvers=solvers,
+                solvers=[*solvers, *(replace(r, name="learned") for r in rules if r.name == text)],
                 reference=field.solution(noise),
                 others=not args.no_peers,
                 pilot=not args.no_pilot,

@@ -278,7 +278,9 @@ def grid_of(gaps: Tensor) -> Tensor:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m samplers.learn", description=__doc__)
+    p = argparse.ArgumentParser(
+        prog="python -m samplers.learn", description=__doc__.partition("\n")[0]
+    )
     p.add_argument("--field", default="mixture:dim=64", help="name:option=value,...")
     p.add_argument("--calls", type=int, default=6)
     p.add_argument("--out", metavar="FILE", required=True, help="where to write the JSON")
@@ -298,7 +300,7 @@ def main(arguments: list[str] | None = None) -> Learned:
             field.noise(args.samples, seed=args.seed),
             args.calls,
             iterations=args.iterations,
-            name=f"{args.field}-{args.calls}",
+            name=args.field,
             progress=lambda i, e: i % 100 or print(f"{i:>5}  e = {e:.3e}", flush=True),
         )
     except ValueError as error:

@@ -12,6 +12,7 @@ import torch
 import samplers
 from samplers import benchmark
 from samplers.core import SOLVERS, steps
+from samplers.learn import fit
 from samplers.measure import judged, straightness
 from samplers.peers import flow_matching_peers, peers
 from samplers.problems import PROBLEMS
@@ -256,6 +257,18 @@ def test_the_command_line_writes_its_files(tmp_path, capsys):
     benchmark.main([*arguments, "--calls", "4", "8", "--no-pilot", "--no-peers", *named])
     out = capsys.readouterr().out
     assert "gaussian:dim=3" in out and "rotation" in out and all(f.exists() for f in files.values())
+
+
+def test_a_learned_solver_is_compared_on_the_field_it_was_learned_on(tmp_path, capsys):
+    field = PROBLEMS["gaussian"](dim=2)
+    rule = fit(field.velocity, field.noise(32), 4, iterations=2, name="gaussian:dim=2")
+    rule.save(tmp_path / "rule.json")
+    arguments = ["--solvers", "heun", "--calls", "4", "--no-pilot", "--learned"]
+    report = benchmark.main(
+        ["--field", "gaussian:dim=2", "bend", *arguments, str(tmp_path / "rule.json"), "--ratios"]
+    )
+    assert [r.field for r in report.rows if r.solver == "learned"] == ["gaussian:dim=2"]
+    assert "learned (own)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
