@@ -63,7 +63,7 @@ def run(
             reference = endpoints(v, noise, reference)
         trial = partial(attempt, v, noise, judged(reference, basin))
         plans = [*ours(chosen, calls, place), *theirs(rivals, calls, place)]
-        rows = [Row(field=name, **who, **trial(play)) for who, play in plans]
+        rows = [row(name, who, trial(play)) for who, play in plans]
         return Report(
             rows=rows,
             protocol=protocol(noise),
@@ -88,6 +88,11 @@ def ours(solvers: list[Solver], calls: Iterable[int], place: Place | None) -> It
                 if spent := affordable(solver, budget):
                     ts = spent if grid == "own" else place(spent, solver)
                     yield told(solver, grid, budget), partial(play, solver, ts)
+
+
+def row(field: str, who: dict, found: dict) -> Row:
+    """Adaptive solvers are asked for no number of calls: theirs is what they spent."""
+    return Row(field=field, **found, **who | {"asked": who["asked"] or found["calls"]})
 
 
 def told(solver: Solver, grid: str, asked: int) -> dict:

@@ -135,6 +135,13 @@ def test_calls_are_counted_and_fewer_than_allowed_are_starred(report):
     assert "*" in str(report).split("Heun")[1].splitlines()[0]
 
 
+def test_adaptive_and_stochastic_solvers_take_part_when_named():
+    found = small(solvers=["dopri5", "euler_maruyama"], others=False, calls=(8,))
+    adaptive, stochastic = found.rows
+    assert adaptive.asked == adaptive.calls > 6 and adaptive.e < 1e-4
+    assert stochastic.calls == 8
+
+
 def test_our_heun_and_torchdiffeqs_agree():
     noise = BEND.noise(32)
     found = small(

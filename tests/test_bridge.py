@@ -8,6 +8,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler as Euler
 import samplers
 from samplers.diffusers_bridge import SolverScheduler, as_shipped, from_diffusers
 from samplers.grids import shifted, uniform
+from samplers.learn import fit
 from samplers.measure import fixed
 from samplers.peers import SCHEDULERS
 from samplers.problems import gaussian, straight
@@ -193,6 +194,20 @@ def test_a_half_precision_network_keeps_a_float32_state():
     exact = samplers.sample(FIELD.velocity, noise.bfloat16().float(), 50, "euler")
     rounded = exact.bfloat16()  # no worse than a few roundings of the result
     assert (x.float() - exact).abs().mean() < 6 * (rounded.float() - exact).abs().mean()
+
+
+def test_a_learned_solver_runs_in_a_pipeline_from_its_file(tmp_path):
+    rule = fit(FIELD.velocity, FIELD.noise(32), 4, iterations=3)
+    rule.save(tmp_path / "rule.json")
+    noise = FIELD.noise(6).float()
+    x = stepped(SolverScheduler(solver=str(tmp_path / "rule.json")), FIELD.velocity, noise, 4)
+    alone = samplers.sample(FIELD.velocity, noise, 4, rule)
+    assert torch.allclose(x.float(), alone, atol=2e-5)
+
+
+def test_a_scheduler_without_timesteps_says_so():
+    with pytest.raises(ValueError, match="call set_timesteps first"):
+        SolverScheduler().step(torch.zeros(1, 2), 1000.0, torch.zeros(1, 2))
 
 
 def test_adding_noise_is_the_straight_path():
