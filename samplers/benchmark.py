@@ -55,6 +55,7 @@ def run(
         overhead: also time every method's steps on a tiny state, some seconds in all.
         name: of the field, in the report.
     """
+    calls = tuple(calls)
     chosen = [find(s) for s in solvers] if solvers is not None else fixed()
     rivals = list(peers().values()) if others is True else list(others or ())
     place = placer(v, noise[:8] if pilot is True else pilot) if pilot is not False else None
@@ -179,6 +180,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="of the noise")
     p.add_argument("--no-peers", action="store_true", help="leave the other libraries out")
     p.add_argument("--no-pilot", action="store_true", help="leave the pilot grids out")
+    p.add_argument("--no-overhead", action="store_true", help="do not time the steps")
     p.add_argument("--ratios", action="store_true", help="only the ratios to the best peer")
     p.add_argument("--csv", metavar="FILE")
     p.add_argument("--json", metavar="FILE")
@@ -219,6 +221,7 @@ def measure(args: argparse.Namespace) -> Report:
                 others=not args.no_peers,
                 pilot=not args.no_pilot,
                 basin=modes(field),
+                overhead=not args.no_overhead,
                 name=text,
             )
         )

@@ -270,7 +270,7 @@ def test_a_learned_solver_is_compared_on_the_field_it_was_learned_on(tmp_path, c
     field = PROBLEMS["gaussian"](dim=2)
     rule = fit(field.velocity, field.noise(32), 4, iterations=2, name="gaussian:dim=2")
     rule.save(tmp_path / "rule.json")
-    arguments = ["--solvers", "heun", "--calls", "4", "--no-pilot", "--learned"]
+    arguments = ["--solvers", "heun", "--calls", "4", "--no-pilot", "--no-overhead", "--learned"]
     report = benchmark.main(
         ["--field", "gaussian:dim=2", "bend", *arguments, str(tmp_path / "rule.json"), "--ratios"]
     )
