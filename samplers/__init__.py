@@ -3,6 +3,7 @@
 import importlib
 
 from samplers import adaptive as adaptive
+from samplers.auto import auto, tilted
 from samplers.core import SOLVERS, Solver, count, sample, solver, trajectory
 from samplers.exponential import deis, dpmpp_2m, dpmpp_3m, exponential, exponential3, unipc2, unipc3
 from samplers.grids import (
@@ -63,6 +64,7 @@ __all__ = [
     "abm3",
     "abm4",
     "abm5",
+    "auto",
     "autoguidance",
     "beta",
     "between",
@@ -110,6 +112,7 @@ __all__ = [
     "shifted",
     "solver",
     "stacked",
+    "tilted",
     "trajectory",
     "trigonometric",
     "uniform",

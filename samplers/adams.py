@@ -143,6 +143,7 @@ class Scheme:
     predictor: int
     corrector: int = 0
     form: Form = Form()
+    renewed: bool = True  # the start spends calls to keep the order; without, it is capped at 3
 
     @property
     def order(self) -> int:
@@ -164,8 +165,8 @@ class Scheme:
         return sum(n for n in range(1, self.start(steps) + 1) if self.renews(n))
 
     def renews(self, n: int) -> bool:
-        """Whether values found by so low an order as the n-th step's would spoil the scheme's own."""
-        return n < self.order - 2
+        """Whether the start finds all values again after n steps, the order being too low there."""
+        return self.renewed and n < self.order - 2
 
 
 @dataclass(frozen=True)
