@@ -18,9 +18,12 @@ import torch
 from torch import Tensor
 
 from .core import Solver, Velocity, count, find
+from .grids import uniform
 from .linear import learned
 from .measure import endpoints, fixed, judged, now, overheads, play, protocol, straightness
 from .peers import Peer, peers
+from .pilot import PilotGrid
+from .pilot import pilot as pilot_grid
 from .problems import PROBLEMS, Problem
 from .report import OURS, Report, Row, ratio_table
 
@@ -58,7 +61,7 @@ def run(
     calls = tuple(calls)
     chosen = [find(s) for s in solvers] if solvers is not None else fixed()
     rivals = list(peers().values()) if others is True else list(others or ())
-    place = placer(v, noise[:8] if pilot is True else pilot) if pilot is not False else None
+    place = None if pilot is False else Placer(v, noise[:8] if pilot is True else pilot)
     with torch.no_grad():
         if not isinstance(reference, Tensor):
             reference = endpoints(v, noise, reference)
@@ -68,6 +71,7 @@ def run(
         return Report(
             rows=rows,
             protocol=protocol(noise),
+            pilots={name: place.cost()} if place else {},
             straightness={name: straightness(v, noise)},
             overhead=overheads(chosen, rivals) if overhead else {},
         )
@@ -75,10 +79,9 @@ def run(
 
 Play = Callable[[Velocity, Tensor], Tensor]  # (v, noise) -> endpoint
 Plan = tuple[dict, Play]
-Place = Callable[[int, "str | Solver"], Tensor]  # (calls, solver) -> grid
 
 
-def ours(solvers: list[Solver], calls: Iterable[int], place: Place | None) -> Iterator[Plan]:
+def ours(solvers: list[Solver], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
     """Each solver on its own grid, then on the pilot's, at every budget it can use."""
     for solver in solvers:
         if solver.adaptive:
@@ -111,7 +114,7 @@ def affordable(solver: Solver, calls: int) -> int:
     return 0
 
 
-def theirs(rivals: list[Peer], calls: Iterable[int], place: Place | None) -> Iterator[Plan]:
+def theirs(rivals: list[Peer], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
     """Each peer as shipped, then with as many steps of the pilot's grid for `auto`."""
     for peer in rivals:
         for grid in ("as shipped", "pilot") if place else ("as shipped",):
@@ -122,19 +125,26 @@ def theirs(rivals: list[Peer], calls: Iterable[int], place: Place | None) -> Ite
                     yield who | {"asked": asked}, partial(peer.play, steps, ts)
 
 
-def placer(v: Velocity, noise: Tensor) -> Place:
+class Placer:
     """A pilot's grid for a number of calls and a solver, each looked for once."""
-    from .pilot import pilot
 
-    looks: dict[tuple[int, str], Tensor] = {}
+    def __init__(self, v: Velocity, noise: Tensor):
+        self.v, self.noise = v, noise
+        self.found: dict[tuple[str, int], PilotGrid] = {}
 
-    def place(calls: int, solver: str | Solver) -> Tensor:
-        key = calls, solver if isinstance(solver, str) else solver.name
-        if key not in looks:
-            looks[key] = pilot(v, noise, calls, solver)
-        return looks[key]
+    def __call__(self, calls: int, solver: str | Solver) -> Tensor:
+        solver = find(solver)
+        if solver.steps(calls) == 1:
+            return uniform(1)
+        key = solver.name, calls
+        if key not in self.found:
+            self.found[key] = pilot_grid(self.v, self.noise, calls, solver)
+        return self.found[key].ts
 
-    return place
+    def cost(self) -> dict:
+        """What each grid took, in calls on a batch of so many samples."""
+        spent = {f"{name} {calls}": grid.evaluations for (name, calls), grid in self.found.items()}
+        return {"samples": len(self.noise), "calls": spent}
 
 
 def attempt(v: Velocity, noise: Tensor, judge: Callable[[Tensor], dict], play: Play) -> dict:

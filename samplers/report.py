@@ -41,6 +41,7 @@ class Report:
     protocol: dict
     straightness: dict[str, float] = field(default_factory=dict)  # by field
     overhead: dict[tuple[str, str], float] = field(default_factory=dict)  # microseconds
+    pilots: dict[str, dict] = field(default_factory=dict)  # calls spent on grids, by field
 
     def __add__(self, other: Report) -> Report:
         return Report(
@@ -48,6 +49,7 @@ class Report:
             protocol=self.protocol | other.protocol,
             straightness=self.straightness | other.straightness,
             overhead=self.overhead | other.overhead,
+            pilots=self.pilots | other.pilots,
         )
 
     def __str__(self) -> str:

@@ -142,6 +142,31 @@ def test_adaptive_and_stochastic_solvers_take_part_when_named():
     assert stochastic.calls == 8
 
 
+def test_on_a_pilots_grid_peers_are_marked_apart_and_its_cost_is_reported():
+    field = PROBLEMS["mixture"](dim=2)
+    noise = field.noise(64)
+    found = benchmark.run(
+        field.velocity,
+        noise,
+        calls=(8,),
+        solvers=["auto"],
+        reference=field.solution(noise),
+        others=[PEERS["torchdiffeq euler"]],
+        overhead=False,
+        name="mixture",
+    )
+    assert [(r.library, r.grid) for r in found.rows] == [
+        (OURS, "own"),
+        (OURS, "pilot"),
+        ("torchdiffeq", "as shipped"),
+        ("torchdiffeq", "pilot"),
+    ]
+    assert found.rows[3].e < found.rows[2].e
+    assert found.pilots["mixture"]["samples"] == 8
+    assert found.pilots["mixture"]["calls"]["auto 8"] > 64
+    assert "torchdiffeq, on our grid (pilot)" in str(found)
+
+
 def test_our_heun_and_torchdiffeqs_agree():
     noise = BEND.noise(32)
     found = small(
