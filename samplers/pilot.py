@@ -106,7 +106,8 @@ def pilot(
         fine = list(trajectory(counted, noise, max(FINE, 4 * calls), "auto"))
         trial = _trial(counted, noise, fine[-1][1], solver)
         before = trial(own)
-        best = min((before, own), _looked(trial, equal_shares(fine, len(own) - 1, solver.order)))
+        shared = _looked(trial, equal_shares(fine, len(own) - 1, solver.order))
+        best = shared if shared[0] < before else (before, own)
         error, ts = _descend(trial, *best, looks - 2)
     return PilotGrid(
         times=tuple(ts.tolist()),
