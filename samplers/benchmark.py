@@ -88,10 +88,10 @@ def ours(solvers: list[Solver], calls: Iterable[int], place: Placer | None) -> I
             yield told(solver, "own", 0), partial(play, solver, torch.tensor([0.0, 1.0]))
             continue
         for grid in ("own", "pilot") if place and isinstance(solver.grid, str) else ("own",):
-            for budget in calls:
-                if spent := affordable(solver, budget):
+            for asked in calls:
+                if spent := affordable(solver, asked):
                     ts = spent if grid == "own" else place(spent, solver)
-                    yield told(solver, grid, budget), partial(play, solver, ts)
+                    yield told(solver, grid, asked), partial(play, solver, ts)
 
 
 def row(field: str, who: dict, found: dict) -> Row:
@@ -115,12 +115,12 @@ def affordable(solver: Solver, calls: int) -> int:
 
 
 def theirs(rivals: list[Peer], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
-    """Each peer as shipped, then with as many steps of the pilot's grid for `auto`."""
+    """Each peer as shipped, then on the grid that a pilot finds for it."""
     for peer in rivals:
-        for grid in ("as shipped", "pilot") if place else ("as shipped",):
+        for grid in ("as shipped", "pilot") if place and not peer.stochastic else ("as shipped",):
             for asked in calls:
                 if steps := peer.steps(asked):
-                    ts = None if grid == "as shipped" else place(steps, "auto")
+                    ts = None if grid == "as shipped" else place(peer.cost(steps), peer.solver)
                     who = {"library": peer.library, "solver": peer.name, "grid": grid}
                     yield who | {"asked": asked}, partial(peer.play, steps, ts)
 
@@ -132,8 +132,7 @@ class Placer:
         self.v, self.noise = v, noise
         self.found: dict[tuple[str, int], PilotGrid] = {}
 
-    def __call__(self, calls: int, solver: str | Solver) -> Tensor:
-        solver = find(solver)
+    def __call__(self, calls: int, solver: Solver) -> Tensor:
         if solver.steps(calls) == 1:
             return uniform(1)
         key = solver.name, calls
