@@ -1,7 +1,6 @@
 """ODE samplers for velocity fields: t = 0 is noise, t = 1 is data, v = data - noise."""
 
-from importlib import import_module
-from types import ModuleType
+import importlib
 
 from samplers import adaptive as adaptive
 from samplers.auto import auto, tilted
@@ -38,6 +37,7 @@ from samplers.guidance import (
 )
 from samplers.inversion import RoundTrip, between, fireflow, masked, partway, rf_solver, round_trip
 from samplers.likelihood import LogLikelihood, log_likelihood
+from samplers.linear import Learned, learned
 from samplers.multistep import ab2, ab3, ab4, abm, abm2, abm3, abm4, abm5
 from samplers.persample import bosh3_each, dopri5_each
 from samplers.pilot import PilotGrid, pilot
@@ -51,6 +51,7 @@ __all__ = [
     "RATES",
     "RULES",
     "SOLVERS",
+    "Learned",
     "LogLikelihood",
     "Pair",
     "PilotGrid",
@@ -90,6 +91,7 @@ __all__ = [
     "heun3",
     "karras",
     "kutta3",
+    "learned",
     "log_likelihood",
     "logit_normal",
     "masked",
@@ -123,9 +125,11 @@ __all__ = [
     "zero_star",
 ]
 
+LAZY = ("benchmark", "diffusers_bridge", "learn", "measure", "peers", "report")
 
-def __getattr__(name: str) -> ModuleType:
-    """The files that import more than torch come in when they are first asked for."""
-    if name in ("benchmark", "diffusers_bridge", "learn", "peers"):
-        return import_module(f"samplers.{name}")
-    raise AttributeError(f"samplers has no {name!r}")
+
+def __getattr__(name: str):
+    """The parts that import diffusers, or are programs, when they are first asked for."""
+    if name in LAZY:
+        return importlib.import_module(f"samplers.{name}")
+    raise AttributeError(f"module 'samplers' has no attribute {name!r}")
