@@ -63,6 +63,16 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     return tensors, meta
 
 
+def recipe(out: Path) -> dict:
+    """The recipe of the run in `out`; ValueError if it has no whole checkpoint."""
+    for path in sorted(out.glob("step-*.safetensors"), reverse=True):
+        try:
+            return json.loads(_read(path)[1]["recipe"])
+        except ValueError:
+            continue
+    raise ValueError(f"{out} holds no whole checkpoint; train first")
+
+
 def restore(out: Path, state, recipe: dict) -> bool:
     """Loads the newest whole checkpoint into the state; False if there is none.
 

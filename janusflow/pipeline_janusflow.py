@@ -19,6 +19,7 @@ from janusflow.autoencoder import PatchAutoencoder
 from janusflow.modeling_janusflow import JanusFlowModel, Prompt
 from janusflow.processing_janusflow import JanusFlowProcessor
 from janusflow.sources import locate
+from samplers.core import find, times
 
 VAES = {"AutoencoderKL": AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
 Seeds = torch.Generator | list[torch.Generator] | None
@@ -118,13 +119,12 @@ class JanusFlowPipeline(DiffusionPipeline):
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         _check(prompts, num_inference_steps, num_images_per_prompt, output_type)
-        solver = samplers.solver(sampler)
-        ts = time_grid(solver, num_inference_steps, grid)
-        rule = samplers.guidance.as_rule(guidance_scale)
+        solver = find(sampler)
+        ts = times(time_grid(solver, num_inference_steps, grid), solver)
         noise = self.prepare_latents(
             len(prompts) * num_images_per_prompt, height, width, generator, latents
         )
-        field = self.field(prompts, rule, negative_prompt, num_images_per_prompt)
+        field = self.field(prompts, guidance_scale, negative_prompt, num_images_per_prompt)
         field = samplers.count(field)
         x = self._integrate(field, noise, ts, solver, callback_on_step_end)
         images = self.decode(x, output_type)
@@ -330,14 +330,13 @@ def load_vae(folder: Path, name: str | Path | None, **hub):
 
 
 def time_grid(solver: samplers.Solver, steps: int, grid=None) -> Tensor:
-    """Times (steps + 1,) from 0 to 1 by a name, a rule, or as they come."""
+    """Times (steps + 1,) from 0 to 1: those given, or by a rule, the solver's own unless named."""
     if isinstance(grid, Tensor):
         return grid
-    if isinstance(grid, str):
-        if grid not in samplers.GRIDS:
-            raise ValueError(f"no grid named {grid!r}; choose one of {', '.join(samplers.GRIDS)}")
-        grid = samplers.GRIDS[grid]
-    return (grid or solver.default_grid)(steps)
+    grid = solver.grid if grid is None else grid
+    if isinstance(grid, str) and grid not in samplers.GRIDS:
+        raise ValueError(f"no grid named {grid!r}; choose one of {', '.join(samplers.GRIDS)}")
+    return (samplers.GRIDS[grid] if isinstance(grid, str) else grid)(steps)
 
 
 def _vae_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -29,6 +29,7 @@ class Tags:
     pad_tag: str = PAD
     num_image_tokens: int = 576  # placeholders of one picture
     sft_format: str = "deepseek"
+    system_prompt: str = SYSTEM_PROMPT  # before questions; ours to add, "" for none
     add_special_token: bool = False
 
     def __post_init__(self):
@@ -165,7 +166,9 @@ class JanusFlowProcessor(ProcessorMixin):
 
     def _render(self, turns: list[Turn], **options) -> str:
         eos = self.tokenizer.eos_token
-        return render(turns, self.sft_format, **{"system": SYSTEM_PROMPT, "eos": eos, **options})
+        return render(
+            turns, self.sft_format, **{"system": self.tags.system_prompt, "eos": eos, **options}
+        )
 
     def _pair(self, rows: list[tuple[str, tuple]], images) -> list[tuple[str, list]]:
         """Each text with its pictures: its own, or those given, which a flat list deals out."""

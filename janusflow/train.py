@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -195,6 +196,19 @@ def run(recipe: Recipe, out: Path, log_every: int = 100, save_every: int = 500) 
     return state
 
 
+def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Writes the averaged weights of a run's newest checkpoint in the published layout."""
+    recipe = Recipe(**checkpoints.recipe(run))
+    model, batches = build(recipe, run / "base")
+    state = new_state(recipe, model)
+    checkpoints.restore(run, state, recipe.as_dict())
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (run / "base").glob("*.json"):
+        shutil.copy(file, folder)
+    state.ema.to(dtype).save_pretrained(folder)
+    batches.autoencoder.save_pretrained(folder / "vae")
+
+
 def main() -> None:
     import argparse
 
@@ -203,9 +217,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
     parser.add_argument("--threads", type=int, help="of torch; all cores unless told")
+    parser.add_argument("--export", type=Path, help="write the model here instead of training")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.export:
+        return export(args.out, args.export)
     changes = {k: json.loads(v) for k, v in (item.split("=", 1) for item in args.set)}
     recipe = replace(RECIPES[args.recipe], **changes)
     run(recipe, args.out)
