@@ -38,7 +38,7 @@ def generate(
     guidance: Guidance = "2",
     sampler: Sampler = "euler",
     grid: Annotated[str | None, typer.Option(help="A time grid of `samplers`.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the first picture; the next have seed + 1, ...")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the first picture; then seed + 1, ...")] = 0,
     count: Annotated[int, typer.Option(help="Pictures per prompt.")] = 1,
     negative: Annotated[str | None, typer.Option(help="What to move away from.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,

@@ -22,6 +22,7 @@ from janusflow.convnext import (
     GenerationDecoder,
     GenerationEncoder,
     GlobalResponseNorm,
+    VelocityHead,
 )
 from janusflow.vision import VisionEncoder
 
@@ -144,6 +145,8 @@ class JanusFlowModel(PreTrainedModel):
         elif isinstance(module, ConvNextBlock):
             init.zeros_(module.cond_embeds_mapper.weight)
             init.zeros_(module.cond_embeds_mapper.bias)
+        elif isinstance(module, VelocityHead):
+            init.zeros_(module.unpatch_conv.weight)
         elif isinstance(module, VisionEncoder):
             init.normal_(module.vision_tower.pos_embed, std=0.02)
             init.normal_(module.vision_tower.attn_pool.latent, std=0.02)

@@ -124,7 +124,7 @@ def make(pipe, rows: list[str], seed: int, batch: int, settings: dict, about: di
 
 
 def write(images: list[Image.Image], notes: list[dict], out: Path) -> Iterator[Path]:
-    """Each picture into a folder, or all of them into one file as a grid; yields what was written."""
+    """Each picture into a folder, or all into one file as a grid; yields what was written."""
     if out.is_dir():
         for index, (image, note) in enumerate(zip(images, notes, strict=True)):
             yield save(image, note, out / f"{index:05d}.png")

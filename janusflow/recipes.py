@@ -16,6 +16,7 @@ class Recipe:
     blocks: int = 6
     heads: int = 4
     mlp: int = 344
+    init_std: float = 0.04  # of fresh weights; transformers' 0.02 suits wider networks
     channels: int = 96  # of the generation encoder; the decoder has twice as many
     vision_width: int = 128
     vision_blocks: int = 4
@@ -29,12 +30,12 @@ class Recipe:
     vision_lr: float = 1e-3
 
     # flow, alignment and next token together
-    steps: int = 20_000
-    pictures: int = 48  # generation samples in a batch
-    questions: int = 12  # understanding samples in a batch
-    lr: float = 1e-3
-    warmup: int = 500
-    decay_from: float = 0.8  # share of the steps after which the rate falls to zero, linearly
+    steps: int = 10_000
+    pictures: int = 32  # generation samples in a batch
+    questions: int = 6  # understanding samples in a batch
+    lr: float = 1.5e-3
+    warmup: int = 100
+    decay_from: float = 0.7  # share of the steps after which the rate falls to zero, linearly
     clip: float = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
@@ -76,6 +77,7 @@ class Recipe:
                 num_key_value_heads=self.heads,
                 vocab_size=vocab_size,
                 max_position_embeddings=1024,
+                initializer_range=self.init_std,
             ),
             vision_und_enc_config=dict(
                 model_type="vision_und_enc", cls="CLIPVisionTower", params=vision

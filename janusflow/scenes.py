@@ -134,7 +134,7 @@ class Scene:
 
 def generator(*key: str | int) -> Generator:
     """Random numbers that depend on the key alone, the same on every machine."""
-    words = [part if isinstance(part, int) else crc32(part.encode()) for part in key]
+    words = [crc32(part.encode()) if isinstance(part, str) else int(part) for part in key]
     return np.random.default_rng(words)
 
 
@@ -147,13 +147,8 @@ def opposite(relation: str) -> str:
     return next(name for name, way in RELATIONS.items() if way == (-x, -y))
 
 
-def _count_is_held(objects: Sequence[tuple[str, str]]) -> bool:
-    return bool(HELD_COUNTS & Counter(shape for shape, _ in objects).items())
-
-
-def _color(rng: Generator, shape: str, split: str, but: Sequence[str] = ()) -> str:
-    pairs = [(shape, color) for color in COLORS if color not in but]
-    return pick(rng, [p[1] for p in pairs if (p in HELD_PAIRS) == (split == "pairs")])
+def _colors_of(shape: str, split: str) -> list[str]:
+    return [color for color in COLORS if ((shape, color) in HELD_PAIRS) == (split == "pairs")]
 
 
 def _two_shapes(rng: Generator) -> list[str]:
@@ -177,7 +172,7 @@ def _counting(rng, split):
 
 def _colors(rng, split):
     shape = pick(rng, _names)
-    return [Need(shape, _color(rng, shape, split))], None
+    return [Need(shape, pick(rng, _colors_of(shape, split)))], None
 
 
 def _position(rng, split):
@@ -188,17 +183,16 @@ def _position(rng, split):
         if bool(held) == (split == "relations"):
             break
     named = split == "train" and rng.random() < 0.5
-    colors = [_color(rng, shape, split) if named else None for shape in (a, b)]
+    colors = [pick(rng, _colors_of(shape, split)) if named else None for shape in (a, b)]
     return [Need(a, colors[0]), Need(b, colors[1])], relation
 
 
 def _color_attr(rng, split):
     while True:
         a, b = _two_shapes(rng)
-        first = _color(rng, a, split)
-        second = {c for c in COLORS if c != first and ((b, c) in HELD_PAIRS) == (split == "pairs")}
-        if second:
-            return [Need(a, first), Need(b, pick(rng, sorted(second)))], None
+        first = pick(rng, _colors_of(a, split))
+        if second := sorted(set(_colors_of(b, split)) - {first}):
+            return [Need(a, first), Need(b, pick(rng, second))], None
 
 
 def _mixed(rng, split):
@@ -209,7 +203,8 @@ def _mixed(rng, split):
         colors = rng.choice(list(COLORS), min(count, int(rng.integers(1, 4))), replace=False)
         pairs = [(str(pick(rng, shapes)), str(pick(rng, colors))) for _ in range(count)]
         enough = split != "long" or len(set(pairs)) >= 3
-        if enough and not HELD_PAIRS & set(pairs) and not _count_is_held(pairs):
+        held = HELD_PAIRS & set(pairs) or HELD_COUNTS & Counter(s for s, _ in pairs).items()
+        if enough and not held:
             return [Need(s, c, n) for (s, c), n in Counter(pairs).items()], None
 
 
@@ -296,7 +291,9 @@ def realise(prompt: Prompt, rng: Generator) -> Scene:
     """A scene that a prompt describes: free colours (of one kind in a group) and places drawn."""
     pairs = []
     for need in prompt.needs:
-        pairs += [(need.shape, need.color or _color(rng, need.shape, "train"))] * need.count
+        pairs += [
+            (need.shape, need.color or pick(rng, _colors_of(need.shape, "train")))
+        ] * need.count
     sizes = rng.integers(SIZES.start, SIZES.stop, len(pairs))
     places = _places(rng, sizes, prompt.relation)
     objects = [
@@ -307,7 +304,7 @@ def realise(prompt: Prompt, rng: Generator) -> Scene:
 
 
 def scene(split: str, index: int, category: str | None = None) -> Scene:
-    """Scene number `index` of a split, of all its categories in turn unless one is named."""
+    """Scene number `index` of a split, of any of its categories unless one is named."""
     rng = generator(split, index, "scene")
     category = category or pick(rng, categories_of(split))
     return realise(prompt(split, category, index), rng)

@@ -46,17 +46,22 @@ def build_tokenizer(
     image_size: int = 96,
     num_image_tokens: int = 36,
     sft_format: str = "deepseek_old",
+    system_prompt: str | None = None,
 ) -> Path:
     """Writes what JanusFlowProcessor reads, in the published layout, and returns the folder.
 
     The files are tokenizer.json (`train_bpe`), tokenizer_config.json, special_tokens_map.json,
     processor_config.json and preprocessor_config.json. `tokenizer_class` is the one the published
     checkpoint names, so a small model takes the same path through the code as the large one.
+    `system_prompt` replaces the published one in front of questions; "" leaves it out.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     train_bpe(words, texts).save(str(folder / "tokenizer.json"))
-    for name, content in _configs(image_size, num_image_tokens, sft_format).items():
+    configs = _configs(image_size, num_image_tokens, sft_format)
+    if system_prompt is not None:
+        configs["processor_config.json"]["system_prompt"] = system_prompt
+    for name, content in configs.items():
         (folder / name).write_text(
             json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8"
         )

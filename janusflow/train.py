@@ -15,12 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from janusflow import checkpoints, losses
+from janusflow import checkpoints, losses, vision_training
+from janusflow.autoencoder import PatchAutoencoder
 from janusflow.modeling_janusflow import JanusFlowModel, Prompt
+from janusflow.questions import vocabulary
 from janusflow.recipes import RECIPES, Recipe
 from janusflow.scene_batches import Batches
+from janusflow.scene_patches import pixels
+from janusflow.scenes import scene
+from janusflow.shapes import render_batch
+from janusflow.tokenizer import build_tokenizer
 
 
 @dataclass
@@ -138,37 +146,39 @@ def update_ema(state: State, decay: float) -> None:
     torch._foreach_lerp_(averages, values, 1 - decay)
 
 
-def pretrain_vision(recipe: Recipe, encoder: nn.Module, batches: Batches, log=print) -> None:
-    """Trains the encoder to say, for every patch, the shape and colour under it and its centre."""
-    heads = nn.Linear(recipe.vision_width, batches.patch_classes)
-    parameters = [*encoder.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.vision_lr, betas=recipe.betas)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.vision_lr, total_steps=recipe.vision_steps, pct_start=0.1
-    )
-    for step in range(recipe.vision_steps):
-        pixels, targets = batches.patches(step, recipe.vision_batch)
-        loss, accuracy = batches.patch_loss(heads(encoder(pixels)), targets)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, recipe.clip)
-        optimizer.step()
-        schedule.step()
-        if step % 100 == 0 or step == recipe.vision_steps - 1:
-            log(f"vision {step:5d}  loss {loss.item():.3f}  accuracy {accuracy:.3f}")
+def build(recipe: Recipe, base: Path) -> tuple[JanusFlowModel, Batches]:
+    """A fresh model with its tokenizer, autoencoder and trained vision encoder.
+
+    What is already in `base` is taken from there; the rest is made and written into it.
+    """
+    build_tokenizer(base, [*vocabulary(), "User", "Assistant"], system_prompt="")
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    config = recipe.config(tokenizer.get_vocab_size())
+    autoencoder = fit_autoencoder(recipe)
+    autoencoder.save_pretrained(base / "vae")
+    torch.manual_seed(recipe.seed)
+    model = JanusFlowModel(config)
+    seen = base / "vision.safetensors"
+    if not seen.exists():
+        vision_training.save(vision_training.pretrain(recipe), seen)
+    model.vision_und_enc_model.load_state_dict(load_file(seen))
+    return model, Batches(tokenizer, autoencoder)
 
 
-def run(recipe: Recipe, out: Path, log_every: int = 50, save_every: int = 500) -> State:
+def fit_autoencoder(recipe: Recipe, count: int = 1024) -> PatchAutoencoder:
+    """Principal components of the first training scenes."""
+    autoencoder = PatchAutoencoder(recipe.latent_channels, whitening=recipe.whitening)
+    scenes = [scene("train", i).objects for i in range(count)]
+    autoencoder.fit(pixels(render_batch(scenes)))
+    return autoencoder.requires_grad_(False)
+
+
+def run(recipe: Recipe, out: Path, log_every: int = 100, save_every: int = 500) -> State:
     """Trains to the end, or goes on from the last complete checkpoint in `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    batches, model = Batches.build(recipe, out / "base")
+    model, batches = build(recipe, out / "base")
     state = new_state(recipe, model)
-    torch.manual_seed(recipe.seed)
-    found = checkpoints.restore(out, state, recipe.as_dict())
-    if not found:
-        pretrain_vision(recipe, model.vision_und_enc_model, batches)
-        state.ema.vision_und_enc_model.load_state_dict(model.vision_und_enc_model.state_dict())
-        checkpoints.save(out, state, recipe.as_dict())
+    checkpoints.restore(out, state, recipe.as_dict())
     started, first, sums = time.time(), state.step, {}
     while state.step < recipe.steps:
         for name, value in train_step(recipe, state, batches).items():

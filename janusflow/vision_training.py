@@ -6,6 +6,7 @@ python -m janusflow.vision_training --recipe scenes-pico --out runs/pico/vision.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def pretrain(recipe: Recipe) -> VisionEncoder:
     return encoder
 
 
+def save(encoder: VisionEncoder, path: Path) -> None:
+    """Writes the encoder's weights, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file({k: v.contiguous() for k, v in encoder.state_dict().items()}, part)
+    os.replace(part, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--recipe", choices=RECIPES, default="scenes-pico")
@@ -49,8 +58,7 @@ def main() -> None:
     args = parser.parse_args()
     started = time.time()
     encoder = pretrain(RECIPES[args.recipe])
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in encoder.state_dict().items()}, args.out)
+    save(encoder, args.out)
     print(f"{args.out} after {time.time() - started:.0f} s")
 
 

@@ -211,15 +211,17 @@ def stacked(both: Velocity, cond: Velocity | None = None) -> Pair:
     return Pair(split, cond)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Guided:
-    """The velocity that a rule makes of a pair."""
+    """The velocity that a rule makes of a pair; `calls` adds up what it has evaluated."""
 
     pair: Pair
     rule: Rule
+    calls: int = 0
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         reads = self._reads(t)
+        self.calls += self.pair.cost(t, reads)
         if reads == 0:
             return torch.zeros_like(x)
         if reads == 1:

@@ -125,6 +125,7 @@ def test_within_evaluates_the_second_prediction_only_inside():
         guided(torch.zeros(3, 4, 6, 6), at(t))
     assert cond.times == [0.0, 0.2, 0.4, 0.6, 0.8]
     assert uncond.times == [0.2, 0.4, 0.6]
+    assert guided.calls == 8
     assert [guided.cost(at(t)) for t in (0.0, 0.2, 0.8)] == [1, 2, 1]
 
 

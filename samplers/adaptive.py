@@ -1,0 +1,115 @@
+"""Adaptive solvers through torchdiffeq, kept inside the grid and within a number of calls.
+
+A step ends at every time of the grid, so the grid [0, 1] leaves them the most freedom. A step is
+accepted where the RMS of error / (atol + rtol |x|) over the whole batch is at most 1, so that a
+sample's result depends on its neighbours; the solvers of `persample` control each one alone.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from samplers.core import Path, Velocity, solver
+
+
+def _register(method: str, order: int, calls: int, summary: str) -> None:
+    def path(
+        v: Velocity,
+        x: Tensor,
+        ts: Tensor,
+        *,
+        rtol: float = 1e-5,
+        atol: float = 1e-5,
+        max_calls: int = 10_000,
+    ) -> Path:
+        check_tolerances(rtol, atol, x.dtype)
+        field = Limited(method, v, ts, max_calls)
+        for t, s in pairwise(ts):
+            x = _torchdiffeq(field, x, t, s, rtol, atol)
+            yield x
+
+    path.__name__ = method
+    path.__doc__ = f"{summary}, through torchdiffeq, with one step size for the whole batch."
+    solver(order=order, calls=calls, extra=2, adaptive=True)(path)
+
+
+class Limited:
+    """v, never called outside the grid nor more often than the limit.
+
+    Outside would fall the trial call that chooses a first step, and times that torchdiffeq rounds
+    to the dtype of the state.
+    """
+
+    def __init__(self, name: str, v: Velocity, ts: Tensor, limit: int):
+        self.name, self.v, self.limit, self.calls = name, v, limit, 0
+        self.start, self.stop = float(ts.min()), float(ts.max())
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        self.t = t.clamp(self.start, self.stop)
+        if self.calls >= self.limit:
+            raise RuntimeError(
+                f"{self.name} has spent its limit of {self.limit} calls near t = {self.when()}; "
+                "loosen rtol and atol, or raise max_calls"
+            )
+        self.calls += 1
+        self.last = self.v(x, self.t)
+        return self.last
+
+    def when(self) -> str:
+        return f"{self.t.min():.6g}"
+
+
+def _torchdiffeq(
+    field: Limited, x: Tensor, t: Tensor, s: Tensor, rtol: float, atol: float
+) -> Tensor:
+    """The state at s; NaN where the velocity is not finite, for the caller to find.
+
+    Each interval is a call of its own: given several stops, torchdiffeq runs past the later ones
+    after a step that happens to end on one.
+    """
+    from torchdiffeq import odeint
+
+    def swapped(t: Tensor, x: Tensor) -> Tensor:
+        return field(x, t.to("cpu", torch.float64))
+
+    times = torch.stack((t, s)).to(x.device, clock(x.device))
+    options = {"step_t": times[1:], "dtype": times.dtype}
+    try:
+        return odeint(swapped, x, times, rtol=rtol, atol=atol, method=field.name, options=options)[
+            -1
+        ]
+    except AssertionError as error:
+        if not field.last.isfinite().all():
+            return torch.full_like(x, torch.nan)
+        raise underflow(field, rtol, atol, x.dtype) from error
+
+
+_register("dopri5", 5, 6, "Dormand and Prince 5(4)")
+_register("dopri8", 8, 13, "Dormand and Prince 8(7)")
+_register("bosh3", 3, 3, "Bogacki and Shampine 3(2)")
+_register("fehlberg2", 2, 2, "Fehlberg 2(1), whose error is some 100 times the tolerance")
+_register("adaptive_heun", 2, 1, "Heun and Euler 2(1)")
+
+
+def clock(device: torch.device) -> torch.dtype:
+    """float64, except on Apple's GPUs, which have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def check_tolerances(rtol: float, atol: float, dtype: torch.dtype) -> None:
+    if not (rtol >= 0 and atol >= 0):
+        raise ValueError(f"rtol = {rtol} and atol = {atol} must be numbers of at least zero")
+    finest = 10 * torch.finfo(dtype).eps
+    if rtol + atol < finest:
+        raise ValueError(
+            f"rtol = {rtol} and atol = {atol} are finer than {dtype} resolves; "
+            f"let them add up to {finest:.1e}, or start from noise of a wider dtype"
+        )
+
+
+def underflow(field: Limited, rtol: float, atol: float, dtype: torch.dtype) -> RuntimeError:
+    return RuntimeError(
+        f"{field.name} cannot meet rtol = {rtol} and atol = {atol} in {dtype}: its step vanishes "
+        f"near t = {field.when()}; loosen them, or look there for a jump of the velocity"
+    )

@@ -1,0 +1,121 @@
+"""Time grids from noise (0) to data (1): functions of the number of steps n, giving (n + 1,)."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Grid = Callable[..., Tensor]
+GRIDS: dict[str, Grid] = {}
+
+
+def grid(place: Grid) -> Grid:
+    """Registers a grid under its function's name."""
+    GRIDS[place.__name__] = place
+    return place
+
+
+@grid
+def uniform(n: int) -> Tensor:
+    """t = u, the n + 1 numbers from 0 to 1 at equal distance."""
+    if n < 1:
+        raise ValueError(f"a grid has one step or more, not {n}")
+    return torch.arange(n + 1, dtype=torch.float64) / n
+
+
+@grid
+def shifted(n: int, shift: float = 3.0) -> Tensor:
+    """sigma = shift u / (1 + (shift - 1) u) for u from 1 to 0, t = 1 - sigma (Esser et al. 2024).
+
+    shift > 1 spends the steps near the noise, shift < 1 near the data.
+    """
+    _positive(shift=shift)
+    u = uniform(n)
+    return _pin(u / (shift - (shift - 1) * u))
+
+
+@grid
+def cosine(n: int) -> Tensor:
+    """t = (1 - cos(pi u)) / 2: short steps at both ends (Chebyshev's points)."""
+    return _pin((1 - torch.cos(math.pi * uniform(n))) / 2)
+
+
+@grid
+def trigonometric(n: int) -> Tensor:
+    """Equal angles of arctan(t / (1 - t)), the clock of variance-preserving paths."""
+    angle = uniform(n) * (math.pi / 2)
+    return _pin(angle.sin() / (angle.sin() + angle.cos()))
+
+
+@grid
+def logit_normal(n: int, mean: float = 0.0, scale: float = 1.0) -> Tensor:
+    """Quantiles of sigmoid(N(mean, scale^2)), the density of training times of Esser et al. 2024.
+
+    The tails are cut half a step from the ends, where the normal quantile is still finite.
+    """
+    _positive(scale=scale)
+    u = uniform(n) * (1 - 1 / (n + 1)) + 0.5 / (n + 1)
+    return _stretch(torch.sigmoid(mean + scale * math.sqrt(2) * torch.erfinv(2 * u - 1)))
+
+
+@grid
+def karras(n: int, rho: float = 7.0, low: float = 0.02, high: float = 80.0) -> Tensor:
+    """Noise-to-signal ratios (1 - t) / t at equal steps of their rho-th root (Karras et al. 2022).
+
+    The ratio runs from `high` down to `low`; the first and last times are then moved to 0 and 1.
+    """
+    _positive(rho=rho, low=low, high=high - low)
+    ratio = (high ** (1 / rho) + uniform(n) * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    return _stretch(1 / (1 + ratio))
+
+
+@grid
+def beta(n: int, a: float = 0.6, b: float = 0.6) -> Tensor:
+    """Quantiles of Beta(a, b) (Lee et al. 2024): below 1 both ends get short steps.
+
+    The density's integral is taken numerically in an angle, where its ends are finite.
+    """
+    _positive(a=a, b=b)
+    angle = torch.linspace(0, math.pi / 2, 20 * n + 2001, dtype=torch.float64)
+    middle = (angle[1:] + angle[:-1]) / 2
+    density = middle.sin() ** (2 * a - 1) * middle.cos() ** (2 * b - 1)
+    share = torch.cat([torch.zeros(1, dtype=torch.float64), density.cumsum(0)])
+    return _pin(interpolate(uniform(n), share / share[-1], angle).sin() ** 2)
+
+
+@grid
+def power(n: int, exponent: float = 1.5) -> Tensor:
+    """t = u^exponent: above 1 short steps near the noise, below 1 near the data."""
+    _positive(exponent=exponent)
+    return uniform(n) ** exponent
+
+
+@grid
+def quadratic(n: int) -> Tensor:
+    """t = 1 - (1 - u)^2: steps that shorten towards the data."""
+    return 1 - (1 - uniform(n)) ** 2
+
+
+def interpolate(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The line through the points (x, y), x increasing, read at `at` within their range."""
+    i = torch.searchsorted(x, at).clamp(1, len(x) - 1)
+    share = (at - x[i - 1]) / (x[i] - x[i - 1])
+    return torch.lerp(y[i - 1], y[i], share.clamp(0, 1))
+
+
+def _stretch(ts: Tensor) -> Tensor:
+    """The times moved linearly so that they begin at 0 and end at 1."""
+    return _pin((ts - ts[0]) / (ts[-1] - ts[0]))
+
+
+def _pin(ts: Tensor) -> Tensor:
+    """The same times with exactly 0 and 1 at the ends, past the rounding of what made them."""
+    ts[0], ts[-1] = 0, 1
+    return ts
+
+
+def _positive(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ValueError(f"{name} has to be positive; it came to {number:g}")

@@ -1,0 +1,187 @@
+"""Fields whose endpoints are known: in closed form, or integrated to a tolerance of 1e-10.
+
+All but the first three are the exact velocities of the straight path x = (1 - t) noise + t data
+for some distribution of the data. `PROBLEMS[name](**options)` makes one; its state is (B, D) in
+float64.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor
+
+from samplers.core import Velocity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A velocity, the noise it starts from, and where that noise ends at t = 1."""
+
+    name: str
+    dim: int
+    velocity: Velocity
+    start: Callable[[Tensor], Tensor] = lambda z: z  # from standard normal to the noise wanted
+    exact: Callable[[Tensor], Tensor] | None = None
+    known: dict[bytes, Tensor] = field(default_factory=dict, repr=False)
+
+    def noise(self, n: int, seed: int = 0) -> Tensor:
+        """n states at t = 0, (n, D): standard normal unless the problem says otherwise."""
+        return self.start(normal(n, self.dim, seed=seed))
+
+    def solution(self, noise: Tensor) -> Tensor:
+        """The state at t = 1, (n, D); integrated once per noise where no closed form exists."""
+        if self.exact is not None:
+            return self.exact(noise)
+        key = noise.numpy().tobytes()
+        if key not in self.known:
+            self.known[key] = reference(self.velocity, noise)
+        return self.known[key]
+
+
+PROBLEMS: dict[str, Callable[..., Problem]] = {}
+
+
+def problem(make: Callable[..., Problem]) -> Callable[..., Problem]:
+    """Registers the maker of a problem under its function's name."""
+    PROBLEMS[make.__name__] = make
+    return make
+
+
+def reference(v: Velocity, noise: Tensor, tolerance: float = 1e-10) -> Tensor:
+    """The state at t = 1 by torchdiffeq's dopri8, kept within [0, 1]."""
+    from torchdiffeq import odeint
+
+    ts = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    return odeint(
+        lambda t, x: v(x, t),
+        noise.double(),
+        ts,
+        method="dopri8",
+        rtol=tolerance,
+        atol=tolerance,
+        options={"step_t": ts[1:]},
+    )[-1]
+
+
+@problem
+def bend() -> Problem:
+    """v = -2 t x^2 from x > 0, which ends at x / (1 + x): wrong stages and weights show here."""
+    return Problem(
+        name="bend",
+        dim=1,
+        velocity=lambda x, t: -2 * t * x * x,
+        exact=lambda x: x / (1 + x),
+        start=lambda z: (z / 2).exp(),
+    )
+
+
+@problem
+def rotation(angle: float = 2.0) -> Problem:
+    """v = angle (-y, x): a circle, walked at constant speed."""
+    turn = torch.tensor([[0, 1], [-1, 0]], dtype=torch.float64) * angle
+    return Problem(
+        name=f"rotation({angle:g})",
+        dim=2,
+        velocity=lambda x, _: x @ turn,
+        exact=lambda x: x @ torch.linalg.matrix_exp(turn),
+    )
+
+
+@problem
+def straight(dim: int = 2, seed: int = 0) -> Problem:
+    """A constant velocity: one step of any rule is exact."""
+    v = normal(dim, seed=seed)
+    return Problem(
+        name=f"straight({dim})",
+        dim=dim,
+        velocity=lambda x, _: v.expand_as(x),
+        exact=lambda x: x + v,
+    )
+
+
+@problem
+def gaussian(dim: int = 16, seed: int = 0, low: float = 0.1, high: float = 2.0) -> Problem:
+    """Data N(mean, C), C with standard deviations from low to high along random axes.
+
+    Along an axis of standard deviation s the state is N(t mean, (1 - t)^2 + t^2 s^2), the velocity
+    linear, and the flow only stretches: it ends at mean + C^(1/2) noise.
+    """
+    mean = normal(dim, seed=seed)
+    axes = torch.linalg.qr(normal(dim, dim, seed=seed + 1))[0]
+    s = torch.logspace(math.log10(low), math.log10(high), dim, dtype=torch.float64)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        slope = (t * s**2 - (1 - t)) / ((1 - t) ** 2 + t**2 * s**2)
+        return mean + ((x - t * mean) @ axes * slope) @ axes.T
+
+    return Problem(
+        name=f"gaussian({dim})",
+        dim=dim,
+        velocity=velocity,
+        exact=lambda x: mean + (x @ axes * s) @ axes.T,
+    )
+
+
+@problem
+def mixture(dim: int = 2, modes: int = 8, seed: int = 0, spread: float = 0.2) -> Problem:
+    """Data from `modes` Gaussians of standard deviation `spread` with standard normal means."""
+    return Problem(
+        name=f"mixture({dim})",
+        dim=dim,
+        velocity=Mixture(normal(modes, dim, seed=seed), spread),
+    )
+
+
+@problem
+def guided(
+    dim: int = 64, modes: int = 16, seed: int = 0, spread: float = 0.2, weight: float = 2.0
+) -> Problem:
+    """The mixture with classifier-free guidance towards a quarter of its modes."""
+    means = normal(modes, dim, seed=seed)
+    uncond, cond = Mixture(means, spread), Mixture(means[: max(1, modes // 4)], spread)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        return torch.lerp(uncond(x, t), cond(x, t), weight)
+
+    return Problem(name=f"guided({dim}, {weight:g})", dim=dim, velocity=velocity)
+
+
+@problem
+def digits(spread: float = 0.15) -> Problem:
+    """scikit-learn's 1797 digits, 8 x 8 pixels scaled to [-1, 1], each blurred into a Gaussian."""
+    from sklearn.datasets import load_digits
+
+    means = torch.from_numpy(load_digits().data).double() / 8 - 1
+    return Problem(name="digits", dim=64, velocity=Mixture(means, spread))
+
+
+class Mixture:
+    """The velocity of the straight path to equal Gaussians N(mean_k, spread^2), means (K, D).
+
+    Each mode alone moves x with the velocity of a Gaussian; v is their mean under the probability
+    that x came from each mode.
+    """
+
+    def __init__(self, means: Tensor, spread: float):
+        self.means, self.spread = means, spread
+        self.squares = means.square().sum(-1)
+
+    def weights(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """P(mode | x at t), (B, D) -> (B, K)."""
+        distance = t * (t / 2 * self.squares - x @ self.means.T)  # |x|^2 is common to all modes
+        return (-distance / self._variance(t)).softmax(-1)
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        mean = self.weights(x, t) @ self.means
+        slope = (t * self.spread**2 - (1 - t)) / self._variance(t)
+        return mean + slope * (x - t * mean)
+
+    def _variance(self, t: Tensor | float) -> Tensor | float:
+        return (1 - t) ** 2 + t**2 * self.spread**2
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    """Standard normal numbers in float64, the same for the same seed."""
+    return torch.randn(*shape, generator=Generator().manual_seed(seed), dtype=torch.float64)

@@ -1,0 +1,125 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from samplers.core import count
+from samplers.likelihood import log_likelihood
+
+MEANS = torch.tensor([[-1.5, 0.0], [1.0, 1.0], [0.5, -1.5]], dtype=torch.float64)
+LOG_WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()
+STD = 0.6
+
+
+def mixture(x, t):
+    """The velocity for data from a mixture of Gaussians with one deviation, x (B, 2)."""
+    variance = (1 - t) ** 2 + t**2 * STD**2
+    offset = x[:, None] - t.reshape(-1, 1, 1) * MEANS
+    logits = LOG_WEIGHTS - offset.square().sum(-1) / (2 * variance.reshape(-1, 1))
+    slope = (t * STD**2 - (1 - t)) / variance
+    each = MEANS + slope.reshape(-1, 1, 1) * offset
+    return (logits.softmax(-1)[..., None] * each).sum(1)
+
+
+def mixture_log_density(x):
+    squares = (x[:, None] - MEANS).square().sum(-1)
+    logits = LOG_WEIGHTS - squares / (2 * STD**2) - math.log(2 * math.pi * STD**2)
+    return logits.logsumexp(-1)
+
+
+def gaussian(mean, std):
+    def v(x, t):
+        t = t.to(x)
+        variance = (1 - t) ** 2 + t**2 * std**2
+        return mean + (t * std**2 - (1 - t)) / variance * (x - t * mean)
+
+    return v
+
+
+def points(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 1, 3, 3), (5, 2, 1, 2, 2)])
+def test_a_gaussian_of_any_shape_has_its_density(shape):
+    data = points(*shape)
+    mean, std = points(*shape[1:], seed=1), points(*shape[1:], seed=2).abs() + 0.3
+    found = log_likelihood(gaussian(mean, std), data, 80, "rk4")
+    exact = torch.distributions.Normal(mean, std).log_prob(data).reshape(5, -1).sum(1)
+    torch.testing.assert_close(found.value, exact, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.noise, (data - mean) / std, atol=1e-5, rtol=0)
+    assert not found.error.any()
+    bits = -exact / (math.log(2) * data[0].numel())
+    torch.testing.assert_close(found.bits_per_dimension, bits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "name, ts", [("heun", 200), ("rk4", 80), ("dopri5", [0.0, 1.0]), ("dopri5_each", [0.0, 1.0])]
+)
+def test_a_mixture_has_its_density_by_any_solver(name, ts):
+    data = 1.5 * points(8, 2)
+    found = log_likelihood(mixture, data, ts, name)
+    torch.testing.assert_close(found.value, mixture_log_density(data), atol=2e-3, rtol=0)
+
+
+def test_the_estimate_agrees_within_its_error_bar():
+    data = 1.5 * points(64, 2)
+    generator = torch.Generator().manual_seed(0)
+    found = log_likelihood(mixture, data, 40, "rk4", probes=64, generator=generator)
+    deviations = (found.value - mixture_log_density(data)) / found.error
+    assert deviations.abs().max() < 4.5
+    assert 0.7 < float(deviations.square().mean().sqrt()) < 1.3
+
+
+def test_sixteen_times_the_probes_quarter_the_error_bar():
+    data, generator = points(64, 2), torch.Generator().manual_seed(0)
+    few, many = (
+        log_likelihood(mixture, data, 8, probes=n, generator=generator).error.mean()
+        for n in (8, 128)
+    )
+    assert float(few / many) == pytest.approx(4, rel=0.2)
+
+
+def test_random_signs_are_exact_where_elements_do_not_mix():
+    data, std = points(3, 4), points(4, seed=1).abs() + 0.5
+    exact = log_likelihood(gaussian(0.0, std), data, 40)
+    found = log_likelihood(gaussian(0.0, std), data, 40, probes=2)
+    torch.testing.assert_close(found.value, exact.value)
+    assert found.error.max() < 1e-12
+
+
+@pytest.mark.parametrize("probes", [None, 4])
+def test_attention_on_the_cpu_is_no_obstacle(probes):
+    def v(x, t):
+        return F.scaled_dot_product_attention(x, x, x) * (1 - t).to(x)
+
+    data = points(2, 2, 3, 4, dtype=torch.float32)
+    found = log_likelihood(v, data, 4, probes=probes, generator=torch.Generator().manual_seed(0))
+    assert found.value.shape == (2,) and found.value.isfinite().all()
+    assert found.value.dtype == torch.float32
+
+
+@pytest.mark.parametrize("probes", [None, 2])
+def test_a_constant_velocity_moves_the_standard_normal(probes):
+    data = points(4, 3)
+    found = log_likelihood(lambda x, t: torch.ones_like(x), data, 4, probes=probes)  # noqa: ARG005
+    exact = torch.distributions.Normal(1.0, 1.0).log_prob(data).double().sum(1)
+    torch.testing.assert_close(found.value, exact)
+
+
+def test_calls_of_the_velocity_are_those_asked_for():
+    v = count(mixture)
+    log_likelihood(v, points(3, 2), 12, "heun")
+    assert v.calls == 12
+
+
+def test_gradients_are_found_though_the_caller_wants_none():
+    with torch.no_grad():
+        found = log_likelihood(mixture, points(3, 2), 8)
+    assert found.value.isfinite().all() and not found.value.requires_grad
+
+
+def test_too_few_probes_are_refused():
+    with pytest.raises(ValueError, match="take at least 2"):
+        log_likelihood(mixture, points(3, 2), 8, probes=1)
