@@ -189,15 +189,15 @@ class JanusFlowProcessor(ProcessorMixin):
 
     def _expand(self, text: str, pictures: int) -> tuple[list[int], list[bool]]:
         """Ids with each picture's tags and placeholders, and the mask of what it will fill."""
-        plain = self.ids(text)
-        if plain.count(self.image_id) != pictures:
-            raise ValueError(_mismatch(pictures, plain.count(self.image_id), self.image_tag))
-        block = [self.image_start_id] + [self.image_id] * self.num_image_tokens
+        plain, image = self.ids(text), self.image_id
+        if plain.count(image) != pictures:
+            raise ValueError(_mismatch(pictures, plain.count(image), self.image_tag))
+        filled = [self.image_start_id] + [image] * self.num_image_tokens
+        block = [*filled, self.image_end_id]
         ids, mask = [], []
         for token in plain:
-            picture = token == self.image_id
-            ids += [*block, self.image_end_id] if picture else [token]
-            mask += [True] * len(block) + [False] if picture else [False]
+            ids += block if token == image else [token]
+            mask += [True] * len(filled) + [False] if token == image else [False]
         return ids, mask
 
     # Generation
