@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from samplers.grids import GRIDS
+from samplers.grids import GRIDS, Grid
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 Path = Iterator[Tensor]
@@ -34,7 +34,7 @@ class Solver:
     extra: int | Callable[[int], int] = 0  # calls of the start-up, given the number of steps
     adaptive: bool = False  # chooses its own steps between the times of the grid
     stochastic: bool = False
-    grid: str = "uniform"  # in GRIDS; used when a number of calls stands in place of a grid
+    grid: str | Grid = "uniform"  # in GRIDS, or a function of the number of steps
     doc: str = ""
 
     def cost(self, steps: int) -> int:
@@ -166,7 +166,8 @@ def _run(
 def times(ts: Times, solver: Solver) -> Tensor:
     """The grid that `ts` stands for, float64 on the CPU, strictly monotonic."""
     if isinstance(ts, int):
-        return GRIDS[solver.grid](solver.steps(ts))
+        place = GRIDS[solver.grid] if isinstance(solver.grid, str) else solver.grid
+        return place(solver.steps(ts))
     ts = ts if isinstance(ts, Tensor) else torch.tensor([float(t) for t in ts], dtype=torch.float64)
     ts = ts.detach().to("cpu", torch.float64)
     if ts.ndim != 1 or len(ts) < 2:

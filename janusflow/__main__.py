@@ -1,0 +1,3 @@
+from janusflow.cli import main
+
+main()

@@ -1,0 +1,120 @@
+"""Conversations as text: the two published formats, the two ways of writing messages."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+FORMATS = {
+    "deepseek": ("<|User|>", "<|Assistant|>"),
+    "deepseek_old": ("User", "Assistant"),
+}
+SYSTEM_PROMPT = (
+    "You are a helpful language and vision assistant. "
+    "You are able to understand the visual content that the user provides, "
+    "and assist the user with a variety of tasks using natural language."
+)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message: role as the caller spelt it, text with a tag per picture, the pictures."""
+
+    role: str
+    text: str
+    images: tuple[Any, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """`user`, `assistant` or `system`, whichever way the role is spelt."""
+        return self.role.strip("<|>").lower()
+
+
+def read_turns(conversation: Sequence[Mapping], image_tag: str) -> list[Turn]:
+    """Both message formats as turns; the messages are only read.
+
+    Published: {"role": "User", "content": "<image_placeholder>\\n...", "images": [...]}.
+    transformers: {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ...}]}.
+    """
+    turns = [_read_turn(message, image_tag) for message in conversation]
+    if all(turn.kind == "system" for turn in turns):
+        raise ValueError("the conversation asks nothing; give at least one user's message")
+    return turns
+
+
+def _read_turn(message: Mapping, image_tag: str) -> Turn:
+    if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+        raise ValueError(f"a message is a dict with 'role' and 'content', not {message!r:.80}")
+    content = message["content"]
+    if content is None or isinstance(content, str):
+        turn = Turn(message["role"], content or "", as_pictures(message.get("images")))
+    else:
+        text, images = _read_parts(content, image_tag)
+        turn = Turn(message["role"], text, (*images, *as_pictures(message.get("images"))))
+    if turn.kind not in ("user", "assistant", "system"):
+        raise ValueError(f"unknown role {turn.role!r}; use 'user', 'assistant' or 'system'")
+    return turn
+
+
+def as_pictures(images: Any) -> tuple:
+    """None, one picture, a list of them or a batched array -> a tuple of pictures."""
+    if images is None:
+        return ()
+    if isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4:
+        return tuple(images)
+    return (images,)
+
+
+def _read_parts(parts: Sequence[Mapping], image_tag: str) -> tuple[str, list]:
+    texts, images = [], []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif kind == "image":
+            texts.append(f"{image_tag}\n")
+            images += [part["image"]] if part.get("image") is not None else []
+        else:
+            raise ValueError(
+                f"a part of a message is {{'type': 'text', 'text': ...}} or "
+                f"{{'type': 'image'}}, not {part!r:.80}"
+            )
+    return "".join(texts), images
+
+
+def render(
+    turns: Sequence[Turn],
+    sft_format: str,
+    *,
+    system: str = SYSTEM_PROMPT,
+    eos: str,
+    open_answer: bool = True,
+) -> str:
+    """The prompt's text: system, then `User: ...\\n\\n` and `Assistant: ...<eos>`, stripped.
+
+    Lower-case roles become the format's own, any other spelling is kept literally. A system
+    message replaces `system`. With `open_answer` a conversation that ends with the user's turn
+    goes on with `Assistant:`.
+    """
+    user, assistant = roles(sft_format)
+    names = {"user": user, "assistant": assistant}
+    given = [turn.text for turn in turns if turn.kind == "system"]
+    system = "\n\n".join(given) if given else system
+    turns = [turn for turn in turns if turn.kind != "system"]
+    if open_answer and turns and turns[-1].kind == "user":
+        # the answer's role is spelt as the question's: a literal `User` is answered by `Assistant`
+        literal = {u: a for u, a in FORMATS.values()}
+        turns = [*turns, Turn(literal.get(turns[-1].role, "assistant"), "")]
+    text = f"{system}\n\n" if system else ""
+    for turn in turns:
+        name = names.get(turn.role, turn.role)
+        end = eos if turn.kind == "assistant" else "\n\n"
+        content = turn.text.strip()
+        text += f"{name}: {content}{end}" if content else f"{name}:"
+    return text.strip()
+
+
+def roles(sft_format: str) -> tuple[str, str]:
+    """The user's and the assistant's name in a format."""
+    if sft_format not in FORMATS:
+        raise ValueError(f"no chat format {sft_format!r}; choose one of {', '.join(FORMATS)}")
+    return FORMATS[sft_format]

@@ -1,0 +1,260 @@
+"""JanusFlow's configuration: the hub's `config.json` as it is, with what it leaves unsaid."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import LlamaConfig, PreTrainedConfig
+
+# Vision towers by their published names; a configuration may override any of these in its `params`.
+TOWERS: dict[str, dict[str, int | float]] = {
+    "siglip_large_patch16_384": dict(
+        image_size=384, patch_size=16, width=1024, layers=24, heads=16, mlp_ratio=4
+    ),
+    "siglip_large_patch16_256": dict(
+        image_size=256, patch_size=16, width=1024, layers=24, heads=16, mlp_ratio=4
+    ),
+    "siglip_base_patch16_384": dict(
+        image_size=384, patch_size=16, width=768, layers=12, heads=12, mlp_ratio=4
+    ),
+    "siglip_so400m_patch14_384": dict(
+        image_size=384, patch_size=14, width=1152, layers=27, heads=16, mlp_ratio=4304 / 1152
+    ),
+    "siglip_tiny": dict(image_size=96, patch_size=16, width=48, layers=3, heads=4, mlp_ratio=4),
+}
+
+# The published language model's numbers, which `config.json` partly omits.
+LANGUAGE_DEFAULTS = dict(
+    vocab_size=102_400,
+    hidden_size=2048,
+    intermediate_size=5632,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    max_position_embeddings=16_384,
+    rms_norm_eps=1e-6,
+    # The ids belong to the tokenizer; LlamaConfig's own defaults (1 and 2) are other tokens.
+    bos_token_id=None,
+    eos_token_id=None,
+    pad_token_id=None,
+    tie_word_embeddings=False,
+)
+
+LIMITS = dict(layers=512, width=65_536, image_size=16_384, vocab_size=4_194_304)  # sanity, per key
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionSizes:
+    """The SigLIP tower, resolved from its name and overrides."""
+
+    image_size: int  # pixels, square
+    patch_size: int
+    width: int
+    layers: int  # blocks kept after `select_layer`
+    heads: int
+    mlp_ratio: float
+
+    @property
+    def tokens(self) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSizes:
+    """The ConvNeXt encoder and decoder around the language model."""
+
+    latent_channels: int
+    patch: int  # latents per token and side
+    channels: int  # of the encoder; the decoder's blocks see twice as many (long skip)
+    encoder_layers: int
+    decoder_layers: int
+    norm_eps: float
+
+
+def _positive(value: Any, name: str, limit: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= limit:
+        raise ValueError(
+            f"{name} is {value!r}; expected a whole number from 1 to {limit}, check config.json"
+        )
+    return value
+
+
+def _select_layers(layers: int, select_layer: Any) -> int:
+    """-1 keeps all blocks, -2 drops the last one, a positive number keeps that many."""
+    if not isinstance(select_layer, int) or isinstance(select_layer, bool):
+        raise ValueError(f"select_layer is {select_layer!r}; expected a whole number such as -1")
+    kept = select_layer if select_layer > 0 else layers + 1 + select_layer
+    if select_layer == 0 or not 0 < kept <= layers:
+        raise ValueError(
+            f"select_layer {select_layer} leaves no vision blocks; expected 1 to {layers} or "
+            f"-{layers} to -1"
+        )
+    return kept
+
+
+class JanusFlowConfig(PreTrainedConfig):
+    """The published configuration, loaded, completed and saved without losing a key.
+
+    `language_config` becomes a `LlamaConfig`; the three `vision_*_config` blocks stay the
+    dictionaries that the hub holds (misspelt and unknown keys included), and `vision` and
+    `generation` give their numbers. Raises ValueError for sizes that are not positive whole numbers
+    or for a network that this package does not build.
+    """
+
+    model_type = "multi_modality"
+    sub_configs_defaults = {"language_config": LlamaConfig}  # noqa: RUF012 (transformers' protocol)
+    sub_configs = {"language_config": LlamaConfig}  # noqa: RUF012 (the same, before transformers 5.20)
+    has_no_defaults_at_init = False
+
+    language_config: dict | PreTrainedConfig | None = None
+    vision_und_enc_config: dict | None = None
+    vision_gen_enc_config: dict | None = None
+    vision_gen_dec_config: dict | None = None
+
+    def __post_init__(self, **kwargs):
+        if not isinstance(self.language_config, PreTrainedConfig):
+            given = deepcopy(self.language_config) or {}
+            if given.pop("model_type", "llama") != "llama":
+                raise ValueError("language_config is not a llama; is this a JanusFlow checkpoint?")
+            self.language_config = LlamaConfig(**{**LANGUAGE_DEFAULTS, **given})
+        self.vision_und_enc_config = deepcopy(self.vision_und_enc_config) or _tower_block()
+        self.vision_gen_enc_config = deepcopy(self.vision_gen_enc_config) or _encoder_block()
+        self.vision_gen_dec_config = deepcopy(self.vision_gen_dec_config) or _decoder_block()
+        super().__post_init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        text, vision, generation = self.language_config, self.vision, self.generation
+        _positive(text.num_hidden_layers, "language_config.num_hidden_layers", LIMITS["layers"])
+        _positive(text.hidden_size, "language_config.hidden_size", LIMITS["width"])
+        _positive(text.vocab_size, "language_config.vocab_size", LIMITS["vocab_size"])
+        if vision.width % vision.heads or vision.image_size % vision.patch_size:
+            raise ValueError(
+                f"the vision tower's width {vision.width} and image_size {vision.image_size} must "
+                f"be multiples "
+                f"of heads {vision.heads} and patch_size {vision.patch_size}; check "
+                f"vision_und_enc_config"
+            )
+        hidden = {
+            block["params"].get("hidden_size", text.hidden_size)
+            for block in (self.vision_gen_enc_config, self.vision_gen_dec_config)
+        }
+        if hidden != {text.hidden_size}:
+            raise ValueError(
+                f"generation encoder and decoder expect hidden sizes {sorted(hidden)}, the "
+                f"language model has "
+                f"{text.hidden_size}; they must be equal"
+            )
+        decoder = _params(self.vision_gen_dec_config, "vision_gen_dec_config")
+        if decoder.get("in_channels", generation.channels) != generation.channels:
+            raise ValueError(
+                f"decoder in_channels {decoder['in_channels']} differ from the encoder's "
+                f"{generation.channels}; "
+                "the long skip needs them equal"
+            )
+
+    def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:  # noqa: ARG002
+        return self.language_config
+
+    @property
+    def vision(self) -> VisionSizes:
+        params = _params(self.vision_und_enc_config, "vision_und_enc_config")
+        name = params.get("model_name", "siglip_large_patch16_384")
+        if name not in TOWERS:
+            raise ValueError(f"no vision tower named {name!r}; choose one of {', '.join(TOWERS)}")
+        if params.get("select_feature", "same") != "same":
+            raise ValueError(
+                f"select_feature is {params['select_feature']!r}; only 'same' is supported"
+            )
+        sizes = {key: params.get(key, default) for key, default in TOWERS[name].items()}
+        for key in ("image_size", "patch_size", "width", "layers", "heads"):
+            limit = LIMITS.get(key, LIMITS["width"])
+            sizes[key] = _positive(sizes[key], f"vision_und_enc_config.{key}", limit)
+        sizes["layers"] = _select_layers(sizes["layers"], params.get("select_layer", -1))
+        return VisionSizes(**sizes)
+
+    @property
+    def generation(self) -> GenerationSizes:
+        encoder = _params(self.vision_gen_enc_config, "vision_gen_enc_config")
+        decoder = _params(self.vision_gen_dec_config, "vision_gen_dec_config")
+        patch = _positive(encoder.get("stride", 2), "vision_gen_enc_config.stride", 64)
+        _only(encoder, "kernel_size", patch)
+        _only(encoder, "padding", 0)
+        _only(decoder, "upsamples", patch.bit_length() - 1 if patch & (patch - 1) == 0 else None)
+        for params in (encoder, decoder):
+            _only(params, "use_bias", True)
+            _only(params, "use_mid_block", True)
+        channels = list(encoder.get("block_out_channels", [768]))
+        if len(channels) != 1 or list(decoder.get("block_out_channels", channels)) != channels:
+            raise ValueError(
+                f"block_out_channels is {channels}; expected one number, equal in encoder and "
+                f"decoder"
+            )
+        latents = encoder.get("input_channels", 4)
+        _only(decoder, "out_channels", latents)
+        eps = float(encoder.get("norm_eps", 1e-6))
+        _only(decoder, "norm_eps", eps)
+        return GenerationSizes(
+            latent_channels=_positive(latents, "input_channels", LIMITS["width"]),
+            patch=patch,
+            channels=_positive(channels[0], "block_out_channels", LIMITS["width"]),
+            encoder_layers=_positive(
+                encoder.get("layers_in_middle", 2), "layers_in_middle", LIMITS["layers"]
+            ),
+            decoder_layers=_positive(
+                decoder.get("layers_in_middle", 2), "layers_in_middle", LIMITS["layers"]
+            ),
+            norm_eps=eps,
+        )
+
+
+def _params(block: dict, name: str) -> dict:
+    params = block.get("params") if isinstance(block, dict) else None
+    if not isinstance(params, dict):
+        raise ValueError(f"{name} has no 'params' block; is this a JanusFlow configuration?")
+    return params
+
+
+def _only(params: dict, key: str, value: Any) -> None:
+    if params.get(key, value) != value:
+        raise ValueError(f"{key} is {params[key]!r}; this network is only built with {value!r}")
+
+
+def _tower_block() -> dict:
+    params = dict(
+        image_size=384,
+        model_name="siglip_large_patch16_384",
+        select_feature="same",
+        select_layer=-1,
+    )
+    return dict(model_type="vision_und_enc", cls="CLIPVisionTower", params=params)
+
+
+def _encoder_block() -> dict:
+    params = dict(
+        input_channels=4,
+        stride=2,
+        kernel_size=2,
+        padding=0,
+        block_out_channels=[768],
+        layers_in_middle=2,
+        hidden_size=2048,
+        norm_eps=1e-6,
+        use_bias=True,
+        use_mid_block=True,
+    )
+    return dict(model_type="vision_gen_enc", cls="ShallowUViTEncoder", params=params)
+
+
+def _decoder_block() -> dict:
+    params = dict(
+        in_channels=768,
+        out_channels=4,
+        upsamples=1,
+        block_out_channels=[768],
+        layers_in_middle=2,
+        hidden_size=2048,
+        norm_eps=1e-6,
+        use_bias=True,
+        use_mid_block=True,
+    )
+    return dict(model_type="vision_gen_dec", cls="ShallowUViTDecoder", params=params)

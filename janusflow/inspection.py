@@ -1,0 +1,56 @@
+"""What `janusflow info` says of a model, from its configuration alone."""
+
+from __future__ import annotations
+
+import torch
+
+from janusflow.configuration_janusflow import JanusFlowConfig
+from janusflow.modeling_janusflow import JanusFlowModel
+from janusflow.sources import locate
+
+PARTS = {
+    "vision encoder": ("vision_und_enc_model", "vision_und_enc_aligner", "beg_of_und_embed"),
+    "language model": ("language_model",),
+    "generation encoder": ("vision_gen_enc_model", "vision_gen_enc_aligner"),
+    "generation decoder": (
+        "vision_gen_dec_model",
+        "vision_gen_dec_aligner",
+        "vision_gen_dec_aligner_norm",
+    ),
+}
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def count_parameters(config: JanusFlowConfig) -> dict[str, int]:
+    """Parameters of each part; no memory is taken."""
+    with torch.device("meta"):
+        sizes = {name: p.numel() for name, p in JanusFlowModel(config).named_parameters()}
+    return {
+        part: sum(n for name, n in sizes.items() if name.split(".")[0] in roots)
+        for part, roots in PARTS.items()
+    }
+
+
+def describe(name: str) -> str:
+    """A table for a terminal of 80 columns."""
+    config = JanusFlowConfig.from_pretrained(locate(name))
+    text, vision, generation = config.language_config, config.vision, config.generation
+    counts = count_parameters(config)
+    total = sum(counts.values())
+    tokens = (vision.image_size // 8 // generation.patch) ** 2
+    lines = [
+        name,
+        f"  language model   {text.num_hidden_layers} blocks of {text.hidden_size}, "
+        f"{text.num_attention_heads} heads, MLP {text.intermediate_size}, {text.vocab_size} tokens",
+        f"  vision encoder   {vision.layers} blocks of {vision.width}, {vision.image_size} px, "
+        f"{vision.tokens} tokens",
+        f"  generation       {generation.latent_channels} channels, {generation.channels} wide, "
+        f"{tokens} tokens at {vision.image_size} px",
+        "",
+        *(f"  {part:<20}{count:>15,}" for part, count in counts.items()),
+        f"  {'parameters':<20}{total:>15,}",
+        "",
+        "  weights take "
+        + ", ".join(f"{total * b / 2**20:,.0f} MiB in {d}" for d, b in BYTES.items()),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,378 @@
+"""JanusFlow: one language model that answers about pictures and predicts the velocity that makes
+them.
+
+Ma et al. 2024, arXiv 2411.07975. Parameter names are the published checkpoint's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import Tensor, nn
+from transformers import DynamicCache, LlamaForCausalLM, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from janusflow.configuration_janusflow import JanusFlowConfig
+from janusflow.convnext import (
+    ConvNextBlock,
+    GenerationDecoder,
+    GenerationEncoder,
+    GlobalResponseNorm,
+    VelocityHead,
+)
+from janusflow.vision import VisionEncoder
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt's keys and values, computed once and never written to.
+
+    `keys[l]`, `values[l]`: (B, heads, L, head_dim) of block l. `mask`: (B, L), True where a key is
+    seen, or None for everywhere. `length`: (B,), tokens of the prompt, which is the position of the
+    time token that follows.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    mask: Tensor | None
+    length: Tensor
+
+    def __len__(self) -> int:
+        return self.length.shape[0]
+
+    def __getitem__(self, rows) -> Prompt:
+        """The rows chosen by a slice, a list or an index tensor, in that order, repeats allowed."""
+        rows = torch.as_tensor(rows, device=self.length.device) if isinstance(rows, list) else rows
+        return Prompt(
+            keys=tuple(k[rows] for k in self.keys),
+            values=tuple(v[rows] for v in self.values),
+            mask=None if self.mask is None else self.mask[rows],
+            length=self.length[rows],
+        )
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_, **__) -> tuple[Tensor, Tensor]:
+        """What an attention block sees after its own (keys, values): the prompt's before them.
+        Stores nothing.
+        """
+        shape = (len(keys), -1, -1, -1)
+        return (
+            torch.cat([self.keys[layer].expand(shape), keys], dim=2),
+            torch.cat([self.values[layer].expand(shape), values], dim=2),
+        )
+
+    @staticmethod
+    def cat(prompts: list[Prompt]) -> Prompt:
+        """Prompts of any lengths as one batch, padded in front and masked."""
+        longest = max(prompt.keys[0].shape[2] for prompt in prompts)
+        padded = [prompt._pad(longest) for prompt in prompts]
+        masks = [prompt.mask for prompt in padded]
+        mask = None if all(m is None for m in masks) else torch.cat([p.seen for p in padded])
+        return Prompt(
+            keys=tuple(map(torch.cat, zip(*(p.keys for p in padded), strict=True))),
+            values=tuple(map(torch.cat, zip(*(p.values for p in padded), strict=True))),
+            mask=mask,
+            length=torch.cat([p.length for p in padded]),
+        )
+
+    @property
+    def seen(self) -> Tensor:
+        """(B, L), True where a key is seen."""
+        if self.mask is not None:
+            return self.mask
+        size = (len(self), self.keys[0].shape[2])
+        return torch.ones(size, dtype=torch.bool, device=self.length.device)
+
+    def _pad(self, length: int) -> Prompt:
+        missing = length - self.keys[0].shape[2]
+        if missing == 0:
+            return self
+
+        def pad(x: Tensor) -> Tensor:
+            return nn.functional.pad(x, (0, 0, missing, 0))
+
+        mask = nn.functional.pad(self.seen, (missing, 0), value=False)
+        return replace(
+            self, keys=tuple(map(pad, self.keys)), values=tuple(map(pad, self.values)), mask=mask
+        )
+
+
+class JanusFlowModel(PreTrainedModel):
+    """The published network; `encode_prompt` and `velocity` generate, `generate` answers, `forward`
+    trains.
+
+    `from_pretrained` takes the published layout as it is and `save_pretrained` writes the same
+    names again.
+    """
+
+    config_class = JanusFlowConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ("LlamaDecoderLayer", "ConvNextBlock", "Block")
+
+    def __init__(self, config: JanusFlowConfig):
+        super().__init__(config)
+        sizes, hidden = config.generation, config.language_config.hidden_size
+        eps = config.language_config.rms_norm_eps
+        self.vision_und_enc_model = VisionEncoder(config.vision)
+        self.vision_und_enc_aligner = nn.Linear(config.vision.width, hidden)
+        self.beg_of_und_embed = nn.Parameter(torch.empty(1, hidden))
+        self.vision_gen_enc_model = GenerationEncoder(sizes, hidden)
+        self.vision_gen_enc_aligner = nn.Linear(sizes.channels, hidden)
+        self.language_model = LlamaForCausalLM(config.language_config)
+        self.vision_gen_dec_aligner_norm = LlamaRMSNorm(hidden, eps)
+        self.vision_gen_dec_aligner = nn.Linear(hidden, sizes.channels)
+        self.vision_gen_dec_model = GenerationDecoder(sizes, hidden)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Fresh weights: transformers' rule, and the parts that it does not know start as the
+        identity.
+        """
+        super()._init_weights(module)
+        if isinstance(module, GlobalResponseNorm):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, ConvNextBlock):
+            init.zeros_(module.cond_embeds_mapper.weight)
+            init.zeros_(module.cond_embeds_mapper.bias)
+        elif isinstance(module, VelocityHead):
+            init.zeros_(module.unpatch_conv.weight)
+        elif isinstance(module, VisionEncoder):
+            init.normal_(module.vision_tower.pos_embed, std=0.02)
+            init.normal_(module.vision_tower.attn_pool.latent, std=0.02)
+        elif isinstance(module, JanusFlowModel):
+            init.normal_(module.beg_of_und_embed, std=0.02)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    @classmethod
+    def from_pretrained(cls, name, *args, **kwargs) -> JanusFlowModel:
+        """Reads safetensors only; raises ValueError where names or shapes differ from the
+        configuration's.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        kwargs |= dict(use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
+        model, info = super().from_pretrained(name, *args, **kwargs)
+        for fault in ("missing", "unexpected", "mismatched"):
+            _refuse(name, fault, info.get(f"{fault}_keys") or ())
+        return (model, info) if wants_info else model
+
+    # Generation
+
+    @apply_forward_hook
+    def encode_prompt(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        unconditional: bool = False,
+    ) -> Prompt:
+        """Keys and values of a prompt: ids (B, L) with BOS, without the generation tag; padding
+        where the mask is 0.
+
+        The unconditional prompt keeps each row's BOS and its positions: the tokens between are
+        masked out of attention, so their keys need not exist.
+        """
+        if input_ids.ndim != 2 or input_ids.shape[1] == 0:
+            raise ValueError(
+                f"input_ids have shape {tuple(input_ids.shape)}; expected (batch, length) with at "
+                f"least BOS"
+            )
+        seen = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+        if seen.shape != input_ids.shape or not bool(seen.any(dim=1).all()):
+            raise ValueError(
+                f"attention_mask has shape {tuple(seen.shape)} for ids {tuple(input_ids.shape)}, "
+                f"or an empty row; "
+                "expected the same shape with at least one token a row"
+            )
+        length = seen.sum(dim=1)
+        if unconditional:
+            first = seen.argmax(dim=1, keepdim=True)
+            input_ids, seen = input_ids.gather(1, first), seen.gather(1, first)
+        padded = not bool(seen.all())
+        cache = DynamicCache(config=self.config.language_config)
+        self.language_model.model(
+            input_ids=input_ids,
+            attention_mask=seen if padded else None,
+            position_ids=(seen.cumsum(dim=1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return Prompt(
+            keys=tuple(layer.keys for layer in cache.layers),
+            values=tuple(layer.values for layer in cache.layers),
+            mask=seen.bool() if padded else None,
+            length=length,
+        )
+
+    @apply_forward_hook
+    def velocity(
+        self, latents: Tensor, t: Tensor, prompt: Prompt, *, return_hidden: int | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """v = d latents / dt at time t: (B, c, H, W), t (B,) in [0, 1] with 0 noise, 1 data -> (B,
+        c, H, W).
+
+        A pure function: the prompt (B rows, or one that all share) is only read. The result has the
+        latents' dtype, whatever the network's. With `return_hidden=k` also the image tokens after
+        block k, (B, H W / p^2, D), where 0 is what enters the first block. ValueError for latents
+        that the network cannot take.
+        """
+        sizes = self.config.generation
+        self._check_latents(latents, t, prompt)
+        grid = (latents.shape[2] // sizes.patch, latents.shape[3] // sizes.patch)
+        features, time = self.vision_gen_enc_model(latents.to(self.dtype), t.to(latents.device))
+        tokens = self.vision_gen_enc_aligner(features.flatten(2).transpose(1, 2))  # (B, n, D)
+        sequence = torch.cat([time[:, None], tokens], dim=1)  # (B, 1 + n, D)
+        out = self._after(prompt, sequence, output_hidden_states=return_hidden is not None)
+        x = self.vision_gen_dec_aligner(
+            self.vision_gen_dec_aligner_norm(out.last_hidden_state[:, 1:])
+        )
+        x = x.transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)
+        v = self.vision_gen_dec_model(x, features, time).to(latents.dtype)
+        return v if return_hidden is None else (v, out.hidden_states[return_hidden][:, 1:])
+
+    def _after(self, prompt: Prompt, sequence: Tensor, **kwargs):
+        """The language model over embeddings (B, q, D) that follow the prompt, causally."""
+        q = sequence.shape[1]
+        positions = prompt.length[:, None] + torch.arange(q, device=sequence.device)
+        return self.language_model.model(
+            inputs_embeds=sequence,
+            attention_mask=self._attention_mask(prompt, q),
+            position_ids=positions.expand(len(sequence), -1),
+            past_key_values=prompt,
+            use_cache=False,
+            **kwargs,
+        )
+
+    def _attention_mask(self, prompt: Prompt, q: int) -> Tensor:
+        """(1 or B, 1, q, L + q): the prompt's visible keys, then causal."""
+        device, past = prompt.length.device, prompt.keys[0].shape[2]
+        causal = torch.ones(q, past + q, dtype=torch.bool, device=device).tril(past)[None, None]
+        if prompt.mask is not None:
+            seen = nn.functional.pad(prompt.mask, (0, q), value=True)
+            causal = causal & seen[:, None, None]
+        if self.config.language_config._attn_implementation == "eager":  # adds its mask
+            return torch.zeros_like(causal, dtype=self.dtype).masked_fill(
+                ~causal, torch.finfo(self.dtype).min
+            )
+        return causal
+
+    def _check_latents(self, latents: Tensor, t: Tensor, prompt: Prompt) -> None:
+        sizes = self.config.generation
+        if latents.ndim != 4 or latents.shape[1] != sizes.latent_channels:
+            raise ValueError(
+                f"latents have shape {tuple(latents.shape)}; expected (batch, "
+                f"{sizes.latent_channels}, height, width)"
+            )
+        if latents.shape[2] % sizes.patch or latents.shape[3] % sizes.patch or 0 in latents.shape:
+            raise ValueError(
+                f"latents are {latents.shape[2]} x {latents.shape[3]}; both sides must be "
+                f"multiples of {sizes.patch}"
+            )
+        if t.shape != latents.shape[:1] or len(prompt) not in (1, len(latents)):
+            raise ValueError(
+                f"{len(latents)} latents came with t of shape {tuple(t.shape)} and {len(prompt)} "
+                f"prompts; "
+                "expected one t and one prompt a latent, or one prompt for all"
+            )
+
+    # Understanding
+
+    def image_embeds(self, pixel_values: Tensor) -> Tensor:
+        """Pixels (images, 3, S, S) -> what stands for each picture in the sequence, (images, 1 +
+        tokens, D).
+        """
+        pixels = pixel_values.flatten(0, -4).to(self.dtype)
+        features = self.vision_und_enc_aligner(self.vision_und_enc_model(pixels))
+        start = self.beg_of_und_embed.expand(len(features), 1, -1)
+        return torch.cat([start, features], dim=1)
+
+    def embed(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        image_token_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Token embeddings (B, L, D) with the pictures' in the masked places, in reading order."""
+        if (pixel_values is None) != (image_token_mask is None or not bool(image_token_mask.any())):
+            raise ValueError(
+                "pixel_values and image_token_mask belong together; take both from the processor"
+            )
+        if pixel_values is None:
+            return self.get_input_embeddings()(input_ids)
+        places = image_token_mask.to(torch.bool)
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(places, 0))
+        images = self.image_embeds(pixel_values).flatten(0, 1).to(embeds.dtype)
+        if int(places.sum()) != len(images):
+            raise ValueError(
+                f"image_token_mask marks {int(places.sum())} places, the pictures fill "
+                f"{len(images)}; "
+                "take both from one call of the processor"
+            )
+        return embeds.masked_scatter(places[..., None], images)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_token_mask: Tensor | None = None,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """Logits of the next token (B, L, V), and the loss where `labels` are given; positions
+        follow the mask.
+        """
+        embeds = self.embed(input_ids, pixel_values, image_token_mask)
+        if attention_mask is not None and "position_ids" not in kwargs:
+            kwargs["position_ids"] = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+        return self.language_model(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
+
+    @apply_forward_hook
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_token_mask: Tensor | None = None,
+        **kwargs,
+    ) -> Tensor:
+        """Answer ids (B, new); further arguments are those of transformers'
+        `GenerationMixin.generate`.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        embeds = self.embed(input_ids, pixel_values, image_token_mask)
+        return self.language_model.generate(
+            inputs_embeds=embeds, attention_mask=attention_mask, **kwargs
+        )
+
+
+def _refuse(name, fault: str, keys) -> None:
+    """Raises if tensors are at fault; mismatched keys come as (name, found, expected)."""
+    if not keys:
+        return
+    first = sorted(keys, key=str)[0]
+    verb = {"missing": "lacks", "unexpected": "has", "mismatched": "has"}[fault]
+    kind = {"missing": "", "unexpected": " unknown", "mismatched": " misshapen"}[fault]
+    detail = repr(first)
+    if isinstance(first, tuple | list):
+        detail = f"{first[0]!r} ({tuple(first[1])} instead of {tuple(first[2])})"
+    raise ValueError(
+        f"checkpoint {str(name)!r} {verb} {len(keys)}{kind} tensors, the first {detail}; is this "
+        f"a JanusFlow checkpoint?"
+    )

@@ -1,0 +1,162 @@
+"""What the command line does with pictures: read, make, and write them with their story."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+import janusflow
+import samplers
+from janusflow.devices import describe, pick_device, pick_dtype
+
+MAX_PIXELS = 64_000_000  # of a picture that is read
+MAX_PROMPT_FILE = 16 * 2**20  # bytes
+MAX_PROMPT = 4_000  # characters
+
+
+def read(path: Path) -> Image.Image:
+    """A picture, upright and in RGB; ValueError if the file is none, is cut short or is huge."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(
+                f"{path} has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read"
+            )
+        image.load()
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise ValueError(f"picture {str(path)!r} cannot be opened ({error.strerror})") from error
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        raise ValueError(f"{str(path)!r} is not a whole picture ({error})") from error
+    return image
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a UTF-8 file that are not empty; ValueError names the line at fault."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_PROMPT_FILE:
+            raise ValueError(f"{path} has {size} bytes; at most {MAX_PROMPT_FILE} are read")
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise ValueError(f"prompt file {str(path)!r} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from error
+    for number, line in enumerate(lines, 1):
+        if "\0" in line or len(line) > MAX_PROMPT:
+            raise ValueError(
+                f"{path}, line {number}, holds a NUL or more than {MAX_PROMPT} characters; "
+                "expected one prompt a line"
+            )
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise ValueError(f"{path} holds no prompts; expected one a line")
+    return prompts
+
+
+def check_output(out: Path) -> None:
+    """ValueError unless `out` is a folder, or a .png in one, that can be written."""
+    folder = out if out.is_dir() else out.parent
+    if not folder.is_dir():
+        raise ValueError(f"folder {str(folder)!r} does not exist; make it or choose another --out")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"folder {str(folder)!r} cannot be written; choose another --out")
+    if not out.is_dir() and out.suffix.lower() != ".png":
+        raise ValueError(f"--out is {str(out)!r}; expected a .png or a folder that exists")
+
+
+def check(rows: list[str], seed: int, count: int, batch: int, **settings) -> None:
+    """Refuses before a model is loaded what can be refused."""
+    if not rows or not all(row.strip() for row in rows):
+        raise ValueError("there is no prompt, or an empty one; give a text such as 'a red circle'")
+    numbers = {"--count": count, "--batch": batch, "--steps": settings["num_inference_steps"]}
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}; expected at least 1")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed is {seed}; expected 0 or more")
+    samplers.find(settings["sampler"])
+    if settings["grid"] and settings["grid"] not in samplers.GRIDS:
+        raise ValueError(
+            f"no grid named {settings['grid']!r}; choose one of {', '.join(samplers.GRIDS)}"
+        )
+
+
+def load(model: str, vae: str | None, device: str, dtype: str):
+    """The pipeline on its device, named on the terminal."""
+    from transformers.utils import logging
+
+    place = pick_device(device)
+    kind = pick_dtype(dtype, place)
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    pipe = janusflow.JanusFlowPipeline.from_pretrained(model, vae=vae, dtype=kind).to(place)
+    pipe.set_progress_bar_config(disable=True)
+    if sys.stderr.isatty():
+        print(f"{model} on {describe(place)} in {str(kind)[6:]}", file=sys.stderr)
+    return pipe
+
+
+def make(pipe, rows: list[str], seed: int, batch: int, settings: dict, about: dict):
+    """A picture a row and its notes; the seed of row i is seed + i, in whatever batch it runs."""
+    from tqdm import tqdm
+
+    images, notes = [], []
+    with tqdm(total=len(rows), desc="pictures", disable=not sys.stderr.isatty()) as bar:
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            seeds = range(seed + start, seed + start + len(part))
+            generators = [torch.Generator().manual_seed(s) for s in seeds]
+            out = pipe(part, generator=generators, **settings)
+            images += out.images
+            for text, own in zip(part, seeds, strict=True):
+                notes.append({"prompt": text, "seed": own, **about, "calls": out.calls})
+            bar.update(len(part))
+    return images, notes
+
+
+def write(images: list[Image.Image], notes: list[dict], out: Path) -> Iterator[Path]:
+    """Each picture into a folder, or all into one file as a grid; yields what was written."""
+    if out.is_dir():
+        for index, (image, note) in enumerate(zip(images, notes, strict=True)):
+            yield save(image, note, out / f"{index:05d}.png")
+    elif len(images) == 1:
+        yield save(images[0], notes[0], out)
+    else:
+        joint = dict(notes[0], prompt="\n".join(note["prompt"] for note in notes))
+        yield save(grid(images), joint, out)
+
+
+def save(image: Image.Image, note: dict, path: Path) -> Path:
+    """Writes a PNG with text chunks, complete or not at all."""
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in (note | {"software": f"janusflow {janusflow.__version__}"}).items():
+        chunks.add_itxt(key, str(value))
+    part = path.with_name(f".{path.name}.part")
+    try:
+        image.save(part, format="PNG", pnginfo=chunks)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ValueError(f"{str(path)!r} cannot be written ({error.strerror})") from error
+    return path
+
+
+def grid(images: list[Image.Image], gap: int = 4) -> Image.Image:
+    """Pictures of one size side by side on white, nearly square."""
+    columns = int(np.ceil(np.sqrt(len(images))))
+    rows = -(-len(images) // columns)
+    w, h = images[0].size
+    size = (columns * (w + gap) - gap, rows * (h + gap) - gap)
+    sheet = Image.new("RGB", size, "white")
+    for i, image in enumerate(images):
+        sheet.paste(image, (i % columns * (w + gap), i // columns * (h + gap)))
+    return sheet

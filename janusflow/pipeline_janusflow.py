@@ -1,0 +1,361 @@
+"""From prompts to pictures and from pictures to answers, as a diffusers pipeline."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+import samplers
+from janusflow.autoencoder import PatchAutoencoder
+from janusflow.modeling_janusflow import JanusFlowModel, Prompt
+from janusflow.processing_janusflow import JanusFlowProcessor
+from janusflow.sources import locate
+
+VAES = {"AutoencoderKL": AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
+Seeds = torch.Generator | list[torch.Generator] | None
+
+
+@dataclass
+class JanusFlowOutput(BaseOutput):
+    """`images`: PIL pictures, or an array or tensor; `calls`: network evaluations per picture."""
+
+    images: list | Tensor
+    calls: int
+
+
+class JanusFlowPipeline(DiffusionPipeline):
+    """JanusFlow with its processor and autoencoder.
+
+    `pipe(prompts)` makes pictures, `pipe.chat(text, images)` answers. `save_pretrained` writes the
+    published layout with the autoencoder in `vae/`, and `from_pretrained` reads it.
+    """
+
+    model_cpu_offload_seq = "model->vae"
+    _callback_tensor_inputs = ("latents",)
+
+    def __init__(self, model: JanusFlowModel, processor: JanusFlowProcessor, vae):
+        super().__init__()
+        self.register_modules(model=model, processor=processor, vae=vae)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        vae: str | Path | torch.nn.Module | None = None,
+        dtype: torch.dtype = torch.float32,
+        **hub,
+    ) -> JanusFlowPipeline:
+        """A folder or hub id in the published layout; the autoencoder is in its `vae/` or is named.
+
+        float16 is for the network alone: the autoencoder then runs in float32, because the SDXL
+        autoencoder overflows in float16. Raises ValueError where files are missing or do not fit.
+        """
+        dtype = hub.pop("torch_dtype", dtype)
+        folder = locate(name, **hub)
+        model = JanusFlowModel.from_pretrained(folder, dtype=dtype).eval()
+        processor = JanusFlowProcessor.from_pretrained(folder)
+        if not isinstance(vae, torch.nn.Module):
+            vae = load_vae(folder, vae, **hub)
+        return cls(model, processor, vae.to(_vae_dtype(dtype)).eval())
+
+    def save_pretrained(self, folder: str | Path, **kwargs) -> None:
+        """The published layout, with `vae/`; `kwargs` such as `max_shard_size` go to the model."""
+        self.model.save_pretrained(folder, **kwargs)
+        self.processor.save_pretrained(folder)
+        self.vae.save_pretrained(Path(folder) / "vae")
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent and side."""
+        config = self.vae.config
+        if "block_out_channels" in config:
+            return 2 ** (len(config.block_out_channels) - 1)
+        return config.patch_size
+
+    @property
+    def default_size(self) -> int:
+        """The side in pixels that the model was trained for."""
+        return self.model.config.vision.image_size
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        negative_prompt: str | Sequence[str] | None = None,
+        num_inference_steps: int = 30,
+        guidance_scale: float | Callable = 2.0,
+        sampler: str | samplers.Solver = "euler",
+        grid: str | Tensor | Callable[[int], Tensor] | None = None,
+        num_images_per_prompt: int = 1,
+        height: int | None = None,
+        width: int | None = None,
+        generator: Seeds = None,
+        latents: Tensor | None = None,
+        output_type: str = "pil",
+        callback_on_step_end: Callable | None = None,
+        return_dict: bool = True,
+    ) -> JanusFlowOutput | tuple:
+        """Pictures of the prompts, those of one prompt beside each other.
+
+        `sampler` names one of `samplers.SOLVERS`, which takes `num_inference_steps` steps on
+        `grid` (a name of `samplers.GRIDS`, a rule, or times from 0 to 1). `guidance_scale` is a
+        number or any rule of `samplers.guidance`; `negative_prompt` takes the empty prompt's place.
+        `latents` (pictures, channels, height / 8, width / 8) is the noise to start from; otherwise
+        it comes from `generator`, one for all or one a picture. `callback_on_step_end(pipe, step,
+        t, {"latents": x})` may return other latents to go on from; `pipe._interrupt = True` stops.
+        `output_type` is "pil", "np", "pt" or "latent". Raises ValueError for what does not fit.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        _check(prompts, num_inference_steps, num_images_per_prompt, output_type)
+        solver = samplers.solver(sampler)
+        ts = time_grid(solver, num_inference_steps, grid)
+        rule = samplers.guidance.as_rule(guidance_scale)
+        noise = self.prepare_latents(
+            len(prompts) * num_images_per_prompt, height, width, generator, latents
+        )
+        field = self.field(prompts, rule, negative_prompt, num_images_per_prompt)
+        field = samplers.count(field)
+        x = self._integrate(field, noise, ts, solver, callback_on_step_end)
+        images = self.decode(x, output_type)
+        self.maybe_free_model_hooks()
+        if not return_dict:
+            return (images, field.calls)
+        return JanusFlowOutput(images=images, calls=field.calls)
+
+    def field(
+        self,
+        prompts: Sequence[str],
+        guidance: samplers.guidance.Rule | float = 1.0,
+        negative_prompt: str | Sequence[str] | None = None,
+        num_images_per_prompt: int = 1,
+    ) -> samplers.guidance.Guided:
+        """The guided velocity v(x, t) of these prompts, ready for anything in `samplers`.
+
+        Each prompt's keys and values are computed here, once; both rows of a guided evaluation go
+        through the network in one batch.
+        """
+        cond, uncond = self.encode_prompts(prompts, negative_prompt)
+        rows = torch.arange(len(prompts)).repeat_interleave(num_images_per_prompt).tolist()
+        cond, uncond = cond[rows], uncond[rows]
+        both = Prompt.cat([cond, uncond])
+
+        def evaluate(prompt: Prompt) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda x, t: self.model.velocity(x, _times(t, x), prompt)
+
+        pair = samplers.guidance.stacked(evaluate(both), evaluate(cond))
+        return samplers.guide(pair, guidance)
+
+    def encode_prompts(
+        self, prompts: Sequence[str], negative_prompt: str | Sequence[str] | None = None
+    ) -> tuple[Prompt, Prompt]:
+        """What to follow and what to move away from, one row a prompt."""
+        device = self._execution_device
+        inputs = self.processor.prompt(list(prompts)).to(device)
+        cond = self.model.encode_prompt(inputs["input_ids"], inputs["attention_mask"])
+        if negative_prompt is None:
+            return cond, self.model.encode_prompt(
+                inputs["input_ids"], inputs["attention_mask"], unconditional=True
+            )
+        negative = (
+            [negative_prompt] * len(prompts)
+            if isinstance(negative_prompt, str)
+            else list(negative_prompt)
+        )
+        if len(negative) != len(prompts):
+            raise ValueError(
+                f"{len(negative)} negative prompts came for {len(prompts)} prompts; give one each"
+            )
+        inputs = self.processor.prompt(negative).to(device)
+        return cond, self.model.encode_prompt(inputs["input_ids"], inputs["attention_mask"])
+
+    def prepare_latents(
+        self,
+        count: int,
+        height: int | None,
+        width: int | None,
+        generator: Seeds = None,
+        latents: Tensor | None = None,
+    ) -> Tensor:
+        """Noise (count, channels, height / 8, width / 8) in float32 on the pipeline's device."""
+        channels, device = self.model.config.generation.latent_channels, self._execution_device
+        if latents is not None:
+            if latents.ndim != 4 or latents.shape[:2] != (count, channels):
+                raise ValueError(
+                    f"latents have shape {tuple(latents.shape)}; expected ({count}, {channels}, "
+                    "height, width)"
+                )
+            wider = latents.dtype if latents.dtype == torch.float64 else torch.float32
+            self._check_size(
+                *(side * self.vae_scale_factor for side in latents.shape[2:]), given=(height, width)
+            )
+            return latents.to(device, wider)
+        height, width = height or self.default_size, width or self.default_size
+        self._check_size(height, width)
+        shape = (count, channels, height // self.vae_scale_factor, width // self.vae_scale_factor)
+        if isinstance(generator, list) and len(generator) != count:
+            raise ValueError(
+                f"{len(generator)} generators came for {count} pictures; give one, or one a picture"
+            )
+        return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+
+    def _check_size(self, height: int, width: int, given=(None, None)) -> None:
+        unit = self.vae_scale_factor * self.model.config.generation.patch
+        if height % unit or width % unit or height <= 0 or width <= 0:
+            raise ValueError(
+                f"pictures of {height} x {width} cannot be made; sides must be multiples of {unit}"
+            )
+        for asked, side in zip(given, (height, width), strict=True):
+            if asked is not None and asked != side:
+                raise ValueError(f"latents are for {height} x {width}, not for {given}; leave one")
+        if (height, width) != (self.default_size,) * 2:
+            warnings.warn(
+                f"the model was trained for {self.default_size} x {self.default_size} pixels; "
+                f"{height} x {width} may look worse",
+                stacklevel=4,
+            )
+
+    def _integrate(self, field, noise: Tensor, ts: Tensor, solver, callback) -> Tensor:
+        """The state at the grid's end; the callback may replace it, then the solver starts anew."""
+        x, start, self._interrupt = noise, 0, False
+        with self.progress_bar(total=len(ts) - 1) as bar:
+            while start < len(ts) - 1:
+                path = samplers.trajectory(field, x, ts[start:], solver)
+                next(path)
+                for step, (t, x) in enumerate(path, start):
+                    start = step + 1
+                    bar.update()
+                    if callback is None:
+                        continue
+                    result = callback(self, step, t, {"latents": x}) or {}
+                    if self._interrupt:
+                        return x
+                    if result.get("latents", x) is not x:
+                        x = result["latents"]
+                        break
+        return x
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, output_type: str = "pil"):
+        """Pictures of latents; ValueError if they hold NaN or infinity."""
+        if not bool(latents.isfinite().all()):
+            raise ValueError(
+                "the latents hold NaN or infinity, so there is no picture; try float32 or a "
+                "smaller guidance_scale"
+            )
+        if output_type == "latent":
+            return latents
+        if self.vae.dtype == torch.float16:  # the SDXL autoencoder overflows
+            self.vae.to(torch.float32)
+        z = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
+        z = z + (self.vae.config.get("shift_factor") or 0.0)
+        return self.image_processor.postprocess(
+            self.vae.decode(z, return_dict=False)[0].float(), output_type=output_type
+        )
+
+    @torch.no_grad()
+    def encode(self, images) -> Tensor:
+        """Latents (B, c, h, w) in float32 of pictures (PIL, arrays or tensors in [0, 1])."""
+        pixels = self.image_processor.preprocess(images).to(self._execution_device, self.vae.dtype)
+        z = self.vae.encode(pixels).latent_dist.mode().float()
+        return (z - (self.vae.config.get("shift_factor") or 0.0)) * self.vae.config.scaling_factor
+
+    def chat(
+        self,
+        prompt: str | list[dict],
+        images: Sequence | None = None,
+        *,
+        stream: bool = False,
+        max_new_tokens: int = 256,
+        **kwargs,
+    ) -> str | Iterator[str]:
+        """The answer to a question, or to a list of turns, about no, one or several pictures.
+
+        With `stream=True` an iterator over its pieces. Further arguments go to transformers'
+        `generate`; greedy unless told otherwise.
+        """
+        inputs = self.processor(prompt, images=images).to(self._execution_device)
+        tokenizer = self.processor.tokenizer
+        kwargs = {
+            "do_sample": False,
+            "max_new_tokens": max_new_tokens,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        } | kwargs
+        if stream:
+            return self._stream(inputs, kwargs)
+        ids = self.model.generate(**inputs, **kwargs)
+        self.maybe_free_model_hooks()
+        return self.processor.decode(ids[0], skip_special_tokens=True).strip()
+
+    def _stream(self, inputs, kwargs: dict) -> Iterator[str]:
+        from threading import Thread
+
+        from transformers import TextIteratorStreamer
+
+        pieces = TextIteratorStreamer(
+            self.processor.tokenizer, skip_prompt=False, skip_special_tokens=True
+        )
+        thread = Thread(
+            target=self.model.generate, kwargs={**inputs, **kwargs, "streamer": pieces}, daemon=True
+        )
+        thread.start()
+        yield from (piece for piece in pieces if piece)
+        thread.join()
+
+
+def load_vae(folder: Path, name: str | Path | None, **hub):
+    """The autoencoder in `folder/vae`, or the one that `name` (a folder or hub id) holds."""
+    inside = folder / "vae"
+    if name is None and not inside.is_dir():
+        raise ValueError(
+            f"{str(folder)!r} holds no vae/; name the autoencoder, for JanusFlow-1.3B "
+            "vae='stabilityai/sdxl-vae'"
+        )
+    source = inside if name is None else locate(name, **hub)
+    kind = PatchAutoencoder.load_config(source).get("_class_name", "AutoencoderKL")
+    if kind not in VAES:
+        raise ValueError(f"{str(source)!r} is a {kind}; expected one of {', '.join(VAES)}")
+    return VAES[kind].from_pretrained(source, use_safetensors=True)
+
+
+def time_grid(solver: samplers.Solver, steps: int, grid=None) -> Tensor:
+    """Times (steps + 1,) from 0 to 1 by a name, a rule, or as they come."""
+    if isinstance(grid, Tensor):
+        return grid
+    if isinstance(grid, str):
+        if grid not in samplers.GRIDS:
+            raise ValueError(f"no grid named {grid!r}; choose one of {', '.join(samplers.GRIDS)}")
+        grid = samplers.GRIDS[grid]
+    return (grid or solver.default_grid)(steps)
+
+
+def _vae_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
+def _times(t: Tensor, x: Tensor) -> Tensor:
+    """The solver's time, one number on the CPU or one a sample, as float32 (B,) on x's device."""
+    if t.numel() == 1:
+        return torch.full((len(x),), float(t), device=x.device)
+    return t.reshape(-1).to(x.device, torch.float32)
+
+
+def _check(prompts: list[str], steps: int, count: int, output_type: str) -> None:
+    if not prompts or not all(isinstance(p, str) and p.strip() for p in prompts):
+        raise ValueError(f"prompts are {prompts!r}; expected one text or several, none empty")
+    for name, value in (("num_inference_steps", steps), ("num_images_per_prompt", count)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+    if output_type not in ("pil", "np", "pt", "latent"):
+        raise ValueError(f"output_type is {output_type!r}; choose one of pil, np, pt, latent")
