@@ -2,6 +2,7 @@
 
 from samplers import adaptive as adaptive
 from samplers.core import SOLVERS, Solver, count, sample, solver, trajectory
+from samplers.exponential import deis, dpmpp_2m, dpmpp_3m, exponential, exponential3, unipc2, unipc3
 from samplers.grids import (
     GRIDS,
     beta,
@@ -33,6 +34,7 @@ from samplers.guidance import (
 )
 from samplers.inversion import RoundTrip, between, fireflow, masked, partway, rf_solver, round_trip
 from samplers.likelihood import LogLikelihood, log_likelihood
+from samplers.multistep import ab2, ab3, ab4, abm, abm2, abm3, abm4, abm5
 from samplers.persample import bosh3_each, dopri5_each
 from samplers.problems import PROBLEMS
 from samplers.rungekutta import euler, heun, heun3, kutta3, midpoint, ralston, rk4
@@ -49,6 +51,14 @@ __all__ = [
     "RoundTrip",
     "Rule",
     "Solver",
+    "ab2",
+    "ab3",
+    "ab4",
+    "abm",
+    "abm2",
+    "abm3",
+    "abm4",
+    "abm5",
     "autoguidance",
     "beta",
     "between",
@@ -58,9 +68,14 @@ __all__ = [
     "churn",
     "cosine",
     "count",
+    "deis",
     "dopri5_each",
+    "dpmpp_2m",
+    "dpmpp_3m",
     "euler",
     "euler_maruyama",
+    "exponential",
+    "exponential3",
     "fireflow",
     "grid",
     "guide",
@@ -93,6 +108,8 @@ __all__ = [
     "trajectory",
     "trigonometric",
     "uniform",
+    "unipc2",
+    "unipc3",
     "within",
     "zero_star",
 ]
