@@ -63,6 +63,7 @@ def trainable(model: JanusFlowModel) -> list[nn.Parameter]:
 
 
 def new_state(recipe: Recipe, model: JanusFlowModel) -> State:
+    torch.manual_seed(recipe.seed)  # whatever was drawn before, the vision encoder's training say
     head = projector(recipe)
     optimizer = torch.optim.AdamW(
         [*trainable(model), *head.parameters()],

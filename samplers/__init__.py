@@ -1,5 +1,7 @@
 """ODE samplers for velocity fields: t = 0 is noise, t = 1 is data, v = data - noise."""
 
+import importlib
+
 from samplers import adaptive as adaptive
 from samplers.core import SOLVERS, Solver, count, sample, solver, trajectory
 from samplers.exponential import deis, dpmpp_2m, dpmpp_3m, exponential, exponential3, unipc2, unipc3
@@ -34,6 +36,7 @@ from samplers.guidance import (
 )
 from samplers.inversion import RoundTrip, between, fireflow, masked, partway, rf_solver, round_trip
 from samplers.likelihood import LogLikelihood, log_likelihood
+from samplers.linear import Learned, learned
 from samplers.multistep import ab2, ab3, ab4, abm, abm2, abm3, abm4, abm5
 from samplers.persample import bosh3_each, dopri5_each
 from samplers.problems import PROBLEMS
@@ -46,6 +49,7 @@ __all__ = [
     "RATES",
     "RULES",
     "SOLVERS",
+    "Learned",
     "LogLikelihood",
     "Pair",
     "RoundTrip",
@@ -83,6 +87,7 @@ __all__ = [
     "heun3",
     "karras",
     "kutta3",
+    "learned",
     "log_likelihood",
     "logit_normal",
     "masked",
@@ -113,3 +118,12 @@ __all__ = [
     "within",
     "zero_star",
 ]
+
+LAZY = ("benchmark", "diffusers_bridge", "learn", "measure", "peers", "report")
+
+
+def __getattr__(name: str):
+    """The parts that import diffusers, or are programs, when they are first asked for."""
+    if name in LAZY:
+        return importlib.import_module(f"samplers.{name}")
+    raise AttributeError(f"module 'samplers' has no attribute {name!r}")

@@ -164,7 +164,7 @@ class Scheme:
         return sum(n for n in range(1, self.start(steps) + 1) if self.renews(n))
 
     def renews(self, n: int) -> bool:
-        """Whether values found by so low an order as the n-th step's would spoil the scheme's own."""
+        """Whether values of so low an order as the n-th step's would spoil the scheme's own."""
         return n < self.order - 2
 
 

@@ -36,7 +36,9 @@ class Peer:
     def run(self, v: Velocity, noise: Tensor, calls: int) -> Tensor:
         """The state it reaches as shipped with at most `calls` calls."""
         if not (steps := self.steps(calls)):
-            raise ValueError(f"{self.name} takes {self.cost(1)} calls a step, got only {calls}")
+            raise ValueError(
+                f"{self.library} {self.name} takes {self.cost(1)} calls a step, got only {calls}"
+            )
         return self.play(steps, None, v, noise)
 
     def play(self, steps: int, ts: Tensor | None, v: Velocity, noise: Tensor) -> Tensor:
@@ -59,7 +61,7 @@ def quiet():
 def peers() -> dict[str, Peer]:
     """The peers whose libraries are installed, by name ("library method")."""
     installed = [build for library, build in LIBRARIES.items() if find_spec(library)]
-    return {peer.name: peer for build in installed for peer in build()}
+    return {f"{peer.library} {peer.name}": peer for build in installed for peer in build()}
 
 
 def uniform_sigmas(steps: int) -> dict:
@@ -107,7 +109,7 @@ def diffusers_peers() -> list[Peer]:
     import diffusers
 
     return [
-        scheduler_peer(f"diffusers {name}", getattr(diffusers, kind)(**arguments), **facts)
+        scheduler_peer(name, getattr(diffusers, kind)(**arguments), **facts)
         for name, kind, arguments, facts in SCHEDULERS
         if hasattr(diffusers, kind)
     ]
@@ -175,8 +177,7 @@ def grid_peer(library: str, method: str, gridded, cost) -> Peer:
     def shipped(v, noise, steps):
         return gridded(v, noise, torch.linspace(0, 1, steps + 1, dtype=torch.float64))
 
-    name = f"{library} {method}"
-    return Peer(name=name, library=library, shipped=shipped, gridded=gridded, cost=cost)
+    return Peer(name=method, library=library, shipped=shipped, gridded=gridded, cost=cost)
 
 
 LIBRARIES = {

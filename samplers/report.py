@@ -144,7 +144,7 @@ def sections(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def grid_of(title: str, rows: list[Row], cell: Callable[[Row], str]) -> str:
-    """A block of cells; a star marks what spent fewer calls than its column allows."""
+    """A block of cells; a star marks what spent fewer calls than its column allows (2 N - 1)."""
     calls = unique(sorted(r.asked for r in rows))
     lines = [f"{title[:80]}", f"{'calls':<24}" + "".join(f"{n:>7}" for n in calls)]
     for section, members in sections(rows).items():
@@ -156,16 +156,16 @@ def grid_of(title: str, rows: list[Row], cell: Callable[[Row], str]) -> str:
 
 
 def mark(row: Row, cell: Callable[[Row], str]) -> str:
-    return cell(row) + ("*" if row.calls < row.asked else "")
+    return "*" * (row.calls < row.asked) + cell(row)
 
 
 def costs(report: Report, name: str, rows: list[Row]) -> str:
     """Observed order, overhead per step, wall time of the longest run."""
-    lines = [f"{'* fewer calls spent':<40}{'order':>8}{'us per step':>14}{'seconds':>12}"]
+    lines = [f"{'* spent fewer calls':<40}{'order':>8}{'us per step':>14}{'seconds':>12}"]
     for method in unique(r.method for r in rows):
         last = report.of(name, method)[-1]
         overhead = report.overhead.get(method[:2], math.nan)
-        title = f"{last.solver} ({last.grid})"
+        title = f"{'' if last.library == OURS else last.library + ' '}{last.solver} ({last.grid})"
         order = report.order(name, method)
         lines.append(f" {title:<39.39}{order:>8.2f}{overhead:>14.1f}{last.seconds:>12.3f}")
     return "\n".join(lines)
