@@ -19,6 +19,7 @@ from janusflow.autoencoder import PatchAutoencoder
 from janusflow.modeling_janusflow import JanusFlowModel, Prompt
 from janusflow.processing_janusflow import JanusFlowProcessor
 from janusflow.sources import locate
+from samplers.core import find, times
 
 VAES = {"AutoencoderKL": AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
 Seeds = torch.Generator | list[torch.Generator] | None
@@ -64,9 +65,12 @@ class JanusFlowPipeline(DiffusionPipeline):
         folder = locate(name, **hub)
         model = JanusFlowModel.from_pretrained(folder, dtype=dtype).eval()
         processor = JanusFlowProcessor.from_pretrained(folder)
+        processor.check_fits(model.config.language_config.vocab_size)
         if not isinstance(vae, torch.nn.Module):
-            vae = load_vae(folder, vae, **hub)
-        return cls(model, processor, vae.to(_vae_dtype(dtype)).eval())
+            vae = load_vae(folder, vae, _vae_dtype(dtype), **hub)
+        elif vae.dtype != _vae_dtype(dtype):
+            vae = vae.to(_vae_dtype(dtype))
+        return cls(model, processor, vae.eval())
 
     def save_pretrained(self, folder: str | Path, **kwargs) -> None:
         """The published layout, with `vae/`; `kwargs` such as `max_shard_size` go to the model."""
@@ -118,13 +122,12 @@ class JanusFlowPipeline(DiffusionPipeline):
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         _check(prompts, num_inference_steps, num_images_per_prompt, output_type)
-        solver = samplers.solver(sampler)
-        ts = time_grid(solver, num_inference_steps, grid)
-        rule = samplers.guidance.as_rule(guidance_scale)
+        solver = find(sampler)
+        ts = times(time_grid(solver, num_inference_steps, grid), solver)
         noise = self.prepare_latents(
             len(prompts) * num_images_per_prompt, height, width, generator, latents
         )
-        field = self.field(prompts, rule, negative_prompt, num_images_per_prompt)
+        field = self.field(prompts, guidance_scale, negative_prompt, num_images_per_prompt)
         field = samplers.count(field)
         x = self._integrate(field, noise, ts, solver, callback_on_step_end)
         images = self.decode(x, output_type)
@@ -310,11 +313,16 @@ class JanusFlowPipeline(DiffusionPipeline):
             target=self.model.generate, kwargs={**inputs, **kwargs, "streamer": pieces}, daemon=True
         )
         thread.start()
-        yield from (piece for piece in pieces if piece)
+        answered = False
+        for piece in pieces:
+            piece = piece if answered else piece.lstrip()
+            answered = answered or bool(piece)
+            if piece:
+                yield piece
         thread.join()
 
 
-def load_vae(folder: Path, name: str | Path | None, **hub):
+def load_vae(folder: Path, name: str | Path | None, dtype: torch.dtype = torch.float32, **hub):
     """The autoencoder in `folder/vae`, or the one that `name` (a folder or hub id) holds."""
     inside = folder / "vae"
     if name is None and not inside.is_dir():
@@ -326,18 +334,17 @@ def load_vae(folder: Path, name: str | Path | None, **hub):
     kind = PatchAutoencoder.load_config(source).get("_class_name", "AutoencoderKL")
     if kind not in VAES:
         raise ValueError(f"{str(source)!r} is a {kind}; expected one of {', '.join(VAES)}")
-    return VAES[kind].from_pretrained(source, use_safetensors=True)
+    return VAES[kind].from_pretrained(source, use_safetensors=True, torch_dtype=dtype)
 
 
 def time_grid(solver: samplers.Solver, steps: int, grid=None) -> Tensor:
-    """Times (steps + 1,) from 0 to 1 by a name, a rule, or as they come."""
+    """Times (steps + 1,) from 0 to 1: those given, or by a rule, the solver's own unless named."""
     if isinstance(grid, Tensor):
         return grid
-    if isinstance(grid, str):
-        if grid not in samplers.GRIDS:
-            raise ValueError(f"no grid named {grid!r}; choose one of {', '.join(samplers.GRIDS)}")
-        grid = samplers.GRIDS[grid]
-    return (grid or solver.default_grid)(steps)
+    grid = solver.grid if grid is None else grid
+    if isinstance(grid, str) and grid not in samplers.GRIDS:
+        raise ValueError(f"no grid named {grid!r}; choose one of {', '.join(samplers.GRIDS)}")
+    return (samplers.GRIDS[grid] if isinstance(grid, str) else grid)(steps)
 
 
 def _vae_dtype(dtype: torch.dtype) -> torch.dtype:

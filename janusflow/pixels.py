@@ -1,5 +1,6 @@
 """Pictures as the vision tower saw them in training, through PIL as published."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,10 +27,17 @@ class JanusFlowImageProcessor:
     do_normalize: bool = True
 
     def __post_init__(self):
-        if not 1 <= self.image_size <= 4096 or not 1 <= self.min_size <= self.image_size:
+        sizes = (self.image_size, self.min_size)
+        if not all(type(size) is int for size in sizes) or not 1 <= sizes[1] <= sizes[0] <= 4096:
             raise ValueError(
-                f"image_size {self.image_size} and min_size {self.min_size} are no sizes of a "
-                "picture; expected 1 <= min_size <= image_size <= 4096"
+                f"image_size is {sizes[0]!r} and min_size {sizes[1]!r}; expected whole numbers, "
+                "1 <= min_size <= image_size <= 4096"
+            )
+        numbers = (self.rescale_factor, *(self.image_mean or ()), *(self.image_std or ()))
+        if not all(math.isfinite(number) for number in numbers) or 0 in (self.image_std or ()):
+            raise ValueError(
+                f"rescale_factor {self.rescale_factor!r}, image_mean {self.image_mean} and "
+                f"image_std {self.image_std} have to be finite, image_std not zero"
             )
 
     @classmethod

@@ -29,6 +29,7 @@ class Tags:
     pad_tag: str = PAD
     num_image_tokens: int = 576  # placeholders of one picture
     sft_format: str = "deepseek"
+    system_prompt: str = SYSTEM_PROMPT  # before questions; ours to add, "" for none
     add_special_token: bool = False
 
     def __post_init__(self):
@@ -165,7 +166,9 @@ class JanusFlowProcessor(ProcessorMixin):
 
     def _render(self, turns: list[Turn], **options) -> str:
         eos = self.tokenizer.eos_token
-        return render(turns, self.sft_format, **{"system": SYSTEM_PROMPT, "eos": eos, **options})
+        return render(
+            turns, self.sft_format, **{"system": self.tags.system_prompt, "eos": eos, **options}
+        )
 
     def _pair(self, rows: list[tuple[str, tuple]], images) -> list[tuple[str, list]]:
         """Each text with its pictures: its own, or those given, which a flat list deals out."""
@@ -186,15 +189,15 @@ class JanusFlowProcessor(ProcessorMixin):
 
     def _expand(self, text: str, pictures: int) -> tuple[list[int], list[bool]]:
         """Ids with each picture's tags and placeholders, and the mask of what it will fill."""
-        plain = self.ids(text)
-        if plain.count(self.image_id) != pictures:
-            raise ValueError(_mismatch(pictures, plain.count(self.image_id), self.image_tag))
-        block = [self.image_start_id] + [self.image_id] * self.num_image_tokens
+        plain, image = self.ids(text), self.image_id
+        if plain.count(image) != pictures:
+            raise ValueError(_mismatch(pictures, plain.count(image), self.image_tag))
+        filled = [self.image_start_id] + [image] * self.num_image_tokens
+        block = [*filled, self.image_end_id]
         ids, mask = [], []
         for token in plain:
-            picture = token == self.image_id
-            ids += [*block, self.image_end_id] if picture else [token]
-            mask += [True] * len(block) + [False] if picture else [False]
+            ids += block if token == image else [token]
+            mask += [True] * len(filled) + [False] if token == image else [False]
         return ids, mask
 
     # Generation

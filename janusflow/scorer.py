@@ -18,6 +18,7 @@ from janusflow.shapes import COLORS, SHAPES, SIDE, coverage
 CONTRAST = 60  # RGB distance from the background at which a pixel belongs to an object
 SPECK = 30  # pixels (of 96 x 96) below which a component is dirt
 MISSHAPEN = 0.14  # share of a component's energy that its best shape may leave unexplained
+STRAY = 2  # weight of an object's pixels outside its shape, counted at full strength
 MISCOLORED = 75  # RGB distance to the nearest colour beyond which an object has none
 PALETTE = np.array(list(COLORS.values()), np.float32)
 
@@ -102,11 +103,13 @@ def _identify(excess: np.ndarray, own: np.ndarray, noise: float) -> tuple[list, 
     near = ndimage.binary_dilation(own, iterations=2)
     excess = excess * near[..., None]
     share = excess @ paint / power
-    unexplained, best = min(
-        (((excess - mask[..., None] * paint) ** 2).sum(), fit) for *fit, mask in _candidates(share)
+    unexplained, fit, mask = min(
+        (float(((excess - mask[..., None] * paint) ** 2).sum()), fit, mask)
+        for *fit, mask in _candidates(share)
     )
-    residual = (unexplained - noise * near.sum()) / (power * max(share.sum(), 1.0))
-    return best, paint, float(max(residual, 0))
+    stray = ndimage.binary_opening(own & (mask < 0.1), np.ones((3, 3)))  # however pale it is
+    unexplained += STRAY * stray.sum() * power - noise * near.sum()
+    return fit, paint, float(max(unexplained, 0) / (power * max(share.sum(), 1.0)))
 
 
 def _color(rgb: np.ndarray) -> str | None:

@@ -122,6 +122,11 @@ def test_touching_objects_are_never_read_as_one_good_object(overlap):
             assert [obj.shape for obj in read(render([one, other]))] == [None]
 
 
+def test_a_pale_object_half_hidden_by_a_strong_one_does_not_go_unnoticed():
+    square, star = Obj("square", "black", 40, 48, 30), Obj("star", "pink", 35, 28, 30)
+    assert [obj.shape for obj in read(render([star, square]))] == [None]
+
+
 def test_misshapen_and_half_coloured_objects_get_no_name():
     y, x = np.mgrid[:96, :96]
     inside = {

@@ -1,0 +1,43 @@
+"""A tiny model with random weights, written in the published layout."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the network
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """A folder as a checkpoint's, tokenizer and autoencoder included."""
+    from janusflow.autoencoder import PatchAutoencoder
+    from janusflow.modeling_janusflow import JanusFlowModel
+    from janusflow.questions import vocabulary
+    from janusflow.recipes import RECIPES
+    from janusflow.scene_patches import pixels
+    from janusflow.scenes import scene
+    from janusflow.shapes import render_batch
+    from janusflow.tokenizer import build_tokenizer
+
+    folder = tmp_path_factory.mktemp("tiny")
+    build_tokenizer(folder, [*vocabulary(), "User", "Assistant"], system_prompt="")
+    recipe = RECIPES["scenes-smoke"]
+    torch.manual_seed(0)
+    model = JanusFlowModel(recipe.config(vocab_size=600))
+    for parameter in model.parameters():  # no part may start silent
+        torch.nn.init.normal_(parameter, std=0.08)
+    model.save_pretrained(folder)
+    autoencoder = PatchAutoencoder(recipe.latent_channels)
+    autoencoder.fit(pixels(render_batch([scene("train", i).objects for i in range(32)])))
+    autoencoder.save_pretrained(folder / "vae")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pipe(tiny_folder):
+    from janusflow import JanusFlowPipeline
+
+    pipe = JanusFlowPipeline.from_pretrained(tiny_folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
