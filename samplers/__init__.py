@@ -1,6 +1,7 @@
 """ODE samplers for velocity fields: t = 0 is noise, t = 1 is data, v = data - noise."""
 
-import importlib
+from importlib import import_module
+from types import ModuleType
 
 from samplers import adaptive as adaptive
 from samplers.auto import auto, tilted
@@ -40,6 +41,7 @@ from samplers.likelihood import LogLikelihood, log_likelihood
 from samplers.linear import Learned, learned
 from samplers.multistep import ab2, ab3, ab4, abm, abm2, abm3, abm4, abm5
 from samplers.persample import bosh3_each, dopri5_each
+from samplers.pilot import PilotGrid, pilot
 from samplers.problems import PROBLEMS
 from samplers.rungekutta import euler, heun, heun3, kutta3, midpoint, ralston, rk4
 from samplers.stochastic import RATES, churn, euler_maruyama, overshoot, rate, sde_heun
@@ -53,6 +55,7 @@ __all__ = [
     "Learned",
     "LogLikelihood",
     "Pair",
+    "PilotGrid",
     "RoundTrip",
     "Rule",
     "Solver",
@@ -97,6 +100,7 @@ __all__ = [
     "overshoot",
     "pair",
     "partway",
+    "pilot",
     "power",
     "projected",
     "quadratic",
@@ -122,11 +126,9 @@ __all__ = [
     "zero_star",
 ]
 
-LAZY = ("benchmark", "diffusers_bridge", "learn", "measure", "peers", "report")
 
-
-def __getattr__(name: str):
-    """The parts that import diffusers, or are programs, when they are first asked for."""
-    if name in LAZY:
-        return importlib.import_module(f"samplers.{name}")
-    raise AttributeError(f"module 'samplers' has no attribute {name!r}")
+def __getattr__(name: str) -> ModuleType:
+    """The files that import more than torch come in when they are first asked for."""
+    if name in ("benchmark", "diffusers_bridge", "learn", "measure", "peers", "report"):
+        return import_module(f"samplers.{name}")
+    raise AttributeError(f"samplers has no {name!r}")

@@ -1,7 +1,7 @@
 """A grid for one field, found by a look at it with a handful of samples.
 
-The samples are first integrated finely. A grid at equal shares of the local error seen there, and
-the solver's own grid, are then tried on them; the better one is tilted as long as the error at the
+The samples are first integrated finely. The solver's own grid and one at equal shares of the local
+error seen there are then tried on them; the better one is tilted as long as the error at the
 end goes down. All of it is calls of v, and their number is reported.
 """
 
@@ -26,7 +26,8 @@ from .grids import interpolate, pin, uniform
 FINE = 64  # calls of the fine pass, at least
 LOOKS = 800  # calls spent on trials, about, unless told otherwise
 TILTS = 6  # polynomials that the search may add to the logarithm of the steps
-RESERVE = 0.1  # error traded for tilt, so that eight samples do not bend the grid to themselves
+RESERVE = 0.5  # what a tilt has to gain, so that eight samples do not bend the grid to themselves
+MARGIN = 0.7  # and equal shares, against the solver's own grid
 FORMAT = "samplers pilot grid 1"
 
 
@@ -106,9 +107,10 @@ def pilot(
         fine = list(trajectory(counted, noise, max(FINE, 4 * calls), "auto"))
         trial = _trial(counted, noise, fine[-1][1], solver)
         before = trial(own)
-        shared = _looked(trial, equal_shares(fine, len(own) - 1, solver.order))
-        best = shared if shared[0] < before else (before, own)
-        error, ts = _descend(trial, *best, looks - 2)
+        shares = equal_shares(fine, len(own) - 1, solver.order)
+        bent = trial(shares)
+        start = (bent, shares) if bent < MARGIN * before else (before, own)
+        error, ts = _descend(trial, *start, looks - 2)
     return PilotGrid(
         times=tuple(ts.tolist()),
         solver=solver.name,
@@ -131,10 +133,6 @@ def _trial(v: Velocity, noise: Tensor, end: Tensor, solver: Solver) -> Trial:
         return e if math.isfinite(e) else math.inf
 
     return error
-
-
-def _looked(trial: Trial, ts: Tensor) -> tuple[float, Tensor]:
-    return trial(ts), ts
 
 
 def equal_shares(fine: list[tuple[Tensor, Tensor]], n: int, order: int | None) -> Tensor:
@@ -167,7 +165,8 @@ def _descend(trial: Trial, best: float, start: Tensor, looks: int) -> tuple[floa
                     break
                 tried = [a + change * (i == k) for i, a in enumerate(tilt)]
                 looks -= 1
-                error, grid = _looked(trial, tilt_steps(start, tried))
+                grid = tilt_steps(start, tried)
+                error = trial(grid)
                 price = error * math.exp(RESERVE * sum(a * a for a in tried))
                 if price < lowest:
                     lowest, best, ts, tilt, moved = price, error, grid, tried, True
