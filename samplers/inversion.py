@@ -100,19 +100,20 @@ def partway(ts: Tensor, strength: float) -> Tensor:
 def masked(v: Velocity, data: Tensor, noise: Tensor, mask: Tensor) -> Velocity:
     """A velocity that changes data only where `mask` is 1 and leads back to it where mask is 0.
 
-    Outside the mask the state is the known one, (1 - t) noise + t data, at every call, and its
-    velocity data - noise: a straight path, which every solver follows exactly. The inside sees the
-    outside as it looks at that time. `mask` broadcasts against data; values between 0 and 1 blend.
-    Start the run from between(data, noise, ts[0]).
+    Outside the mask it is (data - x) / (1 - t), the straight way to the data from wherever the
+    state is: on the line (1 - t) noise + t data, which every solver of the ODE follows exactly, and
+    off it when a stochastic one has changed the noise. The inside sees the outside as it is at that
+    time. `mask` broadcasts against data; values between 0 and 1 blend. Start the run from
+    between(data, noise, ts[0]), forwards.
     """
-
     mask = mask.to(data)
     if not ((mask >= 0) & (mask <= 1)).all():
         raise ValueError("a mask holds values from 0 (keep) to 1 (change); this one goes beyond")
 
     def kept(x: Tensor, t: Tensor) -> Tensor:
-        known = between(data, noise, t.to(data.dtype))
-        inside = v(torch.lerp(known, x, mask), t)
-        return torch.lerp(data - noise, inside.to(x.dtype), mask)
+        inside, t = v(x, t), t.to(x.dtype)
+        pull = torch.where(t < 1, 1 / (1 - t), 0.0)  # at the end there is no time left to correct
+        outside = data - noise + pull * (between(data, noise, t) - x)
+        return torch.lerp(outside, inside.to(x.dtype), mask)
 
     return kept

@@ -2,7 +2,8 @@
 
 A sample's result does not depend on its neighbours, and an easy one is not held to the steps of a
 hard one. v gets t of shape (B, 1, ..., 1) and always the whole batch; samples that are done wait.
-So a batch costs as many calls as its hardest sample.
+So a batch costs as many calls as its hardest sample. A step that tries a state where v is not
+finite is tried again, smaller; `sample` still reports it, unless nonfinite="return".
 """
 
 from dataclasses import dataclass, replace

@@ -130,6 +130,19 @@ def test_a_broken_sample_leaves_its_neighbours_alone(name):
     assert end[1].isnan().all() and torch.equal(end[[0, 2]], whole[[0, 2]])
 
 
+@pytest.mark.parametrize("name", EACH)
+def test_a_step_too_far_into_nan_is_tried_again(name):
+    def v(x, t):  # falls fast from 1 to its rest at exp(-3); a long first step leaves the domain
+        return -6 * (x.log() + 3) + 0 * t
+
+    tried = []
+    x = torch.ones(1, dtype=torch.float64)
+    options = {"rtol": 1e-3, "atol": 1e-2, "nonfinite": "return"}
+    end = sample(lambda x, t: tried.append(v(x, t)) or tried[-1], x, GRID, name, **options)
+    assert torch.cat(tried).isnan().any()
+    torch.testing.assert_close(end, torch.tensor([math.exp(-3)]).double(), atol=0.02, rtol=0)
+
+
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 2, 3, 3), (4, 1, 2, 2, 2)])
 @pytest.mark.parametrize("name", EACH)
 def test_a_sample_alone_and_in_a_batch_is_the_same(name, shape):

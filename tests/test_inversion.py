@@ -130,6 +130,19 @@ def test_the_inside_of_the_mask_sees_the_outside_as_it_is_at_that_time():
         torch.testing.assert_close(x[..., 0], between(data, noise, t)[..., 0])
 
 
+@pytest.mark.parametrize("name", ["euler_maruyama", "sde_heun", "churn", "overshoot"])
+def test_stochastic_solvers_lead_back_to_what_the_mask_keeps(name):
+    data, noise = draw(8, 1, 4, 4), draw(8, 1, 4, 4, seed=1)
+    mask = torch.zeros(4, 4)
+    mask[:, :2] = 1
+    generator = torch.Generator().manual_seed(0)
+    edited = sample(
+        masked(smooth, data, noise, mask), noise, grid(100), name, strength=2.0, generator=generator
+    )
+    assert (edited - data)[..., 2:].square().mean().sqrt() < 0.1
+    assert (edited - data)[..., :2].square().mean().sqrt() > 0.1
+
+
 def test_a_full_mask_is_no_mask():
     data, noise = draw(2, 1, 3, 3), draw(2, 1, 3, 3, seed=1)
     everywhere = masked(smooth, data, noise, torch.ones(3, 3))

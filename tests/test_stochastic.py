@@ -167,6 +167,14 @@ def test_calls_stay_in_the_grid_and_cost_what_is_declared(name):
     assert float(ts[0]) <= min(times) and max(times) <= float(ts[-1])
 
 
+def test_the_end_is_never_overshot():
+    noise = torch.randn(4, dtype=torch.float64)
+    torch.testing.assert_close(
+        sample(gaussian, noise, [0.0, 1.0], "overshoot", strength=5.0),
+        noise + gaussian(noise, torch.tensor(0.0)),
+    )
+
+
 def test_churn_acts_only_in_its_interval():
     noise = torch.randn(4, dtype=torch.float64)
     still = sample(gaussian, noise, uneven(8), "churn", start=2.0, stop=3.0)
