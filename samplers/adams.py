@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+import torch
 from torch import Tensor
 
 from .core import Path, Velocity, advance
@@ -122,7 +123,11 @@ class Move:
     def __call__(self, x: Tensor, values: list[Tensor]) -> Tensor:
         if self.ratio != 1:
             x = x * self.ratio
-        return advance(x, *zip(self.weights, values, strict=False))
+        first, *weights = self.weights
+        x = torch.add(x, values[0], alpha=first)
+        for w, value in zip(weights, values[1:], strict=False):
+            x.add_(value, alpha=w)
+        return x
 
 
 def move(form: Form, a: float, b: float, known: list[float]) -> Move:

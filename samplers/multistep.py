@@ -49,12 +49,12 @@ def abm5(v: Velocity, x: Tensor, ts: Tensor) -> Path:
 
 
 def points(steps: int) -> Scheme:
-    """More steps carry a higher order: 2 below 6 steps, 3 below 12, 4 below 24, then 5."""
-    predictor = 1 + sum(steps >= n for n in (6, 12, 24))
+    """More steps carry a higher order: 2 below 6 steps, 3 below 12, then 4."""
+    predictor = 1 + sum(steps >= n for n in (6, 12))
     return Scheme(predictor, predictor + 1)
 
 
-@solver(order=5, extra=lambda steps: points(steps).extra(steps))
+@solver(order=4, extra=lambda steps: points(steps).extra(steps))
 def abm(v: Velocity, x: Tensor, ts: Tensor) -> Path:
     """Predict, evaluate, correct, with the order chosen from the number of steps."""
     return adams(v, x, ts, points(len(ts) - 1))

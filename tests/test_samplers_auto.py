@@ -1,6 +1,6 @@
 """`auto` and the pilot, beside every peer, on fields that no number was fitted to.
 
-The table of the judged fields comes from `python tests/heldout.py`.
+The table of the judged fields comes from `python -m tests.heldout`.
 """
 
 import math
