@@ -121,7 +121,8 @@ def sample(
     nonfinite: Literal["raise", "return"] = "raise",
     **options: Any,
 ) -> Tensor:
-    """Solves dx/dt = v(x, t) from ts[0] to ts[-1]; the state there, shaped and typed like `noise`.
+    """Solves dx/dt = v(x, t) from ts[0] to ts[-1]; the state there, shaped like `noise` and
+    in its dtype, or in float32 if that is narrower.
 
     An integer for `ts` is a number of calls of v, from which the solver's own grid follows. The
     options are the solver's. Gradients are followed unless the caller is under torch.no_grad().
@@ -144,10 +145,10 @@ def trajectory(
     """(t, state) at every time of the grid, the first of them (ts[0], noise); see `sample`."""
     if nonfinite not in ("raise", "return"):
         raise ValueError(f'nonfinite is "raise" or "return", not {nonfinite!r}')
-    if not noise.dtype.is_floating_point or noise.dtype.itemsize < 4:
-        raise TypeError(
-            f"the state is {noise.dtype}; pass float32 or wider and cast inside v where needed"
-        )
+    if not noise.dtype.is_floating_point:
+        raise TypeError(f"the state is {noise.dtype}; pass floating-point noise")
+    if noise.dtype.itemsize < 4:
+        noise = noise.float()
     chosen = find(solver, **options)
     grid = times(ts, chosen)
     watched = _Watched(v)
