@@ -73,6 +73,15 @@ def recipe(out: Path) -> dict:
     raise ValueError(f"{out} holds no whole checkpoint; train first")
 
 
+def start_from(out: Path, state) -> None:
+    """Gives a fresh state the weights of the run in `out`; ValueError if it has none that fit."""
+    for path in sorted(out.glob("step-*.safetensors"), reverse=True):
+        tensors, _ = _read(path)
+        _load_weights(state, tensors)
+        return
+    raise ValueError(f"{out} holds no checkpoint to start from; train first")
+
+
 def restore(out: Path, state, recipe: dict) -> bool:
     """Loads the newest whole checkpoint into the state; False if there is none.
 
@@ -91,12 +100,16 @@ def restore(out: Path, state, recipe: dict) -> bool:
     return False
 
 
-def _load(state, tensors: dict[str, Tensor], step: int) -> None:
+def _load_weights(state, tensors: dict[str, Tensor]) -> None:
     parts = {"model": state.model, "ema": state.ema, "projector": state.projector}
     for part, module in parts.items():
         prefix = f"{part}."
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         module.load_state_dict(own)
+
+
+def _load(state, tensors: dict[str, Tensor], step: int) -> None:
+    _load_weights(state, tensors)
     saved = state.optimizer.state_dict()
     saved["state"] = {}
     for name, value in tensors.items():

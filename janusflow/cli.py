@@ -11,7 +11,6 @@ import typer
 app = typer.Typer(
     name="janusflow",
     help="Pictures from text and answers about pictures, from one rectified-flow model.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
@@ -161,11 +160,20 @@ def _guidance(text: str):
 
 def main() -> None:
     """Runs a command; what the user can mend is one sentence on stderr and exit code 2."""
+    if len(sys.argv) < 2:
+        sys.argv.append("--help")
     try:
-        app()
+        app(standalone_mode=False)
     except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
-        sentence = " ".join(str(error).split())
-        print(f"janusflow: {sentence}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        _leave(str(error))
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # of the parser's own exceptions
+            raise
+        _leave(error.format_message())
+
+
+def _leave(message: str) -> None:
+    print(f"janusflow: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

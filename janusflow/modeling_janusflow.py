@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from diffusers.utils.accelerate_utils import apply_forward_hook
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaForCausalLM, PreTrainedModel
 from transformers import initialization as init
@@ -24,6 +25,7 @@ from janusflow.convnext import (
     GlobalResponseNorm,
     VelocityHead,
 )
+from janusflow.sources import PACKAGED
 from janusflow.vision import VisionEncoder
 
 
@@ -165,8 +167,14 @@ class JanusFlowModel(PreTrainedModel):
         configuration's.
         """
         wants_info = kwargs.pop("output_loading_info", False)
+        name = PACKAGED.get(str(name), name)
         kwargs |= dict(use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
-        model, info = super().from_pretrained(name, *args, **kwargs)
+        try:
+            model, info = super().from_pretrained(name, *args, **kwargs)
+        except SafetensorError as error:
+            raise ValueError(
+                f"a weight file of {str(name)!r} is damaged ({error}); fetch it again"
+            ) from error
         for fault in ("missing", "unexpected", "mismatched"):
             _refuse(name, fault, info.get(f"{fault}_keys") or ())
         return (model, info) if wants_info else model

@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 import janusflow
 import samplers
 from janusflow.devices import describe, pick_device, pick_dtype
+from samplers.core import find
 
 MAX_PIXELS = 64_000_000  # of a picture that is read
 MAX_PROMPT_FILE = 16 * 2**20  # bytes
@@ -75,15 +76,15 @@ def check_output(out: Path) -> None:
 
 def check(rows: list[str], seed: int, count: int, batch: int, **settings) -> None:
     """Refuses before a model is loaded what can be refused."""
-    if not rows or not all(row.strip() for row in rows):
-        raise ValueError("there is no prompt, or an empty one; give a text such as 'a red circle'")
     numbers = {"--count": count, "--batch": batch, "--steps": settings["num_inference_steps"]}
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"{name} is {number}; expected at least 1")
+    if not rows or not all(row.strip() for row in rows):
+        raise ValueError("there is no prompt, or an empty one; give a text such as 'a red circle'")
     if not 0 <= seed < 2**63:
         raise ValueError(f"--seed is {seed}; expected 0 or more")
-    samplers.find(settings["sampler"])
+    find(settings["sampler"])
     if settings["grid"] and settings["grid"] not in samplers.GRIDS:
         raise ValueError(
             f"no grid named {settings['grid']!r}; choose one of {', '.join(samplers.GRIDS)}"

@@ -30,17 +30,18 @@ class Recipe:
     vision_lr: float = 1e-3
 
     # flow, alignment and next token together
-    steps: int = 10_000
+    steps: int = 6_400
     pictures: int = 32  # generation samples in a batch
     questions: int = 6  # understanding samples in a batch
     lr: float = 1.5e-3
     warmup: int = 100
-    decay_from: float = 0.7  # share of the steps after which the rate falls to zero, linearly
+    decay_from: float = 0.6  # share of the steps after which the rate falls to zero, linearly
     clip: float = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     ema: float = 0.999
-    density: str = "logit_normal"
+    density_mean: float = -1.0  # of logit(t): what the prompt decides, it decides near the noise
+    density_std: float = 1.2
     prompt_drop: float = 0.1
     alignment: float = 1.0  # weight; 0 trains without a teacher
     alignment_depth: float = 0.25  # share of the blocks before the tap

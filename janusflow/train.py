@@ -63,6 +63,7 @@ def trainable(model: JanusFlowModel) -> list[nn.Parameter]:
 
 
 def new_state(recipe: Recipe, model: JanusFlowModel) -> State:
+    torch.manual_seed(recipe.seed)  # whatever was drawn before, the vision encoder's training say
     head = projector(recipe)
     optimizer = torch.optim.AdamW(
         [*trainable(model), *head.parameters()],
@@ -92,7 +93,8 @@ def generation_losses(recipe: Recipe, state: State, batch: dict, rng: torch.Gene
     """Flow (B,) and alignment (B,) of a batch of pictures with captions."""
     model, data = state.model, batch["latents"]
     noise = torch.randn(data.shape, generator=rng)
-    t = losses.sample_times(len(data), recipe.density, rng)
+    shape = dict(mean=recipe.density_mean, std=recipe.density_std)
+    t = losses.sample_times(len(data), "logit_normal", rng, **shape)
     prompt = model.encode_prompt(batch["input_ids"], batch["attention_mask"])
     dropped = torch.rand(len(data), generator=rng) < recipe.prompt_drop
     prompt = without_text(prompt, dropped)
@@ -174,12 +176,22 @@ def fit_autoencoder(recipe: Recipe, count: int = 1024) -> PatchAutoencoder:
     return autoencoder.requires_grad_(False)
 
 
-def run(recipe: Recipe, out: Path, log_every: int = 100, save_every: int = 500) -> State:
-    """Trains to the end, or goes on from the last complete checkpoint in `out`."""
+def run(
+    recipe: Recipe,
+    out: Path,
+    start: Path | None = None,
+    log_every: int = 100,
+    save_every: int = 500,
+) -> State:
+    """Trains to the end, or goes on from the last complete checkpoint in `out`.
+
+    A new run begins with the weights, not the optimizer, of the run in `start` if one is given.
+    """
     out.mkdir(parents=True, exist_ok=True)
     model, batches = build(recipe, out / "base")
     state = new_state(recipe, model)
-    checkpoints.restore(out, state, recipe.as_dict())
+    if not checkpoints.restore(out, state, recipe.as_dict()) and start:
+        checkpoints.start_from(start, state)
     started, first, sums = time.time(), state.step, {}
     while state.step < recipe.steps:
         for name, value in train_step(recipe, state, batches).items():
@@ -215,6 +227,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--recipe", choices=RECIPES, default="scenes-pico")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--start", type=Path, help="run whose weights to begin with")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
     parser.add_argument("--threads", type=int, help="of torch; all cores unless told")
     parser.add_argument("--export", type=Path, help="write the model here instead of training")
@@ -225,7 +238,7 @@ def main() -> None:
         return export(args.out, args.export)
     changes = {k: json.loads(v) for k, v in (item.split("=", 1) for item in args.set)}
     recipe = replace(RECIPES[args.recipe], **changes)
-    run(recipe, args.out)
+    run(recipe, args.out, args.start)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
 """ODE samplers for velocity fields: t = 0 is noise, t = 1 is data, v = data - noise."""
 
+import importlib
+
 from samplers import adaptive as adaptive
+from samplers.auto import auto, tilted
 from samplers.core import SOLVERS, Solver, count, sample, solver, trajectory
+from samplers.exponential import deis, dpmpp_2m, dpmpp_3m, exponential, exponential3, unipc2, unipc3
 from samplers.grids import (
     GRIDS,
     beta,
@@ -33,7 +37,10 @@ from samplers.guidance import (
 )
 from samplers.inversion import RoundTrip, between, fireflow, masked, partway, rf_solver, round_trip
 from samplers.likelihood import LogLikelihood, log_likelihood
+from samplers.linear import Learned, learned
+from samplers.multistep import ab2, ab3, ab4, abm, abm2, abm3, abm4, abm5
 from samplers.persample import bosh3_each, dopri5_each
+from samplers.pilot import PilotGrid, pilot
 from samplers.problems import PROBLEMS
 from samplers.rungekutta import euler, heun, heun3, kutta3, midpoint, ralston, rk4
 from samplers.stochastic import RATES, churn, euler_maruyama, overshoot, rate, sde_heun
@@ -44,11 +51,22 @@ __all__ = [
     "RATES",
     "RULES",
     "SOLVERS",
+    "Learned",
     "LogLikelihood",
     "Pair",
+    "PilotGrid",
     "RoundTrip",
     "Rule",
     "Solver",
+    "ab2",
+    "ab3",
+    "ab4",
+    "abm",
+    "abm2",
+    "abm3",
+    "abm4",
+    "abm5",
+    "auto",
     "autoguidance",
     "beta",
     "between",
@@ -58,9 +76,14 @@ __all__ = [
     "churn",
     "cosine",
     "count",
+    "deis",
     "dopri5_each",
+    "dpmpp_2m",
+    "dpmpp_3m",
     "euler",
     "euler_maruyama",
+    "exponential",
+    "exponential3",
     "fireflow",
     "grid",
     "guide",
@@ -68,6 +91,7 @@ __all__ = [
     "heun3",
     "karras",
     "kutta3",
+    "learned",
     "log_likelihood",
     "logit_normal",
     "masked",
@@ -75,6 +99,7 @@ __all__ = [
     "overshoot",
     "pair",
     "partway",
+    "pilot",
     "power",
     "projected",
     "quadratic",
@@ -90,9 +115,21 @@ __all__ = [
     "shifted",
     "solver",
     "stacked",
+    "tilted",
     "trajectory",
     "trigonometric",
     "uniform",
+    "unipc2",
+    "unipc3",
     "within",
     "zero_star",
 ]
+
+LAZY = ("benchmark", "diffusers_bridge", "learn", "measure", "peers", "report")
+
+
+def __getattr__(name: str):
+    """The parts that import diffusers, or are programs, when they are first asked for."""
+    if name in LAZY:
+        return importlib.import_module(f"samplers.{name}")
+    raise AttributeError(f"module 'samplers' has no attribute {name!r}")

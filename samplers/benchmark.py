@@ -8,20 +8,24 @@ RMS and the share of basin flips, which one outlier in 512 already moves.
 
 from __future__ import annotations
 
-import platform
-import time
+import argparse
+import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from .core import SOLVERS, Solver, Velocity, count, find, sample, trajectory
+from .core import Solver, Velocity, count, find
 from .grids import uniform
+from .linear import learned
+from .measure import endpoints, fixed, judged, now, overheads, play, protocol, straightness
 from .peers import Peer, peers
-from .report import OURS, Report, Row
+from .pilot import PilotGrid
+from .pilot import pilot as pilot_grid
+from .problems import PROBLEMS, Problem
+from .report import OURS, Report, Row, ratio_table
 
 CALLS = (4, 6, 8, 10, 16, 20, 32, 64)
 
@@ -36,6 +40,7 @@ def run(
     others: bool | Iterable[Peer] = True,
     pilot: bool | Tensor = True,
     basin: Callable[[Tensor], Tensor] | None = None,
+    overhead: bool = True,
     name: str = "field",
 ) -> Report:
     """Measures solvers and peers on one field from the same noise, (B, ...).
@@ -50,62 +55,52 @@ def run(
         pilot: also run everything on grids placed by a pilot; the noise for it (default the first
             eight of `noise`), or False for none.
         basin: endpoint -> integer label of its mode, (B,), to count flips.
+        overhead: also time every method's steps on a tiny state, some seconds in all.
         name: of the field, in the report.
     """
+    calls = tuple(calls)
     chosen = [find(s) for s in solvers] if solvers is not None else fixed()
     rivals = list(peers().values()) if others is True else list(others or ())
-    place = placer(v, noise[:8] if pilot is True else pilot) if pilot is not False else None
+    place = None if pilot is False else Placer(v, noise[:8] if pilot is True else pilot)
     with torch.no_grad():
         if not isinstance(reference, Tensor):
             reference = endpoints(v, noise, reference)
         trial = partial(attempt, v, noise, judged(reference, basin))
         plans = [*ours(chosen, calls, place), *theirs(rivals, calls, place)]
-        rows = [Row(field=name, **who, **trial(play)) for who, play in plans]
+        rows = [row(name, who, trial(play)) for who, play in plans]
         return Report(
             rows=rows,
             protocol=protocol(noise),
+            pilots={name: place.cost()} if place else {},
             straightness={name: straightness(v, noise)},
-            overhead=overheads(chosen, rivals),
+            overhead=overheads(chosen, rivals) if overhead else {},
         )
 
 
 Play = Callable[[Velocity, Tensor], Tensor]  # (v, noise) -> endpoint
 Plan = tuple[dict, Play]
-Place = Callable[[int, "str | Solver"], Tensor]  # (calls, solver) -> grid
 
 
-def fixed() -> list[Solver]:
-    """Our solvers that take a grid and no noise."""
-    return [s for s in SOLVERS.values() if not (s.adaptive or s.stochastic)]
-
-
-def endpoints(v: Velocity, noise: Tensor, tolerance: float) -> Tensor:
-    """Where the exact flow ends, by dopri8 at this tolerance."""
-    tight = {"rtol": tolerance, "atol": tolerance, "max_calls": 10**6}
-    return sample(v, noise, [0, 1], "dopri8", **tight)
-
-
-def ours(solvers: list[Solver], calls: Iterable[int], place: Place | None) -> Iterator[Plan]:
+def ours(solvers: list[Solver], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
     """Each solver on its own grid, then on the pilot's, at every budget it can use."""
     for solver in solvers:
         if solver.adaptive:
             yield told(solver, "own", 0), partial(play, solver, torch.tensor([0.0, 1.0]))
             continue
         for grid in ("own", "pilot") if place and isinstance(solver.grid, str) else ("own",):
-            for budget in calls:
-                if spent := affordable(solver, budget):
+            for asked in calls:
+                if spent := affordable(solver, asked):
                     ts = spent if grid == "own" else place(spent, solver)
-                    yield told(solver, grid, budget), partial(play, solver, ts)
+                    yield told(solver, grid, asked), partial(play, solver, ts)
+
+
+def row(field: str, who: dict, found: dict) -> Row:
+    """Adaptive solvers are asked for no number of calls: theirs is what they spent."""
+    return Row(field=field, **found, **who | {"asked": who["asked"] or found["calls"]})
 
 
 def told(solver: Solver, grid: str, asked: int) -> dict:
     return {"library": OURS, "solver": solver.name, "grid": grid, "asked": asked}
-
-
-def play(solver: Solver, ts: Tensor | int, v: Velocity, noise: Tensor) -> Tensor:
-    if solver.stochastic:
-        solver = solver.with_options(generator=torch.Generator().manual_seed(0))
-    return sample(v, noise, ts, solver, nonfinite="return")
 
 
 def affordable(solver: Solver, calls: int) -> int:
@@ -119,30 +114,36 @@ def affordable(solver: Solver, calls: int) -> int:
     return 0
 
 
-def theirs(rivals: list[Peer], calls: Iterable[int], place: Place | None) -> Iterator[Plan]:
-    """Each peer as shipped, then with as many steps of the pilot's grid for `auto`."""
+def theirs(rivals: list[Peer], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
+    """Each peer as shipped, then on the grid that a pilot finds for it."""
     for peer in rivals:
-        for grid in ("as shipped", "pilot") if place else ("as shipped",):
+        for grid in ("as shipped", "pilot") if place and not peer.stochastic else ("as shipped",):
             for asked in calls:
                 if steps := peer.steps(asked):
-                    ts = None if grid == "as shipped" else place(steps, "auto")
+                    ts = None if grid == "as shipped" else place(peer.cost(steps), peer.solver)
                     who = {"library": peer.library, "solver": peer.name, "grid": grid}
                     yield who | {"asked": asked}, partial(peer.play, steps, ts)
 
 
-def placer(v: Velocity, noise: Tensor) -> Place:
+class Placer:
     """A pilot's grid for a number of calls and a solver, each looked for once."""
-    from .pilot import pilot
 
-    looks: dict[tuple[int, str], Tensor] = {}
+    def __init__(self, v: Velocity, noise: Tensor):
+        self.v, self.noise = v, noise
+        self.found: dict[tuple[str, int], PilotGrid] = {}
 
-    def place(calls: int, solver: str | Solver) -> Tensor:
-        key = calls, solver if isinstance(solver, str) else solver.name
-        if key not in looks:
-            looks[key] = pilot(v, noise, calls, solver)
-        return looks[key]
+    def __call__(self, calls: int, solver: Solver) -> Tensor:
+        if solver.steps(calls) == 1:
+            return uniform(1)
+        key = solver.name, calls
+        if key not in self.found:
+            self.found[key] = pilot_grid(self.v, self.noise, calls, solver)
+        return self.found[key].ts
 
-    return place
+    def cost(self) -> dict:
+        """What each grid took, in calls on a batch of so many samples."""
+        spent = {f"{name} {calls}": grid.evaluations for (name, calls), grid in self.found.items()}
+        return {"samples": len(self.noise), "calls": spent}
 
 
 def attempt(v: Velocity, noise: Tensor, judge: Callable[[Tensor], dict], play: Play) -> dict:
@@ -153,94 +154,90 @@ def attempt(v: Velocity, noise: Tensor, judge: Callable[[Tensor], dict], play: P
     return judge(x) | {"calls": counted.calls, "seconds": now(noise) - start}
 
 
-def now(x: Tensor) -> float:
-    """Seconds, after whatever still runs where x lives."""
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    return time.perf_counter()
-
-
-def judged(
-    reference: Tensor, basin: Callable[[Tensor], Tensor] | None = None
-) -> Callable[[Tensor], dict]:
-    """endpoint -> e, rms, flips, against the endpoints of the reference."""
-    mode = basin(reference) if basin else None
-
-    def judge(x: Tensor) -> dict:
-        square = (x.to(reference.dtype) - reference).square().flatten(1).mean(1)
-        return {
-            "e": float((square.log().mean() / 2).exp()),
-            "rms": float(square.mean().sqrt()),
-            "flips": float((basin(x) != mode).double().mean()) if basin else None,
-        }
-
-    return judge
-
-
-def straightness(v: Velocity, noise: Tensor, steps: int = 32) -> float:
-    """Integral of E |v - (x1 - x0)|^2 over E |x1 - x0|^2: 0 for straight paths walked evenly.
-
-    By Heun's rule, v as the difference of successive states. Liu et al. 2023 (rectified flow),
-    section 2.2, made free of units.
-    """
-    states = [x for _, x in trajectory(v, noise, uniform(steps), "heun", nonfinite="return")]
-    chord = states[-1] - states[0]
-    bends = [(steps * (b - a) - chord).square().mean() for a, b in pairwise(states)]
-    return float(torch.stack(bends).mean() / chord.square().mean())
-
-
-def overheads(solvers: list[Solver], rivals: list[Peer]) -> dict[tuple[str, str], float]:
-    """Microseconds per step beside the network, by (library, name): a tiny state, v for free.
-
-    The difference between 64 and 32 steps, so that what a run costs once does not count.
-    """
-    noise = torch.zeros(1, 4)
-    out = {}
-    for solver in solvers:
-        if not solver.adaptive and isinstance(solver.grid, str):
-            out[OURS, solver.name] = per_step(lambda n, s=solver: play(s, uniform(n), still, noise))
-    for peer in rivals:
-        out[peer.library, peer.name] = per_step(lambda n, p=peer: p.play(n, None, still, noise))
-    return out
-
-
-def still(x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG001
-    """A velocity that costs nothing: x itself."""
-    return x
-
-
-def per_step(walk: Callable[[int], object], steps: int = 32, repeats: int = 5) -> float:
-    def seconds(n: int) -> float:
-        start = time.perf_counter()
-        walk(n)
-        return time.perf_counter() - start
-
-    walk(steps)
-    fast, slow = (min(seconds(n) for _ in range(repeats)) for n in (steps, 2 * steps))
-    return max(0.0, (slow - fast) / steps * 1e6)
-
-
-def protocol(noise: Tensor) -> dict:
-    """What a reader needs to run it again."""
-    return {
-        "samples": len(noise),
-        "shape": list(noise.shape[1:]),
-        "dtype": str(noise.dtype).removeprefix("torch."),
-        "device": torch.cuda.get_device_name(noise.device) if noise.is_cuda else str(noise.device),
-        "machine": f"{platform.machine()} {platform.system()}",
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": {name: installed(name) for name in LIBRARIES},
-        "e": "geometric mean over samples of the RMS endpoint error",
-        "time": "seconds of a single run; overhead in microseconds per step, best of 5",
-    }
-
-
-LIBRARIES = ("torch", "diffusers", "torchdiffeq", "flow_matching")
-
-
-def installed(name: str) -> str | None:
+def problem(text: str) -> Problem:
+    """A field by name and options: mixture, or mixture:dim=64,seed=3."""
+    name, _, rest = text.partition(":")
+    if name not in PROBLEMS:
+        raise ValueError(f"no field named {name!r}; choose one of {', '.join(PROBLEMS)}")
+    pairs = [item.partition("=") for item in rest.split(",") if item]
     try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+        return PROBLEMS[name](**{key: json.loads(value) for key, _, value in pairs})
+    except (TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"field {text!r}: {error}; write it as mixture:dim=64,seed=3") from error
+
+
+def modes(field: Problem) -> Callable[[Tensor], Tensor] | None:
+    """Endpoint -> its most probable mode, for the fields that are mixtures."""
+    weights = getattr(field.velocity, "weights", None)
+    return weights and (lambda x: weights(x, 1.0).argmax(-1))
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m samplers.benchmark", description=__doc__.partition("\n")[0]
+    )
+    p.add_argument("--field", nargs="+", default=["mixture:dim=64"], help="name:option=value,...")
+    p.add_argument("--solvers", nargs="+", help="names; all with fixed steps if left out")
+    p.add_argument(
+        "--learned",
+        nargs="+",
+        default=[],
+        help="files of learned solvers, each used on its own field",
+    )
+    p.add_argument("--calls", nargs="+", type=int, default=list(CALLS))
+    p.add_argument("--samples", type=int, default=512)
+    p.add_argument("--seed", type=int, default=0, help="of the noise")
+    p.add_argument("--no-peers", action="store_true", help="leave the other libraries out")
+    p.add_argument("--no-pilot", action="store_true", help="leave the pilot grids out")
+    p.add_argument("--no-overhead", action="store_true", help="do not time the steps")
+    p.add_argument("--ratios", action="store_true", help="only the ratios to the best peer")
+    p.add_argument("--csv", metavar="FILE")
+    p.add_argument("--json", metavar="FILE")
+    p.add_argument("--plot", metavar="FILE", help="of the first field: .png, .svg or .pdf")
+    return p
+
+
+def main(arguments: list[str] | None = None) -> Report:
+    args = parser().parse_args(arguments)
+    try:
+        report = measure(args)
+    except ValueError as error:
+        raise SystemExit(f"samplers.benchmark: {error}") from error
+    print(ratio_table(report) if args.ratios else f"{report}\n\n{ratio_table(report)}")
+    if args.csv:
+        report.to_csv(args.csv)
+    if args.json:
+        report.to_json(args.json)
+    if args.plot:
+        report.plot(args.plot)
+    return report
+
+
+def measure(args: argparse.Namespace) -> Report:
+    solvers = [find(s) for s in args.solvers] if args.solvers else fixed()
+    rules = [learned(path) for path in args.learned]
+    reports = []
+    for text in args.field:
+        field = problem(text)
+        noise = field.noise(args.samples, seed=args.seed)
+        reports.append(
+            run(
+                field.velocity,
+                noise,
+                calls=args.calls,
+                solvers=[*solvers, *(replace(r, name="learned") for r in rules if r.name == text)],
+                reference=field.solution(noise),
+                others=not args.no_peers,
+                pilot=not args.no_pilot,
+                basin=modes(field),
+                overhead=not args.no_overhead,
+                name=text,
+            )
+        )
+    report = sum(reports[1:], reports[0])
+    report.protocol["seed"] = args.seed
+    return report
+
+
+if __name__ == "__main__":
+    main()

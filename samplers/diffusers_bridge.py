@@ -21,7 +21,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch import Tensor
 
 from .core import Path, Solver, Velocity, find
-from .grids import GRIDS
+from .grids import GRIDS, Grid
+from .linear import learned
 
 NEAR_NOISE = 1 - 1e-6  # log-SNR schedulers divide by 1 - sigma: UniPC's own remedy, given to all
 NEAR_DATA = 1e-6  # and those that cannot land on 0 (DEIS, SA-Solver) stop this close to it
@@ -161,7 +162,8 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
     callbacks) is carried along as an offset.
 
     Args (all kept by `save_config`):
-        solver: a name in `samplers.SOLVERS`; adaptive ones have no list of timesteps and raise.
+        solver: a name in `samplers.SOLVERS`, or the .json file of a learned one; adaptive ones
+            have no list of timesteps and raise.
         options: the solver's options.
         grid: a name in `samplers.GRIDS`; None for the solver's own.
         shift: sigma -> shift sigma / (1 + (shift - 1) sigma), applied once.
@@ -195,15 +197,16 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(
                 f'time_shift_type is "exponential" or "linear", got {time_shift_type!r}'
             )
-        self._solver = find(solver, **(options or {}))
+        file = solver.endswith(".json")
+        self._solver = learned(solver) if file else find(solver, **(options or {}))
         if self._solver.adaptive:
             raise ValueError(
                 f"{solver} chooses its steps as it goes, a pipeline wants them listed beforehand; "
                 "choose a solver with fixed steps"
             )
         self.order = self._solver.calls
-        self._begin_index = None
-        self.set_timesteps(10, mu=0.0 if use_dynamic_shifting else None)
+        self.timesteps = self.sigmas = self.num_inference_steps = self._begin_index = None
+        self._forget()
 
     @property
     def begin_index(self) -> int | None:
@@ -229,7 +232,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         if (num_inference_steps is None) == (sigmas is None):
             raise ValueError("set_timesteps wants num_inference_steps or sigmas, and only one")
         if sigmas is None:
-            ts = GRIDS[self.config.grid or self._solver.grid](num_inference_steps)
+            ts = self._grid()(num_inference_steps)
         else:
             ts = 1 - torch.as_tensor([*sigmas, 0.0], dtype=torch.float64)
         self._ts = self._shifted(ts, mu)
@@ -239,6 +242,10 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         self.num_inference_steps = len(self._ts) - 1
         self._begin_index = None
         self._forget()
+
+    def _grid(self) -> Grid:
+        grid = self.config.grid or self._solver.grid
+        return GRIDS[grid] if isinstance(grid, str) else grid
 
     def _shifted(self, ts: Tensor, mu: float | None) -> Tensor:
         shift = self.config.shift
@@ -256,6 +263,8 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
 
     def _begin(self, timestep: Tensor | float, sample: Tensor) -> None:
         """Finds the step that starts at this timestep and what is left of the grid from there."""
+        if self.timesteps is None:
+            raise ValueError("the scheduler has no timesteps yet; call set_timesteps first")
         steps, cost = self.num_inference_steps, self._solver.cost
         starts = {cost(steps) - cost(steps - i): i for i in range(steps)}
         if (first := self._begin_index) is None:

@@ -1,135 +1,35 @@
 """A solver learned for one field: free times, free weights, 4 to 10 calls.
 
-A linear multistep rule calls v at times t_0 = 0 < ... < t_{N-1} < 1 and
+    python -m samplers.learn --field mixture:dim=64 --calls 6 --out mixture64-6.json
 
-    x_i = a_i noise + sum over j < i of w_ij v(x_j, t_j),    i = 0 ... N,    x_0 = noise,
-
-is the state of call i, x_N the result. Every solver here with fixed steps is such a rule, so the
-best of them on the field is where training starts; then all t, a and w follow the gradient of the
-mean log error against a fine reference. Non-stationary solvers: Shaul et al. 2024 (BNS,
+Training starts from the solver here that does best on the field with as many calls, read off as a
+linear multistep rule (`samplers.linear`), and lets all its times and weights follow the gradient
+of the mean log error against a fine reference. Non-stationary solvers: Shaul et al. 2024 (BNS,
 arXiv 2403.01329); S4S, arXiv 2502.17423.
-
-    python -m samplers.learn --field mixture64 --calls 6 --out mixture64-6.json
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import argparse
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import pairwise
-from pathlib import Path as File
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .benchmark import endpoints, fixed, installed
-from .core import Path, Solver, Velocity, advance, find, sample, times
-
-LARGEST = 64  # calls that a file may ask for
-
-
-@dataclass(frozen=True, kw_only=True)
-class Learned(Solver):
-    """A linear multistep rule as a solver; `save` it, `learned` loads it."""
-
-    weights: Tensor  # (N + 1, N + 1) lower triangular; row i: a_i, w_i0, ..., w_i,i-1
-    nodes: Tensor  # (N + 1,): the times of the calls, then 1
-    protocol: dict
-
-    def steps(self, calls: int) -> int:
-        if calls != len(self.nodes) - 1:
-            raise ValueError(
-                f"{self.name} was learned for {len(self.nodes) - 1} calls, not {calls}; learn one "
-                f"for {calls} or ask for {len(self.nodes) - 1}"
-            )
-        return calls
-
-    def save(self, path: str | File) -> None:
-        """Writes the rule as JSON, some kilobytes."""
-        numbers = {
-            "times": self.nodes[:-1].tolist(),
-            "weights": [row[: i + 1].tolist() for i, row in enumerate(self.weights)],
-        }
-        content = {"format": FORMAT, "name": self.name, **numbers}
-        content |= {"fingerprint": fingerprint(numbers), "protocol": self.protocol}
-        File(path).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-FORMAT = "samplers.learned.1"
-
-
-def fingerprint(numbers: dict) -> str:
-    """Changes with any digit of the times and weights."""
-    return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def assemble(name: str, nodes: Tensor, weights: Tensor, protocol: dict) -> Learned:
-    """The rule as a solver that runs on its own grid, nodes, and no other."""
-    rows = weights[1:].tolist()
-
-    def path(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-        if len(ts) != len(nodes) or not torch.allclose(ts, nodes, rtol=0, atol=1e-9):
-            raise ValueError(
-                f"{name} learned its own times; pass the number of calls, {len(nodes) - 1}, "
-                "in place of a grid"
-            )
-        return walk(v, x, ts[:-1].unbind(), rows, combine)
-
-    return Learned(
-        name=name,
-        path=path,
-        order=None,
-        calls=1,
-        grid=lambda _: nodes,
-        doc=f"Linear multistep rule learned for {len(nodes) - 1} calls.",
-        weights=weights,
-        nodes=nodes,
-        protocol=protocol,
-    )
-
-
-def walk(v: Velocity, x: Tensor, ts: Iterable[Tensor], rows: Iterable, mix: Callable) -> Path:
-    """The states x_1 ... x_N; mix(row, known) weighs the noise and the velocities so far."""
-    known = [x]
-    for t, row in zip(ts, rows, strict=True):
-        known.append(v(x, t))
-        x = mix(row, known)
-        yield x
-
-
-def combine(row: list[float], known: list[Tensor]) -> Tensor:
-    first, *rest = zip(row, known, strict=False)
-    return advance(first[0] * first[1], *rest)
+from .benchmark import problem, run
+from .core import Solver, Velocity, find, sample, times
+from .linear import Learned, assemble, linearize, walk
+from .measure import endpoints, fixed, installed
+from .report import OURS, best_shipped
 
 
 def differentiable(row: Tensor, known: list[Tensor]) -> Tensor:
     stacked = torch.stack(known)
     return torch.tensordot(row[: len(known)].to(stacked), stacked, 1)
-
-
-def linearize(solver: Solver, ts: Tensor) -> tuple[Tensor, Tensor]:
-    """(nodes, weights) of a solver on a grid, read off by running it on basis vectors.
-
-    The noise is the first unit vector, the result of call j the one after it, so that every state
-    the solver forms spells its own weights.
-    """
-    n = solver.cost(len(ts) - 1)
-    units = torch.eye(n + 1, dtype=torch.float64)
-    nodes, states = [], []
-
-    def v(x: Tensor, t: Tensor) -> Tensor:
-        nodes.append(float(t))
-        states.append(x)
-        return units[len(nodes)][None]
-
-    *_, end = solver.path(v, units[:1], ts)
-    return torch.tensor([*nodes, 1.0], dtype=torch.float64), torch.cat([*states, end])
 
 
 def starts(calls: int) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -377,53 +277,51 @@ def grid_of(gaps: Tensor) -> Tensor:
     return torch.cat([ts.new_zeros(1), ts[:-1], ts.new_ones(1)])
 
 
-def learned(path: str | File) -> Learned:
-    """Loads a rule from a JSON file, or by the name of one that comes with this package.
-
-    Nothing in the file is trusted: ValueError says what is wrong with it.
-    """
-    place = File(path)
-    if not place.is_file():
-        place = File(__file__).with_name(f"{path}.json")
-    if not place.is_file():
-        known = sorted(f.stem for f in File(__file__).parent.glob("*.json"))
-        raise ValueError(
-            f"no file {str(path)!r} and no learned solver of that name; known: {known}"
-        )
-    try:
-        content = json.loads(place.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{place} is not JSON: {error}") from error
-    return assemble(*checked(content, str(place)))
-
-
-def checked(content: object, place: str) -> tuple[str, Tensor, Tensor, dict]:
-    """(name, nodes, weights, protocol) of a file's content, or ValueError."""
-
-    def demand(fine: bool, wanted: str) -> None:
-        if not fine:
-            raise ValueError(f"{place} is not a learned solver: {wanted}; learn or copy it again")
-
-    demand(isinstance(content, dict) and content.get("format") == FORMAT, f"format is not {FORMAT}")
-    name, protocol = content.get("name"), content.get("protocol")
-    demand(isinstance(name, str) and isinstance(protocol, dict), "name or protocol is missing")
-    nodes, rows = content.get("times"), content.get("weights")
-    demand(numeric(nodes) and 1 <= len(nodes) <= LARGEST, f"times are not 1 to {LARGEST} numbers")
-    rising = all(a < b for a, b in pairwise([*nodes, 1.0]))
-    demand(nodes[0] == 0 and rising, "times do not rise from 0 to below 1")
-    demand(isinstance(rows, list) and len(rows) == len(nodes) + 1, "weights are not N + 1 rows")
-    shaped = all(numeric(row) and len(row) == i + 1 for i, row in enumerate(rows))
-    demand(shaped, "weights are not a triangle of finite numbers")
-    numbers = {"times": nodes, "weights": rows}
-    demand(content.get("fingerprint") == fingerprint(numbers), "fingerprint and numbers differ")
-    weights = torch.zeros(len(rows), len(rows), dtype=torch.float64)
-    for i, row in enumerate(rows):
-        weights[i, : i + 1] = torch.tensor(row, dtype=torch.float64)
-    return name, torch.tensor([*nodes, 1.0], dtype=torch.float64), weights, protocol
-
-
-def numeric(items: object) -> bool:
-    """Whether this is a list of finite numbers (JSON's NaN and true are none)."""
-    return isinstance(items, list) and all(
-        isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in items
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m samplers.learn", description=__doc__.partition("\n")[0]
     )
+    p.add_argument("--field", default="mixture:dim=64", help="name:option=value,...")
+    p.add_argument("--calls", type=int, default=6)
+    p.add_argument("--out", metavar="FILE", required=True, help="where to write the JSON")
+    p.add_argument("--samples", type=int, default=1024, help="to learn from")
+    p.add_argument("--iterations", type=int, default=600)
+    p.add_argument("--seed", type=int, default=1, help="of the noise to learn from")
+    return p
+
+
+def main(arguments: list[str] | None = None) -> Learned:
+    """Learns, saves, and compares on other noise than it learned from."""
+    args = parser().parse_args(arguments)
+    try:
+        field = problem(args.field)
+        solver = fit(
+            field.velocity,
+            field.noise(args.samples, seed=args.seed),
+            args.calls,
+            iterations=args.iterations,
+            name=args.field,
+            progress=lambda i, e: i % 100 or print(f"{i:>5}  e = {e:.3e}", flush=True),
+        )
+    except ValueError as error:
+        raise SystemExit(f"samplers.learn: {error}") from error
+    solver.save(args.out)
+    noise = field.noise(512, seed=args.seed + 1)
+    report = run(
+        field.velocity,
+        noise,
+        calls=[args.calls],
+        solvers=[solver],
+        reference=field.solution(noise),
+        pilot=False,
+        overhead=False,
+    )
+    e = next(row.e for row in report.rows if row.library == OURS)
+    peer = best_shipped(report.rows, args.calls)
+    print(f"other noise: e = {e:.3e}, best peer as shipped {peer:.3e}, ratio {e / peer:.3f}")
+    print(f"{args.out}: learned in {solver.protocol['seconds']} s")
+    return solver
+
+
+if __name__ == "__main__":
+    main()

@@ -165,11 +165,12 @@ def test_questions_are_answered_whole_or_in_pieces(tiny_pipe):
     whole = tiny_pipe.chat("what color is it?", [picture], max_new_tokens=6)
     pieces = tiny_pipe.chat("what color is it?", [picture], max_new_tokens=6, stream=True)
     assert isinstance(whole, str) and "".join(pieces).strip() == whole
+    shown = {"type": "image", "image": picture}
     turns = [
-        {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "is it red?"}]},
+        {"role": "user", "content": [shown, {"type": "text", "text": "is it red?"}]},
         {"role": "assistant", "content": "yes"},
         {"role": "user", "content": "how many shapes are there?"},
-    ]  # fmt: skip
+    ]
     before = copy.deepcopy(turns)
     assert isinstance(tiny_pipe.chat(turns, max_new_tokens=4), str)
     assert turns == before
