@@ -1,0 +1,77 @@
+"""What `janusflow evaluate` does with its options: plan, run, print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import samplers
+from janusflow import comparison, evaluation, pictures, provenance, report
+from janusflow.configuration_janusflow import JanusFlowConfig
+from janusflow.devices import pick_device, pick_dtype
+from janusflow.evaluation import Plan, rescore
+from janusflow.scenes import SPLITS
+from janusflow.sources import locate
+from samplers.core import find
+
+__all__ = ["compare", "plan", "publish", "rescore", "run"]
+
+
+def plan(
+    task: str,
+    splits: Sequence[str],
+    model: str,
+    vae: str | None,
+    device: str,
+    dtype: str,
+    sampler: str,
+    grid: str | None,
+    **numbers,
+) -> Plan:
+    """Checks all options before the model is loaded; ValueError for the first that does not fit."""
+    solver = find(sampler)
+    if grid and grid not in samplers.GRIDS:
+        raise ValueError(f"no grid named {grid!r}; choose one of {', '.join(samplers.GRIDS)}")
+    if "all" in splits:
+        splits = [name for name in SPLITS if name != "train"]
+    folder = locate(model)
+    return Plan(
+        task=task,
+        model=model,
+        weights=provenance.weights(folder, locate(vae) if vae else None),
+        side=JanusFlowConfig.from_pretrained(folder).vision.image_size,
+        dtype=str(pick_dtype(dtype, pick_device(device)))[6:],
+        splits=tuple(dict.fromkeys(splits)),
+        sampler=sampler,
+        grid=grid or solver.grid,
+        **numbers,
+    )
+
+
+def run(plan: Plan, out: Path, vae: str | None, device: str, dtype: str, guidance) -> dict:
+    """Loads the model and evaluates it into the folder `out`."""
+    evaluation.claim(plan, out)
+    pipe = pictures.load(plan.model, vae, device, dtype)
+    settings = dict(
+        num_inference_steps=plan.steps,
+        guidance_scale=guidance,
+        sampler=plan.sampler,
+        grid=plan.grid,
+    )
+    return evaluation.run(pipe, plan, out, settings)
+
+
+def compare(a: Path, b: Path) -> str:
+    return comparison.terminal(report.load(a), report.load(b))
+
+
+def publish(result: dict, folder: Path, draw: bool) -> None:
+    """Prints the report and writes it into the folder."""
+    print(report.terminal(result))
+    made = report.save(result, folder)
+    if draw:
+        from janusflow import report_pictures
+
+        made += report_pictures.draw(result, folder)
+    for path in made:
+        print(path)

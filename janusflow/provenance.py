@@ -1,0 +1,49 @@
+"""Which weights, which evaluator and which libraries a score came from."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+import janusflow
+
+EVALUATOR = ("scorer.py", "scenes.py", "shapes.py", "questions.py")
+PACKAGES = ("torch", "diffusers", "transformers", "numpy", "scipy", "pillow")
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def weights(folder: Path, vae: Path | None = None) -> dict[str, str]:
+    """sha256 of every file of weights, as `sha256sum` gives it; ValueError if there are none."""
+    files = {path.name: path for path in sorted(folder.glob("*.safetensors"))}
+    if not files:
+        raise ValueError(f"{str(folder)!r} holds no *.safetensors; name a model's folder")
+    for path in sorted((vae or folder / "vae").glob("*.safetensors")):
+        files[f"vae/{path.name}"] = path
+    return {name: sha256(path) for name, path in files.items()}
+
+
+def fingerprint(digests: dict[str, str]) -> str:
+    """Sixteen digits for a whole model: sha256 of the lines `digest  name`, sorted by name."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+@lru_cache
+def evaluator() -> str:
+    """The evaluator's version, and a fingerprint of its own source."""
+    home = Path(__file__).parent
+    source = fingerprint({name: sha256(home / name) for name in EVALUATOR})
+    return f"janusflow.scorer {janusflow.__version__} ({source})"
+
+
+def versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in PACKAGES}

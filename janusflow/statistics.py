@@ -1,0 +1,81 @@
+"""Intervals and tests for shares of right answers; numpy and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import comb, sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+Z = 1.959963984540054  # 97.5 % of a standard normal lie below
+DRAWS = 2000  # resamples of a bootstrap
+SEED = 0  # of the resamples, so that the same scores give the same interval
+
+
+class Interval(NamedTuple):
+    """Bounds of 95 %."""
+
+    low: float
+    high: float
+
+    def overlaps(self, other: Interval) -> bool:
+        return self.low <= other.high and other.low <= self.high
+
+
+def wilson(right: int, total: int) -> Interval:
+    """(p + z^2/2n -+ z sqrt(p q / n + z^2/4n^2)) / (1 + z^2/n); Wilson 1927.
+
+    Takes the trials for independent. ValueError unless 0 <= right <= total and total > 0.
+    """
+    if not 0 <= right <= total or total < 1:
+        raise ValueError(f"{right} right of {total}; expected 0 <= right <= total and total >= 1")
+    p, spread = right / total, Z * Z / total
+    middle = p + spread / 2
+    reach = sqrt(spread * (p * (1 - p) + spread / 4))
+    low, high = (middle - reach) / (1 + spread), (middle + reach) / (1 + spread)
+    return Interval(0.0 if right == 0 else low, 1.0 if right == total else high)
+
+
+def _sums(values: Sequence[float], clusters: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and number of the values of each cluster."""
+    _, where = np.unique(np.asarray(clusters), return_inverse=True)
+    return np.bincount(where, weights=np.asarray(values, float)), np.bincount(where)
+
+
+def bootstrap(groups: Sequence[tuple[Sequence[float], Sequence]], draws: int = DRAWS) -> Interval:
+    """Percentile interval of the mean over groups of each group's mean; Efron 1979.
+
+    A group is (values, clusters), one of each per picture. Whole clusters (the pictures of one
+    prompt) are drawn with replacement within each group, because they share what makes them hard.
+    Where nothing varies the interval is a point.
+    """
+    rng = np.random.default_rng(SEED)
+    total = np.zeros(draws)
+    for values, clusters in groups:
+        sums, sizes = _sums(values, clusters)
+        drawn = rng.integers(len(sums), size=(draws, len(sums)))
+        total += sums[drawn].sum(1) / sizes[drawn].sum(1)
+    low, high = np.quantile(total / len(groups), (0.025, 0.975))
+    return Interval(float(low), float(high))
+
+
+def overall(groups: Sequence[tuple[Sequence[bool], Sequence]]) -> Interval:
+    """The bootstrap of right and wrong answers; where all are right or all are wrong, and so no
+    resample varies, Wilson's interval with the clusters as trials.
+    """
+    seen = {bool(value) for values, _ in groups for value in values}
+    if len(seen) > 1:
+        return bootstrap(groups)
+    trials = sum(len(set(clusters)) for _, clusters in groups)
+    return wilson(trials if seen.pop() else 0, trials)
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided exact p of the pairs that disagree: 2 P(Binomial(n, 1/2) <= min), at most 1.
+
+    `only_a` pictures are right in a alone, `only_b` in b alone; McNemar 1947.
+    """
+    n, least = only_a + only_b, min(only_a, only_b)
+    tail = sum(comb(n, k) for k in range(least + 1))
+    return min(1.0, float(2 * tail / 2**n))
