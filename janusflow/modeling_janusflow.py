@@ -25,6 +25,7 @@ from janusflow.convnext import (
     GlobalResponseNorm,
     VelocityHead,
 )
+from janusflow.sources import PACKAGED
 from janusflow.vision import VisionEncoder
 
 
@@ -166,6 +167,7 @@ class JanusFlowModel(PreTrainedModel):
         configuration's.
         """
         wants_info = kwargs.pop("output_loading_info", False)
+        name = PACKAGED.get(str(name), name)
         kwargs |= dict(use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
         try:
             model, info = super().from_pretrained(name, *args, **kwargs)

@@ -56,9 +56,12 @@ class JanusFlowPipeline(DiffusionPipeline):
         folder = locate(name, **hub)
         model = JanusFlowModel.from_pretrained(folder, dtype=dtype).eval()
         processor = JanusFlowProcessor.from_pretrained(folder)
+        processor.check_fits(model.config.language_config.vocab_size)
         if not isinstance(vae, torch.nn.Module):
-            vae = load_vae(folder, vae, **hub)
-        return cls(model, processor, vae.to(_vae_dtype(dtype)).eval())
+            vae = load_vae(folder, vae, _vae_dtype(dtype), **hub)
+        elif vae.dtype != _vae_dtype(dtype):
+            vae = vae.to(_vae_dtype(dtype))
+        return cls(model, processor, vae.eval())
 
     def save_pretrained(self, folder: str | Path, **kwargs) -> None:
         """The published layout, with `vae/`; `kwargs` such as `max_shard_size` go to the model."""
@@ -304,11 +307,16 @@ class JanusFlowPipeline(DiffusionPipeline):
             target=self.model.generate, kwargs={**inputs, **kwargs, "streamer": pieces}, daemon=True
         )
         thread.start()
-        yield from (piece for piece in pieces if piece)
+        answered = False
+        for piece in pieces:
+            piece = piece if answered else piece.lstrip()
+            answered = answered or bool(piece)
+            if piece:
+                yield piece
         thread.join()
 
 
-def load_vae(folder: Path, name: str | Path | None, **hub):
+def load_vae(folder: Path, name: str | Path | None, dtype: torch.dtype = torch.float32, **hub):
     """The autoencoder in `folder/vae`, or the one that `name` (a folder or hub id) holds."""
     inside = folder / "vae"
     if name is None and not inside.is_dir():
@@ -320,7 +328,7 @@ def load_vae(folder: Path, name: str | Path | None, **hub):
     kind = PatchAutoencoder.load_config(source).get("_class_name", "AutoencoderKL")
     if kind not in VAES:
         raise ValueError(f"{str(source)!r} is a {kind}; expected one of {', '.join(VAES)}")
-    return VAES[kind].from_pretrained(source, use_safetensors=True)
+    return VAES[kind].from_pretrained(source, use_safetensors=True, torch_dtype=dtype)
 
 
 def _vae_dtype(dtype: torch.dtype) -> torch.dtype:

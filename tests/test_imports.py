@@ -1,0 +1,56 @@
+"""The shape of the house: which file may import which."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# The floors of janusflow, the lowest first: a file imports from its own floor or from below it.
+FLOORS = [
+    ("configuration_janusflow", "shapes", "sources", "tokenizer", "chat", "losses", "autoencoder"),
+    ("scenes", "convnext", "vision", "recipes", "pixels", "processor_files", "devices"),
+    ("questions", "scorer", "modeling_janusflow", "processing_janusflow", "scene_patches"),
+    ("scene_batches", "vision_training", "checkpoints", "inspection"),
+    ("train", "pipeline_janusflow"),
+]
+BELOW_THE_PIPELINE = {name for floor in FLOORS for name in floor} - {"pipeline_janusflow"}
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of this repository that a file imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] in ("janusflow", "samplers")}
+
+
+def test_samplers_know_nothing_of_janusflow():
+    for path in (ROOT / "samplers").glob("*.py"):
+        assert not any(name.startswith("janusflow") for name in imports(path)), path.name
+
+
+@pytest.mark.parametrize("name", sorted(BELOW_THE_PIPELINE))
+def test_below_the_pipeline_nothing_knows_how_it_is_integrated(name):
+    names = imports(ROOT / "janusflow" / f"{name}.py")
+    assert not any(other.split(".")[0] == "samplers" for other in names)
+
+
+def test_imports_point_down():
+    level = {name: i for i, floor in enumerate(FLOORS) for name in floor}
+    for name, floor in level.items():
+        for other in imports(ROOT / "janusflow" / f"{name}.py"):
+            part = other.split(".")[1] if other.count(".") else None
+            assert level.get(part, -1) <= floor, f"{name} imports {other}"
+
+
+def test_importing_samplers_costs_torch_and_nothing_else():
+    heavy = ["torchdiffeq", "diffusers", "scipy", "matplotlib", "sklearn", "transformers"]
+    code = f"import sys, samplers; print([m for m in {heavy} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert out.stdout.strip() == "[]", out.stdout + out.stderr
