@@ -82,7 +82,7 @@ def edit(
     """
     prompts, pictures = _matched(prompt, image)
     check(prompts, num_inference_steps, 1, output_type)
-    _check_inversion(invert, source_prompt, generator)
+    check_edit(strength, invert, source_prompt, generator)
     solver = seeded(find(sampler), generator)
     whole = times(time_grid(solver, num_inference_steps, grid), solver)
     ts = _part(solver, whole, strength, invert)
@@ -284,8 +284,10 @@ def _psnr(pictures: Tensor, others: Tensor) -> list[float]:
 # What is asked
 
 
-def _check_inversion(invert: bool, source_prompt, generator: Seeds) -> None:
+def check_edit(strength: float, invert: bool, source_prompt, generator: Seeds) -> None:
+    """ValueError for a strength outside (0, 1] and for what inversion excludes or alone takes."""
+    samplers.partway(torch.tensor([0.0, 1.0]), strength)
     if source_prompt is not None and not invert:
-        raise ValueError("source_prompt describes the picture to inversion; add invert=True")
+        raise ValueError("a source prompt describes the picture to inversion; add invert")
     if generator is not None and invert:
-        raise ValueError("inversion finds its noise and draws none; leave out the generator")
+        raise ValueError("inversion finds its noise and draws none; leave out generator and seed")
