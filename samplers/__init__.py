@@ -3,6 +3,7 @@
 import importlib
 
 from samplers import adaptive as adaptive
+from samplers.auto import auto, tilted
 from samplers.core import SOLVERS, Solver, count, sample, solver, trajectory
 from samplers.exponential import deis, dpmpp_2m, dpmpp_3m, exponential, exponential3, unipc2, unipc3
 from samplers.grids import (
@@ -39,6 +40,7 @@ from samplers.likelihood import LogLikelihood, log_likelihood
 from samplers.linear import Learned, learned
 from samplers.multistep import ab2, ab3, ab4, abm, abm2, abm3, abm4, abm5
 from samplers.persample import bosh3_each, dopri5_each
+from samplers.pilot import PilotGrid, pilot
 from samplers.problems import PROBLEMS
 from samplers.rungekutta import euler, heun, heun3, kutta3, midpoint, ralston, rk4
 from samplers.stochastic import RATES, churn, euler_maruyama, overshoot, rate, sde_heun
@@ -52,6 +54,7 @@ __all__ = [
     "Learned",
     "LogLikelihood",
     "Pair",
+    "PilotGrid",
     "RoundTrip",
     "Rule",
     "Solver",
@@ -63,6 +66,7 @@ __all__ = [
     "abm3",
     "abm4",
     "abm5",
+    "auto",
     "autoguidance",
     "beta",
     "between",
@@ -95,6 +99,7 @@ __all__ = [
     "overshoot",
     "pair",
     "partway",
+    "pilot",
     "power",
     "projected",
     "quadratic",
@@ -110,6 +115,7 @@ __all__ = [
     "shifted",
     "solver",
     "stacked",
+    "tilted",
     "trajectory",
     "trigonometric",
     "uniform",

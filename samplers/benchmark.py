@@ -18,9 +18,12 @@ import torch
 from torch import Tensor
 
 from .core import Solver, Velocity, count, find
+from .grids import uniform
 from .linear import learned
 from .measure import endpoints, fixed, judged, now, overheads, play, protocol, straightness
 from .peers import Peer, peers
+from .pilot import PilotGrid
+from .pilot import pilot as pilot_grid
 from .problems import PROBLEMS, Problem
 from .report import OURS, Report, Row, ratio_table
 
@@ -55,9 +58,10 @@ def run(
         overhead: also time every method's steps on a tiny state, some seconds in all.
         name: of the field, in the report.
     """
+    calls = tuple(calls)
     chosen = [find(s) for s in solvers] if solvers is not None else fixed()
     rivals = list(peers().values()) if others is True else list(others or ())
-    place = placer(v, noise[:8] if pilot is True else pilot) if pilot is not False else None
+    place = None if pilot is False else Placer(v, noise[:8] if pilot is True else pilot)
     with torch.no_grad():
         if not isinstance(reference, Tensor):
             reference = endpoints(v, noise, reference)
@@ -67,6 +71,7 @@ def run(
         return Report(
             rows=rows,
             protocol=protocol(noise),
+            pilots={name: place.cost()} if place else {},
             straightness={name: straightness(v, noise)},
             overhead=overheads(chosen, rivals) if overhead else {},
         )
@@ -74,20 +79,19 @@ def run(
 
 Play = Callable[[Velocity, Tensor], Tensor]  # (v, noise) -> endpoint
 Plan = tuple[dict, Play]
-Place = Callable[[int, "str | Solver"], Tensor]  # (calls, solver) -> grid
 
 
-def ours(solvers: list[Solver], calls: Iterable[int], place: Place | None) -> Iterator[Plan]:
+def ours(solvers: list[Solver], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
     """Each solver on its own grid, then on the pilot's, at every budget it can use."""
     for solver in solvers:
         if solver.adaptive:
             yield told(solver, "own", 0), partial(play, solver, torch.tensor([0.0, 1.0]))
             continue
         for grid in ("own", "pilot") if place and isinstance(solver.grid, str) else ("own",):
-            for budget in calls:
-                if spent := affordable(solver, budget):
+            for asked in calls:
+                if spent := affordable(solver, asked):
                     ts = spent if grid == "own" else place(spent, solver)
-                    yield told(solver, grid, budget), partial(play, solver, ts)
+                    yield told(solver, grid, asked), partial(play, solver, ts)
 
 
 def row(field: str, who: dict, found: dict) -> Row:
@@ -110,30 +114,36 @@ def affordable(solver: Solver, calls: int) -> int:
     return 0
 
 
-def theirs(rivals: list[Peer], calls: Iterable[int], place: Place | None) -> Iterator[Plan]:
-    """Each peer as shipped, then with as many steps of the pilot's grid for `auto`."""
+def theirs(rivals: list[Peer], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
+    """Each peer as shipped, then on the grid that a pilot finds for it."""
     for peer in rivals:
-        for grid in ("as shipped", "pilot") if place else ("as shipped",):
+        for grid in ("as shipped", "pilot") if place and not peer.stochastic else ("as shipped",):
             for asked in calls:
                 if steps := peer.steps(asked):
-                    ts = None if grid == "as shipped" else place(steps, "auto")
+                    ts = None if grid == "as shipped" else place(peer.cost(steps), peer.solver)
                     who = {"library": peer.library, "solver": peer.name, "grid": grid}
                     yield who | {"asked": asked}, partial(peer.play, steps, ts)
 
 
-def placer(v: Velocity, noise: Tensor) -> Place:
+class Placer:
     """A pilot's grid for a number of calls and a solver, each looked for once."""
-    from .pilot import pilot
 
-    looks: dict[tuple[int, str], Tensor] = {}
+    def __init__(self, v: Velocity, noise: Tensor):
+        self.v, self.noise = v, noise
+        self.found: dict[tuple[str, int], PilotGrid] = {}
 
-    def place(calls: int, solver: str | Solver) -> Tensor:
-        key = calls, solver if isinstance(solver, str) else solver.name
-        if key not in looks:
-            looks[key] = pilot(v, noise, calls, solver)
-        return looks[key]
+    def __call__(self, calls: int, solver: Solver) -> Tensor:
+        if solver.steps(calls) == 1:
+            return uniform(1)
+        key = solver.name, calls
+        if key not in self.found:
+            self.found[key] = pilot_grid(self.v, self.noise, calls, solver)
+        return self.found[key].ts
 
-    return place
+    def cost(self) -> dict:
+        """What each grid took, in calls on a batch of so many samples."""
+        spent = {f"{name} {calls}": grid.evaluations for (name, calls), grid in self.found.items()}
+        return {"samples": len(self.noise), "calls": spent}
 
 
 def attempt(v: Velocity, noise: Tensor, judge: Callable[[Tensor], dict], play: Play) -> dict:
@@ -179,6 +189,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="of the noise")
     p.add_argument("--no-peers", action="store_true", help="leave the other libraries out")
     p.add_argument("--no-pilot", action="store_true", help="leave the pilot grids out")
+    p.add_argument("--no-overhead", action="store_true", help="do not time the steps")
     p.add_argument("--ratios", action="store_true", help="only the ratios to the best peer")
     p.add_argument("--csv", metavar="FILE")
     p.add_argument("--json", metavar="FILE")
@@ -219,6 +230,7 @@ def measure(args: argparse.Namespace) -> Report:
                 others=not args.no_peers,
                 pilot=not args.no_pilot,
                 basin=modes(field),
+                overhead=not args.no_overhead,
                 name=text,
             )
         )

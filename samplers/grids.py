@@ -32,20 +32,20 @@ def shifted(n: int, shift: float = 3.0) -> Tensor:
     """
     _positive(shift=shift)
     u = uniform(n)
-    return _pin(u / (shift - (shift - 1) * u))
+    return pin(u / (shift - (shift - 1) * u))
 
 
 @grid
 def cosine(n: int) -> Tensor:
     """t = (1 - cos(pi u)) / 2: short steps at both ends (Chebyshev's points)."""
-    return _pin((1 - torch.cos(math.pi * uniform(n))) / 2)
+    return pin((1 - torch.cos(math.pi * uniform(n))) / 2)
 
 
 @grid
 def trigonometric(n: int) -> Tensor:
     """Equal angles of arctan(t / (1 - t)), the clock of variance-preserving paths."""
     angle = uniform(n) * (math.pi / 2)
-    return _pin(angle.sin() / (angle.sin() + angle.cos()))
+    return pin(angle.sin() / (angle.sin() + angle.cos()))
 
 
 @grid
@@ -81,7 +81,7 @@ def beta(n: int, a: float = 0.6, b: float = 0.6) -> Tensor:
     middle = (angle[1:] + angle[:-1]) / 2
     density = middle.sin() ** (2 * a - 1) * middle.cos() ** (2 * b - 1)
     share = torch.cat([torch.zeros(1, dtype=torch.float64), density.cumsum(0)])
-    return _pin(interpolate(uniform(n), share / share[-1], angle).sin() ** 2)
+    return pin(interpolate(uniform(n), share / share[-1], angle).sin() ** 2)
 
 
 @grid
@@ -106,10 +106,10 @@ def interpolate(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def _stretch(ts: Tensor) -> Tensor:
     """The times moved linearly so that they begin at 0 and end at 1."""
-    return _pin((ts - ts[0]) / (ts[-1] - ts[0]))
+    return pin((ts - ts[0]) / (ts[-1] - ts[0]))
 
 
-def _pin(ts: Tensor) -> Tensor:
+def pin(ts: Tensor) -> Tensor:
     """The same times with exactly 0 and 1 at the ends, past the rounding of what made them."""
     ts[0], ts[-1] = 0, 1
     return ts

@@ -90,7 +90,7 @@ def still(x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG001
     return x
 
 
-def per_step(walk: Callable[[int], object], steps: int = 32, repeats: int = 5) -> float:
+def per_step(walk: Callable[[int], object], steps: int = 32, repeats: int = 9) -> float:
     def seconds(n: int) -> float:
         start = time.process_time()  # so that other programs do not count
         walk(n)
@@ -116,7 +116,7 @@ def protocol(noise: Tensor) -> dict:
         "python": platform.python_version(),
         "versions": {name: installed(name) for name in LIBRARIES},
         "e": "geometric mean over samples of the RMS endpoint error",
-        "time": "seconds of a single run; overhead: processor time per step, best of 5",
+        "time": "seconds of a single run; overhead: processor time per step, best of 9",
     }
 
 

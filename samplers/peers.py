@@ -15,7 +15,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from .core import Velocity
+from .core import Path, Solver, Velocity
+from .grids import uniform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Peer:
     name: str
     library: str
     shipped: Callable[[Velocity, Tensor, int], Tensor]  # (v, noise, steps) -> where it ends
-    gridded: Callable[[Velocity, Tensor, Tensor], Tensor]  # (v, noise, grid) -> state at grid[-1]
+    path: Callable[[Velocity, Tensor, Tensor], Path]  # on a grid of ours, as a solver's
     cost: Callable[[int], int] = int  # steps -> calls, at most
     stochastic: bool = False
 
@@ -46,7 +47,25 @@ class Peer:
         with quiet():
             if ts is None:
                 return self.shipped(v, noise, steps)
-            return self.gridded(v, noise, ts.to("cpu", torch.float64))
+            *_, x = self.path(v, noise, ts)
+            return x
+
+    @property
+    def solver(self) -> Solver:
+        """It as a solver, for a pilot to place its grid."""
+
+        def path(v: Velocity, x: Tensor, ts: Tensor) -> Path:
+            with quiet():
+                yield from self.path(v, x, ts)
+
+        return Solver(
+            name=f"{self.library} {self.name}",
+            path=path,
+            order=None,
+            calls=1,
+            extra=lambda steps: self.cost(steps) - steps,
+            stochastic=self.stochastic,
+        )
 
 
 @contextmanager
@@ -124,11 +143,10 @@ def scheduler_peer(name: str, scheduler, *, sign: int = -1, ask=None, **facts) -
     def shipped(v, noise, steps):
         return bridge.as_shipped(scheduler, v, noise, sign=sign, **ask(steps))
 
-    def gridded(v, noise, ts):
-        *_, x = bridge.placed(scheduler, v, noise, ts, sign=sign)
-        return x
+    def path(v, noise, ts):
+        return bridge.placed(scheduler, v, noise, ts, sign=sign)
 
-    return Peer(name=name, library="diffusers", shipped=shipped, gridded=gridded, **facts)
+    return Peer(name=name, library="diffusers", shipped=shipped, path=path, **facts)
 
 
 # steps -> calls; both Adams start with two Runge-Kutta steps, the implicit one then corrects up to
@@ -149,10 +167,10 @@ def torchdiffeq_peers() -> list[Peer]:
     from torchdiffeq import odeint
 
     def peer(method, cost):
-        def gridded(v, noise, ts):
-            return odeint(lambda t, x: v(x, t), noise, ts, method=method)[-1]
+        def path(v, noise, ts):
+            return iter(odeint(lambda t, x: v(x, t), noise, ts, method=method)[1:])
 
-        return grid_peer("torchdiffeq", method, gridded, cost)
+        return grid_peer("torchdiffeq", method, path, cost)
 
     return [peer(method, cost) for method, cost in METHODS.items()]
 
@@ -162,22 +180,24 @@ def flow_matching_peers() -> list[Peer]:
     from flow_matching.solver import ODESolver
 
     def peer(method):
-        def gridded(v, noise, ts):
+        def path(v, noise, ts):
             solver = ODESolver(lambda x, t: v(x, t))
-            return solver.sample(noise, step_size=None, method=method, time_grid=ts)
+            grid = {"step_size": None, "time_grid": ts, "return_intermediates": True}
+            return iter(solver.sample(noise, method=method, **grid)[1:])
 
-        return grid_peer("flow_matching", method, gridded, METHODS[method])
+        return grid_peer("flow_matching", method, path, METHODS[method])
 
     return [peer(method) for method in ("euler", "midpoint", "heun3", "rk4")]
 
 
-def grid_peer(library: str, method: str, gridded, cost) -> Peer:
+def grid_peer(library: str, method: str, path, cost) -> Peer:
     """A peer that takes any grid; as shipped means equal steps."""
 
     def shipped(v, noise, steps):
-        return gridded(v, noise, torch.linspace(0, 1, steps + 1, dtype=torch.float64))
+        *_, x = path(v, noise, uniform(steps))
+        return x
 
-    return Peer(name=method, library=library, shipped=shipped, gridded=gridded, cost=cost)
+    return Peer(name=method, library=library, shipped=shipped, path=path, cost=cost)
 
 
 LIBRARIES = {

@@ -41,6 +41,7 @@ class Report:
     protocol: dict
     straightness: dict[str, float] = field(default_factory=dict)  # by field
     overhead: dict[tuple[str, str], float] = field(default_factory=dict)  # microseconds
+    pilots: dict[str, dict] = field(default_factory=dict)  # calls spent on grids, by field
 
     def __add__(self, other: Report) -> Report:
         return Report(
@@ -48,6 +49,7 @@ class Report:
             protocol=self.protocol | other.protocol,
             straightness=self.straightness | other.straightness,
             overhead=self.overhead | other.overhead,
+            pilots=self.pilots | other.pilots,
         )
 
     def __str__(self) -> str:
@@ -167,7 +169,9 @@ def costs(report: Report, name: str, rows: list[Row]) -> str:
         overhead = report.overhead.get(method[:2], math.nan)
         title = f"{'' if last.library == OURS else last.library + ' '}{last.solver} ({last.grid})"
         order = report.order(name, method)
-        lines.append(f" {title:<39.39}{order:>8.2f}{overhead:>14.1f}{last.seconds:>12.3f}")
+        timed = "-" if math.isnan(overhead) else f"{overhead:.1f}"
+        slope = "-" if math.isnan(order) else f"{order:.2f}"
+        lines.append(f" {title:<39.39}{slope:>8}{timed:>14}{last.seconds:>12.3f}")
     return "\n".join(lines)
 
 
@@ -204,25 +208,42 @@ def ratio_table(report: Report) -> str:
 
 
 def plot(report: Report, path: str | Path, name: str) -> None:
+    """Ours, the peers that are best at some number of calls, and the rest in grey."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("the plot needs matplotlib: pip install matplotlib") from error
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    rows = [r for r in report.rows if r.field == name and math.isfinite(r.e) and r.e > 0]
+    methods = unique(r.method for r in rows)
+    lead = leaders(rows)
+    figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.add_subplot()
-    for method in unique(r.method for r in report.rows if r.field == name):
-        rows = [r for r in report.of(name, method) if math.isfinite(r.e) and r.e > 0]
-        ours = method[0] == OURS
-        style = "-" if ours else "--" if method[2] == "as shipped" else ":"
-        axes.plot(
-            [r.calls for r in rows],
-            [r.e for r in rows],
-            style,
-            marker="o" if ours else ".",
-            linewidth=2 if ours else 1,
-            label=f"{method[1]} ({method[2]})",
-        )
-    axes.set(xscale="log", yscale="log", xlabel="network calls", title=name)
-    axes.set_ylabel("e, geometric mean of endpoint errors")
-    axes.legend(fontsize="xx-small", ncols=2)
+    for method in sorted(methods, key=lambda m: (m[0] == OURS) + (m in lead)):
+        mine = [r for r in rows if r.method == method]
+        axes.plot([r.calls for r in mine], [r.e for r in mine], **style(method, lead))
+    shown = [r.e for r in rows if r.library == OURS or r.method in lead]
+    ticks = unique(sorted(r.asked for r in rows))
+    axes.set(xscale="log", yscale="log", ylim=(min(shown) / 2, 2 * max(shown)), title=name)
+    axes.set(xlabel="network calls", ylabel="e, geometric mean of endpoint errors")
+    axes.set_xticks(ticks, map(str, ticks))
+    axes.minorticks_off()
+    axes.legend(fontsize="small", loc="lower left")
     figure.savefig(path, dpi=150)
+
+
+def leaders(rows: list[Row]) -> set[tuple[str, str, str]]:
+    """The peers as shipped that nobody else's beats at some number of calls."""
+    shipped = [r for r in rows if r.grid == "as shipped"]
+    return {
+        min((r for r in shipped if r.asked == n), key=lambda r: r.e).method
+        for n in {r.asked for r in shipped}
+    }
+
+
+def style(method: tuple[str, str, str], lead: set[tuple[str, str, str]]) -> dict:
+    library, solver, grid = method
+    if library == OURS:
+        return {"marker": "o", "linewidth": 2, "label": f"{solver} ({grid})"}
+    if method in lead:
+        return {"linestyle": "--", "marker": ".", "label": f"{library} {solver} ({grid})"}
+    return {"color": "0.8", "linewidth": 0.8, "linestyle": "-" if grid == "as shipped" else ":"}

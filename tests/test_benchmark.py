@@ -89,9 +89,10 @@ def test_flow_matching_is_driven_on_an_explicit_grid(monkeypatch):
         def __init__(self, velocity_model):
             self.v = velocity_model
 
-        def sample(self, x_init, step_size, method, time_grid):
+        def sample(self, x_init, step_size, method, time_grid, return_intermediates):
             seen.update(step_size=step_size, method=method, times=len(time_grid))
-            return self.v(x=x_init, t=time_grid[0])
+            assert return_intermediates
+            return torch.stack([self.v(x=x_init, t=t) for t in time_grid])
 
     module = types.ModuleType("flow_matching.solver")
     module.ODESolver = ODESolver
@@ -140,6 +141,31 @@ def test_adaptive_and_stochastic_solvers_take_part_when_named():
     adaptive, stochastic = found.rows
     assert adaptive.asked == adaptive.calls > 6 and adaptive.e < 1e-4
     assert stochastic.calls == 8
+
+
+def test_on_a_pilots_grid_peers_are_marked_apart_and_its_cost_is_reported():
+    field = PROBLEMS["mixture"](dim=2)
+    noise = field.noise(64)
+    found = benchmark.run(
+        field.velocity,
+        noise,
+        calls=(8,),
+        solvers=["auto"],
+        reference=field.solution(noise),
+        others=[PEERS["torchdiffeq euler"]],
+        overhead=False,
+        name="mixture",
+    )
+    assert [(r.library, r.grid) for r in found.rows] == [
+        (OURS, "own"),
+        (OURS, "pilot"),
+        ("torchdiffeq", "as shipped"),
+        ("torchdiffeq", "pilot"),
+    ]
+    assert found.rows[3].e < found.rows[2].e
+    assert found.pilots["mixture"]["samples"] == 8
+    assert found.pilots["mixture"]["calls"]["auto 8"] > 64
+    assert "torchdiffeq, on our grid (pilot)" in str(found)
 
 
 def test_our_heun_and_torchdiffeqs_agree():
@@ -270,7 +296,7 @@ def test_a_learned_solver_is_compared_on_the_field_it_was_learned_on(tmp_path, c
     field = PROBLEMS["gaussian"](dim=2)
     rule = fit(field.velocity, field.noise(32), 4, iterations=2, name="gaussian:dim=2")
     rule.save(tmp_path / "rule.json")
-    arguments = ["--solvers", "heun", "--calls", "4", "--no-pilot", "--learned"]
+    arguments = ["--solvers", "heun", "--calls", "4", "--no-pilot", "--no-overhead", "--learned"]
     report = benchmark.main(
         ["--field", "gaussian:dim=2", "bend", *arguments, str(tmp_path / "rule.json"), "--ratios"]
     )

@@ -10,6 +10,7 @@ from samplers import learn
 from samplers.learn import fit, fit_grid
 from samplers.linear import learned, linearize, walk
 from samplers.measure import fixed, judged
+from samplers.peers import peers
 from samplers.problems import gaussian, mixture
 
 FIELD = mixture(dim=2)
@@ -131,8 +132,19 @@ def test_a_file_that_is_something_else_is_refused(tmp_path, text):
         learned(tmp_path / "x.json")
 
 
+@pytest.mark.parametrize(("calls", "bound"), [(4, 0.25), (6, 0.15), (8, 0.10), (10, 0.10)])
+def test_the_rules_that_come_along_are_far_ahead_of_every_peer_on_their_field(calls, bound):
+    field = mixture(dim=64)
+    noise = field.noise(128, seed=3)
+    judge = judged(field.solution(noise))
+    theirs = [p for p in peers().values() if p.steps(calls) and not p.stochastic]
+    best = min(judge(p.run(field.velocity, noise, calls))["e"] for p in theirs)
+    rule = learned(f"mixture64-{calls}")
+    assert judge(samplers.sample(field.velocity, noise, calls, rule))["e"] < bound * best
+
+
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="there are"):
+    with pytest.raises(ValueError, match="mixture64-6"):
         learned("nowhere")
 
 
