@@ -79,10 +79,10 @@ def test_guidance_masks_and_both_directions_are_counted(tiny_pipe, picture, mask
     assert latents(tiny_pipe, picture, strength=0.5, invert=True).calls == 2 + 2 * 2
     assert latents(tiny_pipe, picture, strength=1, invert=True, sampler="heun").calls == 8 + 16
     trip = tiny_pipe.invert(picture, "a star", num_inference_steps=4)
-    assert trip.calls == 2 * samplers.SOLVERS["fireflow"].cost(4)
+    assert trip.calls == 2 * samplers.SOLVERS["heun"].cost(4)
 
 
-@pytest.mark.parametrize("name", ["euler", "heun", "fireflow"])
+@pytest.mark.parametrize("name", ["euler", "heun"])
 def test_the_round_trips_error_falls_at_the_solvers_order(tiny_pipe, picture, name, monkeypatch):
     """In float64 over a short time: a random network reads the fastest waves of 1000 t too."""
     monkeypatch.setattr(tiny_pipe, "model", copy.deepcopy(tiny_pipe.model).double())
@@ -90,9 +90,9 @@ def test_the_round_trips_error_falls_at_the_solvers_order(tiny_pipe, picture, na
     with torch.no_grad():
         few, many = (
             float(samplers.round_trip(v, data, 0.9 + 0.005 * samplers.uniform(n), name).error)
-            for n in (16, 32)
+            for n in (16, 64)
         )
-    assert math.log2(few / many) > samplers.SOLVERS[name].order - 0.2
+    assert math.log2(few / many) / 2 > samplers.SOLVERS[name].order - 0.2
 
 
 def test_an_inversion_is_measured_against_the_autoencoder(tiny_pipe, picture):
@@ -105,7 +105,7 @@ def test_an_inversion_is_measured_against_the_autoencoder(tiny_pipe, picture):
         "a star",
         latents=many.noise,
         guidance_scale=1.0,
-        sampler="fireflow",
+        sampler="heun",
         num_inference_steps=32,
     )
     assert back.images[0].tobytes() == many.images[0].tobytes()
