@@ -126,8 +126,8 @@ def invert(
     """The noise that the flow makes into these pictures, and a report of the way there and back.
 
     `prompt` describes the pictures; none means the model's own flow without a text. The same
-    steps are taken in both directions, by default 30 calls each way. A `guidance_scale` other than 1 needs a prompt and makes
-    the way back less exact. Raises ValueError for what does not fit.
+    steps are taken in both directions, by default 30 calls each way. A `guidance_scale` other than
+    1 needs a prompt and makes the way back less exact. Raises ValueError for what does not fit.
     """
     prompts, pictures = _matched(UNTOLD if prompt is None else prompt, image)
     check(prompts, num_inference_steps, 1, output_type)
