@@ -134,6 +134,121 @@ def evaluate(
 
 
 @app.command()
+def edit(
+    picture: Annotated[Path, typer.Argument(help="The picture to change.")],
+    prompt: Annotated[str, typer.Argument(help="What it should become.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .png or a folder.")] = Path("out.png"),
+    strength: Annotated[float, typer.Option(help="Above 0, a little; 1, everything.")] = 0.6,
+    mask: Annotated[Path | None, typer.Option(help="Picture: white changes, black stays.")] = None,
+    invert: Annotated[bool, typer.Option("--invert", help="Start from its own noise.")] = False,
+    source: Annotated[str | None, typer.Option(help="What it shows now, for --invert.")] = None,
+    model: Model = DEFAULT,
+    vae: Vae = None,
+    steps: Steps = 30,
+    guidance: Guidance = "2",
+    sampler: Sampler = "euler",
+    grid: Annotated[str | None, typer.Option(help="A time grid of `samplers`.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the noise, without --invert; 0.")] = None,
+    negative: Annotated[str | None, typer.Option(help="What to move away from.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Changes a picture: part of the way to noise and back, by inversion, or inside a mask."""
+    import torch
+
+    from janusflow import editing, pictures
+
+    seed = 0 if seed is None and not invert else seed
+    settings = dict(num_inference_steps=steps, sampler=sampler, grid=grid)
+    pictures.check([prompt], seed or 0, 1, 1, **settings)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    pictures.check_output(out)
+    editing.check_edit(strength, invert, source, generator)
+    rule, image = _guidance(guidance), pictures.read(picture)
+    area = pictures.read(mask) if mask else None
+    pipe = pictures.load(model, vae, device, dtype)
+    made = pipe.edit(
+        image,
+        prompt,
+        strength=strength,
+        mask_image=area,
+        invert=invert,
+        source_prompt=source,
+        negative_prompt=negative,
+        guidance_scale=rule,
+        height=height,
+        width=width,
+        generator=generator,
+        **settings,
+    )
+    note = dict(prompt=prompt, picture=picture, strength=strength, mask=mask, invert=invert)
+    note |= dict(source=source, seed=seed, model=model, sampler=sampler, steps=steps)
+    note |= dict(guidance=guidance, grid=grid, negative=negative, calls=made.calls)
+    told = {key: value for key, value in note.items() if value is not None}
+    for path in pictures.write(made.images, [told], out):
+        print(path)
+
+
+@app.command()
+def bench(
+    model: Model = DEFAULT,
+    prompt: Annotated[list[str] | None, typer.Option(help="Repeat for several.")] = None,
+    solvers: Annotated[str | None, typer.Option(help="Names with commas; all if left out.")] = None,
+    calls: Annotated[str, typer.Option(help="Calls with commas.")] = "4,8,16,32",
+    guidance: Guidance = "2",
+    samples: Annotated[int, typer.Option(help="Noises per prompt.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    reference: Annotated[int, typer.Option(help="Calls of rk4 that stand for the truth.")] = 256,
+    peers: Annotated[bool, typer.Option(help="Run other libraries' solvers too.")] = True,
+    pilot: Annotated[bool, typer.Option(help="Also place the times by a pilot.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="File for the rows.")] = None,
+    json: Annotated[Path | None, typer.Option(help="File for rows and protocol.")] = None,
+    plot: Annotated[Path | None, typer.Option(help=".png, .svg or .pdf")] = None,
+    vae: Vae = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Compares samplers on the model: error against network calls."""
+    from janusflow import bench, pictures
+    from samplers.core import find
+
+    budgets = _numbers(calls)
+    chosen = [find(name.strip()) for name in solvers.split(",")] if solvers else None
+    rule = _guidance(guidance)
+    for path in (csv, json, plot):
+        if path is not None:
+            pictures.check_folder(path.parent)
+    pipe = pictures.load(model, vae, device, dtype)
+    report = bench.run(
+        pipe,
+        prompt or ["a red circle left of a blue square"],
+        rule,
+        samples=samples,
+        seed=seed,
+        reference=reference,
+        pilot=pilot,
+        calls=budgets,
+        solvers=chosen,
+        others=peers,
+        name=str(model),
+    )
+    print(report)
+    print(f"\nreference: {report.protocol['reference']} (RMS)")
+    print(f"each call: {report.protocol['network_evaluations_per_call']:g} network evaluations")
+    for path, write in ((csv, report.to_csv), (json, report.to_json), (plot, report.plot)):
+        if path is not None:
+            write(path)
+
+
+def _numbers(text: str) -> list[int]:
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in text.split(",")):
+        raise ValueError(f"--calls is {text!r}; expected numbers of at least 1, as in 4,8,16")
+    return [int(part) for part in text.split(",")]
+
+
+@app.command()
 def info(
     model: Annotated[str, typer.Argument(help="Packaged model, folder or hub id.")] = DEFAULT,
 ) -> None:

@@ -65,13 +65,17 @@ def read_prompts(path: Path) -> list[str]:
 
 def check_output(out: Path) -> None:
     """ValueError unless `out` is a folder, or a .png in one, that can be written."""
-    folder = out if out.is_dir() else out.parent
-    if not folder.is_dir():
-        raise ValueError(f"folder {str(folder)!r} does not exist; make it or choose another --out")
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"folder {str(folder)!r} cannot be written; choose another --out")
+    check_folder(out if out.is_dir() else out.parent)
     if not out.is_dir() and out.suffix.lower() != ".png":
         raise ValueError(f"--out is {str(out)!r}; expected a .png or a folder that exists")
+
+
+def check_folder(folder: Path) -> None:
+    """ValueError unless files can be written there."""
+    if not folder.is_dir():
+        raise ValueError(f"folder {str(folder)!r} does not exist; make it or choose another")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"folder {str(folder)!r} cannot be written; choose another")
 
 
 def check(rows: list[str], seed: int, count: int, batch: int, **settings) -> None:

@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 import samplers
+from janusflow import editing
 from janusflow.autoencoder import PatchAutoencoder
 from janusflow.modeling_janusflow import JanusFlowModel, Prompt
 from janusflow.processing_janusflow import JanusFlowProcessor
+from janusflow.runs import JanusFlowOutput, Seeds, check, row_times, seeded, time_grid
 from janusflow.sources import locate
 from samplers.core import find, times
 
 VAES = {"AutoencoderKL": AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
-Seeds = torch.Generator | list[torch.Generator] | None
-
-
-@dataclass
-class JanusFlowOutput(BaseOutput):
-    """`images`: PIL pictures, or an array or tensor; `calls`: network evaluations per picture."""
-
-    images: list | Tensor
-    calls: int
 
 
 class JanusFlowPipeline(DiffusionPipeline):
@@ -121,8 +112,8 @@ class JanusFlowPipeline(DiffusionPipeline):
         `output_type` is "pil", "np", "pt" or "latent". Raises ValueError for what does not fit.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        _check(prompts, num_inference_steps, num_images_per_prompt, output_type)
-        solver = find(sampler)
+        check(prompts, num_inference_steps, num_images_per_prompt, output_type)
+        solver = seeded(find(sampler), generator)
         ts = times(time_grid(solver, num_inference_steps, grid), solver)
         noise = self.prepare_latents(
             len(prompts) * num_images_per_prompt, height, width, generator, latents
@@ -154,7 +145,7 @@ class JanusFlowPipeline(DiffusionPipeline):
         both = Prompt.cat([cond, uncond])
 
         def evaluate(prompt: Prompt) -> Callable[[Tensor, Tensor], Tensor]:
-            return lambda x, t: self.model.velocity(x, _times(t, x), prompt)
+            return lambda x, t: self.model.velocity(x, row_times(t, x), prompt)
 
         pair = samplers.guidance.stacked(evaluate(both), evaluate(cond))
         return samplers.guide(pair, guidance)
@@ -273,6 +264,9 @@ class JanusFlowPipeline(DiffusionPipeline):
         z = self.vae.encode(pixels).latent_dist.mode().float()
         return (z - (self.vae.config.get("shift_factor") or 0.0)) * self.vae.config.scaling_factor
 
+    edit = editing.edit
+    invert = editing.invert
+
     def chat(
         self,
         prompt: str | list[dict],
@@ -337,32 +331,5 @@ def load_vae(folder: Path, name: str | Path | None, dtype: torch.dtype = torch.f
     return VAES[kind].from_pretrained(source, use_safetensors=True, torch_dtype=dtype)
 
 
-def time_grid(solver: samplers.Solver, steps: int, grid=None) -> Tensor:
-    """Times (steps + 1,) from 0 to 1: those given, or by a rule, the solver's own unless named."""
-    if isinstance(grid, Tensor):
-        return grid
-    grid = solver.grid if grid is None else grid
-    if isinstance(grid, str) and grid not in samplers.GRIDS:
-        raise ValueError(f"no grid named {grid!r}; choose one of {', '.join(samplers.GRIDS)}")
-    return (samplers.GRIDS[grid] if isinstance(grid, str) else grid)(steps)
-
-
 def _vae_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype == torch.float16 else dtype
-
-
-def _times(t: Tensor, x: Tensor) -> Tensor:
-    """The solver's time, one number on the CPU or one a sample, as float32 (B,) on x's device."""
-    if t.numel() == 1:
-        return torch.full((len(x),), float(t), device=x.device)
-    return t.reshape(-1).to(x.device, torch.float32)
-
-
-def _check(prompts: list[str], steps: int, count: int, output_type: str) -> None:
-    if not prompts or not all(isinstance(p, str) and p.strip() for p in prompts):
-        raise ValueError(f"prompts are {prompts!r}; expected one text or several, none empty")
-    for name, value in (("num_inference_steps", steps), ("num_images_per_prompt", count)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
-    if output_type not in ("pil", "np", "pt", "latent"):
-        raise ValueError(f"output_type is {output_type!r}; choose one of pil, np, pt, latent")

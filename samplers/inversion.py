@@ -94,7 +94,10 @@ def partway(ts: Tensor, strength: float) -> Tensor:
     if not 0 < strength <= 1:
         raise ValueError(f"the strength of an edit is {strength}; choose it above 0 and at most 1")
     start = ts[0] + (1 - strength) * (ts[-1] - ts[0])
-    return torch.cat((start[None], ts[ts > start]))
+    rest = ts[1:][ts[1:] > start]
+    if len(rest) > 1 and rest[0] - start < 1e-9:  # 1 - 0.9 is a little less than 0.1: no step
+        rest = rest[1:]
+    return torch.cat((start[None], rest))
 
 
 def masked(v: Velocity, data: Tensor, noise: Tensor, mask: Tensor) -> Velocity:

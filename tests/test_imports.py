@@ -14,9 +14,10 @@ FLOORS = [
     ("scenes", "convnext", "vision", "recipes", "pixels", "processor_files", "devices"),
     ("questions", "scorer", "modeling_janusflow", "processing_janusflow", "scene_patches"),
     ("scene_batches", "vision_training", "checkpoints", "inspection"),
-    ("train", "pipeline_janusflow"),
+    ("train", "runs", "editing", "pipeline_janusflow"),
 ]
-BELOW_THE_PIPELINE = {name for floor in FLOORS for name in floor} - {"pipeline_janusflow"}
+INTEGRATES = {"runs", "editing", "pipeline_janusflow"}
+BELOW_THE_PIPELINE = {name for floor in FLOORS for name in floor} - INTEGRATES
 
 
 def imports(path: Path) -> set[str]:

@@ -1,0 +1,61 @@
+"""What generating and editing share: their output, their times, their randomness."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from diffusers.utils import BaseOutput
+from torch import Tensor
+
+import samplers
+
+Seeds = torch.Generator | list[torch.Generator] | None
+
+
+@dataclass
+class JanusFlowOutput(BaseOutput):
+    """`images`: PIL pictures, or an array or tensor; `calls`: network evaluations per picture."""
+
+    images: list | Tensor
+    calls: int
+
+
+def time_grid(
+    solver: samplers.Solver, steps: int, grid: str | Tensor | Callable[[int], Tensor] | None = None
+) -> Tensor:
+    """Times (steps + 1,) from 0 to 1: those given, or by a rule, the solver's own unless named."""
+    if isinstance(grid, Tensor):
+        return grid
+    grid = solver.grid if grid is None else grid
+    if isinstance(grid, str) and grid not in samplers.GRIDS:
+        raise ValueError(f"no grid named {grid!r}; choose one of {', '.join(samplers.GRIDS)}")
+    return (samplers.GRIDS[grid] if isinstance(grid, str) else grid)(steps)
+
+
+def row_times(t: Tensor, x: Tensor) -> Tensor:
+    """The solver's time, one number on the CPU or one a sample, as float32 (B,) on x's device."""
+    if t.numel() == 1:
+        return torch.full((len(x),), float(t), device=x.device)
+    return t.reshape(-1).to(x.device, torch.float32)
+
+
+def seeded(solver: samplers.Solver, generator: Seeds) -> samplers.Solver:
+    """A stochastic solver that draws from `generator`, unless it has a generator of its own."""
+    own = inspect.signature(solver.path).parameters.get("generator")
+    if generator is None or own is None or own.default is not None:
+        return solver
+    return solver.with_options(generator=generator)
+
+
+def check(prompts: list[str], steps: int, count: int, output_type: str) -> None:
+    """ValueError for an empty prompt, numbers below 1, or an output that there is not."""
+    if not prompts or not all(isinstance(p, str) and p.strip() for p in prompts):
+        raise ValueError(f"prompts are {prompts!r}; expected one text or several, none empty")
+    for name, value in (("num_inference_steps", steps), ("num_images_per_prompt", count)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+    if output_type not in ("pil", "np", "pt", "latent"):
+        raise ValueError(f"output_type is {output_type!r}; choose one of pil, np, pt, latent")
