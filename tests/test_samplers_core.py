@@ -79,10 +79,16 @@ def test_a_grid_that_is_not_monotonic_is_refused(ts, message):
         sample(bend, X, torch.tensor(ts), "euler")
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64])
-def test_a_state_narrower_than_float32_is_refused(dtype):
-    with pytest.raises(TypeError, match="float32 or wider"):
-        sample(bend, X.to(dtype), 4)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_state_narrower_than_float32_is_widened(dtype):
+    narrow = X.to(dtype)
+    end = sample(bend, narrow, 4)
+    assert end.dtype == torch.float32 and torch.equal(end, sample(bend, narrow.float(), 4))
+
+
+def test_a_state_of_whole_numbers_is_refused():
+    with pytest.raises(TypeError, match="floating-point"):
+        sample(bend, X.long(), 4)
 
 
 @pytest.mark.parametrize("name", ["euler", "heun", "rk4", "ab3", "auto", "unipc3"])
