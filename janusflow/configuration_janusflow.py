@@ -39,7 +39,15 @@ LANGUAGE_DEFAULTS = dict(
     tie_word_embeddings=False,
 )
 
-LIMITS = dict(layers=512, width=65_536, image_size=16_384, vocab_size=4_194_304)  # sanity, per key
+LANGUAGE_LIMITS = dict(
+    vocab_size=4_194_304,
+    hidden_size=65_536,
+    intermediate_size=1_048_576,
+    num_hidden_layers=512,
+    num_attention_heads=4096,
+    max_position_embeddings=16_777_216,
+)
+LIMITS = dict(layers=512, width=65_536, image_size=16_384)  # sanity, per key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +120,7 @@ class JanusFlowConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         if not isinstance(self.language_config, PreTrainedConfig):
-            given = deepcopy(self.language_config) or {}
-            if given.pop("model_type", "llama") != "llama":
-                raise ValueError("language_config is not a llama; is this a JanusFlow checkpoint?")
-            self.language_config = LlamaConfig(**{**LANGUAGE_DEFAULTS, **given})
+            self.language_config = _language(self.language_config)
         self.vision_und_enc_config = deepcopy(self.vision_und_enc_config) or _tower_block()
         self.vision_gen_enc_config = deepcopy(self.vision_gen_enc_config) or _encoder_block()
         self.vision_gen_dec_config = deepcopy(self.vision_gen_dec_config) or _decoder_block()
@@ -124,9 +129,6 @@ class JanusFlowConfig(PreTrainedConfig):
 
     def _check(self) -> None:
         text, vision, generation = self.language_config, self.vision, self.generation
-        _positive(text.num_hidden_layers, "language_config.num_hidden_layers", LIMITS["layers"])
-        _positive(text.hidden_size, "language_config.hidden_size", LIMITS["width"])
-        _positive(text.vocab_size, "language_config.vocab_size", LIMITS["vocab_size"])
         if vision.width % vision.heads or vision.image_size % vision.patch_size:
             raise ValueError(
                 f"the vision tower's width {vision.width} and image_size {vision.image_size} must "
@@ -169,6 +171,9 @@ class JanusFlowConfig(PreTrainedConfig):
         for key in ("image_size", "patch_size", "width", "layers", "heads"):
             limit = LIMITS.get(key, LIMITS["width"])
             sizes[key] = _positive(sizes[key], f"vision_und_enc_config.{key}", limit)
+        ratio = sizes["mlp_ratio"]
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 64:
+            raise ValueError(f"vision mlp_ratio is {ratio!r}; expected a number such as 4")
         sizes["layers"] = _select_layers(sizes["layers"], params.get("select_layer", -1))
         return VisionSizes(**sizes)
 
@@ -183,8 +188,12 @@ class JanusFlowConfig(PreTrainedConfig):
         for params in (encoder, decoder):
             _only(params, "use_bias", True)
             _only(params, "use_mid_block", True)
-        channels = list(encoder.get("block_out_channels", [768]))
-        if len(channels) != 1 or list(decoder.get("block_out_channels", channels)) != channels:
+        channels = encoder.get("block_out_channels", [768])
+        channels = list(channels) if isinstance(channels, list | tuple) else [channels]
+        if (
+            len(channels) != 1
+            or list(decoder.get("block_out_channels", channels) or ()) != channels
+        ):
             raise ValueError(
                 f"block_out_channels is {channels}; expected one number, equal in encoder and "
                 f"decoder"
@@ -205,6 +214,27 @@ class JanusFlowConfig(PreTrainedConfig):
             ),
             norm_eps=eps,
         )
+
+
+def _language(given: Any) -> LlamaConfig:
+    """The llama that `language_config` describes; ValueError for numbers that make none."""
+    if given is not None and not isinstance(given, dict):
+        raise ValueError(f"language_config is {given!r:.60}; expected a block of settings")
+    settings = {**LANGUAGE_DEFAULTS, **(deepcopy(given) or {})}
+    if settings.pop("model_type", "llama") != "llama":
+        raise ValueError("language_config is not a llama; is this a JanusFlow checkpoint?")
+    for key, limit in LANGUAGE_LIMITS.items():
+        _positive(settings[key], f"language_config.{key}", limit)
+    if settings["hidden_size"] % settings["num_attention_heads"]:
+        raise ValueError(
+            f"language_config.hidden_size {settings['hidden_size']} is not a multiple of "
+            f"num_attention_heads {settings['num_attention_heads']}; check config.json"
+        )
+    try:
+        return LlamaConfig(**settings)
+    except Exception as error:  # transformers' validators raise classes of their own
+        reason = " ".join(str(error).split())
+        raise ValueError(f"language_config makes no llama ({reason}); check config.json") from error
 
 
 def _params(block: dict, name: str) -> dict:

@@ -284,6 +284,33 @@ def test_absurd_configurations_are_refused(change, message):
         JanusFlowConfig(**{**META["config"], "vision_und_enc_config": {"params": params}})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": -3}, "num_hidden_layers is -3"),
+        ({"num_hidden_layers": 2_000_000_000}, "num_hidden_layers is 2000000000"),
+        ({"hidden_size": "big"}, "hidden_size is 'big'"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0"),
+        ({"num_attention_heads": 5}, "not a multiple of num_attention_heads 5"),
+        ({"rms_norm_eps": "small"}, "makes no llama"),
+        ({"model_type": "gpt2"}, "not a llama"),
+    ],
+)
+def test_absurd_language_models_are_refused(change, message):
+    language = {**META["config"]["language_config"], **change}
+    with pytest.raises(ValueError, match=message):
+        JanusFlowConfig(**{**META["config"], "language_config": language})
+
+
+@pytest.mark.parametrize("block", [[1], "x", 7, {"params": None}, {"params": {"stride": "2"}}])
+@pytest.mark.parametrize("name", ["language_config", "vision_gen_enc_config"])
+def test_blocks_of_the_wrong_kind_are_refused(name, block):
+    if name == "language_config" and isinstance(block, dict):
+        block = [block]
+    with pytest.raises(ValueError, match="config"):
+        JanusFlowConfig(**{**META["config"], name: block})
+
+
 def test_metadata_of_saved_weights_is_torchs(folder):
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert file.metadata()["format"] == "pt"
