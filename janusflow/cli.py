@@ -50,7 +50,7 @@ def generate(
     from janusflow import pictures
 
     texts = [*(prompt or []), *(pictures.read_prompts(prompts) if prompts else [])]
-    rows = [text for text in texts for _ in range(count)]
+    rows = [text for text in texts for _ in range(min(count, pictures.MAX_NUMBER + 1))]
     pictures.check_output(out)
     settings = dict(
         num_inference_steps=steps,

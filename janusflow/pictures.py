@@ -20,6 +20,8 @@ from samplers.core import find
 MAX_PIXELS = 64_000_000  # of a picture that is read
 MAX_PROMPT_FILE = 16 * 2**20  # bytes
 MAX_PROMPT = 4_000  # characters
+MAX_NUMBER = 100_000  # of steps, pictures per prompt, pictures at once
+MAX_SIDE = 8_192  # pixels of a picture that is made
 
 
 def read(path: Path) -> Image.Image:
@@ -82,8 +84,13 @@ def check(rows: list[str], seed: int, count: int, batch: int, **settings) -> Non
     """Refuses before a model is loaded what can be refused."""
     numbers = {"--count": count, "--batch": batch, "--steps": settings["num_inference_steps"]}
     for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} is {number}; expected at least 1")
+        if not 1 <= number <= MAX_NUMBER:
+            raise ValueError(f"{name} is {number}; expected at least 1 and at most {MAX_NUMBER}")
+    for name in ("height", "width"):
+        if (settings.get(name) or 0) > MAX_SIDE:
+            raise ValueError(f"--{name} is {settings[name]}; at most {MAX_SIDE} pixels are made")
+    if any("\0" in row or len(row) > MAX_PROMPT for row in rows):
+        raise ValueError(f"a prompt holds a NUL or more than {MAX_PROMPT} characters; shorten it")
     if not rows or not all(row.strip() for row in rows):
         raise ValueError("there is no prompt, or an empty one; give a text such as 'a red circle'")
     if not 0 <= seed < 2**63:

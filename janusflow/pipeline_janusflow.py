@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
+from safetensors import SafetensorError
 from torch import Tensor
 
 import samplers
@@ -303,9 +304,16 @@ class JanusFlowPipeline(DiffusionPipeline):
         pieces = TextIteratorStreamer(
             self.processor.tokenizer, skip_prompt=False, skip_special_tokens=True
         )
-        thread = Thread(
-            target=self.model.generate, kwargs={**inputs, **kwargs, "streamer": pieces}, daemon=True
-        )
+        failures = []
+
+        def answer() -> None:
+            try:
+                self.model.generate(**inputs, **kwargs, streamer=pieces)
+            except Exception as error:  # raised again below, where someone waits
+                failures.append(error)
+                pieces.end()
+
+        thread = Thread(target=answer, daemon=True)
         thread.start()
         answered = False
         for piece in pieces:
@@ -314,6 +322,8 @@ class JanusFlowPipeline(DiffusionPipeline):
             if piece:
                 yield piece
         thread.join()
+        if failures:
+            raise failures[0]
 
 
 def load_vae(folder: Path, name: str | Path | None, dtype: torch.dtype = torch.float32, **hub):
@@ -328,7 +338,15 @@ def load_vae(folder: Path, name: str | Path | None, dtype: torch.dtype = torch.f
     kind = PatchAutoencoder.load_config(source).get("_class_name", "AutoencoderKL")
     if kind not in VAES:
         raise ValueError(f"{str(source)!r} is a {kind}; expected one of {', '.join(VAES)}")
-    return VAES[kind].from_pretrained(source, use_safetensors=True, torch_dtype=dtype)
+    try:
+        return VAES[kind].from_pretrained(source, use_safetensors=True, torch_dtype=dtype)
+    except (RuntimeError, ValueError, TypeError, OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"the autoencoder in {str(source)!r} cannot be loaded ({reason}); check its "
+            f"config.json "
+            "and weights"
+        ) from error
 
 
 def _vae_dtype(dtype: torch.dtype) -> torch.dtype:
