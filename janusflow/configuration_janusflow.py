@@ -111,7 +111,6 @@ class JanusFlowConfig(PreTrainedConfig):
     model_type = "multi_modality"
     sub_configs_defaults = {"language_config": LlamaConfig}  # noqa: RUF012 (transformers' protocol)
     sub_configs = {"language_config": LlamaConfig}  # noqa: RUF012 (the same, before transformers 5.20)
-    has_no_defaults_at_init = False
 
     language_config: dict | PreTrainedConfig | None = None
     vision_und_enc_config: dict | None = None
@@ -260,26 +259,17 @@ def _tower_block() -> dict:
 
 
 def _encoder_block() -> dict:
-    params = dict(
-        input_channels=4,
-        stride=2,
-        kernel_size=2,
-        padding=0,
-        block_out_channels=[768],
-        layers_in_middle=2,
-        hidden_size=2048,
-        norm_eps=1e-6,
-        use_bias=True,
-        use_mid_block=True,
-    )
+    params = dict(input_channels=4, stride=2, kernel_size=2, padding=0, **_both_sides())
     return dict(model_type="vision_gen_enc", cls="ShallowUViTEncoder", params=params)
 
 
 def _decoder_block() -> dict:
-    params = dict(
-        in_channels=768,
-        out_channels=4,
-        upsamples=1,
+    params = dict(in_channels=768, out_channels=4, upsamples=1, **_both_sides())
+    return dict(model_type="vision_gen_dec", cls="ShallowUViTDecoder", params=params)
+
+
+def _both_sides() -> dict:
+    return dict(
         block_out_channels=[768],
         layers_in_middle=2,
         hidden_size=2048,
@@ -287,4 +277,3 @@ def _decoder_block() -> dict:
         use_bias=True,
         use_mid_block=True,
     )
-    return dict(model_type="vision_gen_dec", cls="ShallowUViTDecoder", params=params)

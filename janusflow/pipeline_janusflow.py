@@ -33,7 +33,6 @@ class JanusFlowPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "model->vae"
-    _callback_tensor_inputs = ("latents",)
 
     def __init__(self, model: JanusFlowModel, processor: JanusFlowProcessor, vae):
         super().__init__()

@@ -1,6 +1,7 @@
 """A tiny model with random weights, written in the published layout."""
 
 import os
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the network
 
@@ -41,3 +42,20 @@ def tiny_pipe(tiny_folder):
     pipe = JanusFlowPipeline.from_pretrained(tiny_folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@pytest.fixture
+def janusflow(monkeypatch, capsys):
+    """Runs a command; returns its exit code, stdout and stderr."""
+    from janusflow import cli
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["janusflow", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as leave:
+            code = leave.code or 0
+        return code, *capsys.readouterr()
+
+    return call

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import torch
 from PIL import Image
 
 import samplers
-from janusflow import cli
 from janusflow.scenes import scene
 from janusflow.shapes import render_batch
 
@@ -244,35 +242,21 @@ def test_an_inversion_that_cannot_be_is_refused(tiny_pipe, picture, change):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["janusflow", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as leave:
-            code = leave.code or 0
-        return code, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
 def files(tmp_path, picture, mask):
     picture.save(tmp_path / "p.png")
     mask.save(tmp_path / "m.png")
     return tmp_path
 
 
-def test_the_command_edits_and_the_picture_tells_how(command, tiny_folder, files):
+def test_the_command_edits_and_the_picture_tells_how(janusflow, tiny_folder, files):
     words = ["edit", files / "p.png", "a ring", "--model", tiny_folder, "--steps", 2]
     area = ["--mask", files / "m.png", "-o", files / "out.png", "--seed", 3, "--device", "cpu"]
-    assert command(*words, *area) == (0, f"{files / 'out.png'}\n", "")
+    assert janusflow(*words, *area) == (0, f"{files / 'out.png'}\n", "")
     told = Image.open(files / "out.png").text
     keys = ("prompt", "strength", "seed", "mask", "invert", "steps")
     assert [told[key] for key in keys] == ["a ring", "0.6", "3", str(files / "m.png"), "False", "2"]
     back = ["--invert", "--source", "a star", "-o", files / "b.png", "--device", "cpu"]
-    assert command(*words, *back)[0] == 0
+    assert janusflow(*words, *back)[0] == 0
     told = Image.open(files / "b.png").text
     assert told["source"] == "a star" and "seed" not in told and told["calls"] == "6"
 
@@ -293,16 +277,16 @@ def test_the_command_edits_and_the_picture_tells_how(command, tiny_folder, files
         (["p.png"], "prompt"),
     ],
 )
-def test_the_command_refuses_in_one_sentence(command, files, monkeypatch, words, message):
+def test_the_command_refuses_in_one_sentence(janusflow, files, monkeypatch, words, message):
     monkeypatch.chdir(files)
-    code, out, err = command("edit", *words)
+    code, out, err = janusflow("edit", *words)
     assert (code, out) == (2, "") and err.count("\n") == 1 and message in err.lower()
 
 
-def test_bench_measures_samplers_on_the_models_field(command, tiny_folder, tmp_path):
+def test_bench_measures_samplers_on_the_models_field(janusflow, tiny_folder, tmp_path):
     where = ["--model", tiny_folder, "--device", "cpu", "--csv", tmp_path / "b.csv"]
     which = ["--solvers", "euler,heun", "--calls", "4,8", "--no-peers", "--samples", 1]
-    code, out, _ = command("bench", *where, *which, "--reference", 32)
+    code, out, _ = janusflow("bench", *where, *which, "--reference", 32)
     assert code == 0 and "euler" in out and "each call: 2 network evaluations" in out
     rows = (tmp_path / "b.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * 2
@@ -316,7 +300,7 @@ def test_bench_measures_samplers_on_the_models_field(command, tiny_folder, tmp_p
         (["--csv", "nowhere/b.csv"], "does not exist"),
     ],
 )
-def test_bench_refuses_in_one_sentence(command, files, monkeypatch, words, message):
+def test_bench_refuses_in_one_sentence(janusflow, files, monkeypatch, words, message):
     monkeypatch.chdir(files)
-    code, _, err = command("bench", *words)
+    code, _, err = janusflow("bench", *words)
     assert code == 2 and err.count("\n") == 1 and message in err
