@@ -29,7 +29,12 @@ class Recipe:
     vision_batch: int = 64
     vision_lr: float = 1e-3
 
+    # what is shown and asked, in shares
+    categories: tuple[float, ...] = (1, 1, 1, 1, 1, 1, 1)  # of scenes.SPLITS["train"]
+    templates: tuple[float, ...] = (1, 1, 1, 1, 1, 1, 1, 1)  # of questions.TEMPLATES
+
     # flow, alignment and next token together
+    optimizer: str = "adamw"  # or muon
     steps: int = 6_400
     pictures: int = 32  # generation samples in a batch
     questions: int = 6  # understanding samples in a batch

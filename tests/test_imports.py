@@ -10,7 +10,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # The floors of janusflow, the lowest first: a file imports from its own floor or from below it.
 FLOORS = [
-    ("configuration_janusflow", "shapes", "sources", "tokenizer", "chat", "losses", "autoencoder"),
+    (
+        "configuration_janusflow",
+        "shapes",
+        "sources",
+        "tokenizer",
+        "chat",
+        "losses",
+        "optimizers",
+        "autoencoder",
+    ),
     ("scenes", "convnext", "vision", "recipes", "pixels", "processor_files", "devices"),
     ("questions", "scorer", "modeling_janusflow", "processing_janusflow", "scene_patches"),
     ("scene_batches", "vision_training", "checkpoints", "inspection"),
