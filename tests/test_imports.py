@@ -10,10 +10,20 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # The floors of janusflow, the lowest first: a file imports from its own floor or from below it.
 FLOORS = [
-    ("configuration_janusflow", "shapes", "sources", "tokenizer", "chat", "losses", "autoencoder"),
+    (
+        "configuration_janusflow",
+        "shapes",
+        "sources",
+        "tokenizer",
+        "chat",
+        "times",
+        "losses",
+        "autoencoder",
+        "similarity",
+    ),
     ("scenes", "convnext", "vision", "recipes", "pixels", "processor_files", "devices"),
     ("questions", "scorer", "modeling_janusflow", "processing_janusflow", "scene_patches"),
-    ("scene_batches", "vision_training", "checkpoints", "inspection"),
+    ("scene_batches", "vision_training", "checkpoints", "inspection", "teachers", "alignment"),
     ("train", "runs", "editing", "pipeline_janusflow"),
 ]
 INTEGRATES = {"runs", "editing", "pipeline_janusflow"}
