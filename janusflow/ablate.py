@@ -14,22 +14,17 @@ import copy
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-import samplers
-from janusflow import ablate_world, losses, teachers, times
-from janusflow.ablate_world import KINDS, Pool
+from janusflow import ablate_report, losses, teachers, times
+from janusflow.ablate_lab import Lab, Study, prepare, pretrained, prompt_of
+from janusflow.ablate_measure import brief, layers, measure
 from janusflow.alignment import Aligner, Alignment, build, gradient_cosine, preset
-from janusflow.autoencoder import PatchAutoencoder
-from janusflow.modeling_janusflow import JanusFlowModel, Prompt
-from janusflow.recipes import Recipe
-from janusflow.scorer import score
-from janusflow.similarity import cknna
 from janusflow.teachers import Cached, View
 
 ARMS: dict[str, Alignment | None] = {
@@ -45,92 +40,7 @@ ARMS: dict[str, Alignment | None] = {
 ASKED = ("none", "janusflow", "irepa", "sra", "oracle", "random")  # unless --arms says otherwise
 
 
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """Every number of the experiment, the same in all its arms."""
-
-    steps: int = 500
-    batch: int = 64
-    pool: int = 4096  # training scenes
-    lr: float = 2e-3  # of AdamW
-    matrix_lr: float = 0.02  # of Muon
-    warmup: int = 30
-    decay_from: float = 0.7  # share of the steps after which the rate falls to zero, linearly
-    ema: float = 0.99
-    density_mean: float = -1.0  # of logit(t)
-    density_std: float = 1.2
-    prompt_drop: float = 0.1
-    every: int = 50  # steps between measurements
-    held_out: int = 240  # scenes for the flow loss
-    pictures: int = 8  # of each prompt, for the score
-    calls: int = 13  # of the sampler
-    guidance: float = 2.0
-    hidden: int = 96
-    blocks: int = 4
-    channels: int = 48
-
-    @property
-    def recipe(self) -> Recipe:
-        """The geometry; the vision encoder's is the shipped model's."""
-        return Recipe(
-            hidden=self.hidden, blocks=self.blocks, channels=self.channels, mlp=self.hidden * 8 // 3
-        )
-
-
-@dataclass
-class Lab:
-    """What all runs of a study share."""
-
-    study: Study
-    encoder: nn.Module  # the pretrained vision encoder
-    autoencoder: PatchAutoencoder
-    train: Pool
-    test: Pool
-    texts: dict[str, Tensor]
-    vocabulary: int
-    features: dict[str, Tensor]  # of the training pictures, by teacher
-
-    def model(self, seed: int) -> JanusFlowModel:
-        torch.manual_seed(seed)
-        model = JanusFlowModel(self.study.recipe.config(self.vocabulary))
-        model.vision_und_enc_model.load_state_dict(self.encoder.state_dict())
-        model.requires_grad_(True)
-        model.vision_und_enc_model.requires_grad_(False)
-        return model
-
-
-def prepare(study: Study, folder: Path, encoder: nn.Module) -> Lab:
-    made = ablate_world.autoencoder(study.recipe.latent_channels)
-    texts, vocabulary = ablate_world.prompts(folder)
-    train = ablate_world.pool("train", study.pool, made)
-    test = ablate_world.pool("test", study.held_out, made)
-    return Lab(study, encoder, made, train, test, texts, vocabulary, {})
-
-
-def pretrained(path: Path | None, recipe: Recipe) -> nn.Module:
-    """The shipped model's vision encoder, or that of a file, trained first where it is missing."""
-    from safetensors.torch import load_file
-
-    from janusflow import vision_training
-    from janusflow.vision import VisionEncoder
-
-    if path is None:
-        return JanusFlowModel.from_pretrained("janusflow/scenes").float().vision_und_enc_model
-    if not path.exists():
-        vision_training.save(vision_training.pretrain(recipe), path)
-    encoder = VisionEncoder(recipe.config(vocab_size=1).vision)
-    encoder.load_state_dict(load_file(path))
-    return encoder.requires_grad_(False).eval()
-
-
 # Training
-
-
-def prompt_of(lab: Lab, model: JanusFlowModel, kinds: np.ndarray, dropped: Tensor) -> Prompt:
-    """The prompts of these kinds; a dropped one keeps BOS and its positions."""
-    found = model.encode_prompt(**lab.texts)[torch.from_numpy(kinds)]
-    first = nn.functional.one_hot(found.seen.long().argmax(dim=1), found.seen.shape[1]).bool()
-    return replace(found, mask=torch.where(dropped[:, None], first, found.seen))
 
 
 def aligner(lab: Lab, protocol: Alignment, model: nn.Module, average: nn.Module) -> Aligner:
@@ -256,83 +166,6 @@ def blend(average: nn.Module, model: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(ours, theirs, 1 - decay)
 
 
-# Measuring
-
-
-@torch.no_grad()
-def measure(lab: Lab, model: JanusFlowModel, seed: int) -> dict:
-    """Held-out flow loss by time, what a wrong prompt costs, and the score of pictures."""
-    return held_out(lab, model) | scene_score(lab, model, seed)
-
-
-def held_out(lab: Lab, model: JanusFlowModel) -> dict:
-    """Flow loss in ten parts of time on scenes never trained on, and by how much it is higher with
-    the prompt of another kind; the same noises and times whenever it is called.
-    """
-    pool, n = lab.test, len(lab.test)
-    t = (torch.arange(n) % 10 + 0.5) / 10
-    noise = torch.randn(pool.latents.shape, generator=times.generator(0, 0, 5))
-    x, none = losses.interpolate(noise, pool.latents, t), torch.zeros(n, dtype=torch.bool)
-
-    def by_time(kinds: np.ndarray) -> Tensor:
-        v = model.velocity(x, t, prompt_of(lab, model, kinds, none))
-        sums, counts = losses.by_time(losses.flow(v, noise, pool.latents), t)
-        return sums / counts
-
-    right, wrong = by_time(pool.kinds), by_time(ablate_world.other(pool.kinds))
-    return {"held_out": right.tolist(), "gap": (wrong - right).tolist()}
-
-
-def scene_score(lab: Lab, model: JanusFlowModel, seed: int) -> dict:
-    """Pictures of every prompt read back by the scorer: right or wrong, one after another."""
-    study = lab.study
-    kinds = np.repeat(np.arange(len(KINDS)), study.pictures)
-    noise = torch.randn(
-        (len(kinds), *lab.test.latents.shape[1:]), generator=times.generator(seed, 0, 6)
-    )
-    rows = torch.zeros(len(kinds), dtype=torch.bool)
-    cond, uncond = (prompt_of(lab, model, kinds, rows | drop) for drop in (False, True))
-
-    def velocity(prompt):
-        return lambda x, t: model.velocity(x, torch.full((len(x),), float(t)), prompt)
-
-    v = samplers.guide((velocity(cond), velocity(uncond)), study.guidance)
-    latents = samplers.sample(v, noise, study.calls, solver="abm")
-    images = lab.autoencoder.decode(latents / lab.autoencoder.config.scaling_factor).sample
-    images = images.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-    scores = [score(i, ablate_world.request(k)) for i, k in zip(images, kinds, strict=True)]
-    asked = [KINDS[k][1] for k in kinds]
-    colors = [[f.color for f in s.found] == [c] for s, c in zip(scores, asked, strict=True)]
-    shares = {name: [getattr(s, name) for s in scores] for name in ("strict", "lenient")}
-    return shares | {"color": colors}  # one object of the right colour, whatever its shape
-
-
-@torch.no_grad()
-def layers(lab: Lab, model: JanusFlowModel, pictures: int = 60, tokens: int = 8) -> list[float]:
-    """CKNNA of every block's tokens at t = 0.5 with the vision encoder's of the clean picture."""
-    pool = replace(lab.test, objects=lab.test.objects[:pictures], kinds=lab.test.kinds[:pictures])
-    clean = torch.cat([lab.encoder(p) for p in pool.pixels()])
-    data, t = lab.test.latents[:pictures], torch.full((pictures,), 0.5)
-    noise = torch.randn(data.shape, generator=times.generator(0, 0, 7))
-    prompt = prompt_of(lab, model, pool.kinds, torch.zeros(pictures, dtype=torch.bool))
-    x = losses.interpolate(noise, data, t)
-    rng = times.generator(0, 0, 8)
-    chosen = torch.stack([torch.randperm(clean.shape[1], generator=rng)[:tokens] for _ in t])
-    rows = torch.arange(pictures)[:, None]
-    found = []
-    for k in range(1, lab.study.blocks + 1):
-        hidden = model.velocity(x, t, prompt, return_hidden=k)[1]
-        found.append(cknna(hidden[rows, chosen].flatten(0, 1), clean[rows, chosen].flatten(0, 1)))
-    return found
-
-
-def brief(point: dict) -> str:
-    low = sum(point["held_out"][:5]) / 5
-    shares = [f"{name} {np.mean(point[name]):.2f}" for name in ("strict", "lenient", "color")]
-    gap = sum(point["gap"]) / len(point["gap"])
-    return f"step {point['step']} held-out {low:.4f} gap {gap:.4f} {' '.join(shares)}"
-
-
 # The command
 
 
@@ -358,6 +191,18 @@ def go(study: Study, arms: list[str], seeds: int, out: Path, encoder: Path | Non
     return [done[key] for key in todo]
 
 
+def changed(settings: list[str]) -> Study:
+    """The study with NAME=VALUE set; ValueError for a number that it does not have."""
+    pairs = dict(s.split("=", 1) if "=" in s else (s, "null") for s in settings)
+    known = [f.name for f in fields(Study)]
+    if unknown := sorted(pairs.keys() - set(known)):
+        raise ValueError(f"the study has no number {unknown[0]!r}; it has {', '.join(known)}")
+    try:
+        return Study(**{name: json.loads(value) for name, value in pairs.items()})
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{settings} does not read as NAME=NUMBER ({error})") from error
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
@@ -369,8 +214,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    study = replace(Study(), **{k: json.loads(v) for k, v in (s.split("=", 1) for s in args.set)})
-    go(study, args.arms, args.seeds, args.out, args.encoder)
+    runs = go(changed(args.set), args.arms, args.seeds, args.out, args.encoder)
+    print(ablate_report.table(ablate_report.save(runs, args.out / "summary.json")))
 
 
 if __name__ == "__main__":

@@ -24,9 +24,11 @@ FLOORS = [
     ("scenes", "convnext", "vision", "recipes", "pixels", "processor_files", "devices"),
     ("questions", "scorer", "modeling_janusflow", "processing_janusflow", "scene_patches"),
     ("scene_batches", "vision_training", "checkpoints", "inspection", "teachers", "alignment"),
-    ("train", "runs", "editing", "pipeline_janusflow"),
+    ("ablate_world", "ablate_lab", "ablate_report"),
+    ("train", "runs", "editing", "pipeline_janusflow", "ablate_measure"),
+    ("ablate",),
 ]
-INTEGRATES = {"runs", "editing", "pipeline_janusflow"}
+INTEGRATES = {"runs", "editing", "pipeline_janusflow", "ablate_measure"}
 BELOW_THE_PIPELINE = {name for floor in FLOORS for name in floor} - INTEGRATES
 
 
