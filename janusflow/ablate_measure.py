@@ -70,6 +70,7 @@ def scene_score(lab: Lab, model: JanusFlowModel, seed: int) -> dict:
 @torch.no_grad()
 def layers(lab: Lab, model: JanusFlowModel, pictures: int = 60, tokens: int = 8) -> list[float]:
     """CKNNA of every block's tokens at t = 0.5 with the vision encoder's of the clean picture."""
+    pictures = min(pictures, len(lab.test))
     pool = replace(lab.test, objects=lab.test.objects[:pictures], kinds=lab.test.kinds[:pictures])
     clean = torch.cat([lab.encoder(p) for p in pool.pixels()])
     data, t = lab.test.latents[:pictures], torch.full((pictures,), 0.5)

@@ -159,9 +159,9 @@ def figure(made: dict, measures: Sequence[str] = ("color", "strict", "held_out",
 
 def save(runs: Sequence[dict], path: Path) -> dict:
     """Writes the summary to `path` (.json), with the tables (.md) and the figure (.png) beside."""
-    made = summary(runs)
+    made = _rounded(summary(runs))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(made), indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(made) + "\n", encoding="utf-8")
     text = f"{table(made)}\n\n{layers(made)}\n"
     path.with_suffix(".tables.md").write_text(text, encoding="utf-8")
     figure(made).savefig(path.with_suffix(".png"), dpi=90)
