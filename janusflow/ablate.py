@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from janusflow import ablate_report, losses, teachers, times
 from janusflow.ablate_lab import Lab, Study, prepare, pretrained, prompt_of
 from janusflow.ablate_measure import brief, layers, measure
-from janusflow.alignment import Aligner, Alignment, build, gradient_cosine, preset
+from janusflow.alignment import Aligner, Alignment, build, gradient_cosine, preset, watching
 from janusflow.teachers import Cached, View
 
 ARMS: dict[str, Alignment | None] = {
@@ -150,12 +150,13 @@ def compute(lab, model, extra, seed, step) -> tuple[dict[str, Tensor], float | N
     x = losses.interpolate(view.noise, view.data, view.t)
     prompt = prompt_of(lab, model, kinds, dropped)
     tap = extra.tap if extra and extra.needs_hidden(step) else lab.study.blocks
-    v, hidden = model.velocity(x, view.t, prompt, return_hidden=tap)
+    with watching(model, tap) as states:
+        v, hidden = model.velocity(x, view.t, prompt, return_hidden=tap)
     parts = {"flow": losses.flow(v, view.noise, view.data)}
     parts |= extra.losses(step, view, v, hidden) if extra else {}
     cosine = None
     if (step + 1) % lab.study.every == 0 and "alignment" in parts:
-        cosine = gradient_cosine(parts["flow"], parts["alignment"], hidden).item()
+        cosine = gradient_cosine(parts["flow"], parts["alignment"], states[-1]).item()
     return parts, cosine
 
 

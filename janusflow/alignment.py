@@ -6,6 +6,8 @@ training adds to the model for it. Teachers live in `teachers.py`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from math import isqrt
 
@@ -265,14 +267,35 @@ def build(
     return Aligner(protocol, sizes.hidden_size, sizes.num_hidden_layers, teacher)
 
 
-def gradient_cosine(first: Tensor, second: Tensor, hidden: Tensor) -> Tensor:
-    """Cosine of the gradients of two losses (B,) at the tapped tokens (B, n, D), whole batch -> ().
+@contextmanager
+def watching(model: nn.Module, place: int) -> Iterator[list[Tensor]]:
+    """Collects what block `place` (from 1) of the language model puts out, call by call: the very
+    tensors that the later blocks read, as `gradient_cosine` needs them.
+    """
+    seen: list[Tensor] = []
+    layer = model.language_model.model.layers[place - 1]
+    hook = layer.register_forward_hook(
+        lambda _layer, _inputs, out: seen.append(out if isinstance(out, Tensor) else out[0])
+    )
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def gradient_cosine(first: Tensor, second: Tensor, state: Tensor) -> Tensor:
+    """Cosine of the gradients of two losses (B,) at a block's output, whole batch -> ().
 
     Below 0 the two pull the block in opposite directions, the conflict for which HASTE ends the
-    alignment. The graph stays usable. 0 where one of them does not depend on `hidden`.
+    alignment. The graph stays usable. ValueError where a loss does not come from `state`: a slice
+    of a block's output is not what the next block reads, take it from `watching`.
     """
     both = [
-        torch.autograd.grad(loss.sum(), hidden, retain_graph=True, materialize_grads=True)[0]
+        torch.autograd.grad(loss.sum(), state, retain_graph=True, allow_unused=True)[0]
         for loss in (first, second)
     ]
+    if any(gradient is None for gradient in both):
+        raise ValueError(
+            "a loss does not depend on this state; take the block's own output, from `watching`"
+        )
     return nn.functional.cosine_similarity(*(g.flatten().float() for g in both), dim=0)

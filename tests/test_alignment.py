@@ -257,9 +257,29 @@ def test_the_cosine_of_gradients_is_that_of_a_plain_computation():
     expected = (a * b).sum() / a.norm() / b.norm()
     assert torch.allclose(alignment.gradient_cosine(first, second, hidden), expected)
     assert alignment.gradient_cosine(first, -first, hidden) == pytest.approx(-1)
-    constant = torch.zeros(2, requires_grad=True) * 1
-    assert alignment.gradient_cosine(first, constant, hidden) == 0
+    with pytest.raises(ValueError, match="take the block's own output"):
+        alignment.gradient_cosine(first, second, hidden[:, 1:])
     (first + second).sum().backward()  # the graph is still there
+
+
+def test_both_losses_of_a_step_have_a_gradient_at_the_watched_block(model, view):
+    """The slice of image tokens has none from the flow: the later blocks do not read it."""
+    aligner = alignment.build(PRESETS["janusflow"], model.requires_grad_(True))
+    prompt = model.encode_prompt(torch.tensor([[1, 2, 3]]))
+    x = losses.interpolate(view.noise, view.data, view.t)
+    with alignment.watching(model, aligner.tap) as states:
+        v, hidden = model.velocity(x, view.t, prompt, return_hidden=aligner.tap)
+    (state,) = states
+    assert torch.equal(state[:, 1:], hidden)
+    flow = losses.flow(v, view.noise, view.data)
+    aligned = aligner.losses(0, view, v, hidden)["alignment"]
+    a, b = (torch.autograd.grad(x.sum(), state, retain_graph=True)[0] for x in (flow, aligned))
+    expected = (a * b).sum() / a.norm() / b.norm()
+    cosine = alignment.gradient_cosine(flow, aligned, state)
+    assert torch.allclose(cosine, expected) and 0 < abs(cosine) < 1
+    with pytest.raises(ValueError, match="take the block's own output"):
+        alignment.gradient_cosine(flow, aligned, hidden)
+    assert not model.language_model.model.layers[aligner.tap - 1]._forward_hooks
 
 
 # Teachers
