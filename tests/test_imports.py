@@ -16,16 +16,20 @@ FLOORS = [
         "sources",
         "tokenizer",
         "chat",
+        "times",
         "losses",
         "optimizers",
         "autoencoder",
+        "similarity",
     ),
     ("scenes", "convnext", "vision", "recipes", "pixels", "processor_files", "devices"),
     ("questions", "scorer", "modeling_janusflow", "processing_janusflow", "scene_patches"),
-    ("scene_batches", "vision_training", "checkpoints", "inspection"),
-    ("train", "runs", "editing", "pipeline_janusflow"),
+    ("scene_batches", "vision_training", "checkpoints", "inspection", "teachers", "alignment"),
+    ("ablate_world", "ablate_lab", "ablate_report"),
+    ("train", "runs", "editing", "pipeline_janusflow", "ablate_measure"),
+    ("ablate",),
 ]
-INTEGRATES = {"runs", "editing", "pipeline_janusflow"}
+INTEGRATES = {"runs", "editing", "pipeline_janusflow", "ablate_measure"}
 BELOW_THE_PIPELINE = {name for floor in FLOORS for name in floor} - INTEGRATES
 
 

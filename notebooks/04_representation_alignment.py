@@ -1,0 +1,153 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Representation alignment
+#
+# **Question.** Does a flow model learn faster when its tokens are pulled towards those of a vision
+# encoder, and what does that change inside?
+#
+# JanusFlow takes the image tokens after a quarter of the blocks, sends them through a small
+# projector and raises their cosine with the features that its own vision encoder has of the *clean*
+# picture. Here we look at a study with five teachers and none (its curves are kept in the
+# repository), and train three very small models to see the same from inside. `docs/alignment.md`
+# has the protocol. On one CPU core this takes about a minute.
+
+# %%
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from transformers.utils import logging
+
+from janusflow import ablate, ablate_report
+from janusflow.ablate_lab import Study, prepare, pretrained
+
+logging.disable_progress_bar()
+torch.set_num_threads(1)
+plt.rcParams.update({"figure.dpi": 75, "axes.spines.top": False, "axes.spines.right": False})
+DOCS = next(p for p in (Path("docs"), Path("../docs")) if (p / "alignment.json").exists())
+
+# %% [markdown]
+# ## The study
+#
+# Twelve prompts ("a red circle": three shapes, four colours), one large object near the middle, a
+# model of two million parameters. All arms of a seed start from the same weights and see the same
+# pictures, noises and times. Thin lines are single seeds, bands 95 % intervals over prompts.
+#
+# - `none`: the flow loss alone.
+# - `janusflow`, `irepa`: the trained vision encoder, with an MLP and cosine, or a convolution and
+#   z-scored features.
+# - `sra`: the moving average of the model itself, at a later block and a cleaner time.
+# - `oracle`: shape and colour under each token, as one-hot vectors.
+# - `random`: a vision encoder that never learnt anything.
+
+# %%
+study = json.loads((DOCS / "alignment.json").read_text(encoding="utf-8"))
+fig = ablate_report.figure(study)
+plt.show()
+print(ablate_report.table(study))
+
+# %% [markdown]
+# Do the two losses pull the tapped block in the same direction? The cosine of their gradients there
+# says how much they agree; below zero they would fight, which is when HASTE stops the alignment.
+
+# %%
+fig, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
+cosines = {}
+for name, arm in study["arms"].items():
+    if arm["gradient_cosine"]:
+        cosines[name] = np.mean(arm["gradient_cosine"], axis=0)
+        ax.plot(arm["curves"]["gap"]["steps"], cosines[name], "o-", ms=3, label=name)
+ax.axhline(0, color="0.6", lw=0.8)
+ax.set(xlabel="step", ylabel="cosine of the gradients", title="flow against alignment")
+ax.legend(fontsize=8)
+plt.show()
+
+# %% [markdown]
+# ## Three small models, from scratch
+#
+# A smaller network, 80 steps, one seed: without a teacher, with the vision encoder, with the
+# oracle. That is far too short to draw shapes, and long enough to see what the teachers do.
+
+# %%
+TINY = replace(
+    Study(), steps=80, every=16, pool=512, held_out=120, pictures=1, calls=3, hidden=64, channels=32
+)
+lab = prepare(TINY, Path(tempfile.mkdtemp()), pretrained(None, TINY.recipe))
+runs = {arm: ablate.run(lab, arm, 0, bar=lambda _: None) for arm in ("none", "janusflow", "oracle")}
+
+fig, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
+for arm, made in runs.items():
+    steps = [p["step"] for p in made["points"]]
+    for ax, measure in zip(axes, ("alignment", "held_out", "gap"), strict=True):
+        values = [np.mean(p[measure]) for p in made["points"] if measure in p]
+        ax.plot(steps[: len(values)], values, "o-", ms=3, label=arm)
+titles = ("alignment loss", "held-out flow loss", "wrong less right prompt")
+for ax, title in zip(axes, titles, strict=True):
+    ax.set(xlabel="step", title=title)
+    ax.legend(fontsize=8)
+plt.show()
+
+# %% [markdown]
+# ## Inside
+#
+# CKNNA compares two sets of features by who is near whom: 1 means the same neighbourhoods, 0
+# nothing in common (Huh et al. 2024). Each block's tokens at $t = 0.5$ against the vision encoder's
+# of the clean picture, for the models above and for those of the study.
+
+# %%
+inside = {f"{arm}, 80 steps": made["cknna"] for arm, made in runs.items()}
+large = {arm: entry["cknna"] for arm, entry in study["arms"].items()}
+fig, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained", sharey=True)
+for ax, lines, title in zip(axes, (inside, large), ("above", "in the study"), strict=True):
+    for name, values in lines.items():
+        ax.plot(range(1, len(values) + 1), values, "o-", ms=4, label=name)
+    ax.set(xlabel="block", title=f"CKNNA with the vision encoder, {title}")
+    ax.set_xticks(range(1, len(values) + 1))
+    ax.legend(fontsize=7)
+plt.show()
+
+# %% [markdown]
+# ## The answer
+
+# %%
+arms = study["arms"]
+seen = study["study"]["steps"] * study["study"]["batch"]
+
+
+def last(arm, measure):
+    return arms[arm]["curves"][measure]["mean"][-1]
+
+
+def against(measure):
+    return {
+        arm: "/".join(f"{d:+.3f}" for d in entry["against_none"][measure])
+        for arm, entry in arms.items()
+        if arm != "none"
+    }
+
+
+print(f"after {seen:,} pictures, two seeds:")
+print("  strict score:", ", ".join(f"{arm} {last(arm, 'strict'):.2f}" for arm in arms))
+print("  held-out loss:", ", ".join(f"{arm} {last(arm, 'held_out'):.4f}" for arm in arms))
+for measure in ("strict", "held_out", "gap"):
+    each = ", ".join(f"{arm} {text}" for arm, text in against(measure).items())
+    print(f"  {measure} less none's, late half, by seed: {each}")
+tap = large["janusflow"][0] / large["none"][0]
+print(f"  CKNNA of block 1, the tapped one: {tap:.1f} times none's with janusflow")
+print("  mean gradient cosine:", ", ".join(f"{a} {c.mean():+.2f}" for a, c in cosines.items()))
