@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,8 +50,9 @@ class BrokenSample(ValueError):
 class Source(Protocol):
     """Examples by number. `source[i]` raises BrokenSample for what cannot be read.
 
-    A source may also have `many(indices)`, a list of samples (or the BrokenSample in a place) made
-    at once, and `sequential = True` where only rising numbers are cheap; mixtures use both.
+    A source may also have `many(indices, keys)`, the same for several at once, where what is
+    random in a sample (its crop) depends on the key; `source[i]` has the key 0. And it may have
+    `sequential = True`, where only rising numbers are cheap. Mixtures use both.
     """
 
     def __len__(self) -> int: ...
@@ -59,15 +60,18 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
-def take(source: Source, indices: Sequence[int]) -> list[Sample | BrokenSample]:
+def take(
+    source: Source, indices: Sequence[int], keys: Sequence[int] | None = None
+) -> list[Sample | BrokenSample]:
     """The samples of these numbers in order; what is broken stands as its exception."""
     if hasattr(source, "many"):
-        return source.many(indices)
-    return [_one(source, index) for index in indices]
+        return source.many(indices, keys or [0] * len(indices))
+    return [attempt(source.__getitem__, index) for index in indices]
 
 
-def _one(source: Source, index: int) -> Sample | BrokenSample:
+def attempt(read: Callable[..., Sample], *args) -> Sample | BrokenSample:
+    """What `read` returns, or the BrokenSample that it raises."""
     try:
-        return source[index]
+        return read(*args)
     except BrokenSample as broken:
         return broken
