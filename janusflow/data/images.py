@@ -1,0 +1,56 @@
+"""Pictures from bytes nobody vouches for, prepared as in the paper."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+from PIL import Image, UnidentifiedImageError
+
+from janusflow.pictures import MAX_PIXELS
+from janusflow.pixels import to_rgb
+
+MAX_BYTES = 128 * 2**20  # of a picture's file
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that runs programs
+
+
+def decode(content: bytes) -> Image.Image:
+    """8-bit RGB, upright; of an animation the first picture.
+
+    ValueError if the bytes are no picture of FORMATS, are cut short or hold more than MAX_PIXELS.
+    """
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"the picture has {len(content):,} bytes; at most {MAX_BYTES:,} are read")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about size: our own limit follows
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            check_size(*image.size)
+            image.load()
+        return to_rgb(image)
+    except UnidentifiedImageError:
+        raise ValueError(f"it is no picture of {', '.join(FORMATS)}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise every kind on broken bytes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"it is not a whole picture ({reason:.160})") from error
+
+
+def check_size(width: int, height: int) -> None:
+    """ValueError for more than MAX_PIXELS, before they are decoded."""
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"it has {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
+
+
+def square_crop(image: Image.Image, size: int, share: float = 0.5) -> Image.Image:
+    """The short side becomes `size`, of the long side a window is cut: `share` 0 is its left or
+    upper end, 1 the other, 0.5 the middle.
+
+    Cut and resized at once, so that a picture of 1 x 1,000,000 costs no more than any other.
+    """
+    width, height = image.size
+    side = min(width, height)
+    left, top = share * (width - side), share * (height - side)
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)

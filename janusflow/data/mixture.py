@@ -1,0 +1,168 @@
+"""Batches drawn from several sources, as a function of (seed, step, rank) and of nothing else."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from zlib import crc32
+
+from janusflow.data.order import mix, permuted, shuffled
+from janusflow.data.samples import KINDS, BrokenSample, Sample, Source, take
+
+SLOTS = 4096  # weights hold exactly in every so many samples
+ATTEMPTS = 64  # replacements tried for one broken sample
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Several sources with weights: a source with a place for each position of an endless order.
+
+    In each run of SLOTS positions every source has its share of slots, in an order of its own.
+    ValueError for weights that are not positive.
+    """
+
+    sources: Sequence[Source]
+    weights: Sequence[float]
+
+    def __post_init__(self):
+        if not self.sources or len(self.sources) != len(self.weights):
+            raise ValueError(f"{len(self.sources)} sources came with {len(self.weights)} weights")
+        if not all(0 < weight < float("inf") for weight in self.weights):
+            raise ValueError(f"weights are {list(self.weights)}; expected numbers above 0")
+        empty = [i for i, source in enumerate(self.sources) if len(source) == 0]
+        if empty:
+            raise ValueError(f"source {empty[0]} has no samples; leave it out")
+
+    @property
+    def ends(self) -> list[int]:
+        """The slot at which each source's share ends; everyone has at least one."""
+        total, spare = sum(self.weights), SLOTS - len(self.sources)
+        done, ends = 0.0, []
+        for number, weight in enumerate(self.weights, 1):
+            done += weight
+            ends.append(number + round(spare * done / total))
+        return ends
+
+    def locate(self, position: int, seed: int) -> tuple[int, int]:
+        """Which source, and which of its samples, stands at this position."""
+        if len(self.sources) == 1:
+            return 0, self._index(0, position, seed)
+        run, slot = divmod(position, SLOTS)
+        slot = permuted(slot, SLOTS, seed, run)
+        which = next(i for i, end in enumerate(self.ends) if slot < end)
+        start = self.ends[which - 1] if which else 0
+        return which, self._index(which, run * (self.ends[which] - start) + slot - start, seed)
+
+    def _index(self, which: int, position: int, seed: int) -> int:
+        source = self.sources[which]
+        if getattr(source, "sequential", False):
+            return position % len(source)
+        return shuffled(position, len(source), seed, which)
+
+    def instead(self, which: int, index: int, seed: int, trial: int) -> int:
+        """The sample of the same source that is tried in place of a broken one."""
+        source = self.sources[which]
+        if getattr(source, "sequential", False):
+            return (index + trial) % len(source)
+        return mix(seed, which, index, trial) % len(source)
+
+
+@dataclass
+class Tally:
+    """Names of what could not be read, and why. Beyond `limit` names a run is to stop."""
+
+    limit: int = 100
+    broken: dict[str, str] = field(default_factory=dict)
+
+    def add(self, found: BrokenSample) -> None:
+        """ValueError when there are more than `limit`; a name counts once."""
+        if found.name in self.broken:
+            return
+        self.broken[found.name] = found.why
+        if len(self.broken) > self.limit:
+            raise ValueError(
+                f"{len(self.broken)} samples cannot be read, {self.limit} are allowed; the last: "
+                f"{found}; mend the data or raise the limit"
+            )
+        warnings.warn(f"{found}; another sample stands in", stacklevel=2)
+
+    def report(self) -> str:
+        """One line for each broken sample."""
+        return "\n".join(f"{name}: {why}" for name, why in self.broken.items())
+
+
+@dataclass
+class Mixture:
+    """Sources by kind. `draw` is a pure function of its arguments, the seed and the sources.
+
+    `encode` (samples -> samples) is called once with what was drawn; it adds latents, say. What
+    is broken is replaced by another sample of its source, the same one each time, and told to
+    `tally`; every process has its own.
+    """
+
+    sources: Mapping[str, Source | Blend]
+    seed: int = 0
+    encode: Callable[[list[Sample]], list[Sample]] | None = None
+    tally: Tally = field(default_factory=Tally)
+
+    def __post_init__(self):
+        unknown = set(self.sources) - set(KINDS)
+        if unknown:
+            raise ValueError(f"no kind {unknown.pop()!r}; choose of {', '.join(KINDS)}")
+        self.sources = {
+            kind: source if isinstance(source, Blend) else Blend([source], [1.0])
+            for kind, source in self.sources.items()
+        }
+
+    def draw(
+        self,
+        step: int,
+        rank: int = 0,
+        world: int = 1,
+        counts: Mapping[str, int] | None = None,
+        start: Mapping[str, int] | None = None,
+    ) -> list[Sample]:
+        """This rank's part of the batch of a step, kind by kind in the order of KINDS.
+
+        `counts` are the samples of each kind in the whole batch, one of every kind if left out.
+        Of n of a kind, rank r has those from r n // world to (r + 1) n // world. `start` says how
+        many of each kind the steps before have drawn; step times count unless told, which is
+        right where counts never change. With it, every sample of a source is seen once before any
+        is seen twice. ValueError for a kind that has no source.
+        """
+        counts = dict.fromkeys(self.sources, 1) if counts is None else counts
+        drawn = []
+        for kind in KINDS:
+            if count := counts.get(kind, 0):
+                first = step * count if start is None else start.get(kind, 0)
+                own = range(rank * count // world, (rank + 1) * count // world)
+                drawn += self._kind(kind, [first + i for i in own])
+        return self.encode(drawn) if self.encode and drawn else drawn
+
+    def _kind(self, kind: str, positions: list[int]) -> list[Sample]:
+        if kind not in self.sources:
+            raise ValueError(
+                f"the mixture asks for {kind}, the data has {', '.join(self.sources)}; add a "
+                "source or set its share to 0"
+            )
+        blend, seed = self.sources[kind], mix(self.seed, crc32(kind.encode()))
+        found: list = [None] * len(positions)
+        places = [blend.locate(position, seed) for position in positions]
+        for which, source in enumerate(blend.sources):
+            mine = [i for i, place in enumerate(places) if place[0] == which]
+            keys = [mix(seed, positions[i]) for i in mine]
+            samples = take(source, [places[i][1] for i in mine], keys) if mine else []
+            for i, key, sample in zip(mine, keys, samples, strict=True):
+                found[i] = self._whole(blend, *places[i], key, sample, seed)
+        return found
+
+    def _whole(self, blend: Blend, which: int, index: int, key: int, sample, seed: int) -> Sample:
+        """The sample, or what replaces it if it is broken."""
+        for trial in range(1, ATTEMPTS + 1):
+            if isinstance(sample, Sample):
+                return sample
+            self.tally.add(sample)
+            other = blend.instead(which, index, seed, trial)
+            sample = take(blend.sources[which], [other], [key])[0]
+        raise ValueError(f"{ATTEMPTS} samples in a row cannot be read, the last: {sample}")

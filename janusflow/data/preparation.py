@@ -1,0 +1,142 @@
+"""From records to samples: the pixels and tokens that the processor would make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from janusflow.data.images import decode, square_crop
+from janusflow.data.order import mix
+from janusflow.data.records import Record, Records
+from janusflow.data.samples import BrokenSample, Sample, attempt
+from janusflow.processing_janusflow import JanusFlowProcessor
+
+MAX_TOKENS = 4096  # of one sample; the default capacity of a pack
+PLACEHOLDER = "<image>"  # LLaVA's, in conversations
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A source of one kind: records, read and prepared one by one when they are asked for."""
+
+    records: Records
+    kind: str
+    processor: JanusFlowProcessor
+    max_tokens: int = MAX_TOKENS
+
+    @property
+    def sequential(self) -> bool:
+        return getattr(self.records, "sequential", False)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.read(index, 0)
+
+    def many(self, indices: Sequence[int], keys: Sequence[int]) -> list[Sample | BrokenSample]:
+        return [attempt(self.read, *pair) for pair in zip(indices, keys, strict=True)]
+
+    def read(self, index: int, key: int) -> Sample:
+        """Sample number `index`; the key chooses the crop of a picture to be made."""
+        record = self.records[index]
+        try:
+            sample = PREPARE[self.kind](self.processor, record, key)
+        except (ValueError, TypeError) as error:
+            raise BrokenSample(record.name, str(error)) from error
+        if len(sample.input_ids) <= self.max_tokens:
+            return sample
+        if self.kind == "text":  # the beginning of a long text is a text
+            ids = sample.input_ids[: self.max_tokens]
+            return replace(sample, input_ids=ids, labels=sample.labels[: self.max_tokens])
+        raise BrokenSample(
+            record.name, f"it has {len(sample.input_ids)} tokens; at most {self.max_tokens} fit"
+        )
+
+
+def generation(processor: JanusFlowProcessor, record: Record, key: int = 0) -> Sample:
+    """Short side resized, a square cut at random; with key 0 from the middle."""
+    share = mix(key) / 2**64 if key else 0.5
+    size = processor.image_processor.image_size
+    picture = square_crop(decode(record.pictures[0]), size, share)
+    return Sample(
+        kind="generation",
+        input_ids=processor.prompt(record.text)["input_ids"][0],
+        pixel_values=processor.image_processor([picture]),
+        name=record.name,
+    )
+
+
+def understanding(processor: JanusFlowProcessor, record: Record, key: int = 0) -> Sample:  # noqa: ARG001
+    """Long side resized, padded. Every answer and the end of sentence after it is learnt."""
+    tag = processor.image_tag
+    messages = [
+        {**message, "content": message["content"].replace(PLACEHOLDER, tag)}
+        for message in record.messages
+    ]
+    pictures = [decode(content) for content in record.pictures]
+    ids, labels, mask = conversation(processor, messages, len(pictures))
+    return Sample(
+        kind="understanding",
+        input_ids=ids,
+        labels=labels,
+        image_token_mask=mask if pictures else None,
+        pixel_values=processor.image_processor(pictures) if pictures else None,
+        name=record.name,
+    )
+
+
+def text(processor: JanusFlowProcessor, record: Record, key: int = 0) -> Sample:  # noqa: ARG001
+    """BOS, the text, the end of sentence; everything after BOS is learnt."""
+    ids = torch.tensor([*processor.ids(record.text), processor.tokenizer.eos_token_id])
+    labels = ids.clone()
+    labels[0] = -100
+    return Sample(kind="text", input_ids=ids, labels=labels, name=record.name)
+
+
+PREPARE: dict[str, Callable[..., Sample]] = {
+    "generation": generation,
+    "understanding": understanding,
+    "text": text,
+}
+
+
+def conversation(
+    processor: JanusFlowProcessor, messages: list[dict], pictures: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, labels and image mask (L,) of a conversation of questions and answers.
+
+    What precedes an answer is written as the processor writes it when it asks for that answer.
+    ValueError for a conversation that has no answer, or one without a question.
+    """
+    turns = processor._turns(messages, pictures)
+    answers = [i for i, turn in enumerate(turns) if turn.kind == "assistant"]
+    if not answers:
+        raise ValueError("the conversation has no answer; add an assistant's message")
+    ids, labels, mask, known = [], [], [], ""
+    for i in answers:
+        if i == 0 or turns[i - 1].kind != "user":
+            raise ValueError("an answer has no question before it; let roles alternate")
+        asked = processor._render(turns[:i])
+        own, seen = _tokens(processor, asked[len(known) :], first=not known)
+        answer = f" {turns[i].text.strip()}{processor.tokenizer.eos_token}"
+        said, none = _tokens(processor, answer, first=False)
+        ids += own + said
+        labels += [-100] * len(own) + said
+        mask += seen + none
+        known = asked + answer
+    if any(mask) != bool(pictures) or sum(mask) != pictures * (processor.num_image_tokens + 1):
+        raise ValueError(
+            f"{pictures} pictures came for {sum(mask) // (processor.num_image_tokens + 1)} "
+            f"placeholders {processor.image_tag!r}; give as many of both"
+        )
+    return torch.tensor(ids), torch.tensor(labels), torch.tensor(mask)
+
+
+def _tokens(processor: JanusFlowProcessor, text: str, *, first: bool) -> tuple[list, list]:
+    """Ids and image mask of a piece of a conversation; BOS stands before the first one only."""
+    ids, mask = processor._expand(text, text.count(processor.image_tag))
+    return (ids, mask) if first else (ids[1:], mask[1:])
