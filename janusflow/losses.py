@@ -1,65 +1,61 @@
-"""What training minimises: pure functions, one value a sample, and the densities of time."""
+"""What training minimises: pure functions, one value a sample.
 
+Times are in [0, 1], 0 is noise and 1 is data; velocity = data - noise.
+"""
+
+from __future__ import annotations
+
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-Density = Callable[..., Tensor]
-DENSITIES: dict[str, Density] = {}
+Weight = Callable[[Tensor], Tensor]
+WEIGHTS: dict[str, Weight] = {}
 
 
-def density(draw: Density) -> Density:
-    """Registers a rule that turns uniform numbers u (B,) in (0, 1) into times (B,) in (0, 1)."""
-    DENSITIES[draw.__name__] = draw
-    return draw
+def weight(rule: Weight) -> Weight:
+    """Registers what a sample's loss is multiplied by at its time: t (B,) -> (B,)."""
+    WEIGHTS[rule.__name__] = rule
+    return rule
 
 
-@density
-def uniform(u: Tensor) -> Tensor:
-    return u
+@weight
+def even(t: Tensor) -> Tensor:
+    """1 at every time."""
+    return torch.ones_like(t)
 
 
-@density
-def logit_normal(u: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    """t = sigmoid(mean + std z), z normal. Esser et al. 2024 (SD3), eq. 19."""
-    return torch.special.ndtri(u).mul(std).add(mean).sigmoid()
+@weight
+def noise_side(t: Tensor) -> Tensor:
+    """2 (1 - t), whose mean over uniform times is 1."""
+    return 2 * (1 - t)
 
 
-@density
-def cosmap(u: Tensor) -> Tensor:
-    """p(t) = 2 / (pi (1 - 2 t + 2 t^2)), by its inverse. Esser et al. 2024, eq. 21."""
-    return 1 - 1 / (torch.tan(torch.pi / 2 * u) + 1)
+@weight
+def data_side(t: Tensor) -> Tensor:
+    """2 t, whose mean over uniform times is 1."""
+    return 2 * t
 
 
-@density
-def mode(u: Tensor, scale: float = 1.29) -> Tensor:
-    """t = 1 - u - s (cos^2(pi u / 2) - 1 + u). Esser et al. 2024, eq. 20."""
-    return 1 - u - scale * (torch.cos(torch.pi / 2 * u) ** 2 - 1 + u)
+@weight
+def min_snr(t: Tensor, gamma: float = 5.0) -> Tensor:
+    """min(snr, gamma) (1 - t)^2 with snr = t^2 / (1 - t)^2.
 
-
-def shifted(t: Tensor, shift: float) -> Tensor:
-    """Moves times towards the noise for shift > 1: with s = 1 - t, s -> a s / (1 + (a - 1) s)."""
-    s = 1 - t
-    return 1 - shift * s / (1 + (shift - 1) * s)
-
-
-def sample_times(
-    count: int,
-    name: str = "logit_normal",
-    generator: torch.Generator | None = None,
-    shift: float = 1.0,
-    **options: float,
-) -> Tensor:
-    """Times (count,) in [0, 1], 0 noise, stratified: one from each of `count` equal shares.
-
-    Raises ValueError for an unknown density.
+    Hang et al. 2023 weigh the squared error in data, which is (1 - t)^2 times that in velocity.
     """
-    if name not in DENSITIES:
-        raise ValueError(f"no density named {name!r}; choose one of {', '.join(DENSITIES)}")
-    strata = torch.randperm(count, generator=generator)
-    u = (strata + torch.rand(count, generator=generator)) / count
-    return shifted(DENSITIES[name](u.clamp(1e-6, 1 - 1e-6), **options), shift)
+    return torch.minimum(t.square(), gamma * (1 - t).square())
+
+
+def weighted(losses: Tensor, t: Tensor, name: str = "even") -> Tensor:
+    """Losses (B,) times the weight of that name at t (B,); ValueError for an unknown one."""
+    if name not in WEIGHTS:
+        raise ValueError(f"no weight named {name!r}; choose one of {', '.join(WEIGHTS)}")
+    return losses * WEIGHTS[name](t)
+
+
+# Rectified flow
 
 
 def interpolate(noise: Tensor, data: Tensor, t: Tensor) -> Tensor:
@@ -72,13 +68,80 @@ def flow(velocity: Tensor, noise: Tensor, data: Tensor) -> Tensor:
     return (velocity - (data - noise)).square().flatten(1).mean(dim=1)
 
 
+def by_time(losses: Tensor, t: Tensor, bins: int = 10) -> tuple[Tensor, Tensor]:
+    """Sum of the losses (B,) in each of `bins` equal parts of [0, 1], and how many there were.
+
+    Sums and counts add up over steps and processes, means would not: both (bins,) float64.
+    """
+    place = (t.double() * bins).long().clamp(0, bins - 1)
+    sums = torch.zeros(bins, dtype=torch.float64, device=losses.device)
+    counts = torch.bincount(place, minlength=bins).double()
+    return sums.index_add(0, place, losses.detach().double()), counts
+
+
+def couple(noise: Tensor, data: Tensor) -> Tensor:
+    """The noises (B, ...) in the order that makes sum |data_i - noise_i|^2 least.
+
+    Minibatch optimal transport: Pooladian et al. 2023 (arXiv 2304.14772), Tong et al. 2023
+    (arXiv 2302.00482). It does not look at the prompts: with strong prompts the noise of a prompt
+    is then no longer normal in training, but is in use (Cheng and Schwing 2025, arXiv 2503.10636).
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    gain = data.flatten(1).double() @ noise.flatten(1).double().T  # the rest of the cost is fixed
+    _, order = linear_sum_assignment(gain.detach().cpu().numpy(), maximize=True)
+    return noise[torch.as_tensor(order, device=noise.device)]
+
+
+def contrastive(velocity: Tensor, noise: Tensor, data: Tensor) -> Tensor:
+    """Minus the mean squared error to another sample's data - noise, (B, ...) -> (B,).
+
+    The other is the row before; a batch is drawn in random order. With weight w < 1 beside `flow`
+    the best velocity moves from v to (v - w mean(v)) / (1 - w). Stoica et al. 2025, arXiv
+    2506.05350, with w = 0.05. ValueError for a single row, which has no other.
+    """
+    if len(velocity) < 2:
+        raise ValueError("contrastive flow matching got one sample; it needs at least two a batch")
+    return -flow(velocity, noise.roll(1, 0), data.roll(1, 0))
+
+
+# Representations
+
+
+def dispersive(hidden: Tensor, temperature: float = 0.5) -> Tensor:
+    """log mean_ij exp(-|h_i - h_j|^2 / (D temperature)), all pairs of rows (B, ...) of D numbers.
+
+    One number of the batch, given to each of its rows (B,), so that their mean is it; from
+    log(1 / B) for rows far apart to 0 for equal ones. Wang and He 2025, arXiv 2506.09027, the
+    InfoNCE form with squared distances.
+    """
+    rows = hidden.flatten(1).float()
+    rows = rows - rows.mean(dim=0)  # distances stay, and little cancels in what follows
+    square = rows.square().sum(dim=1)
+    distance = (square[:, None] + square - 2 * rows @ rows.T).clamp(min=0).fill_diagonal_(0)
+    logits = -distance / (rows.shape[1] * temperature)
+    return (logits.flatten().logsumexp(dim=0) - 2 * math.log(len(rows))).expand(len(rows))
+
+
 def alignment(hidden: Tensor, teacher: Tensor) -> Tensor:
     """1 - mean cosine similarity of tokens, (B, L, D) twice -> (B,) in [0, 2].
 
-    The teacher gets no gradient. Yu et al. 2024 (REPA), eq. 8, shifted by one so that perfect
-    alignment costs nothing.
+    The teacher gets no gradient. Yu et al. 2024 (REPA, arXiv 2410.06940), eq. 8, shifted by one so
+    that perfect alignment costs nothing.
     """
     return 1 - nn.functional.cosine_similarity(hidden, teacher.detach(), dim=-1).mean(dim=1)
+
+
+def smooth_l1(hidden: Tensor, teacher: Tensor, beta: float = 0.05) -> Tensor:
+    """Mean of d^2 / (2 beta) where |d| < beta, |d| - beta / 2 elsewhere; (B, L, D) twice -> (B,).
+
+    The teacher gets no gradient. Jiang et al. 2025 (SRA, arXiv 2505.02831), beta from its code.
+    """
+    loss = nn.functional.smooth_l1_loss
+    return loss(hidden, teacher.detach(), beta=beta, reduction="none").flatten(1).mean(dim=1)
+
+
+# Language
 
 
 def next_token(logits: Tensor, labels: Tensor, ignore: int = -100) -> Tensor:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from janusflow import checkpoints, losses, vision_training
+from janusflow import checkpoints, losses, times, vision_training
 from janusflow.autoencoder import PatchAutoencoder
 from janusflow.modeling_janusflow import JanusFlowModel, Prompt
 from janusflow.optimizers import OPTIMIZERS
@@ -92,7 +92,7 @@ def generation_losses(recipe: Recipe, state: State, batch: dict, rng: torch.Gene
     model, data = state.model, batch["latents"]
     noise = torch.randn(data.shape, generator=rng)
     shape = dict(mean=recipe.density_mean, std=recipe.density_std)
-    t = losses.sample_times(len(data), "logit_normal", rng, **shape)
+    t = times.sample_times(len(data), "logit_normal", rng, **shape)
     prompt = model.encode_prompt(batch["input_ids"], batch["attention_mask"])
     dropped = torch.rand(len(data), generator=rng) < recipe.prompt_drop
     prompt = without_text(prompt, dropped)

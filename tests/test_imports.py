@@ -16,13 +16,15 @@ FLOORS = [
         "sources",
         "tokenizer",
         "chat",
+        "times",
         "losses",
         "optimizers",
         "autoencoder",
+        "similarity",
     ),
     ("scenes", "convnext", "vision", "recipes", "pixels", "processor_files", "devices"),
     ("questions", "scorer", "modeling_janusflow", "processing_janusflow", "scene_patches"),
-    ("scene_batches", "vision_training", "checkpoints", "inspection"),
+    ("scene_batches", "vision_training", "checkpoints", "inspection", "teachers", "alignment"),
     ("train", "runs", "editing", "pipeline_janusflow"),
 ]
 INTEGRATES = {"runs", "editing", "pipeline_janusflow"}

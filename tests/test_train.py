@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
-from janusflow import JanusFlowPipeline, JanusFlowProcessor, checkpoints, losses, train
+from janusflow import JanusFlowPipeline, JanusFlowProcessor, checkpoints, train
 from janusflow.recipes import RECIPES
 
 RECIPE = RECIPES["scenes-smoke"]
@@ -137,53 +137,6 @@ def test_an_exported_run_is_a_model_that_draws(finished, tmp_path):
     pipe = JanusFlowPipeline.from_pretrained(tmp_path)
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a red circle", num_inference_steps=1).images[0].size == (96, 96)
-
-
-# Losses
-
-
-@pytest.mark.parametrize("name", losses.DENSITIES)
-def test_times_lie_in_the_unit_interval_and_mirror_with_the_convention(name):
-    u = torch.linspace(0.01, 0.99, 199, dtype=torch.float64)
-    t = losses.DENSITIES[name](u)
-    assert (t > 0).all() and (t < 1).all()
-    mirrored = 1 - losses.DENSITIES[name](1 - u)
-    assert torch.allclose(t.sort().values, mirrored.sort().values, atol=1e-9)
-
-
-def test_stratified_times_put_one_in_every_share():
-    t = losses.sample_times(64, "uniform", torch.Generator().manual_seed(0))
-    assert (t.sort().values * 64).floor().tolist() == list(range(64))
-
-
-def test_logit_normal_times_have_the_stated_moments():
-    t = losses.sample_times(200_000, "logit_normal", mean=0.5, std=0.8)
-    logit = torch.logit(t)
-    assert abs(logit.mean() - 0.5) < 1e-3 and abs(logit.std() - 0.8) < 1e-3
-
-
-def test_flow_and_next_token_equal_a_plain_computation():
-    v, noise, data = torch.randn(3, 2, 4, 5)
-    expected = [((v[i] - data[i] + noise[i]) ** 2).mean() for i in range(2)]
-    assert torch.allclose(losses.flow(v, noise, data), torch.stack(expected))
-    logits, labels = torch.randn(2, 4, 7), torch.tensor([[1, 2, -100, 3], [-100, -100, 6, -100]])
-    plain = []
-    for row in range(2):
-        steps = [i for i in range(1, 4) if labels[row, i] >= 0]
-        plain.append(
-            sum(-logits[row, i - 1].log_softmax(-1)[labels[row, i]] for i in steps) / len(steps)
-        )
-    assert torch.allclose(losses.next_token(logits, labels), torch.stack(plain))
-
-
-def test_alignment_of_equal_features_is_zero_and_the_teacher_gets_no_gradient():
-    hidden = torch.randn(2, 5, 8, requires_grad=True)
-    teacher = (3 * hidden.detach()).requires_grad_()
-    assert losses.alignment(hidden, teacher).abs().max() < 1e-6
-    losses.alignment(hidden, teacher.flip(1)).sum().backward()
-    assert teacher.grad is None and hidden.grad.any()
-
-
 def test_a_category_or_template_with_no_share_never_comes():
     batches = train.Batches(None, None, categories=(0, 0, 0, 1, 0, 0, 0))
     assert {batches.training_scene(i).category for i in range(50)} == {"colors"}

@@ -1,0 +1,130 @@
+"""The times at which training looks at a flow: densities, shifts, strata; all by (seed, step).
+
+A density is a rule that turns uniform numbers into times. Stratified numbers, one from each of as
+many equal shares as the batch has samples, turn into times that follow the density closely in every
+batch, which lowers the variance of the gradient.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Density = Callable[..., Tensor]
+DENSITIES: dict[str, Density] = {}
+
+
+def density(draw: Density) -> Density:
+    """Registers a rule that turns uniform numbers u (B,) in (0, 1) into times (B,) in (0, 1)."""
+    DENSITIES[draw.__name__] = draw
+    return draw
+
+
+@density
+def uniform(u: Tensor) -> Tensor:
+    return u
+
+
+@density
+def logit_normal(u: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """t = sigmoid(mean + std z), z normal. Esser et al. 2024 (SD3), eq. 19."""
+    return torch.special.ndtri(u).mul(std).add(mean).sigmoid()
+
+
+@density
+def cosmap(u: Tensor) -> Tensor:
+    """p(t) = 2 / (pi (1 - 2 t + 2 t^2)), by its inverse. Esser et al. 2024, eq. 21."""
+    return 1 - 1 / (torch.tan(torch.pi / 2 * u) + 1)
+
+
+@density
+def mode(u: Tensor, scale: float = 1.29) -> Tensor:
+    """t = 1 - u - s (cos^2(pi u / 2) - 1 + u). Esser et al. 2024, eq. 20."""
+    return 1 - u - scale * (torch.cos(torch.pi / 2 * u) ** 2 - 1 + u)
+
+
+@density
+def u_shaped(u: Tensor, steepness: float = 4.0) -> Tensor:
+    """p(t) ~ exp(a t) + exp(a (1 - t)), by its inverse. Lee et al. 2024, arXiv 2405.20320."""
+    return 0.5 + torch.asinh((2 * u - 1) * math.sinh(steepness / 2)) / steepness
+
+
+def shifted(t: Tensor, shift: float) -> Tensor:
+    """Moves times towards the noise for shift > 1: with s = 1 - t, s -> a s / (1 + (a - 1) s)."""
+    return t / (shift + (1 - shift) * t)
+
+
+def mirrored(shift: float = 1.0, **options: float) -> dict[str, float]:
+    """The options under which a density gives 1 - t: how a recipe of the other convention, where 0
+    is data and 1 noise, is written here. Only a logit-normal's mean and the shift have a side.
+    """
+    if "mean" in options:
+        options["mean"] = -options["mean"]
+    return options | {"shift": 1 / shift}
+
+
+def at(u: Tensor, name: str = "logit_normal", *, shift: float = 1.0, **options: float) -> Tensor:
+    """Times of uniform numbers u (B,), by density, options and shift.
+
+    Raises ValueError for a density or an option that there is not, or numbers out of range.
+    """
+    if name not in DENSITIES:
+        raise ValueError(f"no density named {name!r}; choose one of {', '.join(DENSITIES)}")
+    known = list(inspect.signature(DENSITIES[name]).parameters)[1:]
+    if unknown := sorted(options.keys() - set(known)):
+        raise ValueError(
+            f"density {name!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}"
+        )
+    if not shift > 0 or not options.get("std", 1) > 0 or not options.get("steepness", 1) > 0:
+        raise ValueError(f"shift, std and steepness must be positive, got {shift=}, {options}")
+    return shifted(DENSITIES[name](u.clamp(1e-6, 1 - 1e-6), **options), shift)
+
+
+def strata(count: int, generator: torch.Generator | None = None) -> Tensor:
+    """Uniform numbers (count,), one from each of `count` equal shares, in random order."""
+    order = torch.randperm(count, generator=generator)
+    return (order + torch.rand(count, generator=generator)) / count
+
+
+def sample_times(
+    count: int,
+    name: str = "logit_normal",
+    generator: torch.Generator | None = None,
+    shift: float = 1.0,
+    **options: float,
+) -> Tensor:
+    """Times (count,) in [0, 1], 0 noise, stratified; errors as `at`."""
+    return at(strata(count, generator), name, shift=shift, **options)
+
+
+# Randomness as a function of (seed, step, row): any division of a batch among processes draws the
+# same numbers.
+
+
+def generator(seed: int, step: int, *key: int) -> torch.Generator:
+    """A CPU generator that depends on these whole numbers alone, well mixed."""
+    words = [seed, step, len(key), *key]  # the length, because trailing zeros do not count
+    state = np.random.SeedSequence(words).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def step_times(
+    seed: int, step: int, rows: range, total: int, name: str = "logit_normal", **options: float
+) -> Tensor:
+    """Times of the rows of a global batch of `total`, stratified over all of it; errors as `at`."""
+    return at(strata(total, generator(seed, step, 0))[rows.start : rows.stop], name, **options)
+
+
+def step_uniform(seed: int, step: int, rows: range, total: int, stream: int = 1) -> Tensor:
+    """Uniform numbers of the rows of a global batch; streams are independent of each other."""
+    return torch.rand(total, generator=generator(seed, step, stream))[rows.start : rows.stop]
+
+
+def step_noise(seed: int, step: int, rows: range, shape: tuple[int, ...]) -> Tensor:
+    """Normal noise (len(rows), *shape), that of a row depending on (seed, step, row) alone."""
+    return torch.stack([torch.randn(shape, generator=generator(seed, step, 0, r)) for r in rows])
