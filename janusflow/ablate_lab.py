@@ -86,7 +86,7 @@ def pretrained(path: Path | None, recipe: Recipe) -> nn.Module:
     if path is None:
         return JanusFlowModel.from_pretrained("janusflow/scenes").float().vision_und_enc_model
     if not path.exists():
-        vision_training.save(vision_training.pretrain(recipe), path)
+        vision_training.save(vision_training.pretrain(recipe)[0], path)
     encoder = VisionEncoder(recipe.config(vocab_size=1).vision)
     encoder.load_state_dict(load_file(path))
     return encoder.requires_grad_(False).eval()

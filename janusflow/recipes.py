@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 
 from janusflow.configuration_janusflow import JanusFlowConfig
@@ -97,8 +98,18 @@ class Recipe:
             ),
         )
 
-    def as_dict(self) -> dict:
-        return asdict(self)
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """A recipe as a checkpoint holds it; ValueError if it is none."""
+        try:
+            found = json.loads(text)
+            found = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+            return cls(**found)
+        except (TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"the checkpoint's recipe cannot be read ({error})") from error
 
 
 RECIPES = {

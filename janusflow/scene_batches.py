@@ -1,4 +1,4 @@
-"""Training batches of the world of scenes, each a pure function of the step."""
+"""Training samples of the world of scenes, those of a step a pure function of it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from janusflow.autoencoder import PatchAutoencoder
+from janusflow.data.samples import Sample
 from janusflow.questions import TEMPLATES, ask
 from janusflow.scene_patches import pixels
 from janusflow.scenes import SPLITS, Scene, generator, scene
 from janusflow.shapes import render_batch
-from janusflow.tokenizer import BOS, EOS, IMAGE, IMAGE_END, IMAGE_START, PAD
+from janusflow.tokenizer import BOS, EOS, IMAGE, IMAGE_END, IMAGE_START
 
 TURNS = 4  # questions asked about one picture, at most
 IMAGE_TOKENS = 36  # of a 96 x 96 picture in patches of 16
@@ -29,24 +30,40 @@ class Batches:
     categories: tuple[float, ...] = (1,) * len(SPLITS["train"])  # shares of SPLITS["train"]
     templates: tuple[float, ...] = (1,) * len(TEMPLATES)  # shares of TEMPLATES
 
-    def pictures(self, step: int, count: int) -> dict[str, Tensor]:
-        """Latents (B, c, 12, 12), pixels (B, 3, 96, 96), and the captions' ids and mask (B, L)."""
-        scenes = [self.training_scene(step * count + i) for i in range(count)]
+    def draw(self, step: int, rank: int, world: int, counts: dict[str, int]) -> list[Sample]:
+        """The samples of a process in a step: its even part of each kind, pictures first."""
+        made, asked = counts.get("generation", 0), counts.get("understanding", 0)
+        first = [made * (rank + i) // world for i in (0, 1)]
+        second = [asked * (rank + i) // world for i in (0, 1)]
+        return [
+            *self.pictures(range(step * made + first[0], step * made + first[1])),
+            *self.questions(step, asked)[slice(*second)],
+        ]
+
+    def pictures(self, indices: range) -> list[Sample]:
+        """Captions with latents (c, 12, 12) and pixels (1, 3, 96, 96) of training scenes."""
+        scenes = [self.training_scene(i) for i in indices]
+        if not scenes:
+            return []
         images = pixels(render_batch([s.objects for s in scenes]))
         with torch.no_grad():
             latents = self.autoencoder.encode(images).latent_dist.mode()
-        rows = [[self._id(BOS), *self._ids(_turn(s.caption))] for s in scenes]
-        return {
-            "latents": latents * self.autoencoder.config.scaling_factor,
-            "pixel_values": images,
-            "input_ids": _padded(rows, self._id(PAD)),
-            "attention_mask": _padded([[1] * len(row) for row in rows], 0),
-        }
+        latents = latents * self.autoencoder.config.scaling_factor
+        return [
+            Sample(
+                kind="generation",
+                input_ids=torch.tensor([self._id(BOS), *self._ids(_turn(scene.caption))]),
+                latents=latent,
+                pixel_values=image[None],
+                name=f"scene {index}",
+            )
+            for index, scene, latent, image in zip(indices, scenes, latents, images, strict=True)
+        ]
 
-    def questions(self, step: int, count: int) -> dict[str, Tensor]:
-        """A model's inputs for `count` pictures with several questions each, and `labels` (B, L)
-        that hold the answers' ids and -100 elsewhere.
-        """
+    def questions(self, step: int, count: int) -> list[Sample]:
+        """`count` pictures with several questions each, a little noise in the pictures."""
+        if not count:
+            return []
         rng = generator("train", step, "questions")
         scenes = [
             scene("train", int(rng.integers(2**31)), "mixed" if rng.random() < 0.8 else None)
@@ -54,16 +71,19 @@ class Batches:
         ]
         images = pixels(render_batch([s.objects for s in scenes]))
         level = 0.1 * torch.from_numpy(rng.random((count, 1, 1, 1))).float()
-        noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(step))
-        rows, labels = zip(*(self._conversation(s, rng) for s in scenes), strict=True)
-        ids = _padded(rows, self._id(PAD))
-        return {
-            "input_ids": ids,
-            "labels": _padded(labels, -100),
-            "attention_mask": _padded([[1] * len(row) for row in rows], 0),
-            "pixel_values": images + level * noise,
-            "image_token_mask": (ids == self._id(IMAGE)) | (ids == self._id(IMAGE_START)),
-        }
+        images += level * torch.randn(images.shape, generator=torch.Generator().manual_seed(step))
+        return [self._asked(one, image, rng) for one, image in zip(scenes, images, strict=True)]
+
+    def _asked(self, scene: Scene, image: Tensor, rng: np.random.Generator) -> Sample:
+        ids, labels = (torch.tensor(row) for row in self._conversation(scene, rng))
+        return Sample(
+            kind="understanding",
+            input_ids=ids,
+            labels=labels,
+            image_token_mask=(ids == self._id(IMAGE)) | (ids == self._id(IMAGE_START)),
+            pixel_values=image[None],
+            name=scene.caption,
+        )
 
     def training_scene(self, index: int) -> Scene:
         """Scene number `index` of the training, of a category drawn by the shares."""
@@ -99,9 +119,3 @@ def _weighted(rng: np.random.Generator, weights: tuple[float, ...]) -> int:
 def _turn(text: str) -> str:
     """A user's turn and the opening of the answer, in the format `deepseek_old`."""
     return f"User: {text}\n\nAssistant:"
-
-
-def _padded(rows: list[list[int]], value: int) -> Tensor:
-    """Rows of different length as one tensor (B, L), filled up on the right."""
-    longest = max(map(len, rows))
-    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])

@@ -1,144 +1,323 @@
-"""The small trainer: what it minimises, what it changes, and that it loses nothing."""
+"""Training: what each stage changes, that nothing is lost, that processes agree."""
 
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
-from janusflow import JanusFlowPipeline, JanusFlowProcessor, checkpoints, train
+from janusflow import JanusFlowPipeline, JanusFlowProcessor
 from janusflow.recipes import RECIPES
+from janusflow.scene_batches import Batches
+from janusflow.training import checkpoints, runner, settings, worlds
+from janusflow.training.engine import build
+from janusflow.training.stages import STAGES
+from janusflow.training.state import freeze_all_but, learning_rate
 
 RECIPE = RECIPES["scenes-smoke"]
+EVERY_TWO = {"run.save_every": 2, "run.keep": 9}
+
+
+def trained_recipe(out, **changes):
+    return runner.train_recipe(RECIPE, out, changes=EVERY_TWO | changes)
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run of eight steps with checkpoints at every second."""
+    """A run of eight steps with a checkpoint at every second."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    return out, train.run(RECIPE, out, save_every=2)
+    trained_recipe(out)
+    return out
 
 
 @pytest.fixture
-def started(finished):
-    out, _ = finished
-    model, batches = train.build(RECIPE, out / "base")
-    return train.new_state(RECIPE, model), batches
+def copied(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
 
 
-def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    return all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
+def engine(base, **changes):
+    found = settings.changed(worlds.of_recipe(RECIPE), changes)
+    return runner.engine_of(found, base, worlds.batches(base, RECIPE))
 
 
-def test_a_run_cut_off_and_taken_up_ends_in_the_same_bits(finished, tmp_path):
-    import shutil
-
-    out, whole = finished
-    shutil.copytree(out / "base", tmp_path / "base")
-    for stop in (3, 5):
-        state = _train_until(stop, tmp_path)
-        assert state.step == stop
-    resumed = train.run(RECIPE, tmp_path, save_every=1)
-    assert same(resumed.model, whole.model) and same(resumed.ema, whole.ema)
+@pytest.mark.parametrize("cut", [2, 4, 6])
+def test_a_run_cut_off_and_taken_up_ends_in_the_same_bits(finished, copied, cut):
+    for path in copied.glob("step-*"):
+        if int(path.stem[5:]) > cut:
+            path.unlink()
+    assert trained_recipe(copied).finished
+    assert same(checkpoints.read(copied, 8)[0], checkpoints.read(finished, 8)[0])
 
 
-def _train_until(step, out):
-    """As `train.run`, but killed after a number of steps."""
-    model, batches = train.build(RECIPE, out / "base")
-    state = train.new_state(RECIPE, model)
-    checkpoints.restore(out, state, RECIPE.as_dict())
-    while state.step < step:
-        train.train_step(RECIPE, state, batches)
-        checkpoints.save(out, state, RECIPE.as_dict())
-    return state
-
-
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(finished, tmp_path):
-    import shutil
-
-    out, _ = finished
-    shutil.copytree(out, tmp_path / "run")
-    newest = max((tmp_path / "run").glob("step-*"))
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(finished, copied):
+    newest = checkpoints.path_of(copied, 8)
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(content)
-    model, _ = train.build(RECIPE, tmp_path / "run" / "base")
-    state = train.new_state(RECIPE, model)
     with pytest.warns(UserWarning, match="does not match its checksum"):
-        assert checkpoints.restore(tmp_path / "run", state, RECIPE.as_dict())
-    assert state.step == RECIPE.steps - 2
-    with pytest.raises(ValueError, match="another recipe"):
-        checkpoints.restore(tmp_path / "run", state, replace(RECIPE, lr=1.0).as_dict())
+        trained_recipe(copied)
+    assert same(checkpoints.read(copied, 8)[0], checkpoints.read(finished, 8)[0])
 
 
-def test_all_but_the_vision_encoder_learns(started):
-    state, batches = started
-    before = {name: p.clone() for name, p in state.model.named_parameters()}
+def test_a_folder_keeps_its_settings(copied):
+    with pytest.raises(ValueError, match=r"training\.lr"):
+        trained_recipe(copied, **{"training.lr": 1.0})
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    with runner.alone(tmp_path), pytest.raises(ValueError, match="another run is at work"):
+        trained_recipe(tmp_path)
+
+
+def test_a_new_run_begins_with_the_weights_of_another(finished, tmp_path):
+    shutil.copytree(finished / "base", tmp_path / "base")
+    done = runner.train_recipe(RECIPE, tmp_path, finished, {"training.lr": 1e-12})
+    theirs = checkpoints.latest(finished)[1]
+    for name, parameter in done.state.parameters.items():
+        torch.testing.assert_close(parameter.detach(), theirs[name], rtol=0, atol=1e-6)
+
+
+# What learns
+
+
+@pytest.mark.parametrize("number", STAGES)
+def test_every_parameter_of_a_stage_gets_a_gradient_and_no_other_moves(finished, number):
+    trains = STAGES[number].trains
+    found = engine(finished / "base", **{"training.trains": trains})
+    model = found.objective.model
+    with torch.no_grad():  # what starts at zero hides what is before it
+        for name, parameter in model.named_parameters():
+            if not parameter.any() and "attn_pool" not in name:
+                parameter.normal_(std=0.02, generator=torch.Generator().manual_seed(1))
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    found.gradients(0)
+    expected = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()} >= (
+        expected - {"language_model.model.embed_tokens.weight"}
+    )
+    assert ("beg_of_und_embed" in expected) == ("linear" in trains)
+    found.optimizer.zero_grad(set_to_none=True)
     for _ in range(2):
-        train.train_step(RECIPE, state, batches)
-    moved = {n for n, p in state.model.named_parameters() if not torch.equal(p, before[n])}
-    frozen = {n for n in before if n.startswith("vision_und_enc_model.")}
-    assert moved == before.keys() - frozen
-    assert all(p.grad is None for n, p in state.model.named_parameters() if n in frozen)
+        found.step()
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p.detach(), before[n])}
+    assert moved == expected
 
 
-def test_the_optimizer_lowers_every_loss_of_one_batch(started):
-    state, batches = started
-    rng = torch.Generator()
-
-    def measure():
-        parts = train.generation_losses(RECIPE, state, batches.pictures(0, 16), rng.manual_seed(1))
-        parts |= train.answer_losses(state, batches.questions(0, 8))
-        return {name: part.mean() for name, part in parts.items()}
-
-    first = {name: value.item() for name, value in measure().items()}
-    for _ in range(30):
-        state.optimizer.zero_grad()
-        sum(measure().values()).backward()
-        state.optimizer.step()
-    assert all(value.item() < 0.9 * first[name] for name, value in measure().items())
+def test_freezing_leaves_the_pooling_head_alone(finished):
+    model = engine(finished / "base").objective.model
+    freeze_all_but(model, ("vision_encoder",))
+    names = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert names and not any("attn_pool" in n or "language" in n for n in names)
 
 
-def test_dropped_prompts_read_as_the_unconditional_row(started):
-    state, batches = started
-    batch = batches.pictures(0, 4)
-    x, t = batch["latents"], torch.full((4,), 0.5)
-    model = state.model.double()
-    prompt = model.encode_prompt(batch["input_ids"], batch["attention_mask"])
-    dropped = train.without_text(prompt, torch.tensor([True, False, True, False]))
-    null = model.encode_prompt(batch["input_ids"], batch["attention_mask"], unconditional=True)
-    mixed, full, none = (model.velocity(x.double(), t, p) for p in (dropped, prompt, null))
-    assert torch.allclose(mixed[[0, 2]], none[[0, 2]]) and torch.allclose(mixed[1], full[1])
+def test_a_few_pictures_with_their_questions_are_learnt_by_heart(finished):
+    """One fixed batch: the losses of picture and answers fall, as those of a mere mean cannot."""
+
+    class Fixed:
+        def __init__(self, data):
+            self.samples = data.draw(0, 0, 1, {"generation": 4, "understanding": 4})
+
+        def draw(self, *_):
+            return self.samples
+
+    changes = {"training.batch": 8, "training.mixture": {"generation": 1, "understanding": 1}}
+    rates = {"training.lr": 3e-3, "training.steps": 60, "training.warmup": 5}
+    found = engine(finished / "base", **changes, **rates)
+    found = replace(found, data=Fixed(found.data))
+    first, last = found.step()["parts"], {}
+    for _ in range(59):
+        last = found.step()["parts"]
+    assert last["next_token"] < 0.1 * first["next_token"]
+    assert last["flow"] < 0.7 * first["flow"]
+
+
+def test_micro_batches_add_up_to_the_batch(finished):
+    steps = {}
+    for parts in (1, 4):  # one after the other: accelerate's state is the process's
+        found = engine(finished / "base", **{"run.accumulation": parts})
+        steps[parts] = [found.step() for _ in range(2)]
+    for a, b in zip(steps[1], steps[4], strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
+
+
+def test_packed_and_padded_give_the_same_training(finished):
+    packed = engine(finished / "base", **{"run.packed": True})
+    padded = engine(finished / "base", **{"run.packed": False})
+    for _ in range(2):
+        assert packed.step()["loss"] == pytest.approx(padded.step()["loss"], rel=1e-5)
+
+
+def test_the_rate_warms_up_stays_and_falls():
+    stage = replace(STAGES["1"], steps=100, warmup=10, lr=1.0)
+    assert learning_rate(stage, 0) == pytest.approx(0.1) and learning_rate(stage, 99) == 1.0
+    for schedule in ("linear", "cosine"):
+        falling = replace(stage, schedule=schedule, decay_from=0.5)
+        assert learning_rate(falling, 49) == 1.0
+        assert learning_rate(falling, 75) == pytest.approx(0.5)
+        assert learning_rate(falling, 99) < 0.03
+
+
+# The paper's stages and their settings
+
+
+def test_the_mixture_holds_over_a_run_and_the_opening_differs():
+    stage = STAGES["2"]
+    assert stage.counts(0) == {"understanding": 154, "generation": 256, "text": 102}
+    total = [0, 0, 0]
+    for step in range(10_000, 11_000):
+        counts = stage.counts(step)
+        assert sum(counts.values()) == stage.batch
+        total = [a + b for a, b in zip(total, counts.values(), strict=True)]
+    shares = [count / sum(total) for count in total]
+    assert shares == pytest.approx([0.14, 0.80, 0.06], abs=2e-4)
+
+
+def test_settings_survive_their_file(tmp_path):
+    changes = settings.parse(["training.lr=2e-5", "alignment=irepa", "run.trackers=tensorboard"])
+    ours = settings.changed(settings.of_stage(2), changes)
+    path = tmp_path / "settings.yaml"
+    path.write_text(settings.dump(ours), encoding="utf-8")
+    assert settings.load(path) == ours and ours.training.lr == 2e-5
+
+
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        ("training.rl=1", "training.lr"),
+        ("nothing=1", "training."),
+        ("training.lr=fast", "expected float"),
+        ("training.steps=1.5", "expected int"),
+        ("training.steps=0", "above 0"),
+        ("training.trains=head", "language_model"),
+        ("alignment=best", "irepa"),
+        ("training.lr", "name=value"),
+        ("training.lr=!!python/object:os.system {}", "YAML"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused_with_what_does(item, says):
+    with pytest.raises(ValueError, match=says):
+        settings.changed(settings.of_stage(1), settings.parse([item]))
+
+
+# Killed, stopped, spread
+
+
+def command(out: Path, *more: str) -> list[str]:
+    changes = ["steps=40", "run.save_every=1", "run.log_every=1", *more]
+    train = ["-m", "janusflow.train", "--recipe", "scenes-smoke", "--out", str(out)]
+    return [sys.executable, *train, "--threads", "1", "--set", *changes]
+
+
+def environment(**more: str) -> dict:
+    root = str(Path(__file__).parent.parent)
+    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", **more}
+
+
+def start(*args, **kwargs) -> subprocess.Popen:
+    quiet = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
+    return subprocess.Popen(*args, **(quiet | kwargs))
+
+
+def after(out: Path, step: int, process: subprocess.Popen) -> None:
+    """Waits until the run has written this step."""
+    until = time.monotonic() + 90
+    while not any(found >= step for found in checkpoints.complete(out)):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_sigterm_writes_a_checkpoint_and_kill_loses_nothing(finished, tmp_path):
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    for folder in (out, whole):
+        shutil.copytree(finished / "base", folder / "base")
+    changes = settings.parse(["run.save_every=40"])
+    done = runner.train_recipe(replace(RECIPE, steps=40), whole, changes=changes)
+    killed = start(command(out))
+    after(out, 2, killed)
+    killed.kill()
+    killed.wait()
+    stopped = start(command(out, "run.save_every=40"))
+    time.sleep(0.1)
+    first = checkpoints.complete(out)[0]
+    log = out / "log.jsonl"
+    until = time.monotonic() + 90
+    while json.loads(log.read_text().splitlines()[-1])["step"] <= first + 1:
+        assert stopped.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGTERM)
+    said = stopped.communicate(timeout=60)[0]
+    assert stopped.returncode == 0 and "--resume" not in said
+    assert checkpoints.complete(out)[0] > first
+    runner.train_recipe(replace(RECIPE, steps=40), out, changes=changes)
+    ours, theirs = checkpoints.latest(out)[1], checkpoints.latest(whole)[1]
+    assert same(ours, theirs) and done.finished
+    assert not list(out.glob("*.part"))
+
+
+# What comes out
 
 
 def test_training_and_inference_see_the_same_tokens(finished, tmp_path):
-    out, _ = finished
-    train.export(out, tmp_path)
+    runner.export(finished, tmp_path)
     processor = JanusFlowProcessor.from_pretrained(tmp_path)
-    batches = train.build(RECIPE, out / "base")[1]
-    ids = batches.pictures(0, 3)
-    for row in range(3):
-        own = ids["input_ids"][row][ids["attention_mask"][row].bool()].tolist()
-        assert processor.prompt(batches.training_scene(row).caption)["input_ids"][0].tolist() == own
-    question = batches.questions(0, 1)
+    batches = worlds.batches(finished / "base", RECIPE)
+    for row, sample in enumerate(batches.pictures(range(3))):
+        caption = batches.training_scene(row).caption
+        assert torch.equal(processor.prompt(caption)["input_ids"][0], sample.input_ids)
+    question = batches.questions(0, 1)[0]
     text = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).decode(
-        question["input_ids"][0].tolist(), skip_special_tokens=False
+        question.input_ids.tolist(), skip_special_tokens=False
     )
     asked = text.split("<end_of_image>\n")[1].split("\n\nAssistant:")[0]
     inputs = processor(asked, images=[Image.new("RGB", (96, 96))])
     length = inputs["input_ids"].shape[1]
-    assert torch.equal(inputs["input_ids"][0], question["input_ids"][0, :length])
-    assert torch.equal(inputs["image_token_mask"][0], question["image_token_mask"][0, :length])
+    assert torch.equal(inputs["input_ids"][0], question.input_ids[:length])
+    assert torch.equal(inputs["image_token_mask"][0], question.image_token_mask[:length])
 
 
 def test_an_exported_run_is_a_model_that_draws(finished, tmp_path):
-    train.export(finished[0], tmp_path)
+    runner.export(finished, tmp_path)
     pipe = JanusFlowPipeline.from_pretrained(tmp_path)
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a red circle", num_inference_steps=1).images[0].size == (96, 96)
 
 
+def test_an_exported_model_is_the_average_of_the_weights(finished, tmp_path):
+    runner.export(finished, tmp_path, torch.float32)
+    tensors = checkpoints.latest(finished)[1]
+    exported = JanusFlowPipeline.from_pretrained(tmp_path).model.state_dict()
+    averages = {k.removeprefix("ema.model."): v for k, v in tensors.items() if "ema.model" in k}
+    assert averages and all(torch.equal(exported[k], v) for k, v in averages.items())
+
+
 def test_a_category_or_template_with_no_share_never_comes():
-    batches = train.Batches(None, None, categories=(0, 0, 0, 1, 0, 0, 0))
+    batches = Batches(None, None, categories=(0, 0, 0, 1, 0, 0, 0))
     assert {batches.training_scene(i).category for i in range(50)} == {"colors"}
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(finished):
+    plain = engine(finished / "base")
+    spare = engine(finished / "base", **{"run.gradient_checkpointing": True})
+    assert plain.step()["grad_norm"] == pytest.approx(spare.step()["grad_norm"], rel=1e-5)
+
+
+def test_building_takes_any_accelerator(finished):
+    """What the engine needs of the model is what it unfreezes."""
+    found = settings.changed(worlds.of_recipe(RECIPE), {"alignment": "none"})
+    model = engine(finished / "base").objective.model
+    assert "alignment" not in build(found, model, worlds.batches(finished / "base")).step()["parts"]

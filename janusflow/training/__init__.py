@@ -1,0 +1,1 @@
+"""Training: stages as data, an engine on accelerate, exact resume."""

@@ -1,0 +1,143 @@
+"""Checkpoints of a run: safetensors files, complete or absent, never a pickle.
+
+A checkpoint is `step-N.safetensors`, or the files `step-N-of-K-R.safetensors` of K processes. Each
+is written under another name, synced and renamed; a set with a file missing, or with one that does
+not match its checksum, is passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+NAME = re.compile(r"step-(\d+)(?:-of-(\d+)-(\d+))?\.safetensors")
+
+
+def path_of(out: Path, step: int, rank: int = 0, world: int = 1) -> Path:
+    part = f"-of-{world:05d}-{rank:05d}" if world > 1 else ""
+    return out / f"step-{step:08d}{part}.safetensors"
+
+
+def write(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
+    """Atomically, synced to the disk with the folder's entry. OSError says what still stands."""
+    tensors = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    part = path.with_suffix(".part")
+    try:
+        save_file(tensors, part, meta | {"sha256": _digest(tensors)})
+        _sync(part)
+        os.replace(part, path)
+        _sync(path.parent)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        last = next(iter(complete(path.parent)), None)
+        stands = (
+            f"the last whole checkpoint is step {last}" if last else "there is no whole one yet"
+        )
+        raise OSError(f"{path} cannot be written ({error}); {stands}; free some space") from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def clean(out: Path, keep: int, milestone_every: int = 0) -> None:
+    """Removes all but the newest `keep` whole checkpoints and the milestones, and what was left
+    half-written.
+    """
+    whole = complete(out)
+    stay = set(whole[:keep])
+    stay |= {step for step in whole if milestone_every and step % milestone_every == 0}
+    for path in out.glob("step-*"):
+        match = NAME.fullmatch(path.name)
+        if match is None and path.suffix == ".part":
+            path.unlink()
+        elif match and int(match[1]) not in stay:
+            path.unlink()
+
+
+def complete(out: Path) -> list[int]:
+    """Steps of which all files are there, the newest first."""
+    sets: dict[int, list[re.Match]] = {}
+    for path in out.glob("step-*.safetensors"):
+        if match := NAME.fullmatch(path.name):
+            sets.setdefault(int(match[1]), []).append(match)
+    return sorted((step for step, found in sets.items() if _is_whole(found)), reverse=True)
+
+
+def _is_whole(found: list[re.Match]) -> bool:
+    counts = [int(match[2] or 1) for match in found]
+    return any(counts.count(count) == count for count in set(counts))
+
+
+def files(out: Path, step: int) -> list[Path]:
+    """The files of a whole checkpoint in the processes' order."""
+    single = path_of(out, step)
+    if single.exists():
+        return [single]
+    return sorted(out.glob(f"step-{step:08d}-of-*.safetensors"))
+
+
+def read(out: Path, step: int) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Whole tensors, shards joined, and the metadata; ValueError if a file is damaged."""
+    parts = [_read_file(path) for path in files(out, step)]
+    tensors, meta = parts[0]
+    sharded = json.loads(meta.get("sharded", "[]"))
+    for name in sharded:
+        tensors[name] = torch.cat([part[name] for part, _ in parts])
+    return tensors, meta
+
+
+def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            meta = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
+    if meta.get("sha256") != _digest(tensors):
+        raise ValueError(f"{path} does not match its checksum")
+    return tensors, meta
+
+
+def newest(out: Path) -> Iterator[tuple[int, dict[str, Tensor], dict[str, str]]]:
+    """Steps, tensors and metadata of the readable checkpoints, the newest first; a damaged one is
+    passed over with a warning.
+    """
+    for step in complete(out):
+        try:
+            tensors, meta = read(out, step)
+        except ValueError as error:
+            warnings.warn(f"{error}; trying the checkpoint before it", stacklevel=2)
+            continue
+        yield step, tensors, meta
+
+
+def latest(out: Path) -> tuple[int, dict[str, Tensor], dict[str, str]]:
+    """The newest that is whole; ValueError if there is none."""
+    for found in newest(out):
+        return found
+    raise ValueError(f"{out} holds no whole checkpoint; train first")
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Of every name, shape and byte, in one order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

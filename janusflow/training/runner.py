@@ -1,0 +1,114 @@
+"""A whole run in a folder: made, gone on with, kept from being run twice, exported."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from janusflow.modeling_janusflow import JanusFlowModel
+from janusflow.recipes import Recipe
+from janusflow.training import checkpoints, worlds
+from janusflow.training.engine import Draws, Engine, accelerator_of, asked_to_stop, build
+from janusflow.training.monitor import Monitor
+from janusflow.training.settings import Settings, changed, dump
+from janusflow.training.state import State, freeze_all_but, load_weights
+
+SETTINGS = "settings.yaml"
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """How a run ended: at its last step, or at the step where it was asked to."""
+
+    state: State
+    finished: bool
+
+
+def run(
+    engine: Engine,
+    out: Path,
+    meta: dict[str, str] | None = None,
+    start: Path | None = None,
+) -> Stopped:
+    """Trains to the end, going on from the last whole checkpoint in `out`.
+
+    A new run begins with the weights, not the optimizer, of the run in `start` if one is given.
+    """
+    settings, meta = engine.settings, meta or {}
+    if not engine.restore(out) and start:
+        load_weights(engine.state, checkpoints.latest(start)[1])
+    if engine.rank == 0:
+        (out / SETTINGS).write_text(dump(settings), encoding="utf-8")
+    monitor, steps = Monitor(engine, out), settings.training.steps
+    with asked_to_stop() as asked:
+        while engine.state.step < steps:
+            found = engine.step(stop=asked())
+            monitor.add(found)
+            step = engine.state.step
+            if step % settings.run.save_every == 0 or step == steps or found["stop"]:
+                engine.save(out, meta)
+            if found["stop"]:
+                break
+    monitor.close()
+    return Stopped(engine.state, engine.state.step == steps)
+
+
+@contextmanager
+def alone(out: Path):
+    """Holds the folder; ValueError if another run does, OSError if it cannot be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another run is at work in {out}; choose another folder") from None
+    except OSError as error:
+        raise OSError(f"{out} cannot be written ({error}); choose another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def engine_of(settings: Settings, folder: Path, data: Draws, accelerator=None) -> Engine:
+    """An engine for the model in `folder`, in float32, with what the stage trains unfrozen."""
+    model = JanusFlowModel.from_pretrained(folder, dtype=torch.float32)
+    freeze_all_but(model, settings.training.trains)
+    return build(settings, model, data, accelerator)
+
+
+def train_recipe(
+    recipe: Recipe, out: Path, start: Path | None = None, changes: dict | None = None
+) -> Stopped:
+    """A small JanusFlow on the world of scenes, from nothing."""
+    settings = changed(worlds.of_recipe(recipe), changes or {})
+    with alone(out):
+        worlds.first_model(recipe, out / "base")
+        engine = engine_of(
+            settings, out / "base", worlds.batches(out / "base", recipe), accelerator_of(settings)
+        )
+        return run(engine, out, {"recipe": recipe.to_json()}, start)
+
+
+def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Writes the averaged weights of a run's newest checkpoint in the published layout."""
+    _, found, meta = checkpoints.latest(run)
+    base = run / "base"
+    if "recipe" in meta:
+        worlds.first_model(Recipe.from_json(meta["recipe"]), base)
+    model = JanusFlowModel.from_pretrained(base, dtype=torch.float32)
+    own = model.state_dict()
+    for name in own:
+        for key in (f"ema.model.{name}", f"ema.{name}"):  # the second as once written
+            if key in found:
+                own[name].copy_(found[key])
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in base.glob("*.json"):
+        shutil.copy(file, folder)
+    model.to(dtype).save_pretrained(folder)
+    shutil.copytree(base / "vae", folder / "vae", dirs_exist_ok=True)
