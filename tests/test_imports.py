@@ -18,6 +18,7 @@ FLOORS = [
         "chat",
         "times",
         "losses",
+        "optimizers",
         "autoencoder",
         "similarity",
     ),
