@@ -161,7 +161,7 @@ def build(recipe: Recipe, base: Path) -> tuple[JanusFlowModel, Batches]:
     model = JanusFlowModel(config)
     seen = base / "vision.safetensors"
     if not seen.exists():
-        vision_training.save(vision_training.pretrain(recipe), seen)
+        vision_training.save(vision_training.pretrain(recipe)[0], seen)
     model.vision_und_enc_model.load_state_dict(load_file(seen))
     return model, Batches(tokenizer, autoencoder, recipe.categories, recipe.templates)
 
