@@ -8,8 +8,13 @@ import json
 from pathlib import Path
 
 import torch
-from transformers import JanusConfig, JanusForConditionalGeneration, JanusVisionConfig
-from transformers import JanusVQVAEConfig, LlamaConfig
+from transformers import (
+    JanusConfig,
+    JanusForConditionalGeneration,
+    JanusVisionConfig,
+    JanusVQVAEConfig,
+    LlamaConfig,
+)
 
 from janusflow.questions import vocabulary
 from janusflow.tokenizer import build_tokenizer

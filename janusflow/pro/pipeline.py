@@ -14,7 +14,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from janusflow.pipeline_janusflow import JanusFlowPipeline
-from janusflow.pro import sampling
+from janusflow.pro import sampling, vq
 from janusflow.pro.choosing import Choice, Seeds, check_seeds
 from janusflow.pro.model import GUIDANCE, is_original, load_model, read_config
 from janusflow.pro.processing import JanusProProcessor
@@ -162,11 +162,11 @@ class JanusProPipeline(DiffusionPipeline):
         """
         if output_type == "latent":
             return tokens
-        vq, device = self.model.model.vqmodel, self._execution_device
+        device, decode = self._execution_device, self.model.model.vqmodel.decode
         codes = self.model.config.vq_config.num_embeddings
         if tokens.ndim != 2 or not 0 <= int(tokens.min()) <= int(tokens.max()) < codes:
             raise ValueError(f"tokens must be (B, n), from 0 to {codes - 1}")
-        made = [vq.decode(row[None].to(device)).float() for row in tokens]
+        made = [decode(row[None].to(device)).float() for row in tokens]
         pixels = nn.functional.pixel_shuffle(torch.cat(made), self.fold)
         if output_type != "pil":
             return self.image_processor.postprocess(pixels, output_type=output_type)
@@ -179,13 +179,10 @@ class JanusProPipeline(DiffusionPipeline):
         """Tokens (B, n) of pictures (PIL, arrays or tensors in [0, 1]): of each patch the code that
         points most nearly its way.
         """
-        vq, side = self.model.model.vqmodel, self.default_size
+        side = self.default_size
         pixels = self.image_processor.preprocess(images, height=side, width=side)
-        pixels = nn.functional.pixel_unshuffle(pixels, self.fold)
-        z = vq.quant_conv(vq.encoder(pixels.to(self._execution_device, vq.dtype)))
-        z = nn.functional.normalize(z.flatten(2).transpose(1, 2), dim=-1)
-        codes = nn.functional.normalize(vq.quantize.embedding.weight, dim=-1)
-        return (z @ codes.T).argmax(dim=-1)
+        folded = vq.fold(pixels.to(self._execution_device, self.model.dtype), self.fold)
+        return vq.tokens(self.model.model.vqmodel, folded)
 
     def answer(self, inputs, **kwargs) -> Tensor:
         """Ids (B, L) that transformers' `generate` adds to the processor's `inputs`."""
