@@ -107,8 +107,7 @@ def template(sft_format: str, eos: str) -> str:
     user, assistant = roles(sft_format)
     return (
         "{%- for message in messages -%}"
-        f"{{%- if message['role'] == 'user' -%}}{user}: "
-        f"{{%- elif message['role'] == 'assistant' -%}}{assistant}: {{%- endif -%}}"
+        f"{{{{ '{user}: ' if message['role'] == 'user' else '{assistant}: ' }}}}"
         "{%- if message['content'] is string -%}{{ message['content'] | trim }}{%- else -%}"
         "{%- for part in message['content'] -%}"
         "{%- if part['type'] == 'image' -%}{{ '<image_placeholder>\n' }}"
