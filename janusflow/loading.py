@@ -41,3 +41,15 @@ def family(name: str | Path, **hub) -> str:
         f"{path} describes {config.get('model_type')!r}, neither JanusFlow nor Janus-Pro; "
         "name another folder"
     )
+
+
+def side(name: str | Path, **hub) -> int:
+    """Pixels of a picture's side, from config.json alone."""
+    path = locate(name, files=["config.json"], **hub) / "config.json"
+    config = parse_object(read_text(path, MAX_CONFIG), path)
+    if config.get("model_type") == "janus":
+        return config["vision_config"].get("image_size", 384)
+    from janusflow.configuration_janusflow import vision_sizes
+
+    where = "vision_und_enc_config" if "vision_und_enc_config" in config else "vision_config"
+    return vision_sizes(config.get(where), where).image_size
