@@ -20,7 +20,7 @@ FLOORS = [
         "optimizers",
         "autoencoder",
     ),
-    ("scenes", "convnext", "vision", "recipes", "pixels", "processor_files", "devices"),
+    ("loading", "scenes", "convnext", "vision", "recipes", "pixels", "processor_files", "devices"),
     ("questions", "scorer", "modeling_janusflow", "processing_janusflow", "scene_patches"),
     ("scene_batches", "vision_training", "checkpoints", "inspection"),
     ("train", "runs", "editing", "pipeline_janusflow"),
