@@ -20,10 +20,10 @@ FLOORS = [
         "optimizers",
         "autoencoder",
     ),
-    ("loading", "scenes", "convnext", "vision", "recipes", "pixels", "processor_files", "devices"),
+    ("scenes", "convnext", "vision", "recipes", "pixels", "processor_files", "devices"),
     ("questions", "scorer", "modeling_janusflow", "processing_janusflow", "scene_patches"),
     ("scene_batches", "vision_training", "checkpoints", "inspection"),
-    ("train", "runs", "editing", "pipeline_janusflow"),
+    ("train", "runs", "editing", "pipeline_janusflow", "loading"),
 ]
 INTEGRATES = {"runs", "editing", "pipeline_janusflow"}
 BELOW_THE_PIPELINE = {name for floor in FLOORS for name in floor} - INTEGRATES

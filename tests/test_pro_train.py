@@ -130,7 +130,7 @@ def test_convert_writes_what_transformers_reads(janusflow, tmp_path):
 
 def test_evaluate_takes_it_as_a_peer(janusflow, tmp_path):
     words = ["--model", "janusflow/scenes-pro", "--prompts", 1, "--seeds", 1, "-o", tmp_path / "e"]
-    code, shown, err = janusflow("evaluate", *words)
+    code, _, err = janusflow("evaluate", *words)
     assert code == 0, err
     report = json.loads((tmp_path / "e" / "report.json").read_text())
     assert report["protocol"]["guidance"] == "5" and report["protocol"]["network_calls"] == 288
