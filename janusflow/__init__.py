@@ -10,8 +10,11 @@ _HOMES = {
     "JanusFlowModel": "modeling_janusflow",
     "JanusFlowPipeline": "pipeline_janusflow",
     "JanusFlowProcessor": "processing_janusflow",
+    "JanusProPipeline": "pro.pipeline",
+    "JanusProProcessor": "pro.processing",
+    "load": "loading",
 }
-__all__ = ["JanusFlowConfig", "JanusFlowModel", "JanusFlowPipeline", "JanusFlowProcessor"]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str):

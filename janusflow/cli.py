@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from janusflow.cli_convert import convert
+
 app = typer.Typer(
     name="janusflow",
     help="Pictures from text and answers about pictures, from one rectified-flow model.",
@@ -26,6 +28,7 @@ DEFAULT = "janusflow/scenes"
 
 @app.command()
 def generate(
+    ctx: typer.Context,
     prompt: Annotated[list[str] | None, typer.Argument(help="One text or several.")] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="A .png (several make a grid) or a folder.")
@@ -42,13 +45,19 @@ def generate(
     negative: Annotated[str | None, typer.Option(help="What to move away from.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    temperature: Annotated[float, typer.Option(help="Janus-Pro: 0 takes the likeliest.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Janus-Pro: among so many tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Janus-Pro: among this share.")] = None,
     batch: Annotated[int, typer.Option(help="Pictures at once.")] = 16,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
     """Makes pictures from text."""
-    from janusflow import pictures
+    from janusflow import families, loading, pictures
 
+    kind, written = loading.family(model), families.given(ctx)
+    families.check(kind, written)
+    guidance = families.guidance(kind, guidance, written)
     texts = [*(prompt or []), *(pictures.read_prompts(prompts) if prompts else [])]
     rows = [text for text in texts for _ in range(min(count, pictures.MAX_NUMBER + 1))]
     pictures.check_output(out)
@@ -62,8 +71,12 @@ def generate(
         width=width,
     )
     pictures.check(rows, seed, count, batch, **settings)
-    pipe = pictures.load(model, vae, device, dtype)
     about = dict(model=model, sampler=sampler, steps=steps, guidance=guidance, grid=grid or "")
+    if kind == loading.PRO:
+        own = dict(temperature=temperature, top_k=top_k, top_p=top_p)
+        settings = own | {k: settings[k] for k in ("guidance_scale", "negative_prompt")}
+        about = dict(model=model, guidance=guidance, **own)
+    pipe = pictures.load(model, vae, device, dtype)
     images, notes = pictures.make(pipe, rows, seed, batch, settings, about)
     for path in pictures.write(images, notes, out):
         print(path)
@@ -94,6 +107,7 @@ def chat(
 
 @app.command()
 def evaluate(
+    ctx: typer.Context,
     task: Annotated[str, typer.Option(help="scenes or scenes-vqa.")] = "scenes",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder; by default evaluation/TASK.")
@@ -119,12 +133,15 @@ def evaluate(
     dtype: Dtype = "auto",
 ) -> None:
     """Scores a model on the small world, or two reports against each other."""
-    from janusflow import measure
+    from janusflow import families, loading, measure
 
     if compare:
         return print(measure.compare(*compare))
     if rescore:
         return measure.publish(measure.rescore(rescore), rescore, draw)
+    kind, written = loading.family(model), families.given(ctx)
+    families.check(kind, written)
+    guidance = families.guidance(kind, guidance, written)
     plan = measure.plan(
         task, split, model, vae, device, dtype, sampler, grid,
         prompts=prompts, seeds=seeds, steps=steps, guidance=guidance, batch=batch,
@@ -158,8 +175,10 @@ def edit(
     """Changes a picture: part of the way to noise and back, by inversion, or inside a mask."""
     import torch
 
-    from janusflow import editing, pictures
+    from janusflow import editing, loading, pictures
 
+    if loading.family(model) == loading.PRO:
+        raise ValueError("edit goes along a flow, which Janus-Pro has not; choose a JanusFlow")
     seed = 0 if seed is None and not invert else seed
     settings = dict(num_inference_steps=steps, sampler=sampler, grid=grid)
     pictures.check([prompt], seed or 0, 1, 1, **settings)
@@ -193,6 +212,7 @@ def edit(
 
 @app.command()
 def bench(
+    ctx: typer.Context,
     model: Model = DEFAULT,
     prompt: Annotated[list[str] | None, typer.Option(help="Repeat for several.")] = None,
     solvers: Annotated[str | None, typer.Option(help="Names with commas; all if left out.")] = None,
@@ -210,10 +230,12 @@ def bench(
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
-    """Compares samplers on the model: error against network calls."""
-    from janusflow import bench, pictures
+    """JanusFlow: samplers, error against network calls. Janus-Pro: time beside transformers'."""
+    from janusflow import bench, families, loading, pictures
     from samplers.core import find
 
+    if loading.family(model) == loading.PRO:
+        return _bench_pro(model, prompt, guidance, device, dtype, families.given(ctx))
     budgets = _numbers(calls)
     chosen = [find(name.strip()) for name in solvers.split(",")] if solvers else None
     rule = _guidance(guidance)
@@ -242,6 +264,19 @@ def bench(
             write(path)
 
 
+def _bench_pro(model, prompt, guidance, device, dtype, written: set[str]) -> None:
+    from janusflow import families, loading, pictures
+    from janusflow.pro import bench
+
+    wrong = sorted(written - {"model", "prompt", "guidance", "device", "dtype"})
+    if wrong:
+        raise ValueError(f"--{wrong[0]} compares samplers, which Janus-Pro has not; leave it out")
+    texts = prompt or ["a red circle left of a blue square"]
+    weight = float(families.guidance(loading.PRO, guidance, written))
+    pipe = pictures.load(model, None, device, dtype)
+    print(bench.table(bench.compare(pipe, texts, guidance=weight), len(texts)))
+
+
 def _numbers(text: str) -> list[int]:
     if not all(part.strip().isdecimal() and int(part) > 0 for part in text.split(",")):
         raise ValueError(f"--calls is {text!r}; expected numbers of at least 1, as in 4,8,16")
@@ -253,9 +288,14 @@ def info(
     model: Annotated[str, typer.Argument(help="Packaged model, folder or hub id.")] = DEFAULT,
 ) -> None:
     """Shows a model's configuration, its parameters by part, and the memory they need."""
-    from janusflow import inspection
+    from janusflow import inspection, loading
 
+    if loading.family(model) == loading.PRO:
+        from janusflow.pro import inspection
     print(inspection.describe(model))
+
+
+app.command()(convert)
 
 
 def _guidance(text: str):

@@ -158,23 +158,7 @@ class JanusFlowConfig(PreTrainedConfig):
 
     @property
     def vision(self) -> VisionSizes:
-        params = _params(self.vision_und_enc_config, "vision_und_enc_config")
-        name = params.get("model_name", "siglip_large_patch16_384")
-        if name not in TOWERS:
-            raise ValueError(f"no vision tower named {name!r}; choose one of {', '.join(TOWERS)}")
-        if params.get("select_feature", "same") != "same":
-            raise ValueError(
-                f"select_feature is {params['select_feature']!r}; only 'same' is supported"
-            )
-        sizes = {key: params.get(key, default) for key, default in TOWERS[name].items()}
-        for key in ("image_size", "patch_size", "width", "layers", "heads"):
-            limit = LIMITS.get(key, LIMITS["width"])
-            sizes[key] = _positive(sizes[key], f"vision_und_enc_config.{key}", limit)
-        ratio = sizes["mlp_ratio"]
-        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 64:
-            raise ValueError(f"vision mlp_ratio is {ratio!r}; expected a number such as 4")
-        sizes["layers"] = _select_layers(sizes["layers"], params.get("select_layer", -1))
-        return VisionSizes(**sizes)
+        return vision_sizes(self.vision_und_enc_config, "vision_und_enc_config")
 
     @property
     def generation(self) -> GenerationSizes:
@@ -213,6 +197,27 @@ class JanusFlowConfig(PreTrainedConfig):
             ),
             norm_eps=eps,
         )
+
+
+def vision_sizes(block: Any, where: str) -> VisionSizes:
+    """The tower that a block of config.json names; ValueError for one that is not built here."""
+    params = _params(block, where)
+    name = params.get("model_name", "siglip_large_patch16_384")
+    if name not in TOWERS:
+        raise ValueError(f"no vision tower named {name!r}; choose one of {', '.join(TOWERS)}")
+    if params.get("select_feature", "same") != "same":
+        raise ValueError(
+            f"select_feature is {params['select_feature']!r}; only 'same' is supported"
+        )
+    sizes = {key: params.get(key, default) for key, default in TOWERS[name].items()}
+    for key in ("image_size", "patch_size", "width", "layers", "heads"):
+        limit = LIMITS.get(key, LIMITS["width"])
+        sizes[key] = _positive(sizes[key], f"{where}.{key}", limit)
+    ratio = sizes["mlp_ratio"]
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 64:
+        raise ValueError(f"vision mlp_ratio is {ratio!r}; expected a number such as 4")
+    sizes["layers"] = _select_layers(sizes["layers"], params.get("select_layer", -1))
+    return VisionSizes(**sizes)
 
 
 def _language(given: Any) -> LlamaConfig:

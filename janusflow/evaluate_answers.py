@@ -44,8 +44,8 @@ def answer(pipe, batch: Sequence[Question]) -> list[str]:
     images = [[Image.fromarray(render(q.scene.objects))] for q in batch]
     inputs = pipe.processor([q.text for q in batch], images=images).to(pipe.device)
     tokenizer = pipe.processor.tokenizer
-    ids = pipe.model.generate(
-        **inputs,
+    ids = pipe.answer(
+        inputs,
         do_sample=False,
         max_new_tokens=LONGEST,
         eos_token_id=tokenizer.eos_token_id,

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import samplers
-from janusflow import comparison, evaluation, pictures, provenance, report
-from janusflow.configuration_janusflow import JanusFlowConfig
+from janusflow import comparison, evaluation, loading, pictures, provenance, report
 from janusflow.devices import pick_device, pick_dtype
 from janusflow.evaluation import Plan, rescore
 from janusflow.scenes import SPLITS
@@ -35,15 +34,19 @@ def plan(
     if "all" in splits:
         splits = [name for name in SPLITS if name != "train"]
     folder = locate(model)
+    if loading.family(folder) == loading.PRO:  # tokens have neither solver nor times
+        sampler, grid, numbers["steps"] = "tokens", "tokens", 1
+    else:
+        grid = grid or solver.grid
     return Plan(
         task=task,
         model=model,
         weights=provenance.weights(folder, locate(vae) if vae else None),
-        side=JanusFlowConfig.from_pretrained(folder).vision.image_size,
+        side=loading.side(folder),
         dtype=str(pick_dtype(dtype, pick_device(device)))[6:],
         splits=tuple(dict.fromkeys(splits)),
         sampler=sampler,
-        grid=grid or solver.grid,
+        grid=grid,
         **numbers,
     )
 
@@ -52,12 +55,9 @@ def run(plan: Plan, out: Path, vae: str | None, device: str, dtype: str, guidanc
     """Loads the model and evaluates it into the folder `out`."""
     evaluation.claim(plan, out)
     pipe = pictures.load(plan.model, vae, device, dtype)
-    settings = dict(
-        num_inference_steps=plan.steps,
-        guidance_scale=guidance,
-        sampler=plan.sampler,
-        grid=plan.grid,
-    )
+    settings = dict(guidance_scale=guidance)
+    if plan.sampler != "tokens":
+        settings |= dict(num_inference_steps=plan.steps, sampler=plan.sampler, grid=plan.grid)
     return evaluation.run(pipe, plan, out, settings)
 
 

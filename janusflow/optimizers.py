@@ -45,6 +45,7 @@ class Together(torch.optim.Optimizer):
             }
             part.load_state_dict({"state": states, "param_groups": own["param_groups"]})
             first += count
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 def adamw(named: Named, lr: float, betas: tuple[float, float], weight_decay: float):

@@ -110,7 +110,7 @@ def load(model: str, vae: str | None, device: str, dtype: str):
     kind = pick_dtype(dtype, place)
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    pipe = janusflow.JanusFlowPipeline.from_pretrained(model, vae=vae, dtype=kind).to(place)
+    pipe = janusflow.load(model, dtype=kind, vae=vae).to(place)
     pipe.set_progress_bar_config(disable=True)
     if sys.stderr.isatty():
         print(f"{model} on {describe(place)} in {str(kind)[6:]}", file=sys.stderr)

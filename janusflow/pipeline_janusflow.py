@@ -33,6 +33,7 @@ class JanusFlowPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "model->vae"
+    echoes = False  # whether the model's `generate` gives the prompt back before the answer
 
     def __init__(self, model: JanusFlowModel, processor: JanusFlowProcessor, vae):
         super().__init__()
@@ -291,9 +292,13 @@ class JanusFlowPipeline(DiffusionPipeline):
         } | kwargs
         if stream:
             return self._stream(inputs, kwargs)
-        ids = self.model.generate(**inputs, **kwargs)
+        ids = self.answer(inputs, **kwargs)
         self.maybe_free_model_hooks()
         return self.processor.decode(ids[0], skip_special_tokens=True).strip()
+
+    def answer(self, inputs, **kwargs) -> Tensor:
+        """Ids (B, L) that transformers' `generate` adds to the processor's `inputs`."""
+        return self.model.generate(**inputs, **kwargs)
 
     def _stream(self, inputs, kwargs: dict) -> Iterator[str]:
         from threading import Thread
@@ -301,7 +306,7 @@ class JanusFlowPipeline(DiffusionPipeline):
         from transformers import TextIteratorStreamer
 
         pieces = TextIteratorStreamer(
-            self.processor.tokenizer, skip_prompt=False, skip_special_tokens=True
+            self.processor.tokenizer, skip_prompt=self.echoes, skip_special_tokens=True
         )
         failures = []
 

@@ -60,10 +60,12 @@ class JanusFlowProcessor(ProcessorMixin):
     BOS first exactly once. `added_tags` are the tags that the vocabulary lacked.
     """
 
+    needed_tags = ("image_tag", "image_gen_tag", "image_start_tag", "image_end_tag")
+
     def __init__(self, files: ProcessorFiles):
         self.tags = Tags.from_dict(files.processor_config)
-        names = ("image_tag", "image_gen_tag", "image_start_tag", "image_end_tag")
-        text, self.added_tags = add_tags(files.tokenizer, [getattr(self.tags, n) for n in names])
+        tags = [getattr(self.tags, name) for name in self.needed_tags]
+        text, self.added_tags = add_tags(files.tokenizer, tags)
         self.files = replace(files, tokenizer=text)
         self.tokenizer = _tokenizer(self.files, self.tags.pad_tag)
         self.image_processor = JanusFlowImageProcessor.from_dict(files.preprocessor_config)
@@ -233,7 +235,7 @@ class JanusFlowProcessor(ProcessorMixin):
 
     def check_fits(self, vocab_size: int) -> None:
         """ValueError if a tag's id lies outside an embedding of `vocab_size` rows."""
-        ids = (self.image_id, self.image_start_id, self.image_end_id, self.image_gen_id)
+        ids = [self._id(getattr(self.tags, name)) for name in self.needed_tags]
         ids = (*ids, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.pad_id)
         if max(ids) >= vocab_size:
             token = self.tokenizer.convert_ids_to_tokens(max(ids))

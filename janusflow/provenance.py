@@ -23,7 +23,8 @@ def sha256(path: Path) -> str:
 
 def weights(folder: Path, vae: Path | None = None) -> dict[str, str]:
     """sha256 of every file of weights, as `sha256sum` gives it; ValueError if there are none."""
-    files = {path.name: path for path in sorted(folder.glob("*.safetensors"))}
+    found = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    files = {path.name: path for path in found}
     if not files:
         raise ValueError(f"{str(folder)!r} holds no *.safetensors; name a model's folder")
     for path in sorted((vae or folder / "vae").glob("*.safetensors")):

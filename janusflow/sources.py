@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-PACKAGED = {"janusflow/scenes": Path(__file__).parent / "weights" / "scenes"}
+WEIGHTS = Path(__file__).parent / "weights"
+PACKAGED = {
+    "janusflow/scenes": WEIGHTS / "scenes",
+    "janusflow/scenes-pro": WEIGHTS / "scenes-pro",
+}
 DEFAULT = "janusflow/scenes"
 FILES = ["*.json", "*.safetensors", "vae/*.json", "vae/*.safetensors"]  # never code, never pickles
 

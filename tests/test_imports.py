@@ -24,11 +24,11 @@ FLOORS = [
     ),
     ("scenes", "convnext", "vision", "recipes", "pixels", "processor_files", "devices"),
     ("questions", "scorer", "modeling_janusflow", "processing_janusflow", "scene_patches"),
-    ("vision_training", "checkpoints", "inspection", "data", "cli_precompute"),
+    ("vision_training", "inspection", "data", "cli_precompute"),
     ("scene_batches", "teachers", "alignment"),
     ("training",),
     ("ablate_world", "ablate_lab", "ablate_report"),
-    ("train", "runs", "editing", "pipeline_janusflow", "ablate_measure"),
+    ("train", "runs", "editing", "pipeline_janusflow", "ablate_measure", "loading"),
     ("ablate",),
 ]
 INTEGRATES = {"runs", "editing", "pipeline_janusflow", "ablate_measure"}

@@ -1,0 +1,55 @@
+"""One door for both families: the configuration says which pipeline reads a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from janusflow.processor_files import MAX_CONFIG, parse_object, read_text
+from janusflow.sources import locate
+
+FLOW, PRO = "JanusFlow", "Janus-Pro"
+
+
+def load(name: str | Path, dtype: torch.dtype = torch.float32, vae=None, **hub):
+    """A `JanusFlowPipeline` or a `JanusProPipeline`, whichever the configuration calls for.
+
+    `name` is a packaged model, a folder or a hub id; `vae` names JanusFlow's autoencoder where the
+    folder has none; `hub` goes to `snapshot_download`. Raises ValueError for any other model.
+    """
+    if family(name, **hub) == FLOW:
+        from janusflow.pipeline_janusflow import JanusFlowPipeline
+
+        return JanusFlowPipeline.from_pretrained(name, vae=vae, dtype=dtype, **hub)
+    from janusflow.pro.pipeline import JanusProPipeline
+
+    if vae is not None:
+        raise ValueError("Janus-Pro brings its own VQ model; leave the autoencoder out")
+    return JanusProPipeline.from_pretrained(name, dtype=dtype, **hub)
+
+
+def family(name: str | Path, **hub) -> str:
+    """`FLOW` or `PRO`, read from config.json alone; ValueError if it is neither."""
+    path = locate(name, files=["config.json"], **hub) / "config.json"
+    config = parse_object(read_text(path, MAX_CONFIG), path)
+    if "vision_gen_enc_config" in config:
+        return FLOW
+    if "gen_vision_config" in config or config.get("model_type") == "janus":
+        return PRO
+    raise ValueError(
+        f"{path} describes {config.get('model_type')!r}, neither JanusFlow nor Janus-Pro; "
+        "name another folder"
+    )
+
+
+def side(name: str | Path, **hub) -> int:
+    """Pixels of a picture's side, from config.json alone."""
+    path = locate(name, files=["config.json"], **hub) / "config.json"
+    config = parse_object(read_text(path, MAX_CONFIG), path)
+    if config.get("model_type") == "janus":
+        return config["vision_config"].get("image_size", 384)
+    from janusflow.configuration_janusflow import vision_sizes
+
+    where = "vision_und_enc_config" if "vision_und_enc_config" in config else "vision_config"
+    return vision_sizes(config.get(where), where).image_size

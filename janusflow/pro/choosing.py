@@ -1,0 +1,87 @@
+"""From guided logits to the next token, row by row, each with randomness of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+Seeds = torch.Generator | Sequence[torch.Generator] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How a token is drawn; temperature 0 takes the likeliest."""
+
+    temperature: float = 1.0
+    top_k: int | None = None  # of the likeliest, None for all
+    top_p: float | None = None  # share of the probability that is kept, None for all
+
+    def __post_init__(self):
+        if not _number(self.temperature) or not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature!r}; expected 0 or more, 1 is usual")
+        k = self.top_k
+        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+            raise ValueError(f"top_k is {k!r}; expected a whole number of at least 1, or None")
+        if self.top_p is not None and not (_number(self.top_p) and 0 < self.top_p <= 1):
+            raise ValueError(f"top_p is {self.top_p!r}; expected a share above 0 and at most 1")
+
+    def function(self, seeds: Seeds) -> Callable[[Tensor], Tensor]:
+        """Logits (B, codes) -> tokens (B,).
+
+        A row's token is argmax(p / e) with e exponential from that row's generator: the same race
+        that `torch.multinomial` runs, so one picture draws as transformers' loop does with that
+        seed, and another batch, whose rounding differs by 1e-7, nearly never draws another token.
+        """
+        if self.temperature == 0:
+            return lambda logits: logits.argmax(dim=-1)
+        warp = LogitsProcessorList()
+        if self.temperature != 1:
+            warp.append(TemperatureLogitsWarper(float(self.temperature)))
+        if self.top_k is not None:
+            warp.append(TopKLogitsWarper(self.top_k))
+        if self.top_p is not None and self.top_p < 1:
+            warp.append(TopPLogitsWarper(self.top_p))
+
+        def draw(logits: Tensor) -> Tensor:
+            p = torch.softmax(warp(None, logits.float()), dim=-1)
+            return (p / _exponential(p, seeds)).argmax(dim=-1)
+
+        return draw
+
+
+def _exponential(like: Tensor, seeds: Seeds) -> Tensor:
+    """Numbers as `like`, drawn where the generators live."""
+    if seeds is None:
+        return torch.empty_like(like).exponential_()
+    if isinstance(seeds, torch.Generator):
+        seeds = [seeds] * len(like)
+    rows = [
+        torch.empty(like.shape[1], device=seed.device).exponential_(generator=seed)
+        for seed in seeds
+    ]
+    return torch.stack(rows).to(like.device)
+
+
+def check_seeds(seeds: Seeds, count: int) -> Seeds:
+    """One generator, or one a picture; ValueError otherwise."""
+    if seeds is None or isinstance(seeds, torch.Generator):
+        return seeds
+    if len(seeds) != count:
+        raise ValueError(
+            f"{len(seeds)} generators came for {count} pictures; give one, or one a picture"
+        )
+    return list(seeds)
+
+
+def _number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

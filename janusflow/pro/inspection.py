@@ -1,0 +1,58 @@
+"""What `janusflow info` says of a Janus or Janus-Pro."""
+
+from __future__ import annotations
+
+import torch
+from transformers import JanusConfig, JanusForConditionalGeneration
+
+from janusflow.pro import original, tensors
+from janusflow.pro.model import is_original, read_config
+from janusflow.pro.pipeline import FILES
+from janusflow.sources import locate
+
+PARTS = {
+    "vision encoder": ("model.vision_model.", "model.aligner."),
+    "language model": ("model.language_model.", "lm_head."),
+    "generation head": ("model.generation_",),
+    "VQ model": ("model.vqmodel.",),
+}
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def describe(name: str) -> str:
+    """A table for a terminal of 80 columns; ValueError for a folder that holds no Janus."""
+    folder = locate(name, files=FILES)
+    published = read_config(folder)
+    if is_original(published):
+        config = original.config(published, tensors.read(folder), image_token=0)
+    else:
+        config = JanusConfig.from_pretrained(folder)
+    text, vision, vq = config.text_config, config.vision_config, config.vq_config
+    counts = count_parameters(config)
+    total = sum(counts.values())
+    lines = [
+        name,
+        f"  language model   {text.num_hidden_layers} blocks of {text.hidden_size}, "
+        f"{text.num_attention_heads} heads, MLP {text.intermediate_size}, {text.vocab_size} tokens",
+        f"  vision encoder   {vision.num_hidden_layers} blocks of {vision.hidden_size}, "
+        f"{vision.image_size} px, {vision.num_image_tokens} tokens",
+        f"  generation       {vq.num_embeddings} codes of {vq.embed_dim}, "
+        f"{vq.num_patches**2} tokens, one after the other",
+        "",
+        *(f"  {part:<20}{count:>15,}" for part, count in counts.items()),
+        f"  {'parameters':<20}{total:>15,}",
+        "",
+        "  weights take "
+        + ", ".join(f"{total * b / 2**20:,.0f} MiB in {d}" for d, b in BYTES.items()),
+    ]
+    return "\n".join(lines)
+
+
+def count_parameters(config: JanusConfig) -> dict[str, int]:
+    """Parameters of each part; no memory is taken."""
+    with torch.device("meta"):
+        sizes = {n: p.numel() for n, p in JanusForConditionalGeneration(config).named_parameters()}
+    return {
+        part: sum(n for name, n in sizes.items() if name.startswith(roots))
+        for part, roots in PARTS.items()
+    }

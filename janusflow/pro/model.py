@@ -1,0 +1,121 @@
+"""transformers' Janus from a folder in either layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
+
+from janusflow.pro import original, tensors
+from janusflow.pro.processing import JanusProProcessor
+from janusflow.processor_files import MAX_CONFIG, parse_object, read_text
+
+GUIDANCE = 5.0  # the published weight
+
+
+def read_config(folder: Path) -> dict:
+    """config.json; ValueError if it is missing or damaged."""
+    path = folder / "config.json"
+    return parse_object(read_text(path, MAX_CONFIG), path)
+
+
+def is_original(config: dict) -> bool:
+    """Whether this is the published layout; ValueError if it is no Janus at all."""
+    if config.get("model_type") == "janus":
+        return False
+    if config.get("model_type") == "multi_modality" and "gen_vision_config" in config:
+        return True
+    kind = "JanusFlow" if "vision_gen_enc_config" in config else repr(config.get("model_type"))
+    raise ValueError(f"config.json is of {kind}, not of Janus or Janus-Pro; use janusflow.load")
+
+
+def load_model(
+    folder: Path, processor: JanusProProcessor, dtype: torch.dtype
+) -> JanusForConditionalGeneration:
+    """The model in evaluation mode, its generation configuration with the processor's ids.
+
+    ValueError, one sentence, for files that are missing, damaged or do not fit the configuration.
+    """
+    published = read_config(folder)
+    if is_original(published):
+        weights = tensors.read(folder)
+        config = original.config(published, weights, processor.image_id)
+        weights = original.convert(weights)
+    else:
+        config = _own(folder)
+        tensors.files(folder)  # before transformers looks for them elsewhere
+        weights = None
+    processor.check_fits(config.text_config.vocab_size)
+    if config.image_token_id != processor.image_id:
+        raise ValueError(
+            f"config.json says image_token_id {config.image_token_id}, the tokenizer "
+            f"{processor.image_id}; take both from one folder, the layouts' ids differ"
+        )
+    model = _assemble(folder if weights is None else None, config, weights, dtype)
+    model.generation_config = _generation(processor)
+    return model.eval()
+
+
+def _own(folder: Path) -> JanusConfig:
+    try:
+        return JanusConfig.from_pretrained(folder)
+    except Exception as error:  # transformers' validators raise classes of their own
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{folder / 'config.json'} makes no Janus ({reason})") from error
+
+
+def _assemble(
+    folder: Path | None, config: JanusConfig, weights: dict[str, Tensor] | None, dtype: torch.dtype
+) -> JanusForConditionalGeneration:
+    if weights is not None:
+        _check_names(config, weights)
+    try:
+        model, report = JanusForConditionalGeneration.from_pretrained(
+            folder, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
+        )
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"the weights cannot be loaded ({reason}); fetch them again") from error
+    lacking = sorted(report["missing_keys"])
+    if lacking:
+        raise ValueError(
+            f"the weights lack {len(lacking)} tensors, the first {lacking[0]!r}; "
+            "is this a whole Janus checkpoint?"
+        )
+    return model
+
+
+def _check_names(config: JanusConfig, weights: dict[str, Tensor]) -> None:
+    """ValueError for a tensor too few, too many or of another shape."""
+    with torch.device("meta"):
+        wanted = {n: p.shape for n, p in JanusForConditionalGeneration(config).state_dict().items()}
+    wanted = {name: shape for name, shape in wanted.items() if not name.endswith("position_ids")}
+    for what, names in (
+        ("lack", wanted.keys() - weights.keys()),
+        ("hold, unknown,", weights.keys() - wanted.keys()),
+    ):
+        if names:
+            raise ValueError(
+                f"the weights {what} {len(names)} tensors, the first {min(names)!r}; "
+                "is this a whole Janus checkpoint?"
+            )
+    for name, shape in wanted.items():
+        if weights[name].shape != shape:
+            raise ValueError(
+                f"{name} has shape {tuple(weights[name].shape)}, config.json wants {tuple(shape)}; "
+                "take both from one checkpoint"
+            )
+
+
+def _generation(processor: JanusProProcessor) -> GenerationConfig:
+    """What transformers' own `generate` needs to draw a picture."""
+    tokenizer = processor.tokenizer
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=processor.pad_id,
+        guidance_scale=GUIDANCE,
+        generation_kwargs={"boi_token_id": processor.image_start_id},
+    )
