@@ -47,10 +47,10 @@ def generate(
     dtype: Dtype = "auto",
 ) -> None:
     """Makes pictures from text."""
-    from janusflow import pictures
+    from janusflow import limits, pictures
 
     texts = [*(prompt or []), *(pictures.read_prompts(prompts) if prompts else [])]
-    rows = [text for text in texts for _ in range(min(count, pictures.MAX_NUMBER + 1))]
+    rows = [text for text in texts for _ in range(min(count, limits.most("number") + 1))]
     pictures.check_output(out)
     settings = dict(
         num_inference_steps=steps,

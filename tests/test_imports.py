@@ -10,8 +10,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # The floors of janusflow, the lowest first: a file imports from its own floor or from below it.
 FLOORS = [
-    ("configuration_janusflow", "shapes", "sources", "tokenizer", "chat", "losses", "autoencoder"),
-    ("scenes", "convnext", "vision", "recipes", "pixels", "processor_files", "devices"),
+    ("limits", "pixels", "reading", "model_files"),
+    ("configuration_janusflow", "shapes", "sources", "tokenizer", "chat", "losses"),
+    ("autoencoder", "autoencoder_files"),
+    ("scenes", "convnext", "vision", "recipes", "processor_files", "devices"),
     ("questions", "scorer", "modeling_janusflow", "processing_janusflow", "scene_patches"),
     ("scene_batches", "vision_training", "checkpoints", "inspection"),
     ("train", "runs", "editing", "pipeline_janusflow"),
