@@ -49,7 +49,7 @@ def _kind(source: Path) -> type:
     """
     config = read_object(source / "config.json")
     name = config.get("_class_name", "AutoencoderKL")
-    if name not in VAES:
+    if not isinstance(name, str) or name not in VAES:
         raise ValueError(f"{str(source)!r} is a {name!r:.60}; expected one of {', '.join(VAES)}")
     for key in OBEYED:
         if config.get(key):

@@ -33,8 +33,9 @@ def check_settings(content: dict, kind: type, known: Iterable[str], name: str) -
     """
     known = {*known, *OBEYED}
     for key, value in content.items():
-        loads = key.removeprefix("_") in OBEYED and value not in HARMLESS
-        hides = key.removeprefix("_") not in known and key not in known and hasattr(kind, key)
+        plain = key.removeprefix("_").removesuffix("_internal")
+        loads = plain in OBEYED and value not in HARMLESS
+        hides = not {plain, key} & known and hasattr(kind, key)
         if loads or hides or key.startswith("__"):
             raise ValueError(f"{name} holds {key!r}, which is not taken from a file; remove it")
 

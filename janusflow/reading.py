@@ -26,18 +26,37 @@ def read_bytes(path: Path, limit: str, what: str) -> bytes:
     """
     largest = limits.most(limit)
     try:
-        ends = stat.S_ISREG(os.stat(path).st_mode) or str(path).startswith(STREAMS)
-        content = b""
-        if ends:
-            with open(path, "rb") as file:
-                content = file.read(largest + 1)
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            stream = str(path).startswith(STREAMS)
+            if stream:
+                os.set_blocking(file.fileno(), True)
+            ends = stream or stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            content = _up_to(file, largest + 1) if ends else None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"{what} {str(path)!r} cannot be opened ({reason})") from error
-    if not ends:
+    if content is None:
         raise ValueError(f"{what} {str(path)!r} cannot be opened (it is no file)")
     limits.hold(limit, len(content), f"{what} {str(path)!r} is larger than that")
     return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer waits
+
+
+def _up_to(file: io.RawIOBase, size: int) -> bytes | None:
+    """The first `size` bytes; None of a file that has nothing to say now."""
+    parts = []
+    while size > 0:
+        part = file.read(min(size, 2**20))
+        if part is None:
+            return None
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def read(path: Path) -> Image.Image:
@@ -54,6 +73,11 @@ def decode(content: bytes, name: str) -> Image.Image:
         Image.MAX_IMAGE_PIXELS = limits.most("pixels")  # PIL's own limit would come first
     try:
         image = _open(content)
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{name} has more pixels than expected ({error}); at most {limits.most('pixels')} are "
+            "taken, or set JANUSFLOW_MAX_PIXELS"
+        ) from error
     except Exception as error:
         raise _broken(name, error) from error
     width, height = image.size
@@ -110,7 +134,11 @@ def check_prompt(text: str, name: str, advice: str = "; shorten it") -> None:
 
 def read_text(path: Path, limit: str) -> str:
     """A text file of a model's folder; ValueError if it is missing, too large or not UTF-8."""
-    if not path.exists():
+    try:
+        missing = not path.exists()
+    except (OSError, ValueError):  # no name of a file at all; what opens it will say so
+        missing = False
+    if missing:
         raise ValueError(f"{str(path.parent)!r} lacks {path.name}; take it from the checkpoint")
     try:
         return read_bytes(path, limit, "file").decode("utf-8")
