@@ -1,4 +1,4 @@
-"""Pictures and prompts of strangers: the right answer or one sentence, in bounded memory and time."""
+"""Pictures and prompts of strangers: the right answer or one sentence, bounded."""
 
 import io
 import os
