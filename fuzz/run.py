@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["janusflow", "samplers", "PIL"]):
 
 
 def main() -> None:
-    name, runs, seed = ([*sys.argv[1:4], *["all", RUNS, 1][len(sys.argv) - 1 :]] + [1])[:3]
+    name, runs, seed = (*sys.argv[1:4], *("all", RUNS, 1)[len(sys.argv) - 1 :])
     if name == "all":
         for one in readers.READERS:
             subprocess.run([sys.executable, __file__, one, str(runs), str(seed)], check=True)

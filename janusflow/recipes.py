@@ -24,12 +24,18 @@ class Recipe:
     latent_channels: int = 16  # principal components of an 8 x 8 patch
     whitening: float = 0.5
 
-    # the vision encoder, trained first to say what lies under each of its patches
+    # the vision encoder, trained first: what lies under each patch, which caption is the picture's
     vision_steps: int = 3_000
     vision_batch: int = 64
     vision_lr: float = 1e-3
+    vision_contrastive: float = 1.0  # weight of the captions; 0 looks at patches only
+
+    # what is shown and asked, in shares
+    categories: tuple[float, ...] = (1, 1, 1, 1, 1, 1, 1)  # of scenes.SPLITS["train"]
+    templates: tuple[float, ...] = (1, 1, 1, 1, 1, 1, 1, 1)  # of questions.TEMPLATES
 
     # flow, alignment and next token together
+    optimizer: str = "adamw"  # or muon
     steps: int = 6_400
     pictures: int = 32  # generation samples in a batch
     questions: int = 6  # understanding samples in a batch

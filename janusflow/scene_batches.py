@@ -12,7 +12,7 @@ from torch import Tensor
 from janusflow.autoencoder import PatchAutoencoder
 from janusflow.questions import TEMPLATES, ask
 from janusflow.scene_patches import pixels
-from janusflow.scenes import Scene, generator, pick, scene
+from janusflow.scenes import SPLITS, Scene, generator, scene
 from janusflow.shapes import render_batch
 from janusflow.tokenizer import BOS, EOS, IMAGE, IMAGE_END, IMAGE_START, PAD
 
@@ -26,10 +26,12 @@ class Batches:
 
     tokenizer: Tokenizer
     autoencoder: PatchAutoencoder
+    categories: tuple[float, ...] = (1,) * len(SPLITS["train"])  # shares of SPLITS["train"]
+    templates: tuple[float, ...] = (1,) * len(TEMPLATES)  # shares of TEMPLATES
 
     def pictures(self, step: int, count: int) -> dict[str, Tensor]:
         """Latents (B, c, 12, 12), pixels (B, 3, 96, 96), and the captions' ids and mask (B, L)."""
-        scenes = [scene("train", step * count + i) for i in range(count)]
+        scenes = [self.training_scene(step * count + i) for i in range(count)]
         images = pixels(render_batch([s.objects for s in scenes]))
         with torch.no_grad():
             latents = self.autoencoder.encode(images).latent_dist.mode()
@@ -63,9 +65,15 @@ class Batches:
             "image_token_mask": (ids == self._id(IMAGE)) | (ids == self._id(IMAGE_START)),
         }
 
+    def training_scene(self, index: int) -> Scene:
+        """Scene number `index` of the training, of a category drawn by the shares."""
+        names, rng = SPLITS["train"], generator("train", index, "category")
+        return scene("train", index, names[_weighted(rng, self.categories)])
+
     def _conversation(self, scene: Scene, rng: np.random.Generator) -> tuple[list, list]:
         """Ids and labels of several questions about one picture."""
-        asked = [ask(scene, pick(rng, list(TEMPLATES)), rng) for _ in range(TURNS)]
+        names = list(TEMPLATES)
+        asked = [ask(scene, names[_weighted(rng, self.templates)], rng) for _ in range(TURNS)]
         asked = [q for q in asked if q] or [ask(scene, "caption", rng)]
         ids, labels = [self._id(BOS)], [-100]
         for i, q in enumerate(asked):
@@ -81,6 +89,11 @@ class Batches:
 
     def _id(self, token: str) -> int:
         return self.tokenizer.token_to_id(token)
+
+
+def _weighted(rng: np.random.Generator, weights: tuple[float, ...]) -> int:
+    shares = np.cumsum(weights)
+    return int(np.searchsorted(shares, shares[-1] * rng.random(), side="right"))
 
 
 def _turn(text: str) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from janusflow.scenes import COLORS, SHAPES, SIDE, scene
+from janusflow.scenes import COLORS, SHAPES, SIDE, describe, scene
 from janusflow.shapes import Obj, coverage, render_batch
 
 PATCH = 16  # pixels, as the vision encoder's
@@ -36,14 +36,18 @@ def pixels(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def batch(step: int, count: int) -> tuple[Tensor, Tensor]:
-    """Pictures (count, 3, 96, 96) with a little noise and their patches' targets (count, 36, 4)."""
-    scenes = [scene("train", step * count + i) for i in range(count)]
+def batch(step: int, count: int, split: str = "train") -> tuple[Tensor, Tensor, list[str]]:
+    """Pictures (count, 3, 96, 96) with a little noise, their patches' targets (count, 36, 4), and
+    their full captions.
+    """
+    scenes = [scene(split, step * count + i) for i in range(count)]
     clean = pixels(render_batch([s.objects for s in scenes]))
     rng = torch.Generator().manual_seed(step)
     noise = torch.randn(clean.shape, generator=rng)
     level = 0.1 * torch.rand(count, 1, 1, 1, generator=rng)
-    return clean + level * noise, torch.from_numpy(np.stack([targets(s.objects) for s in scenes]))
+    below = np.stack([targets(s.objects) for s in scenes])
+    captions = [describe(s.objects) for s in scenes]
+    return clean + level * noise, torch.from_numpy(below), captions
 
 
 def loss(outputs: Tensor, target: Tensor) -> tuple[Tensor, float]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from janusflow import checkpoints, losses, vision_training
 from janusflow.autoencoder import PatchAutoencoder
 from janusflow.modeling_janusflow import JanusFlowModel, Prompt
+from janusflow.optimizers import OPTIMIZERS
 from janusflow.questions import vocabulary
 from janusflow.recipes import RECIPES, Recipe
 from janusflow.scene_batches import Batches
@@ -55,22 +56,19 @@ def projector(recipe: Recipe) -> nn.Module:
     )
 
 
-def trainable(model: JanusFlowModel) -> list[nn.Parameter]:
+def trainable(model: JanusFlowModel) -> list[tuple[str, nn.Parameter]]:
     """Stage 2 of the paper: everything but the vision encoder."""
     model.requires_grad_(True)
     model.vision_und_enc_model.requires_grad_(False)
-    return [p for p in model.parameters() if p.requires_grad]
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
 def new_state(recipe: Recipe, model: JanusFlowModel) -> State:
     torch.manual_seed(recipe.seed)  # whatever was drawn before, the vision encoder's training say
     head = projector(recipe)
-    optimizer = torch.optim.AdamW(
-        [*trainable(model), *head.parameters()],
-        lr=recipe.lr,
-        betas=recipe.betas,
-        weight_decay=recipe.weight_decay,
-    )
+    named = [*trainable(model), *head.named_parameters(prefix="projector")]
+    make = OPTIMIZERS[recipe.optimizer]
+    optimizer = make(named, recipe.lr, recipe.betas, recipe.weight_decay)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     return State(model=model, ema=ema, projector=head, optimizer=optimizer)
 
@@ -163,9 +161,9 @@ def build(recipe: Recipe, base: Path) -> tuple[JanusFlowModel, Batches]:
     model = JanusFlowModel(config)
     seen = base / "vision.safetensors"
     if not seen.exists():
-        vision_training.save(vision_training.pretrain(recipe), seen)
+        vision_training.save(vision_training.pretrain(recipe)[0], seen)
     model.vision_und_enc_model.load_state_dict(load_file(seen))
-    return model, Batches(tokenizer, autoencoder)
+    return model, Batches(tokenizer, autoencoder, recipe.categories, recipe.templates)
 
 
 def fit_autoencoder(recipe: Recipe, count: int = 1024) -> PatchAutoencoder:

@@ -1,4 +1,4 @@
-"""The small vision encoder, trained to say what lies under each patch of a scene.
+"""The small vision encoder, trained as SigLIP is and to say what lies under each patch of a scene.
 
 python -m janusflow.vision_training --recipe scenes-pico --out runs/pico/vision.safetensors
 """
@@ -12,35 +12,114 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from janusflow import scene_patches
+from janusflow.questions import vocabulary
 from janusflow.recipes import RECIPES, Recipe
 from janusflow.vision import VisionEncoder
 
+WORDS = {word: index for index, word in enumerate(sorted(vocabulary()), start=1)}  # 0 pads
 
-def pretrain(recipe: Recipe) -> VisionEncoder:
-    """A fresh encoder after `vision_steps` batches, with a linear head that is thrown away."""
+
+def word_ids(captions: list[str]) -> Tensor:
+    """Words as numbers, (B, longest), padded with zeros."""
+    rows = [torch.tensor([WORDS[w] for w in c.replace(",", " ,").split()]) for c in captions]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+class Heads(nn.Module):
+    """What training needs beside the encoder, and throws away: a linear layer per patch, a small
+    transformer for the captions, and the scale and bias of their similarity.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.patches = nn.Linear(width, scene_patches.OUTPUTS)
+        self.words = nn.Embedding(len(WORDS) + 1, width, padding_idx=0)
+        self.places = nn.Parameter(0.02 * torch.randn(32, width))
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True
+        )
+        self.text = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+        self.bias = nn.Parameter(torch.tensor(-10.0))
+
+    def caption(self, ids: Tensor) -> Tensor:
+        """Word ids (B, L) -> (B, width), the mean over the words."""
+        seen = ids > 0
+        x = self.text(self.words(ids) + self.places[: ids.shape[1]], src_key_padding_mask=~seen)
+        return (x * seen[..., None]).sum(dim=1) / seen.sum(dim=1, keepdim=True)
+
+
+def sigmoid_contrastive(pictures: Tensor, texts: Tensor, same: Tensor, scale, bias) -> Tensor:
+    """-log sigmoid(z (scale <p, t> + bias)) summed over texts, (B, D) twice -> (B,).
+
+    p and t have length one; z is 1 where `same` (B, B) and -1 elsewhere. Zhai et al. 2023
+    (SigLIP), Alg. 1.
+    """
+    cosine = nn.functional.normalize(pictures, dim=-1) @ nn.functional.normalize(texts, dim=-1).T
+    return -nn.functional.logsigmoid((2 * same.float() - 1) * (scale * cosine + bias)).sum(dim=1)
+
+
+def matching(encoder: VisionEncoder, heads: Heads, tokens: Tensor, captions: list[str]):
+    """The contrastive loss (B,) of the pictures' tokens, and the share whose caption comes first.
+
+    Pictures with equal captions belong to each other's.
+    """
+    pictures = encoder.vision_tower.forward_head(tokens)
+    texts = heads.caption(word_ids(captions))
+    same = torch.tensor([[a == b for b in captions] for a in captions])
+    losses = sigmoid_contrastive(pictures, texts, same, heads.log_scale.exp(), heads.bias)
+    cosine = nn.functional.normalize(pictures, dim=-1) @ nn.functional.normalize(texts, dim=-1).T
+    best = cosine.argmax(dim=1, keepdim=True)
+    return losses, same.gather(1, best).float().mean().item()
+
+
+def step_losses(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batch) -> tuple:
+    """The total, and what the bar shows of a batch: patches and captions that are right."""
+    pixels, targets, captions = batch
+    tokens = encoder(pixels)
+    total, right = scene_patches.loss(heads.patches(tokens), targets)
+    shown = {"loss": total.item(), "patches": right}
+    if recipe.vision_contrastive:
+        losses, shown["captions"] = matching(encoder, heads, tokens, captions)
+        total = total + recipe.vision_contrastive * losses.mean()
+    return total, shown
+
+
+def pretrain(recipe: Recipe) -> tuple[VisionEncoder, Heads]:
+    """A fresh encoder after `vision_steps` batches, and the heads it was trained with."""
     torch.manual_seed(recipe.seed)
     encoder = VisionEncoder(recipe.config(vocab_size=1).vision)
-    head = nn.Linear(recipe.vision_width, scene_patches.OUTPUTS)
-    parameters = [*encoder.parameters(), *head.parameters()]
+    heads = Heads(recipe.vision_width)
+    parameters = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.vision_lr, betas=recipe.betas)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.vision_lr, total_steps=recipe.vision_steps, pct_start=0.1
     )
-    bar = tqdm(range(recipe.vision_steps), desc="vision encoder", mininterval=5)
+    bar = tqdm(range(recipe.vision_steps), desc="vision encoder", mininterval=5, disable=None)
     for step in bar:
-        pixels, targets = scene_patches.batch(step, recipe.vision_batch)
-        loss, right = scene_patches.loss(head(encoder(pixels)), targets)
+        batch = scene_patches.batch(step, recipe.vision_batch)
+        total, shown = step_losses(recipe, encoder, heads, batch)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total.backward()
         nn.utils.clip_grad_norm_(parameters, recipe.clip)
         optimizer.step()
         schedule.step()
-        bar.set_postfix_str(f"loss {loss.item():.3f}, patches right {right:.3f}", refresh=False)
-    return encoder
+        bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
+    return encoder, heads
+
+
+@torch.no_grad()
+def score(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batches: int = 16) -> dict:
+    """Means over batches of the split "test": patches right, and captions found among the batch."""
+    found = [
+        step_losses(recipe, encoder, heads, scene_patches.batch(i, recipe.vision_batch, "test"))[1]
+        for i in range(batches)
+    ]
+    return {key: sum(f[key] for f in found) / batches for key in found[0]}
 
 
 def save(encoder: VisionEncoder, path: Path) -> None:
@@ -56,10 +135,11 @@ def main() -> None:
     parser.add_argument("--recipe", choices=RECIPES, default="scenes-pico")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    started = time.time()
-    encoder = pretrain(RECIPES[args.recipe])
+    started, recipe = time.time(), RECIPES[args.recipe]
+    encoder, heads = pretrain(recipe)
     save(encoder, args.out)
-    print(f"{args.out} after {time.time() - started:.0f} s")
+    shown = ", ".join(f"{k} {v:.3f}" for k, v in score(recipe, encoder, heads).items())
+    print(f"{args.out} after {time.time() - started:.0f} s; on the test split: {shown}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 # The floors of janusflow, the lowest first: a file imports from its own floor or from below it.
 FLOORS = [
     ("limits", "pixels", "reading", "model_files"),
-    ("configuration_janusflow", "shapes", "sources", "tokenizer", "chat", "losses"),
+    ("configuration_janusflow", "shapes", "sources", "tokenizer", "chat", "losses", "optimizers"),
     ("autoencoder", "autoencoder_files"),
     ("scenes", "convnext", "vision", "recipes", "processor_files", "devices"),
     ("questions", "scorer", "modeling_janusflow", "processing_janusflow", "scene_patches"),

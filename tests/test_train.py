@@ -118,11 +118,9 @@ def test_training_and_inference_see_the_same_tokens(finished, tmp_path):
     processor = JanusFlowProcessor.from_pretrained(tmp_path)
     batches = train.build(RECIPE, out / "base")[1]
     ids = batches.pictures(0, 3)
-    from janusflow.scenes import scene
-
     for row in range(3):
         own = ids["input_ids"][row][ids["attention_mask"][row].bool()].tolist()
-        assert processor.prompt(scene("train", row).caption)["input_ids"][0].tolist() == own
+        assert processor.prompt(batches.training_scene(row).caption)["input_ids"][0].tolist() == own
     question = batches.questions(0, 1)
     text = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).decode(
         question["input_ids"][0].tolist(), skip_special_tokens=False
@@ -184,3 +182,8 @@ def test_alignment_of_equal_features_is_zero_and_the_teacher_gets_no_gradient():
     assert losses.alignment(hidden, teacher).abs().max() < 1e-6
     losses.alignment(hidden, teacher.flip(1)).sum().backward()
     assert teacher.grad is None and hidden.grad.any()
+
+
+def test_a_category_or_template_with_no_share_never_comes():
+    batches = train.Batches(None, None, categories=(0, 0, 0, 1, 0, 0, 0))
+    assert {batches.training_scene(i).category for i in range(50)} == {"colors"}

@@ -1,0 +1,49 @@
+"""The vision encoder's first training: the loss of captions, and that it learns."""
+
+import math
+from dataclasses import replace
+
+import torch
+
+from janusflow import scene_patches
+from janusflow.recipes import RECIPES
+from janusflow.vision_training import Heads, pretrain, score, sigmoid_contrastive, word_ids
+
+RECIPE = replace(RECIPES["scenes-smoke"], vision_batch=16)
+
+
+def test_the_contrastive_loss_is_a_sigmoid_for_every_pair():
+    pictures, texts = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    same = torch.tensor([[1, 0, 0], [0, 1, 1], [0, 1, 1]]).bool()
+    got = sigmoid_contrastive(pictures, texts, same, 3.0, -1.0)
+    for i in range(3):
+        expected = 0.0
+        for j in range(3):
+            dot = float(pictures[i] @ texts[j] / pictures[i].norm() / texts[j].norm())
+            sign = 1 if same[i, j] else -1
+            expected += math.log1p(math.exp(-sign * (3.0 * dot - 1.0)))
+        assert abs(got[i].item() - expected) < 1e-5
+
+
+def test_padding_does_not_change_a_caption():
+    torch.manual_seed(0)
+    heads = Heads(16).eval()
+    alone = heads.caption(word_ids(["a red circle"]))
+    beside = heads.caption(word_ids(["a red circle", "two blue squares and a green ring"]))[:1]
+    torch.testing.assert_close(alone, beside)
+
+
+def test_every_caption_is_made_of_known_words():
+    for step in range(20):
+        word_ids(scene_patches.batch(step, 16, "test")[2])
+
+
+def test_training_lowers_the_loss_of_scenes_it_has_not_seen():
+    short = score(RECIPE, *pretrain(replace(RECIPE, vision_steps=2)), batches=4)
+    longer = score(RECIPE, *pretrain(replace(RECIPE, vision_steps=40)), batches=4)
+    assert longer["loss"] < 0.8 * short["loss"]
+
+
+def test_without_weight_the_captions_are_not_looked_at():
+    recipe = replace(RECIPE, vision_contrastive=0.0, vision_steps=1)
+    assert "captions" not in score(recipe, *pretrain(recipe), batches=1)
