@@ -161,7 +161,7 @@ def _run(
     yield ts[0], noise
     yield from zip(ts[1:].unbind(), solver.path(v, noise, ts), strict=True)
     if check:
-        v.check()
+        v.check(noise)
 
 
 def times(ts: Times, solver: Solver) -> Tensor:
@@ -206,11 +206,16 @@ class _Watched:
         self.times.append(t)
         return k
 
-    def check(self) -> None:
+    def check(self, start: Tensor) -> None:
         finite = torch.stack(self.sums).isfinite().tolist() if self.sums else []
         if not all(finite):
             i = finite.index(False)
             t = self.times[i].double().min()
+            if not bool(start.isfinite().all()):
+                raise FloatingPointError(
+                    "the starting state holds NaN or infinity, before any call of v; mend the "
+                    'noise or pass nonfinite="return"'
+                )
             raise FloatingPointError(
                 f"the velocity was not finite at t = {t:.6g} (call {i + 1} of {len(finite)}); "
                 'mend v there or pass nonfinite="return"'

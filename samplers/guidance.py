@@ -22,6 +22,7 @@ Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
 Weight = float | Tensor | Callable[[Tensor], float | Tensor]
 
 RULES: dict[str, Callable[..., "Rule"]] = {}
+LARGEST = 3e38  # weight
 
 
 @dataclass(frozen=True)
@@ -270,8 +271,8 @@ def _number(weight: float | Tensor) -> float | Tensor:
         return weight
     if isinstance(weight, bool) or not isinstance(weight, Real | Tensor):
         raise TypeError(f"guidance weight {weight!r} is not a number; give one, 1 for no guidance")
-    if not math.isfinite(weight):
-        raise ValueError(f"guidance weight {float(weight)} is not finite; 1 means no guidance")
+    if not abs(weight) <= LARGEST:  # NaN included; beyond it float32 overflows
+        raise ValueError(f"guidance weight {weight:g} is not a finite float32; 1 means no guidance")
     return float(weight)
 
 
