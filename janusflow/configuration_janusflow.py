@@ -153,7 +153,7 @@ class JanusFlowConfig(PreTrainedConfig):
                 f"vision_und_enc_config"
             )
         hidden = {
-            block["params"].get("hidden_size", text.hidden_size)
+            _positive(block["params"].get("hidden_size", text.hidden_size), "hidden_size", "width")
             for block in (self.vision_gen_enc_config, self.vision_gen_dec_config)
         }
         if hidden != {text.hidden_size}:
@@ -208,8 +208,10 @@ class JanusFlowConfig(PreTrainedConfig):
     def vision(self) -> VisionSizes:
         params = _params(self.vision_und_enc_config, "vision_und_enc_config")
         name = params.get("model_name", "siglip_large_patch16_384")
-        if name not in TOWERS:
-            raise ValueError(f"no vision tower named {name!r}; choose one of {', '.join(TOWERS)}")
+        if not isinstance(name, str) or name not in TOWERS:
+            raise ValueError(
+                f"no vision tower named {name!r:.60}; choose one of {', '.join(TOWERS)}"
+            )
         if params.get("select_feature", "same") != "same":
             raise ValueError(
                 f"select_feature is {params['select_feature']!r}; only 'same' is supported"

@@ -10,7 +10,13 @@ from janusflow.reading import read_text
 PACKAGED = {"janusflow/scenes": Path(__file__).parent / "weights" / "scenes"}
 DEFAULT = "janusflow/scenes"
 SUMS = "SHA256SUMS"
-FILES = ["*.json", "*.safetensors", "vae/*.json", "vae/*.safetensors", SUMS]  # never code, never pickles
+FILES = [
+    "*.json",
+    "*.safetensors",
+    "vae/*.json",
+    "vae/*.safetensors",
+    SUMS,
+]  # never code, never pickles
 
 
 def locate(name: str | Path, files: list[str] = FILES, **hub) -> Path:

@@ -14,7 +14,7 @@ from samplers.core import times
 
 CLEAR = (ValueError, TypeError, FloatingPointError)
 QUICK = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 FIXED = [name for name, one in samplers.SOLVERS.items() if not one.adaptive]
 ADAPTIVE = [name for name, one in samplers.SOLVERS.items() if one.adaptive]
@@ -118,10 +118,14 @@ def test_a_velocity_that_breaks_is_named_by_the_time_it_first_broke(bad, name, w
 
     if samplers.SOLVERS[name].stochastic:
         return
-    with pytest.raises(FloatingPointError) as caught:
+    message = ""
+    try:
         samplers.sample(breaks, torch.zeros(1, 2, dtype=torch.float64), [0, 0.25, 0.5, 1], name)
-    first = next(t for t in asked if t >= when)
-    assert f"t = {first:.6g}" in str(caught.value)
+    except FloatingPointError as error:
+        message = str(error)
+    first = next((t for t in asked if t >= when), None)  # some never ask as late as that
+    assert (first is None) == (message == "")
+    assert first is None or f"t = {first:.6g}" in message
 
 
 def test_a_state_that_was_broken_from_the_start_is_named_as_such():
