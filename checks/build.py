@@ -23,17 +23,15 @@ def build(out: Path) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(git("archive", "HEAD"))) as archive:
             archive.extractall(folder, filter="data")
-        code = (
-            "import sys; from setuptools import build_meta as b; "
-            "print(b.build_sdist(sys.argv[1])); print(b.build_wheel(sys.argv[1]))"
-        )
-        subprocess.run(
-            [sys.executable, "-c", code, str(out.resolve())],
-            cwd=folder,
-            env=os.environ | {"SOURCE_DATE_EPOCH": epoch},
-            check=True,
-            capture_output=True,
-        )
+        for kind in ("build_sdist", "build_wheel"):  # setuptools ends the process after one
+            code = f"import sys; from setuptools import build_meta as b; b.{kind}(sys.argv[1])"
+            subprocess.run(
+                [sys.executable, "-c", code, str(out.resolve())],
+                cwd=folder,
+                env=os.environ | {"SOURCE_DATE_EPOCH": epoch},
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
     for path in out.glob("*.tar.gz"):
         repack(path, int(epoch))
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(out.iterdir())}
