@@ -53,13 +53,13 @@ def generate(
     dtype: Dtype = "auto",
 ) -> None:
     """Makes pictures from text."""
-    from janusflow import families, loading, pictures
+    from janusflow import families, limits, loading, pictures
 
     kind, written = loading.family(model), families.given(ctx)
     families.check(kind, written)
     guidance = families.guidance(kind, guidance, written)
     texts = [*(prompt or []), *(pictures.read_prompts(prompts) if prompts else [])]
-    rows = [text for text in texts for _ in range(min(count, pictures.MAX_NUMBER + 1))]
+    rows = [text for text in texts for _ in range(min(count, limits.most("number") + 1))]
     pictures.check_output(out)
     settings = dict(
         num_inference_steps=steps,

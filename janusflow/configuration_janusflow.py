@@ -1,10 +1,15 @@
 """JanusFlow's configuration: the hub's `config.json` as it is, with what it leaves unsaid."""
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from transformers import LlamaConfig, PreTrainedConfig
+
+from janusflow.limits import hold
+from janusflow.model_files import check_settings
+from janusflow.reading import read_object
 
 # Vision towers by their published names; a configuration may override any of these in its `params`.
 TOWERS: dict[str, dict[str, int | float]] = {
@@ -39,15 +44,18 @@ LANGUAGE_DEFAULTS = dict(
     tie_word_embeddings=False,
 )
 
-LANGUAGE_LIMITS = dict(
-    vocab_size=4_194_304,
-    hidden_size=65_536,
-    intermediate_size=1_048_576,
-    num_hidden_layers=512,
-    num_attention_heads=4096,
-    max_position_embeddings=16_777_216,
+# Whole numbers of the language model, and the limit (of `janusflow.limits`) that holds for each.
+LANGUAGE_NUMBERS = dict(
+    vocab_size="vocabulary",
+    hidden_size="width",
+    intermediate_size="mlp_width",
+    num_hidden_layers="layers",
+    num_attention_heads="width",
+    num_key_value_heads="width",
+    head_dim="width",
+    max_position_embeddings="positions",
 )
-LIMITS = dict(layers=512, width=65_536, image_size=16_384)  # sanity, per key
+ACTIVATIONS = ("silu", "gelu", "relu", "gelu_new", "gelu_pytorch_tanh", "swish", "quick_gelu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +86,21 @@ class GenerationSizes:
     norm_eps: float
 
 
-def _positive(value: Any, name: str, limit: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= limit:
+def _positive(value: Any, name: str, limit: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(
-            f"{name} is {value!r}; expected a whole number from 1 to {limit}, check config.json"
+            f"{name} is {value!r:.60}; expected a whole number of at least 1, check config.json"
         )
+    hold(limit, value, f"{name} is {value}")
     return value
+
+
+def _number(value: Any, name: str, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low < value <= high:
+        raise ValueError(
+            f"{name} is {value!r:.60}; expected a number above {low:g} and at most {high:g}"
+        )
+    return float(value)
 
 
 def _select_layers(layers: int, select_layer: Any) -> int:
@@ -136,7 +153,7 @@ class JanusFlowConfig(PreTrainedConfig):
                 f"vision_und_enc_config"
             )
         hidden = {
-            block["params"].get("hidden_size", text.hidden_size)
+            _positive(block["params"].get("hidden_size", text.hidden_size), "hidden_size", "width")
             for block in (self.vision_gen_enc_config, self.vision_gen_dec_config)
         }
         if hidden != {text.hidden_size}:
@@ -153,6 +170,37 @@ class JanusFlowConfig(PreTrainedConfig):
                 "the long skip needs them equal"
             )
 
+    @classmethod
+    def get_config_dict(cls, name, **kwargs) -> tuple[dict, dict]:
+        """What transformers reads of config.json, once nothing in it loads code or files.
+
+        ValueError for a setting that would, for one that hides a method, and for broken JSON.
+        """
+        if (Path(name) / "config.json").is_file():
+            read_object(Path(name) / "config.json")
+        content, rest = super().get_config_dict(name, **kwargs)
+        check_settings(content, cls, _settings(cls), "config.json")
+        language = content.get("language_config")
+        if isinstance(language, dict):
+            check_settings(language, LlamaConfig, _settings(LlamaConfig), "language_config")
+        return content, rest
+
+    @property
+    def parameters(self) -> int:
+        """Of the network, to a few per cent: what its large matrices hold."""
+        text, vision, generation = self.language_config, self.vision, self.generation
+        hidden, wide, channels = text.hidden_size, vision.width, generation.channels
+        heads = 2 * (text.num_attention_heads + text.num_key_value_heads) * text.head_dim
+        block = hidden * (heads + 3 * text.intermediate_size)
+        language = text.num_hidden_layers * block + 2 * text.vocab_size * hidden
+        tower = (vision.layers + 1) * int(wide * wide * (4 + 2 * vision.mlp_ratio))
+        tower += wide * (3 * vision.patch_size**2 + vision.tokens + hidden)
+        sides = generation.encoder_layers * channels * (8 * channels + 2 * hidden)
+        sides += generation.decoder_layers * 2 * channels * (16 * channels + 2 * hidden)
+        sides += hidden * (hidden + 3 * channels)
+        pixels = generation.latent_channels * generation.patch**2
+        return language + tower + sides + 3 * channels * pixels
+
     def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:  # noqa: ARG002
         return self.language_config
 
@@ -164,7 +212,7 @@ class JanusFlowConfig(PreTrainedConfig):
     def generation(self) -> GenerationSizes:
         encoder = _params(self.vision_gen_enc_config, "vision_gen_enc_config")
         decoder = _params(self.vision_gen_dec_config, "vision_gen_dec_config")
-        patch = _positive(encoder.get("stride", 2), "vision_gen_enc_config.stride", 64)
+        patch = _positive(encoder.get("stride", 2), "vision_gen_enc_config.stride", "width")
         _only(encoder, "kernel_size", patch)
         _only(encoder, "padding", 0)
         _only(decoder, "upsamples", patch.bit_length() - 1 if patch & (patch - 1) == 0 else None)
@@ -183,17 +231,17 @@ class JanusFlowConfig(PreTrainedConfig):
             )
         latents = encoder.get("input_channels", 4)
         _only(decoder, "out_channels", latents)
-        eps = float(encoder.get("norm_eps", 1e-6))
+        eps = _number(encoder.get("norm_eps", 1e-6), "norm_eps", 0, 1)
         _only(decoder, "norm_eps", eps)
         return GenerationSizes(
-            latent_channels=_positive(latents, "input_channels", LIMITS["width"]),
+            latent_channels=_positive(latents, "input_channels", "width"),
             patch=patch,
-            channels=_positive(channels[0], "block_out_channels", LIMITS["width"]),
+            channels=_positive(channels[0], "block_out_channels", "width"),
             encoder_layers=_positive(
-                encoder.get("layers_in_middle", 2), "layers_in_middle", LIMITS["layers"]
+                encoder.get("layers_in_middle", 2), "layers_in_middle", "layers"
             ),
             decoder_layers=_positive(
-                decoder.get("layers_in_middle", 2), "layers_in_middle", LIMITS["layers"]
+                decoder.get("layers_in_middle", 2), "layers_in_middle", "layers"
             ),
             norm_eps=eps,
         )
@@ -203,19 +251,17 @@ def vision_sizes(block: Any, where: str) -> VisionSizes:
     """The tower that a block of config.json names; ValueError for one that is not built here."""
     params = _params(block, where)
     name = params.get("model_name", "siglip_large_patch16_384")
-    if name not in TOWERS:
-        raise ValueError(f"no vision tower named {name!r}; choose one of {', '.join(TOWERS)}")
+    if not isinstance(name, str) or name not in TOWERS:
+        raise ValueError(f"no vision tower named {name!r:.60}; choose one of {', '.join(TOWERS)}")
     if params.get("select_feature", "same") != "same":
         raise ValueError(
             f"select_feature is {params['select_feature']!r}; only 'same' is supported"
         )
     sizes = {key: params.get(key, default) for key, default in TOWERS[name].items()}
     for key in ("image_size", "patch_size", "width", "layers", "heads"):
-        limit = LIMITS.get(key, LIMITS["width"])
+        limit = key if key in ("image_size", "layers") else "width"
         sizes[key] = _positive(sizes[key], f"{where}.{key}", limit)
-    ratio = sizes["mlp_ratio"]
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 64:
-        raise ValueError(f"vision mlp_ratio is {ratio!r}; expected a number such as 4")
+    _number(sizes["mlp_ratio"], f"{where}.mlp_ratio", 0, 64)
     sizes["layers"] = _select_layers(sizes["layers"], params.get("select_layer", -1))
     return VisionSizes(**sizes)
 
@@ -227,18 +273,37 @@ def _language(given: Any) -> LlamaConfig:
     settings = {**LANGUAGE_DEFAULTS, **(deepcopy(given) or {})}
     if settings.pop("model_type", "llama") != "llama":
         raise ValueError("language_config is not a llama; is this a JanusFlow checkpoint?")
-    for key, limit in LANGUAGE_LIMITS.items():
-        _positive(settings[key], f"language_config.{key}", limit)
+    for key, limit in LANGUAGE_NUMBERS.items():
+        if settings.get(key) is not None or key in LANGUAGE_DEFAULTS:
+            _positive(settings[key], f"language_config.{key}", limit)
+    _number(settings["rms_norm_eps"], "language_config.rms_norm_eps", 0, 1)
+    if settings.get("hidden_act", "silu") not in ACTIVATIONS:
+        raise ValueError(
+            f"language_config.hidden_act is {settings['hidden_act']!r:.60}; expected one of "
+            f"{', '.join(ACTIVATIONS)}"
+        )
     if settings["hidden_size"] % settings["num_attention_heads"]:
         raise ValueError(
             f"language_config.hidden_size {settings['hidden_size']} is not a multiple of "
             f"num_attention_heads {settings['num_attention_heads']}; check config.json"
+        )
+    heads = settings["num_attention_heads"]
+    if heads % (settings.get("num_key_value_heads") or heads):
+        raise ValueError(
+            f"language_config.num_key_value_heads {settings['num_key_value_heads']} does not "
+            f"divide num_attention_heads {heads}; check config.json"
         )
     try:
         return LlamaConfig(**settings)
     except Exception as error:  # transformers' validators raise classes of their own
         reason = " ".join(str(error).split())
         raise ValueError(f"language_config makes no llama ({reason}); check config.json") from error
+
+
+def _settings(kind: type) -> set[str]:
+    """What a config.json may set of transformers' class."""
+    plain = {"model_type", "torch_dtype", "_name_or_path", "name_or_path", "rope_scaling"}
+    return plain | {"output_attentions", "num_labels"} | {f.name for f in fields(kind)}
 
 
 def _params(block: dict, name: str) -> dict:

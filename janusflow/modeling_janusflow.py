@@ -7,6 +7,7 @@ Ma et al. 2024, arXiv 2411.07975. Parameter names are the published checkpoint's
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -25,6 +26,7 @@ from janusflow.convnext import (
     GlobalResponseNorm,
     VelocityHead,
 )
+from janusflow.model_files import check_size
 from janusflow.sources import PACKAGED
 from janusflow.vision import VisionEncoder
 
@@ -168,12 +170,17 @@ class JanusFlowModel(PreTrainedModel):
         """
         wants_info = kwargs.pop("output_loading_info", False)
         name = PACKAGED.get(str(name), name)
+        if Path(name).is_dir() and "subfolder" not in kwargs:
+            config = kwargs.get("config") or JanusFlowConfig.from_pretrained(name)
+            check_size(config.parameters, Path(name))
         kwargs |= dict(use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
         try:
             model, info = super().from_pretrained(name, *args, **kwargs)
-        except SafetensorError as error:
+        except (SafetensorError, RuntimeError, KeyError, TypeError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"a weight file of {str(name)!r} is damaged ({error}); fetch it again"
+                f"the files in {str(name)!r} make no model ({reason}); fetch config.json and the "
+                "weights again"
             ) from error
         for fault in ("missing", "unexpected", "mismatched"):
             _refuse(name, fault, info.get(f"{fault}_keys") or ())

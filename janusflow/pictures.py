@@ -4,65 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
 import janusflow
 import samplers
+from janusflow import limits
 from janusflow.devices import describe, pick_device, pick_dtype
+from janusflow.reading import check_prompt
+from janusflow.reading import read as read
+from janusflow.reading import read_prompts as read_prompts
 from samplers.core import find
-
-MAX_PIXELS = 64_000_000  # of a picture that is read
-MAX_PROMPT_FILE = 16 * 2**20  # bytes
-MAX_PROMPT = 4_000  # characters
-MAX_NUMBER = 100_000  # of steps, pictures per prompt, pictures at once
-MAX_SIDE = 8_192  # pixels of a picture that is made
-
-
-def read(path: Path) -> Image.Image:
-    """A picture, upright and in RGB; ValueError if the file is none, is cut short or is huge."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(
-                f"{path} has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read"
-            )
-        image.load()
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise ValueError(f"picture {str(path)!r} cannot be opened ({error.strerror})") from error
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        raise ValueError(f"{str(path)!r} is not a whole picture ({error})") from error
-    return image
-
-
-def read_prompts(path: Path) -> list[str]:
-    """The lines of a UTF-8 file that are not empty; ValueError names the line at fault."""
-    try:
-        size = path.stat().st_size
-        if size > MAX_PROMPT_FILE:
-            raise ValueError(f"{path} has {size} bytes; at most {MAX_PROMPT_FILE} are read")
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
-    except OSError as error:
-        raise ValueError(f"prompt file {str(path)!r} cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from error
-    for number, line in enumerate(lines, 1):
-        if "\0" in line or len(line) > MAX_PROMPT:
-            raise ValueError(
-                f"{path}, line {number}, holds a NUL or more than {MAX_PROMPT} characters; "
-                "expected one prompt a line"
-            )
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise ValueError(f"{path} holds no prompts; expected one a line")
-    return prompts
 
 
 def check_output(out: Path) -> None:
@@ -84,13 +40,14 @@ def check(rows: list[str], seed: int, count: int, batch: int, **settings) -> Non
     """Refuses before a model is loaded what can be refused."""
     numbers = {"--count": count, "--batch": batch, "--steps": settings["num_inference_steps"]}
     for name, number in numbers.items():
-        if not 1 <= number <= MAX_NUMBER:
-            raise ValueError(f"{name} is {number}; expected at least 1 and at most {MAX_NUMBER}")
+        if number < 1:
+            raise ValueError(f"{name} is {number}; expected at least 1")
+        limits.hold("number", number, f"{name} is {number}")
     for name in ("height", "width"):
-        if (settings.get(name) or 0) > MAX_SIDE:
-            raise ValueError(f"--{name} is {settings[name]}; at most {MAX_SIDE} pixels are made")
-    if any("\0" in row or len(row) > MAX_PROMPT for row in rows):
-        raise ValueError(f"a prompt holds a NUL or more than {MAX_PROMPT} characters; shorten it")
+        side = settings.get(name) or 0
+        limits.hold("side", side, f"--{name} is {side} pixels")
+    for row in rows:
+        check_prompt(row, "a prompt")
     if not rows or not all(row.strip() for row in rows):
         raise ValueError("there is no prompt, or an empty one; give a text such as 'a red circle'")
     if not 0 <= seed < 2**63:

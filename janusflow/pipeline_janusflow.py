@@ -7,22 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
-from safetensors import SafetensorError
 from torch import Tensor
 
 import samplers
 from janusflow import editing
-from janusflow.autoencoder import PatchAutoencoder
+from janusflow.autoencoder_files import load_vae, vae_dtype
 from janusflow.modeling_janusflow import JanusFlowModel, Prompt
 from janusflow.processing_janusflow import JanusFlowProcessor
 from janusflow.runs import JanusFlowOutput, Seeds, check, row_times, seeded, time_grid
 from janusflow.sources import locate
 from samplers.core import find, times
-
-VAES = {"AutoencoderKL": AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
 
 
 class JanusFlowPipeline(DiffusionPipeline):
@@ -59,9 +56,9 @@ class JanusFlowPipeline(DiffusionPipeline):
         processor = JanusFlowProcessor.from_pretrained(folder)
         processor.check_fits(model.config.language_config.vocab_size)
         if not isinstance(vae, torch.nn.Module):
-            vae = load_vae(folder, vae, _vae_dtype(dtype), **hub)
-        elif vae.dtype != _vae_dtype(dtype):
-            vae = vae.to(_vae_dtype(dtype))
+            vae = load_vae(folder, vae, vae_dtype(dtype), **hub)
+        elif vae.dtype != vae_dtype(dtype):
+            vae = vae.to(vae_dtype(dtype))
         return cls(model, processor, vae.eval())
 
     def save_pretrained(self, folder: str | Path, **kwargs) -> None:
@@ -328,30 +325,3 @@ class JanusFlowPipeline(DiffusionPipeline):
         thread.join()
         if failures:
             raise failures[0]
-
-
-def load_vae(folder: Path, name: str | Path | None, dtype: torch.dtype = torch.float32, **hub):
-    """The autoencoder in `folder/vae`, or the one that `name` (a folder or hub id) holds."""
-    inside = folder / "vae"
-    if name is None and not inside.is_dir():
-        raise ValueError(
-            f"{str(folder)!r} holds no vae/; name the autoencoder, for JanusFlow-1.3B "
-            "vae='stabilityai/sdxl-vae'"
-        )
-    source = inside if name is None else locate(name, **hub)
-    kind = PatchAutoencoder.load_config(source).get("_class_name", "AutoencoderKL")
-    if kind not in VAES:
-        raise ValueError(f"{str(source)!r} is a {kind}; expected one of {', '.join(VAES)}")
-    try:
-        return VAES[kind].from_pretrained(source, use_safetensors=True, torch_dtype=dtype)
-    except (RuntimeError, ValueError, TypeError, OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"the autoencoder in {str(source)!r} cannot be loaded ({reason}); check its "
-            f"config.json "
-            "and weights"
-        ) from error
-
-
-def _vae_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype == torch.float16 else dtype

@@ -9,9 +9,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from janusflow import limits
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-MAX_PIXELS = 100_000_000  # 10,000 x 10,000; a decoded picture of this size takes 300 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +132,9 @@ def to_rgb(image) -> Image.Image:
 
 
 def _check_size(width: int, height: int) -> None:
-    if width < 1 or height < 1 or width * height > MAX_PIXELS:
-        raise ValueError(
-            f"the picture has {width} x {height} pixels; expected at least one and at most "
-            f"{MAX_PIXELS:,}, so resize it first"
-        )
+    if width < 1 or height < 1:
+        raise ValueError(f"the picture has {width} x {height} pixels; expected at least one")
+    limits.hold("pixels", width * height, f"the picture has {width} x {height} pixels")
 
 
 def _from_pil(image: Image.Image) -> Image.Image:

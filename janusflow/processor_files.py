@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
+from janusflow.reading import parse_object, read_object, read_text
+
 FILES = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -16,8 +18,6 @@ FILES = [
     "processor_config.json",
     "preprocessor_config.json",
 ]
-MAX_TOKENIZER = 64 * 2**20  # bytes; the published file has 4.7 MB
-MAX_CONFIG = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ProcessorFiles:
         tokenizer.json and preprocessor_config.json have to be there; the published code has
         defaults for everything in the others.
         """
-        text = read_text(folder / FILES[0], MAX_TOKENIZER)
+        text = read_text(folder / FILES[0], "tokenizer_bytes")
         parse_object(text, folder / FILES[0])
         configs = [_read_config(folder / name) for name in FILES[1:]]
         if configs[3] is None:
@@ -66,36 +66,8 @@ class ProcessorFiles:
         return None
 
 
-def read_text(path: Path, limit: int) -> str:
-    try:
-        if path.stat().st_size > limit:
-            raise ValueError(f"{str(path)!r} is larger than {limit:,} bytes; is it the right file?")
-        return path.read_text("utf-8")
-    except FileNotFoundError:
-        raise ValueError(
-            f"{str(path.parent)!r} lacks {path.name}; take it from the checkpoint"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as UTF-8 text: {error}") from None
-
-
-def parse_object(text: str, path: Path) -> dict:
-    """Strict JSON: an object at the top, no NaN or infinity."""
-    try:
-        content = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} is no valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{str(path)!r} holds a {type(content).__name__}; expected a JSON object")
-    return content
-
-
-def _refuse(constant: str):
-    raise ValueError(f"{constant} is no JSON number")
-
-
 def _read_config(path: Path) -> dict | None:
-    return parse_object(read_text(path, MAX_CONFIG), path) if path.exists() else None
+    return read_object(path) if path.exists() else None
 
 
 def parse_tokenizer(text: str) -> Tokenizer:

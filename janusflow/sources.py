@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+
+from janusflow.reading import read_text
 
 WEIGHTS = Path(__file__).parent / "weights"
 PACKAGED = {
@@ -10,7 +13,14 @@ PACKAGED = {
     "janusflow/scenes-pro": WEIGHTS / "scenes-pro",
 }
 DEFAULT = "janusflow/scenes"
-FILES = ["*.json", "*.safetensors", "vae/*.json", "vae/*.safetensors"]  # never code, never pickles
+SUMS = "SHA256SUMS"
+FILES = [
+    "*.json",
+    "*.safetensors",
+    "vae/*.json",
+    "vae/*.safetensors",
+    SUMS,
+]  # never code, never pickles
 
 
 def locate(name: str | Path, files: list[str] = FILES, **hub) -> Path:
@@ -21,10 +31,40 @@ def locate(name: str | Path, files: list[str] = FILES, **hub) -> Path:
     is no such folder and the hub cannot provide it.
     """
     if str(name) in PACKAGED:
-        return PACKAGED[str(name)]
-    if Path(name).is_dir():
-        return Path(name)
-    return Path(_download(str(name), files, hub))
+        folder = PACKAGED[str(name)]
+    elif Path(name).is_dir():
+        folder = Path(name)
+    else:
+        folder = Path(_download(str(name), files, hub))
+    verify(folder)
+    return folder
+
+
+def verify(folder: Path) -> None:
+    """Compares the folder's files with its SHA256SUMS, where it has one.
+
+    ValueError names the first file that was changed. `sha256sum -c SHA256SUMS` does
+    the same by hand, and `sha256sum model.safetensors vae/*.safetensors > SHA256SUMS` writes it.
+    """
+    if not (folder / SUMS).exists():
+        return
+    for line in read_text(folder / SUMS, "config_bytes").splitlines():
+        digest, _, name = line.partition("  ")
+        if Path(name).is_absolute() or ".." in Path(name).parts or len(digest) != 64:
+            raise ValueError(f"{SUMS} in {str(folder)!r} is malformed at {line!r:.60}; remove it")
+        if (folder / name).is_file() and _sha256(folder / name) != digest:
+            raise ValueError(
+                f"{name} in {str(folder)!r} is not the file that {SUMS} tells of; install or fetch "
+                "it again, or remove the list if the change is yours"
+            )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _download(name: str, files: list[str], hub: dict) -> str:

@@ -21,6 +21,8 @@ from samplers.grids import GRIDS, Grid
 Velocity = Callable[[Tensor, Tensor], Tensor]
 Path = Iterator[Tensor]
 Times = Tensor | Iterable[float] | int
+FARTHEST = 1e3  # time of a grid
+CLOSEST = 1e-12  # two times, relative to the largest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +163,7 @@ def _run(
     yield ts[0], noise
     yield from zip(ts[1:].unbind(), solver.path(v, noise, ts), strict=True)
     if check:
-        v.check()
+        v.check(noise)
 
 
 def times(ts: Times, solver: Solver) -> Tensor:
@@ -173,12 +175,22 @@ def times(ts: Times, solver: Solver) -> Tensor:
     ts = ts.detach().to("cpu", torch.float64)
     if ts.ndim != 1 or len(ts) < 2:
         raise ValueError(f"a grid is a list of two times or more; this has shape {tuple(ts.shape)}")
+    if not bool((ts.abs() <= FARTHEST).all()):  # NaN included
+        raise ValueError(
+            f"a grid goes strictly up or down through numbers from {-FARTHEST:g} to {FARTHEST:g}; "
+            "noise is at 0, data at 1"
+        )
     h = ts.diff()
     if not (bool((h > 0).all()) or bool((h < 0).all())):
         i = int((h * (ts[-1] - ts[0]).sign() > 0).int().argmin())
         raise ValueError(
             f"a grid goes strictly up or strictly down; times {i} and {i + 1} are {ts[i]:.6g} and "
             f"{ts[i + 1]:.6g}"
+        )
+    if float(h.abs().min()) < CLOSEST * max(1.0, float(ts.abs().max())):
+        raise ValueError(
+            f"two times of the grid are {float(h.abs().min()):.3g} apart, which no float64 weight "
+            "resolves; leave one out"
         )
     return ts
 
@@ -206,11 +218,16 @@ class _Watched:
         self.times.append(t)
         return k
 
-    def check(self) -> None:
+    def check(self, start: Tensor) -> None:
         finite = torch.stack(self.sums).isfinite().tolist() if self.sums else []
         if not all(finite):
             i = finite.index(False)
             t = self.times[i].double().min()
+            if not bool(start.isfinite().all()):
+                raise FloatingPointError(
+                    "the starting state holds NaN or infinity, before any call of v; mend the "
+                    'noise or pass nonfinite="return"'
+                )
             raise FloatingPointError(
                 f"the velocity was not finite at t = {t:.6g} (call {i + 1} of {len(finite)}); "
                 'mend v there or pass nonfinite="return"'

@@ -22,6 +22,8 @@ Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
 Weight = float | Tensor | Callable[[Tensor], float | Tensor]
 
 RULES: dict[str, Callable[..., "Rule"]] = {}
+LARGEST = 3e38  # weight
+MOST_STEPS = 100_000  # of a run that cfg++ is made for
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,13 @@ def parse(text: str) -> Rule:
     """A registered rule written as name:number,number,... such as "cfg:2" or "within:4,0.1,0.9"."""
     name, _, numbers = text.partition(":")
     if name not in RULES:
-        raise ValueError(f"no guidance rule named {name!r}; choose one of {', '.join(RULES)}")
+        raise ValueError(f"no guidance rule named {name!r:.80}; choose one of {', '.join(RULES)}")
     try:
         return RULES[name](*(float(number) for number in numbers.split(",")))
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"guidance {text!r} does not read as name:number,..., for example {name}:2 ({error})"
+            f"guidance {text!r:.80} does not read as name:number,..., for example {name}:2 "
+            f"({error!s:.200})"
         ) from error
 
 
@@ -169,6 +172,8 @@ def cfg_plus_plus(weight: float, steps: int | Tensor = 30) -> Rule:
     """
     if isinstance(weight, Tensor) or callable(weight):
         raise TypeError("the weight of cfg++ is one number; weigh by time or by sample with cfg")
+    if not isinstance(steps, Tensor) and not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"cfg++ is made for {steps:g} steps; give it 1 to {MOST_STEPS}")
     grid = steps if isinstance(steps, Tensor) else _uniform(int(steps))
     if grid.ndim != 1 or len(grid) < 2 or not (grid.diff() > 0).all():
         raise ValueError("cfg++ needs the increasing grid of the sampling run, or its steps")
@@ -270,8 +275,10 @@ def _number(weight: float | Tensor) -> float | Tensor:
         return weight
     if isinstance(weight, bool) or not isinstance(weight, Real | Tensor):
         raise TypeError(f"guidance weight {weight!r} is not a number; give one, 1 for no guidance")
-    if not math.isfinite(weight):
-        raise ValueError(f"guidance weight {float(weight)} is not finite; 1 means no guidance")
+    if not abs(weight) <= LARGEST:  # NaN included; beyond it float32 overflows
+        raise ValueError(
+            f"guidance weight {weight:g} is not finite in float32; 1 means no guidance"
+        )
     return float(weight)
 
 

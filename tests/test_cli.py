@@ -97,7 +97,7 @@ BAD = {
     "zero count": (["generate", "x", "--count", "0"], "--count is 0"),
     "no such folder for out": (["generate", "x", "-o", "{tmp}/no/a.png"], "does not exist"),
     "no picture's name": (["generate", "x", "-o", "{tmp}/a.txt"], "expected a .png"),
-    "missing prompt file": (["generate", "--prompts", "{tmp}/no.txt"], "cannot be read"),
+    "missing prompt file": (["generate", "--prompts", "{tmp}/no.txt"], "cannot be opened"),
     "missing picture": (["chat", "{tmp}/no.png", "what?"], "cannot be opened"),
     "folder as picture": (["chat", "{tmp}", "what?"], "cannot be opened"),
     "empty question": (["chat", "{tmp}/p.png", " "], "question is empty"),

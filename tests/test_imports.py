@@ -10,19 +10,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # The floors of janusflow, the lowest first: a file imports from its own floor or from below it.
 FLOORS = [
-    (
-        "configuration_janusflow",
-        "shapes",
-        "sources",
-        "tokenizer",
-        "chat",
-        "times",
-        "losses",
-        "optimizers",
-        "autoencoder",
-        "similarity",
-    ),
-    ("scenes", "convnext", "vision", "recipes", "pixels", "processor_files", "devices"),
+    ("limits", "pixels", "reading", "model_files"),
+    ("configuration_janusflow", "shapes", "sources", "tokenizer", "chat", "times", "losses"),
+    ("autoencoder", "autoencoder_files", "optimizers", "similarity"),
+    ("scenes", "convnext", "vision", "recipes", "processor_files", "devices"),
     ("questions", "scorer", "modeling_janusflow", "processing_janusflow", "scene_patches"),
     ("vision_training", "inspection", "data", "cli_precompute"),
     ("scene_batches", "teachers", "alignment"),

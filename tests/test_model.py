@@ -292,7 +292,8 @@ def test_absurd_configurations_are_refused(change, message):
         ({"hidden_size": "big"}, "hidden_size is 'big'"),
         ({"num_attention_heads": 0}, "num_attention_heads is 0"),
         ({"num_attention_heads": 5}, "not a multiple of num_attention_heads 5"),
-        ({"rms_norm_eps": "small"}, "makes no llama"),
+        ({"rms_norm_eps": "small"}, "rms_norm_eps is 'small'"),
+        ({"attention_dropout": "no"}, "makes no llama"),
         ({"model_type": "gpt2"}, "not a llama"),
     ],
 )

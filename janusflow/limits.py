@@ -1,0 +1,51 @@
+"""How much is taken from files and callers, in one place; each can be raised by the environment.
+
+`JANUSFLOW_MAX_PIXELS=400000000 janusflow chat poster.png "what is it?"` raises one for a run.
+"""
+
+from __future__ import annotations
+
+import os
+
+# name: (at most, of what). Chosen far above what honest files need and far below what a machine
+# cannot hold.
+LIMITS: dict[str, tuple[int, str]] = {
+    "pixels": (100_000_000, "pixels of a picture that is read"),
+    "picture_bytes": (512 * 2**20, "bytes of a picture's file"),
+    "prompts_bytes": (16 * 2**20, "bytes of a prompt file"),
+    "prompt": (4_000, "characters of a prompt"),
+    "number": (100_000, "steps, pictures per prompt, or pictures at once"),
+    "side": (8_192, "pixels along a side of a picture that is made"),
+    "tokenizer_bytes": (64 * 2**20, "bytes of tokenizer.json"),
+    "config_bytes": (4 * 2**20, "bytes of any other JSON file"),
+    "index_bytes": (64 * 2**20, "bytes of an index of weight files"),
+    "layers": (512, "blocks of one part of the network"),
+    "width": (65_536, "channels of a layer"),
+    "mlp_width": (1_048_576, "channels inside a block's MLP"),
+    "vocabulary": (4_194_304, "rows of the token embedding"),
+    "positions": (16_777_216, "positions of the language model"),
+    "image_size": (16_384, "pixels along a side of a vision tower's picture"),
+    "parameters": (40_000_000_000, "parameters of a network"),
+}
+
+
+def most(name: str) -> int:
+    """The limit in force: JANUSFLOW_MAX_NAME if it is set, else the one in LIMITS.
+
+    ValueError if the variable is no whole number of at least 1.
+    """
+    variable = f"JANUSFLOW_MAX_{name.upper()}"
+    text = os.environ.get(variable)
+    if text is None:
+        return LIMITS[name][0]
+    if not text.isascii() or not text.isdecimal() or len(text) > 18 or int(text) < 1:
+        raise ValueError(f"{variable} is {text!r:.40}; expected a whole number of at least 1")
+    return int(text)
+
+
+def hold(name: str, value: int, what: str) -> None:
+    """ValueError where `what` ("x.png has 9 x 9 pixels") goes beyond the limit."""
+    if value > most(name):
+        raise ValueError(
+            f"{what}; at most {most(name)} are taken, or set JANUSFLOW_MAX_{name.upper()}"
+        )
