@@ -7,20 +7,18 @@ import warnings
 
 from PIL import Image, UnidentifiedImageError
 
-from janusflow.pictures import MAX_PIXELS
+from janusflow.limits import hold
 from janusflow.pixels import to_rgb
 
-MAX_BYTES = 128 * 2**20  # of a picture's file
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that runs programs
 
 
 def decode(content: bytes) -> Image.Image:
     """8-bit RGB, upright; of an animation the first picture.
 
-    ValueError if the bytes are no picture of FORMATS, are cut short or hold more than MAX_PIXELS.
+    ValueError if the bytes are no picture of FORMATS, are cut short or beyond `limits`.
     """
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"the picture has {len(content):,} bytes; at most {MAX_BYTES:,} are read")
+    hold("picture_bytes", len(content), f"the picture has {len(content)} bytes")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about size: our own limit follows
@@ -38,9 +36,8 @@ def decode(content: bytes) -> Image.Image:
 
 
 def check_size(width: int, height: int) -> None:
-    """ValueError for more than MAX_PIXELS, before they are decoded."""
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"it has {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
+    """ValueError for too many pixels, before they are decoded."""
+    hold("pixels", width * height, f"it has {width} x {height} pixels")
 
 
 def square_crop(image: Image.Image, size: int, share: float = 0.5) -> Image.Image:
