@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from janusflow.cli_demo import demo
+
 app = typer.Typer(
     name="janusflow",
     help="Pictures from text and answers about pictures, from one rectified-flow model.",
@@ -256,6 +258,9 @@ def info(
     from janusflow import inspection
 
     print(inspection.describe(model))
+
+
+app.command()(demo)
 
 
 def _guidance(text: str):
