@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from janusflow.cli_convert import convert
+from janusflow.cli_demo import demo
 
 app = typer.Typer(
     name="janusflow",
@@ -296,6 +297,7 @@ def info(
 
 
 app.command()(convert)
+app.command()(demo)
 
 
 def _guidance(text: str):

@@ -1,0 +1,72 @@
+"""Puts the page behind an address of this machine."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from importlib.metadata import version
+
+QUEUE = 20  # jobs that may wait
+SESSIONS = 64  # visitors whose shelf is kept
+OWN = "janusflow/scenes"
+PROMPTS = {
+    True: ["a red circle left of a blue square", "three orange circles", "a green heart"],
+    False: ["a fox in the snow at dawn", "a bowl of lemons, oil painting", "a quiet harbour"],
+}
+
+
+def start(pipe, name: str, host: str = "127.0.0.1", port: int = 0, wait: bool = True):
+    """Serves the page until interrupted; with `wait=False` returns (blocks, address) at once.
+
+    Files that come and go live in a folder of their own, which is emptied as they age and removed
+    at the end. Nothing is sent to anybody else: no analytics, no fonts, no share link.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="janusflow-demo-")
+    os.environ["GRADIO_TEMP_DIR"] = folder.name  # read when components are made
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    if int(_gradio().split(".")[0]) < 6:
+        raise ImportError(
+            f"the page needs gradio 6 or newer, not {_gradio()}; pip install -U gradio"
+        )
+    from janusflow.demo import page
+    from janusflow.demo.wishes import MAX_BYTES
+
+    blocks = page.build(pipe, name, _about(pipe), PROMPTS[name == OWN])
+    blocks.queue(max_size=QUEUE, api_open=False)
+    _, address, _ = blocks.launch(
+        server_name=host,
+        server_port=port or None,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        show_error=False,
+        max_file_size=MAX_BYTES,
+        allowed_paths=[],
+        state_session_capacity=SESSIONS,
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        run_history=False,
+        footer_links=[],
+        theme=page.theme(),
+        css=page.style(),
+    )
+    blocks.files = folder  # lives as long as the page
+    if wait:
+        print(address, flush=True)
+        blocks.block_thread()
+    return blocks, address
+
+
+def _gradio() -> str:
+    try:
+        return version("gradio")
+    except ModuleNotFoundError as error:
+        raise ImportError("the page needs gradio: pip install 'janusflow[demo]'") from error
+
+
+def _about(pipe) -> str:
+    count = sum(p.numel() for p in pipe.model.parameters())
+    size = f"{count / 1e9:.1f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
+    return f"{size} parameters, {pipe.default_size} pixels, on {pipe.device}"

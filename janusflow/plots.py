@@ -1,0 +1,232 @@
+"""Figures of what happens on the way from noise to picture, and of what was measured.
+
+Every function draws into `axes`, or into a new figure of its own, and returns the figure; none
+shows or saves it. Pictures are whatever PIL or matplotlib takes: PIL pictures, or arrays
+(height, width, 3) in [0, 1] or of bytes. matplotlib is needed (`pip install janusflow[eval]`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GAP = 0.06  # between pictures, in widths of a picture
+LINE = 0.13  # height of a caption's line, in widths of a picture
+
+
+def images(
+    pictures: Sequence,
+    captions: Sequence[str] | None = None,
+    columns: int | None = None,
+    axes: Axes | None = None,
+) -> Figure:
+    """Pictures of one size in rows, nearly square unless `columns` says otherwise.
+
+    Captions stand above. ValueError without pictures, or if captions do not fit them.
+    """
+    if not len(pictures):
+        raise ValueError("there are no pictures to draw; give at least one")
+    columns = columns or int(np.ceil(np.sqrt(len(pictures))))
+    arrays = [np.asarray(picture) for picture in pictures]
+    captions = [fill(text, 22) for text in _fitting(captions, len(arrays), "captions")]
+    high = arrays[0].shape[0] / arrays[0].shape[1]
+    head = max(text.count("\n") + 1 if text else 0 for text in captions) * LINE
+    rows = -(-len(arrays) // columns)
+    axes = axes or _axes(1.7 * columns, 1.7 * rows * (high + head + GAP))
+    for i, (array, text) in enumerate(zip(arrays, captions, strict=True)):
+        left = i % columns * (1 + GAP)
+        top = i // columns * (high + head + GAP) + head
+        axes.imshow(array, extent=(left, left + 1, top + high, top), interpolation="nearest")
+        axes.text(left + 0.5, top - 0.02, text, ha="center", va="bottom", fontsize=8)
+    axes.set(xlim=(0, columns * (1 + GAP) - GAP), ylim=(rows * (high + head + GAP) - GAP, 0))
+    axes.set_axis_off()
+    return axes.figure
+
+
+def strip(rows: Mapping[str, Sequence], times: Sequence[float], axes: Axes | None = None) -> Figure:
+    """Pictures along a trajectory: a labelled row each, a column for each time.
+
+    `rows` maps a label to the pictures at `times`. ValueError if a row and the times differ in
+    length.
+    """
+    for label, row in rows.items():
+        _fitting(row, len(times), f"pictures of {label!r}")
+    heads = [f"t = {float(t):.3g}" for t in times]
+    captions = heads + [""] * (len(times) * (len(rows) - 1))
+    figure = images([p for row in rows.values() for p in row], captions, len(times), axes)
+    axes = axes or figure.axes[0]
+    step = axes.get_ylim()[0] / len(rows)
+    for i, label in enumerate(rows):
+        axes.text(-GAP, (i + 0.5) * step, label, ha="right", va="center", rotation=90, fontsize=9)
+    return figure
+
+
+def animation(
+    pictures: Sequence, path: str | Path, seconds: float = 3.0, hold: float = 1.0, scale: int = 1
+) -> Path:
+    """Pictures of a trajectory one after the other, the last held for `hold` seconds.
+
+    The file's ending decides: .gif (written by pillow, repeats) or .mp4 (written by the program
+    ffmpeg). `scale` enlarges by a whole factor, pixels kept. ValueError for another ending,
+    without pictures, or where ffmpeg is not installed.
+    """
+    path = Path(path)
+    frames = [_enlarged(picture, scale) for picture in pictures]
+    if not frames:
+        raise ValueError("there are no pictures to animate; give at least one")
+    if path.suffix == ".gif":
+        each = max(20, round(1000 * seconds / len(frames)))  # browsers slow anything faster
+        durations = [each] * (len(frames) - 1) + [each + round(1000 * hold)]
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    elif path.suffix == ".mp4":
+        _film(frames, path, max(1, round(len(frames) / seconds)), hold)
+    else:
+        raise ValueError(f"an animation cannot be written as {path.name!r}; name a .gif or a .mp4")
+    return path
+
+
+def work_precision(
+    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    floor: float | None = None,
+    axes: Axes | None = None,
+) -> Figure:
+    """Error against network calls, both on logarithmic axes; `curves` is {name: (calls, errors)}.
+
+    `floor` is the error of the reference itself: below that line differences mean nothing.
+    """
+    axes = axes or _axes(6, 3.8)
+    if floor is not None:
+        axes.axhline(floor, color="k", ls=":", lw=1, label="doubt of the reference")
+    for name, (calls, errors) in curves.items():
+        axes.loglog(calls, errors, "o-", ms=4, label=name)
+    ticks = sorted({n for calls, _ in curves.values() for n in calls})
+    axes.set_xticks(ticks, [str(n) for n in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="network calls", ylabel="error at t = 1")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return axes.figure
+
+
+def bars(
+    scores: Mapping[str, Mapping[str, tuple[float, float, float]]], axes: Axes | None = None
+) -> Figure:
+    """Scores in [0, 1] with their intervals; `scores` is {series: {group: (score, low, high)}}."""
+    groups = list(dict.fromkeys(group for series in scores.values() for group in series))
+    axes = axes or _axes(max(5, 1.1 * len(groups)), 3.2)
+    width = 0.8 / len(scores)
+    for i, (name, series) in enumerate(scores.items()):
+        score, low, high = np.array([series.get(g, (np.nan,) * 3) for g in groups]).T
+        places = np.arange(len(groups)) + (i - (len(scores) - 1) / 2) * width
+        reach = np.clip([score - low, high - score], 0, None)
+        axes.bar(places, score, 0.94 * width, yerr=reach, capsize=2, label=name)
+    axes.set_xticks(range(len(groups)), groups, rotation=15)
+    axes.set_ylim(0, 1.02)
+    axes.legend(fontsize="small")
+    return axes.figure
+
+
+def curves(
+    lines: Mapping[str, tuple], xlabel: str, ylabel: str, axes: Axes | None = None
+) -> Figure:
+    """Lines with a band each; `lines` is {name: (x, y) or (x, y, low, high)}."""
+    axes = axes or _axes(6, 3.4)
+    for name, (x, y, *band) in lines.items():
+        (drawn,) = axes.plot(x, y, "o-", ms=3, label=name)
+        if band:
+            axes.fill_between(x, *band, color=drawn.get_color(), alpha=0.2, lw=0)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return axes.figure
+
+
+def loss_by_t(
+    losses: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    bins: int = 12,
+    axes: Axes | None = None,
+) -> Figure:
+    """Mean loss in equal bins of t with 95 % normal bands; `losses` is {name: (t, loss)}, per
+    sample.
+
+    A bin without samples is left out; one with a single sample has no band.
+    """
+    lines = {name: _binned(np.asarray(t), np.asarray(y), bins) for name, (t, y) in losses.items()}
+    return curves(lines, "t", "loss", axes)
+
+
+def by_depth(
+    values: Mapping[str, Sequence],
+    ylabel: str = "alignment (CKNNA)",
+    axes: Axes | None = None,
+) -> Figure:
+    """A value for each block of a network, as alignment with a teacher; blocks count from 1.
+
+    `values` is {name: (L,)}, or {name: (L, 3)} with rows (value, low, high).
+    """
+    lines = {}
+    for name, row in values.items():
+        table = np.asarray(row, dtype=float)
+        table = table[:, None] if table.ndim == 1 else table
+        lines[name] = (np.arange(1, len(table) + 1), *table.T)
+    return curves(lines, "block", ylabel, axes)
+
+
+def _binned(t: np.ndarray, loss: np.ndarray, bins: int) -> tuple:
+    place = np.clip((t * bins).astype(int), 0, bins - 1)
+    kept = [i for i in range(bins) if (place == i).any()]
+    inside = [loss[place == i] for i in kept]
+    mean = np.array([part.mean() for part in inside])
+    spread = [part.std(ddof=1) / np.sqrt(len(part)) if len(part) > 1 else 0.0 for part in inside]
+    reach = 1.96 * np.array(spread)
+    return (np.array(kept) + 0.5) / bins, mean, mean - reach, mean + reach
+
+
+def _axes(width: float, height: float) -> Axes:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("figures need matplotlib: pip install janusflow[eval]") from error
+    return Figure(figsize=(width, height), layout="constrained").add_subplot()
+
+
+def _fitting(items: Sequence | None, count: int, what: str) -> Sequence:
+    items = [""] * count if items is None else items
+    if len(items) != count:
+        raise ValueError(f"{len(items)} {what} came where {count} are expected; give one each")
+    return items
+
+
+def _enlarged(picture, scale: int) -> Image.Image:
+    if not isinstance(picture, Image.Image):
+        array = np.asarray(picture)
+        floats = array.dtype.kind == "f"
+        array = (array * 255).round().clip(0, 255) if floats else array
+        picture = Image.fromarray(array.astype(np.uint8))
+    size = (picture.width * scale, picture.height * scale)
+    return picture.convert("RGB").resize(size, Image.Resampling.NEAREST)
+
+
+def _film(frames: list[Image.Image], path: Path, fps: int, hold: float) -> None:
+    from matplotlib.animation import FFMpegWriter
+
+    if not FFMpegWriter.isAvailable():
+        raise ValueError("a .mp4 needs the program ffmpeg; install it or name a .gif")
+    axes = _axes(frames[0].width / 100, frames[0].height / 100)
+    axes.set_position((0, 0, 1, 1))
+    axes.set_axis_off()
+    shown = axes.imshow(frames[0])
+    writer = FFMpegWriter(fps=fps)
+    with writer.saving(axes.figure, str(path), dpi=100):
+        for frame in frames + frames[-1:] * round(hold * fps):
+            shown.set_data(frame)
+            writer.grab_frame()
