@@ -146,7 +146,7 @@ def _read(plan: Plan, folder: Path, job: Job) -> tuple[np.ndarray, str]:
             f"{path} is {image.width} x {image.height} pixels, expected {plan.side} x {plan.side}; "
             "delete it and evaluate again"
         )
-    text = getattr(image, "text", {})
+    text = image.info
     if text.get("prompt") != job.prompt.text or not text.get("calls", "").isdigit():
         raise ValueError(
             f"{path} was made for {text.get('prompt')!r}, expected {job.prompt.text!r}; "

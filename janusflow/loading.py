@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from janusflow.processor_files import MAX_CONFIG, parse_object, read_text
+from janusflow.reading import read_object
 from janusflow.sources import locate
 
 FLOW, PRO = "JanusFlow", "Janus-Pro"
@@ -32,7 +32,7 @@ def load(name: str | Path, dtype: torch.dtype = torch.float32, vae=None, **hub):
 def family(name: str | Path, **hub) -> str:
     """`FLOW` or `PRO`, read from config.json alone; ValueError if it is neither."""
     path = locate(name, files=["config.json"], **hub) / "config.json"
-    config = parse_object(read_text(path, MAX_CONFIG), path)
+    config = read_object(path)
     if "vision_gen_enc_config" in config:
         return FLOW
     if "gen_vision_config" in config or config.get("model_type") == "janus":
@@ -46,7 +46,7 @@ def family(name: str | Path, **hub) -> str:
 def side(name: str | Path, **hub) -> int:
     """Pixels of a picture's side, from config.json alone."""
     path = locate(name, files=["config.json"], **hub) / "config.json"
-    config = parse_object(read_text(path, MAX_CONFIG), path)
+    config = read_object(path)
     if config.get("model_type") == "janus":
         return config["vision_config"].get("image_size", 384)
     from janusflow.configuration_janusflow import vision_sizes

@@ -17,7 +17,7 @@ FLOORS = [
     ("questions", "scorer", "modeling_janusflow", "processing_janusflow", "scene_patches"),
     ("vision_training", "inspection", "data", "cli_precompute"),
     ("scene_batches", "teachers", "alignment"),
-    ("training",),
+    ("training", "cli_train"),
     ("ablate_world", "ablate_lab", "ablate_report"),
     ("train", "runs", "editing", "pipeline_janusflow", "ablate_measure", "loading"),
     ("ablate",),

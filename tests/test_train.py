@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from janusflow import JanusFlowPipeline, JanusFlowProcessor
 from janusflow.recipes import RECIPES
 from janusflow.scene_batches import Batches
-from janusflow.training import checkpoints, runner, settings, worlds
+from janusflow.training import checkpoints, launch, runner, settings, worlds
 from janusflow.training.engine import build
 from janusflow.training.stages import STAGES
 from janusflow.training.state import freeze_all_but, learning_rate
@@ -28,7 +28,7 @@ EVERY_TWO = {"run.save_every": 2, "run.keep": 9}
 
 
 def trained_recipe(out, **changes):
-    return runner.train_recipe(RECIPE, out, changes=EVERY_TWO | changes)
+    return launch.of_recipe("scenes-smoke", out, EVERY_TWO | changes).run()
 
 
 def same(a: dict, b: dict) -> bool:
@@ -85,7 +85,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 
 def test_a_new_run_begins_with_the_weights_of_another(finished, tmp_path):
     shutil.copytree(finished / "base", tmp_path / "base")
-    done = runner.train_recipe(RECIPE, tmp_path, finished, {"training.lr": 1e-12})
+    done = launch.of_recipe("scenes-smoke", tmp_path, {"training.lr": 1e-12}, finished).run()
     theirs = checkpoints.latest(finished)[1]
     for name, parameter in done.state.parameters.items():
         torch.testing.assert_close(parameter.detach(), theirs[name], rtol=0, atol=1e-6)
@@ -220,7 +220,7 @@ def test_a_setting_that_does_not_fit_is_refused_with_what_does(item, says):
 def command(out: Path, *more: str) -> list[str]:
     changes = ["steps=40", "run.save_every=1", "run.log_every=1", *more]
     train = ["-m", "janusflow.train", "--recipe", "scenes-smoke", "--out", str(out)]
-    return [sys.executable, *train, "--threads", "1", "--set", *changes]
+    return [sys.executable, *train, "--threads", "1", *(f"--set={item}" for item in changes)]
 
 
 def environment(**more: str) -> dict:
@@ -245,8 +245,8 @@ def test_sigterm_writes_a_checkpoint_and_kill_loses_nothing(finished, tmp_path):
     out, whole = tmp_path / "run", tmp_path / "whole"
     for folder in (out, whole):
         shutil.copytree(finished / "base", folder / "base")
-    changes = settings.parse(["run.save_every=40"])
-    done = runner.train_recipe(replace(RECIPE, steps=40), whole, changes=changes)
+    changes = {"steps": 40, "run.save_every": 40}
+    done = launch.of_recipe("scenes-smoke", whole, changes).run()
     killed = start(command(out))
     after(out, 2, killed)
     killed.kill()
@@ -263,7 +263,7 @@ def test_sigterm_writes_a_checkpoint_and_kill_loses_nothing(finished, tmp_path):
     said = stopped.communicate(timeout=60)[0]
     assert stopped.returncode == 0 and "--resume" not in said
     assert checkpoints.complete(out)[0] > first
-    runner.train_recipe(replace(RECIPE, steps=40), out, changes=changes)
+    launch.of_recipe("scenes-smoke", out, changes).run()
     ours, theirs = checkpoints.latest(out)[1], checkpoints.latest(whole)[1]
     assert same(ours, theirs) and done.finished
     assert not list(out.glob("*.part"))
@@ -321,3 +321,44 @@ def test_building_takes_any_accelerator(finished):
     found = settings.changed(worlds.of_recipe(RECIPE), {"alignment": "none"})
     model = engine(finished / "base").objective.model
     assert "alignment" not in build(found, model, worlds.batches(finished / "base")).step()["parts"]
+
+
+@pytest.mark.parametrize("way", ["DDP", "FSDP2"])
+def test_two_processes_train_as_one_with_the_whole_batch(finished, tmp_path, way):
+    """Losses and weights agree to float32's rounding, and each goes on from the other's file."""
+    folders = {count: tmp_path / str(count) for count in (1, 2)}
+    for folder in folders.values():
+        shutil.copytree(finished / "base", folder / "base")
+    root = str(Path(__file__).parent.parent)
+    fsdp = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    fsdp["FSDP_AUTO_WRAP_POLICY"] = "TRANSFORMER_BASED_WRAP"
+    launchers = {
+        1: [sys.executable, "-m"],
+        2: [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node=2",
+            "-m",
+        ],
+    }
+
+    def train(count: int, folder: Path, steps: int) -> list[float]:
+        more = fsdp if way == "FSDP2" and count == 2 else {}
+        words = [*launchers[count], "tests.two_processes", str(folder), str(steps)]
+        env = environment(ACCELERATE_USE_CPU="true", **more)
+        done = subprocess.run(words, cwd=root, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        said = next(json.loads(x) for x in done.stdout.splitlines() if x.startswith("{"))
+        assert said["world"] == count
+        return said["losses"]
+
+    one, two = (train(count, folder, 2) for count, folder in folders.items())
+    assert one == pytest.approx(two, rel=1e-6)
+    ours, theirs = (checkpoints.latest(folder)[1] for folder in folders.values())
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=0, atol=1e-5)
+    crossed = train(1, folders[2], 3)  # one process goes on from two processes' checkpoint
+    assert crossed == pytest.approx(train(2, folders[1], 3), rel=1e-5)

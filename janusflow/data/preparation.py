@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from janusflow.data.images import decode, square_crop
+from janusflow.data.images import square_crop
 from janusflow.data.order import mix
 from janusflow.data.records import Record, Records
 from janusflow.data.samples import BrokenSample, Sample, attempt
 from janusflow.processing_janusflow import JanusFlowProcessor
+from janusflow.reading import decode
 
 MAX_TOKENS = 4096  # of one sample; the default capacity of a pack
 PLACEHOLDER = "<image>"  # LLaVA's, in conversations
@@ -61,7 +62,7 @@ def generation(processor: JanusFlowProcessor, record: Record, key: int = 0) -> S
     """Short side resized, a square cut at random; with key 0 from the middle."""
     share = mix(key) / 2**64 if key else 0.5
     size = processor.image_processor.image_size
-    picture = square_crop(decode(record.pictures[0]), size, share)
+    picture = square_crop(decode(record.pictures[0], "its picture"), size, share)
     return Sample(
         kind="generation",
         input_ids=processor.prompt(record.text)["input_ids"][0],
@@ -77,7 +78,7 @@ def understanding(processor: JanusFlowProcessor, record: Record, key: int = 0) -
         {**message, "content": message["content"].replace(PLACEHOLDER, tag)}
         for message in record.messages
     ]
-    pictures = [decode(content) for content in record.pictures]
+    pictures = [decode(content, "its picture") for content in record.pictures]
     ids, labels, mask = conversation(processor, messages, len(pictures))
     return Sample(
         kind="understanding",

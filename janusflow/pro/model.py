@@ -10,7 +10,7 @@ from transformers import GenerationConfig, JanusConfig, JanusForConditionalGener
 
 from janusflow.pro import original, tensors
 from janusflow.pro.processing import JanusProProcessor
-from janusflow.processor_files import MAX_CONFIG, parse_object, read_text
+from janusflow.reading import read_object
 
 GUIDANCE = 5.0  # the published weight
 
@@ -18,7 +18,7 @@ GUIDANCE = 5.0  # the published weight
 def read_config(folder: Path) -> dict:
     """config.json; ValueError if it is missing or damaged."""
     path = folder / "config.json"
-    return parse_object(read_text(path, MAX_CONFIG), path)
+    return read_object(path)
 
 
 def is_original(config: dict) -> bool:

@@ -14,13 +14,8 @@ from transformers import BatchFeature, PreTrainedTokenizerFast
 
 from janusflow.chat import SYSTEM_PROMPT, Turn, roles
 from janusflow.processing_janusflow import JanusFlowProcessor
-from janusflow.processor_files import (
-    MAX_CONFIG,
-    MAX_TOKENIZER,
-    ProcessorFiles,
-    parse_object,
-    read_text,
-)
+from janusflow.processor_files import ProcessorFiles
+from janusflow.reading import read_object, read_text
 from janusflow.sources import locate
 
 
@@ -122,7 +117,7 @@ def template(sft_format: str, eos: str) -> str:
 def _note(folder: Path, processor: JanusProProcessor) -> None:
     """Adds to processor_config.json what transformers' processor has no place for."""
     path = folder / "processor_config.json"
-    content = parse_object(read_text(path, MAX_CONFIG), path)
+    content = read_object(path)
     tags = processor.tags
     content |= {name: getattr(tags, name) for name in ("sft_format", "system_prompt")}
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -131,13 +126,13 @@ def _note(folder: Path, processor: JanusProProcessor) -> None:
 def _files(folder: Path) -> ProcessorFiles:
     """The published files as they are, transformers' put in their terms."""
     path = folder / "config.json"
-    if parse_object(read_text(path, MAX_CONFIG), path).get("model_type") != "janus":
+    if read_object(path).get("model_type") != "janus":
         return ProcessorFiles.read(folder)
     names = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
     tokenizer, processor, pixels = (_optional(folder / name) for name in names)
     pixels = processor.pop("image_processor", None) or pixels
     return ProcessorFiles(
-        tokenizer=read_text(folder / "tokenizer.json", MAX_TOKENIZER),
+        tokenizer=read_text(folder / "tokenizer.json", "tokenizer_bytes"),
         tokenizer_config=tokenizer,
         special_tokens_map=_optional(folder / "special_tokens_map.json") or None,
         processor_config=_tags(folder, tokenizer) | _said(processor) | processor,
@@ -146,7 +141,7 @@ def _files(folder: Path) -> ProcessorFiles:
 
 
 def _optional(path: Path) -> dict:
-    return parse_object(read_text(path, MAX_CONFIG), path) if path.exists() else {}
+    return read_object(path) if path.exists() else {}
 
 
 def _tags(folder: Path, tokenizer: dict) -> dict:
@@ -160,7 +155,11 @@ def _tags(folder: Path, tokenizer: dict) -> dict:
     given = {**tokenizer, **(inside if isinstance(inside, dict) else {})}
     tags = {known[name]: _content(token) for name, token in given.items() if name in known}
     path = folder / "chat_template.jinja"
-    text = read_text(path, MAX_CONFIG) if path.exists() else str(tokenizer.get("chat_template", ""))
+    text = (
+        read_text(path, "config_bytes")
+        if path.exists()
+        else str(tokenizer.get("chat_template", ""))
+    )
     old = text and "<|User|>" not in text
     return tags | {"sft_format": "deepseek_old" if old else "deepseek"}
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 import copy
 import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import JanusForConditionalGeneration
 
-from janusflow import checkpoints
 from janusflow.optimizers import OPTIMIZERS
 from janusflow.pro import vq
 from janusflow.pro.pipeline import JanusProPipeline
@@ -31,7 +30,7 @@ from janusflow.scene_patches import pixels
 from janusflow.scenes import SPLITS, Scene, generator, scene
 from janusflow.shapes import render_batch
 from janusflow.tokenizer import build_tokenizer
-from janusflow.train import learning_rate
+from janusflow.training import checkpoints
 
 FROZEN = ("model.vqmodel.", "model.vision_model.", "model.aligner.", "lm_head.")
 
@@ -44,7 +43,6 @@ class State:
     ema: nn.Module
     optimizer: torch.optim.Optimizer
     step: int = 0
-    projector: nn.Module = field(default_factory=nn.Identity)  # none here; checkpoints name it
 
 
 def training_scene(recipe: ProRecipe, index: int) -> Scene:
@@ -165,6 +163,44 @@ def start_from_flow(state: State, name: str) -> None:
         own.load_state_dict(given)
 
 
+def learning_rate(recipe: ProRecipe, step: int) -> float:
+    """Linear warm-up, constant, then linearly to zero over the last part."""
+    tail = recipe.steps * (1 - recipe.decay_from)
+    falling = (recipe.steps - step) / tail if tail else 1.0
+    return recipe.lr * min(1.0, (step + 1) / max(1, recipe.warmup), falling)
+
+
+def save(out: Path, state: State, recipe: ProRecipe, keep: int = 2) -> None:
+    """Writes a checkpoint of this step and removes all but the newest few."""
+    found = {f"model.{k}": v for k, v in state.model.state_dict().items()}
+    found |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        found |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
+    meta = {"step": str(state.step), "recipe": json.dumps(asdict(recipe))}
+    checkpoints.write(checkpoints.path_of(out, state.step), found, meta)
+    checkpoints.clean(out, keep)
+
+
+def restore(out: Path, state: State, recipe: ProRecipe) -> bool:
+    """Goes on from the newest whole checkpoint; False if there is none, ValueError if the run had
+    another recipe.
+    """
+    for step, found, meta in checkpoints.newest(out):
+        if json.loads(meta["recipe"]) != json.loads(json.dumps(asdict(recipe))):
+            raise ValueError(f"{out} holds a run of another recipe; choose another folder")
+        for part, module in (("model.", state.model), ("ema.", state.ema)):
+            own = {k.removeprefix(part): v for k, v in found.items() if k.startswith(part)}
+            module.load_state_dict(own)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name in (name for name in found if name.startswith("optimizer.")):
+            _, index, key = name.split(".", 2)
+            moments.setdefault(int(index), {})[key] = found[name]
+        state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
+        state.step = step
+        return True
+    return False
+
+
 def run(
     recipe: ProRecipe, out: Path, start: str | None = None, log_every: int = 20, save_every=100
 ) -> State:
@@ -175,7 +211,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     model, processor = build(recipe, out / "base")
     state = new_state(recipe, model)
-    if not checkpoints.restore(out, state, recipe.as_dict()) and start:
+    if not restore(out, state, recipe) and start:
         start_from_flow(state, start)
     started, first, sums = time.time(), state.step, {}
     while state.step < recipe.steps:
@@ -188,16 +224,17 @@ def run(
                 print(json.dumps(line | {"step": state.step, "rate": round(rate, 2)}), file=file)
             sums = {}
         if state.step % save_every == 0 or state.step == recipe.steps:
-            checkpoints.save(out, state, recipe.as_dict())
+            save(out, state, recipe)
     return state
 
 
 def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
     """Writes the averaged weights of a run's newest checkpoint in transformers' layout."""
-    recipe = ProRecipe(**{k: _tuple(v) for k, v in checkpoints.recipe(run).items()})
+    saved = json.loads(checkpoints.latest(run)[2]["recipe"])
+    recipe = ProRecipe(**{k: _tuple(v) for k, v in saved.items()})
     model, processor = build(recipe, run / "base")
     state = new_state(recipe, model)
-    checkpoints.restore(run, state, recipe.as_dict())
+    restore(run, state, recipe)
     JanusProPipeline(state.ema.to(dtype), processor).save_pretrained(folder)
 
 

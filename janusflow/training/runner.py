@@ -12,10 +12,11 @@ from filelock import FileLock, Timeout
 
 from janusflow.modeling_janusflow import JanusFlowModel
 from janusflow.recipes import Recipe
+from janusflow.sources import SUMS
 from janusflow.training import checkpoints, worlds
-from janusflow.training.engine import Draws, Engine, accelerator_of, asked_to_stop, build
+from janusflow.training.engine import Draws, Engine, asked_to_stop, build
 from janusflow.training.monitor import Monitor
-from janusflow.training.settings import Settings, changed, dump
+from janusflow.training.settings import Settings, dump
 from janusflow.training.state import State, freeze_all_but, load_weights
 
 SETTINGS = "settings.yaml"
@@ -82,23 +83,10 @@ def engine_of(settings: Settings, folder: Path, data: Draws, accelerator=None) -
     return build(settings, model, data, accelerator)
 
 
-def train_recipe(
-    recipe: Recipe, out: Path, start: Path | None = None, changes: dict | None = None
-) -> Stopped:
-    """A small JanusFlow on the world of scenes, from nothing."""
-    settings = changed(worlds.of_recipe(recipe), changes or {})
-    with alone(out):
-        worlds.first_model(recipe, out / "base")
-        engine = engine_of(
-            settings, out / "base", worlds.batches(out / "base", recipe), accelerator_of(settings)
-        )
-        return run(engine, out, {"recipe": recipe.to_json()}, start)
-
-
 def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
     """Writes the averaged weights of a run's newest checkpoint in the published layout."""
     _, found, meta = checkpoints.latest(run)
-    base = run / "base"
+    base = Path(meta.get("model", run / "base"))
     if "recipe" in meta:
         worlds.first_model(Recipe.from_json(meta["recipe"]), base)
     model = JanusFlowModel.from_pretrained(base, dtype=torch.float32)
@@ -111,4 +99,6 @@ def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None
     for file in base.glob("*.json"):
         shutil.copy(file, folder)
     model.to(dtype).save_pretrained(folder)
-    shutil.copytree(base / "vae", folder / "vae", dirs_exist_ok=True)
+    (folder / SUMS).unlink(missing_ok=True)  # of what was there before
+    if (base / "vae").exists():
+        shutil.copytree(base / "vae", folder / "vae", dirs_exist_ok=True)

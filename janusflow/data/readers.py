@@ -1,0 +1,208 @@
+"""Files of samples as records: pictures with captions, lines of JSON, plain texts, parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from janusflow.data.mixture import Blend, Mixture, Tally
+from janusflow.data.preparation import Prepared
+from janusflow.data.records import Record, kind_of, parse_row, to_record
+from janusflow.data.samples import KINDS, BrokenSample
+from janusflow.limits import hold
+from janusflow.processing_janusflow import JanusFlowProcessor
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+MAX_LINE = 16 * 2**20  # bytes of a line of JSON
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """Pictures of a folder, each with its caption in a file of the same name with suffix .txt."""
+
+    pictures: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Record:
+        picture = self.pictures[index]
+        row = {"text": _text(picture.with_suffix(".txt"), str(picture)), "image": picture.name}
+        return to_record(row, "generation", str(picture), lambda name: fetch(picture.parent, name))
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A file with one JSON object a line; pictures are named relative to its folder.
+
+    `starts` are the lines' places in the file, so that opening reads it once and keeps no text.
+    """
+
+    path: Path
+    kind: str
+    starts: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> Record:
+        name = f"{self.path} line {index + 1}"
+        with open(self.path, "rb") as file:
+            file.seek(self.starts[index])
+            line = file.readline(MAX_LINE + 1)
+        if len(line) > MAX_LINE:
+            raise BrokenSample(name, f"it is longer than {MAX_LINE} bytes")
+        row = parse_row(line, name)
+        return to_record(row, self.kind, name, lambda given: fetch(self.path.parent, given))
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Each paragraph of a text file (between empty lines) as a text."""
+
+    path: Path
+    paragraphs: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paragraphs)
+
+    def __getitem__(self, index: int) -> Record:
+        return Record(name=f"{self.path} paragraph {index + 1}", text=self.paragraphs[index])
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of parquet files, read by Hugging Face `datasets`; pictures as bytes or as `Image`."""
+
+    path: Path
+    rows: object
+    kind: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Record:
+        return to_record(self.rows[index], self.kind, f"{self.path} row {index + 1}", _embedded)
+
+
+def fetch(folder: Path, given) -> bytes:
+    """The bytes of a picture inside the folder; ValueError for a name that leads out of it."""
+    if not isinstance(given, str) or not given or "\0" in given:
+        raise ValueError(f"a picture is {given!r:.60}; expected the name of a file")
+    path = (folder / given).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise ValueError(f"the picture {given!r:.60} leads out of its folder")
+    if not path.is_file():
+        raise ValueError(f"there is no picture {given!r:.60}")
+    hold("picture_bytes", path.stat().st_size, f"{path.name} has {path.stat().st_size} bytes")
+    return path.read_bytes()
+
+
+def _embedded(given) -> bytes:
+    found = given.get("bytes") if isinstance(given, dict) else given
+    if not isinstance(found, bytes):
+        raise ValueError(f"a picture is a {type(given).__name__}; expected bytes")
+    return found
+
+
+def _text(path: Path, name: str) -> str:
+    try:
+        hold("prompts_bytes", path.stat().st_size, f"{path} has {path.stat().st_size} bytes")
+        return path.read_text(encoding="utf-8-sig").strip()
+    except FileNotFoundError:
+        raise BrokenSample(name, f"it has no caption in {path.name}") from None
+    except (OSError, ValueError) as error:
+        raise BrokenSample(name, f"its caption cannot be read ({error})") from error
+
+
+def _starts(path: Path) -> Iterator[int]:
+    """Where the lines begin that are not empty."""
+    place, fresh = 0, True  # a very long line comes in pieces, of which only the first counts
+    with open(path, "rb") as file:
+        while line := file.readline(MAX_LINE):
+            if line.strip() and fresh:
+                yield place
+            fresh = line.endswith(b"\n")
+            place += len(line)
+
+
+def _lines(path: Path) -> list[tuple[str, Lines]]:
+    """The file's lines by the kind that the first readable one speaks of."""
+    starts = tuple(_starts(path))
+    for start in starts[:100]:
+        with open(path, "rb") as file:
+            file.seek(start)
+            try:
+                kind = kind_of(parse_row(file.readline(MAX_LINE), str(path)))
+            except BrokenSample:
+                continue
+        if kind:
+            return [(kind, Lines(path, kind, starts))]
+    raise ValueError(
+        f"no line of {path} is a JSON object with a text, a picture and a text, or a question "
+        "and an answer"
+    )
+
+
+def _table(path: Path) -> list[tuple[str, Table]]:
+    import datasets
+
+    rows = datasets.Dataset.from_parquet(str(path), keep_in_memory=False)
+    for column, feature in rows.features.items():
+        if isinstance(feature, datasets.Image):
+            rows = rows.cast_column(column, datasets.Image(decode=False))
+    kind = kind_of(dict.fromkeys(rows.column_names))
+    if kind is None:
+        raise ValueError(f"{path} has the columns {', '.join(rows.column_names)}; none is a text")
+    return [(kind, Table(path, rows, kind))]
+
+
+def _plain(path: Path) -> list[tuple[str, Texts]]:
+    parts = tuple(p.strip() for p in _text(path, str(path)).split("\n\n") if p.strip())
+    return [("text", Texts(path, parts))]
+
+
+OPEN = {".jsonl": _lines, ".parquet": _table, ".txt": _plain}
+
+
+def find(path: Path) -> list[tuple[str, object]]:
+    """(kind, records) of a file, or of what a folder holds: *.jsonl, *.parquet, and pictures with
+    captions beside them (in folders below it too). ValueError if there is nothing to learn from.
+    """
+    path = Path(path)
+    if path.is_file() and path.suffix in OPEN:
+        return OPEN[path.suffix](path)
+    if not path.is_dir():
+        raise ValueError(f"{str(path)!r} is no folder and no {', '.join(OPEN)} file; check --data")
+    files = sorted(path.rglob("*"))
+    found = [one for f in files if f.suffix in (".jsonl", ".parquet") for one in OPEN[f.suffix](f)]
+    pictures = {f for f in files if f.suffix.lower() in SUFFIXES}
+    captioned = tuple(f for f in sorted(pictures) if f.with_suffix(".txt").exists())
+    found += [("generation", Captioned(captioned))] if captioned else []
+    texts = [f for f in files if f.suffix == ".txt" and not _beside(f, pictures)]
+    found += [one for f in texts for one in _plain(f)]
+    if not found:
+        raise ValueError(
+            f"{str(path)!r} holds no .jsonl, no .parquet and no picture with a .txt beside it"
+        )
+    return found
+
+
+def _beside(text: Path, pictures: set[Path]) -> bool:
+    return any(text.with_suffix(s) in pictures for s in (*SUFFIXES, *map(str.upper, SUFFIXES)))
+
+
+def open_data(
+    path: Path, processor: JanusFlowProcessor, encode=None, seed: int = 0, limit: int = 100
+) -> Mixture:
+    """What `--data` names, as a mixture: sources of one kind are blended by their lengths."""
+    by_kind: dict[str, list[Prepared]] = {kind: [] for kind in KINDS}
+    for kind, records in find(path):
+        by_kind[kind].append(Prepared(records, kind, processor))
+    blends = {
+        kind: Blend(sources, [float(len(s)) for s in sources])
+        for kind, sources in by_kind.items()
+        if sources
+    }
+    return Mixture(blends, seed=seed, encode=encode, tally=Tally(limit))

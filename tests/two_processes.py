@@ -1,0 +1,24 @@
+"""Trains up to a step and prints each loss: started alone, and by torchrun in two processes.
+
+torchrun --nproc_per_node 2 -m tests.two_processes OUT STEPS
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from janusflow.training import launch
+
+
+def main(out: str, steps: str) -> None:
+    plan = launch.of_recipe("scenes-smoke", Path(out))
+    engine = plan.engine()
+    engine.restore(Path(out))
+    losses = [engine.step()["loss"] for _ in range(int(steps) - engine.state.step)]
+    engine.save(Path(out), plan.meta)
+    if engine.rank == 0:
+        print(json.dumps({"losses": losses, "world": engine.world}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
