@@ -15,7 +15,7 @@ FLOORS = [
     ("autoencoder", "autoencoder_files", "optimizers", "similarity"),
     ("scenes", "convnext", "vision", "recipes", "processor_files", "devices"),
     ("questions", "scorer", "modeling_janusflow", "processing_janusflow", "scene_patches"),
-    ("vision_training", "inspection", "data", "cli_precompute"),
+    ("vision_training", "inspection", "data"),
     ("scene_batches", "teachers", "alignment"),
     ("training", "cli_train"),
     ("ablate_world", "ablate_lab", "ablate_report"),

@@ -162,6 +162,17 @@ def test_packed_and_padded_give_the_same_training(finished):
         assert packed.step()["loss"] == pytest.approx(padded.step()["loss"], rel=1e-5)
 
 
+def test_a_tracker_gets_every_number_of_the_log(finished, tmp_path):
+    tensorboard = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    shutil.copytree(finished / "base", tmp_path / "base")
+    changes = {"run.trackers": "tensorboard", "run.log_every": 4}
+    launch.of_recipe("scenes-smoke", tmp_path, changes).run()
+    lines = [json.loads(x) for x in (tmp_path / "log.jsonl").read_text().splitlines()]
+    events = tensorboard.EventAccumulator(str(tmp_path / "janusflow")).Reload()
+    seen = {e.step: e.value for e in events.Scalars("flow")}
+    assert seen == pytest.approx({line["step"]: line["flow"] for line in lines}, rel=1e-6)
+
+
 def test_the_rate_warms_up_stays_and_falls():
     stage = replace(STAGES["1"], steps=100, warmup=10, lr=1.0)
     assert learning_rate(stage, 0) == pytest.approx(0.1) and learning_rate(stage, 99) == 1.0

@@ -45,6 +45,8 @@ def run(
         load_weights(engine.state, checkpoints.latest(start)[1])
     if engine.rank == 0:
         (out / SETTINGS).write_text(dump(settings), encoding="utf-8")
+    if settings.run.trackers:
+        engine.accelerator.init_trackers("janusflow")
     monitor, steps = Monitor(engine, out), settings.training.steps
     with asked_to_stop() as asked:
         while engine.state.step < steps:

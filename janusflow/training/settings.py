@@ -1,6 +1,6 @@
-"""A run's settings: four sections, each a frozen value, changed by `section.key=value` or a file.
+"""A run's settings: three sections, each a frozen value, changed by `section.key=value` or a file.
 
-What a training ends in stands in `training`, `alignment` and `lora`; `run` holds what depends on
+What a training ends in stands in `training` and `alignment`; `run` holds what depends on
 the machine at hand and may change when a run goes on.
 """
 
@@ -15,26 +15,9 @@ from pathlib import Path
 import yaml
 
 from janusflow.alignment import PRESETS, Alignment
-from janusflow.training.stages import PARTS, STAGES, Stage, one_of
+from janusflow.training.stages import STAGES, Stage, one_of
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lora:
-    """Low-rank adapters in the linear layers of some parts. Hu et al. 2021, arXiv 2106.09685."""
-
-    parts: tuple[str, ...] = ()  # none: all weights of the stage's parts are trained
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
-
-    def __post_init__(self):
-        one_of("lora.parts", self.parts, [name for name in PARTS if name != "linear"])
-        if self.rank < 1 or not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"lora has rank {self.rank}, dropout {self.dropout}; expected >= 1, <1"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +33,13 @@ class Run:
     milestone_every: int = 0  # steps between checkpoints that stay for good; 0 for none
     sharded: bool = False  # one file a process, where the weights are sharded
     log_every: int = 10
-    sample_every: int = 0  # steps between grids of samples; 0 for none
-    sample_prompts: tuple[str, ...] = ()
-    sample_steps: int = 30
     trackers: tuple[str, ...] = ()
     broken_limit: int = 100  # samples that may be unreadable before the run stops
 
     def __post_init__(self):
         one_of("run.trackers", self.trackers, TRACKERS)
         one_of("run.mixed_precision", [self.mixed_precision], ("auto", "no", "bf16"))
-        for name in ("accumulation", "save_every", "keep", "log_every", "sample_steps"):
+        for name in ("accumulation", "save_every", "keep", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"run.{name} is {getattr(self, name)}; expected at least 1")
 
@@ -68,7 +48,6 @@ class Run:
 class Settings:
     training: Stage
     alignment: Alignment | None = PRESETS["janusflow"]
-    lora: Lora = field(default_factory=Lora)
     run: Run = field(default_factory=Run)
 
     def as_dict(self) -> dict:

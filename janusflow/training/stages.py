@@ -25,7 +25,6 @@ PARTS = {
     "language_model": ("language_model.",),
 }
 SCHEDULES = ("constant", "cosine", "linear")
-PREPARATIONS = ("crop", "pad")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +60,6 @@ class Stage:
     flow: float = 1.0  # weights of the losses; alignment has its own
     next_token: float = 1.0
     capacity: int = 4096  # places of a pack
-    generation_images: str = "crop"  # short side resized, random square; or pad
-    understanding_images: str = "pad"  # long side resized, padded
     seed: int = 0
 
     def __post_init__(self):
@@ -71,8 +68,6 @@ class Stage:
         one_of("optimizer", [self.optimizer], OPTIMIZERS)
         one_of("density", [self.density], DENSITIES)
         one_of("time_weight", [self.time_weight], WEIGHTS)
-        one_of("generation_images", [self.generation_images], PREPARATIONS)
-        one_of("understanding_images", [self.understanding_images], PREPARATIONS)
         for name in ("lr", "steps", "batch", "clip", "shift", "capacity"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a number above 0")

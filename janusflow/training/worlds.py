@@ -96,9 +96,7 @@ def with_changes(recipe: Recipe, changes: dict) -> tuple[Recipe, dict]:
     """
     own = {k: _like(getattr(recipe, k), v, k) for k, v in changes.items() if hasattr(recipe, k)}
     rest = {k: v for k, v in changes.items() if k not in own}
-    unknown = [
-        k for k in rest if "." not in k and k not in ("alignment", "training", "run", "lora")
-    ]
+    unknown = [k for k in rest if "." not in k and k not in ("alignment", "training", "run")]
     if unknown:
         known = ", ".join(Recipe.__dataclass_fields__)
         raise ValueError(f"no setting named {unknown[0]!r}; the recipe has {known}")
