@@ -7,8 +7,8 @@ plain containers from it and refuses everything else, and maps the numbers inste
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -69,7 +69,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         reason = " ".join(str(error).split())[:160]
         raise ValueError(f"{path} holds more than tensors and is not opened ({reason})") from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
