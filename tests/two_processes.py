@@ -11,7 +11,7 @@ from janusflow.training import launch
 
 
 def main(out: str, steps: str) -> None:
-    plan = launch.of_recipe("scenes-smoke", Path(out))
+    plan = launch.of_recipe("scenes-smoke", Path(out), {"run.sharded": True})
     engine = plan.engine()
     engine.restore(Path(out))
     losses = [engine.step()["loss"] for _ in range(int(steps) - engine.state.step)]
