@@ -27,7 +27,7 @@ def start(out: Path, steps: int) -> subprocess.Popen:
 
 
 def main(kills: int, seed: int) -> None:
-    rng, steps = random.Random(seed), 40 * kills
+    rng, steps = random.Random(seed), 10 * kills
     folder = Path(tempfile.mkdtemp())
     whole, cut = folder / "whole", folder / "cut"
     began = time.monotonic()
