@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.utils import is_accelerate_available
 from safetensors import SafetensorError
 
 from janusflow import limits
@@ -37,7 +38,12 @@ def load_vae(folder: Path, name: str | Path | None, dtype: torch.dtype = torch.f
     source = inside if name is None else locate(name, **hub)
     kind = _kind(source)
     try:
-        return kind.from_pretrained(source, use_safetensors=True, torch_dtype=dtype)
+        return kind.from_pretrained(
+            source,
+            use_safetensors=True,
+            torch_dtype=dtype,
+            low_cpu_mem_usage=is_accelerate_available(),  # else diffusers warns at each start
+        )
     except (RuntimeError, ValueError, TypeError, OSError, SafetensorError) as error:
         raise _unfit(source, error) from error
 

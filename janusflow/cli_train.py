@@ -29,7 +29,11 @@ def train(
     """
     import torch
 
-    from janusflow.training import launch, runner, settings
+    try:
+        from janusflow.training import launch, runner, settings
+    except ModuleNotFoundError as error:
+        needs = f"training needs {error.name}: pip install 'janusflow[train]'"
+        raise ModuleNotFoundError(needs, name=error.name) from error
 
     if threads:
         torch.set_num_threads(threads)

@@ -179,3 +179,13 @@ def test_a_folder_that_cannot_be_written_is_named(janusflow, tiny_folder, tmp_pa
     code, _, err = janusflow("generate", *words)
     assert code == 2 and "cannot be written (No space left on device)" in err
     assert not list(tmp_path.iterdir())
+
+
+def test_training_without_its_extra_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    for name in [name for name in sys.modules if name.startswith("janusflow.training")]:
+        monkeypatch.delitem(sys.modules, name)
+    from janusflow.cli_train import train
+
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'janusflow\[train\]'"):
+        train(tmp_path, recipe="scenes-smoke")

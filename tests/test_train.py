@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
-from janusflow import JanusFlowPipeline, JanusFlowProcessor
+from janusflow import JanusFlowPipeline, JanusFlowProcessor, losses
 from janusflow.recipes import RECIPES
 from janusflow.scene_batches import Batches
 from janusflow.training import checkpoints, launch, runner, settings, worlds
@@ -143,6 +143,20 @@ def test_a_few_pictures_with_their_questions_are_learnt_by_heart(finished):
         last = found.step()["parts"]
     assert last["next_token"] < 0.1 * first["next_token"]
     assert last["flow"] < 0.7 * first["flow"]
+
+
+def test_a_weight_by_time_weighs_the_flow_loss(finished):
+    """Bin by bin it is the even loss times the weight, whose mean over a bin lies in its range."""
+    names = [name for name in losses.WEIGHTS if name != "even"]
+    even = engine(finished / "base").step()["by_time"][0]
+    for name in names:
+        found = engine(finished / "base", **{"training.time_weight": name}).step()["by_time"][0]
+        for i, (a, b) in enumerate(zip(even, found, strict=True)):
+            range_ = losses.WEIGHTS[name](
+                torch.linspace(i / 10, (i + 1) / 10, 101).clamp(1e-4, 0.9999)
+            )
+            if a:
+                assert range_.min() * 0.999 <= b / a <= range_.max() * 1.001
 
 
 def test_micro_batches_add_up_to_the_batch(finished):

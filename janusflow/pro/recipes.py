@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 
@@ -93,9 +93,6 @@ class ProRecipe:
             image_token_id=image_token,
             tie_word_embeddings=False,
         )
-
-    def as_dict(self) -> dict:
-        return asdict(self)
 
 
 RECIPES = {

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from janusflow import alignment, losses
+from janusflow.data.attention import use_packed_attention
 from janusflow.data.samples import KINDS, Sample
 from janusflow.optimizers import OPTIMIZERS
 from janusflow.training import checkpoints
@@ -257,6 +258,8 @@ def build(
     """An engine at step 0 for a model of which just what is to learn asks for gradients."""
     accelerator = accelerator or accelerator_of(settings)
     stage, run = settings.training, settings.run
+    if run.packed:
+        use_packed_attention(model)
     if run.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     needs_average = settings.alignment is not None and settings.alignment.teacher == "ema"

@@ -14,13 +14,11 @@ from tqdm import tqdm
 class Monitor:
     """Collects what `Engine.step` returns and reports the mean of every `log_every` steps.
 
-    On other processes than the first it does nothing. `flops_per_token` and `peak` (operations a
-    second of all processes), where they were measured, give the fraction of the peak.
+    On other processes than the first it does nothing.
     """
 
-    def __init__(self, engine, out: Path, flops_per_token: float = 0.0, peak: float = 0.0):
+    def __init__(self, engine, out: Path):
         self.engine, self.path = engine, out / "log.jsonl"
-        self.flops_per_token, self.peak = flops_per_token, peak
         self.first = engine.rank == 0
         stage, start = engine.settings.training, engine.state.step
         if self.first:
@@ -66,8 +64,6 @@ class Monitor:
             file.write(json.dumps(line) + "\n")
         words = f"loss {line['loss']:.3f}, {line['images_per_s']:.1f} images/s"
         words += f", {line['tokens_per_s']:.0f} tokens/s"
-        if "of_peak" in line:
-            words += f", {100 * line['of_peak']:.0f} % of peak"
         self.bar.set_postfix_str(words)
         if self.engine.settings.run.trackers:
             self.engine.accelerator.log(_scalars(line), step=line["step"])
@@ -88,8 +84,6 @@ class Monitor:
             "samples_per_s": self.samples.total() / seconds,
             "tokens_per_s": self.tokens / seconds,
         }
-        if self.peak:
-            rates["of_peak"] = rates["tokens_per_s"] * self.flops_per_token / self.peak
         line |= {name: float(f"{value:.4g}") for name, value in rates.items()}
         line["flow_by_time"] = [round(s / n, 5) if n else None for s, n in pairs]
         return line

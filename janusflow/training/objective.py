@@ -90,7 +90,8 @@ class Objective(nn.Module):
         out = self._run(self.model, batch, x, batch.t, tap)
         parts = {}
         if x is not None:
-            parts["flow"] = losses.flow(out.velocity, batch.noise, batch.data)
+            flow = losses.flow(out.velocity, batch.noise, batch.data)
+            parts["flow"] = losses.weighted(flow, batch.t, self.stage.time_weight)
             if align is not None and align.protocol.strength(step):
                 parts |= align.losses(step, self._view(batch), out.velocity, out.hidden)
         if out.answers:

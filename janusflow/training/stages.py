@@ -55,7 +55,7 @@ class Stage:
     density_mean: float | None = None  # of logit(t); None is the density's own, here 0
     density_std: float | None = None  # None: 1
     shift: float = 1.0  # of t towards the noise
-    time_weight: str = "even"  # of the flow loss
+    time_weight: str = "even"  # of the flow loss, a name of losses.WEIGHTS
     coupling: bool = False  # noise assigned to pictures by optimal transport in a micro-batch
     flow: float = 1.0  # weights of the losses; alignment has its own
     next_token: float = 1.0
