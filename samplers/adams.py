@@ -206,10 +206,23 @@ class Plan:
     steps: tuple[tuple[Move | None, Move], ...]  # correct the last step, predict the next
 
 
+def _refuse_pole(form: Form, ts: tuple[float, ...]) -> None:
+    """ValueError where Phi is zero before the grid ends: F says nothing of what lies beyond."""
+    pole = form.pole()
+    if pole is None or pole.imag:
+        return
+    if pole.real in ts[:-1] or min(ts) < pole.real < max(ts):
+        raise ValueError(
+            f"the grid goes from {ts[0]:g} to {ts[-1]:g}, and this solver cannot start at "
+            f"t = {pole.real:g} or pass it; end the grid there or choose another solver"
+        )
+
+
 @lru_cache(maxsize=256)
 def plan(ts: tuple[float, ...], scheme: Scheme) -> Plan:
     """A run of one step is Euler's, exact where the path is straight: no past, no corrector."""
     n, form = len(ts) - 1, scheme.form if len(ts) > 2 else Form()
+    _refuse_pole(form, ts)
 
     def between(a: int, b: int, newest: int, points: int) -> Move:
         oldest = max(0, newest + 1 - points)

@@ -26,6 +26,13 @@ def test_times_that_no_weight_resolves_are_refused(name, ts):
         samplers.sample(lambda x, _: x, torch.ones(1, 2), ts, name)
 
 
+@pytest.mark.parametrize("ts", [[0.3, 0.7, 1.5], [0.5, 1, 2], [1, 1.5, 2], [0.5, 0, -1]])
+@pytest.mark.parametrize("name", ["dpmpp_2m", "dpmpp_3m", "deis", "unipc2", "unipc3"])
+def test_a_grid_beyond_the_end_that_a_solver_predicts_is_refused(name, ts):
+    with pytest.raises(ValueError, match="or pass it"):
+        samplers.sample(lambda x, t: -x * t.float(), torch.ones(1, 2), ts, name)
+
+
 @pytest.mark.parametrize("value", [[], {}, None, "x"])
 @pytest.mark.parametrize("key", ["hidden_size", "block_out_channels"])
 def test_a_list_where_a_number_belongs_is_refused(key, value, tiny_pipe):
