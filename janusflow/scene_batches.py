@@ -19,6 +19,7 @@ from janusflow.tokenizer import BOS, EOS, IMAGE, IMAGE_END, IMAGE_START
 
 TURNS = 4  # questions asked about one picture, at most
 IMAGE_TOKENS = 36  # of a 96 x 96 picture in patches of 16
+FAR = 2**32  # steps between the scenes of two seeds: no run takes so many
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,11 @@ class Batches:
     autoencoder: PatchAutoencoder
     categories: tuple[float, ...] = (1,) * len(SPLITS["train"])  # shares of SPLITS["train"]
     templates: tuple[float, ...] = (1,) * len(TEMPLATES)  # shares of TEMPLATES
+    seed: int = 0  # of other scenes, so that a run that starts from another does not see its again
 
     def draw(self, step: int, rank: int, world: int, counts: dict[str, int]) -> list[Sample]:
         """The samples of a process in a step: its even part of each kind, pictures first."""
+        step += self.seed % 2**31 * FAR
         made, asked = counts.get("generation", 0), counts.get("understanding", 0)
         first = [made * (rank + i) // world for i in (0, 1)]
         second = [asked * (rank + i) // world for i in (0, 1)]

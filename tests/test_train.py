@@ -418,6 +418,15 @@ def test_a_category_or_template_with_no_share_never_comes():
     assert {batches.training_scene(i).category for i in range(50)} == {"colors"}
 
 
+def test_a_run_with_another_seed_sees_other_scenes(finished):
+    """So that one which starts from another's weights is not shown the same pictures again."""
+    recipes = [replace(RECIPES["scenes-smoke"], seed=seed) for seed in (0, 0, 1)]
+    sources = [worlds.batches(finished / "base", recipe) for recipe in recipes]
+    counts = {"generation": 4, "understanding": 2}
+    first, again, other = ({s.name for s in b.draw(0, 0, 1, counts)} for b in sources)
+    assert first == again and not first & other
+
+
 @pytest.mark.parametrize("parts", [1, 4])
 def test_the_logged_cosine_is_that_of_the_whole_batchs_gradients(finished, parts):
     """Micro-batches in one pack or in four add up to one number, that of a plain computation."""

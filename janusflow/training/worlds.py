@@ -86,7 +86,7 @@ def batches(base: Path, recipe: Recipe | None = None) -> Batches:
     recipe = recipe or Recipe()
     autoencoder = PatchAutoencoder.from_pretrained(base / "vae").requires_grad_(False)
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
-    return Batches(tokenizer, autoencoder, recipe.categories, recipe.templates)
+    return Batches(tokenizer, autoencoder, recipe.categories, recipe.templates, recipe.seed)
 
 
 def with_changes(recipe: Recipe, changes: dict) -> tuple[Recipe, dict]:
