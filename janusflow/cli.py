@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from janusflow import folders
+from janusflow import allocation, folders
 from janusflow.cli_convert import convert
 from janusflow.cli_demo import demo
 from janusflow.cli_evaluate import evaluate
@@ -315,6 +316,7 @@ def main() -> None:
     """Runs a command; what the user can mend is one sentence on stderr and exit code 2."""
     if len(sys.argv) < 2:
         sys.argv.append("--help")
+    allocation.keep_freed(os.environ)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         app(standalone_mode=False)
