@@ -149,6 +149,23 @@ class Recipe:
 
 RECIPES = {
     "scenes-pico": Recipe(),  # two CPU cores, an hour or a few
+    "scenes-mini": Recipe(  # one GPU, minutes: bfloat16 weights of under 16 MB
+        hidden=192,
+        mlp=512,
+        channels=128,
+        vision_width=192,
+        vision_steps=4_000,
+        vision_batch=256,
+        vision_contrastive=0.0,
+        optimizer="muon",
+        steps=12_000,
+        pictures=480,
+        questions=48,
+        density_mean=-1.3,
+        categories=(1, 3, 2, 1, 5, 5, 3),
+        templates=(2, 3, 1, 1, 1, 2, 3, 2),
+        ema=0.9995,
+    ),
     "scenes-smoke": Recipe(  # seconds: for tests
         hidden=64,
         blocks=4,

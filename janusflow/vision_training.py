@@ -8,18 +8,23 @@ from __future__ import annotations
 import argparse
 import os
 import time
+import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from janusflow import scene_patches
+from janusflow.data.ahead import ahead
 from janusflow.questions import vocabulary
 from janusflow.recipes import RECIPES, Recipe
 from janusflow.vision import VisionEncoder
 
+KEEP = 250  # steps after which the state is written
 WORDS = {word: index for index, word in enumerate(sorted(vocabulary()), start=1)}  # 0 pads
 
 
@@ -69,8 +74,8 @@ def matching(encoder: VisionEncoder, heads: Heads, tokens: Tensor, captions: lis
     Pictures with equal captions belong to each other's.
     """
     pictures = encoder.vision_tower.forward_head(tokens)
-    texts = heads.caption(word_ids(captions))
-    same = torch.tensor([[a == b for b in captions] for a in captions])
+    texts = heads.caption(word_ids(captions).to(tokens.device))
+    same = torch.tensor([[a == b for b in captions] for a in captions], device=tokens.device)
     losses = sigmoid_contrastive(pictures, texts, same, heads.log_scale.exp(), heads.bias)
     cosine = nn.functional.normalize(pictures, dim=-1) @ nn.functional.normalize(texts, dim=-1).T
     best = cosine.argmax(dim=1, keepdim=True)
@@ -80,8 +85,9 @@ def matching(encoder: VisionEncoder, heads: Heads, tokens: Tensor, captions: lis
 def step_losses(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batch) -> tuple:
     """The total, and what the bar shows of a batch: patches and captions that are right."""
     pixels, targets, captions = batch
-    tokens = encoder(pixels)
-    total, right = scene_patches.loss(heads.patches(tokens), targets)
+    device = heads.bias.device
+    tokens = encoder(pixels.to(device))
+    total, right = scene_patches.loss(heads.patches(tokens), targets.to(device))
     shown = {"loss": total.item(), "patches": right}
     if recipe.vision_contrastive:
         losses, shown["captions"] = matching(encoder, heads, tokens, captions)
@@ -89,19 +95,24 @@ def step_losses(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batch) -> 
     return total, shown
 
 
-def pretrain(recipe: Recipe) -> tuple[VisionEncoder, Heads]:
-    """A fresh encoder after `vision_steps` batches, and the heads it was trained with."""
+def pretrain(
+    recipe: Recipe, kept: Path | None = None, device: str = "cpu", workers: int = 0
+) -> tuple[VisionEncoder, Heads]:
+    """A fresh encoder after `vision_steps` batches, and the heads it was trained with.
+
+    Goes on from the file `kept`, which it writes every `KEEP` steps.
+    """
     torch.manual_seed(recipe.seed)
-    encoder = VisionEncoder(recipe.config(vocab_size=1).vision)
-    heads = Heads(recipe.vision_width)
+    encoder = VisionEncoder(recipe.config(vocab_size=1).vision).to(device)
+    heads = Heads(recipe.vision_width).to(device)
     parameters = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.vision_lr, betas=recipe.betas)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.vision_lr, total_steps=recipe.vision_steps, pct_start=0.1
-    )
-    bar = tqdm(range(recipe.vision_steps), desc="vision encoder", mininterval=5, disable=None)
-    for step in bar:
-        batch = scene_patches.batch(step, recipe.vision_batch)
+    start = _take_up(kept, recipe, parameters, optimizer)
+    schedule = _schedule(optimizer, recipe, start)
+    steps = range(start, recipe.vision_steps)
+    batches = ahead(partial(scene_patches.batch, count=recipe.vision_batch), steps, workers)
+    bar = tqdm(steps, desc="vision encoder", mininterval=5, disable=None, initial=start)
+    for step, batch in zip(bar, batches, strict=True):
         total, shown = step_losses(recipe, encoder, heads, batch)
         optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -113,7 +124,51 @@ def pretrain(recipe: Recipe) -> tuple[VisionEncoder, Heads]:
         optimizer.step()
         schedule.step()
         bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
-    return encoder, heads
+        if kept and (step + 1) % KEEP == 0:
+            _keep(kept, step + 1, recipe, parameters, optimizer)
+    return encoder.cpu(), heads.cpu()
+
+
+def _schedule(optimizer, recipe: Recipe, start: int):
+    """Up for a tenth of the steps and down again; brought to step `start`."""
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.vision_lr, total_steps=recipe.vision_steps, pct_start=0.1
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the optimizer has not moved yet
+        for _ in range(start):
+            schedule.step()
+    return schedule
+
+
+def _keep(path: Path, step: int, recipe: Recipe, parameters, optimizer) -> None:
+    """Writes what going on from `step` needs, complete or not at all."""
+    tensors = {}
+    for i, p in enumerate(parameters):
+        state = optimizer.state[p]
+        tensors |= {f"{i}.value": p.detach(), f"{i}.mean": state["exp_avg"]}
+        tensors[f"{i}.square"] = state["exp_avg_sq"]
+    _write(tensors, path, {"step": str(step), "recipe": recipe.to_json()})
+
+
+def _take_up(path: Path | None, recipe: Recipe, parameters, optimizer) -> int:
+    """The step that the file leads to, with the parameters and averages of then; 0 without one, or
+    for one of another recipe.
+    """
+    if path is None or not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        meta = file.metadata() or {}
+        if meta.get("recipe") != recipe.to_json():
+            return 0
+        found = {name: file.get_tensor(name) for name in file.keys()}
+    step = int(meta["step"])
+    for i, p in enumerate(parameters):
+        p.data.copy_(found[f"{i}.value"])
+        means = {"exp_avg": found[f"{i}.mean"], "exp_avg_sq": found[f"{i}.square"]}
+        own = {name: tensor.to(p.device) for name, tensor in means.items()}
+        optimizer.state[p] = {"step": torch.tensor(float(step)), **own}
+    return step
 
 
 @torch.no_grad()
@@ -128,9 +183,13 @@ def score(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batches: int = 1
 
 def save(encoder: VisionEncoder, path: Path) -> None:
     """Writes the encoder's weights, complete or not at all."""
+    _write(encoder.state_dict(), path, None)
+
+
+def _write(tensors: dict[str, Tensor], path: Path, meta: dict[str, str] | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    save_file({k: v.contiguous() for k, v in encoder.state_dict().items()}, part)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, part, meta)
     os.replace(part, path)
 
 

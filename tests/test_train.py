@@ -18,7 +18,15 @@ from accelerate import tracking
 from PIL import Image
 from tokenizers import Tokenizer
 
-from janusflow import JanusFlowPipeline, JanusFlowProcessor, alignment, folders, losses
+from janusflow import (
+    JanusFlowModel,
+    JanusFlowPipeline,
+    JanusFlowProcessor,
+    alignment,
+    folders,
+    losses,
+)
+from janusflow.data import ahead
 from janusflow.recipes import RECIPES
 from janusflow.scene_batches import Batches
 from janusflow.training import checkpoints, launch, objective, runner, settings, worlds
@@ -425,6 +433,29 @@ def test_a_run_with_another_seed_sees_other_scenes(finished):
     counts = {"generation": 4, "understanding": 2}
     first, again, other = ({s.name for s in b.draw(0, 0, 1, counts)} for b in sources)
     assert first == again and not first & other
+
+
+def test_batches_drawn_ahead_by_other_processes_are_the_same(finished):
+    source = worlds.batches(finished / "base", RECIPES["scenes-smoke"])
+    stage = worlds.of_recipe(RECIPES["scenes-smoke"]).training
+    counts = stage.counts(0)
+    drawn = ahead.Ahead(source, stage.counts, 6, workers=1)
+    for step in (3, 4, 7):  # from the middle, on, and beyond the run's end
+        for own, other in zip(
+            source.draw(step, 0, 1, counts), drawn.draw(step, 0, 1, counts), strict=True
+        ):
+            assert own.name == other.name and torch.equal(own.input_ids, other.input_ids)
+            assert torch.equal(own.pixel_values, other.pixel_values)
+
+
+def test_the_recipe_for_a_gpu_gives_weights_that_fit_into_the_package():
+    size = sum(p.numel() for p in JanusFlowModel(RECIPES["scenes-mini"].config(600)).parameters())
+    assert 10e6 < 2 * size < 15.5e6  # bytes in bfloat16; the package takes 16 MB
+
+
+def test_a_stage_refuses_workers_and_says_who_has_them(tmp_path):
+    with pytest.raises(ValueError, match="workers draw the scenes of a recipe"):
+        launch.of_stage(3, "janusflow/scenes", "tests/data", tmp_path, {"run.workers": 2})
 
 
 @pytest.mark.parametrize("parts", [1, 4])

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from janusflow import scene_patches
+from janusflow import scene_patches, vision_training
 from janusflow.recipes import RECIPES
 from janusflow.vision_training import Heads, pretrain, score, sigmoid_contrastive, word_ids
 
@@ -47,3 +47,24 @@ def test_training_lowers_the_loss_of_scenes_it_has_not_seen():
 def test_without_weight_the_captions_are_not_looked_at():
     recipe = replace(RECIPE, vision_contrastive=0.0, vision_steps=1)
     assert "captions" not in score(recipe, *pretrain(recipe), batches=1)
+
+
+def test_training_goes_on_from_where_it_was_cut_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(vision_training, "KEEP", 3)
+    recipe, kept = replace(RECIPE, vision_steps=5), tmp_path / "kept.safetensors"
+    whole, _ = pretrain(recipe)
+    pretrain(recipe, kept)  # leaves the state after step 3
+    monkeypatch.setattr(scene_patches, "batch", later(scene_patches.batch, 3))
+    again, _ = pretrain(recipe, kept)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def later(batch, first: int):
+    """`batch`, for no step before the first."""
+
+    def asked(step: int, count: int):
+        assert step >= first, f"step {step} was drawn again"
+        return batch(step, count)
+
+    return asked

@@ -13,6 +13,7 @@ import torch
 
 from janusflow import folders
 from janusflow.autoencoder_files import load_vae
+from janusflow.data.ahead import Ahead
 from janusflow.data.mixture import Mixture
 from janusflow.data.options import Data
 from janusflow.data.readers import open_data
@@ -124,8 +125,11 @@ def of_recipe(name: str, out: Path, changes: dict | None = None, start: Path | N
         accelerator = accelerator_of(chosen, out)
         out.mkdir(parents=True, exist_ok=True)
         with accelerator.main_process_first():  # transformers saves on the first rank alone
-            worlds.first_model(recipe, out / "base")
+            worlds.first_model(recipe, out / "base", chosen.run.workers)
         data = worlds.batches(out / "base", recipe)
+        if chosen.run.workers:
+            stage = chosen.training
+            data = Ahead(data, stage.counts, stage.steps, chosen.run.workers)
         return runner.engine_of(chosen, out / "base", data, accelerator)
 
     def preview() -> Preview:
@@ -153,6 +157,10 @@ def of_stage(
     is left.
     """
     chosen = settings.changed(settings.of_stage(stage), changes or {})
+    if chosen.run.workers:
+        raise ValueError(
+            "run.workers draw the scenes of a recipe; a stage reads in its own process"
+        )
     if not data:
         raise ValueError("a stage needs --data: a folder, .jsonl, .parquet, .tar or .txt")
     folder = locate(model)
@@ -161,6 +169,10 @@ def of_stage(
     cached = caching.find(chosen, data, encode.vae, processor) if chosen.data.cache else None
     limit, seed = chosen.run.broken_limit, chosen.training.seed
     mixture = open_data(data, processor, encode, seed, limit, chosen.data, cached)
+    if chosen.run.workers:
+        raise ValueError(
+            "run.workers draw the scenes of a recipe; a stage reads in its own process"
+        )
     chosen = replace(chosen, training=with_kinds(chosen.training, set(mixture.sources)))
 
     def engine() -> Engine:

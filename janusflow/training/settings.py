@@ -42,6 +42,7 @@ class Run:
     sample_every: int = 0  # steps between grids of samples; 0 for none
     sample_prompts: tuple[str, ...] = ()  # of them; the data's first captions unless told
     broken_limit: int = 100  # samples that may be unreadable before the run stops
+    workers: int = 0  # processes that draw a recipe's scenes ahead
 
     def __post_init__(self):
         one_of("run.trackers", self.trackers, TRACKERS)
@@ -49,6 +50,8 @@ class Run:
         for name in ("accumulation", "save_every", "keep", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"run.{name} is {getattr(self, name)}; expected at least 1")
+        if not 0 <= self.workers <= 256:
+            raise ValueError(f"run.workers is {self.workers}; expected 0 to 256")
 
 
 @dataclass(frozen=True, kw_only=True)

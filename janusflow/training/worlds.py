@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from janusflow import vision_training
 from janusflow.alignment import Alignment
 from janusflow.autoencoder import PatchAutoencoder
+from janusflow.devices import pick_device
 from janusflow.modeling_janusflow import JanusFlowModel
 from janusflow.questions import vocabulary
 from janusflow.recipes import Recipe
@@ -51,7 +52,7 @@ def of_recipe(recipe: Recipe) -> Settings:
     return Settings(training=stage, alignment=pulled)
 
 
-def first_model(recipe: Recipe, base: Path) -> None:
+def first_model(recipe: Recipe, base: Path, workers: int = 0) -> None:
     """Writes the model that a recipe begins with into `base`: the published layout, fresh weights,
     a trained vision encoder. What is already there stays.
     """
@@ -62,7 +63,9 @@ def first_model(recipe: Recipe, base: Path) -> None:
     fit_autoencoder(recipe).save_pretrained(base / "vae")
     seen = base / "vision.safetensors"
     if not seen.exists():
-        vision_training.save(vision_training.pretrain(recipe)[0], seen)
+        where, kept = str(pick_device()), base / "vision-kept.safetensors"
+        vision_training.save(vision_training.pretrain(recipe, kept, where, workers)[0], seen)
+        kept.unlink(missing_ok=True)
     torch.manual_seed(recipe.seed)
     model = JanusFlowModel(recipe.config(size))
     model.vision_und_enc_model.load_state_dict(load_file(seen))
