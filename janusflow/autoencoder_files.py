@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from diffusers.utils import is_accelerate_available
 from safetensors import SafetensorError
 
-from janusflow import limits
+from janusflow import finite, limits
 from janusflow.autoencoder import PatchAutoencoder
 from janusflow.model_files import OBEYED, check_size
 from janusflow.reading import read_object
@@ -38,7 +38,7 @@ def load_vae(folder: Path, name: str | Path | None, dtype: torch.dtype = torch.f
     source = inside if name is None else locate(name, **hub)
     kind = _kind(source)
     try:
-        return kind.from_pretrained(
+        vae = kind.from_pretrained(
             source,
             use_safetensors=True,
             torch_dtype=dtype,
@@ -46,6 +46,8 @@ def load_vae(folder: Path, name: str | Path | None, dtype: torch.dtype = torch.f
         )
     except (RuntimeError, ValueError, TypeError, OSError, SafetensorError) as error:
         raise _unfit(source, error) from error
+    finite.check_weights(vae.state_dict(), repr(str(source)))
+    return vae
 
 
 def _kind(source: Path) -> type:

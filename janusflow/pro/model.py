@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
 
+from janusflow import finite
 from janusflow.pro import original, tensors
 from janusflow.pro.processing import JanusProProcessor
 from janusflow.reading import read_object
@@ -55,6 +56,7 @@ def load_model(
         )
     _check_pictures(config, processor)
     model = _assemble(folder if weights is None else None, config, weights, dtype)
+    finite.check_weights(model.state_dict(), repr(str(folder)))
     model.generation_config = generation(processor)
     return model.eval()
 
