@@ -17,6 +17,7 @@ LIMITS: dict[str, tuple[int, str]] = {
     "prompt": (4_000, "characters of a prompt"),
     "number": (100_000, "steps, pictures per prompt, or pictures at once"),
     "items": (1_000_000, "pictures of a category, or answers of a template, in an evaluation"),
+    "threads": (1_024, "threads of torch"),
     "side": (8_192, "pixels along a side of a picture that is made"),
     "tokenizer_bytes": (64 * 2**20, "bytes of tokenizer.json"),
     "config_bytes": (4 * 2**20, "bytes of any other JSON file"),

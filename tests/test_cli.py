@@ -189,3 +189,13 @@ def test_training_without_its_extra_says_what_to_install(monkeypatch, tmp_path):
 
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'janusflow\[train\]'"):
         train(tmp_path, recipe="scenes-smoke")
+
+
+@pytest.mark.parametrize("count", [0, -1, 10**9])
+def test_threads_that_no_machine_has_are_refused_before_openmp_ends_the_process(
+    janusflow, tmp_path, count
+):
+    code, _, said = janusflow("train", "--recipe", "x", "--out", tmp_path, "--threads", count)
+    assert (
+        (code == 2 and "threads are" in said and "expected at least 1" in said) or "at most" in said
+    )
