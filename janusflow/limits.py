@@ -15,7 +15,7 @@ LIMITS: dict[str, tuple[int, str]] = {
     "prompts_bytes": (16 * 2**20, "bytes of a prompt file"),
     "results_bytes": (256 * 2**20, "bytes of an evaluator's results"),
     "prompt": (4_000, "characters of a prompt"),
-    "number": (100_000, "steps, pictures per prompt, or pictures at once"),
+    "number": (100_000, "steps, pictures per prompt or at once, or tokens of an answer"),
     "items": (1_000_000, "pictures of a category, or answers of a template, in an evaluation"),
     "threads": (1_024, "threads of torch"),
     "side": (8_192, "pixels along a side of a picture that is made"),

@@ -212,7 +212,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
                 *(side * self.vae_scale_factor for side in latents.shape[2:]), given=(height, width)
             )
             return latents.to(device, wider)
-        height, width = height or self.default_size, width or self.default_size
+        height, width = (self.default_size if x is None else x for x in (height, width))
         self._check_size(height, width)
         shape = (count, channels, height // self.vae_scale_factor, width // self.vae_scale_factor)
         if isinstance(generator, list) and len(generator) != count:
