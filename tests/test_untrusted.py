@@ -320,6 +320,14 @@ def test_every_limit_can_be_raised_and_lowered_by_its_variable(monkeypatch):
         assert limits.most(name) == 2 * value
 
 
+def test_every_limit_is_in_the_documents_and_in_use():
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    code = "".join(p.read_text(encoding="utf-8") for p in SOURCES if p.name != "limits.py")
+    for name, (value, unit) in limits.LIMITS.items():
+        assert f"| {name.upper()} | {value:,} | {unit} |" in page
+        assert f'"{name}"' in code
+
+
 @pytest.mark.parametrize("text", ["", "0", "-1", "1e9", "lots", "9" * 40, "٣"])
 def test_a_limit_that_is_no_number_is_named(monkeypatch, text):
     monkeypatch.setenv("JANUSFLOW_MAX_PROMPT", text)
