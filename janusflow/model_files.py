@@ -39,8 +39,15 @@ def check_settings(content: dict, kind: type, known: Iterable[str], name: str) -
         hides = not {plain, key} & known and hasattr(kind, key)
         if loads or hides or key.startswith("__"):
             raise ValueError(f"{name} holds {key!r}, which is not taken from a file; remove it")
-        if plain in ("dtype", "torch_dtype") and not isinstance(value, str | torch.dtype | None):
+        if plain in ("dtype", "torch_dtype") and not _is_dtype(value):
             raise ValueError(f"{name} holds {key} {value!r:.60}; expected a name such as 'float32'")
+
+
+def _is_dtype(value) -> bool:
+    """None, a dtype, or one's name as configurations spell it."""
+    if isinstance(value, str):
+        value = getattr(torch, value.removeprefix("torch."), value)
+    return value is None or value == "auto" or isinstance(value, torch.dtype)
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -359,8 +359,9 @@ def reindexed(folder: Path, weight_map: dict) -> None:
         (lambda f: reindexed(f, {"a": "model-9.safetensors"}), "lacks model-9.safetensors, which"),
         (lambda f: reindexed(f, {}), "no weight_map"),
         (lambda f: edit(f / "config.json", dtype=[1, 2]), "expected a name such as"),
+        (lambda f: edit(f / "config.json", dtype="save"), "expected a name such as"),
     ],
-    ids=["no file", "a file too few", "an empty index", "a dtype that is none"],
+    ids=["no file", "a file too few", "an empty index", "a dtype that is none", "another name"],
 )
 def test_weights_that_are_not_there_are_told_in_a_sentence(change, match, tiny_folder, tmp_path):
     folder = copied(tiny_folder, tmp_path)
