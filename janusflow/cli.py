@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Annotated
 
 import typer
 
-from janusflow import folders
+from janusflow import allocation, folders
 from janusflow.cli_convert import convert
 from janusflow.cli_demo import demo
 from janusflow.cli_evaluate import evaluate
 from janusflow.cli_json import scripted
 from janusflow.cli_options import DEFAULT, Device, Dtype, Guidance, Model, Sampler, Steps, Vae
 from janusflow.cli_options import guidance as parse_guidance
+from janusflow.cli_pilot import pilot
 from janusflow.cli_precompute import precompute
 from janusflow.cli_train import train
 
@@ -44,7 +46,9 @@ def generate(
     steps: Annotated[int | None, typer.Option(help="Steps; the quality's own.")] = None,
     guidance: Guidance = "2",
     sampler: Annotated[str | None, typer.Option(help="A solver; the quality's own.")] = None,
-    grid: Annotated[str | None, typer.Option(help="A time grid of `samplers`.")] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="A grid of `samplers`, '0 0.3 1', or a pilot's .json.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the first picture; then seed + 1, ...")] = 0,
     count: Annotated[int, typer.Option(help="Pictures per prompt.")] = 1,
     negative: Annotated[str | None, typer.Option(help="What to move away from.")] = None,
@@ -60,7 +64,8 @@ def generate(
     """Makes pictures from text."""
     from janusflow import families, limits, loading, pictures, reading
     from janusflow.batch import fill
-    from janusflow.quality import resolve
+    from janusflow.quality import read_grid, read_grids, resolve
+    from janusflow.sources import locate
 
     kind, written = loading.family(model), families.given(ctx)
     families.check(kind, written)
@@ -69,7 +74,8 @@ def generate(
     texts = [*(prompt or []), *(pictures.read_prompts(prompts) if prompts else [])]
     rows = [text for text in texts for _ in range(min(count, limits.most("number") + 1))]
     pictures.check_output(out)
-    chosen = resolve(quality, sampler=sampler, steps=steps, grid=grid)
+    times = read_grid(grid)
+    chosen = resolve(quality, read_grids(locate(model)), sampler=sampler, steps=steps, grid=times)
     settings = dict(
         num_inference_steps=chosen.steps,
         guidance_scale=parse_guidance(guidance),
@@ -314,12 +320,14 @@ app.command()(demo)
 app.command()(scripted(evaluate))
 app.command()(scripted(train))
 app.command()(scripted(precompute))
+app.command()(scripted(pilot))
 
 
 def main() -> None:
     """Runs a command; what the user can mend is one sentence on stderr and exit code 2."""
     if len(sys.argv) < 2:
         sys.argv.append("--help")
+    allocation.keep_freed(os.environ)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         app(standalone_mode=False)
