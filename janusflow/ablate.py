@@ -25,6 +25,7 @@ from janusflow import ablate_report, losses, teachers, times
 from janusflow.ablate_lab import Lab, Study, prepare, pretrained, prompt_of
 from janusflow.ablate_measure import brief, layers, measure
 from janusflow.alignment import Aligner, Alignment, build, gradient_cosine, preset, watching
+from janusflow.devices import use_threads
 from janusflow.teachers import Cached, View
 
 ARMS: dict[str, Alignment | None] = {
@@ -213,8 +214,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of the study")
     parser.add_argument("--threads", type=int, help="of torch; all cores unless told")
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     runs = go(changed(args.set), args.arms, args.seeds, args.out, args.encoder)
     print(ablate_report.table(ablate_report.save(runs, args.out / "summary.json")))
 

@@ -62,7 +62,7 @@ def generate(
     dtype: Dtype = "auto",
 ) -> dict:
     """Makes pictures from text."""
-    from janusflow import families, limits, loading, pictures
+    from janusflow import families, limits, loading, pictures, reading
     from janusflow.batch import fill
     from janusflow.quality import read_grid, read_grids, resolve
     from janusflow.sources import locate
@@ -70,6 +70,7 @@ def generate(
     kind, written = loading.family(model), families.given(ctx)
     families.check(kind, written)
     guidance = families.guidance(kind, guidance, written)
+    reading.check_prompt(negative or "", "--negative")
     texts = [*(prompt or []), *(pictures.read_prompts(prompts) if prompts else [])]
     rows = [text for text in texts for _ in range(min(count, limits.most("number") + 1))]
     pictures.check_output(out)
@@ -115,10 +116,13 @@ def chat(
     dtype: Dtype = "auto",
 ) -> dict:
     """Answers a question about a picture."""
-    from janusflow import pictures
+    from janusflow import limits, pictures
 
     if not question.strip():
         raise ValueError("the question is empty; ask something about the picture")
+    if max_new_tokens < 1:
+        raise ValueError(f"--max-new-tokens is {max_new_tokens}; expected at least 1")
+    limits.hold("number", max_new_tokens, f"--max-new-tokens is {max_new_tokens}")
     image = pictures.read(picture)
     pipe = pictures.load(model, vae, device, dtype, lora)
     answer = ""
@@ -156,10 +160,11 @@ def edit(
     """Changes a picture: part of the way to noise and back, by inversion, or inside a mask."""
     import torch
 
-    from janusflow import editing, loading, pictures
+    from janusflow import editing, loading, pictures, reading
 
     if loading.family(model) == loading.PRO:
         raise ValueError("edit goes along a flow, which Janus-Pro has not; choose a JanusFlow")
+    reading.check_prompt(negative or "", "--negative")
     seed = 0 if seed is None and not invert else seed
     settings = dict(num_inference_steps=steps, sampler=sampler, grid=grid)
     pictures.check([prompt], seed or 0, 1, 1, **settings)

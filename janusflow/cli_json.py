@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import wraps
-from typing import Annotated, get_type_hints
+from typing import Annotated
 
 import typer
 
@@ -31,14 +31,12 @@ def scripted(command: Callable[..., dict]) -> Callable[..., None]:
         write(result)
 
     # typer reads annotations in the namespace of `run`, where those of the command mean nothing
-    hints = get_type_hints(command, include_extras=True)
-    own = inspect.signature(command).parameters.values()
+    own = inspect.signature(command, eval_str=True).parameters
     option = inspect.Parameter(
         "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json
     )
-    told = [p.replace(annotation=hints[p.name]) for p in own]
-    run.__signature__ = inspect.Signature([*told, option])
-    run.__annotations__ = hints | {"as_json": Json}
+    run.__signature__ = inspect.Signature([*own.values(), option])
+    run.__annotations__ = {name: p.annotation for name, p in own.items()} | {"as_json": Json}
     return run
 
 

@@ -31,7 +31,7 @@ def train(
     The stage `tune` is for a few pictures; `--set adapter.rank=8` trains an adapter only. A run
     that was cut off goes on where its last checkpoint stands.
     """
-    import torch
+    from janusflow.devices import use_threads
 
     try:
         from janusflow.training import launch, runner, settings
@@ -39,8 +39,7 @@ def train(
         needs = f"training needs {error.name}: pip install 'janusflow[train]'"
         raise ModuleNotFoundError(needs, name=error.name) from error
 
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     if (recipe is None) == (stage is None) and not (export and recipe is None):
         raise ValueError("give either --recipe or --stage; see janusflow train --help")
     if not resume and list(out.glob("step-*.safetensors")):

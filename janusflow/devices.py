@@ -4,6 +4,8 @@ import os
 
 import torch
 
+from janusflow import limits
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -34,6 +36,18 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise ValueError(f"no dtype {name!r}; choose auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def use_threads(count: int | None) -> None:
+    """So many threads for torch on the CPU, or as it is where None; ValueError out of bounds, where
+    OpenMP would end the process.
+    """
+    if count is None:
+        return
+    if count < 1:
+        raise ValueError(f"threads are {count}; expected at least 1")
+    limits.hold("threads", count, f"threads are {count}")
+    torch.set_num_threads(count)
 
 
 def describe(device: torch.device) -> str:

@@ -18,6 +18,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from janusflow import finite
 from janusflow.configuration_janusflow import JanusFlowConfig
 from janusflow.convnext import (
     ConvNextBlock,
@@ -186,6 +187,7 @@ class JanusFlowModel(PreTrainedModel):
             ) from error
         for fault in ("missing", "unexpected", "mismatched"):
             _refuse(name, fault, info.get(f"{fault}_keys") or ())
+        finite.check_weights(model.state_dict(), repr(str(name)))
         return (model, info) if wants_info else model
 
     # Generation

@@ -13,7 +13,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 import samplers
-from janusflow import editing
+from janusflow import editing, finite
 from janusflow.adapted import Adapted
 from janusflow.autoencoder_files import load_vae, vae_dtype
 from janusflow.modeling_janusflow import JanusFlowModel, Prompt
@@ -218,7 +218,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
                 *(side * self.vae_scale_factor for side in latents.shape[2:]), given=(height, width)
             )
             return latents.to(device, wider)
-        height, width = height or self.default_size, width or self.default_size
+        height, width = (self.default_size if x is None else x for x in (height, width))
         self._check_size(height, width)
         shape = (count, channels, height // self.vae_scale_factor, width // self.vae_scale_factor)
         if isinstance(generator, list) and len(generator) != count:
@@ -277,9 +277,9 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
             self.vae.to(torch.float32)
         z = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
         z = z + (self.vae.config.get("shift_factor") or 0.0)
-        return self.image_processor.postprocess(
-            self.vae.decode(z, return_dict=False)[0].float(), output_type=output_type
-        )
+        pixels = self.vae.decode(z, return_dict=False)[0].float()
+        finite.check_rows({"pixels": pixels}, "after the autoencoder")
+        return self.image_processor.postprocess(pixels, output_type=output_type)
 
     @torch.no_grad()
     def encode(self, images) -> Tensor:
@@ -321,7 +321,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
 
     def answer(self, inputs, **kwargs) -> Tensor:
         """Ids (B, L) that transformers' `generate` adds to the processor's `inputs`."""
-        return self.model.generate(**inputs, **kwargs)
+        return self.model.generate(**inputs, **finite.watched(kwargs))
 
     def _stream(self, inputs, kwargs: dict) -> Iterator[str]:
         from threading import Thread
@@ -335,7 +335,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
 
         def answer() -> None:
             try:
-                self.model.generate(**inputs, **kwargs, streamer=pieces)
+                self.answer(inputs, **kwargs, streamer=pieces)
             except Exception as error:  # raised again below, where someone waits
                 failures.append(error)
                 pieces.end()

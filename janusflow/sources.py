@@ -32,12 +32,19 @@ def locate(name: str | Path, files: list[str] = FILES, **hub) -> Path:
     """
     if str(name) in PACKAGED:
         folder = PACKAGED[str(name)]
-    elif Path(name).is_dir():
+    elif _is_folder(name):
         folder = Path(name)
     else:
         folder = Path(_download(str(name), files, hub))
     verify(folder)
     return folder
+
+
+def _is_folder(name: str | Path) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # too long for a name, or a NUL in it
+        return False
 
 
 def verify(folder: Path) -> None:
@@ -80,6 +87,6 @@ def _download(name: str, files: list[str], hub: dict) -> str:
         reason = str(error).split("\n")[0].strip().rstrip(".:")
         problem = f"is no folder here and could not be taken from the hub ({reason[:160]})"
     raise ValueError(
-        f"model {name!r} {problem}; give a folder, a hub id such as deepseek-ai/JanusFlow-1.3B, "
-        f"or {known}"
+        f"model {name!r:.200} {problem}; give a folder, a hub id such as "
+        f"deepseek-ai/JanusFlow-1.3B, or {known}"
     )

@@ -118,7 +118,9 @@ def _source(name: str, weights: str | Path | None) -> dict:
     path = Path(weights)
     if path.suffix != ".safetensors" or not path.is_file():
         raise ValueError(f"weights of {name!r} are {str(path)!r}; expected a .safetensors file")
-    return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}}
+    # custom_load: some of timm's own weights are .npz archives, and it would read this as one
+    overlay = {"file": str(path), "custom_load": False}
+    return {"pretrained": True, "pretrained_cfg_overlay": overlay}
 
 
 @dataclass(frozen=True)

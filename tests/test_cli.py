@@ -189,3 +189,38 @@ def test_training_without_its_extra_says_what_to_install(monkeypatch, tmp_path):
 
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'janusflow\[train\]'"):
         train(tmp_path, recipe="scenes-smoke")
+
+
+@pytest.mark.parametrize("count", [0, -1, 10**9])
+def test_threads_that_no_machine_has_are_refused_before_openmp_ends_the_process(
+    janusflow, tmp_path, count
+):
+    code, _, said = janusflow("train", "--recipe", "x", "--out", tmp_path, "--threads", count)
+    assert (
+        code == 2 and "threads are" in said and "expected at least 1" in said
+    ) or "at most" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["generate", "a star", "--negative", "x" * 5000], "--negative holds a NUL or more than"),
+        (["generate", "a star", "--steps", 1, "--height", 0], "pictures of 0 x"),
+        (
+            ["generate", "a star", "--model", "x" * 5000],
+            "is neither a folder nor the form of a hub",
+        ),
+        (["chat", "none.png", "what?", "--max-new-tokens", 0], "expected at least 1"),
+        (["chat", "none.png", "what?", "--max-new-tokens", 10**9], "JANUSFLOW_MAX_NUMBER"),
+        (["edit", "none.png", "a star", "--negative", "a\0b"], "--negative holds a NUL"),
+    ],
+    ids=lambda value: " ".join(map(str, value))[:60] if isinstance(value, list) else None,
+)
+def test_what_a_stranger_wrote_wrong_is_one_short_sentence(
+    janusflow, tmp_path, monkeypatch, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = janusflow(*words)
+    line = err.strip().splitlines()[-1]
+    assert code == 2 and said in line and line.startswith("janusflow: ") and len(line) < 500
+    assert not list(tmp_path.iterdir())

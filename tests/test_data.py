@@ -143,7 +143,7 @@ def test_every_reader_counts_names_and_skips_what_is_broken_up_to_the_limit(
     tmp_path, processor, form, monkeypatch
 ):
     datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
     options, counts = mixed(tmp_path / "data", form), {"generation": 8}
     mixture = open_data(tmp_path / "data", processor, limit=3, options=options)
     with pytest.warns(UserWarning, match="another sample stands in"):

@@ -10,7 +10,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # The floors of janusflow, the lowest first: a file imports from its own floor or from below it.
 FLOORS = [
-    ("limits", "allocation", "statistics", "pixels", "reading", "folders", "model_files", "stored"),
+    (
+        "limits",
+        "finite",
+        "allocation",
+        "statistics",
+        "pixels",
+        "reading",
+        "folders",
+        "model_files",
+        "stored",
+    ),
     ("configuration_janusflow", "shapes", "sources", "tokenizer", "chat", "times", "losses"),
     (
         "autoencoder",

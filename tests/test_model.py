@@ -249,7 +249,7 @@ def test_wrong_tensors_are_counted_and_the_first_is_named(folder, tmp_path, chan
 def test_a_pickled_checkpoint_is_not_read(folder, tmp_path):
     shutil.copy(folder / "config.json", tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"cposix\nsystem\n(S'touch bombed'\ntR.")
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(ValueError, match="safetensors"):
         JanusFlowModel.from_pretrained(tmp_path)
 
 

@@ -1,11 +1,16 @@
 """NaN and infinity are found when they appear, and named: step, t, part and sample."""
 
+import contextlib
 import math
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import samplers
+from janusflow import finite
+from janusflow.pipeline_janusflow import JanusFlowPipeline
 from janusflow.recipes import RECIPES
 from janusflow.training import checkpoints, runner, settings, worlds
 from samplers.guidance import Guided, cfg, pair
@@ -161,3 +166,132 @@ def test_a_starting_state_that_is_broken_is_named_as_such(tiny_pipe):
     noise[0, 3, 0, 0] = math.nan
     with pytest.raises(FloatingPointError, match="starting state"):
         tiny_pipe("a red circle", num_inference_steps=2, latents=noise)
+
+
+# Weights, answers and pictures
+
+
+def infected(folder, tmp_path, pattern, value):
+    """A copy of a model's folder with one number of one weight changed; the weight's name."""
+    shutil.copytree(folder, tmp_path / "model")
+    for path in sorted((tmp_path / "model").rglob(pattern)):
+        tensors = load_file(path)
+        name = sorted(tensors)[len(tensors) // 2]
+        tensors[name].view(-1)[-1] = value
+        save_file(tensors, path, metadata={"format": "pt"})
+        return name
+    raise AssertionError(pattern)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("pattern", ["model.safetensors", "diffusion_pytorch_model.safetensors"])
+def test_a_broken_weight_is_named_on_loading(pattern, value, tiny_folder, tmp_path):
+    name = infected(tiny_folder, tmp_path, pattern, value)
+    with pytest.raises(ValueError, match="holds NaN or infinity; fetch the weights") as caught:
+        JanusFlowPipeline.from_pretrained(tmp_path / "model")
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_weights_of_any_format_are_looked_through(dtype):
+    fine = {"a": torch.ones(3, dtype=dtype), "b": torch.zeros(0), "c": torch.ones(2).long()}
+    finite.check_weights(fine | {"top": torch.full((4,), torch.finfo(dtype).max, dtype=dtype)}, "x")
+    with pytest.raises(ValueError, match="broken in x"):
+        finite.check_weights(fine | {"broken": torch.tensor([1, math.nan]).to(dtype)}, "x")
+
+
+@contextlib.contextmanager
+def overflowing(layer):
+    """Within, a layer's finite weights give infinity."""
+    hook = layer.register_forward_hook(lambda _, __, out: out * 3e38 * 10)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("options", [{}, {"do_sample": True}, {"num_beams": 2}])
+def test_an_answer_of_broken_logits_is_an_error_and_not_the_first_word(tiny_pipe, options):
+    with overflowing(tiny_pipe.model.language_model.model.norm):
+        with pytest.raises(FloatingPointError, match="logits are not finite at token 1 of an ans"):
+            tiny_pipe.chat("what is it?", max_new_tokens=3, **options)
+        with pytest.raises(FloatingPointError, match="at token 1"):
+            list(tiny_pipe.chat("what is it?", max_new_tokens=3, stream=True))
+    assert isinstance(tiny_pipe.chat("what is it?", max_new_tokens=3), str)
+
+
+def test_a_picture_of_a_decoder_that_overflows_is_an_error_and_not_a_black_one(tiny_pipe):
+    with overflowing(tiny_pipe.vae.decoder):
+        with pytest.raises(FloatingPointError, match="pixels are not finite after the autoenc"):
+            tiny_pipe("a red circle", num_inference_steps=1)
+
+
+@pytest.fixture(scope="module")
+def pro(tmp_path_factory):
+    import tiny_pro
+
+    import janusflow
+
+    folder = tiny_pro.write_published(tmp_path_factory.mktemp("pro"), tiny_pro.model())
+    pipe = janusflow.load(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return folder, pipe
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("name", "loaded"),
+    [
+        ("gen_vision_model.quantize.embedding.weight", "model.vqmodel.quantize.embedding.weight"),
+        ("language_model.lm_head.weight", "lm_head.weight"),
+        ("vision_model.vision_tower.norm.bias", "model.vision_model.post_layernorm.bias"),
+    ],
+)
+def test_a_broken_weight_of_janus_pro_is_named_on_loading(pro, name, loaded, value, tmp_path):
+    import janusflow
+
+    shutil.copytree(pro[0], tmp_path / "model")
+    path = tmp_path / "model" / "pytorch_model.bin"
+    tensors = torch.load(path, weights_only=True)
+    tensors[name] = tensors[name].clone()
+    tensors[name].view(-1)[0] = value
+    torch.save(tensors, path)
+    with pytest.raises(ValueError, match=f"^{loaded} in .* holds NaN or infinity"):
+        janusflow.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"guidance_scale": 1}, {"top_k": 3}])
+def test_broken_logits_of_janus_pro_are_named_with_part_token_and_picture(pro, options):
+    pipe, calls = pro[1], []
+    rows = 2 if options.get("guidance_scale") == 1 else 4
+
+    def spoil(_, __, out):
+        calls.append(out := out.clone())
+        if len(calls) == 3:
+            out[rows - 1, 0] = math.nan
+        return out
+
+    hook = pipe.model.model.generation_head.register_forward_hook(spoil)
+    part = "with the" if rows == 2 else "without the"
+    try:
+        with pytest.raises(
+            FloatingPointError, match=rf"logits {part} prompt .* at token 3 of 16, .*sample 2 of 2"
+        ):
+            pipe(["a red circle", "a blue star"], **options)
+    finally:
+        hook.remove()
+
+
+def test_guidance_of_janus_pro_that_overflows_is_named(pro):
+    with pytest.raises(FloatingPointError, match="the guided logits are not finite at token 1"):
+        pro[1]("a red circle", guidance_scale=3e38)
+
+
+def test_answers_and_pictures_of_janus_pro_that_overflow_are_errors(pro):
+    pipe = pro[1]
+    with overflowing(pipe.model.model.language_model.norm):
+        with pytest.raises(FloatingPointError, match="token 1 of an answer"):
+            pipe.chat("what is it?", max_new_tokens=3)
+    with overflowing(pipe.model.model.vqmodel.decoder):
+        with pytest.raises(FloatingPointError, match="pixels are not finite after the VQ model"):
+            pipe("a red circle")

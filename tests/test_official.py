@@ -199,6 +199,7 @@ def test_processes_share_the_pictures_and_make_none_twice(geneval, tmp_path, mon
         ("geneval", "a cup\n", "no valid JSON"),
         ("geneval", '{"prompt": "a cup"}\n', "lacks a text 'tag'"),
         ("geneval", '{"prompt": 3, "tag": "x"}\n', "lacks a text 'prompt'"),
+        ("geneval", '{"prompt": "a\\u0000b", "tag": "x"}\n', "holds a NUL"),
         ("geneval", b"\xff\xfe", "not UTF-8"),
         ("dpg", "a file", "is no folder"),
         ("dpg", {}, "holds no .txt"),

@@ -237,6 +237,50 @@ def test_several_files_and_safetensors_read_as_one(folder, network, tmp_path):
     assert all(torch.equal(read[name], single[name]) for name in read)
 
 
+@pytest.fixture(scope="module")
+def shards(pipe, tmp_path_factory):
+    """transformers' layout in several files."""
+    path = tmp_path_factory.mktemp("shards")
+    pipe.save_pretrained(path, max_shard_size="500KB")
+    return path
+
+
+def test_transformers_own_layout_is_looked_through_as_the_published_one(shards, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    def fault(change):
+        target = tmp_path / str(len([*tmp_path.iterdir()]))
+        target.mkdir()
+        copied(shards, target)
+        change(target, sorted(target.glob("*.safetensors"))[1])
+        with pytest.raises(ValueError) as caught:
+            janusflow.load(target)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+        return str(caught.value)
+
+    def configured(**changes):
+        def change(target, _):
+            path = target / "config.json"
+            content = json.loads(path.read_text())
+            content["text_config"] |= changes
+            path.write_text(json.dumps(content))
+
+        return change
+
+    def whole_numbers(_, path):
+        tensors = load_file(path)
+        name = min(tensors)
+        save_file(tensors | {name: tensors[name].long()}, path, metadata={"format": "pt"})
+
+    assert "damaged" in fault(lambda _, path: path.write_bytes(path.read_bytes()[:-100]))
+    assert "damaged" in fault(lambda _, path: path.write_bytes(b"version https://git-lfs"))
+    assert "lacks model-00002" in fault(lambda _, path: path.unlink())
+    assert "floating-point" in fault(whole_numbers)
+    assert "weight files hold" in fault(configured(num_hidden_layers=400, hidden_size=1024))
+    rope = {"rope_type": True, "rope_theta": 1e4}
+    assert "makes no Janus" in fault(configured(rope_parameters=rope))
+
+
 # Drawing
 
 

@@ -57,3 +57,24 @@ def test_another_process_makes_the_same_bits(tiny_folder, tmp_path, alone):
     root = Path(__file__).parent.parent
     subprocess.run([*map(str, words)], cwd=root, check=True, capture_output=True)
     assert torch.equal(load_file(tmp_path / "x")["x"], alone)
+
+
+def test_threads_that_share_a_pipeline_get_each_their_own_picture(tiny_pipe):
+    """Sampling and answering at once: a cache or a hook that they share would mix them."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def made(i):
+        out = tiny_pipe(
+            ["a red circle", "two blue squares left of a star"][i % 2],
+            num_inference_steps=3 + i % 3,
+            guidance_scale=1.0 + i % 2,
+            generator=torch.Generator().manual_seed(i),
+            output_type="latent",
+        )
+        return out.images, tiny_pipe.chat(f"what is {i}?", max_new_tokens=4)
+
+    alone = [made(i) for i in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(made, range(8)))
+    for (one, said), (other, told) in zip(alone, together, strict=True):
+        assert torch.equal(one, other) and said == told

@@ -217,7 +217,9 @@ def test_broken_shards_stop_a_run_beyond_the_limit(tmp_path, processor):
 def tables(tmp_path, monkeypatch):
     """Two parquet files with twelve captioned pictures."""
     datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)  # 5 s at every end
+    monkeypatch.setattr(
+        datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False
+    )  # 5 s at every end
     folder = tmp_path / "tables"
     folder.mkdir()
     for part in range(2):

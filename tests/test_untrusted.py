@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from hostile import LIES, bomb, zipped
+from safetensors.torch import load_file, save_file
 
 from janusflow import limits, reading
 from janusflow.configuration_janusflow import JanusFlowConfig
@@ -319,6 +320,14 @@ def test_every_limit_can_be_raised_and_lowered_by_its_variable(monkeypatch):
         assert limits.most(name) == 2 * value
 
 
+def test_every_limit_is_in_the_documents_and_in_use():
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    code = "".join(p.read_text(encoding="utf-8") for p in SOURCES if p.name != "limits.py")
+    for name, (value, unit) in limits.LIMITS.items():
+        assert f"| {name.upper()} | {value:,} | {unit} |" in page
+        assert f'"{name}"' in code
+
+
 @pytest.mark.parametrize("text", ["", "0", "-1", "1e9", "lots", "9" * 40, "٣"])
 def test_a_limit_that_is_no_number_is_named(monkeypatch, text):
     monkeypatch.setenv("JANUSFLOW_MAX_PROMPT", text)
@@ -333,3 +342,52 @@ def test_a_raised_limit_lets_a_longer_prompt_in(tmp_path, monkeypatch):
         reading.read_prompts(path)
     monkeypatch.setenv("JANUSFLOW_MAX_PROMPT", "6000")
     assert reading.read_prompts(path) == ["x" * 5000]
+
+
+# Weights that are not there, or no such numbers
+
+
+def reindexed(folder: Path, weight_map: dict) -> None:
+    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda f: (f / "model.safetensors").unlink(), "holds no safetensors files"),
+        (lambda f: reindexed(f, {"a": "model-9.safetensors"}), "lacks model-9.safetensors, which"),
+        (lambda f: reindexed(f, {}), "no weight_map"),
+        (lambda f: edit(f / "config.json", dtype=[1, 2]), "expected a name such as"),
+        (lambda f: edit(f / "config.json", dtype="save"), "expected a name such as"),
+    ],
+    ids=["no file", "a file too few", "an empty index", "a dtype that is none", "another name"],
+)
+def test_weights_that_are_not_there_are_told_in_a_sentence(change, match, tiny_folder, tmp_path):
+    folder = copied(tiny_folder, tmp_path)
+    change(folder)
+    with pytest.raises(ValueError, match=match) as caught:
+        JanusFlowPipeline.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["model", "vae/diffusion_pytorch_model"])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_weights_that_are_no_floating_point_numbers_are_not_rounded(
+    dtype, place, tiny_folder, tmp_path
+):
+    path = copied(tiny_folder, tmp_path) / f"{place}.safetensors"
+    tensors = load_file(path)
+    name = min(tensors)
+    save_file(tensors | {name: tensors[name].to(dtype)}, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"^{name} in .* no floating-point numbers"):
+        JanusFlowPipeline.from_pretrained(tmp_path / "model")
+
+
+def test_an_autoencoder_that_lacks_a_tensor_is_not_filled_with_noise(tiny_folder, tmp_path):
+    path = copied(tiny_folder, tmp_path) / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors["decoder.Weight"] = tensors.pop("decoder.weight")
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 'decoder\.weight'"):
+        JanusFlowPipeline.from_pretrained(tmp_path / "model")

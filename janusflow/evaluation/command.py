@@ -28,14 +28,14 @@ def plan(
     vae: str | None,
     device: str,
     dtype: str,
-    sampler: str,
+    sampler: str | None,
     grid: str | None,
     paths: dict[str, str],
     lora: str | None = None,
     **numbers,
 ) -> Plan:
     """Checks all options before the model is loaded; ValueError for the first that does not fit."""
-    solver = find(sampler)
+    solver = find(sampler or "euler")  # None is of Janus-Pro, which has no solver
     time_grid(solver, 1, read_grid(grid))
     if "all" in splits:
         splits = [name for name in SPLITS if name != "train"]

@@ -54,6 +54,7 @@ def _entry(line: str, path: Path, number: int) -> dict:
             raise ValueError(
                 f"{str(where)!r} lacks a text {name!r}; give GenEval's evaluation_metadata.jsonl"
             )
+    reading.check_prompt(entry["prompt"], str(where))
     return entry
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
 
+from janusflow import finite
+from janusflow.model_files import check_size
 from janusflow.pro import original, tensors
 from janusflow.pro.processing import JanusProProcessor
 from janusflow.reading import read_object
@@ -45,7 +47,9 @@ def load_model(
         weights = original.convert(weights)
     else:
         config = own_config(folder)
-        tensors.files(folder)  # before transformers looks for them elsewhere
+        found = tensors.files(folder)  # before transformers looks for them elsewhere
+        if found[0].suffix == ".safetensors":
+            check_size(sum(p.numel() for p in _without_memory(config).parameters()), folder)
         weights = None
     processor.check_fits(config.text_config.vocab_size)
     if config.image_token_id != processor.image_id:
@@ -55,6 +59,7 @@ def load_model(
         )
     _check_pictures(config, processor)
     model = _assemble(folder if weights is None else None, config, weights, dtype)
+    finite.check_weights(model.state_dict(), repr(str(folder)))
     model.generation_config = generation(processor)
     return model.eval()
 
@@ -82,6 +87,16 @@ def own_config(folder: Path) -> JanusConfig:
         raise ValueError(f"{folder / 'config.json'} makes no Janus ({reason})") from error
     original.within_limits(config)
     return config
+
+
+def _without_memory(config: JanusConfig) -> JanusForConditionalGeneration:
+    """The network with shapes and no numbers; ValueError where the configuration makes none."""
+    try:
+        with torch.device("meta"):
+            return JanusForConditionalGeneration(config)
+    except Exception as error:  # whatever a constructor makes of a stranger's settings
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ValueError(f"config.json makes no Janus ({reason}); fetch it again") from error
 
 
 def _assemble(
@@ -112,8 +127,7 @@ def _assemble(
 
 def _check_names(config: JanusConfig, weights: dict[str, Tensor]) -> None:
     """ValueError for a tensor too few, too many or of another shape."""
-    with torch.device("meta"):
-        wanted = {n: p.shape for n, p in JanusForConditionalGeneration(config).state_dict().items()}
+    wanted = {name: p.shape for name, p in _without_memory(config).state_dict().items()}
     wanted = {name: shape for name, shape in wanted.items() if not name.endswith("position_ids")}
     for what, names in (
         ("lack", wanted.keys() - weights.keys()),

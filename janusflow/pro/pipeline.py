@@ -12,7 +12,9 @@ from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
+from transformers import GenerationMixin
 
+from janusflow import finite
 from janusflow.adapted import Adapted
 from janusflow.pipeline_janusflow import JanusFlowPipeline
 from janusflow.pro import sampling, vq
@@ -171,6 +173,7 @@ class JanusProPipeline(DiffusionPipeline, Adapted):
         if tokens.ndim != 2 or not 0 <= int(tokens.min()) <= int(tokens.max()) < codes:
             raise ValueError(f"tokens must be (B, n), from 0 to {codes - 1}")
         made = [decode(row[None].to(device)).float() for row in tokens]
+        finite.check_rows({"pixels": torch.cat(made)}, "after the VQ model's decoder")
         pixels = nn.functional.pixel_shuffle(torch.cat(made), self.fold)
         if output_type != "pil":
             return self.image_processor.postprocess(pixels, output_type=output_type)
@@ -189,8 +192,13 @@ class JanusProPipeline(DiffusionPipeline, Adapted):
         return vq.tokens(self.model.model.vqmodel, folded)
 
     def answer(self, inputs, **kwargs) -> Tensor:
-        """Ids (B, L) that transformers' `generate` adds to the processor's `inputs`."""
-        return self.model.generate(**inputs, **kwargs)[:, inputs["input_ids"].shape[1] :]
+        """Ids (B, L) that transformers' `generate` adds to the processor's `inputs`.
+
+        Its Janus drops logits processors on the way to the same `GenerationMixin`.
+        """
+        options = {"guidance_scale": None} | finite.watched(kwargs)  # the default is for pictures
+        ids = GenerationMixin.generate(self.model, **inputs, **options)
+        return ids[:, inputs["input_ids"].shape[1] :]
 
     chat = JanusFlowPipeline.chat
     _stream = JanusFlowPipeline._stream

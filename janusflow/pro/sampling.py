@@ -13,6 +13,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from janusflow import finite
 from janusflow.pro.cache import Slots, padding, slots
 from janusflow.pro.tall import two_rows
 
@@ -48,12 +49,21 @@ def draw(
     with two_rows(model, len(rows)):
         for step in range(total):
             logits = model.model.generation_head(hidden)
-            if against is not None:
-                logits = combine(*logits.chunk(2), step / total)
-            tokens = choose(logits)
+            tokens = choose(_guided(logits, against is not None, combine, step, total))
             yield tokens
             if step + 1 < total:
                 hidden = _step(model, tokens, len(rows), cache, angles, step, mask)
+
+
+def _guided(logits: Tensor, guides: bool, combine: Combine, step: int, total: int) -> Tensor:
+    """What a token is chosen from; FloatingPointError names what is not finite, and where."""
+    parts = logits.chunk(2) if guides else (logits,)
+    guided = combine(*parts, step / total) if guides else logits
+    if not bool(guided.isfinite().all()):
+        names = ("logits with the prompt", "logits without the prompt")
+        named = dict(zip(names, parts, strict=False)) | {"guided logits": guided}
+        finite.check_rows(named, f"at token {step + 1} of {total}")
+    return guided
 
 
 def _step(

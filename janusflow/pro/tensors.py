@@ -6,7 +6,6 @@ plain containers from it and refuses everything else, and maps the numbers inste
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from pickle import UnpicklingError
 from zipfile import is_zipfile
@@ -14,6 +13,8 @@ from zipfile import is_zipfile
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from janusflow.reading import read_object
 
 NAMES = ("model.safetensors", "pytorch_model.bin")
 
@@ -45,8 +46,8 @@ def files(folder: Path) -> list[Path]:
 
 def _indexed(index: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        names = sorted(set(read_object(index, "index_bytes")["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index} is no index of weights ({error}); fetch it again") from None
     if any(not isinstance(name, str) or Path(name).name != name for name in names):
         raise ValueError(f"{index} names files outside its folder; fetch it again")

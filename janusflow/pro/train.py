@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import JanusForConditionalGeneration
 
+from janusflow.devices import use_threads
 from janusflow.optimizers import OPTIMIZERS
 from janusflow.pro import vq
 from janusflow.pro.pipeline import JanusProPipeline
@@ -255,8 +256,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of torch; all cores unless told")
     parser.add_argument("--export", type=Path, help="write the model here instead of training")
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     if args.export:
         return export(args.out, args.export)
     changes = {k: json.loads(v) for k, v in (item.split("=", 1) for item in args.set)}
