@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from janusflow.cli_options import DEFAULT, Device, Dtype, Guidance, Model, Sampler, Steps, Vae
+from janusflow.cli_options import (
+    DEFAULT,
+    Device,
+    Dtype,
+    Guidance,
+    Model,
+    Reuse,
+    Sampler,
+    Steps,
+    Vae,
+)
 from janusflow.cli_options import guidance as parse_guidance
 
 
@@ -45,6 +55,7 @@ def evaluate(
     guidance: Guidance = "2",
     sampler: Sampler = "euler",
     grid: Annotated[str | None, typer.Option(help="A time grid of `samplers`.")] = None,
+    reuse: Reuse = None,
     batch: Annotated[int, typer.Option(help="Pictures or questions at once.")] = 16,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -67,7 +78,7 @@ def evaluate(
     if not prompts.isdecimal():
         given["prompts"] = prompts
     paths = {name: str(value) for name, value in given.items() if value is not None}
-    numbers = dict(seeds=seeds, steps=steps, batch=batch)
+    numbers = dict(seeds=seeds, steps=steps, batch=batch, reuse=reuse)
     if prompts.isdecimal():
         numbers["prompts"] = int(prompts)
     plan = command.plan(

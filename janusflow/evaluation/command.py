@@ -71,6 +71,7 @@ def run(plan: Plan, out: Path, vae: str | None, device: str, dtype: str, guidanc
     settings = dict(guidance_scale=guidance)
     if plan.sampler != "tokens":
         settings |= dict(num_inference_steps=plan.steps, sampler=plan.sampler, grid=plan.grid)
+        settings["reuse"] = plan.reuse
 
     def load():
         return pictures.load(plan.model, vae, device, dtype)
