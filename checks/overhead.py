@@ -1,9 +1,9 @@
 """What a step costs outside the network: python -m checks.overhead [--wide]
 
-A step is what one more step adds to a call of the pipeline (guided Euler, one picture,
-latents out). "outside" is that without the time inside the network's parts, the hooks that measure it included;
-"stub" is a step whose velocity is a tensor that lies ready. `--wide` takes the 1.3B's widths with 2
-blocks and fresh weights in the shipped model's place.
+A step is what one more step adds to a call of the pipeline (guided Euler, one picture, latents
+out). "outside" is that without the time inside the network's parts, the hooks that measure it
+included; "stub" is a step whose velocity is a tensor that lies ready. `--wide` takes the 1.3B's
+widths with 2 blocks and fresh weights in the shipped model's place.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from janusflow.cli_options import (
     Vae,
 )
 from janusflow.cli_options import guidance as parse_guidance
+from janusflow.cli_pilot import pilot
 from janusflow.cli_precompute import precompute
 from janusflow.cli_train import train
 
@@ -55,7 +56,9 @@ def generate(
     steps: Annotated[int | None, typer.Option(help="Steps; the quality's own.")] = None,
     guidance: Guidance = "2",
     sampler: Annotated[str | None, typer.Option(help="A solver; the quality's own.")] = None,
-    grid: Annotated[str | None, typer.Option(help="A time grid of `samplers`.")] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="A grid of `samplers`, '0 0.3 1', or a pilot's .json.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the first picture; then seed + 1, ...")] = 0,
     count: Annotated[int, typer.Option(help="Pictures per prompt.")] = 1,
     negative: Annotated[str | None, typer.Option(help="What to move away from.")] = None,
@@ -73,7 +76,8 @@ def generate(
     """Makes pictures from text."""
     from janusflow import families, limits, loading, pictures
     from janusflow.batch import fill
-    from janusflow.quality import resolve
+    from janusflow.quality import read_grid, read_grids, resolve
+    from janusflow.sources import locate
 
     kind, written = loading.family(model), families.given(ctx)
     families.check(kind, written)
@@ -81,7 +85,8 @@ def generate(
     texts = [*(prompt or []), *(pictures.read_prompts(prompts) if prompts else [])]
     rows = [text for text in texts for _ in range(min(count, limits.most("number") + 1))]
     pictures.check_output(out)
-    chosen = resolve(quality, sampler=sampler, steps=steps, grid=grid)
+    times = read_grid(grid)
+    chosen = resolve(quality, read_grids(locate(model)), sampler=sampler, steps=steps, grid=times)
     settings = dict(
         num_inference_steps=chosen.steps,
         guidance_scale=parse_guidance(guidance),
@@ -326,6 +331,7 @@ app.command()(demo)
 app.command()(scripted(evaluate))
 app.command()(scripted(train))
 app.command()(scripted(precompute))
+app.command()(scripted(pilot))
 
 
 def main() -> None:

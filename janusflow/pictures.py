@@ -12,12 +12,12 @@ import torch
 from PIL import Image, PngImagePlugin
 
 import janusflow
-import samplers
 from janusflow import folders, limits
 from janusflow.devices import describe, pick_device, pick_dtype
 from janusflow.reading import check_prompt
 from janusflow.reading import read as read
 from janusflow.reading import read_prompts as read_prompts
+from janusflow.runs import time_grid
 from samplers.core import find
 
 
@@ -52,11 +52,7 @@ def check(rows: list[str], seed: int, count: int, batch: int, **settings) -> Non
         raise ValueError("there is no prompt, or an empty one; give a text such as 'a red circle'")
     if not 0 <= seed < 2**63:
         raise ValueError(f"--seed is {seed}; expected 0 or more")
-    find(settings["sampler"])
-    if settings["grid"] and settings["grid"] not in samplers.GRIDS:
-        raise ValueError(
-            f"no grid named {settings['grid']!r}; choose one of {', '.join(samplers.GRIDS)}"
-        )
+    time_grid(find(settings["sampler"]), 1, settings["grid"])
 
 
 def load(model: str, vae: str | None, device: str, dtype: str, lora: str | None = None):

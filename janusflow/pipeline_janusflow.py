@@ -20,7 +20,7 @@ from janusflow.autoencoder_files import load_vae, vae_dtype
 from janusflow.compiled import Compiled
 from janusflow.modeling_janusflow import JanusFlowModel, Prompt
 from janusflow.processing_janusflow import JanusFlowProcessor
-from janusflow.quality import resolve
+from janusflow.quality import grid_file, read_grids, resolve
 from janusflow.reuse import Reuse
 from janusflow.runs import JanusFlowOutput, Seeds, check, row_times, seeded
 from janusflow.sources import locate
@@ -41,6 +41,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         super().__init__()
         self.register_modules(model=model, processor=processor, vae=vae)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+        self.grids: dict[str, samplers.PilotGrid] = {}  # the model's own, by quality
 
     @classmethod
     def from_pretrained(
@@ -64,7 +65,9 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
             vae = load_vae(folder, vae, vae_dtype(dtype), **hub)
         elif vae.dtype != vae_dtype(dtype):
             vae = vae.to(vae_dtype(dtype))
-        return cls(model, processor, vae.eval())
+        pipe = cls(model, processor, vae.eval())
+        pipe.grids = read_grids(folder)
+        return pipe
 
     def save_pretrained(self, folder: str | Path, **kwargs) -> None:
         """The published layout, with `vae/`; `kwargs` such as `max_shard_size` go to the model.
@@ -75,6 +78,8 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         self.model.save_pretrained(folder, **kwargs)
         self.processor.save_pretrained(folder)
         self.vae.save_pretrained(Path(folder) / "vae")
+        for name, grid in self.grids.items():
+            grid.save(grid_file(folder, name))
 
     @property
     def vae_scale_factor(self) -> int:
@@ -112,8 +117,9 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
     ) -> JanusFlowOutput | tuple:
         """Pictures of the prompts, those of one prompt beside each other.
 
-        `quality` is "exact" (Euler, 30 steps), "high", "fast" or "draft" (`janusflow.quality`);
-        what is given beside it takes the place of the preset's.
+        `quality` is "exact" (Euler, 30 steps), "high", "fast" or "draft" (`janusflow.quality`), on
+        the model's own pilot grid where `pipe.grids` has one; what is given beside it takes the
+        place of the preset's.
         `sampler` names one of `samplers.SOLVERS`, which takes `num_inference_steps` steps on
         `grid` (a name of `samplers.GRIDS`, a rule, or times from 0 to 1). `guidance_scale` is a
         number or any rule of `samplers.guidance`; `negative_prompt` takes the empty prompt's place.
@@ -125,7 +131,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         `output_type` is "pil", "np", "pt" or "latent". Raises ValueError for what does not fit.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        chosen = resolve(quality, sampler=sampler, steps=num_inference_steps, grid=grid)
+        chosen = resolve(quality, self.grids, sampler=sampler, steps=num_inference_steps, grid=grid)
         check(prompts, chosen.steps, num_images_per_prompt, output_type)
         solver, ts = chosen.path()
         solver = seeded(solver, generator)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
 
 import samplers
 from janusflow.runs import time_grid
@@ -29,11 +34,24 @@ class Quality:
             return guidance_scale
         return samplers.within(guidance_scale, *self.guided)
 
+    def written(self, guidance: str) -> str:
+        """The rule as the command line writes it; ValueError unless the interval can be added."""
+        if self.guided == (0.0, 1.0):
+            return guidance
+        try:
+            weight = float(guidance)
+        except ValueError:
+            raise ValueError(
+                f"guidance {guidance!r} is a rule, and this quality has an interval of its own; "
+                "give a number, or leave the quality out"
+            ) from None
+        return f"within:{weight:g},{self.guided[0]:g},{self.guided[1]:g}"
+
     def told(self) -> dict[str, str | int]:
         """For a picture's text."""
         sampler = self.sampler if isinstance(self.sampler, str) else self.sampler.name
         start, stop = self.guided
-        grid = "" if self.grid is None else str(self.grid)
+        grid = grid_text(self.grid)
         return dict(sampler=sampler, steps=self.steps, grid=grid, guided=f"{start:g} to {stop:g}")
 
 
@@ -46,8 +64,50 @@ QUALITIES = {
 }
 
 
-def resolve(name: str, **given) -> Quality:
-    """The preset with what the caller gave (not None) in its place; ValueError for another name."""
+def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **given) -> Quality:
+    """The preset with what the caller gave (not None) in its place; ValueError for another name.
+
+    A model's own pilot grid of that name (`grids`, from `read_grids`) takes the place of the
+    preset's solver, steps and grid, unless one of these was given.
+    """
     if name not in QUALITIES:
         raise ValueError(f"no quality named {name!r}; choose one of {', '.join(QUALITIES)}")
-    return replace(QUALITIES[name], **{k: v for k, v in given.items() if v is not None})
+    given = {k: v for k, v in given.items() if v is not None}
+    quality = QUALITIES[name]
+    if not given and (pilot := (grids or {}).get(name)):
+        given = dict(sampler=pilot.solver, grid=pilot.ts)
+    if isinstance(given.get("grid"), Tensor):
+        given["steps"] = len(given["grid"]) - 1
+    return replace(quality, **given)
+
+
+def read_grids(folder: Path) -> dict[str, samplers.PilotGrid]:
+    """The pilot grids beside a model's weights, by the preset that they are for."""
+    paths = {name: grid_file(folder, name) for name in QUALITIES}
+    return {n: samplers.PilotGrid.load(path) for n, path in paths.items() if path.is_file()}
+
+
+def grid_text(grid: object) -> str:
+    """Times, or the name of their rule, in words that `read_grid` reads."""
+    if isinstance(grid, Tensor):
+        return " ".join(f"{t:.9g}" for t in grid.tolist())
+    return "" if grid is None else str(grid)
+
+
+def read_grid(text: str | None) -> str | Tensor | None:
+    """A name of `samplers.GRIDS`, times as "0 0.3 1", or a file of `janusflow pilot`."""
+    if not text or text in samplers.GRIDS:
+        return text or None
+    if text.endswith(".json"):
+        return samplers.PilotGrid.load(text).ts
+    try:
+        return torch.tensor([float(t) for t in text.split()], dtype=torch.float64)
+    except ValueError:
+        raise ValueError(
+            f"no grid named {text!r:.80}; choose one of {', '.join(samplers.GRIDS)}, times from 0 "
+            "to 1 such as '0 0.3 1', or a file of `janusflow pilot`"
+        ) from None
+
+
+def grid_file(folder: Path, name: str) -> Path:
+    return Path(folder) / f"pilot-{name}.json"

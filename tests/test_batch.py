@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from janusflow import JanusFlowPipeline, batch, linear, pictures, published
-from janusflow.quality import QUALITIES, resolve
+from janusflow import JanusFlowPipeline, batch, linear, pictures, piloting, published
+from janusflow.quality import QUALITIES, read_grid, resolve
 
 ROWS = ["a red circle", "two blue squares", "a green star"]
 
@@ -73,7 +73,7 @@ def test_a_picture_that_cannot_be_written_is_named_and_the_rest_goes_on(
 
 @pytest.mark.parametrize("name", QUALITIES)
 def test_every_quality_makes_a_picture_for_what_it_says(pipe, name):
-    chosen = QUALITIES[name]
+    chosen = resolve(name, pipe.grids)
     out = pipe(ROWS[0], quality=name, output_type="latent")
     solver, times = chosen.path()
     said = pipe(
@@ -95,6 +95,40 @@ def test_what_is_given_takes_the_place_of_the_preset(pipe):
     assert resolve("fast", steps=5).steps == 5 and resolve("fast", steps=None) == QUALITIES["fast"]
     with pytest.raises(ValueError, match="no quality named 'best'; choose one of exact"):
         pipe("a red circle", quality="best")
+
+
+@pytest.fixture(scope="module")
+def grid(pipe):
+    texts = ["a red circle", "two green stars", "a blue square above a red star"]
+    return piloting.place(pipe, texts, "draft", seed=3, looks=6)
+
+
+def test_a_pilot_grid_ends_nearer_than_the_solvers_own(grid):
+    assert len(grid) == QUALITIES["draft"].steps + 1 and grid.error < grid.before
+
+
+def test_a_models_own_grid_is_saved_and_read_and_used_with_it(pipe, grid, tmp_path):
+    one = JanusFlowPipeline(pipe.model, pipe.processor, pipe.vae)
+    one.set_progress_bar_config(disable=True)
+    one.grids = {"draft": grid}
+    one.save_pretrained(tmp_path)
+    again = JanusFlowPipeline.from_pretrained(tmp_path)
+    assert again.grids == {"draft": grid}
+    given = dict(generator=torch.Generator().manual_seed(0), output_type="latent")
+    used = again(ROWS[0], quality="draft", **given)
+    given = dict(given, generator=torch.Generator().manual_seed(0), grid=grid.ts)
+    asked = one(ROWS[0], quality="draft", **given)
+    assert torch.allclose(used.images, asked.images, atol=1e-3) and used.calls == asked.calls
+    assert resolve("draft", one.grids, steps=7).grid is None  # another number of steps
+
+
+def test_the_grid_in_a_pictures_text_makes_the_picture_again(grid):
+    told = resolve("draft", {"draft": grid}).told()
+    times = read_grid(told["grid"])
+    assert torch.allclose(times, grid.ts, atol=1e-8) and told["steps"] == len(times) - 1
+    assert read_grid("cosine") == "cosine" and read_grid(None) is None
+    with pytest.raises(ValueError, match="no grid named 'fine'; choose one of uniform"):
+        read_grid("fine")
 
 
 def test_the_published_way_in_float32_ends_where_ours_ends(pipe):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import samplers
 from janusflow import loading, pictures
 from janusflow.devices import pick_device, pick_dtype, place
 from janusflow.evaluation import comparison, engine, provenance, report
@@ -13,6 +12,8 @@ from janusflow.evaluation import plan as plans
 from janusflow.evaluation import results as official_results
 from janusflow.evaluation.engine import rescore
 from janusflow.evaluation.plan import Plan
+from janusflow.quality import read_grid
+from janusflow.runs import time_grid
 from janusflow.scenes import SPLITS
 from janusflow.sources import locate
 from samplers.core import find
@@ -30,12 +31,12 @@ def plan(
     sampler: str,
     grid: str | None,
     paths: dict[str, str],
+    lora: str | None = None,
     **numbers,
 ) -> Plan:
     """Checks all options before the model is loaded; ValueError for the first that does not fit."""
     solver = find(sampler)
-    if grid and grid not in samplers.GRIDS:
-        raise ValueError(f"no grid named {grid!r}; choose one of {', '.join(samplers.GRIDS)}")
+    time_grid(solver, 1, read_grid(grid))
     if "all" in splits:
         splits = [name for name in SPLITS if name != "train"]
     digests = engine.task(task).inputs(paths)
@@ -48,7 +49,8 @@ def plan(
     return Plan(
         task=task,
         model=model,
-        weights=provenance.weights(folder, locate(vae) if vae else None),
+        weights=provenance.weights(folder, *(locate(x) if x else None for x in (vae, lora))),
+        lora=lora or "",
         side=loading.side(folder),
         dtype=str(pick_dtype(dtype, chosen))[6:],
         device=place(chosen),
@@ -70,11 +72,12 @@ def run(plan: Plan, out: Path, vae: str | None, device: str, dtype: str, guidanc
     """Evaluates into the folder `out`, loading the model where anything is missing there."""
     settings = dict(guidance_scale=guidance)
     if plan.sampler != "tokens":
-        settings |= dict(num_inference_steps=plan.steps, sampler=plan.sampler, grid=plan.grid)
+        settings |= dict(num_inference_steps=plan.steps, sampler=plan.sampler)
+        settings["grid"] = read_grid(plan.grid)
         settings["reuse"] = plan.reuse
 
     def load():
-        return pictures.load(plan.model, vae, device, dtype)
+        return pictures.load(plan.model, vae, device, dtype, plan.lora or None)
 
     return engine.run(load, plan, out, settings)
 

@@ -24,6 +24,7 @@ class Plan:
     task: str
     model: str  # as the user named it
     weights: dict[str, str]  # sha256 of each file
+    lora: str = ""  # an adapter, as the user named it; its files are among the weights
     dtype: str
     device: str = "cpu"
     side: int  # pixels of a picture

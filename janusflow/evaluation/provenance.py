@@ -26,7 +26,7 @@ def digest(content) -> str:
     return hashlib.sha256(memoryview(content.numpy())).hexdigest()
 
 
-def weights(folder: Path, vae: Path | None = None) -> dict[str, str]:
+def weights(folder: Path, vae: Path | None = None, lora: Path | None = None) -> dict[str, str]:
     """sha256 of every file of weights, as `sha256sum` gives it; ValueError if there are none."""
     found = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     files = {path.name: path for path in found}
@@ -34,6 +34,8 @@ def weights(folder: Path, vae: Path | None = None) -> dict[str, str]:
         raise ValueError(f"{str(folder)!r} holds no *.safetensors; name a model's folder")
     for path in sorted((vae or folder / "vae").glob("*.safetensors")):
         files[f"vae/{path.name}"] = path
+    for path in sorted(lora.glob("adapter_*")) if lora else ():
+        files[f"lora/{path.name}"] = path
     return {name: sha256(path) for name, path in files.items()}
 
 

@@ -1,0 +1,56 @@
+"""The command `janusflow pilot`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from janusflow.cli_options import DEFAULT, Device, Dtype, Model, Vae
+
+
+def pilot(
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A .json; the model's own folder.")
+    ] = None,
+    model: Model = DEFAULT,
+    vae: Vae = None,
+    quality: Annotated[str, typer.Option(help="Whose calls are placed.")] = "fast",
+    steps: Annotated[int | None, typer.Option(help="Steps; the quality's own.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="A solver; the quality's own.")] = None,
+    guidance: Annotated[float, typer.Option(help="A weight.")] = 2.0,
+    prompts: Annotated[
+        Path | None, typer.Option(help="File with one prompt a line; training scenes.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Prompts that are flown, all at once.")] = 24,
+    looks: Annotated[int | None, typer.Option(help="Grids that are tried.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> dict:
+    """Places a quality's few calls for a model: a grid that its presets then use."""
+    from janusflow import limits, loading, pictures, piloting
+    from janusflow.quality import grid_file, grid_text, resolve
+    from janusflow.sources import PACKAGED
+
+    if loading.family(model) == loading.PRO:
+        raise ValueError("pilot places the calls of a flow, which Janus-Pro has not")
+    resolve(quality, sampler=sampler, steps=steps).path()
+    for name, number in (("--samples", samples), ("--looks", looks or 3)):
+        if not 3 <= number <= limits.most("number"):
+            raise ValueError(f"{name} is {number}; expected 3 to {limits.most('number')}")
+    if out is None and (model in PACKAGED or not Path(model).is_dir()):
+        raise ValueError(f"{model} is no folder of yours; name the file with --out")
+    out = out or grid_file(Path(model), quality)
+    pictures.check_folder(out.parent)
+    if out.suffix != ".json":
+        raise ValueError(f"--out is {str(out)!r}; expected a .json")
+    texts = pictures.read_prompts(prompts) if prompts else piloting.scene_prompts(samples)
+    pipe = pictures.load(model, vae, device, dtype)
+    options = dict(steps=steps, sampler=sampler, guidance_scale=guidance, seed=seed, looks=looks)
+    found = piloting.place(pipe, texts[:samples], quality, **options)
+    found.save(out)
+    print(f"{found.solver} at {grid_text(found.ts)}")
+    print(f"error {found.error:.3g}, on the solver's own grid {found.before:.3g}; {out}")
+    return dict(file=out, times=list(found.times), error=found.error, before=found.before)

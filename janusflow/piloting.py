@@ -1,0 +1,50 @@
+"""A pilot grid for one model: where a preset's few calls are best spent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+import samplers
+from janusflow.quality import resolve
+from janusflow.scenes import SPLITS, prompt
+
+
+def place(
+    pipe,
+    prompts: Sequence[str],
+    quality: str = "fast",
+    *,
+    steps: int | None = None,
+    sampler: str | None = None,
+    guidance_scale: float = 2.0,
+    seed: int = 0,
+    looks: int | None = None,
+) -> samplers.PilotGrid:
+    """`samplers.pilot` on this model's guided velocity, one noise a prompt.
+
+    The solver, its steps and the interval of guidance are the preset's unless given. The grid is
+    for `pipe(..., grid=found.ts)`, or for `pipe.grids[quality]`, which `save_pretrained` keeps.
+    Costs about 64 + looks * steps evaluations of all prompts at once. Raises ValueError for what
+    does not fit.
+    """
+    chosen = resolve(quality, sampler=sampler, steps=steps)
+    solver, _ = chosen.path()
+    generator = torch.Generator().manual_seed(seed)
+    noise = pipe.prepare_latents(len(prompts), None, None, generator)
+    field = pipe.field(prompts, chosen.rule(guidance_scale))
+    about = dict(
+        quality=quality,
+        guidance=chosen.written(f"{guidance_scale:g}"),
+        prompts=len(prompts),
+        seed=seed,
+    )
+    with torch.no_grad():
+        return samplers.pilot(field, noise, chosen.steps, solver, looks=looks, settings=about)
+
+
+def scene_prompts(count: int) -> list[str]:
+    """Captions of the training split, one category after the other."""
+    categories = SPLITS["train"]
+    return [prompt("train", categories[i % len(categories)], i).text for i in range(count)]
