@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from janusflow import pictures
 
-TOLD = ("calls", "software")  # what a picture's text holds beside its order
+TOLD = ("calls", "skipped", "software")  # what a picture's text holds beside its order
 
 
 def fill(
@@ -65,9 +65,9 @@ def _make(pipe, orders: dict[Path, dict], settings: dict) -> list[tuple[Path, st
     texts = [order["prompt"] for order in orders.values()]
     out = pipe(texts, generator=generators, **settings)
     failed = []
-    for (path, order), image in zip(orders.items(), out.images, strict=True):
+    for i, (path, order) in enumerate(orders.items()):
         try:
-            pictures.save(image, order | {"calls": out.calls}, path)
+            pictures.save(out.images[i], order | pictures.cost(out, i), path)
         except OSError as error:
             failed.append((path, str(error)))
             tqdm.write(f"janusflow: {path} was not written ({error})", file=sys.stderr)

@@ -15,7 +15,17 @@ from janusflow.cli_convert import convert
 from janusflow.cli_demo import demo
 from janusflow.cli_evaluate import evaluate
 from janusflow.cli_json import scripted
-from janusflow.cli_options import DEFAULT, Device, Dtype, Guidance, Model, Sampler, Steps, Vae
+from janusflow.cli_options import (
+    DEFAULT,
+    Device,
+    Dtype,
+    Guidance,
+    Model,
+    Reuse,
+    Sampler,
+    Steps,
+    Vae,
+)
 from janusflow.cli_options import guidance as parse_guidance
 from janusflow.cli_pilot import pilot
 from janusflow.cli_precompute import precompute
@@ -57,6 +67,8 @@ def generate(
     temperature: Annotated[float, typer.Option(help="Janus-Pro: 0 takes the likeliest.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(help="Janus-Pro: among so many tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Janus-Pro: among this share.")] = None,
+    reuse: Reuse = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the network first.")] = False,
     batch: Annotated[int, typer.Option(help="Pictures at once.")] = 16,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -84,6 +96,7 @@ def generate(
         negative_prompt=negative,
         height=height,
         width=width,
+        reuse=reuse,
     )
     pictures.check(rows, seed, count, batch, **settings)
     settings["guidance_scale"] = chosen.rule(settings["guidance_scale"])
@@ -94,7 +107,10 @@ def generate(
         settings = own | {k: settings[k] for k in ("guidance_scale", "negative_prompt")}
         about = dict(model=model, guidance=guidance, dtype=dtype, **own)
     about |= {"lora": lora} if lora else {}
+    about |= {} if reuse is None else {"reuse": reuse}
     pipe = pictures.load(model, vae, device, dtype, lora)
+    if compile:
+        pipe.compile()
     if out.is_dir():
         files = fill(pipe, rows, seed, batch, settings, about, out)
         print(*files, sep="\n")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from janusflow.cli_options import DEFAULT, Device, Dtype, Guidance, Model, Vae
+from janusflow.cli_options import DEFAULT, Device, Dtype, Guidance, Model, Reuse, Vae
 from janusflow.cli_options import guidance as parse_guidance
 
 
@@ -49,6 +49,7 @@ def evaluate(
     grid: Annotated[
         str | None, typer.Option(help="A grid of `samplers`, '0 0.3 1', or a pilot's .json.")
     ] = None,
+    reuse: Reuse = None,
     batch: Annotated[int, typer.Option(help="Pictures or questions at once.")] = 16,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -78,7 +79,7 @@ def evaluate(
     if not prompts.isdecimal():
         given["prompts"] = prompts
     paths = {name: str(value) for name, value in given.items() if value is not None}
-    numbers = dict(seeds=seeds, steps=steps or 1, batch=batch)
+    numbers = dict(seeds=seeds, steps=steps or 1, batch=batch, reuse=reuse)
     if prompts.isdecimal():
         numbers["prompts"] = int(prompts)
     plan = command.plan(

@@ -13,6 +13,9 @@ Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Steps = Annotated[int, typer.Option(help="Steps of the sampler.")]
 Guidance = Annotated[str, typer.Option(help="A weight, 1 for none, or a rule: within:4,0.1,0.9")]
 Sampler = Annotated[str, typer.Option(help="A solver of `samplers`.")]
+Reuse = Annotated[
+    float | None, typer.Option(help="Skip blocks where less than this share changes: 0.1; off.")
+]
 DEFAULT = "janusflow/scenes"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from janusflow.loading import FLOW, PRO
 
 OWN = {
-    FLOW: ("quality", "steps", "sampler", "grid", "height", "width", "vae"),
+    FLOW: ("quality", "steps", "sampler", "grid", "height", "width", "vae", "reuse", "compile"),
     PRO: ("temperature", "top_k", "top_p"),
 }
 GUIDANCE = {FLOW: "2", PRO: "5"}  # as published

@@ -77,7 +77,20 @@ _NAME = "_linear_pointwise"
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if torch.compiler.is_compiling():
+        return _closed(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@torch.library.custom_op("janusflow::linear", mutates_args=())
+def _closed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`_product` for torch.compile, which takes oneDNN's own with constant weights only."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@_closed.register_fake
+def _(x: Tensor, weight: Tensor, _bias: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
 class _Product(torch.autograd.Function):
@@ -104,13 +117,22 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
     return (
         x.dtype is weight.dtype is torch.float32
         and x.device.type == weight.device.type == "cpu"
-        and x.numel() * weight.shape[0] >= _smallest.get()
+        and x.numel() * weight.shape[0] >= _least()
         and type(x) is Tensor
         and type(weight) in (Tensor, nn.Parameter)
-        and onednn_is_faster()
+        and _faster()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
+
+
+@torch.compiler.assume_constant_result  # torch.compile does not look inside
+def _faster() -> bool:
+    return onednn_is_faster()
+
+
+def _least() -> int:
+    """A compiled graph has the shapes that it was compiled for, so they come again."""
+    return AGAIN if torch.compiler.is_compiling() else _smallest.get()
 
 
 def _vendor() -> str:

@@ -74,7 +74,7 @@ class Prompt:
     def cat(prompts: list[Prompt]) -> Prompt:
         """Prompts of any lengths as one batch, padded in front and masked."""
         longest = max(prompt.keys[0].shape[2] for prompt in prompts)
-        padded = [prompt._pad(longest) for prompt in prompts]
+        padded = [prompt.padded(longest) for prompt in prompts]
         masks = [prompt.mask for prompt in padded]
         mask = None if all(m is None for m in masks) else torch.cat([p.seen for p in padded])
         return Prompt(
@@ -92,7 +92,8 @@ class Prompt:
         size = (len(self), self.keys[0].shape[2])
         return torch.ones(size, dtype=torch.bool, device=self.length.device)
 
-    def _pad(self, length: int) -> Prompt:
+    def padded(self, length: int) -> Prompt:
+        """The same prompt with so many keys, those in front unseen."""
         missing = length - self.keys[0].shape[2]
         if missing == 0:
             return self
@@ -251,19 +252,28 @@ class JanusFlowModel(PreTrainedModel):
         block k, (B, H W / p^2, D), where 0 is what enters the first block. ValueError for latents
         that the network cannot take.
         """
-        sizes = self.config.generation
         self._check_latents(latents, t, prompt)
-        grid = (latents.shape[2] // sizes.patch, latents.shape[3] // sizes.patch)
-        features, time = self.vision_gen_enc_model(latents.to(self.dtype), t.to(latents.device))
-        tokens = self.vision_gen_enc_aligner(features.flatten(2).transpose(1, 2))  # (B, n, D)
-        sequence = torch.cat([time[:, None], tokens], dim=1)  # (B, 1 + n, D)
+        return self._velocity(latents, t, prompt, return_hidden)
+
+    def _velocity(self, latents: Tensor, t: Tensor, prompt: Prompt, return_hidden: int | None):
+        features, time, sequence = self.enter(latents.to(self.dtype), t.to(latents.device))
         out = self._after(prompt, sequence, output_hidden_states=return_hidden is not None)
-        x = self.vision_gen_dec_aligner(
-            self.vision_gen_dec_aligner_norm(out.last_hidden_state[:, 1:])
-        )
-        x = x.transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)
-        v = self.vision_gen_dec_model(x, features, time).to(latents.dtype)
+        v = self.leave(out.last_hidden_state, features, time).to(latents.dtype)
         return v if return_hidden is None else (v, out.hidden_states[return_hidden][:, 1:])
+
+    def enter(self, latents: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, c, H, W) and t (B,) -> features (B, C, h, w), time embedding (B, D), and the sequence
+        (B, 1 + h w, D) that the first block reads after the prompt.
+        """
+        features, time = self.vision_gen_enc_model(latents, t)
+        tokens = self.vision_gen_enc_aligner(features.flatten(2).transpose(1, 2))  # (B, n, D)
+        return features, time, torch.cat([time[:, None], tokens], dim=1)
+
+    def leave(self, hidden: Tensor, features: Tensor, time: Tensor) -> Tensor:
+        """What the language model made of the sequence, normed (B, 1 + h w, D) -> velocity."""
+        x = self.vision_gen_dec_aligner(self.vision_gen_dec_aligner_norm(hidden[:, 1:]))
+        x = x.transpose(1, 2).unflatten(2, features.shape[2:])  # (B, C, h, w)
+        return self.vision_gen_dec_model(x, features, time)
 
     def _after(self, prompt: Prompt, sequence: Tensor, **kwargs):
         """The language model over embeddings (B, q, D) that follow the prompt, causally."""
@@ -277,6 +287,22 @@ class JanusFlowModel(PreTrainedModel):
             use_cache=False,
             **kwargs,
         )
+
+    def through(self, blocks, prompt: Prompt, x: Tensor) -> Tensor:
+        """Some of the language model's blocks, without its last norm, over what follows the prompt:
+        (B, q, D) -> the same.
+        """
+        positions = prompt.length[:, None] + torch.arange(x.shape[1], device=x.device)
+        about = dict(
+            attention_mask=self._attention_mask(prompt, x.shape[1]),
+            position_embeddings=self.language_model.model.rotary_emb(x, position_ids=positions),
+            position_ids=positions,
+            past_key_values=prompt,
+            use_cache=False,
+        )
+        for block in blocks:
+            x = block(x, **about)
+        return x
 
     def _attention_mask(self, prompt: Prompt, q: int) -> Tensor:
         """(1 or B, 1, q, L + q): the prompt's visible keys, then causal."""

@@ -84,10 +84,16 @@ def make(pipe, rows: list[str], seed: int, batch: int, settings: dict, about: di
             generators = [torch.Generator().manual_seed(s) for s in seeds]
             out = pipe(part, generator=generators, **settings)
             images += out.images
-            for text, own in zip(part, seeds, strict=True):
-                notes.append({"prompt": text, "seed": own, **about, "calls": out.calls})
+            for i, (text, own) in enumerate(zip(part, seeds, strict=True)):
+                notes.append({"prompt": text, "seed": own, **about, **cost(out, i)})
             bar.update(len(part))
     return images, notes
+
+
+def cost(out, index: int) -> dict[str, int]:
+    """What a picture of a pipeline's output took, for its text."""
+    skipped = getattr(out, "skipped", None)
+    return {"calls": out.calls} | ({} if skipped is None else {"skipped": skipped[index]})
 
 
 def write(images: list[Image.Image], notes: list[dict], out: Path) -> Iterator[Path]:

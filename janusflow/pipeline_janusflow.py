@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,9 +17,11 @@ import samplers
 from janusflow import editing, finite
 from janusflow.adapted import Adapted
 from janusflow.autoencoder_files import load_vae, vae_dtype
+from janusflow.compiled import Compiled
 from janusflow.modeling_janusflow import JanusFlowModel, Prompt
 from janusflow.processing_janusflow import JanusFlowProcessor
 from janusflow.quality import grid_file, read_grids, resolve
+from janusflow.reuse import Reuse
 from janusflow.runs import JanusFlowOutput, Seeds, check, row_times, seeded
 from janusflow.sources import locate
 
@@ -31,6 +34,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
     """
 
     model_cpu_offload_seq = "model->vae"
+    _compiled: Compiled | None = None
     echoes = False  # whether the model's `generate` gives the prompt back before the answer
 
     def __init__(self, model: JanusFlowModel, processor: JanusFlowProcessor, vae):
@@ -106,6 +110,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         width: int | None = None,
         generator: Seeds = None,
         latents: Tensor | None = None,
+        reuse: float | None = None,
         output_type: str = "pil",
         callback_on_step_end: Callable | None = None,
         return_dict: bool = True,
@@ -119,8 +124,10 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         `grid` (a name of `samplers.GRIDS`, a rule, or times from 0 to 1). `guidance_scale` is a
         number or any rule of `samplers.guidance`; `negative_prompt` takes the empty prompt's place.
         `latents` (pictures, channels, height / 8, width / 8) is the noise to start from; otherwise
-        it comes from `generator`, one for all or one a picture. `callback_on_step_end(pipe, step,
-        t, {"latents": x})` may return other latents to go on from; `pipe._interrupt = True` stops.
+        it comes from `generator`, one for all or one a picture. `reuse` is the tolerance of
+        `janusflow.reuse`, which leaves blocks out where little changes.
+        `callback_on_step_end(pipe, step, t, {"latents": x})` may return other latents to go on
+        from; `pipe._interrupt = True` stops.
         `output_type` is "pil", "np", "pt" or "latent". Raises ValueError for what does not fit.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -132,7 +139,8 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
             len(prompts) * num_images_per_prompt, height, width, generator, latents
         )
         rule = chosen.rule(guidance_scale)
-        field = self.field(prompts, rule, negative_prompt, num_images_per_prompt)
+        kept = self._kept(reuse)
+        field = self.field(prompts, rule, negative_prompt, num_images_per_prompt, kept)
         field = samplers.count(field)
         try:
             x = self._integrate(field, noise, ts, solver, callback_on_step_end)
@@ -142,7 +150,24 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         self.maybe_free_model_hooks()
         if not return_dict:
             return (images, field.calls)
-        return JanusFlowOutput(images=images, calls=field.calls)
+        skipped = kept.skipped(len(noise)) if kept else None
+        return JanusFlowOutput(images=images, calls=field.calls, skipped=skipped)
+
+    def _kept(self, tolerance: float | None) -> Reuse | None:
+        if tolerance is not None and self._compiled:
+            raise ValueError(
+                "reuse chooses blocks at every step, which a compiled graph cannot; leave one of "
+                "reuse and compile() out"
+            )
+        return None if tolerance is None else Reuse(self.model, tolerance)
+
+    def compile(self, **options) -> JanusFlowPipeline:
+        """From now on velocities come from graphs of torch.compile, which `options` go to: one for
+        each number of rows, size, and bucket of prompt lengths (`janusflow.compiled`). Each costs
+        its compiling once, in the run that first needs it. Returns the pipeline.
+        """
+        self._compiled = Compiled(self.model, **options)
+        return self
 
     def field(
         self,
@@ -150,6 +175,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         guidance: samplers.guidance.Rule | float = 1.0,
         negative_prompt: str | Sequence[str] | None = None,
         num_images_per_prompt: int = 1,
+        reuse: Reuse | None = None,
     ) -> samplers.guidance.Guided:
         """The guided velocity v(x, t) of these prompts, ready for anything in `samplers`.
 
@@ -160,9 +186,11 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         rows = torch.arange(len(prompts)).repeat_interleave(num_images_per_prompt).tolist()
         cond, uncond = cond[rows], uncond[rows]
         both = Prompt.cat([cond, uncond])
+        way = reuse or self._compiled
 
         def evaluate(prompt: Prompt) -> Callable[[Tensor, Tensor], Tensor]:
-            return lambda x, t: self.model.velocity(x, row_times(t, x), prompt)
+            velocity = way.of(prompt) if way else partial(self.model.velocity, prompt=prompt)
+            return lambda x, t: velocity(x, row_times(t, x))
 
         pair = samplers.guidance.stacked(evaluate(both), evaluate(cond))
         return samplers.guide(pair, guidance)

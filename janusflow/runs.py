@@ -17,10 +17,13 @@ Seeds = torch.Generator | list[torch.Generator] | None
 
 @dataclass
 class JanusFlowOutput(BaseOutput):
-    """`images`: PIL pictures, or an array or tensor; `calls`: network evaluations per picture."""
+    """`images`: PIL pictures, or an array or tensor; `calls`: network evaluations per picture;
+    `skipped`: with `reuse`, how many of each picture's took over what the later blocks had added.
+    """
 
     images: list | Tensor
     calls: int
+    skipped: list[int] | None = None
 
 
 def time_grid(

@@ -70,7 +70,7 @@ def of_network(
     """Euler of the 1.3B's widths with fewer blocks, fresh weights, float32: ours against the
     published algorithm on torch's own products, and against the same on ours.
     """
-    model = _wide(blocks)
+    model = wide(blocks)
     ids = torch.randint(5, 4000, (1, prompt), generator=torch.Generator().manual_seed(0))
     side = 2 * int(model.config.vision.tokens**0.5)
     noise = torch.randn(pictures, 4, side, side, generator=torch.Generator().manual_seed(1))
@@ -118,7 +118,8 @@ def _guided(model: JanusFlowModel, ids: Tensor, pictures: int):
     return samplers.guide(pair, 2.0)
 
 
-def _wide(blocks: int) -> JanusFlowModel:
+def wide(blocks: int) -> JanusFlowModel:
+    """The 1.3B's widths with so many blocks, fresh weights in float32, a vocabulary of 4,096."""
     language = dict(JanusFlowConfig().language_config.to_dict(), num_hidden_layers=blocks)
     language["vocab_size"] = 4096  # of which speed does not know
     tower = dict(model_type="vision_und_enc", cls="CLIPVisionTower")

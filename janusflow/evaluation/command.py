@@ -74,6 +74,7 @@ def run(plan: Plan, out: Path, vae: str | None, device: str, dtype: str, guidanc
     if plan.sampler != "tokens":
         settings |= dict(num_inference_steps=plan.steps, sampler=plan.sampler)
         settings["grid"] = read_grid(plan.grid)
+        settings["reuse"] = plan.reuse
 
     def load():
         return pictures.load(plan.model, vae, device, dtype, plan.lora or None)

@@ -35,6 +35,7 @@ class Plan:
     grid: str = "uniform"
     steps: int = 30
     guidance: str = "2"
+    reuse: float | None = None  # tolerance
     batch: int = 16
     paths: dict[str, str] = field(default_factory=dict)  # what a task reads, by its role
     digests: dict[str, str] = field(default_factory=dict)  # of what lies there

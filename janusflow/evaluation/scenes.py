@@ -64,23 +64,23 @@ def jobs(plan: Plan, source: str) -> list[Job]:
     ]
 
 
-Made = list[tuple[Image.Image, int]]  # pictures, and the network calls of each
+Made = list[tuple[Image.Image, dict]]  # pictures, and what each cost
 
 
 def by_model(load: Callable, batch: Sequence[Job], settings: dict) -> Made:
     noise = [torch.Generator().manual_seed(job.noise) for job in batch]
     out = load()([job.prompt.text for job in batch], generator=noise, **settings)
-    return [(image, out.calls) for image in out.images]
+    return [(image, pictures.cost(out, i)) for i, image in enumerate(out.images)]
 
 
 def by_oracle(_load: Callable, batch: Sequence[Job], **_settings) -> Made:
-    return [(_drawn(job), 0) for job in batch]
+    return [(_drawn(job), {"calls": 0}) for job in batch]
 
 
 def by_autoencoder(load: Callable, batch: Sequence[Job], **_settings) -> Made:
     pipe = load()
     images = pipe.decode(pipe.encode([_drawn(job) for job in batch]))
-    return [(image, 0) for image in images]
+    return [(image, {"calls": 0}) for image in images]
 
 
 SOURCES = {"model": by_model, "oracle": by_oracle, "vae": by_autoencoder}
@@ -95,8 +95,8 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict, sources=tuple
     """Saves every picture that the folder lacks, with its story in the PNG's text."""
 
     def keep(made: list) -> None:
-        for job, (image, calls) in made:
-            _save(plan, folder, job, image, calls)
+        for job, (image, cost) in made:
+            _save(plan, folder, job, image, cost)
 
     for name in sources:
         parts = batches(jobs(plan, name), plan.batch, lambda job: (job.split, job.category))
@@ -113,11 +113,11 @@ def whole(path: Path) -> bool:
     return True
 
 
-def _save(plan: Plan, folder: Path, job: Job, image: Image.Image, calls: int) -> None:
+def _save(plan: Plan, folder: Path, job: Job, image: Image.Image, cost: dict) -> None:
     path = folder / job.file
     make_folder(path.parent)
     where = dict(split=job.split, category=job.category, index=job.index, seed=job.seed)
-    story = dict(prompt=job.prompt.text, source=job.source, noise_seed=job.noise, calls=calls)
+    story = dict(prompt=job.prompt.text, source=job.source, noise_seed=job.noise) | cost
     how = plan.only(("task", "fingerprint", *PICTURED))
     pictures.save(image, story | where | how, path)
 
@@ -126,7 +126,14 @@ def judge(plan: Plan, folder: Path, sources=tuple(SOURCES)) -> tuple[Sources, di
     """Scores of every picture of the plan; ValueError names the first that is not there."""
     found = {name: list(judged(plan, folder, name)) for name in sources}
     items = {name: [item for item, _ in pairs] for name, pairs in found.items()}
-    return items, {"network_calls": spent(calls for _, calls in found["model"])}
+    made = {"network_calls": spent(calls for _, calls in found["model"])}
+    return items, made if plan.reuse is None else made | {"skipped": _skipped(plan, folder)}
+
+
+def _skipped(plan: Plan, folder: Path) -> float:
+    """Evaluations of a picture that `reuse` cut short, on average."""
+    told = [pictures.read(folder / job.file).info.get("skipped", "") for job in jobs(plan, "model")]
+    return sum(int(text) for text in told if text.isdigit()) / len(told)
 
 
 def judged(plan: Plan, folder: Path, source: str) -> Iterator[tuple[Item, int]]:
