@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import janusflow
 import samplers
 from janusflow import alignment, cli, losses
 
@@ -39,6 +40,10 @@ def cheap(words: list[str]) -> bool:
     return short and not {"--model", "--lora"} & set(words)
 
 
+# the server runs in test_server.py, for it needs fastapi
+RUN_HERE = [p for p in PAGES if snippets(p, "python") and p.stem != "server"]
+
+
 @pytest.fixture
 def registries():
     """Puts back what a page adds."""
@@ -50,7 +55,7 @@ def registries():
 
 
 @pytest.mark.usefixtures("registries")
-@pytest.mark.parametrize("page", [p for p in PAGES if snippets(p, "python")], ids=lambda p: p.stem)
+@pytest.mark.parametrize("page", RUN_HERE, ids=lambda p: p.stem)
 def test_the_snippets_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scope = {"__name__": page.stem}
@@ -86,3 +91,26 @@ def test_every_page_of_the_menu_is_there():
     menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for name in re.findall(r": (\S+\.md)$", menu, re.MULTILINE):
         assert (ROOT / "docs" / name).is_file(), name
+
+
+def test_the_reference_shows_every_public_name():
+    pages = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "docs/reference").glob("*.md"))
+    shown = re.findall(r"^::: (\S+)", pages, re.MULTILINE)
+    homes = [f"{home}.{name}" for name, home in janusflow._HOMES.items()]
+    missing = [home for home in homes if f"janusflow.{home}" not in shown]
+    for name in samplers.__all__:
+        home = home_of(name)
+        if home not in shown and f"{home}.{name}" not in shown:
+            missing.append(f"{home}.{name}")
+    assert not missing
+
+
+def home_of(name: str) -> str:
+    """The module of `samplers` where a name is defined; registries have no __module__ of theirs."""
+    value = getattr(samplers, name)
+    if hasattr(value, "__module__") and not isinstance(value, dict):
+        return value.__module__
+    files = (ROOT / "samplers").glob("*.py")
+    defined = re.compile(rf"^{name}\b.*=", re.MULTILINE)
+    named = [f.stem for f in files if f.stem != "__init__" and defined.search(f.read_text())]
+    return f"samplers.{named[0]}"
