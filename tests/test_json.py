@@ -8,7 +8,6 @@ import typer
 
 from janusflow import cli
 
-
 NAMES = sorted(typer.main.get_command(cli.app).commands)
 
 
