@@ -113,7 +113,10 @@ def work_precision(
     axes.minorticks_off()
     axes.set(xlabel="network calls", ylabel="error at t = 1")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    # below, where no curve can run
+    axes.legend(
+        fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.17), frameon=False
+    )
     return axes.figure
 
 
