@@ -1,5 +1,7 @@
 """The command line, as a person meets it."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -224,3 +226,35 @@ def test_what_a_stranger_wrote_wrong_is_one_short_sentence(
     line = err.strip().splitlines()[-1]
     assert code == 2 and said in line and line.startswith("janusflow: ") and len(line) < 500
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pilots_grid_lies_beside_the_weights_and_its_quality_uses_it(
+    janusflow, tiny_folder, tmp_path
+):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    few = ["--samples", 3, "--looks", 3, "--device", "cpu"]
+    code, shown, _ = janusflow("pilot", "--model", folder, "--quality", "draft", *few)
+    assert code == 0 and "pilot-draft.json" in shown
+    common = ["a star", "--model", folder, "--quality", "draft", "-o", tmp_path / "a.png"]
+    assert janusflow("generate", *common)[0] == 0
+    placed = json.loads((folder / "pilot-draft.json").read_text())["times"]
+    told = Image.open(tmp_path / "a.png").text["grid"].split()
+    assert [float(t) for t in told] == pytest.approx(placed)
+    assert janusflow("generate", *common, "--grid", "cosine")[0] == 0
+    assert Image.open(tmp_path / "a.png").text["grid"] == "cosine"
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--quality", "best"], "no quality named 'best'"),
+        (["--samples", 1], "--samples is 1; expected 3 to"),
+        (["-o", "grid.txt"], "expected a .json"),
+        ([], "name the file with --out"),
+        (["--model", "janusflow/scenes-pro"], "of a flow, which Janus-Pro has not"),
+    ],
+)
+def test_a_pilot_that_cannot_fly_says_so_before_it_loads_a_model(janusflow, words, said):
+    code, _, err = janusflow("pilot", *words)
+    assert code == 2 and said in err and err.count("\n") == 1
