@@ -31,7 +31,8 @@ def address(tiny_pipe):
 
 
 def client(address):
-    return Client(address, verbose=False, analytics_enabled=False)
+    waits = {"timeout": 120}  # seconds; httpx's own 5 are short where ten ask one busy core
+    return Client(address, verbose=False, analytics_enabled=False, httpx_kwargs=waits)
 
 
 def pixels(path):
