@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from janusflow import ablate_world, vision_training
 from janusflow.ablate_world import Pool
 from janusflow.autoencoder import PatchAutoencoder
-from janusflow.modeling_janusflow import JanusFlowModel, Prompt
+from janusflow.modeling_janusflow import JanusFlowModel
+from janusflow.prompts import Prompt
 from janusflow.recipes import Recipe
 from janusflow.vision import VisionEncoder
 

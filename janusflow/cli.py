@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from janusflow import allocation, folders
+from janusflow import folders
 from janusflow.cli_convert import convert
 from janusflow.cli_demo import demo
 from janusflow.cli_evaluate import evaluate
@@ -19,8 +18,13 @@ from janusflow.cli_options import (
     DEFAULT,
     Device,
     Dtype,
+    Grid,
     Guidance,
+    Lora,
     Model,
+    OwnSampler,
+    OwnSteps,
+    Quality,
     Reuse,
     Sampler,
     Steps,
@@ -37,8 +41,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Lora = Annotated[str | None, typer.Option(help="Folder or hub id of an adapter.")]
-
 
 @app.command()
 @scripted
@@ -52,13 +54,11 @@ def generate(
     model: Model = DEFAULT,
     lora: Lora = None,
     vae: Vae = None,
-    quality: Annotated[str, typer.Option(help="exact, high, fast or draft.")] = "exact",
-    steps: Annotated[int | None, typer.Option(help="Steps; the quality's own.")] = None,
+    quality: Quality = "exact",
+    steps: OwnSteps = None,
     guidance: Guidance = "2",
-    sampler: Annotated[str | None, typer.Option(help="A solver; the quality's own.")] = None,
-    grid: Annotated[
-        str | None, typer.Option(help="A grid of `samplers`, '0 0.3 1', or a pilot's .json.")
-    ] = None,
+    sampler: OwnSampler = None,
+    grid: Grid = None,
     seed: Annotated[int, typer.Option(help="Of the first picture; then seed + 1, ...")] = 0,
     count: Annotated[int, typer.Option(help="Pictures per prompt.")] = 1,
     negative: Annotated[str | None, typer.Option(help="What to move away from.")] = None,
@@ -343,7 +343,6 @@ def main() -> None:
     """Runs a command; what the user can mend is one sentence on stderr and exit code 2."""
     if len(sys.argv) < 2:
         sys.argv.append("--help")
-    allocation.keep_freed(os.environ)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         app(standalone_mode=False)

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from janusflow.cli_options import DEFAULT, Device, Dtype, Guidance, Model, Reuse, Vae
+from janusflow.cli_options import (
+    DEFAULT,
+    Device,
+    Dtype,
+    Grid,
+    Guidance,
+    Lora,
+    Model,
+    OwnSampler,
+    OwnSteps,
+    Quality,
+    Reuse,
+    Vae,
+)
 from janusflow.cli_options import guidance as parse_guidance
 
 
@@ -41,14 +54,12 @@ def evaluate(
     draw: Annotated[bool, typer.Option(help="Draw bars and failures.")] = True,
     model: Model = DEFAULT,
     vae: Vae = None,
-    lora: Annotated[str | None, typer.Option(help="Folder or hub id of an adapter.")] = None,
-    quality: Annotated[str, typer.Option(help="exact, high, fast or draft.")] = "exact",
-    steps: Annotated[int | None, typer.Option(help="Steps; the quality's own.")] = None,
+    lora: Lora = None,
+    quality: Quality = "exact",
+    steps: OwnSteps = None,
     guidance: Guidance = "2",
-    sampler: Annotated[str | None, typer.Option(help="A solver; the quality's own.")] = None,
-    grid: Annotated[
-        str | None, typer.Option(help="A grid of `samplers`, '0 0.3 1', or a pilot's .json.")
-    ] = None,
+    sampler: OwnSampler = None,
+    grid: Grid = None,
     reuse: Reuse = None,
     batch: Annotated[int, typer.Option(help="Pictures or questions at once.")] = 16,
     device: Device = "auto",
@@ -57,8 +68,6 @@ def evaluate(
     """Scores a model, or two reports against each other; see docs/evaluation.md."""
     from janusflow import families, loading
     from janusflow.evaluation import command
-    from janusflow.quality import grid_text, read_grid, read_grids, resolve
-    from janusflow.sources import locate
 
     if compare:
         return command.tell_comparison(*compare)
@@ -70,31 +79,14 @@ def evaluate(
     kind, written = loading.family(model), families.given(ctx)
     families.check(kind, written)
     guidance = families.guidance(kind, guidance, written)
-    if kind == loading.FLOW:
-        given = dict(sampler=sampler, steps=steps, grid=read_grid(grid))
-        chosen = resolve(quality, read_grids(locate(model)), **given)
-        sampler, grid, steps = chosen.sampler, grid_text(chosen.grid), chosen.steps
-        guidance = chosen.written(guidance)
+    made = command.way(model, quality, sampler, steps, grid, guidance)
     given = dict(reference=reference, pictures=pictures, features=features)
-    if not prompts.isdecimal():
+    made |= dict(seeds=seeds, batch=batch, reuse=reuse)
+    if prompts.isdecimal():
+        made["prompts"] = int(prompts)
+    else:
         given["prompts"] = prompts
     paths = {name: str(value) for name, value in given.items() if value is not None}
-    numbers = dict(seeds=seeds, steps=steps or 1, batch=batch, reuse=reuse)
-    if prompts.isdecimal():
-        numbers["prompts"] = int(prompts)
-    plan = command.plan(
-        task,
-        split,
-        model,
-        vae,
-        device,
-        dtype,
-        sampler,
-        grid,
-        paths,
-        lora,
-        guidance=guidance,
-        **numbers,
-    )
-    rule, out = parse_guidance(guidance), out or Path("evaluation", task)
+    plan = command.plan(task, split, model, vae, lora, device, dtype, paths, **made)
+    rule, out = parse_guidance(plan.guidance), out or Path("evaluation", task)
     return command.publish(command.run(plan, out, vae, device, dtype, rule), out, draw)

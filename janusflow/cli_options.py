@@ -16,6 +16,13 @@ Sampler = Annotated[str, typer.Option(help="A solver of `samplers`.")]
 Reuse = Annotated[
     float | None, typer.Option(help="Skip blocks where less than this share changes: 0.1; off.")
 ]
+Quality = Annotated[str, typer.Option(help="exact, high, fast or draft.")]
+OwnSteps = Annotated[int | None, typer.Option(help="Steps; the quality's own.")]
+OwnSampler = Annotated[str | None, typer.Option(help="A solver; the quality's own.")]
+Grid = Annotated[
+    str | None, typer.Option(help="A grid of `samplers`, '0 0.3 1', or a pilot's .json.")
+]
+Lora = Annotated[str | None, typer.Option(help="Folder or hub id of an adapter.")]
 DEFAULT = "janusflow/scenes"
 
 

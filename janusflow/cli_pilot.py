@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from janusflow.cli_options import DEFAULT, Device, Dtype, Model, Vae
+from janusflow.cli_options import DEFAULT, Device, Dtype, Model, OwnSampler, OwnSteps, Quality, Vae
 
 
 def pilot(
@@ -16,9 +16,9 @@ def pilot(
     ] = None,
     model: Model = DEFAULT,
     vae: Vae = None,
-    quality: Annotated[str, typer.Option(help="Whose calls are placed.")] = "fast",
-    steps: Annotated[int | None, typer.Option(help="Steps; the quality's own.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="A solver; the quality's own.")] = None,
+    quality: Quality = "fast",
+    steps: OwnSteps = None,
+    sampler: OwnSampler = None,
     guidance: Annotated[float, typer.Option(help="A weight.")] = 2.0,
     prompts: Annotated[
         Path | None, typer.Option(help="File with one prompt a line; training scenes.")

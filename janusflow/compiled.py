@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from janusflow.modeling_janusflow import JanusFlowModel, Prompt
+from janusflow.modeling_janusflow import JanusFlowModel
+from janusflow.prompts import Prompt
 
 SHORTEST = 32  # tokens of the first bucket; each further one is twice as long
 MOST = 64  # shapes; torch gives up after eight otherwise
@@ -45,7 +46,7 @@ class Compiled:
 
     def _run(self, latents: Tensor, t: Tensor, parts: tuple) -> Tensor:
         model = self.model
-        model._check_latents(latents, t, Prompt(*parts))
+        model.check_latents(latents, t, Prompt(*parts))
         x, t = latents.to(model.dtype), t.to(latents.device)
         shape = (x.shape, parts[2].shape, x.dtype, x.device)
         if shape not in self._shapes:
@@ -62,4 +63,4 @@ class Compiled:
 
 
 def _step(model, x: Tensor, t: Tensor, keys, values, mask: Tensor, length: Tensor) -> Tensor:
-    return model._velocity(x, t, Prompt(keys, values, mask, length), None)
+    return model.unchecked_velocity(x, t, Prompt(keys, values, mask, length), None)

@@ -6,7 +6,6 @@ Ma et al. 2024, arXiv 2411.07975. Parameter names are the published checkpoint's
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,82 +28,9 @@ from janusflow.convnext import (
 )
 from janusflow.linear import repeating, use_onednn
 from janusflow.model_files import check_size
+from janusflow.prompts import Prompt
 from janusflow.sources import PACKAGED
 from janusflow.vision import VisionEncoder
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt's keys and values, computed once and never written to.
-
-    `keys[l]`, `values[l]`: (B, heads, L, head_dim) of block l. `mask`: (B, L), True where a key is
-    seen, or None for everywhere. `length`: (B,), tokens of the prompt, which is the position of the
-    time token that follows.
-    """
-
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-    mask: Tensor | None
-    length: Tensor
-
-    def __len__(self) -> int:
-        return self.length.shape[0]
-
-    def __getitem__(self, rows) -> Prompt:
-        """The rows chosen by a slice, a list or an index tensor, in that order, repeats allowed."""
-        rows = torch.as_tensor(rows, device=self.length.device) if isinstance(rows, list) else rows
-        return Prompt(
-            keys=tuple(k[rows] for k in self.keys),
-            values=tuple(v[rows] for v in self.values),
-            mask=None if self.mask is None else self.mask[rows],
-            length=self.length[rows],
-        )
-
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_, **__) -> tuple[Tensor, Tensor]:
-        """What an attention block sees after its own (keys, values): the prompt's before them.
-        Stores nothing.
-        """
-        shape = (len(keys), -1, -1, -1)
-        return (
-            torch.cat([self.keys[layer].expand(shape), keys], dim=2),
-            torch.cat([self.values[layer].expand(shape), values], dim=2),
-        )
-
-    @staticmethod
-    def cat(prompts: list[Prompt]) -> Prompt:
-        """Prompts of any lengths as one batch, padded in front and masked."""
-        longest = max(prompt.keys[0].shape[2] for prompt in prompts)
-        padded = [prompt.padded(longest) for prompt in prompts]
-        masks = [prompt.mask for prompt in padded]
-        mask = None if all(m is None for m in masks) else torch.cat([p.seen for p in padded])
-        return Prompt(
-            keys=tuple(map(torch.cat, zip(*(p.keys for p in padded), strict=True))),
-            values=tuple(map(torch.cat, zip(*(p.values for p in padded), strict=True))),
-            mask=mask,
-            length=torch.cat([p.length for p in padded]),
-        )
-
-    @property
-    def seen(self) -> Tensor:
-        """(B, L), True where a key is seen."""
-        if self.mask is not None:
-            return self.mask
-        size = (len(self), self.keys[0].shape[2])
-        return torch.ones(size, dtype=torch.bool, device=self.length.device)
-
-    def padded(self, length: int) -> Prompt:
-        """The same prompt with so many keys, those in front unseen."""
-        missing = length - self.keys[0].shape[2]
-        if missing == 0:
-            return self
-
-        def pad(x: Tensor) -> Tensor:
-            return nn.functional.pad(x, (0, 0, missing, 0))
-
-        mask = nn.functional.pad(self.seen, (missing, 0), value=False)
-        return replace(
-            self, keys=tuple(map(pad, self.keys)), values=tuple(map(pad, self.values)), mask=mask
-        )
 
 
 class JanusFlowModel(PreTrainedModel):
@@ -252,10 +178,13 @@ class JanusFlowModel(PreTrainedModel):
         block k, (B, H W / p^2, D), where 0 is what enters the first block. ValueError for latents
         that the network cannot take.
         """
-        self._check_latents(latents, t, prompt)
-        return self._velocity(latents, t, prompt, return_hidden)
+        self.check_latents(latents, t, prompt)
+        return self.unchecked_velocity(latents, t, prompt, return_hidden)
 
-    def _velocity(self, latents: Tensor, t: Tensor, prompt: Prompt, return_hidden: int | None):
+    def unchecked_velocity(
+        self, latents: Tensor, t: Tensor, prompt: Prompt, return_hidden: int | None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """`velocity` alone, for graphs that hold nothing else."""
         features, time, sequence = self.enter(latents.to(self.dtype), t.to(latents.device))
         out = self._after(prompt, sequence, output_hidden_states=return_hidden is not None)
         v = self.leave(out.last_hidden_state, features, time).to(latents.dtype)
@@ -277,32 +206,28 @@ class JanusFlowModel(PreTrainedModel):
 
     def _after(self, prompt: Prompt, sequence: Tensor, **kwargs):
         """The language model over embeddings (B, q, D) that follow the prompt, causally."""
-        q = sequence.shape[1]
-        positions = prompt.length[:, None] + torch.arange(q, device=sequence.device)
-        return self.language_model.model(
-            inputs_embeds=sequence,
-            attention_mask=self._attention_mask(prompt, q),
-            position_ids=positions.expand(len(sequence), -1),
-            past_key_values=prompt,
-            use_cache=False,
-            **kwargs,
-        )
+        about = self._behind(prompt, sequence)
+        return self.language_model.model(inputs_embeds=sequence, **about, **kwargs)
 
     def through(self, blocks, prompt: Prompt, x: Tensor) -> Tensor:
         """Some of the language model's blocks, without its last norm, over what follows the prompt:
         (B, q, D) -> the same.
         """
-        positions = prompt.length[:, None] + torch.arange(x.shape[1], device=x.device)
-        about = dict(
-            attention_mask=self._attention_mask(prompt, x.shape[1]),
-            position_embeddings=self.language_model.model.rotary_emb(x, position_ids=positions),
-            position_ids=positions,
+        about = self._behind(prompt, x)
+        turned = self.language_model.model.rotary_emb(x, position_ids=about["position_ids"])
+        for block in blocks:
+            x = block(x, position_embeddings=turned, **about)
+        return x
+
+    def _behind(self, prompt: Prompt, sequence: Tensor) -> dict:
+        """What transformers' blocks are told about a sequence (B, q, D) that follows the prompt."""
+        positions = prompt.length[:, None] + torch.arange(sequence.shape[1], device=sequence.device)
+        return dict(
+            attention_mask=self._attention_mask(prompt, sequence.shape[1]),
+            position_ids=positions.expand(len(sequence), -1),
             past_key_values=prompt,
             use_cache=False,
         )
-        for block in blocks:
-            x = block(x, **about)
-        return x
 
     def _attention_mask(self, prompt: Prompt, q: int) -> Tensor:
         """(1 or B, 1, q, L + q): the prompt's visible keys, then causal."""
@@ -317,7 +242,7 @@ class JanusFlowModel(PreTrainedModel):
             )
         return causal
 
-    def _check_latents(self, latents: Tensor, t: Tensor, prompt: Prompt) -> None:
+    def check_latents(self, latents: Tensor, t: Tensor, prompt: Prompt) -> None:
         sizes = self.config.generation
         if latents.ndim != 4 or latents.shape[1] != sizes.latent_channels:
             raise ValueError(

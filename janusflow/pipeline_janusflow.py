@@ -18,8 +18,9 @@ from janusflow import editing, finite
 from janusflow.adapted import Adapted
 from janusflow.autoencoder_files import load_vae, vae_dtype
 from janusflow.compiled import Compiled
-from janusflow.modeling_janusflow import JanusFlowModel, Prompt
+from janusflow.modeling_janusflow import JanusFlowModel
 from janusflow.processing_janusflow import JanusFlowProcessor
+from janusflow.prompts import Prompt
 from janusflow.quality import grid_file, read_grids, resolve
 from janusflow.reuse import Reuse
 from janusflow.runs import JanusFlowOutput, Seeds, check, row_times, seeded

@@ -76,8 +76,11 @@ def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **
     quality = QUALITIES[name]
     if not given and (pilot := (grids or {}).get(name)):
         given = dict(sampler=pilot.solver, grid=pilot.ts)
-    if isinstance(given.get("grid"), Tensor):
-        given["steps"] = len(given["grid"]) - 1
+    if isinstance(grid := given.get("grid"), Tensor):
+        steps = given.setdefault("steps", len(grid) - 1)
+        if steps != len(grid) - 1:
+            made = f"a grid of {len(grid)} times makes {len(grid) - 1} steps"
+            raise ValueError(f"{made}, not {steps}; leave one out")
     return replace(quality, **given)
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from janusflow.linear import repeating
-from janusflow.modeling_janusflow import JanusFlowModel, Prompt
+from janusflow.modeling_janusflow import JanusFlowModel
+from janusflow.prompts import Prompt
 
 
 class Reuse:
@@ -57,7 +58,7 @@ class _Rows:
     @repeating()
     def __call__(self, latents: Tensor, t: Tensor) -> Tensor:
         model = self.model
-        model._check_latents(latents, t, self.prompt)
+        model.check_latents(latents, t, self.prompt)
         features, time, x = model.enter(latents.to(model.dtype), t.to(latents.device))
         y = model.through(self.blocks[:1], self.prompt, x)
         hidden = self._others(y, y - x)

@@ -21,7 +21,8 @@ import samplers
 from janusflow import published
 from janusflow.configuration_janusflow import JanusFlowConfig
 from janusflow.linear import repeating, use_onednn
-from janusflow.modeling_janusflow import JanusFlowModel, Prompt
+from janusflow.modeling_janusflow import JanusFlowModel
+from janusflow.prompts import Prompt
 from janusflow.quality import QUALITIES
 from janusflow.runs import row_times
 from janusflow.training.speed import Counting, peak

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from janusflow import scene_patches
 from janusflow.data.ahead import ahead
+from janusflow.devices import pick_device
 from janusflow.questions import vocabulary
 from janusflow.recipes import RECIPES, Recipe
 from janusflow.vision import VisionEncoder
@@ -199,7 +200,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     started, recipe = time.time(), RECIPES[args.recipe]
-    encoder, heads = pretrain(recipe)
+    encoder, heads = pretrain(recipe, device=str(pick_device()))
     save(encoder, args.out)
     shown = ", ".join(f"{k} {v:.3f}" for k, v in score(recipe, encoder, heads).items())
     print(f"{args.out} after {time.time() - started:.0f} s; on the test split: {shown}")

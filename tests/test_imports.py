@@ -13,7 +13,6 @@ FLOORS = [
     (
         "limits",
         "finite",
-        "allocation",
         "statistics",
         "pixels",
         "reading",
@@ -31,7 +30,7 @@ FLOORS = [
         "attention_maps",
         "asking",
     ),
-    ("scenes", "convnext", "vision", "recipes", "processor_files", "devices", "linear"),
+    ("scenes", "convnext", "vision", "recipes", "processor_files", "devices", "linear", "prompts"),
     (
         "questions",
         "captions",

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from janusflow import JanusFlowConfig, JanusFlowModel
-from janusflow.modeling_janusflow import Prompt
+from janusflow.prompts import Prompt
 
 TENSORS, META = read_golden()
 

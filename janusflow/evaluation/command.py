@@ -12,13 +12,38 @@ from janusflow.evaluation import plan as plans
 from janusflow.evaluation import results as official_results
 from janusflow.evaluation.engine import rescore
 from janusflow.evaluation.plan import Plan
-from janusflow.quality import read_grid
+from janusflow.quality import grid_text, read_grid, read_grids, resolve
 from janusflow.runs import time_grid
 from janusflow.scenes import SPLITS
 from janusflow.sources import locate
 from samplers.core import find
 
-__all__ = ["compare", "plan", "publish", "rescore", "run", "tell_comparison"]
+__all__ = ["compare", "plan", "publish", "rescore", "run", "tell_comparison", "way"]
+
+
+def way(
+    model: str,
+    quality: str,
+    sampler: str | None,
+    steps: int | None,
+    grid: str | None,
+    guidance: str,
+) -> dict:
+    """How pictures are made, as a plan tells it; Janus-Pro's tokens have no solver and no times."""
+    if loading.family(model) == loading.PRO:
+        return dict(
+            sampler="tokens", grid="in reading order, temperature 1", steps=1, guidance=guidance
+        )
+    given = dict(sampler=sampler, steps=steps, grid=read_grid(grid))
+    chosen = resolve(quality, read_grids(locate(model)), **given)
+    solver = find(chosen.sampler)
+    time_grid(solver, 1, chosen.grid)
+    return dict(
+        sampler=chosen.sampler,
+        grid=grid_text(chosen.grid) or solver.grid,
+        steps=chosen.steps,
+        guidance=chosen.written(guidance),
+    )
 
 
 def plan(
@@ -26,26 +51,20 @@ def plan(
     splits: Sequence[str],
     model: str,
     vae: str | None,
+    lora: str | None,
     device: str,
     dtype: str,
-    sampler: str | None,
-    grid: str | None,
     paths: dict[str, str],
-    lora: str | None = None,
-    **numbers,
+    **others,
 ) -> Plan:
-    """Checks all options before the model is loaded; ValueError for the first that does not fit."""
-    solver = find(sampler or "euler")  # None is of Janus-Pro, which has no solver
-    time_grid(solver, 1, read_grid(grid))
+    """Checks all options before the model is loaded; ValueError for the first that does not fit.
+
+    `others` are the plan's own fields: those of `way`, numbers, and `reuse`.
+    """
     if "all" in splits:
         splits = [name for name in SPLITS if name != "train"]
     digests = engine.task(task).inputs(paths)
-    folder = locate(model)
-    if loading.family(folder) == loading.PRO:  # tokens have neither solver nor times
-        sampler, grid, numbers["steps"] = "tokens", "in reading order, temperature 1", 1
-    else:
-        grid = grid or solver.grid
-    chosen = pick_device(device)
+    folder, chosen = locate(model), pick_device(device)
     return Plan(
         task=task,
         model=model,
@@ -55,11 +74,9 @@ def plan(
         dtype=str(pick_dtype(dtype, chosen))[6:],
         device=place(chosen),
         splits=tuple(dict.fromkeys(splits)),
-        sampler=sampler,
-        grid=grid,
         paths={name: _absolute(path) for name, path in paths.items()},
         digests=digests,
-        **numbers,
+        **others,
     )
 
 
@@ -73,8 +90,7 @@ def run(plan: Plan, out: Path, vae: str | None, device: str, dtype: str, guidanc
     settings = dict(guidance_scale=guidance)
     if plan.sampler != "tokens":
         settings |= dict(num_inference_steps=plan.steps, sampler=plan.sampler)
-        settings["grid"] = read_grid(plan.grid)
-        settings["reuse"] = plan.reuse
+        settings |= dict(grid=read_grid(plan.grid), reuse=plan.reuse)
 
     def load():
         return pictures.load(plan.model, vae, device, dtype, plan.lora or None)

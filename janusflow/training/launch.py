@@ -169,10 +169,6 @@ def of_stage(
     cached = caching.find(chosen, data, encode.vae, processor) if chosen.data.cache else None
     limit, seed = chosen.run.broken_limit, chosen.training.seed
     mixture = open_data(data, processor, encode, seed, limit, chosen.data, cached)
-    if chosen.run.workers:
-        raise ValueError(
-            "run.workers draw the scenes of a recipe; a stage reads in its own process"
-        )
     chosen = replace(chosen, training=with_kinds(chosen.training, set(mixture.sources)))
 
     def engine() -> Engine:

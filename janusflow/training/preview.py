@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 import samplers
-from janusflow.modeling_janusflow import JanusFlowModel, Prompt
+from janusflow.modeling_janusflow import JanusFlowModel
 from janusflow.pictures import grid
 from janusflow.processing_janusflow import JanusFlowProcessor
+from janusflow.prompts import Prompt
 from janusflow.training.encoding import latents_of
 from janusflow.training.engine import Engine
 from janusflow.training.state import State

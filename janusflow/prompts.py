@@ -1,0 +1,82 @@
+"""What the network keeps of a prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt's keys and values, computed once and never written to.
+
+    `keys[l]`, `values[l]`: (B, heads, L, head_dim) of block l. `mask`: (B, L), True where a key is
+    seen, or None for everywhere. `length`: (B,), tokens of the prompt, which is the position of the
+    time token that follows.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    mask: Tensor | None
+    length: Tensor
+
+    def __len__(self) -> int:
+        return self.length.shape[0]
+
+    def __getitem__(self, rows) -> Prompt:
+        """The rows chosen by a slice, a list or an index tensor, in that order, repeats allowed."""
+        rows = torch.as_tensor(rows, device=self.length.device) if isinstance(rows, list) else rows
+        return Prompt(
+            keys=tuple(k[rows] for k in self.keys),
+            values=tuple(v[rows] for v in self.values),
+            mask=None if self.mask is None else self.mask[rows],
+            length=self.length[rows],
+        )
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_, **__) -> tuple[Tensor, Tensor]:
+        """What an attention block sees after its own (keys, values): the prompt's before them.
+        Stores nothing.
+        """
+        shape = (len(keys), -1, -1, -1)
+        return (
+            torch.cat([self.keys[layer].expand(shape), keys], dim=2),
+            torch.cat([self.values[layer].expand(shape), values], dim=2),
+        )
+
+    @staticmethod
+    def cat(prompts: list[Prompt]) -> Prompt:
+        """Prompts of any lengths as one batch, padded in front and masked."""
+        longest = max(prompt.keys[0].shape[2] for prompt in prompts)
+        padded = [prompt.padded(longest) for prompt in prompts]
+        masks = [prompt.mask for prompt in padded]
+        mask = None if all(m is None for m in masks) else torch.cat([p.seen for p in padded])
+        return Prompt(
+            keys=tuple(map(torch.cat, zip(*(p.keys for p in padded), strict=True))),
+            values=tuple(map(torch.cat, zip(*(p.values for p in padded), strict=True))),
+            mask=mask,
+            length=torch.cat([p.length for p in padded]),
+        )
+
+    @property
+    def seen(self) -> Tensor:
+        """(B, L), True where a key is seen."""
+        if self.mask is not None:
+            return self.mask
+        size = (len(self), self.keys[0].shape[2])
+        return torch.ones(size, dtype=torch.bool, device=self.length.device)
+
+    def padded(self, length: int) -> Prompt:
+        """The same prompt with so many keys, those in front unseen."""
+        missing = length - self.keys[0].shape[2]
+        if missing == 0:
+            return self
+
+        def pad(x: Tensor) -> Tensor:
+            return nn.functional.pad(x, (0, 0, missing, 0))
+
+        mask = nn.functional.pad(self.seen, (missing, 0), value=False)
+        return replace(
+            self, keys=tuple(map(pad, self.keys)), values=tuple(map(pad, self.values)), mask=mask
+        )
