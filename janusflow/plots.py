@@ -94,6 +94,13 @@ def animation(
     return path
 
 
+def _legend(axes: Axes, down: float = 0.17) -> None:
+    """Below the axes by this share of their height, where no curve and no bar can be."""
+    axes.legend(
+        fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -down), frameon=False
+    )
+
+
 def work_precision(
     curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
     floor: float | None = None,
@@ -113,10 +120,7 @@ def work_precision(
     axes.minorticks_off()
     axes.set(xlabel="network calls", ylabel="error at t = 1")
     axes.grid(alpha=0.3)
-    # below, where no curve can run
-    axes.legend(
-        fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.17), frameon=False
-    )
+    _legend(axes)
     return axes.figure
 
 
@@ -134,7 +138,7 @@ def bars(
         axes.bar(places, score, 0.94 * width, yerr=reach, capsize=2, label=name)
     axes.set_xticks(range(len(groups)), groups, rotation=15)
     axes.set_ylim(0, 1.02)
-    axes.legend(fontsize="small")
+    _legend(axes, 0.24)  # the groups' names are long and turned
     return axes.figure
 
 
@@ -149,7 +153,7 @@ def curves(
             axes.fill_between(x, *band, color=drawn.get_color(), alpha=0.2, lw=0)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    _legend(axes)
     return axes.figure
 
 

@@ -114,7 +114,7 @@ for ax, lines, title in zip(axes, (inside, large), ("above", "in the study"), st
         ax.plot(range(1, len(values) + 1), values, "o-", ms=4, label=name)
     ax.set(xlabel="block", title=f"CKNNA with the vision encoder, {title}")
     ax.set_xticks(range(1, len(values) + 1))
-    ax.legend(fontsize=7)
+    ax.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0.86))
 plt.show()
 
 # %% [markdown]
