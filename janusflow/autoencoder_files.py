@@ -26,6 +26,15 @@ COUNTS = dict(
     block_out_channels="width",
 )
 
+SDXL = dict(  # stabilityai/sdxl-vae, as its config.json describes it
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
+    block_out_channels=(128, 256, 512, 512),
+    layers_per_block=2,
+    latent_channels=4,
+    scaling_factor=0.13025,
+)
+
 
 def load_vae(folder: Path, name: str | Path | None, dtype: torch.dtype = torch.float32, **hub):
     """The autoencoder in `folder/vae`, or the one that `name` (a folder or hub id) holds."""
@@ -51,6 +60,18 @@ def load_vae(folder: Path, name: str | Path | None, dtype: torch.dtype = torch.f
         raise ValueError(f"{str(source)!r} lacks {missing[0]!r}; fetch the autoencoder again")
     finite.check_weights(vae.state_dict(), repr(str(source)))
     return vae
+
+
+def described_vae(folder: Path, name: str | Path | None) -> torch.nn.Module:
+    """The autoencoder that `load_vae` would read, without its weights; SDXL's where there is
+    none.
+    """
+    inside = folder / "vae"
+    source = locate(name) if name is not None else inside if inside.is_dir() else None
+    with torch.device("meta"):
+        if source is None:
+            return AutoencoderKL(**SDXL)
+        return _kind(source).from_config(read_object(source / "config.json"))
 
 
 def _kind(source: Path) -> type:

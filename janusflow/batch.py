@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
 from PIL import Image
 from tqdm import tqdm
 
-from janusflow import pictures
+from janusflow import memory, pictures
+from janusflow.pipeline_janusflow import JanusFlowPipeline
 
+MOST = {"cpu": 16, "cuda": 64}  # pictures at once beyond which no hardware seen here gains
+SHARE = 0.9  # of free memory that a batch may fill, since libraries take some for themselves
 TOLD = ("calls", "skipped", "software")  # what a picture's text holds beside its order
 
 
@@ -46,6 +50,40 @@ def fill(
             f"({why}); mend that and run the same command again, which makes only what is missing"
         )
     return list(orders)
+
+
+def at_once(
+    pipe, rows: list[str], gigabytes: float | None, height: int | None, width: int | None
+) -> int:
+    """How many pictures to make at once: as many as fit into so many gigabytes with the weights, or
+    else into `SHARE` of what is free; at most `MOST` of the device.
+
+    Where a batch can be sampled but not decoded at once, decoding is limited. ValueError where not
+    one picture fits.
+    """
+    device = pipe._execution_device
+    most = MOST.get(device.type, MOST["cpu"])
+    if not isinstance(pipe, JanusFlowPipeline):
+        return most
+    height, width = (pipe.default_size if side is None else side for side in (height, width))
+    pipe.check_sides(height, width)
+    weights = memory.held(pipe.model) + memory.held(pipe.vae)
+    spare = memory.free(device) if gigabytes is None else int(gigabytes * 1e9) - weights
+    if spare is None:
+        return most
+    limit = int(spare * SHARE) if gigabytes is None else spare
+    tokens = len(pipe.processor.prompt([max(rows, key=len)])["input_ids"][0])
+    setting = dict(height=height, width=width, tokens=tokens)
+    known = cache(lambda n: pipe.forecast(n, **setting))
+    count = memory.fitting(lambda n: known(n).sampling, limit, min(most, len(rows)))
+    if count == 0:
+        raise ValueError(
+            f"one picture takes {known(1).sampling / 1e9:.2g} GB beside weights of "
+            f"{weights / 1e9:.2g} GB, and {max(limit, 0) / 1e9:.2g} GB are left for it; make "
+            "smaller pictures, or take --dtype bfloat16 or int8"
+        )
+    pipe.limit_memory(limit if known(count).decoding > limit else None)
+    return count
 
 
 def holds(path: Path, order: dict) -> bool:

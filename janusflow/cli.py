@@ -69,13 +69,18 @@ def generate(
     top_p: Annotated[float | None, typer.Option(help="Janus-Pro: among this share.")] = None,
     reuse: Reuse = None,
     compile: Annotated[bool, typer.Option("--compile", help="Compile the network first.")] = False,
-    batch: Annotated[int, typer.Option(help="Pictures at once.")] = 16,
+    batch: Annotated[
+        int | None, typer.Option(help="Pictures at once; what memory holds, up to 16, 64 on CUDA.")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="GB that weights and pictures may take; what is free.")
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> dict:
     """Makes pictures from text."""
     from janusflow import families, limits, loading, pictures, reading
-    from janusflow.batch import fill
+    from janusflow.batch import at_once, fill
     from janusflow.quality import read_grid, read_grids, resolve
     from janusflow.sources import locate
 
@@ -98,7 +103,9 @@ def generate(
         width=width,
         reuse=reuse,
     )
-    pictures.check(rows, seed, count, batch, **settings)
+    pictures.check(rows, seed, count, 1 if batch is None else batch, **settings)
+    if memory is not None and not 0 < memory < 1e6:
+        raise ValueError(f"--memory is {memory}; expected gigabytes, more than 0")
     settings["guidance_scale"] = chosen.rule(settings["guidance_scale"])
     about = dict(model=model, guidance=guidance, **chosen.told(), negative=negative or "")
     about |= dict(height=height or "", width=width or "", dtype=dtype)
@@ -111,6 +118,9 @@ def generate(
     pipe = pictures.load(model, vae, device, dtype, lora)
     if compile:
         pipe.compile()
+    if batch is None or memory is not None:
+        most = at_once(pipe, rows, memory, height, width)
+        batch = min(most, batch or most)
     if out.is_dir():
         files = fill(pipe, rows, seed, batch, settings, about, out)
         print(*files, sep="\n")
@@ -321,14 +331,33 @@ def _numbers(text: str) -> list[int]:
 @scripted
 def info(
     model: Annotated[str, typer.Argument(help="Packaged model, folder or hub id.")] = DEFAULT,
+    vae: Vae = None,
+    pictures: Annotated[int, typer.Option(help="Made at once.")] = 1,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    tokens: Annotated[int, typer.Option(help="Of a prompt.")] = 20,
 ) -> dict:
-    """Shows a model's configuration, its parameters by part, and the memory they need."""
-    from janusflow import inspection, loading
+    """Shows a model's parts, and the memory that making pictures takes."""
+    from janusflow import inspection, limits, loading
 
+    numbers = {"--pictures": pictures, "--height": height, "--width": width, "--tokens": tokens}
+    for name, number in numbers.items():
+        kind = "side" if name in ("--height", "--width") else "number"
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is {number}; expected at least 1")
+        limits.hold(kind, number or 1, f"{name} is {number}")
     if loading.family(model) == loading.PRO:
         from janusflow.pro import inspection
+
+        print(inspection.describe(model))
+        return inspection.facts(model)
+    from janusflow import pictures as _all_of_the_program  # noqa: F401 (whose memory is told)
+
     print(inspection.describe(model))
-    return inspection.facts(model)
+    setting = dict(pictures=pictures, height=height, width=width, tokens=tokens)
+    needed = inspection.needed(model, vae, **setting)
+    print(inspection.memory_table(needed, pictures))
+    return inspection.facts(model) | {"memory": needed}
 
 
 app.command()(scripted(convert))

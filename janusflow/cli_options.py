@@ -9,7 +9,7 @@ import typer
 Model = Annotated[str, typer.Option(help="Packaged model, folder or hub id.")]
 Vae = Annotated[str | None, typer.Option(help="Autoencoder, if the model's folder has no vae/.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16; int8 weights.")]
 Steps = Annotated[int, typer.Option(help="Steps of the sampler.")]
 Guidance = Annotated[str, typer.Option(help="A weight, 1 for none, or a rule: within:4,0.1,0.9")]
 Sampler = Annotated[str, typer.Option(help="A solver of `samplers`.")]

@@ -6,6 +6,7 @@ import torch
 
 from janusflow import limits
 
+EIGHT_BIT = "int8"  # of the weights; the arithmetic is bfloat16's
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -30,12 +31,19 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The named dtype; by default bfloat16 on CUDA and float32 elsewhere."""
+    """The named dtype to compute in; by default bfloat16 on CUDA and float32 elsewhere."""
+    if name == EIGHT_BIT:
+        return torch.bfloat16
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name not in DTYPES:
-        raise ValueError(f"no dtype {name!r}; choose auto, {', '.join(DTYPES)}")
+        raise ValueError(f"no dtype {name!r}; choose auto, {', '.join(DTYPES)} or {EIGHT_BIT}")
     return DTYPES[name]
+
+
+def written(dtype: torch.dtype, asked: str = "") -> str:
+    """The dtype in words, with 8-bit weights where they were asked for."""
+    return ("int8 weights, " if asked == EIGHT_BIT else "") + str(dtype)[6:]
 
 
 def use_threads(count: int | None) -> None:

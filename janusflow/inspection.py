@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from janusflow import memory
 from janusflow.configuration_janusflow import JanusFlowConfig
 from janusflow.modeling_janusflow import JanusFlowModel
 from janusflow.sources import locate
@@ -42,6 +43,35 @@ def told(name: str, counts: dict[str, int]) -> dict:
     return {"model": name, "parts": counts, "parameters": total, "bytes": sizes}
 
 
+def needed(name: str, vae: str | None = None, **setting) -> dict[str, dict[str, int]]:
+    """Bytes to make pictures in each format, and what the program itself takes by now."""
+    folder = locate(name)
+    kinds = {kind: (getattr(torch, kind), False) for kind in BYTES}
+    kinds["int8"] = (torch.bfloat16, True)
+    found = {
+        kind: memory.of_folder(folder, vae, dtype=dtype, eight_bit=coded, **setting).told()
+        for kind, (dtype, coded) in kinds.items()
+    }
+    return found | {"program": {"peak": memory.of_program()}}
+
+
+def memory_table(found: dict[str, dict[str, int]], pictures: int) -> str:
+    """For a terminal of 80 columns, in MiB."""
+    columns = ("weights", "sampling", "decoding", "peak")
+    plural = "picture" if pictures == 1 else "pictures"
+    lines = [
+        "",
+        f"  MiB to make {pictures} {plural} at once, the autoencoder's included",
+        f"  {'':<12}" + "".join(f"{name:>12}" for name in columns),
+    ]
+    for kind, sizes in found.items():
+        if "weights" in sizes:
+            cells = "".join(f"{sizes[name] / 2**20:>12,.0f}" for name in columns)
+            lines.append(f"  {kind:<12}{cells}")
+    own = found["program"]["peak"] / 2**20
+    return "\n".join([*lines, f"  the program itself, on a CPU, takes {own:,.0f} more"])
+
+
 def describe(name: str) -> str:
     """A table for a terminal of 80 columns."""
     config = JanusFlowConfig.from_pretrained(locate(name))
@@ -60,8 +90,5 @@ def describe(name: str) -> str:
         "",
         *(f"  {part:<20}{count:>15,}" for part, count in counts.items()),
         f"  {'parameters':<20}{total:>15,}",
-        "",
-        "  weights take "
-        + ", ".join(f"{total * b / 2**20:,.0f} MiB in {d}" for d, b in BYTES.items()),
     ]
     return "\n".join(lines)

@@ -12,21 +12,45 @@ from janusflow.sources import locate
 FLOW, PRO = "JanusFlow", "Janus-Pro"
 
 
-def load(name: str | Path, dtype: torch.dtype = torch.float32, vae=None, **hub):
+def load(
+    name: str | Path,
+    dtype: torch.dtype = torch.float32,
+    vae=None,
+    quantization_config=None,
+    **hub,
+):
     """A `JanusFlowPipeline` or a `JanusProPipeline`, whichever the configuration calls for.
 
     `name` is a packaged model, a folder or a hub id; `vae` names JanusFlow's autoencoder where the
-    folder has none; `hub` goes to `snapshot_download`. Raises ValueError for any other model.
+    folder has none; `quantization_config` is transformers', for JanusFlow, such as `eight_bit()`;
+    `hub` goes to `snapshot_download`. Raises ValueError for any other model.
     """
     if family(name, **hub) == FLOW:
         from janusflow.pipeline_janusflow import JanusFlowPipeline
 
-        return JanusFlowPipeline.from_pretrained(name, vae=vae, dtype=dtype, **hub)
+        return JanusFlowPipeline.from_pretrained(
+            name, vae=vae, dtype=dtype, quantization_config=quantization_config, **hub
+        )
     from janusflow.pro.pipeline import JanusProPipeline
 
     if vae is not None:
         raise ValueError("Janus-Pro brings its own VQ model; leave the autoencoder out")
+    if quantization_config is not None:
+        raise ValueError("8-bit weights are for JanusFlow; choose another dtype for Janus-Pro")
     return JanusProPipeline.from_pretrained(name, dtype=dtype, **hub)
+
+
+def eight_bit():
+    """transformers' configuration for 8-bit weights by torchao, a scale a row; ImportError without
+    torchao.
+    """
+    from transformers import TorchAoConfig
+
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig
+    except ImportError as error:
+        raise ImportError("8-bit weights need torchao; pip install torchao") from error
+    return TorchAoConfig(Int8WeightOnlyConfig(version=2))
 
 
 def family(name: str | Path, **hub) -> str:

@@ -6,6 +6,7 @@ Ma et al. 2024, arXiv 2411.07975. Parameter names are the published checkpoint's
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from janusflow.convnext import (
     GlobalResponseNorm,
     VelocityHead,
 )
+from janusflow.heap import returned
 from janusflow.linear import repeating, use_onednn
 from janusflow.model_files import check_size
 from janusflow.prompts import Prompt
@@ -104,8 +106,12 @@ class JanusFlowModel(PreTrainedModel):
             config = kwargs.get("config") or JanusFlowConfig.from_pretrained(name)
             check_size(config.parameters, Path(name))
         kwargs |= dict(use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
+        coded = kwargs.get("quantization_config") is not None
         try:
-            model, info = super().from_pretrained(name, *args, **kwargs)
+            with returned() if coded else nullcontext():
+                model, info = super().from_pretrained(name, *args, **kwargs)
+                if coded:
+                    _let_go(model)
         except (SafetensorError, RuntimeError, KeyError, TypeError, AssertionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
@@ -116,6 +122,15 @@ class JanusFlowModel(PreTrainedModel):
             _refuse(name, fault, info.get(f"{fault}_keys") or ())
         finite.check_weights(model.state_dict(), repr(str(name)))
         return (model, info) if wants_info else model
+
+    def save_pretrained(self, folder, *args, **kwargs) -> None:
+        """The published layout; ValueError for quantised weights, which it has no names for."""
+        if getattr(self, "hf_quantizer", None) is not None:
+            raise ValueError(
+                "these weights are quantised, the published layout holds plain ones; save the "
+                "model as it was loaded from, and quantise when loading"
+            )
+        super().save_pretrained(folder, *args, **kwargs)
 
     # Generation
 
@@ -332,6 +347,13 @@ class JanusFlowModel(PreTrainedModel):
         return self.language_model.generate(
             inputs_embeds=embeds, attention_mask=attention_mask, **kwargs
         )
+
+
+def _let_go(model: nn.Module) -> None:
+    """Gives plain weights memory of their own: as views of the file they keep all its pages."""
+    for weight in model.parameters():
+        if type(weight) is nn.Parameter:
+            weight.data = weight.data.clone()
 
 
 def _refuse(name, fault: str, keys) -> None:

@@ -12,8 +12,8 @@ import torch
 from PIL import Image, PngImagePlugin
 
 import janusflow
-from janusflow import folders, limits
-from janusflow.devices import describe, pick_device, pick_dtype
+from janusflow import folders, limits, loading
+from janusflow.devices import EIGHT_BIT, describe, pick_device, pick_dtype, written
 from janusflow.reading import check_prompt
 from janusflow.reading import read as read
 from janusflow.reading import read_prompts as read_prompts
@@ -61,14 +61,15 @@ def load(model: str, vae: str | None, device: str, dtype: str, lora: str | None 
 
     place = pick_device(device)
     kind = pick_dtype(dtype, place)
+    coded = loading.eight_bit() if dtype == EIGHT_BIT else None
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    pipe = janusflow.load(model, dtype=kind, vae=vae).to(place)
+    pipe = loading.load(model, kind, vae, coded).to(place)
     pipe.set_progress_bar_config(disable=True)
     if lora:
         pipe.load_lora_weights(lora)
     if sys.stderr.isatty():
-        print(f"{model} on {describe(place)} in {str(kind)[6:]}", file=sys.stderr)
+        print(f"{model} on {describe(place)} in {written(kind, dtype)}", file=sys.stderr)
     return pipe
 
 

@@ -14,7 +14,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 import samplers
-from janusflow import editing, finite
+from janusflow import editing, finite, memory
 from janusflow.adapted import Adapted
 from janusflow.autoencoder_files import load_vae, vae_dtype
 from janusflow.compiled import Compiled
@@ -36,6 +36,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
 
     model_cpu_offload_seq = "model->vae"
     _compiled: Compiled | None = None
+    _limit: int | None = None  # bytes that decoding may take
     echoes = False  # whether the model's `generate` gives the prompt back before the answer
 
     def __init__(self, model: JanusFlowModel, processor: JanusFlowProcessor, vae):
@@ -50,16 +51,20 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         name: str | Path,
         vae: str | Path | torch.nn.Module | None = None,
         dtype: torch.dtype = torch.float32,
+        quantization_config=None,
         **hub,
     ) -> JanusFlowPipeline:
         """A folder or hub id in the published layout; the autoencoder is in its `vae/` or is named.
 
         float16 is for the network alone: the autoencoder then runs in float32, because the SDXL
-        autoencoder overflows in float16. Raises ValueError where files are missing or do not fit.
+        autoencoder overflows in float16. `quantization_config` (transformers' `TorchAoConfig`, or
+        `loading.eight_bit()`) is for the network too. Raises ValueError where files are missing or
+        do not fit.
         """
         dtype = hub.pop("torch_dtype", dtype)
         folder = locate(name, **hub)
-        model = JanusFlowModel.from_pretrained(folder, dtype=dtype).eval()
+        coded = dict(quantization_config=quantization_config) if quantization_config else {}
+        model = JanusFlowModel.from_pretrained(folder, dtype=dtype, **coded).eval()
         processor = JanusFlowProcessor.from_pretrained(folder)
         processor.check_fits(model.config.language_config.vocab_size)
         if not isinstance(vae, torch.nn.Module):
@@ -85,10 +90,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
     @property
     def vae_scale_factor(self) -> int:
         """Pixels per latent and side."""
-        config = self.vae.config
-        if "block_out_channels" in config:
-            return 2 ** (len(config.block_out_channels) - 1)
-        return config.patch_size
+        return memory.factor(self.vae)
 
     @property
     def default_size(self) -> int:
@@ -168,6 +170,19 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         its compiling once, in the run that first needs it. Returns the pipeline.
         """
         self._compiled = Compiled(self.model, **options)
+        return self
+
+    def forecast(self, pictures: int = 1, **setting) -> memory.Forecast:
+        """Bytes that so many pictures at once take; see `memory.forecast` for the setting."""
+        setting = dict(dtype=self.model.dtype, pictures=pictures) | setting
+        return memory.forecast(self.model.config, self.vae, **setting)
+
+    def limit_memory(self, size: int | None) -> JanusFlowPipeline:
+        """From now on decoding takes at most so many bytes above the weights: as many pictures at
+        once as fit, and where not one does in tiles, which changes it a little (warned of). None
+        ends it. Returns the pipeline.
+        """
+        self._limit = size
         return self
 
     def field(
@@ -256,12 +271,16 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
             )
         return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
 
-    def _check_size(self, height: int, width: int, given=(None, None)) -> None:
+    def check_sides(self, height: int, width: int) -> None:
+        """ValueError for pixels that are no multiples of the network's patch."""
         unit = self.vae_scale_factor * self.model.config.generation.patch
         if height % unit or width % unit or height <= 0 or width <= 0:
             raise ValueError(
                 f"pictures of {height} x {width} cannot be made; sides must be multiples of {unit}"
             )
+
+    def _check_size(self, height: int, width: int, given=(None, None)) -> None:
+        self.check_sides(height, width)
         for asked, side in zip(given, (height, width), strict=True):
             if asked is not None and asked != side:
                 raise ValueError(f"latents are for {height} x {width}, not for {given}; leave one")
@@ -306,7 +325,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
             self.vae.to(torch.float32)
         z = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
         z = z + (self.vae.config.get("shift_factor") or 0.0)
-        pixels = self.vae.decode(z, return_dict=False)[0].float()
+        pixels = memory.decode(self.vae, z, self._limit)
         finite.check_rows({"pixels": pixels}, "after the autoencoder")
         return self.image_processor.postprocess(pixels, output_type=output_type)
 

@@ -59,8 +59,8 @@ class Quality:
 QUALITIES = {
     "exact": Quality(),  # the published solver and calls
     "high": Quality(sampler="abm", steps=16),
-    "fast": Quality(sampler="abm", steps=8, guided=(0.0, 0.6)),
-    "draft": Quality(sampler="abm", steps=5, guided=(0.0, 0.6)),
+    "fast": Quality(sampler="abm", steps=8, guided=(0.0, 0.25)),
+    "draft": Quality(sampler="abm", steps=6, guided=(0.0, 0.25)),
 }
 
 
@@ -68,20 +68,28 @@ def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **
     """The preset with what the caller gave (not None) in its place; ValueError for another name.
 
     A model's own pilot grid of that name (`grids`, from `read_grids`) takes the place of the
-    preset's solver, steps and grid, unless one of these was given.
+    preset's solver, steps, grid and guided times, unless one of the first three was given.
     """
     if name not in QUALITIES:
         raise ValueError(f"no quality named {name!r}; choose one of {', '.join(QUALITIES)}")
     given = {k: v for k, v in given.items() if v is not None}
     quality = QUALITIES[name]
     if not given and (pilot := (grids or {}).get(name)):
-        given = dict(sampler=pilot.solver, grid=pilot.ts)
+        given = dict(sampler=pilot.solver, grid=pilot.ts, guided=guided_times(pilot, quality))
     if isinstance(grid := given.get("grid"), Tensor):
         steps = given.setdefault("steps", len(grid) - 1)
         if steps != len(grid) - 1:
             made = f"a grid of {len(grid)} times makes {len(grid) - 1} steps"
             raise ValueError(f"{made}, not {steps}; leave one out")
     return replace(quality, **given)
+
+
+def guided_times(pilot: samplers.PilotGrid, quality: Quality) -> tuple[float, float]:
+    """Between which times the field was guided that the grid was placed for."""
+    start, stop = pilot.settings.get("guided", quality.guided)
+    if not 0 <= start <= stop <= 1:
+        raise ValueError(f"a pilot grid is for guidance from {start} to {stop}; make it anew")
+    return float(start), float(stop)
 
 
 def read_grids(folder: Path) -> dict[str, samplers.PilotGrid]:

@@ -125,15 +125,20 @@ def wide(blocks: int) -> JanusFlowModel:
     language["vocab_size"] = 4096  # of which speed does not know
     tower = dict(model_type="vision_und_enc", cls="CLIPVisionTower")
     small = dict(image_size=384, model_name="siglip_tiny", select_feature="same", select_layer=-1)
+    torch.manual_seed(0)
     config = JanusFlowConfig(
         language_config=language, vision_und_enc_config=tower | dict(params=small)
     )
-    torch.manual_seed(0)
-    model = JanusFlowModel(config).eval()
-    for name, weight in model.named_parameters():  # zero where training would begin
+    return fresh(JanusFlowModel(config))
+
+
+@torch.no_grad()
+def fresh(model: JanusFlowModel) -> JanusFlowModel:
+    """The model with numbers where training would begin with zeros, so that all of it computes."""
+    for name, weight in model.named_parameters():
         if "cond_embeds_mapper" in name or "unpatch_conv" in name:
             torch.nn.init.normal_(weight, std=0.02)
-    return model
+    return model.eval()
 
 
 def _in_turns(ways: dict[str, Callable], rounds: int) -> dict[str, list[float]]:

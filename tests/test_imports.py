@@ -13,6 +13,7 @@ FLOORS = [
     (
         "limits",
         "finite",
+        "heap",
         "statistics",
         "pixels",
         "reading",
@@ -39,8 +40,8 @@ FLOORS = [
         "processing_janusflow",
         "scene_patches",
     ),
-    ("vision_training", "inspection", "data", "compiled", "reuse"),
-    ("scene_batches", "teachers", "alignment"),
+    ("vision_training", "memory", "data", "compiled", "reuse"),
+    ("inspection", "scene_batches", "teachers", "alignment"),
     ("training", "cli_train", "cli_precompute"),
     ("ablate_world", "ablate_lab", "ablate_report"),
     ("train", "runs", "editing", "adapted", "pipeline_janusflow", "ablate_measure", "loading"),

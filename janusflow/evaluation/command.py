@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from janusflow import loading, pictures
-from janusflow.devices import pick_device, pick_dtype, place
+from janusflow.devices import pick_device, pick_dtype, place, written
 from janusflow.evaluation import comparison, engine, provenance, report
 from janusflow.evaluation import plan as plans
 from janusflow.evaluation import results as official_results
@@ -71,7 +71,7 @@ def plan(
         weights=provenance.weights(folder, *(locate(x) if x else None for x in (vae, lora))),
         lora=lora or "",
         side=loading.side(folder),
-        dtype=str(pick_dtype(dtype, chosen))[6:],
+        dtype=written(pick_dtype(dtype, chosen), dtype),
         device=place(chosen),
         splits=tuple(dict.fromkeys(splits)),
         paths={name: _absolute(path) for name, path in paths.items()},

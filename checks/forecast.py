@@ -1,0 +1,103 @@
+"""What `janusflow info` predicts against what `janusflow generate` takes: python -m checks.forecast
+
+Writes a folder in the published layout with the 1.3B's widths, the SDXL autoencoder's sizes and
+fresh weights (`--blocks 24` is the whole model), makes pictures by the command line in a process of
+its own, and compares what that process needs at most with the forecast's peak and the program's own
+share. One row for each dtype and number of pictures; on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+
+from janusflow.autoencoder_files import SDXL
+from janusflow.configuration_janusflow import JanusFlowConfig
+from janusflow.modeling_janusflow import JanusFlowModel
+from janusflow.processing_janusflow import JanusFlowProcessor
+from janusflow.speed import fresh
+
+
+def write(folder: Path, blocks: int, dtype: torch.dtype) -> None:
+    """The published geometry with so many blocks, and a tokenizer of few words."""
+    config = JanusFlowConfig()
+    language = dict(config.language_config.to_dict(), num_hidden_layers=blocks)
+    config = JanusFlowConfig(language_config=language)
+    fresh(JanusFlowModel(config)).to(dtype).save_pretrained(folder)
+    with torch.device("meta"):
+        vae = AutoencoderKL(**SDXL)
+    vae = vae.to_empty(device="cpu").to(torch.float32)
+    for weight in vae.parameters():
+        torch.nn.init.normal_(weight, std=0.01)
+    vae.to(dtype).save_pretrained(folder / "vae")
+    processor = JanusFlowProcessor.from_pretrained("janusflow/scenes")
+    pixels = {**processor.files.preprocessor_config, "image_size": 384}
+    replace(processor.files, preprocessor_config=pixels).save(folder)
+
+
+def peak(command: list[str]) -> int:
+    """Bytes in memory at the moment when a command's process has most of its own: file pages count
+    while they are in use, not those that it has read and the system may drop.
+    """
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    most = (0, 0)
+    while child.poll() is None:
+        try:
+            now = Path(f"/proc/{child.pid}/status").read_text().split()
+            own, files = (int(now[now.index(k) + 1]) for k in ("RssAnon:", "RssFile:"))
+        except (OSError, ValueError):  # it has just ended
+            break
+        most = max(most, (own, files))
+        time.sleep(0.01)
+    if child.wait():
+        raise SystemExit(f"{' '.join(command)} ended with {child.returncode}")
+    return sum(most) * 1024
+
+
+def compare(model: str, pictures: int, dtype: str, size: int | None, out: Path) -> dict:
+    janusflow = [sys.executable, "-m", "janusflow"]
+    sides = [f"--{side}={size}" for side in ("height", "width") if size]
+    options = [f"--pictures={pictures}", "--json", *sides]
+    told = subprocess.run([*janusflow, "info", model, *options], capture_output=True, check=True)
+    memory = json.loads(told.stdout)["memory"]
+    forecast = memory[dtype]["peak"] + memory["program"]["peak"]
+    texts = ["a red circle left of a blue square"] * pictures
+    made = ["--steps=1", f"--dtype={dtype}", f"--batch={pictures}", f"--out={out}", "--device=cpu"]
+    measured = peak([*janusflow, "generate", *texts, f"--model={model}", *made, *sides])
+    return dict(dtype=dtype, pictures=pictures, forecast=forecast, measured=measured)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", help="a folder; else one is written")
+    parser.add_argument("--blocks", type=int, default=2)
+    parser.add_argument("--stored", default="float32", help="dtype of the written weights")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "int8"])
+    parser.add_argument("--pictures", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--size", type=int, help="pixels; the model's own")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as made:
+        model = asked.model
+        if model is None:
+            model = f"{made}/model"
+            write(Path(model), asked.blocks, getattr(torch, asked.stored))
+        print("| dtype | pictures | forecast, MiB | measured | measured over forecast |")
+        print("|---|---|---|---|---|", flush=True)
+        for dtype in asked.dtypes:
+            for pictures in asked.pictures:
+                row = compare(model, pictures, dtype, asked.size, Path(made))
+                f, m = row["forecast"] / 2**20, row["measured"] / 2**20
+                print(f"| {dtype} | {pictures} | {f:,.0f} | {m:,.0f} | {m / f:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
