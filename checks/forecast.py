@@ -24,6 +24,7 @@ from janusflow.autoencoder_files import SDXL
 from janusflow.configuration_janusflow import JanusFlowConfig
 from janusflow.modeling_janusflow import JanusFlowModel
 from janusflow.processing_janusflow import JanusFlowProcessor
+from janusflow.processor_files import ProcessorFiles
 from janusflow.speed import fresh
 
 
@@ -39,9 +40,14 @@ def write(folder: Path, blocks: int, dtype: torch.dtype) -> None:
     for weight in vae.parameters():
         torch.nn.init.normal_(weight, std=0.01)
     vae.to(dtype).save_pretrained(folder / "vae")
-    processor = JanusFlowProcessor.from_pretrained("janusflow/scenes")
+    published(JanusFlowProcessor.from_pretrained("janusflow/scenes")).save(folder)
+
+
+def published(processor: JanusFlowProcessor) -> ProcessorFiles:
+    """The files of the shipped model's processor, with the published pictures' size."""
     pixels = {**processor.files.preprocessor_config, "image_size": 384}
-    replace(processor.files, preprocessor_config=pixels).save(folder)
+    tokens = {**processor.files.processor_config, "num_image_tokens": 576}
+    return replace(processor.files, preprocessor_config=pixels, processor_config=tokens)
 
 
 def peak(command: list[str]) -> int:

@@ -133,7 +133,7 @@ def generate(
 @scripted
 def chat(
     picture: Annotated[Path, typer.Argument(help="A picture to talk about.")],
-    question: Annotated[str, typer.Argument(help="What to ask.")],
+    question: Annotated[list[str], typer.Argument(help="What to ask, one after the other.")],
     model: Model = DEFAULT,
     lora: Lora = None,
     vae: Vae = None,
@@ -141,22 +141,27 @@ def chat(
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> dict:
-    """Answers a question about a picture."""
+    """Answers questions about a picture, each with what was said before in mind."""
     from janusflow import limits, pictures
 
-    if not question.strip():
+    if not all(text.strip() for text in question):
         raise ValueError("the question is empty; ask something about the picture")
     if max_new_tokens < 1:
         raise ValueError(f"--max-new-tokens is {max_new_tokens}; expected at least 1")
     limits.hold("number", max_new_tokens, f"--max-new-tokens is {max_new_tokens}")
     image = pictures.read(picture)
     pipe = pictures.load(model, vae, device, dtype, lora)
-    answer = ""
-    for piece in pipe.chat(question, [image], stream=True, max_new_tokens=max_new_tokens):
-        print(piece, end="", flush=True)
-        answer += piece
-    print()
-    return dict(question=question, answer=answer, picture=picture, model=model)
+    talk, answers = pipe.conversation([image]), []
+    for text in question:
+        answers.append("")
+        for piece in talk.stream(text, max_new_tokens=max_new_tokens):
+            print(piece, end="", flush=True)
+            answers[-1] += piece
+        print()
+    said = dict(question=question, answer=answers)
+    if len(question) == 1:
+        said = dict(question=question[0], answer=answers[0])
+    return said | dict(picture=picture, model=model)
 
 
 @app.command()

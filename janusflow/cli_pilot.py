@@ -20,6 +20,9 @@ def pilot(
     steps: OwnSteps = None,
     sampler: OwnSampler = None,
     guidance: Annotated[float, typer.Option(help="A weight.")] = 2.0,
+    until: Annotated[
+        float | None, typer.Option(help="The time after which nothing guides; the quality's.")
+    ] = None,
     prompts: Annotated[
         Path | None, typer.Option(help="File with one prompt a line; training scenes.")
     ] = None,
@@ -37,6 +40,8 @@ def pilot(
     if loading.family(model) == loading.PRO:
         raise ValueError("pilot places the calls of a flow, which Janus-Pro has not")
     resolve(quality, sampler=sampler, steps=steps).path()
+    if until is not None and not 0 <= until <= 1:
+        raise ValueError(f"--until is {until:g}; expected a time from 0 to 1")
     for name, number in (("--samples", samples), ("--looks", looks or 3)):
         if not 3 <= number <= limits.most("number"):
             raise ValueError(f"{name} is {number}; expected 3 to {limits.most('number')}")
@@ -48,7 +53,8 @@ def pilot(
         raise ValueError(f"--out is {str(out)!r}; expected a .json")
     texts = pictures.read_prompts(prompts) if prompts else piloting.scene_prompts(samples)
     pipe = pictures.load(model, vae, device, dtype)
-    options = dict(steps=steps, sampler=sampler, guidance_scale=guidance, seed=seed, looks=looks)
+    options = dict(steps=steps, sampler=sampler, guidance_scale=guidance, until=until)
+    options |= dict(seed=seed, looks=looks)
     found = piloting.place(pipe, texts[:samples], quality, **options)
     found.save(out)
     print(f"{found.solver} at {grid_text(found.ts)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -19,17 +20,23 @@ def place(
     steps: int | None = None,
     sampler: str | None = None,
     guidance_scale: float = 2.0,
+    until: float | None = None,
     seed: int = 0,
     looks: int | None = None,
 ) -> samplers.PilotGrid:
     """`samplers.pilot` on this model's guided velocity, one noise a prompt.
 
-    The solver, its steps and the interval of guidance are the preset's unless given. The grid is
-    for `pipe(..., grid=found.ts)`, or for `pipe.grids[quality]`, which `save_pretrained` keeps.
+    The solver, its steps and the interval of guidance are the preset's unless given; `until` is the
+    time in [0, 1] after which nothing guides. The grid is for `pipe(..., grid=found.ts)`, or with
+    its interval for `pipe.grids[quality]`, which `save_pretrained` keeps.
     Costs about 64 + looks * steps evaluations of all prompts at once. Raises ValueError for what
     does not fit.
     """
     chosen = resolve(quality, sampler=sampler, steps=steps)
+    if until is not None:
+        if not 0 <= until <= 1:
+            raise ValueError(f"guidance until t = {until:g}; expected a time from 0 to 1")
+        chosen = replace(chosen, guided=(0.0, float(until)))
     solver, _ = chosen.path()
     generator = torch.Generator().manual_seed(seed)
     noise = pipe.prepare_latents(len(prompts), None, None, generator)
@@ -37,6 +44,7 @@ def place(
     about = dict(
         quality=quality,
         guidance=chosen.written(f"{guidance_scale:g}"),
+        guided=list(chosen.guided),
         prompts=len(prompts),
         seed=seed,
     )

@@ -14,10 +14,11 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 import samplers
-from janusflow import editing, finite, memory
+from janusflow import editing, finite, memory, sharing
 from janusflow.adapted import Adapted
 from janusflow.autoencoder_files import load_vae, vae_dtype
 from janusflow.compiled import Compiled
+from janusflow.conversation import Conversation
 from janusflow.modeling_janusflow import JanusFlowModel
 from janusflow.processing_janusflow import JanusFlowProcessor
 from janusflow.prompts import Prompt
@@ -368,27 +369,45 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         return self.processor.decode(ids[0], skip_special_tokens=True).strip()
 
     def answer(self, inputs, **kwargs) -> Tensor:
-        """Ids (B, L) that transformers' `generate` adds to the processor's `inputs`."""
-        return self.model.generate(**inputs, **finite.watched(kwargs))
+        """Ids (B, L) that transformers' `generate` adds to the processor's `inputs`; rows that show
+        the same pictures share their keys and values (`janusflow.sharing`).
+        """
+        watched = finite.watched(kwargs)
+        shared = None
+        if not kwargs.get("logits_processor"):
+            shared = sharing.generate(self.model, inputs, **watched)
+        return self.model.generate(**inputs, **watched) if shared is None else shared
+
+    def conversation(self, images: Sequence = ()) -> Conversation:
+        """Questions that follow each other about no, one or several pictures, each read once:
+        `talk = pipe.conversation([image])`, `talk.ask("how many shapes are there?")`.
+        """
+        return Conversation(self, images)
 
     def _stream(self, inputs, kwargs: dict) -> Iterator[str]:
+        return self.streamed(
+            lambda pieces: self.answer(inputs, **kwargs, streamer=pieces), self.echoes
+        )
+
+    def streamed(self, answer: Callable, skip_prompt: bool) -> Iterator[str]:
+        """The pieces of text that `answer` gives to the streamer that it is called with."""
         from threading import Thread
 
         from transformers import TextIteratorStreamer
 
         pieces = TextIteratorStreamer(
-            self.processor.tokenizer, skip_prompt=self.echoes, skip_special_tokens=True
+            self.processor.tokenizer, skip_prompt=skip_prompt, skip_special_tokens=True
         )
         failures = []
 
-        def answer() -> None:
+        def work() -> None:
             try:
-                self.answer(inputs, **kwargs, streamer=pieces)
+                answer(pieces)
             except Exception as error:  # raised again below, where someone waits
                 failures.append(error)
                 pieces.end()
 
-        thread = Thread(target=answer, daemon=True)
+        thread = Thread(target=work, daemon=True)
         thread.start()
         answered = False
         for piece in pieces:

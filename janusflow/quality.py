@@ -59,8 +59,8 @@ class Quality:
 QUALITIES = {
     "exact": Quality(),  # the published solver and calls
     "high": Quality(sampler="abm", steps=16),
-    "fast": Quality(sampler="abm", steps=8, guided=(0.0, 0.25)),
-    "draft": Quality(sampler="abm", steps=6, guided=(0.0, 0.25)),
+    "fast": Quality(sampler="abm", steps=8, guided=(0.0, 0.6)),
+    "draft": Quality(sampler="abm", steps=5, guided=(0.0, 0.6)),
 }
 
 
@@ -86,10 +86,11 @@ def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **
 
 def guided_times(pilot: samplers.PilotGrid, quality: Quality) -> tuple[float, float]:
     """Between which times the field was guided that the grid was placed for."""
-    start, stop = pilot.settings.get("guided", quality.guided)
-    if not 0 <= start <= stop <= 1:
-        raise ValueError(f"a pilot grid is for guidance from {start} to {stop}; make it anew")
-    return float(start), float(stop)
+    told = pilot.settings.get("guided", quality.guided)
+    match told:
+        case [int() | float() as start, int() | float() as stop] if 0 <= start <= stop <= 1:
+            return float(start), float(stop)
+    raise ValueError(f"a pilot grid is for guidance between {told!r:.60}; make it anew")
 
 
 def read_grids(folder: Path) -> dict[str, samplers.PilotGrid]:

@@ -1,5 +1,7 @@
 """Many pictures into a folder, presets of quality, and oneDNN's products."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -122,6 +124,27 @@ def test_a_models_own_grid_is_saved_and_read_and_used_with_it(pipe, grid, tmp_pa
     asked = one(ROWS[0], quality="draft", **given)
     assert torch.allclose(used.images, asked.images, atol=1e-3) and used.calls == asked.calls
     assert resolve("draft", one.grids, steps=7).grid is None  # another number of steps
+
+
+def test_a_grid_brings_the_time_that_its_guidance_ended_at(pipe):
+    found = piloting.place(pipe, ROWS, "draft", until=0.25, looks=3)
+    chosen = resolve("draft", {"draft": found})
+    assert chosen.guided == (0.0, 0.25) and resolve("draft").guided == (0.0, 0.6)
+    one = JanusFlowPipeline(pipe.model, pipe.processor, pipe.vae)
+    one.set_progress_bar_config(disable=True)
+    one.grids = {"draft": found}
+    guided = sum(t <= 0.25 for t in found.times)
+    made = one(ROWS[0], quality="draft", output_type="latent")
+    assert made.calls == len(found.times) - 1 + guided
+    with pytest.raises(ValueError, match="expected a time from 0 to 1"):
+        piloting.place(pipe, ROWS, "draft", until=2.0)
+
+
+@pytest.mark.parametrize("told", ["often", [0.5, 0.1], [0, "1"], [0, 0.2, 1], [0, float("nan")]])
+def test_a_grid_with_a_strange_interval_is_refused(grid, told):
+    strange = replace(grid, settings={**grid.settings, "guided": told})
+    with pytest.raises(ValueError, match="make it anew"):
+        resolve("draft", {"draft": strange})
 
 
 def test_the_grid_in_a_pictures_text_makes_the_picture_again(grid):

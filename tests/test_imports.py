@@ -40,7 +40,7 @@ FLOORS = [
         "processing_janusflow",
         "scene_patches",
     ),
-    ("vision_training", "memory", "data", "compiled", "reuse"),
+    ("vision_training", "memory", "data", "compiled", "reuse", "sharing", "conversation"),
     ("inspection", "scene_batches", "teachers", "alignment"),
     ("training", "cli_train", "cli_precompute"),
     ("ablate_world", "ablate_lab", "ablate_report"),

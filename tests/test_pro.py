@@ -393,6 +393,11 @@ def test_answers_come_without_the_question_and_in_a_stream(pipe):
     picture = Image.new("RGB", (64, 64), "green")
     whole = pipe.chat("what is it?", [picture], max_new_tokens=6)
     assert "what" not in whole
+    talk = pipe.conversation([picture])
+    assert talk.ask("what is it?", max_new_tokens=6) == pipe.chat(
+        "what is it?", [picture], max_new_tokens=6
+    )
+    assert "".join(talk.stream("and now?", max_new_tokens=3)).strip() == talk.turns[-1]["content"]
     pieces = [*pipe.chat("what is it?", [picture], max_new_tokens=6, stream=True)]
     assert "".join(pieces).strip() == whole
 

@@ -16,6 +16,7 @@ from transformers import GenerationMixin
 
 from janusflow import finite
 from janusflow.adapted import Adapted
+from janusflow.conversation import Conversation, Reread
 from janusflow.pipeline_janusflow import JanusFlowPipeline
 from janusflow.pro import sampling, vq
 from janusflow.pro.choosing import Choice, Seeds, check_seeds
@@ -201,7 +202,11 @@ class JanusProPipeline(DiffusionPipeline, Adapted):
         return ids[:, inputs["input_ids"].shape[1] :]
 
     chat = JanusFlowPipeline.chat
-    _stream = JanusFlowPipeline._stream
+    _stream, streamed = JanusFlowPipeline._stream, JanusFlowPipeline.streamed
+
+    def conversation(self, images: Sequence = ()) -> Conversation:
+        """Questions that follow each other about no, one or several pictures."""
+        return Reread(self, images)
 
 
 def _picture(array):

@@ -1,0 +1,101 @@
+"""Questions that share a picture against the same ones alone: python -m checks.questions [--wide]
+
+"alone" reads the picture for each row of a batch, and all that was said for each turn of a
+conversation; "shared" is what `asking.ask` and `pipe.conversation` do. In turns, greedy answers of
+so many tokens at most, medians with their range. `--wide` takes the 1.3B's widths with 4 blocks, a
+small vision encoder on 384 pixels and fresh weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from statistics import median
+
+import torch
+
+from checks.forecast import published
+from janusflow import JanusFlowPipeline, sharing
+from janusflow.asking import message
+from janusflow.processing_janusflow import JanusFlowProcessor
+from janusflow.scenes import scene
+from janusflow.shapes import render
+from janusflow.speed import wide
+
+QUESTIONS = (
+    "how many shapes are there?",
+    "is there a red circle?",
+    "what color is the circle?",
+    "is the circle left of the square?",
+)
+
+
+def pipeline(large: bool) -> JanusFlowPipeline:
+    pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes")
+    if large:
+        pipe = JanusFlowPipeline(wide(4), JanusFlowProcessor(published(pipe.processor)), pipe.vae)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def batches(pipe, picture, count: int, tokens: int) -> tuple:
+    rows = [message(QUESTIONS[i % len(QUESTIONS)], [picture]) for i in range(count)]
+    settings = dict(do_sample=False, max_new_tokens=tokens, pad_token_id=0)
+
+    def alone():
+        pipe.model.generate(**pipe.processor(rows), **settings)
+
+    def shared():
+        inputs = pipe.processor(rows)
+        if sharing.generate(pipe.model, inputs, **settings) is None:
+            pipe.model.generate(**inputs, **settings)
+
+    return alone, shared
+
+
+def conversations(pipe, picture, tokens: int) -> tuple:
+    def alone():
+        turns = []
+        for question in QUESTIONS:
+            turns += message(question, [] if turns else [picture])
+            answer = pipe.chat(turns, max_new_tokens=tokens)
+            turns.append({"role": "assistant", "content": answer})
+
+    def shared():
+        talk = pipe.conversation([picture])
+        for question in QUESTIONS:
+            talk.ask(question, max_new_tokens=tokens)
+
+    return alone, shared
+
+
+def seconds(way) -> float:
+    began = time.perf_counter()
+    way()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--wide", action="store_true")
+    parser.add_argument("--tokens", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 4, 16])
+    asked = parser.parse_args()
+    pipe, picture = pipeline(asked.wide), render(scene("test", 0).objects)
+    cases = {f"{n} at once": batches(pipe, picture, n, asked.tokens) for n in asked.counts}
+    cases["4 in turn"] = conversations(pipe, picture, asked.tokens)
+    print("| questions | alone, s | shared, s | faster |\n|---|---|---|---|")
+    for name, ways in cases.items():
+        for way in ways:
+            way()
+        rounds = [[seconds(way) for way in ways] for _ in range(asked.rounds)]
+        alone, shared = (median(column) for column in zip(*rounds, strict=True))
+        ratios = sorted(a / b for a, b in rounds)
+        spread = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        print(f"| {name} | {alone:.3f} | {shared:.3f} | {spread} |", flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()
