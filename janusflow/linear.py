@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 # multiplications from which on oneDNN gains more than it costs, in a shape that comes
 ONCE = 1 << 31  # 45 ms of one core
-AGAIN = 1 << 22
+AGAIN = 1 << 20
 
 _smallest: ContextVar[int] = ContextVar("smallest product for oneDNN", default=ONCE)
 

@@ -251,7 +251,8 @@ class JanusFlowModel(PreTrainedModel):
         if prompt.mask is not None:
             seen = nn.functional.pad(prompt.mask, (0, q), value=True)
             causal = causal & seen[:, None, None]
-        if self.config.language_config._attn_implementation == "eager":  # adds its mask
+        if self.config.language_config._attn_implementation in ("eager", "sdpa"):
+            # both add it in the end, and would make numbers of it in every block
             return torch.zeros_like(causal, dtype=self.dtype).masked_fill(
                 ~causal, torch.finfo(self.dtype).min
             )

@@ -218,9 +218,8 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         """What to follow and what to move away from, one row a prompt."""
         prompts = list(prompts)
         if negative_prompt is None:
-            inputs = self._prompt_inputs(prompts)
-            blank = self.model.encode_prompt(**inputs, unconditional=True)
-            return self._encode(prompts), blank
+            followed = self._encode(prompts)
+            return followed, followed.first()
         negative = (
             [negative_prompt] * len(prompts)
             if isinstance(negative_prompt, str)

@@ -35,6 +35,20 @@ class Prompt:
             length=self.length[rows],
         )
 
+    def first(self) -> Prompt:
+        """The unconditional prompt: each row's first token alone, with the row's length. Nothing
+        that follows a token enters its keys and values, so they need not be computed again.
+        """
+        if self.mask is None:
+            keys, values = ([x[:, :, :1] for x in kept] for kept in (self.keys, self.values))
+        else:
+            rows = torch.arange(len(self), device=self.length.device)
+            start = self.mask.long().argmax(1)
+            keys, values = (
+                [x[rows, :, start][:, :, None] for x in kept] for kept in (self.keys, self.values)
+            )
+        return Prompt(keys=tuple(keys), values=tuple(values), mask=None, length=self.length)
+
     def update(self, keys: Tensor, values: Tensor, layer: int, *_, **__) -> tuple[Tensor, Tensor]:
         """What an attention block sees after its own (keys, values): the prompt's before them.
         Stores nothing.

@@ -106,6 +106,20 @@ def test_the_unconditional_row_equals_masking_every_token_but_the_first(state):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_unconditional_row_is_the_beginning_of_the_prompt(side):
+    model, ids = tiny(), torch.randint(1, 50, (2, 6), generator=torch.Generator().manual_seed(3))
+    mask = torch.ones_like(ids)
+    mask[0] = torch.tensor([0, 0, 1, 1, 1, 1] if side == "left" else [1, 1, 1, 1, 0, 0])
+    for seen in (None, mask):
+        begun = model.encode_prompt(ids, seen).first()
+        alone = model.encode_prompt(ids, seen, unconditional=True)
+        assert begun.mask is None and torch.equal(begun.length, alone.length)
+        for a, b in zip(begun.keys + begun.values, alone.keys + alone.values, strict=True):
+            assert close(a, b)
+
+
+@torch.no_grad()
 def test_joined_prompts_of_different_lengths_keep_their_rows(model, state):
     latents, t, ids = state
     parts = [model.encode_prompt(ids[i : i + 1, : 4 + 2 * i]) for i in range(3)]
