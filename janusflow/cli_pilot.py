@@ -33,6 +33,8 @@ def pilot(
     dtype: Dtype = "auto",
 ) -> dict:
     """Places a quality's few calls for a model: a grid that its presets then use."""
+    from tqdm import tqdm
+
     from janusflow import limits, loading, pictures, piloting
     from janusflow.quality import grid_file, grid_text, resolve
     from janusflow.sources import PACKAGED
@@ -55,7 +57,9 @@ def pilot(
     pipe = pictures.load(model, vae, device, dtype)
     options = dict(steps=steps, sampler=sampler, guidance_scale=guidance, until=until)
     options |= dict(seed=seed, looks=looks)
-    found = piloting.place(pipe, texts[:samples], quality, **options)
+    about = 64 + (looks or 100) * resolve(quality, sampler=sampler, steps=steps).steps
+    with tqdm(total=about, desc="evaluations", disable=None) as bar:
+        found = piloting.place(pipe, texts[:samples], quality, **options, watch=bar.update)
     found.save(out)
     print(f"{found.solver} at {grid_text(found.ts)}")
     print(f"error {found.error:.3g}, on the solver's own grid {found.before:.3g}; {out}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 import samplers
 from janusflow.quality import resolve
@@ -23,14 +24,15 @@ def place(
     until: float | None = None,
     seed: int = 0,
     looks: int | None = None,
+    watch: Callable[[], object] = lambda: None,
 ) -> samplers.PilotGrid:
     """`samplers.pilot` on this model's guided velocity, one noise a prompt.
 
     The solver, its steps and the interval of guidance are the preset's unless given; `until` is the
     time in [0, 1] after which nothing guides. The grid is for `pipe(..., grid=found.ts)`, or with
     its interval for `pipe.grids[quality]`, which `save_pretrained` keeps.
-    Costs about 64 + looks * steps evaluations of all prompts at once. Raises ValueError for what
-    does not fit.
+    Costs about 64 + looks * steps evaluations of all prompts at once, before each of which `watch`
+    is called. Raises ValueError for what does not fit.
     """
     chosen = resolve(quality, sampler=sampler, steps=steps)
     if until is not None:
@@ -41,6 +43,11 @@ def place(
     generator = torch.Generator().manual_seed(seed)
     noise = pipe.prepare_latents(len(prompts), None, None, generator)
     field = pipe.field(prompts, chosen.rule(guidance_scale))
+
+    def watched(x: Tensor, t: Tensor) -> Tensor:
+        watch()
+        return field(x, t)
+
     about = dict(
         quality=quality,
         guidance=chosen.written(f"{guidance_scale:g}"),
@@ -49,7 +56,7 @@ def place(
         seed=seed,
     )
     with torch.no_grad():
-        return samplers.pilot(field, noise, chosen.steps, solver, looks=looks, settings=about)
+        return samplers.pilot(watched, noise, chosen.steps, solver, looks=looks, settings=about)
 
 
 def scene_prompts(count: int) -> list[str]:

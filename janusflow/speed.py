@@ -16,6 +16,7 @@ from statistics import median
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 import samplers
 from janusflow import published
@@ -143,7 +144,7 @@ def fresh(model: JanusFlowModel) -> JanusFlowModel:
 
 def _in_turns(ways: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
+    for _ in tqdm(range(rounds), desc="rounds", disable=None):
         for name, way in ways.items():
             started = time.perf_counter()
             way()
