@@ -232,6 +232,7 @@ def bench(
     ctx: typer.Context,
     model: Model = DEFAULT,
     speed: Annotated[bool, typer.Option("--speed", help="Time the qualities instead.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="With --speed: graphs too.")] = False,
     prompt: Annotated[list[str] | None, typer.Option(help="Repeat for several.")] = None,
     solvers: Annotated[str | None, typer.Option(help="Names with commas; all if left out.")] = None,
     calls: Annotated[str, typer.Option(help="Calls with commas.")] = "4,8,16,32",
@@ -255,7 +256,9 @@ def bench(
     if loading.family(model) == loading.PRO:
         return _bench_pro(model, prompt, guidance, device, dtype, families.given(ctx))
     if speed:
-        return _bench_speed(model, vae, device, dtype, prompt, seed, save)
+        return _bench_speed(model, vae, device, dtype, prompt, seed, save, compile)
+    if compile:
+        raise ValueError("--compile times graphs, so it goes with --speed; add it")
     budgets = _numbers(calls)
     chosen = [find(name.strip()) for name in solvers.split(",")] if solvers else None
     rule = parse_guidance(guidance)
@@ -285,13 +288,14 @@ def bench(
     return report.content()
 
 
-def _bench_speed(model, vae, device, dtype, prompt, seed: int, save: Path | None) -> dict:
+def _bench_speed(model, vae, device, dtype, prompt, seed: int, save, compile: bool) -> dict:
     import json
 
     from janusflow import pictures, speed
 
     pipe = pictures.load(model, vae, device, dtype)
-    report = speed.of_pipeline(pipe, prompt or ["a red circle left of a blue square"], seed=seed)
+    texts = prompt or ["a red circle left of a blue square"]
+    report = speed.of_pipeline(pipe, texts, seed=seed, compile=compile)
     print(speed.table(report))
     if save:
         folders.write(save, json.dumps(report, indent=1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,8 +33,11 @@ TRUTH = 128  # calls of rk4 that stand for the converged picture
 
 
 @torch.no_grad()
-def of_pipeline(pipe, texts: Sequence[str], rounds: int = 5, seed: int = 0) -> dict:
-    """Seconds a picture of every quality and of the published way, one noise a text.
+def of_pipeline(
+    pipe, texts: Sequence[str], rounds: int = 5, seed: int = 0, compile: bool = False
+) -> dict:
+    """Seconds a picture of every quality and of the published way, one noise a text; with
+    `compile` also of "exact" and "fast" by graphs of torch.compile, once they are made.
 
     "error" is the RMS distance from the converged end of the same guided field, guidance 2 all the
     way, in latents.
@@ -47,6 +51,12 @@ def of_pipeline(pipe, texts: Sequence[str], rounds: int = 5, seed: int = 0) -> d
     }
     for name in QUALITIES:
         ways[name] = lambda name=name: _made(pipe, texts, noise, name)
+    if compile:
+        graphs = type(pipe)(pipe.model, pipe.processor, pipe.vae).compile()
+        graphs.grids = pipe.grids
+        graphs.set_progress_bar_config(disable=True)
+        for name in ("exact", "fast"):
+            ways[f"{name}, compiled"] = lambda name=name: _made(graphs, texts, noise, name)
     ends = {name: way() for name, way in ways.items()}  # also warms up
     seconds = _in_turns({n: w for n, w in ways.items()}, rounds)
     rows = {
@@ -137,7 +147,7 @@ def wide(blocks: int) -> JanusFlowModel:
 def fresh(model: JanusFlowModel) -> JanusFlowModel:
     """The model with numbers where training would begin with zeros, so that all of it computes."""
     for name, weight in model.named_parameters():
-        if "cond_embeds_mapper" in name or "unpatch_conv" in name:
+        if any(part in name for part in ("cond_embeds_mapper", "unpatch_conv", "channelwise_norm")):
             torch.nn.init.normal_(weight, std=0.02)
     return model.eval()
 
@@ -161,8 +171,28 @@ def _report(rows: dict, about: dict) -> dict:
         row["faster"] = median(ratios)
         row["spread"] = [min(ratios), max(ratios)]
     packages = {name: version(name) for name in ("torch", "transformers", "diffusers")}
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
-    return {"ways": rows, "protocol": about | {"machine": machine, "packages": packages}}
+    machine = f"{processor()}, {torch.get_num_threads()} threads"
+    about |= {"machine": machine, "packages": packages, "commit": commit()}
+    return {"ways": rows, "protocol": about}
+
+
+def commit() -> str:
+    """The source's git commit, "" where it is no checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def processor() -> str:
+    """The CPU's name as Linux tells it, or its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
 
 
 def table(report: dict) -> str:
