@@ -147,6 +147,9 @@ def plot(report: dict):
     tokens = [(r["latents"] / 2) ** 2 for r in sizes]
     for name in ("evaluation", "decoding"):
         right.loglog(tokens, [median(r[name]) for r in sizes], "o-", label=name)
+    for axis in (left.yaxis, right.yaxis, left.xaxis):
+        axis.set_major_formatter("{x:,g}")
+        axis.set_minor_formatter("")
     right.set_xticks(tokens, [f"{n:,.0f}" for n in tokens], minor=False)
     right.set_xticks([], minor=True)
     right.set(xlabel="image tokens", ylabel="seconds", title="1.3B widths, 2 blocks")

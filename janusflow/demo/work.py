@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from threading import Event
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import StoppingCriteria
 
 import samplers
+from janusflow.conversation import Stop
 from janusflow.demo.wishes import MAX_TOKENS, Wish, text
 from samplers.core import times
 
@@ -58,16 +57,6 @@ def _look(pipe, latents: Tensor, t: Tensor, calls: int) -> Look:
 def apart(a: Image.Image, b: Image.Image) -> float:
     """Mean absolute difference of two pictures, in grey levels of 255."""
     return float(np.abs(np.asarray(a, float) - np.asarray(b, float)).mean())
-
-
-class Stop(StoppingCriteria):
-    """Ends an answer at its next token once somebody has left."""
-
-    def __init__(self):
-        self.left = Event()
-
-    def __call__(self, input_ids: Tensor, *_args, **_kwargs) -> Tensor:
-        return torch.full((len(input_ids),), self.left.is_set(), device=input_ids.device)
 
 
 def answer(pipe, image: Image.Image, question: str) -> Iterator[str]:
