@@ -107,7 +107,7 @@ def state(model: nn.Module) -> tuple:
     """Differs once a weight was put in place or written to, or an adapter switched or scaled."""
     weights = [part for weight in model.parameters() for part in finite.plain(weight)]
     marks = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
-    adapters = [m for m in model.modules() if hasattr(m, "active_adapters")]
+    adapters = [m for m in model.modules() if hasattr(type(m), "active_adapters")]
     return (*marks, *(f"{m.active_adapters} {getattr(m, 'scaling', '')}" for m in adapters))
 
 
