@@ -62,8 +62,8 @@ def at_once(
     one picture fits.
     """
     device = pipe._execution_device
-    most = MOST.get(device.type, MOST["cpu"])
-    if not isinstance(pipe, JanusFlowPipeline):
+    most = min(MOST.get(device.type, MOST["cpu"]), len(rows))
+    if not isinstance(pipe, JanusFlowPipeline) or (most == 1 and gigabytes is None):
         return most
     height, width = (pipe.default_size if side is None else side for side in (height, width))
     pipe.check_sides(height, width)
@@ -75,7 +75,9 @@ def at_once(
     tokens = len(pipe.processor.prompt([max(rows, key=len)])["input_ids"][0])
     setting = dict(height=height, width=width, tokens=tokens)
     known = cache(lambda n: pipe.forecast(n, **setting))
-    count = memory.fitting(lambda n: known(n).sampling, limit, min(most, len(rows)))
+    count = memory.fitting(lambda n: known(n).sampling, limit, most)
+    if count == 0 and gigabytes is None:
+        return 1  # what is free is a guess, and no reason to refuse
     if count == 0:
         raise ValueError(
             f"one picture takes {known(1).sampling / 1e9:.2g} GB beside weights of "

@@ -48,10 +48,16 @@ def needed(name: str, vae: str | None = None, **setting) -> dict[str, dict[str, 
     folder = locate(name)
     kinds = {kind: (getattr(torch, kind), False) for kind in BYTES}
     kinds["int8"] = (torch.bfloat16, True)
-    found = {
-        kind: memory.of_folder(folder, vae, dtype=dtype, eight_bit=coded, **setting).told()
-        for kind, (dtype, coded) in kinds.items()
-    }
+    try:
+        found = {
+            kind: memory.of_folder(folder, vae, dtype=dtype, eight_bit=coded, **setting).told()
+            for kind, (dtype, coded) in kinds.items()
+        }
+    except (RuntimeError, TypeError, AssertionError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{name} describes a network that does not run ({reason}); check its config.json"
+        ) from error
     return found | {"program": {"peak": memory.of_program()}}
 
 

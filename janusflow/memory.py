@@ -88,9 +88,11 @@ def forecast(
 
     `vae` gives the autoencoder's class and configuration, its weights are not looked at. `tokens`
     are a prompt's, `rows` the network evaluations of a picture that run at once (2 under guidance).
-    `eight_bit` counts linear layers at a byte a weight, as torchao's int8 weights are.
+    `eight_bit` counts linear layers at a byte a weight, as torchao's int8 weights are. ValueError
+    for sides that the network cannot make.
     """
     own, scale = config.vision.image_size, factor(vae)
+    check_sides(height or own, width or own, scale * config.generation.patch)
     sides = (height or own) // scale, (width or own) // scale
     shape = (pictures, config.generation.latent_channels, *sides)
     model, decoder = unbuilt(JanusFlowModel, config), unbuilt(type(vae).from_config, vae.config)
@@ -101,6 +103,14 @@ def forecast(
         sampling=sampling(model, shape, dtype, tokens, rows),
         decoding=decoding(decoder, shape, vae_dtype(dtype)),
     )
+
+
+def check_sides(height: int, width: int, unit: int) -> None:
+    """ValueError for pixels that are no multiples of what a token stands for."""
+    if height % unit or width % unit or height <= 0 or width <= 0:
+        raise ValueError(
+            f"pictures of {height} x {width} cannot be made; sides must be multiples of {unit}"
+        )
 
 
 def unbuilt(make: Callable[..., nn.Module], config) -> nn.Module:
@@ -259,10 +269,12 @@ def _of_machine(path: str = "/proc/meminfo") -> int | None:
 
 
 def _of_group(folder: str = "/sys/fs/cgroup") -> int | None:
-    """What a container's limit leaves."""
+    """What a container's limit leaves; pages of files that it has not used lately count as free."""
+    group = Path(folder)
     try:
-        most, now = (int((Path(folder) / f"memory.{n}").read_text()) for n in ("max", "current"))
-        return max(most - now, 0)
+        most, now = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return max(most - now + int(told.get("inactive_file", 0)), 0)
     except (OSError, ValueError):  # no group, or "max"
         return None
 

@@ -272,12 +272,9 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
 
     def check_sides(self, height: int, width: int) -> None:
-        """ValueError for pixels that are no multiples of the network's patch."""
+        """ValueError for pixels that are no multiples of what a token stands for."""
         unit = self.vae_scale_factor * self.model.config.generation.patch
-        if height % unit or width % unit or height <= 0 or width <= 0:
-            raise ValueError(
-                f"pictures of {height} x {width} cannot be made; sides must be multiples of {unit}"
-            )
+        memory.check_sides(height, width, unit)
 
     def _check_size(self, height: int, width: int, given=(None, None)) -> None:
         self.check_sides(height, width)

@@ -104,6 +104,8 @@ def test_a_batch_is_as_large_as_memory_allows(pipe, monkeypatch):
     assert batch.at_once(pipe, rows, None, None, None) == batch.MOST["cpu"]
     monkeypatch.setattr(memory, "free", lambda _: 4 * told.sampling)
     assert batch.at_once(pipe, rows, None, None, None) == 3  # of 90 per cent
+    monkeypatch.setattr(memory, "free", lambda _: 0)
+    assert batch.at_once(pipe, rows, None, None, None) == 1
     with pytest.raises(ValueError, match="one picture takes"):
         batch.at_once(pipe, rows, weights / 1e9, None, None)
 
@@ -111,7 +113,8 @@ def test_a_batch_is_as_large_as_memory_allows(pipe, monkeypatch):
 def test_a_containers_limit_counts(tmp_path):
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("2000\n")
-    assert memory._of_group(str(tmp_path)) == 3000
+    (tmp_path / "memory.stat").write_text("anon 800\ninactive_file 1000\n")
+    assert memory._of_group(str(tmp_path)) == 4000
     (tmp_path / "memory.max").write_text("max\n")
     assert memory._of_group(str(tmp_path)) is None
     assert memory._of_machine(str(tmp_path / "none")) is None
@@ -125,6 +128,17 @@ def test_info_tells_the_memory_of_a_setting(janusflow):
     assert four["float32"]["sampling"] == 4 * one["float32"]["sampling"]
     assert one["int8"]["weights"] < one["bfloat16"]["weights"] < one["float32"]["weights"]
     assert "at least 1" in janusflow("info", "--pictures=0")[2]
+    assert "multiples of 16" in janusflow("info", "--height=100")[2]
+
+
+def test_info_names_a_configuration_that_does_not_run(janusflow, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("shapes do not fit\nat all")
+
+    monkeypatch.setattr(JanusFlowModel, "unchecked_velocity", broken)
+    code, _, err = janusflow("info")
+    assert code == 2 and err.count("\n") == 1
+    assert "does not run (shapes do not fit at all); check its config.json" in err
 
 
 @pytest.fixture(scope="module")
