@@ -29,8 +29,7 @@ class Conversation:
 
     def ask(self, question: str, *, max_new_tokens: int = 256, **settings) -> str:
         """The answer, greedy unless told otherwise; `settings` go to transformers' `generate`."""
-        self._answer(question, max_new_tokens=max_new_tokens, **settings)
-        return self.turns[-1]["content"]
+        return self._answer(question, max_new_tokens=max_new_tokens, **settings)
 
     def stream(self, question: str, *, max_new_tokens: int = 256, **settings) -> Iterator[str]:
         """The answer's pieces as they come; who leaves early ends the answer with them."""
@@ -44,11 +43,11 @@ class Conversation:
         finally:
             stop.left.set()
 
-    def _answer(self, question: str, **settings) -> None:
+    def _answer(self, question: str, **settings) -> str:
         with self._turn:
-            self._take_turn(question, settings)
+            return self._take_turn(question, settings)
 
-    def _take_turn(self, question: str, settings: dict) -> None:
+    def _take_turn(self, question: str, settings: dict) -> str:
         pipe, tokenizer = self.pipe, self.pipe.processor.tokenizer
         turns = [*self.turns, *message(question, [] if self.turns else self.pictures)]
         inputs = pipe.processor(turns).to(pipe.device)
@@ -60,6 +59,8 @@ class Conversation:
         new = self._new(inputs, settings)
         answer = pipe.processor.decode(new, skip_special_tokens=True).strip()
         self.turns = [*turns, {"role": "assistant", "content": answer}]
+        pipe.maybe_free_model_hooks()
+        return answer
 
     @torch.no_grad()
     def _new(self, inputs, settings: dict) -> Tensor:

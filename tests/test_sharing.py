@@ -175,8 +175,10 @@ def test_changed_weights_and_adapters_are_noticed(tiny_pipe, pictures):
 def test_threads_take_turns(tiny_pipe, pictures):
     talk = tiny_pipe.conversation(pictures[:1])
     with ThreadPoolExecutor(3) as pool:
-        [*pool.map(lambda q: talk.ask(q, max_new_tokens=4), QUESTIONS)]
-    assert len(talk.turns) == 2 * len(QUESTIONS)
+        answers = [*pool.map(lambda q: talk.ask(q, max_new_tokens=4), QUESTIONS)]
+    asked = [turn["content"][-1]["text"] for turn in talk.turns[::2]]
+    said = [turn["content"] for turn in talk.turns[1::2]]
+    assert dict(zip(asked, said, strict=True)) == dict(zip(QUESTIONS, answers, strict=True))
     assert [turn["role"] for turn in talk.turns] == ["user", "assistant"] * len(QUESTIONS)
 
 
