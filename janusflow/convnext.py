@@ -2,12 +2,40 @@
 out.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import repeat
+
 import torch
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.normalization import RMSNorm
 from torch import Tensor, nn
 
 from janusflow.configuration_janusflow import GenerationSizes
+
+
+@dataclass(frozen=True)
+class Times:
+    """What times are to the network, a row each, or one row for all samples.
+
+    `embedding` (B, D); `encoder` and `decoder`: the scale and shift (B, 2 C) of each block where
+    they were computed beforehand (`JanusFlowModel.times`), or None, and each block computes its
+    own.
+    """
+
+    embedding: Tensor
+    encoder: tuple[Tensor, ...] | None = None
+    decoder: tuple[Tensor, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    def __getitem__(self, rows: slice) -> Times:
+        encoder, decoder = (
+            known and tuple(x[rows] for x in known) for known in (self.encoder, self.decoder)
+        )
+        return Times(self.embedding[rows], encoder, decoder)
 
 
 class GlobalResponseNorm(nn.Module):
@@ -53,14 +81,18 @@ class ConvNextBlock(nn.Module):
         self.channelwise_linear_2 = nn.Linear(4 * channels, channels)
         self.cond_embeds_mapper = nn.Linear(time_channels, 2 * channels)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def modulation(self, time: Tensor) -> Tensor:
+        """Scale and shift, (B, D) -> (B, 2 C)."""
+        return self.cond_embeds_mapper(nn.functional.silu(time))
+
+    def forward(self, x: Tensor, time: Tensor, known: Tensor | None = None) -> Tensor:
+        """`known` is the `modulation`, where it was computed beforehand."""
         y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))  # (B, H, W, C)
         y = self.channelwise_act(self.channelwise_linear_1(y))  # (B, H, W, 4 C)
         y = self.channelwise_linear_2(self.channelwise_norm(y))
         y = x + y.permute(0, 3, 1, 2)
-        scale, shift = self.cond_embeds_mapper(nn.functional.silu(time))[..., None, None].chunk(
-            2, 1
-        )
+        both = self.modulation(time) if known is None else known
+        scale, shift = both[..., None, None].chunk(2, 1)
         return y * (1 + scale) + shift
 
 
@@ -71,15 +103,18 @@ class ConvNextBlocks(nn.Module):
             ConvNextBlock(channels, time_channels, eps) for _ in range(layers)
         )
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        for block in self.res_blocks:
-            x = block(x, time)
+    def modulations(self, time: Tensor) -> tuple[Tensor, ...]:
+        return tuple(block.modulation(time) for block in self.res_blocks)
+
+    def forward(self, x: Tensor, time: Tensor, known: tuple[Tensor, ...] | None = None) -> Tensor:
+        for block, own in zip(self.res_blocks, known or repeat(None), strict=False):
+            x = block(x, time, own)
         return x
 
 
 class GenerationEncoder(nn.Module):
-    """Latents (B, c, H, W) and t (B,) in [0, 1] -> features (B, C, H / p, W / p) and time embedding
-    (B, D).
+    """Latents (B, c, H, W) and t (B,) in [0, 1], or its `Times`, -> features (B, C, H / p, W / p)
+    and `Times`.
     """
 
     def __init__(self, sizes: GenerationSizes, hidden: int):
@@ -93,9 +128,13 @@ class GenerationEncoder(nn.Module):
             sizes.encoder_layers, sizes.channels, hidden, sizes.norm_eps
         )
 
-    def forward(self, latents: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        time = self.time_embed(self.time_proj(1000 * t.float()).to(latents.dtype))
-        return self.mid_block(self.in_conv(latents), time), time
+    def embed(self, t: Tensor, dtype: torch.dtype) -> Tensor:
+        """(B,) -> (B, D)."""
+        return self.time_embed(self.time_proj(1000 * t.float()).to(dtype))
+
+    def forward(self, latents: Tensor, t: Tensor | Times) -> tuple[Tensor, Times]:
+        times = t if isinstance(t, Times) else Times(self.embed(t, latents.dtype))
+        return self.mid_block(self.in_conv(latents), times.embedding, times.encoder), times
 
 
 class VelocityHead(nn.Module):
@@ -113,7 +152,7 @@ class VelocityHead(nn.Module):
 
 
 class GenerationDecoder(nn.Module):
-    """Hidden channels (B, C, h, w), the encoder's features as long skip, time (B, D) -> velocity
+    """Hidden channels (B, C, h, w), the encoder's features as long skip, `Times` -> velocity
     (B, c, p h, p w).
     """
 
@@ -125,7 +164,7 @@ class GenerationDecoder(nn.Module):
         head = VelocityHead(wide, sizes.latent_channels, sizes.patch, sizes.norm_eps)
         self.out_convs = nn.ModuleList([head])
 
-    def forward(self, x: Tensor, skip: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor, times: Times) -> Tensor:
         x = self.input_norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        x = self.mid_block(torch.cat([x, skip], dim=1), time)
+        x = self.mid_block(torch.cat([x, skip], dim=1), times.embedding, times.decoder)
         return self.out_convs[0](x)

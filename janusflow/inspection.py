@@ -6,6 +6,7 @@ import torch
 
 from janusflow import memory
 from janusflow.configuration_janusflow import JanusFlowConfig
+from janusflow.devices import pick_device
 from janusflow.modeling_janusflow import JanusFlowModel
 from janusflow.sources import locate
 
@@ -48,6 +49,7 @@ def needed(name: str, vae: str | None = None, **setting) -> dict[str, dict[str, 
     folder = locate(name)
     kinds = {kind: (getattr(torch, kind), False) for kind in BYTES}
     kinds["int8"] = (torch.bfloat16, True)
+    setting = dict(device=pick_device().type) | setting
     try:
         found = {
             kind: memory.of_folder(folder, vae, dtype=dtype, eight_bit=coded, **setting).told()

@@ -82,14 +82,16 @@ def forecast(
     tokens: int = 20,
     rows: int = 2,
     eight_bit: bool = False,
+    device: str = "cpu",
 ) -> Forecast:
     """For so many pictures at once of height x width pixels (the model's own size), decoded
     together.
 
     `vae` gives the autoencoder's class and configuration, its weights are not looked at. `tokens`
     are a prompt's, `rows` the network evaluations of a picture that run at once (2 under guidance).
-    `eight_bit` counts linear layers at a byte a weight, as torchao's int8 weights are. ValueError
-    for sides that the network cannot make.
+    `eight_bit` counts linear layers at a byte a weight, as torchao's int8 weights are. A `device`
+    "cpu" evaluates rows in parts, others all at once. ValueError for sides that the network cannot
+    make.
     """
     own, scale = config.vision.image_size, factor(vae)
     check_sides(height or own, width or own, scale * config.generation.patch)
@@ -100,7 +102,7 @@ def forecast(
     parts += [(p.numel(), vae_dtype(dtype)) for p in decoder.parameters()]
     return Forecast(
         weights=sum(n * kind.itemsize for n, kind in parts) - _saved(model, dtype, eight_bit),
-        sampling=sampling(model, shape, dtype, tokens, rows),
+        sampling=sampling(model, shape, dtype, tokens, rows, device),
         decoding=decoding(decoder, shape, vae_dtype(dtype)),
     )
 
@@ -119,7 +121,9 @@ def unbuilt(make: Callable[..., nn.Module], config) -> nn.Module:
         return make(config).eval()
 
 
-def sampling(model: JanusFlowModel, shape, dtype: torch.dtype, tokens: int, rows: int) -> int:
+def sampling(
+    model: JanusFlowModel, shape, dtype: torch.dtype, tokens: int, rows: int, device: str
+) -> int:
     """Bytes above the weights for latents of this shape: the prompts, one evaluation, and three
     velocities that a solver may remember.
     """
@@ -132,7 +136,11 @@ def sampling(model: JanusFlowModel, shape, dtype: torch.dtype, tokens: int, rows
         x, *_known = (torch.empty(shape) for _ in range(4))
         keys, values = (tuple(torch.empty(kept, dtype=dtype) for _ in layers) for _ in range(2))
         prompt = Prompt(keys, values, None, torch.empty(kept[0], dtype=torch.long))
-        model.velocity(torch.cat([x] * rows), torch.empty(kept[0]), prompt)
+        x, t = torch.cat([x] * rows), torch.empty(kept[0])
+        if device == "cpu":
+            model.velocity(x, t, prompt)
+        else:
+            model.unchecked_velocity(x, t, prompt, None)
     return living.most
 
 

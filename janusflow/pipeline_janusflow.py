@@ -24,7 +24,7 @@ from janusflow.processing_janusflow import JanusFlowProcessor
 from janusflow.prompts import Prompt
 from janusflow.quality import grid_file, read_grids, resolve
 from janusflow.reuse import Reuse
-from janusflow.runs import JanusFlowOutput, Seeds, check, row_times, seeded
+from janusflow.runs import Ahead, JanusFlowOutput, Seeds, check, seeded
 from janusflow.sources import locate
 
 
@@ -144,7 +144,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         )
         rule = chosen.rule(guidance_scale)
         kept = self._kept(reuse)
-        field = self.field(prompts, rule, negative_prompt, num_images_per_prompt, kept)
+        field = self.field(prompts, rule, negative_prompt, num_images_per_prompt, kept, ts)
         field = samplers.count(field)
         try:
             x = self._integrate(field, noise, ts, solver, callback_on_step_end)
@@ -175,7 +175,8 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
 
     def forecast(self, pictures: int = 1, **setting) -> memory.Forecast:
         """Bytes that so many pictures at once take; see `memory.forecast` for the setting."""
-        setting = dict(dtype=self.model.dtype, pictures=pictures) | setting
+        device = self._execution_device.type
+        setting = dict(dtype=self.model.dtype, pictures=pictures, device=device) | setting
         return memory.forecast(self.model.config, self.vae, **setting)
 
     def limit_memory(self, size: int | None) -> JanusFlowPipeline:
@@ -193,21 +194,25 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         negative_prompt: str | Sequence[str] | None = None,
         num_images_per_prompt: int = 1,
         reuse: Reuse | None = None,
+        ts: Tensor | None = None,
     ) -> samplers.guidance.Guided:
         """The guided velocity v(x, t) of these prompts, ready for anything in `samplers`.
 
         Each prompt's keys and values are computed here, once; both rows of a guided evaluation go
-        through the network in one batch.
+        through the network in one batch. `ts` (S,) are times that it will be asked for, of which
+        the network makes its embeddings and modulations here, in one product.
         """
         cond, uncond = self.encode_prompts(prompts, negative_prompt)
         rows = torch.arange(len(prompts)).repeat_interleave(num_images_per_prompt).tolist()
         cond, uncond = cond[rows], uncond[rows]
         both = Prompt.cat([cond, uncond])
         way = reuse or self._compiled
+        ready = ts is not None and not self._compiled
+        at = Ahead(self.model, ts.to(self._execution_device) if ready else None)
 
         def evaluate(prompt: Prompt) -> Callable[[Tensor, Tensor], Tensor]:
             velocity = way.of(prompt) if way else partial(self.model.velocity, prompt=prompt)
-            return lambda x, t: velocity(x, row_times(t, x))
+            return lambda x, t: velocity(x, at(t, x))
 
         pair = samplers.guidance.stacked(evaluate(both), evaluate(cond))
         return samplers.guide(pair, guidance)

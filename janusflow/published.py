@@ -48,9 +48,9 @@ def sample(
 
 def _velocity(model, text: Tensor, seen: Tensor, positions: Tensor, x: Tensor, t: Tensor):
     """Both rows through everything, prompt included."""
-    features, time = model.vision_gen_enc_model(x.to(model.dtype), t.float())
+    features, times = model.vision_gen_enc_model(x.to(model.dtype), t.float())
     tokens = model.vision_gen_enc_aligner(features.flatten(2).transpose(1, 2))
-    own = torch.cat([time[:, None], tokens], dim=1)
+    own = torch.cat([times.embedding[:, None], tokens], dim=1)
     after = positions[:, -1:] + 1 + torch.arange(own.shape[1])
     hidden = model.language_model.model(
         inputs_embeds=torch.cat([text, own], dim=1),
@@ -60,7 +60,7 @@ def _velocity(model, text: Tensor, seen: Tensor, positions: Tensor, x: Tensor, t
     ).last_hidden_state[:, -tokens.shape[1] :]
     y = model.vision_gen_dec_aligner(model.vision_gen_dec_aligner_norm(hidden))
     y = y.transpose(1, 2).unflatten(2, features.shape[2:])
-    return model.vision_gen_dec_model(y, features, time)
+    return model.vision_gen_dec_model(y, features, times)
 
 
 def prompts(pipe, texts: Sequence[str], noise: Tensor, **options) -> Tensor:

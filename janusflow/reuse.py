@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from janusflow.convnext import Times
 from janusflow.linear import repeating
 from janusflow.modeling_janusflow import JanusFlowModel
 from janusflow.prompts import Prompt
@@ -56,13 +57,13 @@ class _Rows:
 
     @torch.no_grad()
     @repeating()
-    def __call__(self, latents: Tensor, t: Tensor) -> Tensor:
+    def __call__(self, latents: Tensor, t: Tensor | Times) -> Tensor:
         model = self.model
         model.check_latents(latents, t, self.prompt)
-        features, time, x = model.enter(latents.to(model.dtype), t.to(latents.device))
+        features, times, x = model.enter(latents.to(model.dtype), t)
         y = model.through(self.blocks[:1], self.prompt, x)
         hidden = self._others(y, y - x)
-        v = model.leave(model.language_model.model.norm(hidden), features, time)
+        v = model.leave(model.language_model.model.norm(hidden), features, times)
         return v.to(latents.dtype)
 
     def _others(self, y: Tensor, first: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from janusflow.linear import repeating, use_onednn
 from janusflow.modeling_janusflow import JanusFlowModel
 from janusflow.prompts import Prompt
 from janusflow.quality import QUALITIES
-from janusflow.runs import row_times
+from janusflow.runs import Ahead
 from janusflow.training.speed import Counting, peak
 
 TRUTH = 128  # calls of rk4 that stand for the converged picture
@@ -101,7 +101,7 @@ def of_network(
             use_onednn(model)
 
     def ours() -> Tensor:
-        return samplers.sample(_guided(model, ids, pictures), noise, steps, "euler")
+        return samplers.sample(_guided(model, ids, pictures, steps), noise, steps, "euler")
 
     def repeated() -> Tensor:
         with repeating():
@@ -111,7 +111,7 @@ def of_network(
     seconds = _in_turns(ways, rounds)
     ends = {name: way() for name, way in ways.items()}
     with Counting() as counted:
-        _guided(model, ids, pictures)(noise, torch.tensor(0.5))
+        _guided(model, ids, pictures, steps)(noise, torch.tensor(0.5))
     error = float((ends["ours"] - ends["published"]).abs().max() / ends["published"].abs().max())
     found = {
         name: {"calls": 2 * steps, "seconds": [s / pictures for s in taken]}
@@ -123,10 +123,11 @@ def of_network(
     return report | dict(difference=error, flops_a_second=rate, peak=most, fraction=rate / most)
 
 
-def _guided(model: JanusFlowModel, ids: Tensor, pictures: int):
+def _guided(model: JanusFlowModel, ids: Tensor, pictures: int, steps: int):
     cond, uncond = model.encode_prompt(ids), model.encode_prompt(ids, unconditional=True)
     both = Prompt.cat([cond[[0] * pictures], uncond[[0] * pictures]])
-    pair = samplers.guidance.stacked(lambda x, t: model.velocity(x, row_times(t, x), both))
+    at = Ahead(model, samplers.GRIDS["uniform"](steps))
+    pair = samplers.guidance.stacked(lambda x, t: model.velocity(x, at(t, x), both))
     return samplers.guide(pair, 2.0)
 
 

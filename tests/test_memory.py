@@ -51,6 +51,14 @@ def test_the_published_model_is_forecast_without_its_memory():
     assert 3.9 < wide.decoding / memory.forecast(config, vae).decoding < 6  # by area and attention
 
 
+def test_a_cpu_takes_less_for_many_rows_than_a_card():
+    config, vae = JanusFlowConfig(), memory.unbuilt(lambda kw: AutoencoderKL(**kw), SDXL)
+    setting = dict(pictures=8, dtype=torch.bfloat16)
+    parts, whole = (memory.forecast(config, vae, device=d, **setting) for d in ("cpu", "cuda"))
+    assert parts.sampling < 0.7 * whole.sampling
+    assert (parts.weights, parts.decoding) == (whole.weights, whole.decoding)
+
+
 def test_living_forgets_what_is_freed():
     with memory.Living() as living:
         a = torch.zeros(1000)

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from janusflow import JanusFlowConfig, JanusFlowModel
+from janusflow import modeling_janusflow as modeling
 from janusflow.prompts import Prompt
 
 TENSORS, META = read_golden()
@@ -53,14 +54,48 @@ def test_reading_the_prompt_equals_recomputing_the_whole_sequence(state):
     latents = latents.double()
     v = model.velocity(latents, t, model.encode_prompt(ids))
 
-    features, time = model.vision_gen_enc_model(latents, t)
+    features, times = model.vision_gen_enc_model(latents, t)
     tokens = model.vision_gen_enc_aligner(features.flatten(2).transpose(1, 2))
     text = model.get_input_embeddings()(ids)
-    whole = torch.cat([text, time[:, None], tokens], dim=1)
+    whole = torch.cat([text, times.embedding[:, None], tokens], dim=1)
     hidden = model.language_model.model(inputs_embeds=whole).last_hidden_state[:, -36:]
     x = model.vision_gen_dec_aligner(model.vision_gen_dec_aligner_norm(hidden))
-    expected = model.vision_gen_dec_model(x.transpose(1, 2).unflatten(2, (6, 6)), features, time)
+    expected = model.vision_gen_dec_model(x.transpose(1, 2).unflatten(2, (6, 6)), features, times)
     assert close(v, expected, 1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shared", [False, True])
+def test_rows_of_a_cpu_go_in_parts_to_the_same_end(model, state, monkeypatch, shared):
+    latents, t, ids = state
+    prompt = model.encode_prompt(ids[:1] if shared else ids)
+    times = model.times(t[:1]) if shared else t
+    v, hidden = model.velocity(latents, times, prompt, return_hidden=1)
+    sizes = []
+    inner = model.unchecked_velocity
+    monkeypatch.setattr(
+        model, "unchecked_velocity", lambda x, *args: sizes.append(len(x)) or inner(x, *args)
+    )
+    monkeypatch.setattr(modeling, "HEAP", 0)
+    parts, seen = model.velocity(latents, times, prompt, return_hidden=1)
+    assert sizes == [1, 1, 1]
+    assert close(parts, v, 1e-6) and close(seen, hidden, 1e-6)
+    assert close(model.velocity(latents, times, prompt), v, 1e-6)
+    with torch.enable_grad():
+        model.velocity(latents, times, prompt)
+    assert sizes[-1] == 3  # gradients are taken of all at once
+
+
+@torch.no_grad()
+def test_times_made_beforehand_take_a_times_place(model, state):
+    latents, t, ids = state
+    prompt = model.encode_prompt(ids)
+    v, times = model.velocity(latents, t, prompt), model.times(t)
+    assert close(model.velocity(latents, times, prompt), v, 1e-6)
+    one = model.velocity(latents, times[1:2], prompt)
+    assert close(one, model.velocity(latents, t[1].expand(3), prompt), 1e-6)
+    with pytest.raises(ValueError, match=r"3 latents came with t of shape \(2,\)"):
+        model.velocity(latents, times[:2], prompt)
 
 
 @torch.no_grad()

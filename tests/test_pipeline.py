@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 
 import samplers
 from janusflow import JanusFlowPipeline
+from janusflow.convnext import Times
+from janusflow.runs import Ahead
 
 PROMPTS = ["a red circle", "three yellow hearts and a pink ring left of a black cross"]
 
@@ -79,9 +81,34 @@ def test_the_sampler_is_any_of_samplers_and_equals_it(tiny_pipe):
     noise = torch.randn(1, 16, 12, 12, generator=seeds(3)[0])
     found = run(tiny_pipe, "a star", latents=noise, sampler="midpoint", grid="cosine").images
     with torch.no_grad():
-        field = tiny_pipe.field(["a star"], 2.0)
-        expected = samplers.sample(field, noise, samplers.cosine(4), "midpoint")
+        ts = samplers.cosine(4)
+        expected = samplers.sample(tiny_pipe.field(["a star"], 2.0, ts=ts), noise, ts, "midpoint")
+        rounded = samplers.sample(tiny_pipe.field(["a star"], 2.0), noise, ts, "midpoint")
     assert torch.equal(found, expected)
+    assert torch.allclose(found, rounded, atol=1e-5)
+
+
+def test_a_grids_times_go_through_the_network_once(tiny_pipe):
+    seen = []
+    hook = tiny_pipe.model.vision_gen_enc_model.time_embed.register_forward_hook(
+        lambda _module, args, _out: seen.append(len(args[0]))
+    )
+    try:
+        run(tiny_pipe, "a star", sampler="euler", num_inference_steps=4)
+        assert seen == [5]
+        run(tiny_pipe, "a star", sampler="midpoint", num_inference_steps=2)
+        assert seen == [5, 3, 2, 2]  # the times between come as they do, for both rows
+    finally:
+        hook.remove()
+
+
+def test_times_are_not_made_where_weights_lie_elsewhere(tiny_pipe):
+    model = tiny_pipe.model
+    ts, x = torch.linspace(0, 1, 3), torch.zeros(2, 16, 12, 12)
+    assert torch.equal(Ahead(model, ts.to("meta"))(ts[1], x), torch.tensor([0.5, 0.5]))
+    assert isinstance(Ahead(model, ts)(ts[1].double(), x), Times)
+    assert torch.equal(Ahead(model, ts)(torch.tensor(0.4), x), torch.tensor([0.4, 0.4]))
+    assert torch.equal(Ahead(model, ts)(torch.tensor([0.5, 1]), x), torch.tensor([0.5, 1]))
 
 
 def test_adaptive_samplers_read_the_prompt_as_often_as_they_like(tiny_pipe):

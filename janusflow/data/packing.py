@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from janusflow.attention_maps import Heads, attending
+from janusflow.convnext import Times
 from janusflow.data.attention import NAME, Segments
 from janusflow.data.samples import Sample
 
@@ -173,11 +174,11 @@ def forward(
     _check(samples, count, x, t, dropped)
     hide = [False] * count if dropped is None else dropped.tolist()
     packs = pack(samples, capacity, patch) if packed else [[i] for i in range(len(samples))]
-    features = time = made = None
+    features = times = made = None
     if count:
-        features, time = model.vision_gen_enc_model(x.to(model.dtype), t.to(x.device))
+        features, times = model.vision_gen_enc_model(x.to(model.dtype), t.to(x.device))
         made = model.vision_gen_enc_aligner(features.flatten(2).transpose(1, 2))
-        made = torch.cat([time[:, None].to(made.dtype), made], dim=1)  # (G, 1 + n, D)
+        made = torch.cat([times.embedding[:, None].to(made.dtype), made], dim=1)  # (G, 1 + n, D)
     layout = lay_out(samples, packs, hide, made.shape[1] if count else 0)
     embeds = _embed(model, samples, layout, packs, made)
     with attending(model.language_model, attend) as looked:
@@ -192,7 +193,7 @@ def forward(
     velocity = hidden = heads = None
     if count:
         places = _image_places(layout, made.shape[1] - 1).to(embeds.device)
-        velocity = _decode(model, _pictures(last, places), features, time).to(x.dtype)
+        velocity = _decode(model, _pictures(last, places), features, times).to(x.dtype)
         if tap is not None:
             hidden = _pictures(out.hidden_states[tap].flatten(0, 1), places)
         heads = looked.at(places) if attend else None
@@ -286,11 +287,11 @@ def _pictures(flat: Tensor, places: Tensor) -> Tensor:
     return flat.index_select(0, places.flatten()).unflatten(0, tuple(places.shape))
 
 
-def _decode(model, hidden: Tensor, features: Tensor, time: Tensor) -> Tensor:
+def _decode(model, hidden: Tensor, features: Tensor, times: Times) -> Tensor:
     """The decoder as in JanusFlowModel.velocity: (G, n, D) -> (G, c, H, W)."""
     x = model.vision_gen_dec_aligner(model.vision_gen_dec_aligner_norm(hidden))
     x = x.transpose(1, 2).unflatten(2, tuple(features.shape[2:]))
-    return model.vision_gen_dec_model(x, features, time)
+    return model.vision_gen_dec_model(x, features, times)
 
 
 def _labelled(samples, layout: Layout, packs) -> tuple[Tensor, Tensor, Tensor, int]:
