@@ -67,7 +67,7 @@ def of_pipeline(
         }
         for name in ways
     }
-    return _report(rows, dict(model=str(pipe.name_or_path), pictures=len(texts), seed=seed))
+    return _report(rows, dict(pictures=len(texts), seed=seed))
 
 
 def _made(pipe, texts, noise: Tensor, quality: str) -> tuple[Tensor, int]:
