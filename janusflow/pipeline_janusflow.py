@@ -24,7 +24,7 @@ from janusflow.processing_janusflow import JanusFlowProcessor
 from janusflow.prompts import Prompt
 from janusflow.quality import grid_file, read_grids, resolve
 from janusflow.reuse import Reuse
-from janusflow.runs import Ahead, JanusFlowOutput, Seeds, check, seeded
+from janusflow.runs import JanusFlowOutput, KnownTimes, Seeds, check, seeded
 from janusflow.sources import locate
 
 
@@ -208,7 +208,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         both = Prompt.cat([cond, uncond])
         way = reuse or self._compiled
         ready = ts is not None and not self._compiled
-        at = Ahead(self.model, ts.to(self._execution_device) if ready else None)
+        at = KnownTimes(self.model, ts.to(self._execution_device, torch.float32) if ready else None)
 
         def evaluate(prompt: Prompt) -> Callable[[Tensor, Tensor], Tensor]:
             velocity = way.of(prompt) if way else partial(self.model.velocity, prompt=prompt)

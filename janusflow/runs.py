@@ -47,15 +47,15 @@ def row_times(t: Tensor, x: Tensor) -> Tensor:
     return t.reshape(-1).to(x.device, torch.float32)
 
 
-class Ahead:
+class KnownTimes:
     """A solver's times as the network takes them: those of a grid are made beforehand, in one
     product, and others as they come.
     """
 
     def __init__(self, model: JanusFlowModel, ts: Tensor | None):
+        """`ts` (S,) in float32, on the network's device."""
         self._known: dict[float, Times] = {}
         if ts is not None and _reachable(model, ts.device):
-            ts = ts.float()
             made = model.times(ts)
             self._known = {t: made[i : i + 1] for i, t in enumerate(ts.tolist())}
 

@@ -26,7 +26,7 @@ from janusflow.linear import repeating, use_onednn
 from janusflow.modeling_janusflow import JanusFlowModel
 from janusflow.prompts import Prompt
 from janusflow.quality import QUALITIES
-from janusflow.runs import Ahead
+from janusflow.runs import KnownTimes
 from janusflow.training.speed import Counting, peak
 
 TRUTH = 128  # calls of rk4 that stand for the converged picture
@@ -126,7 +126,7 @@ def of_network(
 def _guided(model: JanusFlowModel, ids: Tensor, pictures: int, steps: int):
     cond, uncond = model.encode_prompt(ids), model.encode_prompt(ids, unconditional=True)
     both = Prompt.cat([cond[[0] * pictures], uncond[[0] * pictures]])
-    at = Ahead(model, samplers.GRIDS["uniform"](steps))
+    at = KnownTimes(model, samplers.GRIDS["uniform"](steps).float())
     pair = samplers.guidance.stacked(lambda x, t: model.velocity(x, at(t, x), both))
     return samplers.guide(pair, 2.0)
 

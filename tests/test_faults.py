@@ -103,8 +103,12 @@ def test_a_stopped_command_says_what_stays_and_how_to_go_on(number, tmp_path, mo
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(cli, "app", work)
     monkeypatch.setattr(sys, "argv", ["janusflow", "evaluate"])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    finally:
+        signal.signal(signal.SIGINT, ours)
     said = capsys.readouterr().err
     assert left.value.code == 130 and said.startswith("janusflow: stopped; what is whole stays in")
     assert "same command" in said and said.count("\n") == 1

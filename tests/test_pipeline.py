@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import samplers
 from janusflow import JanusFlowPipeline
 from janusflow.convnext import Times
-from janusflow.runs import Ahead
+from janusflow.runs import KnownTimes
 
 PROMPTS = ["a red circle", "three yellow hearts and a pink ring left of a black cross"]
 
@@ -105,10 +105,10 @@ def test_a_grids_times_go_through_the_network_once(tiny_pipe):
 def test_times_are_not_made_where_weights_lie_elsewhere(tiny_pipe):
     model = tiny_pipe.model
     ts, x = torch.linspace(0, 1, 3), torch.zeros(2, 16, 12, 12)
-    assert torch.equal(Ahead(model, ts.to("meta"))(ts[1], x), torch.tensor([0.5, 0.5]))
-    assert isinstance(Ahead(model, ts)(ts[1].double(), x), Times)
-    assert torch.equal(Ahead(model, ts)(torch.tensor(0.4), x), torch.tensor([0.4, 0.4]))
-    assert torch.equal(Ahead(model, ts)(torch.tensor([0.5, 1]), x), torch.tensor([0.5, 1]))
+    assert torch.equal(KnownTimes(model, ts.to("meta"))(ts[1], x), torch.tensor([0.5, 0.5]))
+    assert isinstance(KnownTimes(model, ts)(ts[1].double(), x), Times)
+    assert torch.equal(KnownTimes(model, ts)(torch.tensor(0.4), x), torch.tensor([0.4, 0.4]))
+    assert torch.equal(KnownTimes(model, ts)(torch.tensor([0.5, 1]), x), torch.tensor([0.5, 1]))
 
 
 def test_adaptive_samplers_read_the_prompt_as_often_as_they_like(tiny_pipe):
