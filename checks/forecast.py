@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -73,7 +74,9 @@ def compare(model: str, pictures: int, dtype: str, size: int | None, out: Path) 
     janusflow = [sys.executable, "-m", "janusflow"]
     sides = [f"--{side}={size}" for side in ("height", "width") if size]
     options = [f"--pictures={pictures}", "--json", *sides]
-    told = subprocess.run([*janusflow, "info", model, *options], capture_output=True, check=True)
+    command = [*janusflow, "info", model, *options]
+    alone = os.environ | {"CUDA_VISIBLE_DEVICES": ""}  # `info` tells of the best device there is
+    told = subprocess.run(command, capture_output=True, check=True, env=alone)
     memory = json.loads(told.stdout)["memory"]
     forecast = memory[dtype]["peak"] + memory["program"]["peak"]
     texts = ["a red circle left of a blue square"] * pictures

@@ -295,8 +295,7 @@ def _bench_speed(model, vae, device, dtype, prompt, seed: int, save, compile: bo
 
     pipe = pictures.load(model, vae, device, dtype)
     texts = prompt or ["a red circle left of a blue square"]
-    report = speed.of_pipeline(pipe, texts, seed=seed, compile=compile)
-    report["protocol"]["model"] = str(model)
+    report = speed.of_pipeline(pipe, texts, seed=seed, compile=compile, model=str(model))
     print(speed.table(report))
     if save:
         folders.write(save, json.dumps(report, indent=1))

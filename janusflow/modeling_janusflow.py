@@ -37,7 +37,7 @@ from janusflow.sources import PACKAGED
 from janusflow.vision import VisionEncoder
 
 # bytes up to which glibc gives freed memory out again; more is fetched from the system and cleared
-# at every use, which costs a CPU 17 % of an evaluation of eight rows at the 1.3B's widths
+# at every use, which an evaluation of many wide rows feels (docs/speed.md)
 HEAP = 32 << 20
 
 

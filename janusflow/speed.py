@@ -34,13 +34,18 @@ TRUTH = 128  # calls of rk4 that stand for the converged picture
 
 @torch.no_grad()
 def of_pipeline(
-    pipe, texts: Sequence[str], rounds: int = 5, seed: int = 0, compile: bool = False
+    pipe,
+    texts: Sequence[str],
+    rounds: int = 5,
+    seed: int = 0,
+    compile: bool = False,
+    model: str = "",
 ) -> dict:
     """Seconds a picture of every quality and of the published way, one noise a text; with
     `compile` also of "exact" and "fast" by graphs of torch.compile, once they are made.
 
     "error" is the RMS distance from the converged end of the same guided field, guidance 2 all the
-    way, in latents.
+    way, in latents. `model` is its name for the protocol.
     """
     noise = pipe.prepare_latents(
         len(texts), None, None, torch.Generator().manual_seed(seed), None
@@ -67,7 +72,7 @@ def of_pipeline(
         }
         for name in ways
     }
-    return _report(rows, dict(pictures=len(texts), seed=seed))
+    return _report(rows, dict(model=model, pictures=len(texts), seed=seed))
 
 
 def _made(pipe, texts, noise: Tensor, quality: str) -> tuple[Tensor, int]:

@@ -9,12 +9,13 @@ TEXT = "a red circle left of a blue square"
 
 
 def test_every_quality_is_timed_beside_the_published_way(tiny_pipe):
-    report = speed.of_pipeline(tiny_pipe, [TEXT], rounds=2)
+    report = speed.of_pipeline(tiny_pipe, [TEXT], rounds=2, model="tiny")
     rows = report["ways"]
     assert list(rows) == ["published", *speed.QUALITIES]
     assert rows["published"]["calls"] == rows["exact"]["calls"] == 60
     assert all(len(row["seconds"]) == 2 and row["error"] >= 0 for row in rows.values())
     assert rows["published"]["faster"] == 1
+    assert report["protocol"]["model"] == "tiny"
     assert {"machine", "packages", "commit", "pictures", "seed"} <= report["protocol"].keys()
     lines = speed.table(report).splitlines()
     assert len(lines[0]) <= 80 and sum(line.startswith("exact") for line in lines) == 1
