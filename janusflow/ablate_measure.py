@@ -16,7 +16,7 @@ from janusflow.ablate_lab import Lab, prompt_of
 from janusflow.ablate_world import KINDS
 from janusflow.modeling_janusflow import JanusFlowModel
 from janusflow.scorer import score
-from janusflow.similarity import cknna
+from janusflow.similarity import by_block
 
 
 @torch.no_grad()
@@ -76,15 +76,7 @@ def layers(lab: Lab, model: JanusFlowModel, pictures: int = 60, tokens: int = 8)
     data, t = lab.test.latents[:pictures], torch.full((pictures,), 0.5)
     noise = torch.randn(data.shape, generator=times.generator(0, 0, 7))
     prompt = prompt_of(lab, model, pool.kinds, torch.zeros(pictures, dtype=torch.bool))
-    x = losses.interpolate(noise, data, t)
-    rng = times.generator(0, 0, 8)
-    chosen = torch.stack([torch.randperm(clean.shape[1], generator=rng)[:tokens] for _ in t])
-    rows = torch.arange(pictures)[:, None]
-    found = []
-    for k in range(1, lab.study.blocks + 1):
-        hidden = model.velocity(x, t, prompt, return_hidden=k)[1]
-        found.append(cknna(hidden[rows, chosen].flatten(0, 1), clean[rows, chosen].flatten(0, 1)))
-    return found
+    return by_block(model, losses.interpolate(noise, data, t), t, prompt, clean, tokens)
 
 
 def brief(point: dict) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -34,6 +35,9 @@ from janusflow.cli_options import guidance as parse_guidance
 from janusflow.cli_pilot import pilot
 from janusflow.cli_precompute import precompute
 from janusflow.cli_train import train
+
+# both speak at the import of torchao, where it is installed, of what nobody here can mend
+NOISY = ("torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer")
 
 app = typer.Typer(
     name="janusflow",
@@ -381,6 +385,8 @@ def main() -> None:
     """Runs a command; what the user can mend is one sentence on stderr and exit code 2."""
     if len(sys.argv) < 2:
         sys.argv.append("--help")
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         app(standalone_mode=False)

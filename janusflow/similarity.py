@@ -5,6 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from janusflow import times
+
+
+@torch.no_grad()
+def by_block(model, x: Tensor, t: Tensor, prompt, features: Tensor, tokens: int = 8) -> list[float]:
+    """CKNNA of the image tokens after every block of a `JanusFlowModel` with `features` (B, n, D')
+    of the same pictures, such as a vision encoder's of the clean ones, one number a block.
+
+    x (B, c, h, w), t (B,) and prompt are those of `JanusFlowModel.velocity`. `tokens` of each
+    picture are compared, drawn from a fixed seed, for all n of them would mostly find their
+    neighbours in their own picture. ValueError for features of other pictures or tokens.
+    """
+    rows = torch.arange(len(x))[:, None]
+    found = []
+    for k in range(1, len(model.language_model.model.layers) + 1):
+        hidden = model.velocity(x, t, prompt, return_hidden=k)[1]
+        if features.ndim != 3 or features.shape[:2] != hidden.shape[:2]:
+            raise ValueError(
+                f"features {tuple(features.shape)} came for image tokens {tuple(hidden.shape)}; "
+                "expected the same pictures and as many tokens of each"
+            )
+        rng = times.generator(0, 0, 8)
+        chosen = torch.stack([torch.randperm(hidden.shape[1], generator=rng)[:tokens] for _ in x])
+        pair = [one[rows, chosen].flatten(0, 1) for one in (hidden, features)]
+        found.append(cknna(*pair))
+    return found
+
 
 def cknna(first: Tensor, second: Tensor, neighbours: int = 10) -> float:
     """Centred kernel alignment over shared nearest neighbours, (N, D) and (N, D') -> at most 1.

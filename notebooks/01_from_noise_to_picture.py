@@ -21,7 +21,7 @@
 # First we look at a field in the plane whose endpoints are known to ten digits, then at the model.
 # The answer, with numbers, stands at the end.
 #
-# Another model is one line: `MODEL`. On one CPU core the shipped one takes about a minute.
+# Another model is one line: `MODEL`.
 
 # %%
 from statistics import median

@@ -15,7 +15,7 @@ from janusflow.recipes import RECIPES
 from janusflow.scene_patches import pixels
 from janusflow.scenes import COLORS, SHAPES, scene
 from janusflow.shapes import render_batch
-from janusflow.similarity import cknna
+from janusflow.similarity import by_block, cknna
 from janusflow.teachers import View
 
 TIMM = "vit_tiny_patch16_224"
@@ -503,3 +503,21 @@ def test_cknna_refuses_what_it_cannot_compare():
         cknna(x, x[:7])
     with pytest.raises(ValueError, match="needs 2 to 7 neighbours"):
         cknna(x, x, 8)
+
+
+def test_by_block_is_one_at_the_block_whose_tokens_the_features_are(model, view):
+    prompt = model.encode_prompt(torch.tensor([[1, 2, 3]]))
+    x = view.noise.lerp(view.data, 0.5)
+    blocks = len(model.language_model.model.layers)
+    for k in range(1, blocks + 1):
+        features = _hidden_of(model, x, view.t, k)
+        found = by_block(model, x, view.t, prompt, 3 * features, tokens=12)
+        assert len(found) == blocks and found[k - 1] == pytest.approx(1, abs=1e-5)
+        assert all(value < 0.999 for i, value in enumerate(found) if i != k - 1)
+
+
+def test_by_block_refuses_features_of_other_tokens(model, view):
+    prompt = model.encode_prompt(torch.tensor([[1, 2, 3]]))
+    for features in (torch.randn(3, 35, 7), torch.randn(2, 36, 7), torch.randn(3, 7)):
+        with pytest.raises(ValueError, match="as many tokens"):
+            by_block(model, view.noise, view.t, prompt, features)

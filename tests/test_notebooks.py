@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from checks import notebooks
+
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MAX_BYTES = 1_500_000
@@ -39,6 +41,14 @@ def kinds(cell: dict) -> set[str]:
     return {name for o in outputs for name in o.get("data", [o.get("name", o["output_type"])])}
 
 
+NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?!\w)")
+NOT_COMPUTED = re.compile(r"95 % (intervals|bands)|et al\. \d{4}")
+
+
+def numbers(text: str) -> set[str]:
+    return set(NUMBER.findall(NOT_COMPUTED.sub("", text)))
+
+
 def test_every_notebook_has_a_script_and_every_script_a_notebook():
     assert NOTEBOOKS
     assert {p.stem for p in NOTEBOOKS} == {p.stem for p in FOLDER.glob("*.py")}
@@ -64,6 +74,23 @@ def test_whatever_is_drawn_or_printed_is_stored(path):
         assert ("image/png" in kinds(cell)) == ("plt.show()" in source)
         assert ("stdout" in kinds(cell)) == bool(re.search(r"^print\(", source, re.MULTILINE))
     assert path.stat().st_size < MAX_BYTES
+
+
+@each
+def test_a_number_in_the_text_is_set_or_printed_by_the_code(path):
+    known = "".join("".join(cell["source"]) for cell in code(path))
+    outputs = [output for cell in code(path) for output in cell["outputs"]]
+    known += "".join("".join(output.get("text", "")) for output in outputs)
+    for cell in cells_of_notebook(path):
+        if cell["cell_type"] == "markdown":
+            assert not numbers("".join(cell["source"])) - numbers(known)
+
+
+@each
+def test_another_model_is_one_line(path):
+    script = path.with_suffix(".py")
+    changed = "".join(cell.source for cell in notebooks.read(script, "other/model").cells)
+    assert "'other/model'" in changed and '"janusflow/scenes"' not in changed
 
 
 @each

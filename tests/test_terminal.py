@@ -71,3 +71,10 @@ def test_a_shell_completes_a_command(shell, tmp_path):
         check=True,
     )
     assert "generate" in run.stdout and "evaluate" not in run.stdout and run.stderr == ""
+
+
+def test_a_command_that_is_piped_says_nothing_but_its_result(tmp_path):
+    out = tmp_path / "circle.png"
+    words = ["-m", "janusflow", "generate", "a red circle", "--steps", "1", "-o", str(out)]
+    run = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == (f"{out}\n", "") and out.exists()

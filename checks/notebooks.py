@@ -1,0 +1,89 @@
+"""Runs the notebooks from top to bottom, each with a fresh kernel, and says how long they took:
+
+python -m checks.notebooks                   # all; ends with status 1 where one fails
+python -m checks.notebooks 3 --store         # the third; what it drew and printed is kept
+python -m checks.notebooks 3 --model FOLDER  # with another model in its one line
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+SHIPPED = '"janusflow/scenes"'
+LIMIT = 900  # seconds that a cell may take
+QUIET = {"TORCH_LOGS": "-all", "DIFFUSERS_VERBOSITY": "error"}  # torchao, where it is installed
+
+
+def read(script: Path, model: str | None = None) -> nbformat.NotebookNode:
+    """The script's cells, without outputs, in the notebook beside it if there is one.
+
+    ValueError if `model` is to be put in place of the shipped one and its line is not there once.
+    """
+    cells = jupytext.read(script)
+    stored = script.with_suffix(".ipynb")
+    if stored.exists():
+        cells = jupytext.combine.combine_inputs_with_outputs(
+            cells, nbformat.read(stored, as_version=4)
+        )
+    for cell in cells.cells:
+        if cell.cell_type == "code":
+            cell.update(outputs=[], execution_count=None)
+    if model:
+        lines = [
+            cell for cell in cells.cells if cell.cell_type == "code" and SHIPPED in cell.source
+        ]
+        if len(lines) != 1 or lines[0].source.count(SHIPPED) != 1:
+            raise ValueError(f"{script.name} names {SHIPPED} not once; give a model one line")
+        lines[0].source = lines[0].source.replace(SHIPPED, repr(model))
+    return cells
+
+
+def run(notebook: nbformat.NotebookNode) -> None:
+    """Fills the notebook's outputs; CellExecutionError at the first cell that fails."""
+    NotebookClient(
+        notebook,
+        timeout=LIMIT,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(FOLDER)}},
+    ).execute()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("numbers", nargs="*", type=int, help="of the notebooks; all unless told")
+    parser.add_argument("--store", action="store_true", help="keep outputs in the .ipynb files")
+    parser.add_argument("--model", help="folder or hub id in place of the shipped model")
+    args = parser.parse_args()
+    if args.store and args.model:
+        parser.error("--store keeps the shipped model's run; leave out --model")
+    os.environ.update(QUIET)
+    failed, begun = [], time.monotonic()
+    for script in sorted(FOLDER.glob("*.py")):
+        if args.numbers and int(script.stem[:2]) not in args.numbers:
+            continue
+        notebook, started = read(script, args.model), time.monotonic()
+        try:
+            run(notebook)
+        except CellExecutionError as error:
+            failed.append(script.stem)
+            print(error)
+        print(f"{script.stem}: {time.monotonic() - started:.0f} s", flush=True)
+        if args.store and script.stem not in failed:
+            nbformat.write(notebook, script.with_suffix(".ipynb"))
+    print(f"altogether: {time.monotonic() - begun:.0f} s")
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
