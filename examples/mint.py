@@ -25,6 +25,7 @@ SHOWN = ("circle", "square", "star", "heart", "diamond", "cross")
 UNSEEN = ("triangle", "ring")  # never shown in mint
 NEAR = 45  # RGB distance at which a colour counts as mint; the nearest of the ten is 90 away
 STEPS = 20
+OLD = 4  # prompts of the old world to show
 
 
 def draw(shape: str, rng: np.random.Generator) -> Image.Image:
@@ -84,21 +85,24 @@ def is_mint(picture: Image.Image, shape: str) -> bool:
     return bool(np.linalg.norm(np.median(pixels[own], axis=0) - MINT) < NEAR)
 
 
-def look(pipe, seeds: int = 8, kept: int = 64) -> tuple[dict[str, float], Image.Image]:
+def look(pipe, seeds: int = 8, kept: int = 64) -> tuple[dict[str, float], dict[str, Image.Image]]:
     """Shares of right pictures: mint shapes as shown, mint shapes never shown, and prompts of the
-    model's old world ("colors" of the test split); and a sheet of some.
+    model's old world ("colors" of the test split); and a picture of each mint shape and of the
+    first old prompts, by prompt.
     """
-    shares, sheet = {}, []
+    shares, shown = {}, {}
     for name, shapes in (("shown", SHOWN), ("unseen", UNSEEN)):
         each = [shape for shape in shapes for _ in range(seeds)]
         made = _generate(pipe, [f"a mint {shape}" for shape in each], 0)
         right = [is_mint(*pair) for pair in zip(made, each, strict=True)]
-        shares[name], sheet = sum(right) / len(right), sheet + made[::seeds]
+        shares[name] = sum(right) / len(right)
+        shown |= zip((f"a mint {shape}" for shape in shapes), made[::seeds], strict=True)
     prompts = [prompt("test", "colors", i) for i in range(kept)]
     made = _generate(pipe, [p.text for p in prompts], 0)
     right = [score(np.asarray(x), p).strict for x, p in zip(made, prompts, strict=True)]
     shares["kept"] = sum(right) / len(right)
-    return shares, grid([*sheet, *made[: 16 - len(sheet)]])
+    shown |= zip((p.text for p in prompts[:OLD]), made, strict=False)
+    return shares, shown
 
 
 def main() -> None:
@@ -111,10 +115,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.what == "make":
         return make(Path(args.where), own=args.own)
-    shares, sheet = look(quiet(args.where, args.lora))
+    shares, shown = look(quiet(args.where, args.lora))
     print(", ".join(f"{name} {share:.2f}" for name, share in shares.items()))
     if args.out:
-        sheet.save(args.out)
+        grid([*shown.values()]).save(args.out)
 
 
 if __name__ == "__main__":
