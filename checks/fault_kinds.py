@@ -186,7 +186,7 @@ def damaged_newest(trial: Trial, end: dict) -> None:
 
 
 def damage(path: Path, rng: random.Random, went_off: Path) -> None:
-    from tests.hostile import bomb, zipped
+    from checks.hostile import bomb, zipped
 
     content = bytearray(path.read_bytes())
     for _ in range(3):

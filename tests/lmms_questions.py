@@ -31,6 +31,7 @@ def rows(templates, each: int, split: str = "test") -> list[dict]:
 
 def write(folder: Path, each: int) -> Path:
     """`each` questions of a template; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     files = {name: folder / f"{name.lower()}.jsonl" for name in ("QUESTIONS", "CLOSED")}
     for path, templates in zip(files.values(), (ASKED, CLOSED), strict=True):
         lines = [json.dumps(row) for row in rows(templates, each)]

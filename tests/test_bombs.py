@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile import LIES, bomb, zipped
 from safetensors.torch import save
 
 import samplers
+from checks.hostile import LIES, bomb, zipped
 from janusflow import adapters, cli_options, reading, sources
 from janusflow.data import readers
 from janusflow.data.cache import Cache

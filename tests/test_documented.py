@@ -82,7 +82,7 @@ def test_a_command_that_is_none_is_found(tmp_path):
     page.write_text(
         "`janusflow generate 'a b' --stepz 3`, `janusflow paint`\n\n"
         "```sh\njanusflow info \\\n  --models x && python -m checks.nothing\n```\n"
-        "`python -m tests.heldout --loud` but `torchrun -m janusflow generate --quality fast`\n"
+        "`python -m checks.heldout --loud` but `torchrun -m janusflow generate --quality fast`\n"
     )
     found = [fault(words) for words in commands(page)]
     assert sorted(map(bool, found)) == [False, True, True, True, True, True]

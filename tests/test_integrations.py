@@ -1,6 +1,7 @@
 """Adapters of other toolkits as far as they work without them; test_lmms_eval.py has the rest."""
 
 import json
+import sys
 
 import pytest
 from lmms_questions import answer
@@ -8,7 +9,7 @@ from PIL import Image
 
 from janusflow.asking import ask, likelihoods, message
 from janusflow.integrations import report
-from janusflow.integrations.vlmevalkit import JanusFlow, choice, closed
+from janusflow.integrations.vlmevalkit import JanusFlow, choice, closed, main
 from janusflow.questions import question
 from janusflow.shapes import render
 
@@ -137,3 +138,9 @@ def test_files_that_hold_no_results_are_told_in_a_sentence(tmp_path, name, text)
     with pytest.raises(ValueError) as caught:
         report.table([path])
     assert "\n" not in str(caught.value)
+
+
+def test_vlmevalkit_is_asked_for_in_one_sentence_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vlmeval", None)
+    with pytest.raises(SystemExit, match="VLMEvalKit is needed"):
+        main(["mine=janusflow/scenes", "--data", "POPE"])

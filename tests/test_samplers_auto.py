@@ -1,6 +1,6 @@
 """`auto` and the pilot, beside every peer, on fields that no number was fitted to.
 
-The table of the judged fields comes from `python -m tests.heldout`.
+The table of the judged fields comes from `python -m checks.heldout`.
 """
 
 import math
@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from heldout import BOUNDS, FIELDS, error, measure
 
+from checks.heldout import BOUNDS, FIELDS, error, measure
 from samplers import PROBLEMS, SOLVERS, PilotGrid, count, pilot, sample, tilted, uniform
 from samplers.auto import CHOICES
 from samplers.pilot import equal_shares

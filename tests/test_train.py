@@ -11,13 +11,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import overfit
 import pytest
 import torch
 from accelerate import tracking
 from PIL import Image
 from tokenizers import Tokenizer
 
+from checks import overfit
 from janusflow import (
     JanusFlowModel,
     JanusFlowPipeline,
@@ -137,7 +137,7 @@ def test_freezing_leaves_the_pooling_head_alone(finished):
 
 
 def test_a_few_pictures_with_their_questions_are_learnt_by_heart(tmp_path):
-    """`python -m tests.overfit` in small: the loss nears its floor, all answers are right."""
+    """`python -m checks.overfit` in small: the loss nears its floor, all answers are right."""
     found = overfit.engine_of(tmp_path / "base", 2, 60)
     first = overfit.measured(found, draws=2)
     while found.state.step < 60:
@@ -532,7 +532,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(finished, tmp_path, way
 
     def train(count: int, folder: Path, steps: int) -> list[float]:
         more = fsdp if way == "FSDP2" and count == 2 else {}
-        words = [*launchers[count], "tests.two_processes", str(folder), str(steps)]
+        words = [*launchers[count], "checks.two_processes", str(folder), str(steps)]
         env = environment(ACCELERATE_USE_CPU="true", **more)
         done = subprocess.run(words, cwd=root, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]

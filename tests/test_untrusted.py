@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile import LIES, bomb, zipped
 from safetensors.torch import load_file, save_file
 
+from checks.hostile import LIES, bomb, zipped
 from janusflow import limits, reading
 from janusflow.configuration_janusflow import JanusFlowConfig
 from janusflow.modeling_janusflow import JanusFlowModel

@@ -111,8 +111,16 @@ def _part(part: Mapping) -> dict:
 
 
 def register(**models: str) -> None:
-    """Makes names of VLMEvalKit's models of packaged models, folders or hub ids."""
-    from vlmeval.config import supported_VLM
+    """Makes names of VLMEvalKit's models of packaged models, folders or hub ids.
+
+    ImportError without VLMEvalKit.
+    """
+    try:
+        from vlmeval.config import supported_VLM
+    except ImportError as error:
+        raise ImportError(
+            f"{error}; VLMEvalKit is needed: install it from github.com/open-compass/VLMEvalKit"
+        ) from error
 
     for name, path in models.items():
         supported_VLM[name] = partial(JanusFlow, model_path=path)
@@ -124,7 +132,10 @@ def main(words: Sequence[str]) -> None:
     if not named:
         raise SystemExit("vlmevalkit: name a model first, as in mine=janusflow/scenes --data POPE")
     models = dict(word.split("=", 1) for word in named)
-    register(**models)
+    try:
+        register(**models)
+    except ImportError as error:
+        raise SystemExit(f"vlmevalkit: {error}") from error
     from vlmeval.run import main as run
 
     sys.argv = ["run.py", "--model", *models, *(word for word in words if word not in named)]

@@ -1,6 +1,6 @@
 """Trains up to a step and prints each loss: started alone, and by torchrun in two processes.
 
-torchrun --nproc_per_node 2 -m tests.two_processes OUT STEPS
+torchrun --nproc_per_node 2 -m checks.two_processes OUT STEPS
 """
 
 import json

@@ -1,6 +1,6 @@
 """Learns a few pictures of the small world and their questions by heart, and says how nearly.
 
-python -m tests.overfit 32 1500 OUT     (pictures, steps, folder)
+python -m checks.overfit 32 1500 OUT     (pictures, steps, folder)
 
 The flow loss cannot fall below what is left when the picture is known up to what prompt and noisy
 latents tell: nothing with a prompt of its own; without (a tenth of the samples), or where captions

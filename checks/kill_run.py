@@ -1,7 +1,7 @@
 """Kills a small training at random instants and starts it again, beside one that is left alone.
 
-python -m tests.kill_run 20 7          (kills, seed)
-python -m tests.kill_run 5 7 fsdp      (two processes under FSDP2, a file of each)
+python -m checks.kill_run 20 7          (kills, seed)
+python -m checks.kill_run 5 7 fsdp      (two processes under FSDP2, a file of each)
 """
 
 import os

@@ -1,6 +1,6 @@
 """Error of `auto` over that of the best peer as shipped, on fields no number was fitted to.
 
-    python -m tests.heldout [calls ...]
+    python -m checks.heldout [calls ...]
 
 prints, for every number of calls, the mean ratio of e over the fields for the own grid and for the
 grid of a pilot with eight samples, beside what is asked. A peer is every scheduler of diffusers for
