@@ -296,7 +296,7 @@ def _language(given: Any) -> LlamaConfig:
     try:
         return LlamaConfig(**settings)
     except Exception as error:  # transformers' validators raise classes of their own
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:400]
         raise ValueError(f"language_config makes no llama ({reason}); check config.json") from error
 
 

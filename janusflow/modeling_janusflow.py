@@ -32,7 +32,7 @@ from janusflow.convnext import (
 from janusflow.heap import returned
 from janusflow.linear import repeating, use_onednn
 from janusflow.model_files import check_size
-from janusflow.prompts import Prompt
+from janusflow.prompts import CACHE, Prompt
 from janusflow.sources import PACKAGED
 from janusflow.vision import VisionEncoder
 
@@ -176,8 +176,8 @@ class JanusFlowModel(PreTrainedModel):
             input_ids=input_ids,
             attention_mask=seen if padded else None,
             position_ids=(seen.cumsum(dim=1) - 1).clamp(min=0),
-            past_key_values=cache,
             use_cache=True,
+            **{CACHE: cache},
         )
         return Prompt(
             keys=tuple(layer.keys for layer in cache.layers),
@@ -280,12 +280,12 @@ class JanusFlowModel(PreTrainedModel):
     def _behind(self, prompt: Prompt, sequence: Tensor) -> dict:
         """What transformers' blocks are told about a sequence (B, q, D) that follows the prompt."""
         positions = prompt.length[:, None] + torch.arange(sequence.shape[1], device=sequence.device)
-        return dict(
-            attention_mask=self._attention_mask(prompt, sequence.shape[1]),
-            position_ids=positions.expand(len(sequence), -1),
-            past_key_values=prompt,
-            use_cache=False,
-        )
+        return {
+            "attention_mask": self._attention_mask(prompt, sequence.shape[1]),
+            "position_ids": positions.expand(len(sequence), -1),
+            CACHE: prompt,
+            "use_cache": False,
+        }
 
     def _attention_mask(self, prompt: Prompt, q: int) -> Tensor:
         """(1 or B, 1, q, L + q): the prompt's visible keys, then causal."""

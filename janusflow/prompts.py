@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+# what transformers' Llama calls its cache: `past_key_values` until 5.23, `cache` from 5.24 on
+CACHE = next(
+    name
+    for name in ("cache", "past_key_values")
+    if name in inspect.signature(LlamaDecoderLayer.forward).parameters
+)
 
 
 @dataclass(frozen=True)

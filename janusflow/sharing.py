@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from janusflow.modeling_janusflow import JanusFlowModel
+from janusflow.prompts import CACHE
 
 # Settings of `generate` that do not look at the prompt's ids, which are there only when sharing.
 BLIND = {
@@ -90,7 +91,7 @@ def read(
     """Keys and values of prompts (B, L) without padding, as `model.embed` takes them."""
     cache = DynamicCache(config=model.config.language_config)
     embeds = model.embed(ids, pixels, places)
-    model.language_model.model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+    model.language_model.model(inputs_embeds=embeds, use_cache=True, **{CACHE: cache})
     return cache
 
 
@@ -100,6 +101,6 @@ def after(
 ) -> Tensor:
     """New ids (B, n) after prompts (B, L); the cache holds their beginnings and gets the rest."""
     out = model.language_model.generate(
-        input_ids=ids, attention_mask=mask.long(), past_key_values=cache, **settings
+        input_ids=ids, attention_mask=mask.long(), **{CACHE: cache}, **settings
     )
     return out[:, ids.shape[1] :]

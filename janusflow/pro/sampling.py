@@ -16,6 +16,7 @@ from torch import Tensor
 from janusflow import finite
 from janusflow.pro.cache import Slots, padding, slots
 from janusflow.pro.tall import two_rows
+from janusflow.prompts import CACHE
 
 Ids = tuple[int, ...]
 Combine = Callable[[Tensor, Tensor, float], Tensor]
@@ -75,8 +76,9 @@ def _step(
     here = tuple(part[:, step : step + 1] for part in angles)
     cache.seen += 1
     seen = None if mask is None else mask[..., : cache.seen]
+    told = {"attention_mask": seen, "position_embeddings": here, CACHE: cache}
     for block in model.model.language_model.layers:
-        hidden = block(hidden, attention_mask=seen, position_embeddings=here, past_key_values=cache)
+        hidden = block(hidden, **told)
     return model.model.language_model.norm(hidden[:, -1])
 
 
