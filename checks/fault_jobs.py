@@ -128,6 +128,6 @@ JOBS = {
 
 def model(run: Path, folder: Path) -> None:
     """A small model to evaluate, from a finished training."""
-    from janusflow.training import runner
+    from janusflow.training import loop as runner
 
     runner.export(run, folder, torch.float32)

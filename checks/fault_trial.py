@@ -57,7 +57,7 @@ def _command(words: list, log: Path, before: Callable[[], None]) -> int:
     os.dup2(handle, 2)
     sys.argv = ["janusflow", *map(str, words)]
     try:
-        from janusflow import cli
+        from janusflow.cli import main as cli
 
         torch.set_num_threads(1)
         before()

@@ -21,12 +21,12 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from janusflow.autoencoder_files import SDXL
-from janusflow.configuration_janusflow import JanusFlowConfig
-from janusflow.modeling_janusflow import JanusFlowModel
-from janusflow.processing_janusflow import JanusFlowProcessor
-from janusflow.processor_files import ProcessorFiles
-from janusflow.speed import fresh
+from janusflow.bench.speed import fresh
+from janusflow.models.autoencoder_loading import SDXL
+from janusflow.models.janusflow.configuration import JanusFlowConfig
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.models.janusflow.processing import JanusFlowProcessor
+from janusflow.models.processor_files import ProcessorFiles
 
 
 def write(folder: Path, blocks: int, dtype: torch.dtype) -> None:

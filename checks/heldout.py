@@ -13,7 +13,7 @@ from functools import cache, partial
 import torch
 
 from samplers import PROBLEMS, pilot, sample
-from samplers.peers import peers
+from samplers.benchmark.peers import peers
 
 # calls: at most, on the own grid and on the pilot's
 BOUNDS = {

@@ -172,11 +172,11 @@ def bases(root: Path) -> list[Path]:
     """The five folders that are whole."""
     import tiny_pro
 
-    from janusflow.autoencoder import PatchAutoencoder
-    from janusflow.modeling_janusflow import JanusFlowModel
-    from janusflow.questions import vocabulary
-    from janusflow.recipes import RECIPES
-    from janusflow.tokenizer import build_tokenizer
+    from janusflow.models.autoencoder import PatchAutoencoder
+    from janusflow.models.janusflow.modeling import JanusFlowModel
+    from janusflow.models.janusflow.tokenizer import build_tokenizer
+    from janusflow.scenes.questions import vocabulary
+    from janusflow.training.recipes import RECIPES
 
     recipe = RECIPES["scenes-smoke"]
     for name, size in (("flow", "5GB"), ("flow in shards", "600KB")):

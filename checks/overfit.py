@@ -17,14 +17,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from janusflow import losses
-from janusflow.data import packing
 from janusflow.data.samples import Sample
-from janusflow.recipes import RECIPES
-from janusflow.scenes import generator
-from janusflow.training import runner, settings, worlds
-from janusflow.training.engine import Engine
+from janusflow.scenes.scene import generator
+from janusflow.training import config as settings
+from janusflow.training import init_checkpoint as worlds
+from janusflow.training import loop as runner
+from janusflow.training import losses
+from janusflow.training import packed_forward as packing
 from janusflow.training.objective import draw
+from janusflow.training.recipes import RECIPES
+from janusflow.training.trainer import Engine
 
 RECIPE = replace(RECIPES["scenes-smoke"], hidden=128, mlp=344, channels=96, vision_width=96)
 CHANGES = {

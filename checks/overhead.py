@@ -16,7 +16,7 @@ from statistics import median
 import torch
 
 from janusflow import JanusFlowPipeline
-from janusflow.speed import wide
+from janusflow.bench.speed import wide
 
 TEXT = "a red circle left of a blue square"
 

@@ -19,9 +19,9 @@ from transformers import (
     LlamaConfig,
 )
 
-from janusflow.pro import JanusProPipeline, JanusProProcessor
-from janusflow.pro.bench import summary, table, turns
-from janusflow.pro.model import generation
+from janusflow.bench.janus_pro import summary, table, turns
+from janusflow.models.janus_pro import JanusProPipeline, JanusProProcessor
+from janusflow.models.janus_pro.loading import generation
 
 WIDTH, MLP, HEADS, CODES = 2048, 5632, 16, 16384
 

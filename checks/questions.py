@@ -15,12 +15,13 @@ from statistics import median
 import torch
 
 from checks.forecast import published
-from janusflow import JanusFlowPipeline, sharing
-from janusflow.asking import message
-from janusflow.processing_janusflow import JanusFlowProcessor
-from janusflow.scenes import scene
-from janusflow.shapes import render
-from janusflow.speed import wide
+from janusflow import JanusFlowPipeline
+from janusflow.bench.speed import wide
+from janusflow.models.janusflow.processing import JanusFlowProcessor
+from janusflow.pipelines import prefix_cache as sharing
+from janusflow.pipelines.answering import message
+from janusflow.scenes.scene import scene
+from janusflow.scenes.shapes import render
 
 QUESTIONS = (
     "how many shapes are there?",

@@ -62,7 +62,7 @@ def _stretched(mask: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 @cache
 def _drawn() -> dict[str, np.ndarray]:
-    from janusflow.shapes import Obj, render
+    from janusflow.scenes.shapes import Obj, render
 
     return silhouettes(lambda name: render([Obj(name, "black", 48, 48, 60)], 384).astype(float))
 

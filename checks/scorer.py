@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from janusflow.scenes import COLORS, GAP, SHAPES, SIDE, Scene, generator, pick, scene
-from janusflow.scorer import score
-from janusflow.shapes import Obj, render
-from janusflow.sources import WEIGHTS
-from janusflow.statistics import wilson
+from janusflow.evaluation.intervals import wilson
+from janusflow.scenes.scene import COLORS, GAP, SHAPES, SIDE, Scene, generator, pick, scene
+from janusflow.scenes.scorer import score
+from janusflow.scenes.shapes import Obj, render
+from janusflow.utils.hub import WEIGHTS
 
 VAE = WEIGHTS / "scenes" / "vae" / "diffusion_pytorch_model.safetensors"
 Fault = Callable[[list[Obj], np.random.Generator], list[Obj] | None]

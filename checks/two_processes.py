@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from janusflow.training import launch
+from janusflow.training import job as launch
 
 
 def main(out: str, steps: str) -> None:

@@ -1,20 +1,24 @@
-"""JanusFlow: pictures from text and answers about pictures, from one rectified-flow model."""
+"""JanusFlow: images from text and answers about images, from one rectified-flow model."""
 
 from importlib import import_module
+
+from janusflow import _moved
 
 __version__ = "0.1.0"
 
 # Names are imported when first used, so that `janusflow --help` answers at once.
 _HOMES = {
-    "JanusFlowConfig": "configuration_janusflow",
-    "JanusFlowModel": "modeling_janusflow",
-    "JanusFlowPipeline": "pipeline_janusflow",
-    "JanusFlowProcessor": "processing_janusflow",
-    "JanusProPipeline": "pro.pipeline",
-    "JanusProProcessor": "pro.processing",
-    "load": "loading",
+    "JanusFlowConfig": "models.janusflow.configuration",
+    "JanusFlowModel": "models.janusflow.modeling",
+    "JanusFlowPipeline": "pipelines.pipeline_janusflow",
+    "JanusFlowProcessor": "models.janusflow.processing",
+    "JanusProPipeline": "pipelines.pipeline_janus_pro",
+    "JanusProProcessor": "models.janus_pro.processing",
+    "load": "pipelines.auto",
 }
 __all__ = list(_HOMES)
+
+_moved.install()
 
 
 def __getattr__(name: str):

@@ -1,3 +1,3 @@
-from janusflow.cli import main
+from janusflow.cli.main import main
 
 main()

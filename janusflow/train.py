@@ -12,7 +12,7 @@ import sys
 
 
 def main() -> None:
-    from janusflow import cli
+    from janusflow.cli import main as cli
 
     sys.argv[1:1] = ["train"]
     cli.main()

@@ -33,7 +33,7 @@ from transformers.utils import logging
 
 import samplers
 from janusflow import JanusFlowPipeline
-from janusflow.devices import pick_device
+from janusflow.utils.devices import pick_device
 
 MODEL, VAE = "janusflow/scenes", None  # or "deepseek-ai/JanusFlow-1.3B", "stabilityai/sdxl-vae"
 

@@ -27,8 +27,9 @@ import torch
 from transformers.utils import logging
 
 import samplers
-from janusflow import JanusFlowPipeline, plots
-from janusflow.devices import pick_device
+from janusflow import JanusFlowPipeline
+from janusflow.evaluation import plots
+from janusflow.utils.devices import pick_device
 
 model, vae = "janusflow/scenes", None  # or "deepseek-ai/JanusFlow-1.3B", "stabilityai/sdxl-vae"
 

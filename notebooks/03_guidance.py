@@ -30,8 +30,12 @@ import torch
 from transformers.utils import logging
 
 import samplers
-from janusflow import JanusFlowPipeline, plots, scenes, scorer, statistics
-from janusflow.devices import pick_device
+from janusflow import JanusFlowPipeline
+from janusflow.evaluation import intervals as statistics
+from janusflow.evaluation import plots
+from janusflow.scenes import scene as scenes
+from janusflow.scenes import scorer
+from janusflow.utils.devices import pick_device
 
 model, vae = "janusflow/scenes", None  # or "deepseek-ai/JanusFlow-1.3B", "stabilityai/sdxl-vae"
 

@@ -36,10 +36,16 @@ import torch
 from PIL import Image
 from transformers.utils import logging
 
-from janusflow import JanusFlowPipeline, ablate, ablate_report, losses, plots, scenes, shapes
-from janusflow.ablate_lab import Study, prepare, pretrained
-from janusflow.devices import pick_device
-from janusflow.similarity import by_block
+from janusflow import JanusFlowPipeline
+from janusflow.evaluation import plots
+from janusflow.scenes import scene as scenes
+from janusflow.scenes import shapes
+from janusflow.training import losses
+from janusflow.training.alignment.similarity import by_block
+from janusflow.utils.devices import pick_device
+from studies.alignment import findings as ablate_report
+from studies.alignment import run as ablate
+from studies.alignment.models import Study, prepare, pretrained
 
 MODEL, VAE = "janusflow/scenes", None  # or "deepseek-ai/JanusFlow-1.3B", "stabilityai/sdxl-vae"
 

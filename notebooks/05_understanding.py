@@ -29,10 +29,14 @@ import torch
 from PIL import Image
 from transformers.utils import logging
 
-from janusflow import JanusFlowPipeline, plots, questions, scenes, scorer, statistics
-from janusflow.devices import pick_device
-from janusflow.evaluation.answers import answer
-from janusflow.shapes import render
+from janusflow import JanusFlowPipeline
+from janusflow.evaluation import intervals as statistics
+from janusflow.evaluation import plots
+from janusflow.evaluation.tasks.vqa import answer
+from janusflow.scenes import questions, scorer
+from janusflow.scenes import scene as scenes
+from janusflow.scenes.shapes import render
+from janusflow.utils.devices import pick_device
 
 model, vae = "janusflow/scenes", None  # or "deepseek-ai/JanusFlow-1.3B", "stabilityai/sdxl-vae"
 

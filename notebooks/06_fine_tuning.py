@@ -34,8 +34,9 @@ from transformers.utils import logging
 sys.path.insert(0, "../examples")
 import mint
 
-from janusflow import plots
-from janusflow.training import launch, runner
+from janusflow.evaluation import plots
+from janusflow.training import job as launch
+from janusflow.training import loop as runner
 
 model = "janusflow/scenes"
 logging.disable_progress_bar()

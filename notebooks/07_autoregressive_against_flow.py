@@ -30,7 +30,7 @@ import torch
 from transformers.utils import logging
 
 import janusflow
-from janusflow.pro import versus
+from studies.janus_pro_scenes import versus
 
 MODELS = ["janusflow/scenes", "janusflow/scenes-pro"]
 PROMPTS = ["a red circle", "a blue square", "a green star", "a yellow ring"]

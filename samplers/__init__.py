@@ -2,10 +2,9 @@
 
 import importlib
 
-from samplers import adaptive as adaptive
-from samplers.auto import auto, tilted
+from samplers import _moved
+from samplers.benchmark.problems import PROBLEMS
 from samplers.core import SOLVERS, Solver, count, sample, solver, trajectory
-from samplers.exponential import deis, dpmpp_2m, dpmpp_3m, exponential, exponential3, unipc2, unipc3
 from samplers.grids import (
     GRIDS,
     beta,
@@ -35,15 +34,33 @@ from samplers.guidance import (
     within,
     zero_star,
 )
-from samplers.inversion import RoundTrip, between, fireflow, masked, partway, rf_solver, round_trip
 from samplers.likelihood import LogLikelihood, log_likelihood
-from samplers.linear import Learned, learned
-from samplers.multistep import ab2, ab3, ab4, abm, abm2, abm3, abm4, abm5
-from samplers.persample import bosh3_each, dopri5_each
-from samplers.pilot import PilotGrid, pilot
-from samplers.problems import PROBLEMS
-from samplers.rungekutta import euler, heun, heun3, kutta3, midpoint, ralston, rk4
-from samplers.stochastic import RATES, churn, euler_maruyama, overshoot, rate, sde_heun
+from samplers.search.pilot import PilotGrid, pilot
+from samplers.solvers import adaptive as adaptive
+from samplers.solvers.adaptive_per_sample import bosh3_each, dopri5_each
+from samplers.solvers.auto import auto, tilted
+from samplers.solvers.exponential import (
+    deis,
+    dpmpp_2m,
+    dpmpp_3m,
+    exponential,
+    exponential3,
+    unipc2,
+    unipc3,
+)
+from samplers.solvers.inversion import (
+    RoundTrip,
+    between,
+    fireflow,
+    masked,
+    partway,
+    rf_solver,
+    round_trip,
+)
+from samplers.solvers.linear_multistep import Learned, learned
+from samplers.solvers.multistep import ab2, ab3, ab4, abm, abm2, abm3, abm4, abm5
+from samplers.solvers.runge_kutta import euler, heun, heun3, kutta3, midpoint, ralston, rk4
+from samplers.solvers.stochastic import RATES, churn, euler_maruyama, overshoot, rate, sde_heun
 
 __all__ = [
     "GRIDS",
@@ -125,11 +142,20 @@ __all__ = [
     "zero_star",
 ]
 
-LAZY = ("benchmark", "diffusers_bridge", "learn", "measure", "peers", "report")
+LAZY = {
+    "benchmark": "benchmark",
+    "diffusers_bridge": "diffusers",
+    "learn": "search.learn",
+    "measure": "benchmark.measure",
+    "peers": "benchmark.peers",
+    "report": "benchmark.summary",
+}
+
+_moved.install()
 
 
 def __getattr__(name: str):
     """The parts that import diffusers, or are programs, when they are first asked for."""
     if name in LAZY:
-        return importlib.import_module(f"samplers.{name}")
+        return importlib.import_module(f"samplers.{LAZY[name]}")
     raise AttributeError(f"module 'samplers' has no attribute {name!r}")

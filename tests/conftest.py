@@ -12,14 +12,14 @@ import torch
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """A folder as a checkpoint's, tokenizer and autoencoder included."""
-    from janusflow.autoencoder import PatchAutoencoder
-    from janusflow.modeling_janusflow import JanusFlowModel
-    from janusflow.questions import vocabulary
-    from janusflow.recipes import RECIPES
-    from janusflow.scene_patches import pixels
-    from janusflow.scenes import scene
-    from janusflow.shapes import render_batch
-    from janusflow.tokenizer import build_tokenizer
+    from janusflow.models.autoencoder import PatchAutoencoder
+    from janusflow.models.janusflow.modeling import JanusFlowModel
+    from janusflow.models.janusflow.tokenizer import build_tokenizer
+    from janusflow.scenes.patches import pixels
+    from janusflow.scenes.questions import vocabulary
+    from janusflow.scenes.scene import scene
+    from janusflow.scenes.shapes import render_batch
+    from janusflow.training.recipes import RECIPES
 
     folder = tmp_path_factory.mktemp("tiny")
     build_tokenizer(folder, [*vocabulary(), "User", "Assistant"], system_prompt="")
@@ -47,7 +47,7 @@ def tiny_pipe(tiny_folder):
 @pytest.fixture
 def janusflow(monkeypatch, capsys):
     """Runs a command; returns its exit code, stdout and stderr."""
-    from janusflow import cli
+    from janusflow.cli import main as cli
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["janusflow", *map(str, words)])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "models" / "published"
 
 
 def read_golden() -> tuple[dict[str, torch.Tensor], dict]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from janusflow.evaluation import answers
-from janusflow.questions import question
-from janusflow.shapes import render
+from janusflow.evaluation.tasks import vqa as answers
+from janusflow.scenes.questions import question
+from janusflow.scenes.shapes import render
 
 TASKS = Path(__file__).parent / "lmms_tasks"
 CLOSED = ("existence", "adversarial", "comparison")

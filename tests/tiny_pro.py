@@ -1,7 +1,7 @@
 """A tiny Janus-Pro with random weights, in the published layout and in transformers' own.
 
 The names of the published layout are written down here once more, by listing the modules of the
-published network, independently of the patterns in `janusflow.pro.original`.
+published network, independently of the patterns in `janusflow.models.janus_pro.convert`.
 """
 
 import json
@@ -16,8 +16,8 @@ from transformers import (
     LlamaConfig,
 )
 
-from janusflow.questions import vocabulary
-from janusflow.tokenizer import build_tokenizer
+from janusflow.models.janusflow.tokenizer import build_tokenizer
+from janusflow.scenes.questions import vocabulary
 
 SIDE, PATCH, HIDDEN, CODES = 64, 16, 48, 96
 VISION = dict(width=32, layers=2, heads=2)

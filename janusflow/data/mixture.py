@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from zlib import crc32
 
-from janusflow.data.order import mix, permuted, shuffled
+from janusflow.data.permutation import mix, permuted, shuffled
 from janusflow.data.samples import KINDS, BrokenSample, Sample, Source, take
 
 SLOTS = 4096  # weights hold exactly in every so many samples

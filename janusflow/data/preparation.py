@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from janusflow.data.cache import AGAIN, Cache, CacheError, key_of
+from janusflow.data.feature_cache import AGAIN, Cache, CacheError, key_of
 from janusflow.data.images import square_crop
-from janusflow.data.order import mix
+from janusflow.data.permutation import mix
 from janusflow.data.records import Record, Records
 from janusflow.data.samples import BrokenSample, Sample, attempt
-from janusflow.processing_janusflow import JanusFlowProcessor
-from janusflow.reading import decode
+from janusflow.models.janusflow.processing import JanusFlowProcessor
+from janusflow.utils.safe_io import decode
 
 MAX_TOKENS = 4096  # of one sample; the default capacity of a pack
 PLACEHOLDER = "<image>"  # LLaVA's, in conversations

@@ -15,8 +15,8 @@ from janusflow.data.records import Record, Records, kind_of, parse_row, to_recor
 from janusflow.data.samples import KINDS, BrokenSample
 from janusflow.data.shards import COMPRESSED, open_shards
 from janusflow.data.streams import Streamed, count_rows, embedded
-from janusflow.limits import hold
-from janusflow.processing_janusflow import JanusFlowProcessor
+from janusflow.models.janusflow.processing import JanusFlowProcessor
+from janusflow.utils.limits import hold
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 PICTURED = {*SUFFIXES, ".jsonl", ".parquet", ".tar"}

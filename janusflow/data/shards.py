@@ -16,8 +16,8 @@ from pathlib import Path
 
 from janusflow.data.records import Record, kind_of, parse_row, to_record
 from janusflow.data.samples import BrokenSample
-from janusflow.data.tars import Member, members
-from janusflow.limits import hold
+from janusflow.data.tar_index import Member, members
+from janusflow.utils.limits import hold
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 TEXTS = ("txt", "text", "caption", "prompt")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from janusflow.data.order import mix
+from janusflow.data.permutation import mix
 from janusflow.data.records import Record, to_record
 
 CURSORS = 2  # one that runs ahead, one for what stands in for broken rows

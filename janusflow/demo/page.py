@@ -13,8 +13,9 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from janusflow.demo import wishes, work
-from janusflow.demo.wishes import Refused, Wish
+from janusflow.demo import requests as wishes
+from janusflow.demo import worker as work
+from janusflow.demo.requests import Refused, Wish
 
 HINT = "What the model expects on its way from noise, t = 0, to the picture, t = 1."
 SHELF = 12  # pictures kept for a visitor

@@ -29,7 +29,7 @@ def start(pipe, name: str, host: str = "127.0.0.1", port: int = 0, wait: bool = 
             f"the page needs gradio 6 or newer, not {_gradio()}; pip install -U gradio"
         )
     from janusflow.demo import page
-    from janusflow.demo.wishes import MAX_BYTES
+    from janusflow.demo.requests import MAX_BYTES
 
     blocks = page.build(pipe, name, _about(pipe), PROMPTS[name == OWN])
     blocks.queue(max_size=QUEUE, api_open=False)

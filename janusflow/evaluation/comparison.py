@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from textwrap import wrap
 
+from janusflow.evaluation.intervals import Interval, bootstrap, mcnemar, overall, share, signs
 from janusflow.evaluation.report import Rows, aligned
-from janusflow.statistics import Interval, bootstrap, mcnemar, overall, share, signs
 
 DIFFERENT = 0.05  # p below which a pair of scores may be called different
 Pairs = list[tuple[dict, dict]]

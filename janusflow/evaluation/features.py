@@ -14,9 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from janusflow import reading
 from janusflow.evaluation import provenance
-from janusflow.sources import locate
+from janusflow.utils import safe_io as reading
+from janusflow.utils.hub import locate
 
 NAMES = (".png", ".jpg", ".jpeg", ".webp")
 INCEPTION = (".pth", ".pt")

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from janusflow.evaluation import provenance
-from janusflow.folders import write
-from janusflow.limits import hold
-from janusflow.reading import check_file
-from janusflow.scenes import SPLITS
+from janusflow.scenes.scene import SPLITS
+from janusflow.utils.limits import hold
+from janusflow.utils.locked_dir import write
+from janusflow.utils.safe_io import check_file
 
 FILE = "protocol.json"
 GROWS = ("splits", "prompts", "seeds")  # more of them can be added to what a folder holds

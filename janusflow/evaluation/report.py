@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 
-from janusflow.evaluation.tasks import TASKS
-from janusflow.folders import write
-from janusflow.reading import check_file
+from janusflow.evaluation.tasks.registry import TASKS
+from janusflow.utils.locked_dir import write
+from janusflow.utils.safe_io import check_file
 
 NOTE = (
     "Brackets hold 95 % intervals: Wilson's per group, which take answers for independent, and for "

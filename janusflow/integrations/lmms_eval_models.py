@@ -19,8 +19,8 @@ from loguru import logger
 from PIL import Image
 from tqdm import tqdm
 
-from janusflow import pictures
-from janusflow.asking import ask, likelihoods, message
+from janusflow.pipelines import image_io as pictures
+from janusflow.pipelines.answering import ask, likelihoods, message
 
 MARKS = ("<image>",)  # how tasks of lmms-eval say where a picture stands in a text
 LONGEST = 512  # new tokens where a task names no limit, as in the published example

@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from janusflow import pictures
-from janusflow.asking import ask
+from janusflow.pipelines import image_io as pictures
+from janusflow.pipelines.answering import ask
 
 try:
     from vlmeval.vlm.base import BaseModel

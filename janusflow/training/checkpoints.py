@@ -18,8 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from janusflow import stored
-from janusflow.reading import check_file, parse_object
+from janusflow.utils import atomic_io as stored
+from janusflow.utils.safe_io import check_file, parse_object
 
 NAME = re.compile(r"step-(\d+)(?:-of-(\d+)-(\d+))?\.safetensors")
 

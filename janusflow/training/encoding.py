@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from janusflow import stored
-from janusflow.data.cache import FORMAT
+from janusflow.data.feature_cache import FORMAT
 from janusflow.data.samples import Sample
-from janusflow.teachers import Encoder, View
+from janusflow.training.alignment.teachers import Encoder, View
+from janusflow.utils import atomic_io as stored
 
 BATCH = 16  # pictures encoded at once
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from janusflow import losses, times
-from janusflow.alignment import Aligner
-from janusflow.data.packing import forward, length
 from janusflow.data.samples import Sample
-from janusflow.teachers import View
-from janusflow.training.stages import Stage
+from janusflow.training import losses
+from janusflow.training import timestep_sampling as times
+from janusflow.training.alignment.repa import Aligner
+from janusflow.training.alignment.teachers import View
+from janusflow.training.config_stages import Stage
+from janusflow.training.packed_forward import forward, length
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from janusflow.autoencoder_files import load_vae
-from janusflow.data.cache import Cache, key_of
+from janusflow.data.feature_cache import Cache, key_of
 from janusflow.data.mixture import Tally
 from janusflow.data.preparation import generation
 from janusflow.data.readers import as_paths, find, signature
 from janusflow.data.records import Records
 from janusflow.data.samples import BrokenSample
-from janusflow.devices import DTYPES, pick_device
-from janusflow.folders import alone
-from janusflow.modeling_janusflow import JanusFlowModel
-from janusflow.processing_janusflow import JanusFlowProcessor
-from janusflow.sources import locate
-from janusflow.teachers import Encoder, make
+from janusflow.models.autoencoder_loading import load_vae
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.models.janusflow.processing import JanusFlowProcessor
+from janusflow.training.alignment.teachers import Encoder, make
 from janusflow.training.encoding import BATCH, features_of, latents_of, made_with, taught_by
+from janusflow.utils.devices import DTYPES, pick_device
+from janusflow.utils.hub import locate
+from janusflow.utils.locked_dir import alone
 
 SHARD_BYTES = 256 * 2**20
 SHARD_PICTURES = 1024

@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 import samplers
-from janusflow.modeling_janusflow import JanusFlowModel
-from janusflow.pictures import grid
-from janusflow.processing_janusflow import JanusFlowProcessor
-from janusflow.prompts import Prompt
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.models.janusflow.processing import JanusFlowProcessor
+from janusflow.models.prompt_cache import Prompt
+from janusflow.pipelines.image_io import grid
+from janusflow.training.ema import State
 from janusflow.training.encoding import latents_of
-from janusflow.training.engine import Engine
-from janusflow.training.state import State
+from janusflow.training.trainer import Engine
 
 STEPS = 20  # of Euler
 GUIDANCE = 2.0

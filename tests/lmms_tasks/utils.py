@@ -2,8 +2,8 @@
 
 from PIL import Image
 
-from janusflow.questions import pieces, question
-from janusflow.shapes import render
+from janusflow.scenes.questions import pieces, question
+from janusflow.scenes.shapes import render
 
 
 def picture(doc):

@@ -1,0 +1,1 @@
+"""Timings, outside of the tests."""

@@ -1,0 +1,1 @@
+"""Malformed files and texts, by the million."""

@@ -1,0 +1,74 @@
+"""Which sampler spends its calls best on a model: `samplers.benchmark` on its guided field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from samplers import count, guidance, sample, trajectory
+from samplers.benchmark import run as benchmark
+from samplers.benchmark.summary import Report
+from samplers.core import Velocity
+
+
+@torch.no_grad()
+def run(
+    pipe,
+    prompts: Sequence[str],
+    guidance_scale: guidance.Rule | float = 2.0,
+    *,
+    samples: int = 4,
+    seed: int = 0,
+    reference: int = 256,
+    pilot: bool = False,
+    **options,
+) -> Report:
+    """Solvers and peers on the field of these prompts, from `samples` noises each.
+
+    The truth is rk4 with `reference` calls in float64; how far half as many calls end from it (RMS)
+    stands in the report's protocol, and errors below that mean nothing. `options` go to
+    `samplers.benchmark.run` (calls, solvers, others, name, ...). ValueError for what does not fit.
+    """
+    if samples < 1:
+        raise ValueError(f"{samples} samples cannot be measured; take at least 1")
+    if reference < 16 or reference % 8:
+        raise ValueError(f"a reference of {reference} calls cannot be halved; take 256 or so")
+    noise = pipe.prepare_latents(
+        samples * len(prompts), None, None, torch.Generator().manual_seed(seed)
+    )
+    v = pipe.field(prompts, guidance_scale, num_images_per_prompt=samples)
+    truth, doubt = _truth(v, noise, reference)
+    look = noise if pilot else False  # whole: the field has one row of prompt for each
+    watch = partial(tqdm, desc="trials", disable=None)  # silent where nobody looks
+    report = benchmark.run(v, noise, reference=truth, pilot=look, watch=watch, **options)
+    report.protocol.update(
+        prompts=list(prompts),
+        seed=seed,
+        reference=f"rk4, {reference} calls; {reference // 2} calls end {doubt:.1e} from it",
+        network_evaluations_per_call=_reads(v, noise),
+    )
+    return report
+
+
+def _truth(v: Velocity, noise: Tensor, calls: int) -> tuple[Tensor, float]:
+    """Endpoints, and the RMS distance of those that half as many calls give."""
+    coarse, fine = (_end(v, noise.double(), n) for n in (calls // 2, calls))
+    return fine, float((fine - coarse).square().mean().sqrt())
+
+
+def _end(v: Velocity, noise: Tensor, calls: int) -> Tensor:
+    path = trajectory(v, noise, calls, "rk4")
+    for _, x in tqdm(path, total=calls // 4 + 1, desc=f"{calls} calls of rk4", disable=None):
+        end = x
+    return end
+
+
+def _reads(v: Velocity, noise: Tensor) -> float:
+    """Rows that the network evaluates for a call of v, on average over the way."""
+    counted = count(v)
+    sample(counted, noise, 8, "euler")
+    return counted.calls / 8

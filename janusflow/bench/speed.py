@@ -1,0 +1,238 @@
+"""How long pictures take, in turns with the published way in the same run.
+
+`janusflow bench --speed` for a model, `python -m janusflow.bench.speed` for the 1.3B's widths with
+fewer blocks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import samplers
+from janusflow.bench import reference_sampler as published
+from janusflow.models.janusflow.configuration import JanusFlowConfig
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.models.prompt_cache import Prompt
+from janusflow.pipelines.outputs import KnownTimes
+from janusflow.pipelines.presets import QUALITIES
+from janusflow.utils.cpu.onednn_linear import repeating, use_onednn
+from janusflow.utils.flops import Counting, peak
+
+TRUTH = 128  # calls of rk4 that stand for the converged picture
+
+
+@torch.no_grad()
+def of_pipeline(
+    pipe,
+    texts: Sequence[str],
+    rounds: int = 5,
+    seed: int = 0,
+    compile: bool = False,
+    model: str = "",
+) -> dict:
+    """Seconds a picture of every quality and of the published way, one noise a text; with
+    `compile` also of "exact" and "fast" by graphs of torch.compile, once they are made.
+
+    "error" is the RMS distance from the converged end of the same guided field, guidance 2 all the
+    way, in latents. `model` is its name for the protocol.
+    """
+    noise = pipe.prepare_latents(
+        len(texts), None, None, torch.Generator().manual_seed(seed), None
+    ).cpu()
+    truth = samplers.sample(pipe.field(texts, 2.0), noise, TRUTH, "rk4")
+    ways: dict[str, Callable[[], tuple[Tensor, int]]] = {
+        "published": lambda: (published.prompts(pipe, texts, noise), 60)
+    }
+    for name in QUALITIES:
+        ways[name] = lambda name=name: _made(pipe, texts, noise, name)
+    if compile:
+        graphs = type(pipe)(pipe.model, pipe.processor, pipe.vae).compile()
+        graphs.grids = pipe.grids
+        graphs.set_progress_bar_config(disable=True)
+        for name in ("exact", "fast"):
+            ways[f"{name}, compiled"] = lambda name=name: _made(graphs, texts, noise, name)
+    ends = {name: way() for name, way in ways.items()}  # also warms up
+    seconds = _in_turns({n: w for n, w in ways.items()}, rounds)
+    rows = {
+        name: {
+            "calls": ends[name][1],
+            "seconds": [s / len(texts) for s in seconds[name]],
+            "error": float((ends[name][0].float() - truth).square().mean().sqrt()),
+        }
+        for name in ways
+    }
+    return _report(rows, dict(model=model, pictures=len(texts), seed=seed))
+
+
+def _made(pipe, texts, noise: Tensor, quality: str) -> tuple[Tensor, int]:
+    out = pipe(list(texts), quality=quality, latents=noise, output_type="latent")
+    return out.images, out.calls
+
+
+@torch.no_grad()
+def of_network(
+    blocks: int = 2, prompt: int = 20, pictures: int = 1, steps: int = 30, rounds: int = 3
+) -> dict:
+    """Euler of the 1.3B's widths with fewer blocks, fresh weights, float32: ours against the
+    published algorithm on torch's own products, and against the same on ours.
+    """
+    model = wide(blocks)
+    ids = torch.randint(5, 4000, (1, prompt), generator=torch.Generator().manual_seed(0))
+    side = 2 * int(model.config.vision.tokens**0.5)
+    noise = torch.randn(pictures, 4, side, side, generator=torch.Generator().manual_seed(1))
+    rows = ids.repeat(pictures, 1)
+
+    def theirs() -> Tensor:
+        return published.sample(
+            model, rows, torch.ones_like(rows), noise, steps=steps, state=torch.float32
+        )
+
+    def plainly() -> Tensor:
+        use_onednn(model, undo=True)
+        try:
+            return theirs()
+        finally:
+            use_onednn(model)
+
+    def ours() -> Tensor:
+        return samplers.sample(_guided(model, ids, pictures, steps), noise, steps, "euler")
+
+    def repeated() -> Tensor:
+        with repeating():
+            return theirs()
+
+    ways = {"published": plainly, "published, oneDNN": repeated, "ours": ours}
+    seconds = _in_turns(ways, rounds)
+    ends = {name: way() for name, way in ways.items()}
+    with Counting() as counted:
+        _guided(model, ids, pictures, steps)(noise, torch.tensor(0.5))
+    error = float((ends["ours"] - ends["published"]).abs().max() / ends["published"].abs().max())
+    found = {
+        name: {"calls": 2 * steps, "seconds": [s / pictures for s in taken]}
+        for name, taken in seconds.items()
+    }
+    report = _report(found, dict(blocks=blocks, prompt=prompt, pictures=pictures, steps=steps))
+    rate = counted.total * steps / median(seconds["ours"])
+    most = peak(torch.device("cpu"), torch.float32, torch.get_num_threads())
+    return report | dict(difference=error, flops_a_second=rate, peak=most, fraction=rate / most)
+
+
+def _guided(model: JanusFlowModel, ids: Tensor, pictures: int, steps: int):
+    cond, uncond = model.encode_prompt(ids), model.encode_prompt(ids, unconditional=True)
+    both = Prompt.cat([cond[[0] * pictures], uncond[[0] * pictures]])
+    at = KnownTimes(model, samplers.GRIDS["uniform"](steps).float())
+    pair = samplers.guidance.stacked(lambda x, t: model.velocity(x, at(t, x), both))
+    return samplers.guide(pair, 2.0)
+
+
+def wide(blocks: int) -> JanusFlowModel:
+    """The 1.3B's widths with so many blocks, fresh weights in float32, a vocabulary of 4,096."""
+    language = dict(JanusFlowConfig().language_config.to_dict(), num_hidden_layers=blocks)
+    language["vocab_size"] = 4096  # of which speed does not know
+    tower = dict(model_type="vision_und_enc", cls="CLIPVisionTower")
+    small = dict(image_size=384, model_name="siglip_tiny", select_feature="same", select_layer=-1)
+    torch.manual_seed(0)
+    config = JanusFlowConfig(
+        language_config=language, vision_und_enc_config=tower | dict(params=small)
+    )
+    return fresh(JanusFlowModel(config))
+
+
+@torch.no_grad()
+def fresh(model: JanusFlowModel) -> JanusFlowModel:
+    """The model with numbers where training would begin with zeros, so that all of it computes."""
+    for name, weight in model.named_parameters():
+        if any(part in name for part in ("cond_embeds_mapper", "unpatch_conv", "channelwise_norm")):
+            torch.nn.init.normal_(weight, std=0.02)
+    return model.eval()
+
+
+def _in_turns(ways: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in tqdm(range(rounds), desc="rounds", disable=None):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def _report(rows: dict, about: dict) -> dict:
+    from importlib.metadata import version
+
+    base = rows["published"]["seconds"]
+    for row in rows.values():
+        ratios = [b / s for b, s in zip(base, row["seconds"], strict=True)]  # of one round
+        row["faster"] = median(ratios)
+        row["spread"] = [min(ratios), max(ratios)]
+    packages = {name: version(name) for name in ("torch", "transformers", "diffusers")}
+    machine = f"{processor()}, {torch.get_num_threads()} threads"
+    about |= {"machine": machine, "packages": packages, "commit": commit()}
+    return {"ways": rows, "protocol": about}
+
+
+def commit() -> str:
+    """The source's git commit, "" where it is no checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def processor() -> str:
+    """The CPU's name as Linux tells it, or its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def table(report: dict) -> str:
+    """For a terminal of 80 columns."""
+    lines = [f"{'way':<20}{'calls':>6}{'s a picture':>13}{'faster':>9}{'spread':>15}{'error':>9}"]
+    for name, row in report["ways"].items():
+        spread = "{:.2f} to {:.2f}".format(*row["spread"])
+        error = f"{row['error']:.3f}" if "error" in row else ""
+        seconds = f"{median(row['seconds']):.3f}"
+        lines.append(
+            f"{name:<20}{row['calls']:>6}{seconds:>13}{row['faster']:>9.2f}{spread:>15}{error:>9}"
+        )
+    lines += [f"{k}: {v}" for k, v in report["protocol"].items()]
+    if "fraction" in report:
+        lines.append(
+            f"ours: {report['flops_a_second'] / 1e9:.0f} GFLOP/s, {report['fraction']:.0%} of the "
+            f"measured peak; ends {report['difference']:.1e} from the published way (relative)"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, value in (("blocks", 2), ("prompt", 20), ("pictures", 1), ("steps", 30)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="a .json")
+    asked = vars(parser.parse_args())
+    out = asked.pop("out")
+    report = of_network(**asked)
+    print(table(report))
+    if out:
+        out.write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Packing and caching against a plain loop: the same steps, side by side in one run.
+
+python -m janusflow.bench.throughput --rounds 8 --json throughput.json
+
+The data is made anew: scenes as PNG with captions, conversations of one to four questions, texts of
+8 to 120 words. Four trainings of the same model take turns, a step each: with and without packing,
+with and without the cache. Without both it is the plain loop: every sample padded to the longest,
+pictures decoded, encoded by the autoencoder and seen by the teacher in every step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from janusflow.scenes.questions import TEMPLATES, ask
+from janusflow.scenes.scene import generator, render, scene
+from janusflow.training import job as launch
+from janusflow.training import precompute
+from janusflow.training.trainer import Engine
+from janusflow.utils.flops import Counting, peak
+
+MODEL = "janusflow/scenes"
+WAYS = {  # packed, cached
+    "plain": (False, False),
+    "packed": (True, False),
+    "cached": (False, True),
+    "both": (True, True),
+}
+
+
+def write_data(folder: Path, pictures: int, seed: int = 0) -> None:
+    """Pictures with captions, half as many conversations, half as many texts, lengths mixed."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    names, conversations, paragraphs = list(TEMPLATES), [], []
+    for index in range(pictures):
+        drawn = scene("train", seed * pictures + index)
+        Image.fromarray(render(drawn.objects)).save(folder / f"{index}.png")
+        (folder / f"{index}.txt").write_text(drawn.caption, encoding="utf-8")
+        if index % 2:
+            own = generator("train", index, "throughput")
+            asked = [ask(drawn, str(own.choice(names)), own) for _ in range(own.integers(1, 5))]
+            turns = [("user", q.text, "assistant", q.answer) for q in asked if q]
+            messages = [
+                {"role": role, "content": text}
+                for q, text_, a, answer in turns
+                for role, text in ((q, text_), (a, answer))
+            ]
+            if messages:
+                messages[0]["content"] = f"<image>\n{messages[0]['content']}"
+                conversations.append({"image": f"{index}.png", "messages": messages})
+            words = " ".join(scene("train", i).caption for i in rng.integers(10**6, size=20))
+            paragraphs.append(" ".join(words.split()[: rng.integers(8, 121)]))
+    lines = "\n".join(map(json.dumps, conversations))
+    (folder / "talks.jsonl").write_text(lines, encoding="utf-8")
+    (folder / "words.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Seconds of the steps of one way, with what a step holds."""
+
+    name: str
+    seconds: list[float]
+    tokens: float  # of a step
+    flops: float
+    share: float  # of the machine's peak, at the median
+    loss: float  # of the first step, the same for all
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        low, _, high = statistics.quantiles(self.seconds, n=4)
+        return low, high
+
+
+def run(
+    folder: Path, batch: int, rounds: int, model: str = MODEL, pictures: int = 256
+) -> list[Row]:
+    """Times `rounds` steps of each way in turn, after one of each that is not counted."""
+    data, cache = folder / "data", folder / "cache"
+    write_data(data, pictures)
+    precompute.precompute(data, precompute.load(model, device="auto"), cache)
+    engines = {name: _engine(model, data, cache, batch, *way) for name, way in WAYS.items()}
+    counted, losses, spent = {}, {}, {name: [] for name in WAYS}
+    for name, engine in engines.items():  # warms up too
+        with Counting() as operations:
+            losses[name] = engine.step()["loss"]
+        counted[name] = operations.total
+    tokens = dict.fromkeys(WAYS, 0)
+    for number in range(rounds):
+        names = list(WAYS)[number % 4 :] + list(WAYS)[: number % 4]  # none is always first
+        for name in names:
+            started = time.perf_counter()
+            tokens[name] += engines[name].step()["tokens"]
+            spent[name].append(time.perf_counter() - started)
+    device = engines["plain"].accelerator.device
+    bf16 = engines["plain"].accelerator.mixed_precision == "bf16"
+    most = peak(device, torch.bfloat16 if bf16 else torch.float32, torch.get_num_threads())
+    return [
+        Row(
+            name,
+            spent[name],
+            tokens[name] / rounds,
+            counted[name],
+            counted[name] / statistics.median(spent[name]) / most,
+            losses[name],
+        )
+        for name in WAYS
+    ]
+
+
+def _engine(model: str, data: Path, cache: Path, batch: int, packed: bool, cached: bool) -> Engine:
+    changes = {
+        "training.batch": batch,
+        "training.mixture": {"generation": 50, "understanding": 25, "text": 25},
+        "training.opening": None,
+        "training.warmup": 1,
+        "training.lr": 1e-6,
+        "run.packed": packed,
+        **({"data.cache": str(cache)} if cached else {"data.crop": "center"}),
+    }
+    return launch.of_stage(2, model, data, data.parent / "run", changes).engine()
+
+
+def table(rows: list[Row]) -> str:
+    """Median and quartiles of a step, tokens a second, and the ratio to the plain loop."""
+    plain = rows[0].median
+    lines = ["way      s a step (quartiles)     tokens/s   GFLOP   of peak   speed"]
+    for row in rows:
+        low, high = row.quartiles
+        lines.append(
+            f"{row.name:8} {row.median:.3f} ({low:.3f}-{high:.3f})     "
+            f"{row.tokens / row.median:8.0f} {row.flops / 1e9:7.1f} {row.share:8.0%} "
+            f"{plain / row.median:7.2f}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--batch", type=int, default=32, help="samples of a step")
+    parser.add_argument("--rounds", type=int, default=8, help="steps of each way, at least 2")
+    parser.add_argument("--json", type=Path, help="file for the seconds")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = run(Path(folder), asked.batch, max(2, asked.rounds), asked.model)
+    print(table(rows))
+    if asked.json:
+        asked.json.write_text(json.dumps([vars(row) for row in rows], indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Many pictures into a folder: one file a row, what is there already is left, what cannot be
+written is named and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from janusflow.pipelines import image_io as pictures
+from janusflow.pipelines import memory
+from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
+
+MOST = {"cpu": 16, "cuda": 64}  # pictures at once beyond which no hardware seen here gains
+SHARE = 0.9  # of free memory that a batch may fill, since libraries take some for themselves
+TOLD = ("calls", "skipped", "software")  # what a picture's text holds beside its order
+
+
+def fill(
+    pipe, rows: list[str], seed: int, batch: int, settings: dict, about: dict, out: Path
+) -> list[Path]:
+    """Makes the pictures that `out` lacks and returns all paths of this process, in order.
+
+    Row i has the seed `seed + i` and the file 0000i.png, in whatever batch or process it is made;
+    a file there is kept if its text chunks tell of the same order. The processes of `torchrun` or
+    `accelerate launch` share the rows. OSError at the end if pictures could not be written.
+    """
+    rank, world = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1)))
+    orders = {
+        out / f"{i:05d}.png": {"prompt": text, "seed": seed + i, **about}
+        for i, text in enumerate(rows)
+        if i % world == rank
+    }
+    missing = [path for path, order in orders.items() if not holds(path, order)]
+    failed = []
+    with tqdm(total=len(missing), desc="pictures", disable=not sys.stderr.isatty()) as bar:
+        for start in range(0, len(missing), batch):
+            part = missing[start : start + batch]
+            failed += _make(pipe, {path: orders[path] for path in part}, settings)
+            bar.update(len(part))
+    if failed:
+        path, why = failed[0]
+        raise OSError(
+            f"{len(failed)} of {len(missing)} pictures were not written, the first {path.name!r} "
+            f"({why}); mend that and run the same command again, which makes only what is missing"
+        )
+    return list(orders)
+
+
+def at_once(
+    pipe, rows: list[str], gigabytes: float | None, height: int | None, width: int | None
+) -> int:
+    """How many pictures to make at once: as many as fit into so many gigabytes with the weights, or
+    else into `SHARE` of what is free; at most `MOST` of the device.
+
+    Where a batch can be sampled but not decoded at once, decoding is limited. ValueError where not
+    one picture fits.
+    """
+    device = pipe._execution_device
+    most = min(MOST.get(device.type, MOST["cpu"]), len(rows))
+    if not isinstance(pipe, JanusFlowPipeline) or (most == 1 and gigabytes is None):
+        return most
+    height, width = (pipe.default_size if side is None else side for side in (height, width))
+    pipe.check_sides(height, width)
+    weights = memory.held(pipe.model) + memory.held(pipe.vae)
+    spare = memory.free(device) if gigabytes is None else int(gigabytes * 1e9) - weights
+    if spare is None:
+        return most
+    limit = int(spare * SHARE) if gigabytes is None else spare
+    tokens = len(pipe.processor.prompt([max(rows, key=len)])["input_ids"][0])
+    setting = dict(height=height, width=width, tokens=tokens)
+    known = cache(lambda n: pipe.forecast(n, **setting))
+    count = memory.fitting(lambda n: known(n).sampling, limit, most)
+    if count == 0 and gigabytes is None:
+        return 1  # what is free is a guess, and no reason to refuse
+    if count == 0:
+        raise ValueError(
+            f"one picture takes {known(1).sampling / 1e9:.2g} GB beside weights of "
+            f"{weights / 1e9:.2g} GB, and {max(limit, 0) / 1e9:.2g} GB are left for it; make "
+            "smaller pictures, or take --dtype bfloat16 or int8"
+        )
+    pipe.limit_memory(limit if known(count).decoding > limit else None)
+    return count
+
+
+def holds(path: Path, order: dict) -> bool:
+    """Whether the file is a whole picture made to this order."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            told = {k: v for k, v in image.text.items() if k not in TOLD}
+    except (OSError, SyntaxError, ValueError, AttributeError):
+        return False
+    return told == {key: str(value) for key, value in order.items()}
+
+
+def _make(pipe, orders: dict[Path, dict], settings: dict) -> list[tuple[Path, str]]:
+    """Makes and writes one batch; returns what could not be written and why."""
+    generators = [torch.Generator().manual_seed(order["seed"]) for order in orders.values()]
+    texts = [order["prompt"] for order in orders.values()]
+    out = pipe(texts, generator=generators, **settings)
+    failed = []
+    for i, (path, order) in enumerate(orders.items()):
+        try:
+            pictures.save(out.images[i], order | pictures.cost(out, i), path)
+        except OSError as error:
+            failed.append((path, str(error)))
+            tqdm.write(f"janusflow: {path} was not written ({error})", file=sys.stderr)
+    return failed

@@ -1,0 +1,68 @@
+"""What `janusflow info` says of a Janus or Janus-Pro."""
+
+from __future__ import annotations
+
+import torch
+from transformers import JanusConfig, JanusForConditionalGeneration
+
+from janusflow.cli.info import BYTES, told
+from janusflow.models.janus_pro import convert as original
+from janusflow.models.janus_pro import tensors
+from janusflow.models.janus_pro.loading import is_original, own_config, read_config
+from janusflow.pipelines.pipeline_janus_pro import FILES
+from janusflow.utils.hub import locate
+
+PARTS = {
+    "vision encoder": ("model.vision_model.", "model.aligner."),
+    "language model": ("model.language_model.", "lm_head."),
+    "generation head": ("model.generation_",),
+    "VQ model": ("model.vqmodel.",),
+}
+
+
+def configuration(name: str) -> JanusConfig:
+    """transformers' configuration of either layout."""
+    folder = locate(name, files=FILES)
+    published = read_config(folder)
+    if is_original(published):
+        return original.config(published, tensors.read(folder), image_token=0)
+    return own_config(folder)
+
+
+def facts(name: str) -> dict:
+    """Parameters of each part, and the bytes that the weights take in each format."""
+    return told(name, count_parameters(configuration(name)))
+
+
+def describe(name: str) -> str:
+    """A table for a terminal of 80 columns; ValueError for a folder that holds no Janus."""
+    config = configuration(name)
+    text, vision, vq = config.text_config, config.vision_config, config.vq_config
+    counts = count_parameters(config)
+    total = sum(counts.values())
+    lines = [
+        name,
+        f"  language model   {text.num_hidden_layers} blocks of {text.hidden_size}, "
+        f"{text.num_attention_heads} heads, MLP {text.intermediate_size}, {text.vocab_size} tokens",
+        f"  vision encoder   {vision.num_hidden_layers} blocks of {vision.hidden_size}, "
+        f"{vision.image_size} px, {vision.num_image_tokens} tokens",
+        f"  generation       {vq.num_embeddings} codes of {vq.embed_dim}, "
+        f"{vq.num_patches**2} tokens, one after the other",
+        "",
+        *(f"  {part:<20}{count:>15,}" for part, count in counts.items()),
+        f"  {'parameters':<20}{total:>15,}",
+        "",
+        "  weights take "
+        + ", ".join(f"{total * b / 2**20:,.0f} MiB in {d}" for d, b in BYTES.items()),
+    ]
+    return "\n".join(lines)
+
+
+def count_parameters(config: JanusConfig) -> dict[str, int]:
+    """Parameters of each part; no memory is taken."""
+    with torch.device("meta"):
+        sizes = {n: p.numel() for n, p in JanusForConditionalGeneration(config).named_parameters()}
+    return {
+        part: sum(n for name, n in sizes.items() if name.startswith(roots))
+        for part, roots in PARTS.items()
+    }

@@ -1,0 +1,65 @@
+"""A pilot grid for one model: where a preset's few calls are best spent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+import samplers
+from janusflow.pipelines.presets import resolve
+from janusflow.scenes.scene import SPLITS, prompt
+
+
+def place(
+    pipe,
+    prompts: Sequence[str],
+    quality: str = "fast",
+    *,
+    steps: int | None = None,
+    sampler: str | None = None,
+    guidance_scale: float = 2.0,
+    until: float | None = None,
+    seed: int = 0,
+    looks: int | None = None,
+    watch: Callable[[], object] = lambda: None,
+) -> samplers.PilotGrid:
+    """`samplers.pilot` on this model's guided velocity, one noise a prompt.
+
+    The solver, its steps and the interval of guidance are the preset's unless given; `until` is the
+    time in [0, 1] after which nothing guides. The grid is for `pipe(..., grid=found.ts)`, or with
+    its interval for `pipe.grids[quality]`, which `save_pretrained` keeps.
+    Costs about 64 + looks * steps evaluations of all prompts at once, before each of which `watch`
+    is called. Raises ValueError for what does not fit.
+    """
+    chosen = resolve(quality, sampler=sampler, steps=steps)
+    if until is not None:
+        if not 0 <= until <= 1:
+            raise ValueError(f"guidance until t = {until:g}; expected a time from 0 to 1")
+        chosen = replace(chosen, guided=(0.0, float(until)))
+    solver, _ = chosen.path()
+    generator = torch.Generator().manual_seed(seed)
+    noise = pipe.prepare_latents(len(prompts), None, None, generator)
+    field = pipe.field(prompts, chosen.rule(guidance_scale))
+
+    def watched(x: Tensor, t: Tensor) -> Tensor:
+        watch()
+        return field(x, t)
+
+    about = dict(
+        quality=quality,
+        guidance=chosen.written(f"{guidance_scale:g}"),
+        guided=list(chosen.guided),
+        prompts=len(prompts),
+        seed=seed,
+    )
+    with torch.no_grad():
+        return samplers.pilot(watched, noise, chosen.steps, solver, looks=looks, settings=about)
+
+
+def scene_prompts(count: int) -> list[str]:
+    """Captions of the training split, one category after the other."""
+    categories = SPLITS["train"]
+    return [prompt("train", categories[i % len(categories)], i).text for i in range(count)]

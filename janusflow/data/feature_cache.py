@@ -1,0 +1,178 @@
+"""Latents and features that were computed once, kept on disk by what the picture's file holds.
+
+A cache is a folder: `cache.json` says what it was made with, each `*.safetensors` holds some
+pictures under the SHA-256 of their files, every one with its own checksum. So a changed picture is
+not found, a moved one is, and files are whole or absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from janusflow.utils import atomic_io as stored
+from janusflow.utils.safe_io import check_file, read_object
+
+ABOUT = "cache.json"
+FORMAT = 1
+OPEN = 64  # shards kept open
+AGAIN = "run janusflow precompute again"
+
+
+class CacheError(OSError):
+    """A cache that does not fit or is damaged. Not a broken sample: the run is to stop."""
+
+
+def key_of(picture: bytes) -> str:
+    """The name of a picture in a cache."""
+    return hashlib.sha256(picture).hexdigest()[:32]
+
+
+class Cache:
+    """A folder of cached tensors. `about` says what they were made with: plain values by name."""
+
+    def __init__(self, folder: Path, about: Mapping):
+        self.folder, self.about = folder, dict(about)
+        self.places: dict[str, Path] = {}
+        self.sums: dict[str, dict[str, str]] = {}
+        self._files: OrderedDict[Path, safe_open] = OrderedDict()
+        for path in sorted(folder.glob("*.safetensors")):
+            self._enter(path)
+
+    @classmethod
+    def create(cls, folder: Path, about: Mapping) -> Cache:
+        """Makes a cache, or opens one made with the same; CacheError if that was another."""
+        if (folder / ABOUT).exists():
+            found = _read_about(folder)
+            if wrong := first_difference(found, about):
+                raise CacheError(f"{folder} is a cache of another kind ({wrong}); choose another")
+            return cls(folder, found | {"data": None})
+        folder.mkdir(parents=True, exist_ok=True)
+        made = cls(folder, {**about, "data": None})
+        made.declare(None)
+        return made
+
+    @classmethod
+    def open(cls, folder: str | Path, about: Mapping, data: str) -> Cache:
+        """A finished cache for training; CacheError if it is none, or made with something else.
+
+        `data`: the signature of the files it is to serve.
+        """
+        folder = Path(folder)
+        if not (folder / ABOUT).is_file():
+            raise CacheError(f"{folder} holds no {ABOUT}; make a cache with janusflow precompute")
+        found = _read_about(folder)
+        if wrong := first_difference(found, about):
+            raise CacheError(f"the cache in {folder} is stale: {wrong}; {AGAIN}, to another folder")
+        if found.get("data") is None:
+            raise CacheError(f"the cache in {folder} was not finished; {AGAIN}")
+        if found["data"] != data:
+            raise CacheError(
+                f"the cache in {folder} is stale: files of the data were added, removed or "
+                f"changed; {AGAIN}, which computes what is new"
+            )
+        return cls(folder, found)
+
+    def declare(self, data: str | None) -> None:
+        """Writes what the cache is; `data` is the files' signature once all of it is there."""
+        self.about["data"] = data
+        plain = json.dumps(self.about, sort_keys=True)
+        said = {"sha256": hashlib.sha256(plain.encode()).hexdigest(), **self.about}
+        part = self.folder / f"{ABOUT}.part"
+        part.write_text(json.dumps(said, indent=1), encoding="utf-8")
+        stored.settle(part, self.folder / ABOUT)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def add(self, pictures: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Writes a shard: for each key its tensors by name, as "latents" and "features"."""
+        tensors, sums = {}, {}
+        for key, own in pictures.items():
+            own = stored.on_cpu(own)
+            sums[key] = {name: self._sum(key, name, tensor) for name, tensor in own.items()}
+            tensors |= {f"{key}.{name}": tensor for name, tensor in own.items()}
+        path = self.folder / f"{next(iter(pictures))}.safetensors"
+        try:
+            stored.write(path, tensors, {"sums": json.dumps(sums)})
+        except (OSError, SafetensorError) as error:
+            raise CacheError(f"{path} cannot be written ({error}); free some space") from error
+        self._enter(path)
+
+    def get(self, key: str, names: Sequence[str]) -> dict[str, Tensor]:
+        """A picture's tensors of these names; CacheError if their bytes are not those written."""
+        path = self.places[key]
+        try:
+            file = self._open(path)
+            own = {name: file.get_tensor(f"{key}.{name}") for name in names}
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, error) from error
+        for name, tensor in own.items():
+            if self._sum(key, name, tensor) != self.sums[key].get(name):
+                raise _damaged(path, f"{name} of picture {key} do not match their checksum")
+        return own
+
+    def _sum(self, key: str, name: str, tensor: Tensor) -> str:
+        """Covers what it was made with too: a shard of another cache does not fit here."""
+        salt = {name: value for name, value in self.about.items() if name != "data"}
+        return stored.digest({name: tensor}, key + json.dumps(salt, sort_keys=True))
+
+    def _enter(self, path: Path) -> None:
+        try:
+            sums = json.loads((self._open(path).metadata() or {})["sums"])
+            sums = {str(key): dict(value) for key, value in sums.items()}
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _damaged(path, error) from error
+        self.sums |= sums
+        self.places |= dict.fromkeys(sums, path)
+
+    def _open(self, path: Path) -> safe_open:
+        if path in self._files:
+            self._files.move_to_end(path)
+            return self._files[path]
+        while len(self._files) >= OPEN:
+            self._files.popitem(last=False)
+        self._files[path] = safe_open(check_file(path), "pt")
+        return self._files[path]
+
+
+def first_difference(found: Mapping, wanted: Mapping) -> str | None:
+    """What `wanted` asks for that was made with something else, in words; or None."""
+    for name, value in wanted.items():
+        theirs = found.get(name)
+        if isinstance(value, Mapping) and isinstance(theirs, Mapping):
+            if inner := first_difference(theirs, value):
+                return f"{name}' {inner}"
+        elif theirs != value:
+            return f"{name} is {_short(theirs)} there, {_short(value)} here"
+    return None
+
+
+def _short(value) -> str:
+    return f"{value!r:.24}"
+
+
+def _read_about(folder: Path) -> dict:
+    try:
+        found = read_object(folder / ABOUT)
+    except ValueError as error:
+        raise _damaged(folder / ABOUT, error) from error
+    theirs = found.pop("sha256", None)
+    plain = json.dumps(found, sort_keys=True)
+    if theirs != hashlib.sha256(plain.encode()).hexdigest():
+        raise _damaged(folder / ABOUT, "it does not match its checksum")
+    return found
+
+
+def _damaged(path: Path, why) -> CacheError:
+    reason = " ".join(str(why).split())[:160]
+    return CacheError(f"{path} is damaged ({reason}); delete it and {AGAIN}")

@@ -1,0 +1,195 @@
+"""The tasks `fid` and `kid`: how far a set of pictures is from a reference folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache as once
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from janusflow.evaluation import features, provenance
+from janusflow.evaluation.frechet import frechet
+from janusflow.evaluation.plan import Plan
+from janusflow.evaluation.resume import share, wait
+from janusflow.evaluation.task import PICTURED, Sources, Task
+from janusflow.evaluation.tasks import official
+from janusflow.evaluation.tasks.official import Shot
+from janusflow.utils import safe_io as reading
+from janusflow.utils.locked_dir import write
+
+OURS, THEIRS = "features.safetensors", "reference.safetensors"
+NETWORK = "network.json"
+SUBSET, SUBSETS = 1000, 100  # pictures of a subset of the KID, and how many are drawn
+
+
+def inputs(paths: dict[str, str]) -> dict[str, str]:
+    """Digests of the reference, and of the pictures or of the prompts to make them from."""
+    if "reference" not in paths:
+        raise ValueError("--reference names no folder; give one of real pictures")
+    if ("pictures" in paths) == ("prompts" in paths):
+        raise ValueError("give --pictures FOLDER, or --prompts FILE to make them, and not both")
+    found = {"reference": features.digest(Path(paths["reference"]), "reference")}
+    if "pictures" in paths:
+        found["pictures"] = features.digest(Path(paths["pictures"]), "pictures")
+    else:
+        found["prompts"] = provenance.fingerprint(dict(_prompts(Path(paths["prompts"]))))
+    return found | ({"features": paths["features"]} if "features" in paths else {})
+
+
+def _prompts(path: Path) -> list[tuple[str, str]]:
+    """Name and text of each prompt: of MJHQ-30k's meta_data.json, or of a file of lines."""
+    if path.suffix != ".json":
+        return [(f"{i:05d}", text) for i, text in enumerate(reading.read_prompts(path))]
+    entries = reading.read_object(path, "prompts_bytes")
+    if not entries or not all(isinstance(e, dict) and "prompt" in e for e in entries.values()):
+        raise ValueError(f"{str(path)!r} is no MJHQ meta_data.json: a 'prompt' is missing")
+    for name, entry in entries.items():
+        reading.check_prompt(str(entry["prompt"]), f"prompt {name!r} of {path}")
+        if Path(name).name != name or name.startswith("."):
+            raise ValueError(f"{str(path)!r} names a picture {name!r}; expected a plain file name")
+    return [(name, str(entry["prompt"])) for name, entry in entries.items()]
+
+
+def _shots(plan: Plan) -> list[Shot]:
+    return [
+        Shot(f"fid {name}", seed, text, Path("pictures", f"{name}-{seed}.png"))
+        for name, text in _prompts(Path(plan.paths["prompts"]))
+        for seed in range(plan.seeds)
+    ]
+
+
+def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
+    """Pictures of the prompts, if there are any; then the features of both folders."""
+    if "prompts" in plan.paths:
+        official.paint(load, plan, folder, settings, _shots(plan))
+        wait()
+    if share()[0] == 0:
+        _measure(load, plan, folder)
+
+
+def _measure(load: Callable, plan: Plan, folder: Path) -> None:
+    """The reference's features are kept for other evaluations too."""
+    graphics = torch.cuda.is_available() and not plan.device.startswith("cpu")
+    device = torch.device("cuda" if graphics else "cpu")
+    net = once(lambda: features.network(plan.paths.get("features", ""), load, device))
+    print_of = features.fingerprint(net())
+    _forget(folder, print_of)
+    real = Path(plan.paths["reference"])
+    known = features.cache() / f"{plan.digests['reference']}-{print_of}.safetensors"
+
+    def of(place: Path, role: str) -> Tensor:
+        return features.extract(net(), features.files(place, role), plan.batch, device)
+
+    theirs = features.kept(known, lambda: of(real, "reference"))
+    features.kept(folder / THEIRS, lambda: theirs)
+    place = folder / "pictures" if "prompts" in plan.paths else Path(plan.paths["pictures"])
+    if "prompts" in plan.paths:
+        official.calls(plan, folder, _shots(plan))
+    features.kept(folder / OURS, lambda: of(place, "pictures"))
+    write(folder / NETWORK, f'{{"network": "{print_of}", "side": {net().side}}}\n')
+
+
+def _forget(folder: Path, print_of: str) -> None:
+    """Removes features that another network made, and ours where more pictures were made."""
+    here = folder / NETWORK
+    if not here.is_file() or reading.read_object(here)["network"] != print_of:
+        (folder / THEIRS).unlink(missing_ok=True)
+        (folder / OURS).unlink(missing_ok=True)
+    if (folder / "pictures").is_dir():
+        (folder / OURS).unlink(missing_ok=True)
+
+
+def _features(folder: Path) -> tuple[Tensor, Tensor]:
+    for name in (OURS, THEIRS, NETWORK):
+        if not (folder / name).is_file():
+            raise ValueError(f"{str(folder)!r} lacks {name}; evaluate into it without --rescore")
+    return load_file(folder / OURS)["features"], load_file(folder / THEIRS)["features"]
+
+
+def protocol(plan: Plan, folder: Path) -> tuple[Sources, dict]:
+    """No items: these scores are of whole sets."""
+    ours, theirs = _features(folder)
+    net = reading.read_object(folder / NETWORK)
+    made = {"pictures": len(ours), "reference_pictures": len(theirs), "channels": ours.shape[1]}
+    name = plan.paths.get("features") or "the model's own vision encoder, tokens averaged"
+    made |= {"features": name, "network": net["network"], "resized_to": net["side"]}
+    if "prompts" in plan.paths:
+        made |= official.calls(plan, folder, _shots(plan))
+    return {}, made | {"torchmetrics": provenance.version("torchmetrics")}
+
+
+class Given(nn.Module):
+    """Hands features on, where torchmetrics expects a network."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.num_features = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def statistics(ours: Tensor, theirs: Tensor) -> list[tuple]:
+    """Mean and unbiased covariance of both, float64, as torchmetrics sums them up."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    metric = FrechetInceptionDistance(feature=Given(ours.shape[1])).set_dtype(torch.float64)
+    found = []
+    for rows, name in ((ours, "fake"), (theirs, "real")):
+        metric.update(rows.double(), real=name == "real")
+        total, squares, n = (
+            getattr(metric, f"{name}_features_{part}").double()
+            for part in ("sum", "cov_sum", "num_samples")
+        )
+        mean = total / n
+        found.append((mean.numpy(), ((squares - n * torch.outer(mean, mean)) / (n - 1)).numpy()))
+    return found
+
+
+def fid(plan: Plan, folder: Path) -> dict:
+    (mean, covariance), (mean2, covariance2) = statistics(*_features(folder))
+    return _scores({"fid": {"score": frechet(mean, covariance, mean2, covariance2)}}, plan, folder)
+
+
+def kernel(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
+    """Mean and deviation over subsets of the squared MMD with kernel (x.y / D + 1)^3, unbiased.
+
+    Binkowski et al. 2018. The subsets are drawn with seed 0, of as many pictures as both sets have
+    and at most 1,000.
+    """
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    size = min(SUBSET, len(ours), len(theirs))
+    metric = KernelInceptionDistance(
+        feature=Given(ours.shape[1]), subsets=SUBSETS, subset_size=size
+    )
+    metric.update(ours, real=False)
+    metric.update(theirs, real=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        mean, deviation = metric.compute()
+    return float(mean), float(deviation)
+
+
+def kid(plan: Plan, folder: Path) -> dict:
+    mean, deviation = kernel(*_features(folder))
+    entry = {"score": 1000 * mean, "deviation_of_subsets": 1000 * deviation}
+    return _scores({"kid x 1000": entry}, plan, folder)
+
+
+def _scores(found: dict, plan: Plan, folder: Path) -> dict:
+    ours, _ = _features(folder)
+    whole = {"scores": found, "beside": {}, "extra": {}, "items": len(ours)}
+    return {Path(plan.paths["reference"]).name: {"overall": whole, "groups": {}}}
+
+
+FIELDS = ("seeds", *PICTURED, "digests")
+NOTE = (
+    "A distance of sets: no interval belongs to it, it falls with the number of pictures (n), and "
+    "it can only be compared with one of the same reference, network and number."
+)
+FID = Task(make, protocol, FIELDS, note=NOTE, inputs=inputs, whole=fid)
+KID = Task(make, protocol, FIELDS, note=NOTE, inputs=inputs, whole=kid)

@@ -1,0 +1,102 @@
+"""The task `judge`: the model answers questions about its own pictures, made from their prompts.
+
+It accepts a picture if every answer is what the prompt asks for. The exact scorer says whether it
+should have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from janusflow.evaluation import intervals as statistics
+from janusflow.evaluation.plan import Plan
+from janusflow.evaluation.resume import wait
+from janusflow.evaluation.task import Item, Sources, Task
+from janusflow.evaluation.tasks import scenes
+from janusflow.evaluation.tasks.scenes import Job
+from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
+from janusflow.pipelines import image_io as pictures
+from janusflow.scenes.questions import pieces
+from janusflow.scenes.scene import NUMBERS, Need, Prompt
+
+
+def asked(prompt: Prompt) -> list[tuple[str, str]]:
+    """Questions and the answers that a right picture gets: every need, the number of all objects,
+    and the relation. Together they ask for what the strict score asks for."""
+    total = sum(need.count for need in prompt.needs)
+    pairs = [_about(need) for need in prompt.needs]
+    pairs.append(("how many shapes are there?", NUMBERS[total]))
+    if prompt.relation:
+        first, second = (need.shape for need in prompt.needs)
+        pairs.append((f"is the {first} {prompt.relation} the {second}?", "yes"))
+    return pairs
+
+
+def _about(need: Need) -> tuple[str, str]:
+    if need.count == 1:
+        return f"is there {need.phrase}?", "yes"
+    return f"how many {need.plural} are there?", NUMBERS[need.count]
+
+
+def _questions(plan: Plan) -> dict[Key, tuple[Job, str, str]]:
+    """The picture, the question and the due answer by (split, category, index, seed, number)."""
+    return {
+        (job.split, job.category, job.index, job.seed, number): (job, *pair)
+        for job in scenes.jobs(plan, "model")
+        for number, pair in enumerate(asked(job.prompt))
+    }
+
+
+def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
+    """Pictures first, then what the model says of them."""
+    scenes.make(load, plan, folder, settings, ["model"])
+    wait()
+    questions = _questions(plan)
+
+    def say(keys: Sequence[Key]) -> list[str]:
+        shown = [pictures.read(folder / questions[key][0].file) for key in keys]
+        return answer(load(), shown, [questions[key][1] for key in keys])
+
+    collect(folder, list(questions), plan.batch, say)
+
+
+def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
+    """Per picture: whether the two agree, whether the model accepts it, whether it is right."""
+    questions, given = _questions(plan), {}
+    known = complete(folder, list(questions))
+    for key, (_, text, due) in questions.items():
+        given.setdefault(key[:-1], []).append((text, due, known[key]))
+    seen = list(scenes.judged(plan, folder, "model"))
+    items = [_item(item, given[item.split, item.group, item.index, item.seed]) for item, _ in seen]
+    calls = scenes.spent(calls for _, calls in seen)
+    return {"model": items}, {"network_calls": calls, "max_new_tokens": LONGEST}
+
+
+def _item(found: Item, given: list[tuple[str, str, str]]) -> Item:
+    accepts = all(pieces(said) == pieces(due) for _, due, said in given)
+    right = found.scores["strict"]
+    scores = {"agrees": accepts == right, "accepts": accepts, "right": right}
+    said = "; ".join(f"{text} {said}" for text, _, said in given)
+    place = (found.split, found.group, found.index, found.seed, found.cluster)
+    return Item(*place, scores, found.wanted, f"{said} (found: {found.said})")
+
+
+def agreement(items: Sequence[Item]) -> dict:
+    """Cohen's kappa, and among wrong pictures the share accepted, among right ones the rejected."""
+    pairs = [(item.scores["accepts"], item.scores["right"]) for item in items]
+    found = {} if (value := statistics.kappa(pairs)) is None else {"kappa": value}
+    for name, truth in (("false+", False), ("false-", True)):
+        fooled = [accepts != truth for accepts, right in pairs if right == truth]
+        if fooled:
+            low, high = statistics.wilson(sum(fooled), len(fooled))
+            share = sum(fooled) / len(fooled)
+            found[name] = {"score": share, "low": low, "high": high, "of": len(fooled)}
+    return found
+
+
+NOTE = (
+    "agrees: the model's verdict is the exact scorer's; false+: accepted among the pictures that "
+    "are wrong; false-: rejected among those that are right; kappa: Cohen 1960."
+)
+TASK = Task(make, score, scenes.FIELDS, agreement, scenes.path_of, NOTE)

@@ -1,0 +1,179 @@
+"""The tasks `geneval` and `dpg`: pictures of the official prompts, in the folders that the official
+evaluators read. `results.py` reads what those evaluators say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from janusflow.evaluation import provenance
+from janusflow.evaluation.plan import Plan
+from janusflow.evaluation.resume import fill, share, wait
+from janusflow.evaluation.task import PICTURED
+from janusflow.evaluation.tasks import scenes
+from janusflow.pipelines import image_io as pictures
+from janusflow.scenes.scene import generator
+from janusflow.utils import limits
+from janusflow.utils import safe_io as reading
+from janusflow.utils.locked_dir import write
+
+GRID = 4  # pictures of a prompt that DPG-Bench reads from one file
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture of an official prompt; `key` and `seed` decide its noise."""
+
+    key: str
+    seed: int
+    text: str
+    file: Path
+
+    @property
+    def noise(self) -> int:
+        return int(generator(self.key, self.seed, "noise").integers(2**63))
+
+
+def metadata(path: Path) -> list[dict]:
+    """GenEval's prompts: one JSON object a line, with "prompt" and "tag"."""
+    content = reading.read_bytes(path, "prompts_bytes", "prompt file")
+    reading.split_prompts(content, str(path))  # UTF-8, no line too long, not empty
+    lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+    return [_entry(line, path, number) for number, line in enumerate(lines, 1)]
+
+
+def _entry(line: str, path: Path, number: int) -> dict:
+    where = Path(f"{path}, line {number}")
+    entry = reading.parse_object(line, where)
+    for name in ("prompt", "tag"):
+        if not isinstance(entry.get(name), str) or not entry[name].strip():
+            raise ValueError(
+                f"{str(where)!r} lacks a text {name!r}; give GenEval's evaluation_metadata.jsonl"
+            )
+    reading.check_prompt(entry["prompt"], str(where))
+    return entry
+
+
+def texts(folder: Path) -> dict[str, str]:
+    """DPG-Bench's prompts, a .txt file each, by the name of the file."""
+    if not folder.is_dir():
+        raise ValueError(f"{str(folder)!r} is no folder; give the folder of DPG-Bench's .txt files")
+    found = {}
+    for path in sorted(folder.glob("*.txt")):
+        lines = reading.read_prompts(path)
+        found[path.stem] = " ".join(lines)
+        reading.check_prompt(found[path.stem], str(path))
+    if not found:
+        raise ValueError(f"{str(folder)!r} holds no .txt; give the folder of DPG-Bench's prompts")
+    limits.hold("number", len(found), f"{str(folder)!r} holds {len(found)} prompts")
+    return found
+
+
+def source(paths: dict[str, str], what: str) -> Path:
+    """The path after --prompts; ValueError where there is none or there are others."""
+    other = [name for name in paths if name != "prompts"]
+    if other:
+        raise ValueError(f"--{other[0]} is for fid and kid; leave it out")
+    if "prompts" not in paths:
+        raise ValueError(f"--prompts names no {what}; give its path")
+    return Path(paths["prompts"])
+
+
+def geneval_inputs(paths: dict[str, str]) -> dict[str, str]:
+    path = source(paths, "file of GenEval's prompts")
+    metadata(path)
+    return {"prompts": provenance.sha256(path)}
+
+
+def dpg_inputs(paths: dict[str, str]) -> dict[str, str]:
+    found = texts(source(paths, "folder of DPG-Bench's prompts"))
+    return {"prompts": provenance.fingerprint({name: text for name, text in found.items()})}
+
+
+def geneval_shots(entries: Sequence[dict], seeds: int) -> list[Shot]:
+    return [
+        Shot(
+            f"geneval {index}",
+            seed,
+            entry["prompt"],
+            Path(f"{index:05d}", "samples", f"{seed:05d}.png"),
+        )
+        for index, entry in enumerate(entries)
+        for seed in range(seeds)
+    ]
+
+
+def dpg_shots(found: dict[str, str]) -> list[Shot]:
+    return [
+        Shot(f"dpg {name}", seed, text, Path("single", f"{name}-{seed}.png"))
+        for name, text in found.items()
+        for seed in range(GRID)
+    ]
+
+
+def draw(load: Callable, batch: Sequence[Shot], settings: dict) -> list[tuple[Image.Image, int]]:
+    noise = [torch.Generator().manual_seed(shot.noise) for shot in batch]
+    out = load()([shot.text for shot in batch], generator=noise, **settings)
+    return [(image, out.calls) for image in out.images]
+
+
+def paint(load: Callable, plan: Plan, folder: Path, settings: dict, shots: list[Shot]) -> None:
+    """Saves the pictures that are missing; every process its own batches."""
+
+    def keep(made: list) -> None:
+        for shot, (image, calls) in made:
+            path = folder / shot.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            story = dict(prompt=shot.text, seed=shot.seed, noise_seed=shot.noise, calls=calls)
+            how = plan.only(("task", "fingerprint", *PICTURED))
+            pictures.save(image, story | how, path)
+
+    parts = [shots[start : start + plan.batch] for start in range(0, len(shots), plan.batch)]
+    maker = partial(draw, load, settings=settings)
+    fill(parts, lambda shot: not scenes.whole(folder / shot.file), maker, keep, plan.task)
+
+
+def geneval(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
+    """00000/metadata.jsonl and 00000/samples/00000.png, ... in the folder itself."""
+    entries = metadata(Path(plan.paths["prompts"]))
+    if share()[0] == 0:
+        for index, entry in enumerate(entries):
+            (folder / f"{index:05d}" / "samples").mkdir(parents=True, exist_ok=True)
+            write(folder / f"{index:05d}" / "metadata.jsonl", json.dumps(entry) + "\n")
+    paint(load, plan, folder, settings, geneval_shots(entries, plan.seeds))
+
+
+def dpg(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
+    """images/NAME.png, each four pictures side by side without a gap; these also in single/."""
+    if plan.seeds != GRID:
+        raise ValueError(f"DPG-Bench reads {GRID} pictures a prompt; leave --seeds out")
+    shots = dpg_shots(texts(Path(plan.paths["prompts"])))
+    paint(load, plan, folder, settings, shots)
+    wait()
+    if share()[0] == 0:
+        (folder / "images").mkdir(exist_ok=True)
+        for start in range(0, len(shots), GRID):
+            _join(folder, shots[start : start + GRID], plan.side)
+
+
+def _join(folder: Path, shots: Sequence[Shot], side: int) -> None:
+    """One file of the four pictures of a prompt, unless it is there."""
+    path = folder / "images" / (shots[0].file.name.rpartition("-")[0] + ".png")
+    if not scenes.whole(path):
+        found = [scenes.read(folder / shot.file, side, shot.text)[0] for shot in shots]
+        grid = pictures.grid([Image.fromarray(picture) for picture in found], gap=0)
+        pictures.save(grid, {"prompt": shots[0].text}, path)
+
+
+def calls(plan: Plan, folder: Path, shots: list[Shot]) -> dict:
+    """How many pictures lie there, and their network calls, after a look at each."""
+    scenes.all_there([shot.file for shot in shots], folder)
+    found = [scenes.read(folder / shot.file, plan.side, shot.text)[1] for shot in shots]
+    return {"pictures": len(shots), "network_calls": scenes.spent(found)}

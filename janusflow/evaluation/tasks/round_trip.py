@@ -1,0 +1,87 @@
+"""The task `round-trip`: a picture of a prompt, a caption of the picture, the facts compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from janusflow.evaluation.plan import Plan
+from janusflow.evaluation.resume import wait
+from janusflow.evaluation.task import Item, Sources, Task
+from janusflow.evaluation.tasks import scenes
+from janusflow.evaluation.tasks.scenes import Job
+from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
+from janusflow.pipelines import image_io as pictures
+from janusflow.scenes.captions import parse
+from janusflow.scenes.scene import Need, Prompt
+from janusflow.scenes.scorer import score as read_back
+
+QUESTION = "describe the picture."
+
+
+def _jobs(plan: Plan) -> dict[Key, Job]:
+    jobs = scenes.jobs(plan, "model")
+    return {(job.split, job.category, job.index, job.seed): job for job in jobs}
+
+
+def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
+    """Pictures first, then their captions."""
+    scenes.make(load, plan, folder, settings, ["model"])
+    wait()
+    jobs = _jobs(plan)
+
+    def say(keys: Sequence[Key]) -> list[str]:
+        shown = [pictures.read(folder / jobs[key].file) for key in keys]
+        return answer(load(), shown, [QUESTION] * len(keys))
+
+    collect(folder, list(jobs), plan.batch, say)
+
+
+def agrees(said: list[Need] | None, prompt: Prompt) -> bool:
+    """Whether a caption names exactly what a prompt needs; captions say nothing of places."""
+    if said is None:
+        return False
+    counts = [sum(n.count for n in said if _fits(need, n)) for need in prompt.needs]
+    wanted = [need.count for need in prompt.needs]
+    return counts == wanted and sum(n.count for n in said) == sum(wanted)
+
+
+def _fits(asked: Need, named: Need) -> bool:
+    return asked.shape == named.shape and asked.color in (None, named.color)
+
+
+def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
+    """Per picture: whether the caption agrees with the prompt, whether it is true of the picture,
+    and whether the picture shows the prompt."""
+    jobs = _jobs(plan)
+    known, items, calls = complete(folder, list(jobs)), [], []
+    scenes.all_there([job.file for job in jobs.values()], folder)
+    for key, job in jobs.items():
+        picture, spent = scenes.read(folder / job.file, plan.side, job.prompt.text)
+        items.append(_item(job, known[key], read_back(picture, job.prompt)))
+        calls.append(spent)
+    made = {"network_calls": scenes.spent(calls), "max_new_tokens": LONGEST}
+    return {"model": items}, made
+
+
+def _item(job: Job, said: str, result) -> Item:
+    named = parse(said)
+    there = Counter((obj.shape, obj.color) for obj in result.found)
+    told = Counter()
+    for need in named or ():
+        told[need.shape, need.color] += need.count
+    scores = {
+        "agrees": agrees(named, job.prompt),
+        "caption": named is not None and told == there,
+        "picture": result.strict,
+    }
+    text = job.prompt.text
+    return Item(job.split, job.category, job.index, job.seed, text, scores, text, said)
+
+
+NOTE = (
+    "agrees: the caption names what the prompt asks for, places aside; caption: it is true of the "
+    "picture as the exact scorer reads it; picture: the picture is right, places included."
+)
+TASK = Task(make, score, scenes.FIELDS, pictures=scenes.path_of, note=NOTE)

@@ -1,0 +1,195 @@
+"""The task `scenes`: pictures of prompts, read back by the exact scorer.
+
+The oracle draws what was asked and the autoencoder encodes and decodes that; they are saved and
+scored in the same way, so that they are the ceilings of the model's scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from janusflow.evaluation.plan import Plan
+from janusflow.evaluation.resume import batches, fill
+from janusflow.evaluation.task import PICTURED, Item, Sources, Task
+from janusflow.pipelines import image_io as pictures
+from janusflow.scenes.scene import Prompt, categories_of, generator, prompt, realise
+from janusflow.scenes.scorer import Score, score
+from janusflow.scenes.shapes import render
+from janusflow.utils.locked_dir import make_folder
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to be made: from this source, for this prompt."""
+
+    source: str
+    split: str
+    index: int
+    seed: int
+    prompt: Prompt
+
+    @property
+    def category(self) -> str:
+        return self.prompt.category
+
+    @property
+    def file(self) -> Path:
+        name = f"{self.index:05d}-{self.seed}.png"
+        return Path(self.source, self.split, self.category, name)
+
+    @property
+    def noise(self) -> int:
+        """Seed of the noise; prompts share texts, so the seed alone would repeat pictures."""
+        key = (self.split, self.category, self.index, self.seed, "noise")
+        return int(generator(*key).integers(2**63))
+
+
+def jobs(plan: Plan, source: str) -> list[Job]:
+    """All pictures of a source; the ceilings take one of each prompt."""
+    seeds = plan.seeds if source == "model" else 1
+    return [
+        Job(source, split, index, seed, prompt(split, category, index))
+        for split in plan.splits
+        for category in categories_of(split)
+        if category != "mixed"
+        for index in range(plan.prompts)
+        for seed in range(seeds)
+    ]
+
+
+Made = list[tuple[Image.Image, dict]]  # pictures, and what each cost
+
+
+def by_model(load: Callable, batch: Sequence[Job], settings: dict) -> Made:
+    noise = [torch.Generator().manual_seed(job.noise) for job in batch]
+    out = load()([job.prompt.text for job in batch], generator=noise, **settings)
+    return [(image, pictures.cost(out, i)) for i, image in enumerate(out.images)]
+
+
+def by_oracle(_load: Callable, batch: Sequence[Job], **_settings) -> Made:
+    return [(_drawn(job), {"calls": 0}) for job in batch]
+
+
+def by_autoencoder(load: Callable, batch: Sequence[Job], **_settings) -> Made:
+    pipe = load()
+    images = pipe.decode(pipe.encode([_drawn(job) for job in batch]))
+    return [(image, {"calls": 0}) for image in images]
+
+
+SOURCES = {"model": by_model, "oracle": by_oracle, "vae": by_autoencoder}
+
+
+def _drawn(job: Job) -> Image.Image:
+    rng = generator(job.split, job.category, job.index, "oracle")
+    return Image.fromarray(render(realise(job.prompt, rng).objects))
+
+
+def make(load: Callable, plan: Plan, folder: Path, settings: dict, sources=tuple(SOURCES)) -> None:
+    """Saves every picture that the folder lacks, with its story in the PNG's text."""
+
+    def keep(made: list) -> None:
+        for job, (image, cost) in made:
+            _save(plan, folder, job, image, cost)
+
+    for name in sources:
+        parts = batches(jobs(plan, name), plan.batch, lambda job: (job.split, job.category))
+        draw = partial(SOURCES[name], load, settings=settings)
+        fill(list(parts), lambda job: not whole(folder / job.file), draw, keep, name)
+
+
+def whole(path: Path) -> bool:
+    """Whether there is a picture; one that is damaged is as good as missing."""
+    try:
+        pictures.read(path)
+    except ValueError:
+        return False
+    return True
+
+
+def _save(plan: Plan, folder: Path, job: Job, image: Image.Image, cost: dict) -> None:
+    path = folder / job.file
+    make_folder(path.parent)
+    where = dict(split=job.split, category=job.category, index=job.index, seed=job.seed)
+    story = dict(prompt=job.prompt.text, source=job.source, noise_seed=job.noise) | cost
+    how = plan.only(("task", "fingerprint", *PICTURED))
+    pictures.save(image, story | where | how, path)
+
+
+def judge(plan: Plan, folder: Path, sources=tuple(SOURCES)) -> tuple[Sources, dict]:
+    """Scores of every picture of the plan; ValueError names the first that is not there."""
+    found = {name: list(judged(plan, folder, name)) for name in sources}
+    items = {name: [item for item, _ in pairs] for name, pairs in found.items()}
+    made = {"network_calls": spent(calls for _, calls in found["model"])}
+    return items, made if plan.reuse is None else made | {"skipped": _skipped(plan, folder)}
+
+
+def _skipped(plan: Plan, folder: Path) -> float:
+    """Evaluations of a picture that `reuse` cut short, on average."""
+    told = [pictures.read(folder / job.file).info.get("skipped", "") for job in jobs(plan, "model")]
+    return sum(int(text) for text in told if text.isdigit()) / len(told)
+
+
+def judged(plan: Plan, folder: Path, source: str) -> Iterator[tuple[Item, int]]:
+    """Each picture's scores and network calls."""
+    todo = jobs(plan, source)
+    all_there([job.file for job in todo], folder)
+    for job in todo:
+        picture, calls = read(folder / job.file, plan.side, job.prompt.text)
+        yield _item(job, score(picture, job.prompt)), calls
+
+
+def spent(calls: Iterable[int]) -> int | list[int]:
+    """Network calls of a picture, or the least and the most of them."""
+    counts = sorted(set(calls))
+    return counts[0] if len(counts) == 1 else [counts[0], counts[-1]]
+
+
+def all_there(files: Sequence[Path], folder: Path) -> None:
+    missing = [file for file in files if not (folder / file).is_file()]
+    if missing:
+        raise ValueError(
+            f"{str(folder)!r} lacks {len(missing)} of {len(files)} pictures, the first "
+            f"{missing[0]}; evaluate into it again without --rescore"
+        )
+
+
+def read(path: Path, side: int, text: str) -> tuple[np.ndarray, int]:
+    """Pixels of a picture and its network calls, after a look at its size and its prompt."""
+    image = pictures.read(path)
+    if image.size != (side, side):
+        raise ValueError(
+            f"{path} is {image.width} x {image.height} pixels, expected {side} x {side}; "
+            "delete it and evaluate again"
+        )
+    story = image.info
+    if story.get("prompt") != text or not story.get("calls", "").isdigit():
+        raise ValueError(
+            f"{path} was made for {story.get('prompt')!r}, expected {text!r}; "
+            "delete it and evaluate again"
+        )
+    return np.asarray(image.convert("RGB")), int(story["calls"])
+
+
+def _item(job: Job, result: Score) -> Item:
+    found = [f"{f.color or 'unknown'} {f.shape or 'thing'}" for f in result.found]
+    scores = {"strict": result.strict, "lenient": result.lenient}
+    said = ", ".join(sorted(found)) or "nothing"
+    text = job.prompt.text
+    return Item(job.split, job.category, job.index, job.seed, text, scores, text, said)
+
+
+def path_of(item: dict) -> Path:
+    """Where the picture of a report's item lies."""
+    name = f"{item['index']:05d}-{item['seed']}.png"
+    return Path("model", item["split"], item["group"], name)
+
+
+FIELDS = ("splits", "prompts", "seeds", *PICTURED)
+TASK = Task(make, judge, FIELDS, pictures=path_of)

@@ -1,0 +1,161 @@
+"""The task `scenes-vqa`: questions about drawn scenes, each with one right answer."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from janusflow.evaluation.plan import Plan
+from janusflow.evaluation.resume import batches, fill, share
+from janusflow.evaluation.task import ANSWERED, Item, Sources, Task
+from janusflow.pipelines.answering import ask
+from janusflow.scenes.questions import PROBES, TEMPLATES, Question, pieces, question
+from janusflow.scenes.shapes import render
+from janusflow.utils.locked_dir import write
+from janusflow.utils.safe_io import check_file
+
+POPE = {"existence": "random", "popular": "popular", "adversarial": "adversarial"}
+ORDER = [*POPE, *(name for name in [*TEMPLATES, *PROBES] if name not in POPE)]
+ANSWERS = "answers.json"
+LONGEST = 40  # tokens of an answer; the longest caption has fewer
+
+Key = tuple[str | int, ...]
+
+
+def questions(plan: Plan) -> dict[Key, Question]:
+    """By (split, template, index); a template that no scene of a split suits is left out there."""
+    return {
+        (split, template, index): question(split, index, template)
+        for split in plan.splits
+        for template in ORDER
+        if _suits(split, template)
+        for index in range(plan.prompts)
+    }
+
+
+def _suits(split: str, template: str) -> bool:
+    try:
+        question(split, 0, template)
+    except ValueError:
+        return False
+    return True
+
+
+def answer(pipe, pictures: Sequence[Image.Image], texts: Sequence[str]) -> list[str]:
+    """Greedy answers to one question about each picture, all in one go."""
+    images = [[picture] for picture in pictures]
+    return ask(pipe, list(texts), images, max_new_tokens=LONGEST)
+
+
+def collect(
+    folder: Path, todo: Sequence[Key], size: int, say: Callable[[Sequence[Key]], list[str]]
+) -> None:
+    """Adds the answers that are missing to the folder's file, batch by batch.
+
+    The first two parts of a key are its split and group. One process answers: answers are few and
+    lie in one file.
+    """
+    known = read(folder)
+    if share()[0] > 0:
+        return
+
+    def keep(made: list[tuple[Key, str]]) -> None:
+        known.update(made)
+        _write(folder, known)
+
+    parts = list(batches(todo, size, lambda key: key[:2]))
+    fill(parts, lambda key: key not in known, say, keep, "answers", among=(0, 1))
+
+
+def make(load: Callable, plan: Plan, folder: Path, _settings: dict) -> None:
+    asked = questions(plan)
+
+    def say(keys: Sequence[Key]) -> list[str]:
+        shown = [Image.fromarray(render(asked[key].scene.objects)) for key in keys]
+        return answer(load(), shown, [asked[key].text for key in keys])
+
+    collect(folder, list(asked), plan.batch, say)
+
+
+def _write(folder: Path, known: dict[Key, str]) -> None:
+    lines = [json.dumps([*key, text], ensure_ascii=False) for key, text in known.items()]
+    write(folder / ANSWERS, "[" + ",\n".join(lines) + "]\n")
+
+
+def read(folder: Path) -> dict[Key, str]:
+    """The answers that a folder holds; ValueError if their file is damaged."""
+    path = folder / ANSWERS
+    if not path.exists():
+        return {}
+    try:
+        rows = json.loads(check_file(path).read_text(encoding="utf-8"))
+        if not isinstance(rows, list):
+            raise ValueError("expected a list of answers")
+        known = {tuple(key): text for *key, text in rows}
+        if not all(isinstance(text, str) for text in known.values()):
+            raise ValueError("an answer is no text")
+        if not all(isinstance(p, str) or (type(p) is int and p < 2**31) for k in known for p in k):
+            raise ValueError("a question's name is neither text nor a number")
+        return known
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and evaluate again") from error
+
+
+def complete(folder: Path, asked: Sequence[Key]) -> dict[Key, str]:
+    """The answers to all of these; ValueError if one is missing."""
+    known = read(folder)
+    missing = [key for key in asked if key not in known]
+    if missing:
+        raise ValueError(
+            f"{str(folder)!r} lacks {len(missing)} of {len(asked)} answers, the first of "
+            f"{' '.join(map(str, missing[0]))}; evaluate into it again without --rescore"
+        )
+    return known
+
+
+def judge(plan: Plan, folder: Path) -> tuple[Sources, dict]:
+    """Exact match of every answer, word by word; beside it that of always the likeliest answer."""
+    asked = questions(plan)
+    known = complete(folder, list(asked))
+    model = [_item(key, q, known[key]) for key, q in asked.items()]
+    often = {}
+    for (split, template, _), q in asked.items():
+        often.setdefault((split, template), Counter())[q.answer] += 1
+    usual = {key: counts.most_common(1)[0][0] for key, counts in often.items()}
+    constant = [_item(key, q, usual[key[:2]]) for key, q in asked.items()]
+    made = {"pope": {POPE[name]: name for name in POPE}, "max_new_tokens": LONGEST}
+    return {"model": model, "constant": constant}, made
+
+
+def _item(key: Key, q: Question, said: str) -> Item:
+    split, template, index = key
+    right = {"exact": pieces(said) == pieces(q.answer)}
+    wanted = f"{q.text} {q.answer}"
+    return Item(split, template, index, 0, f"{q.text} {index}", right, wanted, said)
+
+
+def detection(items: Sequence[Item]) -> dict[str, float]:
+    """Of questions of yes or no, as POPE (Li et al. 2023): precision, recall and F1 of yes, the
+    share of yes among the answers, and the share that is right. Any other word counts as no."""
+    closed = [i for i in items if i.wanted.endswith(("? yes", "? no"))]
+    if not closed:
+        return {}
+    pairs = [(pieces(i.said) == ["yes"], i.wanted.endswith("? yes")) for i in closed]
+    hits = sum(said and due for said, due in pairs)
+    said, due = (sum(side) for side in zip(*pairs, strict=True))
+    found = {"prec": hits / said} if said else {}
+    found |= {"rec": hits / due, "F1": 2 * hits / (said + due)} if due else {}
+    return found | {"yes": said / len(closed), "due": due / len(closed)}
+
+
+NOTE = (
+    "prec, rec, F1: of yes; yes: its share among the answers, due: the share that is right; "
+    "constant: what the likeliest answer alone would reach. POPE's splits are existence (random), "
+    "popular and adversarial."
+)
+FIELDS = ("splits", "prompts", *ANSWERED)
+TASK = Task(make, judge, FIELDS, detection, note=NOTE)

@@ -1,0 +1,96 @@
+"""One table of results of lmms-eval and VLMEvalKit, each score beside the protocol it was made by.
+
+    python -m janusflow.integrations.benchmark_report out/*_results.json work/mine_POPE_score.csv
+
+Two benchmarks have names that do not say what was measured: POPE has three splits, and MMBench asks
+each question once or in every rotation of its options. The table says which.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from janusflow.utils.safe_io import parse_object, read_text
+
+HEADER = ("benchmark", "protocol", "metric", "score", "questions", "model")
+POPE = {
+    "pope": "the three splits together",
+    "pope_adv": "adversarial split",
+    "pope_pop": "popular split",
+    "pope_random": "random split",
+}
+CIRCULAR = "circular: right only if right in every rotation that the data holds"
+YES = "that of the right answers, not of the model's"  # what lmms-eval 0.7.3 counts
+
+
+def protocol(name: str) -> str:
+    """What a task of lmms-eval or a dataset of VLMEvalKit measures where its name does not say."""
+    low = name.lower()
+    if low.startswith("pope"):
+        return POPE.get(low, POPE["pope"])
+    if not low.startswith(("mmbench", "ccbench")):
+        return ""
+    if "test" in low:
+        return "test answers are kept back: only a file to submit is made"
+    if low.startswith("mmbench_") and low.endswith("_static"):
+        return f"{CIRCULAR}; letters found by rules"
+    return f"{CIRCULAR}; letters found by a judge model where one is set up"
+
+
+def of_lmms_eval(results: dict, path: Path) -> Iterator[list[str]]:
+    """Rows of a `*_results.json`; ValueError if it is something else."""
+    try:
+        model = results["config"]["model_args"] or results["config"]["model"]
+        for task, scores in results["results"].items():
+            split = results["configs"].get(task, {}).get("test_split") or "its own"
+            said = protocol(task) or f"split {str(split).strip()}"
+            count = results["n-samples"].get(task, {}).get("effective", "")
+            for name, value in scores.items():
+                metric = name.removesuffix(",none")
+                if isinstance(value, int | float) and "_stderr" not in name:
+                    about = f"{said}; {YES}" if metric == "pope_yes_ratio" else said
+                    error = scores.get(f"{metric}_stderr,none")
+                    yield [task, about, metric, _value(value, error), str(count), str(model)]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{str(path)!r} is no result of lmms-eval ({error!r}); give a *_results.json"
+        ) from error
+
+
+def of_vlmevalkit(text: str, path: Path) -> Iterator[list[str]]:
+    """Rows of a `MODEL_DATASET_acc.csv` or `_score.csv`; ValueError if it is something else."""
+    model, _, dataset = path.stem.rpartition("_")[0].partition("_")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if not rows or not model or not dataset or "Overall" not in (rows[0] or {}):
+        raise ValueError(
+            f"{str(path)!r} is no result of VLMEvalKit; give a MODEL_DATASET_acc.csv or _score.csv"
+        )
+    for row in rows:
+        split = row.get("split") or "all"
+        said = f"{split} split" if dataset == "POPE" else protocol(dataset) or f"split {split}"
+        said = protocol("pope") if dataset == "POPE" and split == "Overall" else said
+        metric = "F1, %" if dataset == "POPE" else "Overall"
+        yield [dataset, said, metric, row["Overall"], "", model]
+
+
+def _value(value: float, error) -> str:
+    spread = f" ± {1.96 * error:.4f}" if isinstance(error, int | float) else ""
+    return f"{value:.4f}{spread}"
+
+
+def table(paths: Sequence[Path]) -> str:
+    """Markdown; ± is 1.96 standard errors as lmms-eval reports them."""
+    rows: list[list[str]] = [list(HEADER), ["---"] * len(HEADER)]
+    for path in paths:
+        text = read_text(path, "config_bytes")
+        make = of_vlmevalkit(text, path) if path.suffix == ".csv" else None
+        rows += make or of_lmms_eval(parse_object(text, path), path)
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+if __name__ == "__main__":
+    print(table([Path(word) for word in sys.argv[1:]]))

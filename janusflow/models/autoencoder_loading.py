@@ -1,0 +1,121 @@
+"""The autoencoder of a model's folder: one of two classes, of a size that its weights bear out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.utils import is_accelerate_available
+from safetensors import SafetensorError
+
+from janusflow.models.autoencoder import PatchAutoencoder
+from janusflow.utils import finite, limits
+from janusflow.utils.checkpoint_files import OBEYED, check_size
+from janusflow.utils.hub import locate
+from janusflow.utils.safe_io import read_object
+
+VAES = {"AutoencoderKL": AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
+COUNTS = dict(
+    latent_channels="width",
+    patch_size="width",
+    in_channels="width",
+    out_channels="width",
+    norm_num_groups="width",
+    layers_per_block="layers",
+    block_out_channels="width",
+)
+
+SDXL = dict(  # stabilityai/sdxl-vae, as its config.json describes it
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
+    block_out_channels=(128, 256, 512, 512),
+    layers_per_block=2,
+    latent_channels=4,
+    scaling_factor=0.13025,
+)
+
+
+def load_vae(folder: Path, name: str | Path | None, dtype: torch.dtype = torch.float32, **hub):
+    """The autoencoder in `folder/vae`, or the one that `name` (a folder or hub id) holds."""
+    inside = folder / "vae"
+    if name is None and not inside.is_dir():
+        raise ValueError(
+            f"{str(folder)!r} holds no vae/; name the autoencoder, for JanusFlow-1.3B "
+            "vae='stabilityai/sdxl-vae'"
+        )
+    source = inside if name is None else locate(name, **hub)
+    kind = _kind(source)
+    try:
+        vae, info = kind.from_pretrained(
+            source,
+            use_safetensors=True,
+            torch_dtype=dtype,
+            output_loading_info=True,
+            low_cpu_mem_usage=is_accelerate_available(),  # else diffusers warns at each start
+        )
+    except (RuntimeError, ValueError, TypeError, OSError, SafetensorError) as error:
+        raise _unfit(source, error) from error
+    if missing := sorted(info["missing_keys"]):  # diffusers would go on with random numbers
+        raise ValueError(f"{str(source)!r} lacks {missing[0]!r}; fetch the autoencoder again")
+    finite.check_weights(vae.state_dict(), repr(str(source)))
+    return vae
+
+
+def described_vae(folder: Path, name: str | Path | None) -> torch.nn.Module:
+    """The autoencoder that `load_vae` would read, without its weights; SDXL's where there is
+    none.
+    """
+    inside = folder / "vae"
+    source = locate(name) if name is not None else inside if inside.is_dir() else None
+    with torch.device("meta"):
+        if source is None:
+            return AutoencoderKL(**SDXL)
+        return _kind(source).from_config(read_object(source / "config.json"))
+
+
+def _kind(source: Path) -> type:
+    """The class that the folder's config.json names, once its numbers are bounded.
+
+    A network without memory is built first: its size is known before any is allocated.
+    """
+    config = read_object(source / "config.json")
+    name = config.get("_class_name", "AutoencoderKL")
+    if not isinstance(name, str) or name not in VAES:
+        raise ValueError(f"{str(source)!r} is a {name!r:.60}; expected one of {', '.join(VAES)}")
+    for key in OBEYED:
+        if config.get(key):
+            raise ValueError(
+                f"config.json in {str(source)!r} holds {key!r}, which is not taken from a file; "
+                "remove it"
+            )
+    for key, limit in COUNTS.items():
+        _check_count(config.get(key), f"{key} of {str(source)!r}", limit)
+    try:
+        with torch.device("meta"):
+            network = VAES[name].from_config(config)
+    except Exception as error:  # whatever a constructor makes of a stranger's numbers
+        raise _unfit(source, error) from error
+    check_size(sum(p.numel() for p in network.parameters()), source)
+    return VAES[name]
+
+
+def _check_count(value, name: str, limit: str) -> None:
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if len(values) > 16 or not all(type(v) is int and v > 0 for v in values):
+        raise ValueError(f"{name} is {value!r:.60}; expected whole numbers of at least 1")
+    for one in values:
+        limits.hold(limit, one, f"{name} is {one}")
+
+
+def _unfit(source: Path, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())[:200]
+    return ValueError(
+        f"the autoencoder in {str(source)!r} cannot be loaded ({reason}); check its config.json "
+        "and weights"
+    )
+
+
+def vae_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype beside a network of this one: the SDXL autoencoder overflows in float16."""
+    return torch.float32 if dtype == torch.float16 else dtype

@@ -1,0 +1,222 @@
+"""The published layout of Janus and Janus-Pro in transformers' terms: configuration and names.
+
+The published configuration says of the VQ model only `VQ-16`; its sizes are read off the tensors,
+so that smaller ones load as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
+
+from janusflow.models.janusflow.configuration import vision_sizes
+from janusflow.utils.limits import hold
+
+# Patterns of published names and what they become, tried in order; None leaves the tensor out.
+VISION = r"^vision_model\.vision_tower\."
+LAYER = r"model.vision_model.encoder.layers.\1."
+VQ = r"^gen_vision_model\."
+RENAMES: list[tuple[str, str | None]] = [
+    (VISION + r"(attn_pool|head)\..*", None),  # a pooling head that nothing reads
+    (VQ + r"quantize\.codebook_used$", None),  # a counter of training
+    (VISION + r"pos_embed$", "model.vision_model.embeddings.position_embedding.weight"),
+    (VISION + r"patch_embed\.proj\.", "model.vision_model.embeddings.patch_embedding."),
+    (VISION + r"norm\.", "model.vision_model.post_layernorm."),
+    (VISION + r"blocks\.(\d+)\.attn\.proj\.", LAYER + "self_attn.projection_layer."),
+    (VISION + r"blocks\.(\d+)\.attn\.", LAYER + "self_attn."),
+    (VISION + r"blocks\.(\d+)\.norm(\d)\.", LAYER + r"layer_norm\2."),
+    (VISION + r"blocks\.(\d+)\.", LAYER),
+    (VQ + r"encoder\.conv_blocks\.(\d+)\.res\.", r"model.vqmodel.encoder.down.\1.block."),
+    (VQ + r"encoder\.conv_blocks\.", "model.vqmodel.encoder.down."),
+    (VQ + r"decoder\.conv_blocks\.(\d+)\.res\.", r"model.vqmodel.decoder.up.\1.block."),
+    (VQ + r"decoder\.conv_blocks\.", "model.vqmodel.decoder.up."),
+    (VQ + r"(\w+)\.mid\.0\.", r"model.vqmodel.\1.mid.block_1."),
+    (VQ + r"(\w+)\.mid\.1\.", r"model.vqmodel.\1.mid.attn_1."),
+    (VQ + r"(\w+)\.mid\.2\.", r"model.vqmodel.\1.mid.block_2."),
+    (VQ, "model.vqmodel."),
+    (r"^gen_embed\.", "model.generation_embeddings."),
+    (r"^gen_head\.output_mlp_projector\.", "model.generation_head.proj_out."),
+    (r"^gen_head\.", "model.generation_head."),
+    (r"^language_model\.model\.", "model.language_model."),
+    (r"^language_model\.lm_head\.", "lm_head."),
+]
+ALIGNERS = {"gen_aligner": "generation_aligner", "aligner": "aligner"}
+
+
+def rename(name: str) -> str | None:
+    """transformers' name of a published tensor, None for one that is not needed."""
+    part, _, rest = name.partition(".layers.")
+    if part in ALIGNERS:
+        return f"model.{ALIGNERS[part]}.{_aligner(rest)}"
+    for pattern, new in RENAMES:
+        if re.match(pattern, name):
+            return None if new is None else re.sub(pattern, new, name)
+    return name
+
+
+def _aligner(rest: str) -> str:
+    """`0.weight`, `2.weight`, ... of a sequence of linears and GELUs, or one linear's `weight`."""
+    if not rest[:1].isdigit():
+        return f"fc1.{rest}"
+    place, kind = rest.split(".", 1)
+    index = int(place) // 2
+    return f"fc1.{kind}" if index == 0 else f"hidden_layers.{index - 1}.{kind}"
+
+
+def convert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors as transformers names them, query, key and value apart."""
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        new = rename(name)
+        if new is None:
+            continue
+        if ".self_attn.qkv." in new:
+            if value.ndim == 0 or not value.shape[0] or value.shape[0] % 3:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, not three equal parts")
+            for kind, part in zip("qkv", value.chunk(3), strict=True):
+                found[new.replace("qkv", f"{kind}_proj")] = part
+        else:
+            found[new] = value.squeeze(0) if name.endswith(".pos_embed") else value
+    return found
+
+
+def config(published: Mapping, tensors: Mapping[str, Tensor], image_token: int) -> JanusConfig:
+    """The configuration of a published folder; ValueError where it makes no network.
+
+    `image_token` is the id of the placeholder in the folder's own tokenizer. The head is a matrix
+    of its own: transformers' default would tie it to the embedding.
+    """
+    vision = vision_sizes(published.get("vision_config"), "vision_config")
+    aligner, generator = (
+        _params(published, "aligner_config"),
+        _params(published, "gen_aligner_config"),
+    )
+    head = _params(published, "gen_head_config")
+    width = generator["n_embed"]
+    if head.get("image_token_embed", width) != width:
+        raise ValueError(
+            f"gen_head_config.image_token_embed is {head['image_token_embed']}, "
+            f"gen_aligner_config.n_embed {width}; transformers' Janus needs them equal"
+        )
+    try:
+        made = JanusConfig(
+            text_config=_language(published.get("language_config")),
+            vision_config=JanusVisionConfig(
+                hidden_size=vision.width,
+                num_hidden_layers=vision.layers,
+                num_attention_heads=vision.heads,
+                mlp_ratio=vision.mlp_ratio,
+                image_size=vision.image_size,
+                patch_size=vision.patch_size,
+                num_image_tokens=vision.tokens,
+                projection_dim=aligner["n_embed"],
+                depth=_depth(aligner),
+            ),
+            vq_config=JanusVQVAEConfig(
+                **vq_sizes(tensors),
+                projection_dim=width,
+                num_hidden_layers=_depth(generator),
+                image_token_embed_dim=head.get("n_embed", width),
+            ),
+            image_token_id=image_token,
+            tie_word_embeddings=False,
+        )
+    except ValueError:
+        raise
+    except Exception as error:  # transformers' validators raise classes of their own
+        reason = " ".join(str(error).split())
+        raise ValueError(f"config.json makes no Janus ({reason})") from error
+    within_limits(made)
+    return made
+
+
+def within_limits(config: JanusConfig) -> None:
+    """ValueError for a size that is no whole number of at least 1, or beyond utils/limits.py.
+
+    Before any network is made of it: a million layers take hours even without memory.
+    """
+    text, vision, vq = config.text_config, config.vision_config, config.vq_config
+    for limit, name, value in (
+        ("layers", "the language model's layers", text.num_hidden_layers),
+        ("width", "the language model's hidden_size", text.hidden_size),
+        ("mlp_width", "the language model's intermediate_size", text.intermediate_size),
+        ("vocabulary", "the language model's vocab_size", text.vocab_size),
+        ("layers", "the vision encoder's layers", vision.num_hidden_layers),
+        ("width", "the vision encoder's hidden size", vision.hidden_size),
+        ("layers", "the aligner's depth", vision.depth),
+        ("width", "the aligner's n_embed", vision.projection_dim),
+        ("layers", "the picture aligner's depth", vq.num_hidden_layers),
+        ("width", "the picture aligner's n_embed", vq.projection_dim),
+        ("width", "the VQ model's base channels", vq.base_channels),
+        ("vocabulary", "the number of codes", vq.num_embeddings),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: {value!r:.60}; expected a whole number of at least 1")
+        hold(limit, value, f"{name}: {value}")
+
+
+def vq_sizes(tensors: Mapping[str, Tensor]) -> dict:
+    """Arguments of JanusVQVAEConfig from the shapes of `gen_vision_model.*`."""
+    root = "gen_vision_model."
+
+    def shape(name: str, dimensions: int = 4) -> tuple[int, ...]:
+        if root + name not in tensors:
+            raise ValueError(f"the weights lack {root + name}; is this a Janus checkpoint?")
+        found = tuple(tensors[root + name].shape)
+        if len(found) != dimensions or 0 in found:
+            raise ValueError(
+                f"{root + name} has shape {found}; expected {dimensions} dimensions, none of them 0"
+            )
+        return found
+
+    def count(prefix: str) -> int:
+        places = {
+            n[len(root + prefix) :].split(".")[0] for n in tensors if n.startswith(root + prefix)
+        }
+        return len(places)
+
+    base, colors = shape("encoder.conv_in.weight")[:2]
+    levels = count("encoder.conv_blocks.")
+    blocks = count("encoder.conv_blocks.0.res.")
+    last = [f"encoder.conv_blocks.{i}.res.{blocks - 1}.conv2.weight" for i in range(levels)]
+    codes, width = shape("quantize.embedding.weight", 2)
+    return dict(
+        base_channels=base,
+        in_channels=colors,
+        out_channels=shape("decoder.conv_out.weight")[0],
+        channel_multiplier=[shape(name)[0] // base for name in last],
+        num_res_blocks=blocks,
+        latent_channels=shape("encoder.conv_out.weight")[0],
+        num_embeddings=codes,
+        embed_dim=width,
+    )
+
+
+def _params(published: Mapping, name: str) -> dict:
+    block = published.get(name)
+    params = block.get("params") if isinstance(block, Mapping) else None
+    if not isinstance(params, dict):
+        raise ValueError(f"config.json has no {name}.params; is this a Janus checkpoint?")
+    if name != "gen_head_config" and "n_embed" not in params:
+        raise ValueError(f"config.json has no {name}.params.n_embed; is this a Janus checkpoint?")
+    return params
+
+
+def _depth(params: Mapping) -> int:
+    kind = params.get("projector_type", "mlp_gelu")
+    if kind not in ("linear", "mlp_gelu"):
+        raise ValueError(f"projector_type is {kind!r}; expected linear or mlp_gelu")
+    return 1 if kind == "linear" else params.get("depth", 1)
+
+
+def _language(block: Mapping | None) -> LlamaConfig:
+    """A llama; what the block leaves out is LlamaConfig's default, as it was for the authors."""
+    if not isinstance(block, Mapping) or block.get("model_type", "llama") != "llama":
+        raise ValueError("config.json has no llama in language_config; is this a Janus checkpoint?")
+    skipped = ("model_type", "torch_dtype", "dtype", "_attn_implementation")
+    settings = {key: value for key, value in block.items() if key not in skipped}
+    ids = dict(bos_token_id=None, eos_token_id=None, pad_token_id=None)  # the tokenizer's business
+    return LlamaConfig(**{**settings, **ids, "tie_word_embeddings": False})

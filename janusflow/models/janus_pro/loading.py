@@ -1,0 +1,161 @@
+"""transformers' Janus from a folder in either layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
+
+from janusflow.models.janus_pro import convert as original
+from janusflow.models.janus_pro import tensors
+from janusflow.models.janus_pro.processing import JanusProProcessor
+from janusflow.utils import finite
+from janusflow.utils.checkpoint_files import check_size
+from janusflow.utils.safe_io import read_object
+
+GUIDANCE = 5.0  # the published weight
+
+
+def read_config(folder: Path) -> dict:
+    """config.json; ValueError if it is missing or damaged."""
+    path = folder / "config.json"
+    return read_object(path)
+
+
+def is_original(config: dict) -> bool:
+    """Whether this is the published layout; ValueError if it is no Janus at all."""
+    if config.get("model_type") == "janus":
+        return False
+    if config.get("model_type") == "multi_modality" and "gen_vision_config" in config:
+        return True
+    kind = "JanusFlow" if "vision_gen_enc_config" in config else repr(config.get("model_type"))
+    raise ValueError(f"config.json is of {kind}, not of Janus or Janus-Pro; use janusflow.load")
+
+
+def load_model(
+    folder: Path, processor: JanusProProcessor, dtype: torch.dtype
+) -> JanusForConditionalGeneration:
+    """The model in evaluation mode, its generation configuration with the processor's ids.
+
+    ValueError, one sentence, for files that are missing, damaged or do not fit the configuration.
+    """
+    published = read_config(folder)
+    if is_original(published):
+        weights = tensors.read(folder)
+        config = original.config(published, weights, processor.image_id)
+        weights = original.convert(weights)
+    else:
+        config = own_config(folder)
+        found = tensors.files(folder)  # before transformers looks for them elsewhere
+        if found[0].suffix == ".safetensors":
+            check_size(sum(p.numel() for p in _without_memory(config).parameters()), folder)
+        weights = None
+    processor.check_fits(config.text_config.vocab_size)
+    if config.image_token_id != processor.image_id:
+        raise ValueError(
+            f"config.json says image_token_id {config.image_token_id}, the tokenizer "
+            f"{processor.image_id}; take both from one folder, the layouts' ids differ"
+        )
+    _check_pictures(config, processor)
+    model = _assemble(folder if weights is None else None, config, weights, dtype)
+    finite.check_weights(model.state_dict(), repr(str(folder)))
+    model.generation_config = generation(processor)
+    return model.eval()
+
+
+def _check_pictures(config: JanusConfig, processor: JanusProProcessor) -> None:
+    """ValueError unless the processor makes pictures and placeholders of the network's sizes."""
+    vision, pixels = config.vision_config, processor.image_processor
+    for name, made, wanted in (
+        ("pictures of side", pixels.image_size, vision.image_size),
+        ("placeholders:", processor.num_image_tokens, vision.num_image_tokens),
+    ):
+        if made != wanted:
+            raise ValueError(
+                f"the processor makes {name} {made}, the network takes {wanted}; take "
+                "config.json, preprocessor_config.json and processor_config.json from one folder"
+            )
+
+
+def own_config(folder: Path) -> JanusConfig:
+    """The configuration of a folder in transformers' layout; ValueError where it makes none."""
+    try:
+        config = JanusConfig.from_pretrained(folder)
+    except Exception as error:  # transformers' validators raise classes of their own
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{folder / 'config.json'} makes no Janus ({reason})") from error
+    original.within_limits(config)
+    return config
+
+
+def _without_memory(config: JanusConfig) -> JanusForConditionalGeneration:
+    """The network with shapes and no numbers; ValueError where the configuration makes none."""
+    try:
+        with torch.device("meta"):
+            return JanusForConditionalGeneration(config)
+    except Exception as error:  # whatever a constructor makes of a stranger's settings
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ValueError(f"config.json makes no Janus ({reason}); fetch it again") from error
+
+
+def _assemble(
+    folder: Path | None, config: JanusConfig, weights: dict[str, Tensor] | None, dtype: torch.dtype
+) -> JanusForConditionalGeneration:
+    if weights is not None:
+        _check_names(config, weights)
+    try:
+        model, report = JanusForConditionalGeneration.from_pretrained(
+            folder, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
+        )
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"the weights cannot be loaded ({reason}); fetch them again") from error
+    lacking = sorted(report["missing_keys"])
+    if any(original.rename(name) != name for name in report["unexpected_keys"]):
+        raise ValueError(
+            "the weights have the published names, config.json is of transformers' layout; take "
+            "both from one folder"
+        )
+    if lacking:
+        raise ValueError(
+            f"the weights lack {len(lacking)} tensors, the first {lacking[0]!r}; "
+            "is this a whole Janus checkpoint?"
+        )
+    return model
+
+
+def _check_names(config: JanusConfig, weights: dict[str, Tensor]) -> None:
+    """ValueError for a tensor too few, too many or of another shape."""
+    wanted = {name: p.shape for name, p in _without_memory(config).state_dict().items()}
+    wanted = {name: shape for name, shape in wanted.items() if not name.endswith("position_ids")}
+    for what, names in (
+        ("lack", wanted.keys() - weights.keys()),
+        ("hold, unknown,", weights.keys() - wanted.keys()),
+    ):
+        if names:
+            raise ValueError(
+                f"the weights {what} {len(names)} tensors, the first {min(names)!r}; "
+                "is this a whole Janus checkpoint?"
+            )
+    for name, shape in wanted.items():
+        if not weights[name].is_floating_point():
+            raise ValueError(f"{name} is of {weights[name].dtype}, no floating-point numbers")
+        if weights[name].shape != shape:
+            raise ValueError(
+                f"{name} has shape {tuple(weights[name].shape)}, config.json wants {tuple(shape)}; "
+                "take both from one checkpoint"
+            )
+
+
+def generation(processor: JanusProProcessor) -> GenerationConfig:
+    """What transformers' own `generate` needs to draw a picture."""
+    tokenizer = processor.tokenizer
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=processor.pad_id,
+        guidance_scale=GUIDANCE,
+        generation_kwargs={"boi_token_id": processor.image_start_id},
+    )

@@ -1,0 +1,173 @@
+"""Texts and pictures as Janus takes them, from the files of either layout.
+
+The ids of the picture's tags differ between the published folder and transformers' conversion of
+the same model, so they always come from the tokenizer beside the weights, never from code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import BatchFeature, PreTrainedTokenizerFast
+
+from janusflow.models.janusflow.chat_format import SYSTEM_PROMPT, Turn, roles
+from janusflow.models.janusflow.processing import JanusFlowProcessor
+from janusflow.models.processor_files import ProcessorFiles
+from janusflow.utils.hub import locate
+from janusflow.utils.safe_io import read_object, read_text
+
+
+class JanusProProcessor(JanusFlowProcessor):
+    """As `JanusFlowProcessor`, for Janus and Janus-Pro.
+
+    A prompt keeps its last token, the tag that begins a picture, and questions come as
+    `input_ids`, `attention_mask` and `pixel_values`, as transformers' model takes them.
+    """
+
+    needed_tags = ("image_tag", "image_start_tag", "image_end_tag")
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **hub) -> JanusProProcessor:
+        """A folder or hub id in either layout; ValueError for what is missing or malformed."""
+        folder = locate(name, files=["*.json", "*.jinja"], **hub)
+        return cls(_files(folder))
+
+    def __call__(self, *args, **kwargs) -> BatchFeature:
+        data = super().__call__(*args, **kwargs)
+        data.pop("image_token_mask", None)  # the model finds the placeholders by their id
+        return data
+
+    def prompt(self, texts: str | Sequence[str]) -> BatchFeature:
+        """Prompts of pictures, padded on the left: `<|User|>: {text}\\n\\n<|Assistant|>:` and the
+        tag that begins a picture. ValueError if one is empty.
+        """
+        return BatchFeature(self._pad([list(row) for row in self.prompt_ids(texts)]))
+
+    def prompt_ids(self, texts: str | Sequence[str]) -> list[tuple[int, ...]]:
+        """Each prompt's ids, without padding."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise ValueError(f"prompts are {texts!r:.80}; expected one text or several, none empty")
+        rows = [self._render([Turn("user", text)], system="") for text in texts]
+        return [tuple(self.ids(row + self.tags.image_start_tag)) for row in rows]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """transformers' layout, which its `JanusProcessor` reads, with the chat format noted."""
+        from transformers import JanusProcessor
+        from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
+
+        pixels = self.image_processor
+        image_processor = JanusImageProcessorPil(
+            size={"height": pixels.image_size, "width": pixels.image_size},
+            min_size=pixels.min_size,
+            do_rescale=pixels.do_rescale,
+            rescale_factor=pixels.rescale_factor,
+            do_normalize=pixels.do_normalize,
+            image_mean=pixels.image_mean,
+            image_std=pixels.image_std,
+        )
+        JanusProcessor(
+            image_processor,
+            self._own_tokenizer(),
+            chat_template=template(self.sft_format, self.tokenizer.eos_token),
+            use_default_system_prompt=self.tags.system_prompt == SYSTEM_PROMPT,
+            num_image_tokens=self.num_image_tokens,
+        ).save_pretrained(folder)
+        _note(Path(folder), self)
+
+    def _own_tokenizer(self) -> PreTrainedTokenizerFast:
+        """transformers' wrapper that knows the tags by the names JanusProcessor looks for."""
+        special = {
+            "image_token": self.tags.image_tag,
+            "boi_token": self.tags.image_start_tag,
+            "eoi_token": self.tags.image_end_tag,
+        }
+        return PreTrainedTokenizerFast(
+            tokenizer_object=self.tokenizer.backend_tokenizer,
+            bos_token=self.tokenizer.bos_token,
+            eos_token=self.tokenizer.eos_token,
+            pad_token=self.tokenizer.pad_token,
+            add_bos_token=True,
+            add_eos_token=False,
+            clean_up_tokenization_spaces=False,
+            padding_side="left",
+            extra_special_tokens=special,
+        )
+
+
+def template(sft_format: str, eos: str) -> str:
+    """The chat format for transformers' `apply_chat_template`, text parts and picture parts."""
+    user, assistant = roles(sft_format)
+    return (
+        "{%- for message in messages -%}"
+        f"{{{{ '{user}: ' if message['role'] == 'user' else '{assistant}: ' }}}}"
+        "{%- if message['content'] is string -%}{{ message['content'] | trim }}{%- else -%}"
+        "{%- for part in message['content'] -%}"
+        "{%- if part['type'] == 'image' -%}{{ '<image_placeholder>\n' }}"
+        "{%- elif part['type'] == 'text' -%}{{ part['text'] | trim }}{%- endif -%}"
+        "{%- endfor -%}{%- endif -%}"
+        f"{{{{ '{eos}' if message['role'] == 'assistant' else '\n\n' }}}}"
+        "{%- endfor -%}"
+        f"{{%- if add_generation_prompt -%}}{assistant}:{{%- endif -%}}"
+    )
+
+
+def _note(folder: Path, processor: JanusProProcessor) -> None:
+    """Adds to processor_config.json what transformers' processor has no place for."""
+    path = folder / "processor_config.json"
+    content = read_object(path)
+    tags = processor.tags
+    content |= {name: getattr(tags, name) for name in ("sft_format", "system_prompt")}
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _files(folder: Path) -> ProcessorFiles:
+    """The published files as they are, transformers' put in their terms."""
+    path = folder / "config.json"
+    if read_object(path).get("model_type") != "janus":
+        return ProcessorFiles.read(folder)
+    names = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
+    tokenizer, processor, pixels = (_optional(folder / name) for name in names)
+    pixels = processor.pop("image_processor", None) or pixels
+    return ProcessorFiles(
+        tokenizer=read_text(folder / "tokenizer.json", "tokenizer_bytes"),
+        tokenizer_config=tokenizer,
+        special_tokens_map=_optional(folder / "special_tokens_map.json") or None,
+        processor_config=_tags(folder, tokenizer) | _said(processor) | processor,
+        preprocessor_config=pixels,
+    )
+
+
+def _optional(path: Path) -> dict:
+    return read_object(path) if path.exists() else {}
+
+
+def _tags(folder: Path, tokenizer: dict) -> dict:
+    """What transformers keeps elsewhere: tags in the tokenizer's file, the format in a template."""
+    known = {
+        "image_token": "image_tag",
+        "boi_token": "image_start_tag",
+        "eoi_token": "image_end_tag",
+    }
+    inside = tokenizer.get("extra_special_tokens") or tokenizer.get("model_specific_special_tokens")
+    given = {**tokenizer, **(inside if isinstance(inside, dict) else {})}
+    tags = {known[name]: _content(token) for name, token in given.items() if name in known}
+    path = folder / "chat_template.jinja"
+    text = (
+        read_text(path, "config_bytes")
+        if path.exists()
+        else str(tokenizer.get("chat_template", ""))
+    )
+    old = text and "<|User|>" not in text
+    return tags | {"sft_format": "deepseek_old" if old else "deepseek"}
+
+
+def _content(token) -> str:
+    return token["content"] if isinstance(token, dict) else token
+
+
+def _said(processor: dict) -> dict:
+    default = processor.get("use_default_system_prompt", True)
+    return {"system_prompt": SYSTEM_PROMPT if default else ""}

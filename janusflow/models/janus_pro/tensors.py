@@ -1,0 +1,90 @@
+"""Tensors of a checkpoint's folder: safetensors or `.bin`, one file or several, never a pickle.
+
+`.bin` files are zip archives with a pickle inside. torch's weights-only reader builds tensors and
+plain containers from it and refuses everything else, and maps the numbers instead of copying them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from zipfile import is_zipfile
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from janusflow.utils.safe_io import read_object
+
+NAMES = ("model.safetensors", "pytorch_model.bin")
+
+
+def read(folder: Path) -> dict[str, Tensor]:
+    """Every tensor by its name in the files; ValueError for what is missing, damaged or no tensor.
+
+    safetensors are preferred where both forms lie side by side.
+    """
+    found: dict[str, Tensor] = {}
+    for path in files(folder):
+        tensors = _read_pickle(path) if path.suffix == ".bin" else _read_safetensors(path)
+        found |= tensors
+    return found
+
+
+def files(folder: Path) -> list[Path]:
+    """The files that hold the weights, all of them there; ValueError otherwise."""
+    for name in NAMES:
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return [folder / name]
+        if index.is_file():
+            return _indexed(index)
+    raise ValueError(
+        f"{str(folder)!r} holds no weights; expected {' or '.join(NAMES)}, or their index"
+    )
+
+
+def _indexed(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(read_object(index, "index_bytes")["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is no index of weights ({error}); fetch it again") from None
+    if any(not isinstance(name, str) or Path(name).name != name for name in names):
+        raise ValueError(f"{index} names files outside its folder; fetch it again")
+    if any(Path(name).suffix not in (".bin", ".safetensors") for name in names):
+        raise ValueError(f"{index} names files that are neither .safetensors nor .bin")
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing or not names:
+        what = missing[0] if missing else "every file"
+        raise ValueError(f"{str(index.parent)!r} lacks {what}, which {index.name} lists")
+    return [index.parent / name for name in names]
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged ({error}); fetch it again") from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    if not is_zipfile(path):
+        raise ValueError(
+            f"{path} is damaged or no zipped .bin (cut short, a pointer of git-lfs, or of a torch "
+            "before 1.6); fetch it again"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except UnpicklingError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(f"{path} holds more than tensors and is not opened ({reason})") from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(f"{path} is damaged ({reason}); fetch it again") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; expected tensors by name")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(f"{path} holds {name!r:.60}, which is no named tensor")
+    return content

@@ -1,0 +1,1 @@
+"""JanusFlow: configuration, network, processing."""

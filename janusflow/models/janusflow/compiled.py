@@ -1,0 +1,66 @@
+"""The velocity as one compiled graph for each shape: what `pipe.compile()` switches on.
+
+A graph is made for so many rows, so many latents, and a bucket of prompt lengths. Prompts are
+padded to their bucket with keys that nobody sees, so steps, solvers and prompts of one bucket share
+a graph; another shape compiles one more, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.models.prompt_cache import Prompt
+
+SHORTEST = 32  # tokens of the first bucket; each further one is twice as long
+MOST = 64  # shapes; torch gives up after eight otherwise
+
+
+def bucket(length: int) -> int:
+    """The length to which a prompt of so many tokens is padded."""
+    return max(SHORTEST, 1 << (length - 1).bit_length())
+
+
+class Compiled:
+    """`JanusFlowModel.velocity` by graphs of torch.compile, which `options` go to.
+
+    On a GPU the mode is "reduce-overhead" unless another is given: the graphs are CUDA graphs.
+    """
+
+    def __init__(self, model: JanusFlowModel, **options):
+        self.model = model
+        self._graphed = model.device.type == "cuda"
+        if self._graphed and not {"mode", "options", "backend"} & options.keys():
+            options["mode"] = "reduce-overhead"
+        self._step = torch.compile(_step, fullgraph=True, dynamic=False, **options)
+        self._shapes: set[tuple] = set()
+
+    def of(self, prompt: Prompt) -> Callable[[Tensor, Tensor], Tensor]:
+        """velocity(latents, t) of this prompt, which is put into its bucket here, once."""
+        prompt = prompt.padded(bucket(prompt.keys[0].shape[2]))
+        parts = (prompt.keys, prompt.values, prompt.seen, prompt.length)
+        return lambda latents, t: self._run(latents, t, parts)
+
+    def _run(self, latents: Tensor, t: Tensor, parts: tuple) -> Tensor:
+        model = self.model
+        model.check_latents(latents, t, Prompt(*parts))
+        x, t = latents.to(model.dtype), t.to(latents.device)
+        shape = (x.shape, parts[2].shape, x.dtype, x.device)
+        if shape not in self._shapes:
+            self._shapes.add(shape)
+            with torch._dynamo.config.patch(recompile_limit=MOST):
+                return self._of_graph(x, t, parts).to(latents.dtype)
+        return self._of_graph(x, t, parts).to(latents.dtype)
+
+    def _of_graph(self, x: Tensor, t: Tensor, parts: tuple) -> Tensor:
+        if not self._graphed:
+            return self._step(self.model, x, t, *parts)
+        torch.compiler.cudagraph_mark_step_begin()
+        return self._step(self.model, x, t, *parts).clone()  # the graph writes there again
+
+
+def _step(model, x: Tensor, t: Tensor, keys, values, mask: Tensor, length: Tensor) -> Tensor:
+    return model.unchecked_velocity(x, t, Prompt(keys, values, mask, length), None)

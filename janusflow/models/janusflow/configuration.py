@@ -1,0 +1,349 @@
+"""JanusFlow's configuration: the hub's `config.json` as it is, with what it leaves unsaid."""
+
+from copy import deepcopy
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from transformers import LlamaConfig, PreTrainedConfig
+
+from janusflow.utils.checkpoint_files import check_settings
+from janusflow.utils.limits import hold
+from janusflow.utils.safe_io import read_object
+
+# Vision towers by their published names; a configuration may override any of these in its `params`.
+TOWERS: dict[str, dict[str, int | float]] = {
+    "siglip_large_patch16_384": dict(
+        image_size=384, patch_size=16, width=1024, layers=24, heads=16, mlp_ratio=4
+    ),
+    "siglip_large_patch16_256": dict(
+        image_size=256, patch_size=16, width=1024, layers=24, heads=16, mlp_ratio=4
+    ),
+    "siglip_base_patch16_384": dict(
+        image_size=384, patch_size=16, width=768, layers=12, heads=12, mlp_ratio=4
+    ),
+    "siglip_so400m_patch14_384": dict(
+        image_size=384, patch_size=14, width=1152, layers=27, heads=16, mlp_ratio=4304 / 1152
+    ),
+    "siglip_tiny": dict(image_size=96, patch_size=16, width=48, layers=3, heads=4, mlp_ratio=4),
+}
+
+# The published language model's numbers, which `config.json` partly omits.
+LANGUAGE_DEFAULTS = dict(
+    vocab_size=102_400,
+    hidden_size=2048,
+    intermediate_size=5632,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    max_position_embeddings=16_384,
+    rms_norm_eps=1e-6,
+    # The ids belong to the tokenizer; LlamaConfig's own defaults (1 and 2) are other tokens.
+    bos_token_id=None,
+    eos_token_id=None,
+    pad_token_id=None,
+    tie_word_embeddings=False,
+)
+
+# Whole numbers of the language model, and the limit (utils/limits.py) that holds for each.
+LANGUAGE_NUMBERS = dict(
+    vocab_size="vocabulary",
+    hidden_size="width",
+    intermediate_size="mlp_width",
+    num_hidden_layers="layers",
+    num_attention_heads="width",
+    num_key_value_heads="width",
+    head_dim="width",
+    max_position_embeddings="positions",
+)
+ACTIVATIONS = ("silu", "gelu", "relu", "gelu_new", "gelu_pytorch_tanh", "swish", "quick_gelu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionSizes:
+    """The SigLIP tower, resolved from its name and overrides."""
+
+    image_size: int  # pixels, square
+    patch_size: int
+    width: int
+    layers: int  # blocks kept after `select_layer`
+    heads: int
+    mlp_ratio: float
+
+    @property
+    def tokens(self) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSizes:
+    """The ConvNeXt encoder and decoder around the language model."""
+
+    latent_channels: int
+    patch: int  # latents per token and side
+    channels: int  # of the encoder; the decoder's blocks see twice as many (long skip)
+    encoder_layers: int
+    decoder_layers: int
+    norm_eps: float
+
+
+def _positive(value: Any, name: str, limit: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"{name} is {value!r:.60}; expected a whole number of at least 1, check config.json"
+        )
+    hold(limit, value, f"{name} is {value}")
+    return value
+
+
+def _number(value: Any, name: str, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low < value <= high:
+        raise ValueError(
+            f"{name} is {value!r:.60}; expected a number above {low:g} and at most {high:g}"
+        )
+    return float(value)
+
+
+def _select_layers(layers: int, select_layer: Any) -> int:
+    """-1 keeps all blocks, -2 drops the last one, a positive number keeps that many."""
+    if not isinstance(select_layer, int) or isinstance(select_layer, bool):
+        raise ValueError(f"select_layer is {select_layer!r}; expected a whole number such as -1")
+    kept = select_layer if select_layer > 0 else layers + 1 + select_layer
+    if select_layer == 0 or not 0 < kept <= layers:
+        raise ValueError(
+            f"select_layer {select_layer} leaves no vision blocks; expected 1 to {layers} or "
+            f"-{layers} to -1"
+        )
+    return kept
+
+
+class JanusFlowConfig(PreTrainedConfig):
+    """The published configuration, loaded, completed and saved without losing a key.
+
+    `language_config` becomes a `LlamaConfig`; the three `vision_*_config` blocks stay the
+    dictionaries that the hub holds (misspelt and unknown keys included), and `vision` and
+    `generation` give their numbers. Raises ValueError for sizes that are not positive whole numbers
+    or for a network that this package does not build.
+    """
+
+    model_type = "multi_modality"
+    sub_configs_defaults = {"language_config": LlamaConfig}  # noqa: RUF012 (transformers' protocol)
+    sub_configs = {"language_config": LlamaConfig}  # noqa: RUF012 (the same, before transformers 5.20)
+
+    language_config: dict | PreTrainedConfig | None = None
+    vision_und_enc_config: dict | None = None
+    vision_gen_enc_config: dict | None = None
+    vision_gen_dec_config: dict | None = None
+
+    def __post_init__(self, **kwargs):
+        if not isinstance(self.language_config, PreTrainedConfig):
+            self.language_config = _language(self.language_config)
+        self.vision_und_enc_config = deepcopy(self.vision_und_enc_config) or _tower_block()
+        self.vision_gen_enc_config = deepcopy(self.vision_gen_enc_config) or _encoder_block()
+        self.vision_gen_dec_config = deepcopy(self.vision_gen_dec_config) or _decoder_block()
+        super().__post_init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        text, vision, generation = self.language_config, self.vision, self.generation
+        if vision.width % vision.heads or vision.image_size % vision.patch_size:
+            raise ValueError(
+                f"the vision tower's width {vision.width} and image_size {vision.image_size} must "
+                f"be multiples "
+                f"of heads {vision.heads} and patch_size {vision.patch_size}; check "
+                f"vision_und_enc_config"
+            )
+        hidden = {
+            _positive(block["params"].get("hidden_size", text.hidden_size), "hidden_size", "width")
+            for block in (self.vision_gen_enc_config, self.vision_gen_dec_config)
+        }
+        if hidden != {text.hidden_size}:
+            raise ValueError(
+                f"generation encoder and decoder expect hidden sizes {sorted(hidden)}, the "
+                f"language model has "
+                f"{text.hidden_size}; they must be equal"
+            )
+        decoder = _params(self.vision_gen_dec_config, "vision_gen_dec_config")
+        if decoder.get("in_channels", generation.channels) != generation.channels:
+            raise ValueError(
+                f"decoder in_channels {decoder['in_channels']} differ from the encoder's "
+                f"{generation.channels}; "
+                "the long skip needs them equal"
+            )
+
+    @classmethod
+    def get_config_dict(cls, name, **kwargs) -> tuple[dict, dict]:
+        """What transformers reads of config.json, once nothing in it loads code or files.
+
+        ValueError for a setting that would, for one that hides a method, and for broken JSON.
+        """
+        if (Path(name) / "config.json").is_file():
+            read_object(Path(name) / "config.json")
+        content, rest = super().get_config_dict(name, **kwargs)
+        check_settings(content, cls, _settings(cls), "config.json")
+        language = content.get("language_config")
+        if isinstance(language, dict):
+            check_settings(language, LlamaConfig, _settings(LlamaConfig), "language_config")
+        return content, rest
+
+    @property
+    def parameters(self) -> int:
+        """Of the network, to a few per cent: what its large matrices hold."""
+        text, vision, generation = self.language_config, self.vision, self.generation
+        hidden, wide, channels = text.hidden_size, vision.width, generation.channels
+        heads = 2 * (text.num_attention_heads + text.num_key_value_heads) * text.head_dim
+        block = hidden * (heads + 3 * text.intermediate_size)
+        language = text.num_hidden_layers * block + 2 * text.vocab_size * hidden
+        tower = (vision.layers + 1) * int(wide * wide * (4 + 2 * vision.mlp_ratio))
+        tower += wide * (3 * vision.patch_size**2 + vision.tokens + hidden)
+        sides = generation.encoder_layers * channels * (8 * channels + 2 * hidden)
+        sides += generation.decoder_layers * 2 * channels * (16 * channels + 2 * hidden)
+        sides += hidden * (hidden + 3 * channels)
+        pixels = generation.latent_channels * generation.patch**2
+        return language + tower + sides + 3 * channels * pixels
+
+    def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:  # noqa: ARG002
+        return self.language_config
+
+    @property
+    def vision(self) -> VisionSizes:
+        return vision_sizes(self.vision_und_enc_config, "vision_und_enc_config")
+
+    @property
+    def generation(self) -> GenerationSizes:
+        encoder = _params(self.vision_gen_enc_config, "vision_gen_enc_config")
+        decoder = _params(self.vision_gen_dec_config, "vision_gen_dec_config")
+        patch = _positive(encoder.get("stride", 2), "vision_gen_enc_config.stride", "width")
+        _only(encoder, "kernel_size", patch)
+        _only(encoder, "padding", 0)
+        _only(decoder, "upsamples", patch.bit_length() - 1 if patch & (patch - 1) == 0 else None)
+        for params in (encoder, decoder):
+            _only(params, "use_bias", True)
+            _only(params, "use_mid_block", True)
+        channels = encoder.get("block_out_channels", [768])
+        channels = list(channels) if isinstance(channels, list | tuple) else [channels]
+        if (
+            len(channels) != 1
+            or list(decoder.get("block_out_channels", channels) or ()) != channels
+        ):
+            raise ValueError(
+                f"block_out_channels is {channels}; expected one number, equal in encoder and "
+                f"decoder"
+            )
+        latents = encoder.get("input_channels", 4)
+        _only(decoder, "out_channels", latents)
+        eps = _number(encoder.get("norm_eps", 1e-6), "norm_eps", 0, 1)
+        _only(decoder, "norm_eps", eps)
+        return GenerationSizes(
+            latent_channels=_positive(latents, "input_channels", "width"),
+            patch=patch,
+            channels=_positive(channels[0], "block_out_channels", "width"),
+            encoder_layers=_positive(
+                encoder.get("layers_in_middle", 2), "layers_in_middle", "layers"
+            ),
+            decoder_layers=_positive(
+                decoder.get("layers_in_middle", 2), "layers_in_middle", "layers"
+            ),
+            norm_eps=eps,
+        )
+
+
+def vision_sizes(block: Any, where: str) -> VisionSizes:
+    """The tower that a block of config.json names; ValueError for one that is not built here."""
+    params = _params(block, where)
+    name = params.get("model_name", "siglip_large_patch16_384")
+    if not isinstance(name, str) or name not in TOWERS:
+        raise ValueError(f"no vision tower named {name!r:.60}; choose one of {', '.join(TOWERS)}")
+    if params.get("select_feature", "same") != "same":
+        raise ValueError(
+            f"select_feature is {params['select_feature']!r}; only 'same' is supported"
+        )
+    sizes = {key: params.get(key, default) for key, default in TOWERS[name].items()}
+    for key in ("image_size", "patch_size", "width", "layers", "heads"):
+        limit = key if key in ("image_size", "layers") else "width"
+        sizes[key] = _positive(sizes[key], f"{where}.{key}", limit)
+    _number(sizes["mlp_ratio"], f"{where}.mlp_ratio", 0, 64)
+    sizes["layers"] = _select_layers(sizes["layers"], params.get("select_layer", -1))
+    return VisionSizes(**sizes)
+
+
+def _language(given: Any) -> LlamaConfig:
+    """The llama that `language_config` describes; ValueError for numbers that make none."""
+    if given is not None and not isinstance(given, dict):
+        raise ValueError(f"language_config is {given!r:.60}; expected a block of settings")
+    settings = {**LANGUAGE_DEFAULTS, **(deepcopy(given) or {})}
+    if settings.pop("model_type", "llama") != "llama":
+        raise ValueError("language_config is not a llama; is this a JanusFlow checkpoint?")
+    for key, limit in LANGUAGE_NUMBERS.items():
+        if settings.get(key) is not None or key in LANGUAGE_DEFAULTS:
+            _positive(settings[key], f"language_config.{key}", limit)
+    _number(settings["rms_norm_eps"], "language_config.rms_norm_eps", 0, 1)
+    if settings.get("hidden_act", "silu") not in ACTIVATIONS:
+        raise ValueError(
+            f"language_config.hidden_act is {settings['hidden_act']!r:.60}; expected one of "
+            f"{', '.join(ACTIVATIONS)}"
+        )
+    if settings["hidden_size"] % settings["num_attention_heads"]:
+        raise ValueError(
+            f"language_config.hidden_size {settings['hidden_size']} is not a multiple of "
+            f"num_attention_heads {settings['num_attention_heads']}; check config.json"
+        )
+    heads = settings["num_attention_heads"]
+    if heads % (settings.get("num_key_value_heads") or heads):
+        raise ValueError(
+            f"language_config.num_key_value_heads {settings['num_key_value_heads']} does not "
+            f"divide num_attention_heads {heads}; check config.json"
+        )
+    try:
+        return LlamaConfig(**settings)
+    except Exception as error:  # transformers' validators raise classes of their own
+        reason = " ".join(str(error).split())[:400]
+        raise ValueError(f"language_config makes no llama ({reason}); check config.json") from error
+
+
+def _settings(kind: type) -> set[str]:
+    """What a config.json may set of transformers' class."""
+    plain = {"model_type", "torch_dtype", "_name_or_path", "name_or_path", "rope_scaling"}
+    return plain | {"output_attentions", "num_labels"} | {f.name for f in fields(kind)}
+
+
+def _params(block: dict, name: str) -> dict:
+    params = block.get("params") if isinstance(block, dict) else None
+    if not isinstance(params, dict):
+        raise ValueError(f"{name} has no 'params' block; is this a configuration of Janus?")
+    return params
+
+
+def _only(params: dict, key: str, value: Any) -> None:
+    if params.get(key, value) != value:
+        raise ValueError(f"{key} is {params[key]!r}; this network is only built with {value!r}")
+
+
+def _tower_block() -> dict:
+    params = dict(
+        image_size=384,
+        model_name="siglip_large_patch16_384",
+        select_feature="same",
+        select_layer=-1,
+    )
+    return dict(model_type="vision_und_enc", cls="CLIPVisionTower", params=params)
+
+
+def _encoder_block() -> dict:
+    params = dict(input_channels=4, stride=2, kernel_size=2, padding=0, **_both_sides())
+    return dict(model_type="vision_gen_enc", cls="ShallowUViTEncoder", params=params)
+
+
+def _decoder_block() -> dict:
+    params = dict(in_channels=768, out_channels=4, upsamples=1, **_both_sides())
+    return dict(model_type="vision_gen_dec", cls="ShallowUViTDecoder", params=params)
+
+
+def _both_sides() -> dict:
+    return dict(
+        block_out_channels=[768],
+        layers_in_middle=2,
+        hidden_size=2048,
+        norm_eps=1e-6,
+        use_bias=True,
+        use_mid_block=True,
+    )

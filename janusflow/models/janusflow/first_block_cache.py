@@ -1,0 +1,88 @@
+"""Re-use across steps: where the first block changes little, the other blocks are not evaluated.
+
+The first-block cache of ParaAttention and diffusers (after TeaCache, Liu et al. 2024, 2411.19108),
+row by row, so that a picture does not depend on those beside it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from janusflow.models.janusflow.generation_adapters import Times
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.models.prompt_cache import Prompt
+from janusflow.utils.cpu.onednn_linear import repeating
+
+
+class Reuse:
+    """What one run keeps: make one for each, `of(prompt)` for each prompt in it.
+
+    A row whose first block's residual r is closer than `tolerance` to that of the row's last full
+    evaluation, mean |r - r_last| / mean |r_last|, takes over what the other blocks added then. 0
+    evaluates everything. ValueError for a tolerance that is no finite number from 0.
+    """
+
+    def __init__(self, model: JanusFlowModel, tolerance: float):
+        number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+        if not number or not 0 <= tolerance < math.inf:
+            raise ValueError(
+                f"reuse is {tolerance!r}; expected a tolerance from 0, such as 0.1, or None for off"
+            )
+        self.model, self.tolerance = model, tolerance
+        self._rows: list[_Rows] = []
+
+    def of(self, prompt: Prompt) -> _Rows:
+        """velocity(latents, t) of this prompt, one row a latent, which remembers."""
+        self._rows.append(_Rows(self.model, prompt, self.tolerance))
+        return self._rows[-1]
+
+    def skipped(self, pictures: int) -> list[int]:
+        """Evaluations of each picture whose later blocks were taken over; rows repeat pictures."""
+        counts = [rows.skipped.view(-1, pictures).sum(0) for rows in self._rows]
+        return torch.stack(counts).sum(0).tolist()
+
+
+class _Rows:
+    def __init__(self, model: JanusFlowModel, prompt: Prompt, tolerance: float):
+        self.model, self.prompt, self.tolerance = model, prompt, tolerance
+        self.blocks = model.language_model.model.layers[
+            : model.config.language_config.num_hidden_layers
+        ]
+        self.skipped = torch.zeros(len(prompt), dtype=torch.long)
+        self.first: Tensor | None = None  # (B, q, D): what the first block added
+        self.rest: Tensor | None = None  # and the others, at the last full evaluation
+
+    @torch.no_grad()
+    @repeating()
+    def __call__(self, latents: Tensor, t: Tensor | Times) -> Tensor:
+        model = self.model
+        model.check_latents(latents, t, self.prompt)
+        features, times, x = model.enter(latents.to(model.dtype), t)
+        y = model.through(self.blocks[:1], self.prompt, x)
+        hidden = self._others(y, y - x)
+        v = model.leave(model.language_model.model.norm(hidden), features, times)
+        return v.to(latents.dtype)
+
+    def _others(self, y: Tensor, first: Tensor) -> Tensor:
+        """All later blocks, evaluated for the rows that need it: (B, q, D) -> the same."""
+        needed = self._needed(first)
+        self.skipped += ~needed
+        if bool(needed.all()):
+            out = self.model.through(self.blocks[1:], self.prompt, y)
+            self.first, self.rest = first, out - y
+            return out
+        rows = needed.nonzero()[:, 0].to(y.device)
+        if len(rows):
+            out = self.model.through(self.blocks[1:], self.prompt[rows], y[rows])
+            self.first[rows], self.rest[rows] = first[rows], out - y[rows]
+        return y + self.rest
+
+    def _needed(self, first: Tensor) -> Tensor:
+        """(B,) on the CPU, True where the change is not below the tolerance, or not a number."""
+        if self.first is None:
+            return torch.ones(len(first), dtype=torch.bool)
+        change = (first - self.first).abs().float().mean((1, 2))
+        return ~(change < self.tolerance * self.first.abs().float().mean((1, 2))).cpu()

@@ -1,0 +1,170 @@
+"""The ConvNeXt encoder and decoder that put latents into the language model and take a velocity
+out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import repeat
+
+import torch
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.normalization import RMSNorm
+from torch import Tensor, nn
+
+from janusflow.models.janusflow.configuration import GenerationSizes
+
+
+@dataclass(frozen=True)
+class Times:
+    """What times are to the network, a row each, or one row for all samples.
+
+    `embedding` (B, D); `encoder` and `decoder`: the scale and shift (B, 2 C) of each block where
+    they were computed beforehand (`JanusFlowModel.times`), or None, and each block computes its
+    own.
+    """
+
+    embedding: Tensor
+    encoder: tuple[Tensor, ...] | None = None
+    decoder: tuple[Tensor, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    def __getitem__(self, rows: slice) -> Times:
+        encoder, decoder = (
+            known and tuple(x[rows] for x in known) for known in (self.encoder, self.decoder)
+        )
+        return Times(self.embedding[rows], encoder, decoder)
+
+
+class GlobalResponseNorm(nn.Module):
+    """out = bias + (weight * n + 1) * x with n = |x|_hw / mean_c |x|_hw; (B, H, W, C) -> the same.
+
+    Woo et al. 2023 (ConvNeXt V2), section 3.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1, 1, channels))
+        self.bias = nn.Parameter(torch.zeros(1, 1, 1, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        g = _norm(x)
+        n = g / (g.mean(dim=-1, keepdim=True) + 1e-6)
+        return torch.addcmul(self.bias, self.weight * n + 1, x)
+
+
+def _norm(x: Tensor) -> Tensor:
+    """|x| over height and width, (B, H, W, C) -> (B, 1, 1, C).
+
+    torch's own norm goes along these dimensions slowly on a CPU (15 % of an evaluation of the
+    shipped model); it has a gradient at zero and does not overflow in float16.
+    """
+    if torch.is_grad_enabled() or x.dtype != torch.float32:
+        return torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
+    return x.square().sum((1, 2), keepdim=True).sqrt()
+
+
+class ConvNextBlock(nn.Module):
+    """ConvNeXt V2 block, scaled and shifted by the time embedding after the residual: (B, C, H, W)
+    -> the same.
+    """
+
+    def __init__(self, channels: int, time_channels: int, eps: float):
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, kernel_size=7, padding=3, groups=channels)
+        self.norm = RMSNorm(channels, eps)
+        self.channelwise_linear_1 = nn.Linear(channels, 4 * channels)
+        self.channelwise_act = nn.GELU()
+        self.channelwise_norm = GlobalResponseNorm(4 * channels)
+        self.channelwise_linear_2 = nn.Linear(4 * channels, channels)
+        self.cond_embeds_mapper = nn.Linear(time_channels, 2 * channels)
+
+    def modulation(self, time: Tensor) -> Tensor:
+        """Scale and shift, (B, D) -> (B, 2 C)."""
+        return self.cond_embeds_mapper(nn.functional.silu(time))
+
+    def forward(self, x: Tensor, time: Tensor, known: Tensor | None = None) -> Tensor:
+        """`known` is the `modulation`, where it was computed beforehand."""
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))  # (B, H, W, C)
+        y = self.channelwise_act(self.channelwise_linear_1(y))  # (B, H, W, 4 C)
+        y = self.channelwise_linear_2(self.channelwise_norm(y))
+        y = x + y.permute(0, 3, 1, 2)
+        both = self.modulation(time) if known is None else known
+        scale, shift = both[..., None, None].chunk(2, 1)
+        return y * (1 + scale) + shift
+
+
+class ConvNextBlocks(nn.Module):
+    def __init__(self, layers: int, channels: int, time_channels: int, eps: float):
+        super().__init__()
+        self.res_blocks = nn.ModuleList(
+            ConvNextBlock(channels, time_channels, eps) for _ in range(layers)
+        )
+
+    def modulations(self, time: Tensor) -> tuple[Tensor, ...]:
+        return tuple(block.modulation(time) for block in self.res_blocks)
+
+    def forward(self, x: Tensor, time: Tensor, known: tuple[Tensor, ...] | None = None) -> Tensor:
+        for block, own in zip(self.res_blocks, known or repeat(None), strict=False):
+            x = block(x, time, own)
+        return x
+
+
+class GenerationEncoder(nn.Module):
+    """Latents (B, c, H, W) and t (B,) in [0, 1], or its `Times`, -> features (B, C, H / p, W / p)
+    and `Times`.
+    """
+
+    def __init__(self, sizes: GenerationSizes, hidden: int):
+        super().__init__()
+        self.time_proj = Timesteps(sizes.channels, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embed = TimestepEmbedding(sizes.channels, hidden)
+        self.in_conv = nn.Conv2d(
+            sizes.latent_channels, sizes.channels, sizes.patch, stride=sizes.patch
+        )
+        self.mid_block = ConvNextBlocks(
+            sizes.encoder_layers, sizes.channels, hidden, sizes.norm_eps
+        )
+
+    def embed(self, t: Tensor, dtype: torch.dtype) -> Tensor:
+        """(B,) -> (B, D)."""
+        return self.time_embed(self.time_proj(1000 * t.float()).to(dtype))
+
+    def forward(self, latents: Tensor, t: Tensor | Times) -> tuple[Tensor, Times]:
+        times = t if isinstance(t, Times) else Times(self.embed(t, latents.dtype))
+        return self.mid_block(self.in_conv(latents), times.embedding, times.encoder), times
+
+
+class VelocityHead(nn.Module):
+    """RMSNorm, 1x1 convolution and pixel shuffle: (B, C, H, W) -> (B, c, p H, p W)."""
+
+    def __init__(self, channels: int, latent_channels: int, patch: int, eps: float):
+        super().__init__()
+        self.norm = RMSNorm(channels, eps)
+        self.unpatch_conv = nn.Conv2d(channels, latent_channels * patch**2, kernel_size=1)
+        self.patch = patch
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return nn.functional.pixel_shuffle(self.unpatch_conv(x), self.patch)
+
+
+class GenerationDecoder(nn.Module):
+    """Hidden channels (B, C, h, w), the encoder's features as long skip, `Times` -> velocity
+    (B, c, p h, p w).
+    """
+
+    def __init__(self, sizes: GenerationSizes, hidden: int):
+        super().__init__()
+        wide = 2 * sizes.channels
+        self.input_norm = RMSNorm(sizes.channels, sizes.norm_eps)
+        self.mid_block = ConvNextBlocks(sizes.decoder_layers, wide, hidden, sizes.norm_eps)
+        head = VelocityHead(wide, sizes.latent_channels, sizes.patch, sizes.norm_eps)
+        self.out_convs = nn.ModuleList([head])
+
+    def forward(self, x: Tensor, skip: Tensor, times: Times) -> Tensor:
+        x = self.input_norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = self.mid_block(torch.cat([x, skip], dim=1), times.embedding, times.decoder)
+        return self.out_convs[0](x)

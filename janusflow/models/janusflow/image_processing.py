@@ -1,0 +1,178 @@
+"""Pictures as the vision tower saw them in training, through PIL as published."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from janusflow.utils import limits
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JanusFlowImageProcessor:
+    """Resize, pad to a square, scale, normalise; the defaults are the published class's."""
+
+    image_size: int  # side of the square, pixels
+    min_size: int = 14  # no side of the resized picture is shorter
+    image_mean: tuple[float, ...] | None = CLIP_MEAN
+    image_std: tuple[float, ...] | None = CLIP_STD
+    rescale_factor: float = 1 / 255
+    do_rescale: bool = True
+    do_normalize: bool = True
+
+    def __post_init__(self):
+        sizes = (self.image_size, self.min_size)
+        if not all(type(size) is int for size in sizes) or not 1 <= sizes[1] <= sizes[0] <= 4096:
+            raise ValueError(
+                f"image_size is {sizes[0]!r} and min_size {sizes[1]!r}; expected whole numbers, "
+                "1 <= min_size <= image_size <= 4096"
+            )
+        numbers = (self.rescale_factor, *(self.image_mean or ()), *(self.image_std or ()))
+        if not all(math.isfinite(number) for number in numbers) or 0 in (self.image_std or ()):
+            raise ValueError(
+                f"rescale_factor {self.rescale_factor!r}, image_mean {self.image_mean} and "
+                f"image_std {self.image_std} have to be finite, image_std not zero"
+            )
+
+    @classmethod
+    def from_dict(cls, config: Mapping) -> "JanusFlowImageProcessor":
+        """Reads preprocessor_config.json. `background_color` is left alone on purpose: the
+        published class computes it from the mean whatever the file says."""
+        try:
+            size = config["image_size"] if "image_size" in config else config["size"]["height"]
+            known = {
+                name: config[name]
+                for name in cls.__dataclass_fields__
+                if config.get(name) is not None
+            }
+            for name in ("image_mean", "image_std"):
+                if name in config:
+                    known[name] = _channels(config[name])
+            return cls(**{**known, "image_size": size})
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"preprocessor_config.json lacks or garbles a value ({error}); it needs image_size "
+                "as a whole number, image_mean and image_std as three numbers"
+            ) from None
+
+    @property
+    def background(self) -> tuple[int, ...]:
+        if self.image_mean is None:
+            return (127, 127, 127)
+        return tuple(int(255 * mean) for mean in self.image_mean)
+
+    def __call__(self, images: list) -> Tensor:
+        """PIL pictures, arrays or tensors -> (N, 3, S, S) float32."""
+        if not images:
+            return torch.empty(0, 3, self.image_size, self.image_size)
+        return torch.from_numpy(np.stack([self.one(image) for image in images]))
+
+    def one(self, image) -> np.ndarray:
+        """(3, S, S) float32 of one picture."""
+        pixels = np.asarray(self.square(to_rgb(image))).transpose(2, 0, 1)
+        if self.do_rescale:
+            pixels = pixels * self.rescale_factor  # in float64, then rounded once, as published
+        pixels = pixels.astype(np.float32)
+        if self.do_normalize and self.image_mean is not None:
+            mean = np.array(self.image_mean, np.float32)[:, None, None]
+            std = np.array(self.image_std or CLIP_STD, np.float32)[:, None, None]
+            pixels = (pixels - mean) / std
+        return pixels
+
+    def square(self, image: Image.Image) -> Image.Image:
+        """The longest side becomes `image_size`; the rest is background, the picture centred.
+
+        Sides are truncated, not rounded, as published (transformers 5.23 rounds).
+        """
+        longest = max(image.size)
+        size = [max(int(side / longest * self.image_size), self.min_size) for side in image.size]
+        image = image.resize(size, Image.Resampling.BICUBIC)
+        canvas = Image.new("RGB", (max(size), max(size)), self.background)
+        canvas.paste(image, tuple((max(size) - side) // 2 for side in size))
+        return canvas
+
+
+def _channels(values) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    values = (values,) * 3 if isinstance(values, int | float) else values
+    if len(values) != 3 or not all(isinstance(v, int | float) for v in values):
+        raise TypeError(f"{values!r:.40} is not three numbers")
+    return tuple(float(value) for value in values)
+
+
+def to_rgb(image) -> Image.Image:
+    """Any picture as 8-bit RGB, turned upright by its EXIF orientation; the input is untouched.
+
+    Takes PIL pictures of every mode, arrays and tensors (H, W), (H, W, C) or (C, H, W) with 1, 3
+    or 4 channels: uint8, uint16, bool, or floats in [0, 1]. Transparency is dropped, as published.
+    """
+    if isinstance(image, Tensor):
+        image = image.detach().cpu().float().numpy() if image.is_floating_point() else image.cpu()
+        image = np.asarray(image)
+    if isinstance(image, np.ndarray):
+        image = _from_array(image)
+    if not isinstance(image, Image.Image):
+        raise TypeError(
+            f"a picture is a PIL image, an array or a tensor, not {type(image).__name__}; "
+            "open files with PIL.Image.open"
+        )
+    _check_size(*image.size)
+    try:
+        return _from_pil(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ValueError(f"the picture cannot be read: {error}") from error
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise ValueError(f"the picture has {width} x {height} pixels; expected at least one")
+    limits.hold("pixels", width * height, f"the picture has {width} x {height} pixels")
+
+
+def _from_pil(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":  # PIL would clip these at 255
+        return _from_array(np.asarray(image)).convert("RGB")
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[-1] not in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    elif array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[1] == array.shape[2]:
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))):
+        raise ValueError(
+            f"an array of shape {array.shape} is no picture; expected (H, W), (H, W, C) or "
+            "(C, H, W) with 1, 3 or 4 channels"
+        )
+    _check_size(array.shape[1], array.shape[0])
+    return Image.fromarray(np.ascontiguousarray(_to_bytes(array)))
+
+
+def _to_bytes(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    low, high = array.min(), array.max()
+    if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:
+        return np.round(array * 255).astype(np.uint8)
+    if array.dtype == np.uint16 or (high > 255 and low >= 0 and high <= 65535):
+        return np.round(array / 257).astype(np.uint8)
+    if low >= 0 and high <= 255:
+        return np.round(array).astype(np.uint8)
+    raise ValueError(
+        f"the picture's values run from {low} to {high}; expected 0 to 1, 0 to 255 or 0 to 65535"
+    )

@@ -1,0 +1,419 @@
+"""JanusFlow: one language model that answers about pictures and predicts the velocity that makes
+them.
+
+Ma et al. 2024, arXiv 2411.07975. Parameter names are the published checkpoint's.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import DynamicCache, LlamaForCausalLM, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from janusflow.models.janusflow.configuration import JanusFlowConfig
+from janusflow.models.janusflow.generation_adapters import (
+    ConvNextBlock,
+    GenerationDecoder,
+    GenerationEncoder,
+    GlobalResponseNorm,
+    Times,
+    VelocityHead,
+)
+from janusflow.models.janusflow.vision import VisionEncoder
+from janusflow.models.prompt_cache import CACHE, Prompt
+from janusflow.utils import finite
+from janusflow.utils.checkpoint_files import check_size
+from janusflow.utils.cpu.malloc import returned
+from janusflow.utils.cpu.onednn_linear import repeating, use_onednn
+from janusflow.utils.hub import PACKAGED
+
+# bytes up to which glibc gives freed memory out again; more is fetched from the system and cleared
+# at every use, which an evaluation of many wide rows feels (docs/speed.md)
+HEAP = 32 << 20
+
+
+class JanusFlowModel(PreTrainedModel):
+    """The published network; `encode_prompt` and `velocity` generate, `generate` answers, `forward`
+    trains.
+
+    `from_pretrained` takes the published layout as it is and `save_pretrained` writes the same
+    names again.
+    """
+
+    config_class = JanusFlowConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ("LlamaDecoderLayer", "ConvNextBlock", "Block")
+
+    def __init__(self, config: JanusFlowConfig):
+        super().__init__(config)
+        sizes, hidden = config.generation, config.language_config.hidden_size
+        eps = config.language_config.rms_norm_eps
+        self.vision_und_enc_model = VisionEncoder(config.vision)
+        self.vision_und_enc_aligner = nn.Linear(config.vision.width, hidden)
+        self.beg_of_und_embed = nn.Parameter(torch.empty(1, hidden))
+        self.vision_gen_enc_model = GenerationEncoder(sizes, hidden)
+        self.vision_gen_enc_aligner = nn.Linear(sizes.channels, hidden)
+        self.language_model = LlamaForCausalLM(config.language_config)
+        self.vision_gen_dec_aligner_norm = LlamaRMSNorm(hidden, eps)
+        self.vision_gen_dec_aligner = nn.Linear(hidden, sizes.channels)
+        self.vision_gen_dec_model = GenerationDecoder(sizes, hidden)
+        self.post_init()
+        use_onednn(self)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Fresh weights: transformers' rule, and the parts that it does not know start as the
+        identity.
+        """
+        super()._init_weights(module)
+        if isinstance(module, GlobalResponseNorm):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, ConvNextBlock):
+            init.zeros_(module.cond_embeds_mapper.weight)
+            init.zeros_(module.cond_embeds_mapper.bias)
+        elif isinstance(module, VelocityHead):
+            init.zeros_(module.unpatch_conv.weight)
+        elif isinstance(module, VisionEncoder):
+            init.normal_(module.vision_tower.pos_embed, std=0.02)
+            init.normal_(module.vision_tower.attn_pool.latent, std=0.02)
+        elif isinstance(module, JanusFlowModel):
+            init.normal_(module.beg_of_und_embed, std=0.02)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    @classmethod
+    def from_pretrained(cls, name, *args, **kwargs) -> JanusFlowModel:
+        """Reads safetensors only; raises ValueError where names or shapes differ from the
+        configuration's.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        name = PACKAGED.get(str(name), name)
+        if Path(name).is_dir() and "subfolder" not in kwargs:
+            config = kwargs.get("config") or JanusFlowConfig.from_pretrained(name)
+            check_size(config.parameters, Path(name))
+        kwargs |= dict(use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
+        coded = kwargs.get("quantization_config") is not None
+        try:
+            with returned() if coded else nullcontext():
+                model, info = super().from_pretrained(name, *args, **kwargs)
+                if coded:
+                    _let_go(model)
+        except (SafetensorError, RuntimeError, KeyError, TypeError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"the files in {str(name)!r} make no model ({reason}); fetch config.json and the "
+                "weights again"
+            ) from error
+        for fault in ("missing", "unexpected", "mismatched"):
+            _refuse(name, fault, info.get(f"{fault}_keys") or ())
+        finite.check_weights(model.state_dict(), repr(str(name)))
+        return (model, info) if wants_info else model
+
+    def save_pretrained(self, folder, *args, **kwargs) -> None:
+        """The published layout; ValueError for quantised weights, which it has no names for."""
+        if getattr(self, "hf_quantizer", None) is not None:
+            raise ValueError(
+                "these weights are quantised, the published layout holds plain ones; save the "
+                "model as it was loaded from, and quantise when loading"
+            )
+        super().save_pretrained(folder, *args, **kwargs)
+
+    # Generation
+
+    @apply_forward_hook
+    def encode_prompt(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        unconditional: bool = False,
+    ) -> Prompt:
+        """Keys and values of a prompt: ids (B, L) with BOS, without the generation tag; padding
+        where the mask is 0.
+
+        The unconditional prompt keeps each row's BOS and its positions: the tokens between are
+        masked out of attention, so their keys need not exist.
+        """
+        if input_ids.ndim != 2 or input_ids.shape[1] == 0:
+            raise ValueError(
+                f"input_ids have shape {tuple(input_ids.shape)}; expected (batch, length) with at "
+                f"least BOS"
+            )
+        seen = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+        if seen.shape != input_ids.shape or not bool(seen.any(dim=1).all()):
+            raise ValueError(
+                f"attention_mask has shape {tuple(seen.shape)} for ids {tuple(input_ids.shape)}, "
+                f"or an empty row; "
+                "expected the same shape with at least one token a row"
+            )
+        length = seen.sum(dim=1)
+        if unconditional:
+            first = seen.argmax(dim=1, keepdim=True)
+            input_ids, seen = input_ids.gather(1, first), seen.gather(1, first)
+        padded = not bool(seen.all())
+        cache = DynamicCache(config=self.config.language_config)
+        self.language_model.model(
+            input_ids=input_ids,
+            attention_mask=seen if padded else None,
+            position_ids=(seen.cumsum(dim=1) - 1).clamp(min=0),
+            use_cache=True,
+            **{CACHE: cache},
+        )
+        return Prompt(
+            keys=tuple(layer.keys for layer in cache.layers),
+            values=tuple(layer.values for layer in cache.layers),
+            mask=seen.bool() if padded else None,
+            length=length,
+        )
+
+    @apply_forward_hook
+    @repeating()
+    def velocity(
+        self,
+        latents: Tensor,
+        t: Tensor | Times,
+        prompt: Prompt,
+        *,
+        return_hidden: int | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """v = d latents / dt at time t: (B, c, H, W), t (B,) in [0, 1] with 0 noise, 1 data, or its
+        `times`, -> (B, c, H, W).
+
+        A pure function: the prompt (B rows, or one that all share) is only read. The result has the
+        latents' dtype, whatever the network's. With `return_hidden=k` also the image tokens after
+        block k, (B, H W / p^2, D), where 0 is what enters the first block. ValueError for latents
+        that the network cannot take.
+        """
+        self.check_latents(latents, t, prompt)
+        count, at_once = len(latents), self._at_once(latents)
+        if count <= at_once:
+            return self.unchecked_velocity(latents, t, prompt, return_hidden)
+        size = math.ceil(count / math.ceil(count / at_once))
+        found = []
+        for rows in (slice(i, i + size) for i in range(0, count, size)):
+            own, read = (x if len(x) == 1 else x[rows] for x in (t, prompt))
+            found.append(self.unchecked_velocity(latents[rows], own, read, return_hidden))
+        if return_hidden is None:
+            return torch.cat(found)
+        return tuple(map(torch.cat, zip(*found, strict=True)))
+
+    def _at_once(self, latents: Tensor) -> int:
+        """Rows to evaluate together: all, but on a CPU so few that the widest activation stays
+        below `HEAP`.
+        """
+        if latents.device.type != "cpu" or torch.is_grad_enabled():
+            return len(latents)
+        sizes = self.config.generation
+        tokens = latents.shape[2] * latents.shape[3] // sizes.patch**2
+        width = max(self.config.language_config.intermediate_size, 8 * sizes.channels)
+        return max(1, HEAP // (tokens * width * self.dtype.itemsize))
+
+    def unchecked_velocity(
+        self, latents: Tensor, t: Tensor | Times, prompt: Prompt, return_hidden: int | None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """`velocity` alone, for graphs that hold nothing else."""
+        features, times, sequence = self.enter(latents.to(self.dtype), t)
+        out = self._after(prompt, sequence, output_hidden_states=return_hidden is not None)
+        v = self.leave(out.last_hidden_state, features, times).to(latents.dtype)
+        return v if return_hidden is None else (v, out.hidden_states[return_hidden][:, 1:])
+
+    def times(self, t: Tensor) -> Times:
+        """Everything that the network makes of times t (S,) alone, for all of them in one product;
+        rows of it take a time's place in `velocity`.
+        """
+        encoder, decoder = self.vision_gen_enc_model, self.vision_gen_dec_model
+        embedding = encoder.embed(t.to(self.device), self.dtype)
+        blocks = (encoder.mid_block, decoder.mid_block)
+        return Times(embedding, *(part.modulations(embedding) for part in blocks))
+
+    def enter(self, latents: Tensor, t: Tensor | Times) -> tuple[Tensor, Times, Tensor]:
+        """(B, c, H, W) and t (B,) -> features (B, C, h, w), `Times`, and the sequence (B, 1 + h w,
+        D) that the first block reads after the prompt.
+        """
+        t = t if isinstance(t, Times) else t.to(latents.device)
+        features, times = self.vision_gen_enc_model(latents, t)
+        tokens = self.vision_gen_enc_aligner(features.flatten(2).transpose(1, 2))  # (B, n, D)
+        first = times.embedding[:, None].expand(len(tokens), -1, -1)
+        return features, times, torch.cat([first, tokens], dim=1)
+
+    def leave(self, hidden: Tensor, features: Tensor, times: Times) -> Tensor:
+        """What the language model made of the sequence, normed (B, 1 + h w, D) -> velocity."""
+        x = self.vision_gen_dec_aligner(self.vision_gen_dec_aligner_norm(hidden[:, 1:]))
+        x = x.transpose(1, 2).unflatten(2, features.shape[2:])  # (B, C, h, w)
+        return self.vision_gen_dec_model(x, features, times)
+
+    def _after(self, prompt: Prompt, sequence: Tensor, **kwargs):
+        """The language model over embeddings (B, q, D) that follow the prompt, causally."""
+        about = self._behind(prompt, sequence)
+        return self.language_model.model(inputs_embeds=sequence, **about, **kwargs)
+
+    def through(self, blocks, prompt: Prompt, x: Tensor) -> Tensor:
+        """Some of the language model's blocks, without its last norm, over what follows the prompt:
+        (B, q, D) -> the same.
+        """
+        about = self._behind(prompt, x)
+        turned = self.language_model.model.rotary_emb(x, position_ids=about["position_ids"])
+        for block in blocks:
+            x = block(x, position_embeddings=turned, **about)
+        return x
+
+    def _behind(self, prompt: Prompt, sequence: Tensor) -> dict:
+        """What transformers' blocks are told about a sequence (B, q, D) that follows the prompt."""
+        positions = prompt.length[:, None] + torch.arange(sequence.shape[1], device=sequence.device)
+        return {
+            "attention_mask": self._attention_mask(prompt, sequence.shape[1]),
+            "position_ids": positions.expand(len(sequence), -1),
+            CACHE: prompt,
+            "use_cache": False,
+        }
+
+    def _attention_mask(self, prompt: Prompt, q: int) -> Tensor:
+        """(1 or B, 1, q, L + q): the prompt's visible keys, then causal."""
+        device, past = prompt.length.device, prompt.keys[0].shape[2]
+        causal = torch.ones(q, past + q, dtype=torch.bool, device=device).tril(past)[None, None]
+        if prompt.mask is not None:
+            seen = nn.functional.pad(prompt.mask, (0, q), value=True)
+            causal = causal & seen[:, None, None]
+        if self.config.language_config._attn_implementation in ("eager", "sdpa"):
+            # both add it in the end, and would make numbers of it in every block
+            return torch.zeros_like(causal, dtype=self.dtype).masked_fill(
+                ~causal, torch.finfo(self.dtype).min
+            )
+        return causal
+
+    def check_latents(self, latents: Tensor, t: Tensor | Times, prompt: Prompt) -> None:
+        sizes = self.config.generation
+        if latents.ndim != 4 or latents.shape[1] != sizes.latent_channels:
+            raise ValueError(
+                f"latents have shape {tuple(latents.shape)}; expected (batch, "
+                f"{sizes.latent_channels}, height, width)"
+            )
+        if latents.shape[2] % sizes.patch or latents.shape[3] % sizes.patch or 0 in latents.shape:
+            raise ValueError(
+                f"latents are {latents.shape[2]} x {latents.shape[3]}; both sides must be "
+                f"multiples of {sizes.patch}"
+            )
+        if isinstance(t, Times):
+            shape, fits = (len(t),), len(t) in (1, len(latents))
+        else:
+            shape, fits = tuple(t.shape), t.shape == latents.shape[:1]
+        if not fits or len(prompt) not in (1, len(latents)):
+            raise ValueError(
+                f"{len(latents)} latents came with t of shape {shape} and {len(prompt)} prompts; "
+                "expected one t and one prompt a latent, or one prompt for all"
+            )
+
+    # Understanding
+
+    @repeating()
+    def image_embeds(self, pixel_values: Tensor) -> Tensor:
+        """Pixels (images, 3, S, S) -> what stands for each picture in the sequence, (images, 1 +
+        tokens, D).
+        """
+        pixels = pixel_values.flatten(0, -4).to(self.dtype)
+        features = self.vision_und_enc_aligner(self.vision_und_enc_model(pixels))
+        start = self.beg_of_und_embed.expand(len(features), 1, -1)
+        return torch.cat([start, features], dim=1)
+
+    def embed(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        image_token_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Token embeddings (B, L, D) with the pictures' in the masked places, in reading order."""
+        if (pixel_values is None) != (image_token_mask is None or not bool(image_token_mask.any())):
+            raise ValueError(
+                "pixel_values and image_token_mask belong together; take both from the processor"
+            )
+        if pixel_values is None:
+            return self.get_input_embeddings()(input_ids)
+        places = image_token_mask.to(torch.bool)
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(places, 0))
+        images = self.image_embeds(pixel_values).flatten(0, 1).to(embeds.dtype)
+        if int(places.sum()) != len(images):
+            raise ValueError(
+                f"image_token_mask marks {int(places.sum())} places, the pictures fill "
+                f"{len(images)}; "
+                "take both from one call of the processor"
+            )
+        return embeds.masked_scatter(places[..., None], images)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_token_mask: Tensor | None = None,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """Logits of the next token (B, L, V), and the loss where `labels` are given; positions
+        follow the mask.
+        """
+        embeds = self.embed(input_ids, pixel_values, image_token_mask)
+        if attention_mask is not None and "position_ids" not in kwargs:
+            kwargs["position_ids"] = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+        return self.language_model(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
+
+    @apply_forward_hook
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_token_mask: Tensor | None = None,
+        **kwargs,
+    ) -> Tensor:
+        """Answer ids (B, new); further arguments are those of transformers'
+        `GenerationMixin.generate`.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        embeds = self.embed(input_ids, pixel_values, image_token_mask)
+        return self.language_model.generate(
+            inputs_embeds=embeds, attention_mask=attention_mask, **kwargs
+        )
+
+
+def _let_go(model: nn.Module) -> None:
+    """Gives plain weights memory of their own: as views of the file they keep all its pages."""
+    for weight in model.parameters():
+        if type(weight) is nn.Parameter:
+            weight.data = weight.data.clone()
+
+
+def _refuse(name, fault: str, keys) -> None:
+    """Raises if tensors are at fault; mismatched keys come as (name, found, expected)."""
+    if not keys:
+        return
+    first = sorted(keys, key=str)[0]
+    verb = {"missing": "lacks", "unexpected": "has", "mismatched": "has"}[fault]
+    kind = {"missing": "", "unexpected": " unknown", "mismatched": " misshapen"}[fault]
+    detail = repr(first)
+    if isinstance(first, tuple | list):
+        detail = f"{first[0]!r} ({tuple(first[1])} instead of {tuple(first[2])})"
+    raise ValueError(
+        f"checkpoint {str(name)!r} {verb} {len(keys)}{kind} tensors, the first {detail}; is this "
+        f"a JanusFlow checkpoint?"
+    )

@@ -1,0 +1,343 @@
+"""Texts and pictures as the model takes them, from the files of the published checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import BatchFeature, PreTrainedTokenizerFast
+from transformers.processing_utils import ProcessorMixin
+
+from janusflow.models.janusflow.chat_format import (
+    SYSTEM_PROMPT,
+    Turn,
+    as_pictures,
+    read_turns,
+    render,
+    roles,
+)
+from janusflow.models.janusflow.image_processing import JanusFlowImageProcessor
+from janusflow.models.janusflow.tokenizer import BOS, EOS, PAD
+from janusflow.models.processor_files import FILES, ProcessorFiles, add_tags, parse_tokenizer
+from janusflow.utils.hub import locate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tags:
+    """What processor_config.json says; the defaults are the published class's."""
+
+    image_tag: str = "<image_placeholder>"
+    image_start_tag: str = "<begin_of_image>"
+    image_end_tag: str = "<end_of_image>"
+    image_gen_tag: str = "<｜begin▁of▁generation｜>"
+    pad_tag: str = PAD
+    num_image_tokens: int = 576  # placeholders of one picture
+    sft_format: str = "deepseek"
+    system_prompt: str = SYSTEM_PROMPT  # before questions; ours to add, "" for none
+    add_special_token: bool = False
+
+    def __post_init__(self):
+        for name in ("image_tag", "image_start_tag", "image_end_tag", "image_gen_tag", "pad_tag"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a token's text")
+        count = self.num_image_tokens
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 65536:
+            raise ValueError(f"num_image_tokens is {count!r}; expected a number from 1 to 65536")
+        if self.add_special_token:
+            raise ValueError(
+                "add_special_token is true, which no published checkpoint uses; set it to false"
+            )
+        roles(self.sft_format)
+
+    @classmethod
+    def from_dict(cls, config: Mapping) -> Tags:
+        known = cls.__dataclass_fields__
+        return cls(**{k: v for k, v in config.items() if k in known and v is not None})
+
+
+class JanusFlowProcessor(ProcessorMixin):
+    """Tokenizer, chat format and pixels of a JanusFlow checkpoint.
+
+    `processor(conversation, images)` prepares understanding, `processor.prompt(texts)` generation,
+    `processor.decode(ids)` reads answers. The tokenizer is tokenizer.json itself, whatever class
+    tokenizer_config.json names (transformers 5 would rebuild it and lose every space), and puts
+    BOS first exactly once. `added_tags` are the tags that the vocabulary lacked.
+    """
+
+    needed_tags = ("image_tag", "image_gen_tag", "image_start_tag", "image_end_tag")
+
+    def __init__(self, files: ProcessorFiles):
+        self.tags = Tags.from_dict(files.processor_config)
+        tags = [getattr(self.tags, name) for name in self.needed_tags]
+        text, self.added_tags = add_tags(files.tokenizer, tags)
+        self.files = replace(files, tokenizer=text)
+        self.tokenizer = _tokenizer(self.files, self.tags.pad_tag)
+        self.image_processor = JanusFlowImageProcessor.from_dict(files.preprocessor_config)
+        self.chat_template = (
+            None  # janusflow.models.janusflow.chat_format renders; no template is executed
+        )
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **hub) -> JanusFlowProcessor:
+        """A folder or hub id in the published layout; `hub` goes to `snapshot_download`.
+
+        Raises ValueError for files that are missing, malformed or lack the special tokens.
+        """
+        return cls(ProcessorFiles.read(locate(name, files=FILES, **hub)))
+
+    def save_pretrained(self, folder: str | Path) -> list[Path]:
+        """Writes the files as they were read, with the added tags in tokenizer.json."""
+        return self.files.save(Path(folder))
+
+    # Understanding
+
+    def __call__(
+        self,
+        conversation: str | Sequence | None = None,
+        images=None,
+        *,
+        text: str | Sequence[str] | None = None,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """Questions or conversations, or as `text` prompts already in the chat format.
+
+        A question is a string; a conversation is a list of messages, published or transformers'
+        way; a list of either is a batch. `images` are the pictures in reading order, flat or one
+        list a conversation, unless the messages hold them; where no message has a placeholder, the
+        first question gets one for each picture, before its text.
+
+        Returns input_ids and attention_mask (B, L), padded on the left; with pictures also
+        pixel_values (images, 3, S, S) in reading order and image_token_mask (B, L), true at every
+        start tag and placeholder. Raises ValueError where pictures and placeholders do not match.
+        """
+        if return_tensors != "pt":
+            raise ValueError(f"return_tensors is {return_tensors!r}; only 'pt' is made")
+        if (conversation is None) == (text is None):
+            raise ValueError("give either a conversation or, as `text`, a formatted prompt")
+        if text is not None:
+            rows = [text] if isinstance(text, str) else list(text)
+            samples = self._pair([(row, ()) for row in rows], _nest(images, len(rows)))
+        else:
+            samples = self._read(conversation, images)
+        expanded = [self._expand(text, len(pictures)) for text, pictures in samples]
+        data = self._pad([ids for ids, _ in expanded])
+        pictures = [picture for _, own in samples for picture in own]
+        if pictures:
+            data["pixel_values"] = self.image_processor(pictures)
+            data["image_token_mask"] = _left([mask for _, mask in expanded], False)
+        return BatchFeature(data)
+
+    understand = __call__
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence,
+        *,
+        tokenize: bool = False,
+        add_generation_prompt: bool = True,
+        images=None,
+        return_dict: bool = True,
+        return_tensors: str = "pt",
+    ) -> str | list[str] | BatchFeature | Tensor:
+        """The prompt's text, a list of texts for a batch, or with `tokenize` the model's input."""
+        batch = [conversation] if _is_one(conversation) else list(conversation)
+        turns = [self._turns(one, 0) for one in batch]
+        texts = [self._render(one, open_answer=add_generation_prompt) for one in turns]
+        if not tokenize:
+            return texts[0] if _is_one(conversation) else texts
+        inline = [(text, _inline(one)) for text, one in zip(texts, turns, strict=True)]
+        samples = self._pair(inline, _nest(images, len(batch)))
+        data = self(text=texts, images=[own for _, own in samples], return_tensors=return_tensors)
+        return data if return_dict else data["input_ids"]
+
+    def _read(self, conversation, images) -> list[tuple[str, list]]:
+        batch = [conversation] if _is_one(conversation) else list(conversation)
+        nested = _nest(images, len(batch))
+        own = nested if nested and isinstance(nested[0], list) else [[]] * len(batch)
+        turns = [self._turns(c, len(i)) for c, i in zip(batch, own, strict=True)]
+        return self._pair([(self._render(one), _inline(one)) for one in turns], nested)
+
+    def _turns(self, conversation, pictures: int) -> list[Turn]:
+        """Messages as turns; where none has a placeholder, the first question gets them all."""
+        if isinstance(conversation, str):
+            if not conversation.strip():
+                raise ValueError("the question is empty; give some text")
+            turns = [Turn("user", conversation)]
+        else:
+            turns = read_turns(conversation, self.image_tag)
+        pictures = pictures or len(_inline(turns))
+        if any(self.image_tag in turn.text for turn in turns):
+            return turns
+        first = next((i for i, turn in enumerate(turns) if turn.kind == "user"), 0)
+        text = f"{self.image_tag}\n" * pictures + turns[first].text
+        return [*turns[:first], replace(turns[first], text=text), *turns[first + 1 :]]
+
+    def _render(self, turns: list[Turn], **options) -> str:
+        eos = self.tokenizer.eos_token
+        return render(
+            turns, self.sft_format, **{"system": self.tags.system_prompt, "eos": eos, **options}
+        )
+
+    def _pair(self, rows: list[tuple[str, tuple]], images) -> list[tuple[str, list]]:
+        """Each text with its pictures: its own, or those given, which a flat list deals out."""
+        if images is None:
+            return [(text, list(own)) for text, own in rows]
+        if any(not isinstance(picture, str | Path) for _, own in rows for picture in own):
+            raise ValueError("pictures came both in the messages and as `images`; give one of them")
+        if not images or isinstance(images[0], list):
+            return [(text, own) for (text, _), own in zip(rows, images, strict=True)]
+        counts = [text.count(self.image_tag) for text, _ in rows]
+        if sum(counts) != len(images):
+            raise ValueError(_mismatch(len(images), sum(counts), self.image_tag))
+        deal = iter(images)
+        return [
+            (text, [next(deal) for _ in range(n)])
+            for (text, _), n in zip(rows, counts, strict=True)
+        ]
+
+    def _expand(self, text: str, pictures: int) -> tuple[list[int], list[bool]]:
+        """Ids with each picture's tags and placeholders, and the mask of what it will fill."""
+        plain, image = self.ids(text), self.image_id
+        if plain.count(image) != pictures:
+            raise ValueError(_mismatch(pictures, plain.count(image), self.image_tag))
+        filled = [self.image_start_id] + [image] * self.num_image_tokens
+        block = [*filled, self.image_end_id]
+        ids, mask = [], []
+        for token in plain:
+            ids += block if token == image else [token]
+            mask += [True] * len(filled) + [False] if token == image else [False]
+        return ids, mask
+
+    # Generation
+
+    def prompt(self, texts: str | Sequence[str]) -> BatchFeature:
+        """Prompts of pictures: input_ids and attention_mask (B, L), padded on the left.
+
+        `User: {text}\\n\\nAssistant:` and the generation tag are tokenized together and the last
+        id is dropped, as published. Negative prompts are made the same way. ValueError if one is
+        empty.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise ValueError(f"prompts are {texts!r:.80}; expected one text or several, none empty")
+        rows = [
+            self._render([Turn("user", text)], system="") + self.tags.image_gen_tag
+            for text in texts
+        ]
+        return BatchFeature(self._pad([self.ids(row)[:-1] for row in rows]))
+
+    # Tokens
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of a text with BOS first, exactly once even if the text itself begins with it."""
+        ids = self.tokenizer(text).input_ids
+        return ids[1:] if ids[1:2] == [self.tokenizer.bos_token_id] else ids
+
+    def decode(self, ids, skip_special_tokens: bool = True, **kwargs) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens, **kwargs)
+
+    def batch_decode(self, ids, skip_special_tokens: bool = True, **kwargs) -> list[str]:
+        return self.tokenizer.batch_decode(ids, skip_special_tokens=skip_special_tokens, **kwargs)
+
+    def check_fits(self, vocab_size: int) -> None:
+        """ValueError if a tag's id lies outside an embedding of `vocab_size` rows."""
+        ids = [self._id(getattr(self.tags, name)) for name in self.needed_tags]
+        ids = (*ids, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.pad_id)
+        if max(ids) >= vocab_size:
+            token = self.tokenizer.convert_ids_to_tokens(max(ids))
+            raise ValueError(
+                f"token {token!r} has id {max(ids)}, the model's vocabulary {vocab_size}; "
+                "resize the embeddings or use the checkpoint's own tokenizer"
+            )
+
+    def _pad(self, rows: list[list[int]]) -> dict[str, Tensor]:
+        ones = [[1] * len(row) for row in rows]
+        return {"input_ids": _left(rows, self.pad_id), "attention_mask": _left(ones, 0)}
+
+    def _id(self, token: str) -> int:
+        return self.tokenizer.convert_tokens_to_ids(token)
+
+    image_tag = property(lambda self: self.tags.image_tag)
+    sft_format = property(lambda self: self.tags.sft_format)
+    num_image_tokens = property(lambda self: self.tags.num_image_tokens)
+    image_id = property(lambda self: self._id(self.tags.image_tag))
+    image_start_id = property(lambda self: self._id(self.tags.image_start_tag))
+    image_end_id = property(lambda self: self._id(self.tags.image_end_tag))
+    image_gen_id = property(lambda self: self._id(self.tags.image_gen_tag))
+    pad_id = property(lambda self: self.tokenizer.pad_token_id)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "pixel_values", "image_token_mask"]
+
+    def to_dict(self) -> dict:
+        return dict(self.files.processor_config)
+
+    def __repr__(self) -> str:
+        return (
+            f"JanusFlowProcessor({len(self.tokenizer)} tokens, {self.image_processor.image_size} "
+            f"px, {self.sft_format})"
+        )
+
+
+def _tokenizer(files: ProcessorFiles, pad: str) -> PreTrainedTokenizerFast:
+    """transformers' wrapper around tokenizer.json, with BOS and nothing else added."""
+    backend = parse_tokenizer(files.tokenizer)
+    bos = files.named_token("bos_token") or BOS
+    eos = files.named_token("eos_token") or EOS
+    for name, token in (("bos_token", bos), ("eos_token", eos)):
+        if backend.token_to_id(token) is None:
+            raise ValueError(
+                f"tokenizer.json has no {token!r}, which is the {name}; "
+                "take tokenizer.json and tokenizer_config.json from one checkpoint"
+            )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=pad if backend.token_to_id(pad) is not None else eos,
+        add_bos_token=True,  # replaces the file's own post-processor
+        add_eos_token=False,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+    )
+
+
+def _is_one(conversation) -> bool:
+    """A question or one list of messages, not a batch."""
+    if isinstance(conversation, str):
+        return True
+    if not isinstance(conversation, Sequence):
+        raise TypeError(
+            f"a conversation is a text or a list of messages, not {type(conversation).__name__}"
+        )
+    return not conversation or isinstance(conversation[0], Mapping)
+
+
+def _nest(images, batch: int) -> list | None:
+    """None, a flat list of pictures for the batch, or one list of pictures a row."""
+    if images is None:
+        return None
+    images = list(as_pictures(images))
+    if any(isinstance(one, list | tuple) or one is None for one in images):
+        if len(images) != batch:
+            raise ValueError(f"{len(images)} lists of pictures came for {batch} conversations")
+        return [list(as_pictures(one)) for one in images]
+    return [images] if batch == 1 else images
+
+
+def _inline(turns: list[Turn]) -> tuple:
+    return tuple(picture for turn in turns for picture in turn.images)
+
+
+def _mismatch(pictures: int, places: int, tag: str) -> str:
+    return f"{pictures} pictures came for {places} placeholders {tag!r}; give as many of both"
+
+
+def _left(rows: list[list], fill) -> Tensor:
+    """Rows of different lengths -> (B, longest), filled up on the left."""
+    longest = max(map(len, rows))
+    return torch.tensor([[fill] * (longest - len(row)) + row for row in rows])

@@ -1,0 +1,267 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) through peft, in a model and in a folder.
+
+An adapted layer computes W x + (alpha / rank) B A x; W stays as it is. A folder is peft's own
+format, adapter_config.json and adapter_model.safetensors, read with this package's limits: what it
+says is compared with the model before anything is built, and nothing in it is obeyed or unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from janusflow.utils import limits
+from janusflow.utils.safe_io import read_object
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+TRAINED = "default"  # the adapter's name in training
+OUTPUT = "lm_head"  # peft, too, leaves the output layer out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """How the trained parts learn instead of in full; ValueError for numbers that do not fit."""
+
+    rank: int = 8
+    alpha: float = 16.0  # the update is alpha / rank B A
+    modules: tuple[str, ...] = ()  # ends of layers' names, as q_proj; all layers unless told
+
+    def __post_init__(self):
+        if self.rank < 1 or not 0 < self.alpha < float("inf"):
+            raise ValueError(
+                f"adapter got rank {self.rank} and alpha {self.alpha}; expected a rank of at least "
+                "1 and a finite alpha above 0"
+            )
+
+
+@dataclass(frozen=True)
+class Found:
+    """An adapter as read from a folder: {layer: (A, B)}, with the factor before B A."""
+
+    where: str
+    rank: int
+    alpha: float
+    root: bool  # rank-stabilised: alpha / sqrt(rank)
+    layers: dict[str, tuple[Tensor, Tensor]]
+
+
+def need_peft() -> None:
+    """ModuleNotFoundError with what to install."""
+    try:
+        import peft  # noqa: F401
+    except ModuleNotFoundError as error:
+        needs = "adapters need peft: pip install 'janusflow[train]'"
+        raise ModuleNotFoundError(needs, name="peft") from error
+
+
+# In training
+
+
+def add(model: nn.Module, adapter: Adapter, seed: int = 0) -> None:
+    """Gives an adapter to each linear layer and convolution that asks for gradients; afterwards
+    only the adapters do. A is drawn from the seed, B is 0, so the model computes what it did.
+
+    ValueError where `adapter.modules` names no such layer.
+    """
+    names = [name for name, layer in _layers(model) if layer.weight.requires_grad]
+    chosen = [n for n in names if not adapter.modules or n.endswith(adapter.modules)]
+    if not chosen:
+        ends = sorted({name.rsplit(".", 1)[-1] for name in names})
+        raise ValueError(
+            f"adapter.modules {', '.join(adapter.modules)!r} is the end of no layer that trains; "
+            f"there are {', '.join(ends) or 'none'}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _inject(model, TRAINED, chosen, r=adapter.rank, lora_alpha=adapter.alpha)
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """What can be adapted, by name."""
+    for name, module in model.named_modules():
+        if "lora_" in name or name.rpartition(".")[2] in ("base_layer", OUTPUT):
+            continue
+        base = module.get_base_layer() if hasattr(module, "get_base_layer") else module
+        if isinstance(base, nn.Linear) or (isinstance(base, nn.Conv2d) and base.groups == 1):
+            yield name, base
+
+
+def _inject(model: nn.Module, name: str, layers: list[str], **numbers) -> None:
+    need_peft()
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(target_modules=layers, **numbers)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        inject_adapter_in_model(config, model, adapter_name=name)
+
+
+# In folders
+
+
+def save(folder: Path, adapter: Adapter, tensors: dict[str, Tensor], base: str) -> None:
+    """Writes an adapter that was trained on the model `base` in peft's format.
+
+    `tensors` by the names that they have in the model, without more around it.
+    """
+    need_peft()
+    from peft import LoraConfig
+
+    ending = f".{TRAINED}.weight"
+    named = {
+        f"base_model.model.{name.removesuffix(ending)}.weight": value.contiguous()
+        for name, value in tensors.items()
+        if name.endswith(ending)
+    }
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        target_modules={TENSOR.fullmatch(name)[1] for name in named},
+        base_model_name_or_path=base,
+        inference_mode=True,
+    )
+    content = config.to_dict() | {"target_modules": sorted(config.target_modules)}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
+    part = folder / f".{WEIGHTS}.part"
+    save_file(named, part, {"format": "pt"})
+    os.replace(part, folder / WEIGHTS)
+
+
+def read(folder: Path) -> Found:
+    """The adapter in a folder; ValueError for anything but plain LoRA in safetensors."""
+    if not (folder / WEIGHTS).exists() and (pickles := sorted(folder.glob("adapter_model.bin"))):
+        raise ValueError(
+            f"{str(pickles[0])!r} is a pickle, which is never read; save the adapter as {WEIGHTS}"
+        )
+    config = read_object(folder / CONFIG)
+    _check(config, str(folder / CONFIG))
+    rank, alpha = config.get("r", 8), config.get("lora_alpha", 8)
+    plain = isinstance(rank, int) and not isinstance(rank, bool)
+    if not plain or rank < 1 or not isinstance(alpha, int | float) or isinstance(alpha, bool):
+        raise ValueError(f"{str(folder / CONFIG)!r} has r {rank!r} and lora_alpha {alpha!r}")
+    limits.hold("width", rank, f"{str(folder / CONFIG)!r} has rank {rank}")
+    layers = _tensors(folder / WEIGHTS, rank)
+    return Found(str(folder), rank, float(alpha), config.get("use_rslora") is True, layers)
+
+
+# What is taken from a configuration or may stand there; of all else only what switches nothing on.
+READ = {"r", "lora_alpha", "use_rslora", "peft_type"}
+IDLE = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "exclude_modules",
+    "inference_mode",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_dropout",
+    "peft_version",
+    "revision",
+    "target_modules",  # the tensors' names say it
+    "task_type",
+}
+
+
+def _check(config: dict, name: str) -> None:
+    """ValueError for a setting that would make it something else than plain LoRA."""
+    need_peft()
+    from peft import LoraConfig
+
+    if config.get("peft_type") != "LORA":
+        raise ValueError(
+            f"{name!r} has peft_type {config.get('peft_type')!r}; only LORA is read here"
+        )
+    usual = LoraConfig().to_dict() | {"init_lora_weights": None}
+    for key in sorted(config.keys() - READ - IDLE):
+        value = config[key]
+        starts = key == "init_lora_weights" and value in (True, "gaussian", "orthogonal")
+        if not starts and value not in (None, False, [], {}, usual.get(key)):
+            raise ValueError(
+                f"{name!r} sets {key!r} to {value!r:.60}; only plain LoRA is read here"
+            )
+
+
+def _tensors(path: Path, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """{layer: (A, B)}, finite; ValueError for other tensors."""
+    if not path.is_file():
+        raise ValueError(f"{str(path.parent)!r} lacks {WEIGHTS}; is this an adapter's folder?")
+    found: dict[str, dict[str, Tensor]] = {}
+    try:
+        with safe_open(path, "pt") as file:
+            for key in file.keys():
+                match = TENSOR.fullmatch(key)
+                if match is None:
+                    raise ValueError(
+                        f"{str(path)!r} holds {key!r:.100}; only lora_A and lora_B are read"
+                    )
+                found.setdefault(match[1], {})[match[2]] = file.get_tensor(key)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{str(path)!r} is a damaged weight file ({error})") from error
+    for layer, pair in found.items():
+        whole = pair.keys() == {"A", "B"} and all(
+            x.is_floating_point() and bool(x.isfinite().all()) for x in pair.values()
+        )
+        if not whole or pair["A"].shape[:1] != (rank,) or pair["B"].shape[1:2] != (rank,):
+            raise ValueError(
+                f"{str(path)!r} has no finite pair of rank {rank} for {layer!r:.100}; save the "
+                "adapter again"
+            )
+    if not found:
+        raise ValueError(f"{str(path)!r} holds no tensors; save the adapter again")
+    return {layer: (pair["A"], pair["B"]) for layer, pair in found.items()}
+
+
+# In a model that is used
+
+
+def attach(model: nn.Module, found: Found, name: str) -> None:
+    """Puts an adapter that was read into the model, frozen, under a name, beside others.
+
+    ValueError where it is for another model, which then stays as it was.
+    """
+    known = dict(_layers(model))
+    for layer, (a, b) in found.layers.items():
+        _fits(found, layer, known.get(layer), a, b)
+    _inject(
+        model,
+        name,
+        list(found.layers),
+        r=found.rank,
+        lora_alpha=found.alpha,
+        use_rslora=found.root,
+        init_lora_weights=False,
+        inference_mode=True,
+    )
+    for layer, (a, b) in found.layers.items():
+        module = model.get_submodule(layer)
+        with torch.no_grad():
+            module.lora_A[name].weight.copy_(a)
+            module.lora_B[name].weight.copy_(b)
+        module.eval()
+
+
+def _fits(found: Found, layer: str, base: nn.Module | None, a: Tensor, b: Tensor) -> None:
+    if base is None:
+        raise ValueError(
+            f"the adapter in {found.where!r} is for another model: this one has no layer "
+            f"{layer!r:.100}"
+        )
+    shape, pair = tuple(base.weight.shape), (a.shape, b.shape)
+    ones = (1,) * (len(shape) - 2)
+    rank = found.rank
+    if pair != ((rank, *shape[1:]), (shape[0], rank, *ones)):
+        raise ValueError(
+            f"the adapter in {found.where!r} is for another model: {layer} is {shape}, its pair "
+            f"{tuple(a.shape)} and {tuple(b.shape)}"
+        )

@@ -1,0 +1,93 @@
+"""The processor's files in the published layout, read strictly and kept as they came."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer
+
+from janusflow.utils.safe_io import parse_object, read_object, read_text
+
+FILES = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+]
+
+
+@dataclass(frozen=True)
+class ProcessorFiles:
+    """Contents of a folder; keys that this code does not know stay and are saved again."""
+
+    tokenizer: str  # tokenizer.json, as text
+    tokenizer_config: Mapping
+    special_tokens_map: Mapping | None
+    processor_config: Mapping
+    preprocessor_config: Mapping
+
+    @classmethod
+    def read(cls, folder: Path) -> ProcessorFiles:
+        """ValueError naming the file that is missing, too large or no JSON object.
+
+        tokenizer.json and preprocessor_config.json have to be there; the published code has
+        defaults for everything in the others.
+        """
+        text = read_text(folder / FILES[0], "tokenizer_bytes")
+        parse_object(text, folder / FILES[0])
+        configs = [_read_config(folder / name) for name in FILES[1:]]
+        if configs[3] is None:
+            raise ValueError(f"{str(folder)!r} lacks {FILES[4]}; take it from the checkpoint")
+        return cls(text, configs[0] or {}, configs[1], configs[2] or {}, configs[3])
+
+    def save(self, folder: Path) -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILES[0]).write_text(self.tokenizer, "utf-8")
+        written = [folder / FILES[0]]
+        for name in FILES[1:]:
+            content = getattr(self, name.removesuffix(".json"))
+            if content is not None:
+                text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+                (folder / name).write_text(text, "utf-8")
+                written.append(folder / name)
+        return written
+
+    def named_token(self, name: str) -> str | None:
+        """A token such as `bos_token`, written as text or as {"content": text}."""
+        for source in (self.tokenizer_config, self.special_tokens_map or {}):
+            token = source.get(name)
+            token = token.get("content") if isinstance(token, Mapping) else token
+            if isinstance(token, str) and token:
+                return token
+        return None
+
+
+def _read_config(path: Path) -> dict | None:
+    return read_object(path) if path.exists() else None
+
+
+def parse_tokenizer(text: str) -> Tokenizer:
+    """tokenizer.json as it is, without the truncation or padding that may be saved in it."""
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"tokenizer.json describes no tokenizer: {error}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def add_tags(text: str, tags: list[str]) -> tuple[str, tuple[str, ...]]:
+    """tokenizer.json with every tag as one special token, and the tags its vocabulary lacked."""
+    tokenizer = parse_tokenizer(text)
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    new = tuple(tag for tag in dict.fromkeys(tags) if tokenizer.token_to_id(tag) is None)
+    missing = [tag for tag in dict.fromkeys(tags) if tag not in special]
+    if not missing:
+        return text, new
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in missing])
+    return tokenizer.to_str(pretty=True), new

@@ -1,0 +1,1 @@
+"""What a user calls: pipelines, loading by name, editing, conversation, presets."""

@@ -1,0 +1,79 @@
+"""One door for both families: the configuration says which pipeline reads a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from janusflow.utils.hub import locate
+from janusflow.utils.safe_io import read_object
+
+FLOW, PRO = "JanusFlow", "Janus-Pro"
+
+
+def load(
+    name: str | Path,
+    dtype: torch.dtype = torch.float32,
+    vae=None,
+    quantization_config=None,
+    **hub,
+):
+    """A `JanusFlowPipeline` or a `JanusProPipeline`, whichever the configuration calls for.
+
+    `name` is a packaged model, a folder or a hub id; `vae` names JanusFlow's autoencoder where the
+    folder has none; `quantization_config` is transformers', for JanusFlow, such as `eight_bit()`;
+    `hub` goes to `snapshot_download`. Raises ValueError for any other model.
+    """
+    if family(name, **hub) == FLOW:
+        from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
+
+        return JanusFlowPipeline.from_pretrained(
+            name, vae=vae, dtype=dtype, quantization_config=quantization_config, **hub
+        )
+    from janusflow.pipelines.pipeline_janus_pro import JanusProPipeline
+
+    if vae is not None:
+        raise ValueError("Janus-Pro brings its own VQ model; leave the autoencoder out")
+    if quantization_config is not None:
+        raise ValueError("8-bit weights are for JanusFlow; choose another dtype for Janus-Pro")
+    return JanusProPipeline.from_pretrained(name, dtype=dtype, **hub)
+
+
+def eight_bit():
+    """transformers' configuration for 8-bit weights by torchao, a scale a row; ImportError without
+    torchao.
+    """
+    from transformers import TorchAoConfig
+
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig
+    except ImportError as error:
+        raise ImportError("8-bit weights need torchao; pip install torchao") from error
+    return TorchAoConfig(Int8WeightOnlyConfig(version=2))
+
+
+def family(name: str | Path, **hub) -> str:
+    """`FLOW` or `PRO`, read from config.json alone; ValueError if it is neither."""
+    path = locate(name, files=["config.json"], **hub) / "config.json"
+    config = read_object(path)
+    if "vision_gen_enc_config" in config:
+        return FLOW
+    if "gen_vision_config" in config or config.get("model_type") == "janus":
+        return PRO
+    raise ValueError(
+        f"{path} describes {config.get('model_type')!r}, neither JanusFlow nor Janus-Pro; "
+        "name another folder"
+    )
+
+
+def side(name: str | Path, **hub) -> int:
+    """Pixels of a picture's side, from config.json alone."""
+    path = locate(name, files=["config.json"], **hub) / "config.json"
+    config = read_object(path)
+    if config.get("model_type") == "janus":
+        return config["vision_config"].get("image_size", 384)
+    from janusflow.models.janusflow.configuration import vision_sizes
+
+    where = "vision_und_enc_config" if "vision_und_enc_config" in config else "vision_config"
+    return vision_sizes(config.get(where), where).image_size

@@ -1,0 +1,125 @@
+"""How much work a picture gets, by name: what `quality=` of the pipeline stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import samplers
+from janusflow.pipelines.outputs import time_grid
+from samplers.core import find, times
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """A solver, its steps and grid, and the times between which guidance acts."""
+
+    sampler: str | samplers.Solver = "euler"
+    steps: int = 30
+    grid: object = None  # the solver's own
+    guided: tuple[float, float] = (0.0, 1.0)
+
+    def path(self) -> tuple[samplers.Solver, object]:
+        """The solver and its times."""
+        solver = find(self.sampler)
+        return solver, times(time_grid(solver, self.steps, self.grid), solver)
+
+    def rule(self, guidance_scale):
+        """The guidance inside `guided`."""
+        if self.guided == (0.0, 1.0):
+            return guidance_scale
+        return samplers.within(guidance_scale, *self.guided)
+
+    def written(self, guidance: str) -> str:
+        """The rule as the command line writes it; ValueError unless the interval can be added."""
+        if self.guided == (0.0, 1.0):
+            return guidance
+        try:
+            weight = float(guidance)
+        except ValueError:
+            raise ValueError(
+                f"guidance {guidance!r} is a rule, and this quality has an interval of its own; "
+                "give a number, or leave the quality out"
+            ) from None
+        return f"within:{weight:g},{self.guided[0]:g},{self.guided[1]:g}"
+
+    def told(self) -> dict[str, str | int]:
+        """For a picture's text."""
+        sampler = self.sampler if isinstance(self.sampler, str) else self.sampler.name
+        start, stop = self.guided
+        grid = grid_text(self.grid)
+        return dict(sampler=sampler, steps=self.steps, grid=grid, guided=f"{start:g} to {stop:g}")
+
+
+# What each costs and scores is measured in docs/speed.md.
+QUALITIES = {
+    "exact": Quality(),  # the published solver and calls
+    "high": Quality(sampler="abm", steps=16),
+    "fast": Quality(sampler="abm", steps=8, guided=(0.0, 0.6)),
+    "draft": Quality(sampler="abm", steps=5, guided=(0.0, 0.6)),
+}
+
+
+def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **given) -> Quality:
+    """The preset with what the caller gave (not None) in its place; ValueError for another name.
+
+    A model's own pilot grid of that name (`grids`, from `read_grids`) takes the place of the
+    preset's solver, steps, grid and guided times, unless one of the first three was given.
+    """
+    if name not in QUALITIES:
+        raise ValueError(f"no quality named {name!r}; choose one of {', '.join(QUALITIES)}")
+    given = {k: v for k, v in given.items() if v is not None}
+    quality = QUALITIES[name]
+    if not given and (pilot := (grids or {}).get(name)):
+        given = dict(sampler=pilot.solver, grid=pilot.ts, guided=guided_times(pilot, quality))
+    if isinstance(grid := given.get("grid"), Tensor):
+        steps = given.setdefault("steps", len(grid) - 1)
+        if steps != len(grid) - 1:
+            made = f"a grid of {len(grid)} times makes {len(grid) - 1} steps"
+            raise ValueError(f"{made}, not {steps}; leave one out")
+    return replace(quality, **given)
+
+
+def guided_times(pilot: samplers.PilotGrid, quality: Quality) -> tuple[float, float]:
+    """Between which times the field was guided that the grid was placed for."""
+    told = pilot.settings.get("guided", quality.guided)
+    match told:
+        case [int() | float() as start, int() | float() as stop] if 0 <= start <= stop <= 1:
+            return float(start), float(stop)
+    raise ValueError(f"a pilot grid is for guidance between {told!r:.60}; make it anew")
+
+
+def read_grids(folder: Path) -> dict[str, samplers.PilotGrid]:
+    """The pilot grids beside a model's weights, by the preset that they are for."""
+    paths = {name: grid_file(folder, name) for name in QUALITIES}
+    return {n: samplers.PilotGrid.load(path) for n, path in paths.items() if path.is_file()}
+
+
+def grid_text(grid: object) -> str:
+    """Times, or the name of their rule, in words that `read_grid` reads."""
+    if isinstance(grid, Tensor):
+        return " ".join(f"{t:.9g}" for t in grid.tolist())
+    return "" if grid is None else str(grid)
+
+
+def read_grid(text: str | None) -> str | Tensor | None:
+    """A name of `samplers.GRIDS`, times as "0 0.3 1", or a file of `janusflow pilot`."""
+    if not text or text in samplers.GRIDS:
+        return text or None
+    if text.endswith(".json"):
+        return samplers.PilotGrid.load(text).ts
+    try:
+        return torch.tensor([float(t) for t in text.split()], dtype=torch.float64)
+    except ValueError:
+        raise ValueError(
+            f"no grid named {text!r:.80}; choose one of {', '.join(samplers.GRIDS)}, times from 0 "
+            "to 1 such as '0 0.3 1', or a file of `janusflow pilot`"
+        ) from None
+
+
+def grid_file(folder: Path, name: str) -> Path:
+    return Path(folder) / f"pilot-{name}.json"

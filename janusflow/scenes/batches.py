@@ -1,0 +1,124 @@
+"""Training samples of the world of scenes, those of a step a pure function of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from janusflow.data.samples import Sample
+from janusflow.models.autoencoder import PatchAutoencoder
+from janusflow.models.janusflow.tokenizer import BOS, EOS, IMAGE, IMAGE_END, IMAGE_START
+from janusflow.scenes.patches import pixels
+from janusflow.scenes.questions import TEMPLATES, ask
+from janusflow.scenes.scene import SPLITS, Scene, generator, scene
+from janusflow.scenes.shapes import render_batch
+
+TURNS = 4  # questions asked about one picture, at most
+IMAGE_TOKENS = 36  # of a 96 x 96 picture in patches of 16
+FAR = 2**32  # steps between the scenes of two seeds: no run takes so many
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Draws from the split "train"; texts are formatted as the processor formats them."""
+
+    tokenizer: Tokenizer
+    autoencoder: PatchAutoencoder
+    categories: tuple[float, ...] = (1,) * len(SPLITS["train"])  # shares of SPLITS["train"]
+    templates: tuple[float, ...] = (1,) * len(TEMPLATES)  # shares of TEMPLATES
+    seed: int = 0  # of other scenes, so that a run that starts from another does not see its again
+
+    def draw(self, step: int, rank: int, world: int, counts: dict[str, int]) -> list[Sample]:
+        """The samples of a process in a step: its even part of each kind, pictures first."""
+        step += self.seed % 2**31 * FAR
+        made, asked = counts.get("generation", 0), counts.get("understanding", 0)
+        first = [made * (rank + i) // world for i in (0, 1)]
+        second = [asked * (rank + i) // world for i in (0, 1)]
+        return [
+            *self.pictures(range(step * made + first[0], step * made + first[1])),
+            *self.questions(step, asked)[slice(*second)],
+        ]
+
+    def pictures(self, indices: range) -> list[Sample]:
+        """Captions with latents (c, 12, 12) and pixels (1, 3, 96, 96) of training scenes."""
+        scenes = [self.training_scene(i) for i in indices]
+        if not scenes:
+            return []
+        images = pixels(render_batch([s.objects for s in scenes]))
+        with torch.no_grad():
+            latents = self.autoencoder.encode(images).latent_dist.mode()
+        latents = latents * self.autoencoder.config.scaling_factor
+        return [
+            Sample(
+                kind="generation",
+                input_ids=torch.tensor([self._id(BOS), *self._ids(_turn(scene.caption))]),
+                latents=latent,
+                pixel_values=image[None],
+                name=f"scene {index}",
+            )
+            for index, scene, latent, image in zip(indices, scenes, latents, images, strict=True)
+        ]
+
+    def questions(self, step: int, count: int) -> list[Sample]:
+        """`count` pictures with several questions each, a little noise in the pictures."""
+        if not count:
+            return []
+        rng = generator("train", step, "questions")
+        scenes = [
+            scene("train", int(rng.integers(2**31)), "mixed" if rng.random() < 0.8 else None)
+            for _ in range(count)
+        ]
+        images = pixels(render_batch([s.objects for s in scenes]))
+        level = 0.1 * torch.from_numpy(rng.random((count, 1, 1, 1))).float()
+        images += level * torch.randn(images.shape, generator=torch.Generator().manual_seed(step))
+        return [self._asked(one, image, rng) for one, image in zip(scenes, images, strict=True)]
+
+    def _asked(self, scene: Scene, image: Tensor, rng: np.random.Generator) -> Sample:
+        ids, labels = (torch.tensor(row) for row in self._conversation(scene, rng))
+        return Sample(
+            kind="understanding",
+            input_ids=ids,
+            labels=labels,
+            image_token_mask=(ids == self._id(IMAGE)) | (ids == self._id(IMAGE_START)),
+            pixel_values=image[None],
+            name=scene.caption,
+        )
+
+    def training_scene(self, index: int) -> Scene:
+        """Scene number `index` of the training, of a category drawn by the shares."""
+        names, rng = SPLITS["train"], generator("train", index, "category")
+        return scene("train", index, names[_weighted(rng, self.categories)])
+
+    def _conversation(self, scene: Scene, rng: np.random.Generator) -> tuple[list, list]:
+        """Ids and labels of several questions about one picture."""
+        names = list(TEMPLATES)
+        asked = [ask(scene, names[_weighted(rng, self.templates)], rng) for _ in range(TURNS)]
+        asked = [q for q in asked if q] or [ask(scene, "caption", rng)]
+        ids, labels = [self._id(BOS)], [-100]
+        for i, q in enumerate(asked):
+            picture = f"{IMAGE_START}{IMAGE * IMAGE_TOKENS}{IMAGE_END}\n" if i == 0 else ""
+            known = self._ids(_turn(picture + q.text))
+            answer = [*self._ids(f" {q.answer}"), self._id(EOS)]
+            ids += known + answer
+            labels += [-100] * len(known) + answer
+        return ids, labels
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _id(self, token: str) -> int:
+        return self.tokenizer.token_to_id(token)
+
+
+def _weighted(rng: np.random.Generator, weights: tuple[float, ...]) -> int:
+    shares = np.cumsum(weights)
+    return int(np.searchsorted(shares, shares[-1] * rng.random(), side="right"))
+
+
+def _turn(text: str) -> str:
+    """A user's turn and the opening of the answer, in the format `deepseek_old`."""
+    return f"User: {text}\n\nAssistant:"

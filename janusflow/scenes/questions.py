@@ -1,0 +1,228 @@
+"""Questions about scenes with exact answers, and the words of the whole small world."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations
+
+from numpy.random import Generator
+
+from janusflow.scenes.scene import (
+    COLORS,
+    FRAMES,
+    HELD_PAIRS,
+    NUMBERS,
+    RELATIONS,
+    SHAPES,
+    Need,
+    Scene,
+    categories_of,
+    clearly,
+    describe,
+    generator,
+    opposite,
+    pick,
+    relates,
+    scene,
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a scene, its one right answer, and the template it came from."""
+
+    text: str
+    answer: str
+    template: str
+    scene: Scene
+
+
+Asked = tuple[str, str] | None
+Ask = Callable[[Scene, Generator], Asked]
+TEMPLATES: dict[str, Ask] = {}
+PROBES: dict[str, Ask] = {}  # of evaluations alone, never asked in training
+
+
+def template(ask: Ask) -> Ask:
+    """Registers (scene, rng) -> (question, answer), or None where the scene does not suit it.
+
+    Yes and no are equally frequent: the answer is drawn first, then what to ask.
+    """
+    TEMPLATES[ask.__name__] = ask
+    return ask
+
+
+def _yes_or_no(rng: Generator, text: str, yes: list, no: list) -> Asked:
+    answer, options = ("yes", yes) if rng.random() < 0.5 else ("no", no)
+    return (text.format(*pick(rng, options)), answer) if options else None
+
+
+def _pairs(scene: Scene) -> set[tuple[str, str]]:
+    return {(obj.shape, obj.color) for obj in scene.objects}
+
+
+def _absent(scene: Scene) -> list[tuple[str, str]]:
+    """Pairs that are not there; never one held out of training, whose answer would always be no."""
+    present = _pairs(scene) | HELD_PAIRS
+    return [(s, c) for s in SHAPES for c in COLORS if (s, c) not in present]
+
+
+@template
+def existence(scene: Scene, rng: Generator) -> Asked:
+    """Shapes or coloured shapes, the absent ones drawn uniformly."""
+    shapes = {shape for shape, _ in _pairs(scene)}
+    yes, no = sorted(_pairs(scene)), _absent(scene)
+    if rng.random() < 0.5:
+        yes = [(shape, None) for shape in sorted(shapes)]
+        no = [(shape, None) for shape in SHAPES if shape not in shapes]
+    phrases = [[(Need(*pair).phrase,) for pair in pairs] for pairs in (yes, no)]
+    return _yes_or_no(rng, "is there {}?", *phrases)
+
+
+@template
+def adversarial(scene: Scene, rng: Generator) -> Asked:
+    """As POPE's adversarial setting: the absent shares its shape or colour with what is there."""
+    names = {name for pair in _pairs(scene) for name in pair}
+    yes = [(Need(*pair).phrase,) for pair in sorted(_pairs(scene))]
+    no = [(Need(*pair).phrase,) for pair in _absent(scene) if names & set(pair)]
+    return _yes_or_no(rng, "is there {}?", yes, no)
+
+
+@lru_cache
+def _common() -> frozenset[tuple[str, str]]:
+    """The third of all coloured shapes that 1,000 training scenes show most often."""
+    shown = Counter(pair for i in range(1000) for pair in sorted(_pairs(scene("train", i))))
+    return frozenset(pair for pair, _ in shown.most_common(len(SHAPES) * len(COLORS) // 3))
+
+
+def popular(scene: Scene, rng: Generator) -> Asked:
+    """As POPE's popular setting: the absent is one of the most frequent coloured shapes."""
+    yes = [(Need(*pair).phrase,) for pair in sorted(_pairs(scene))]
+    no = [(Need(*pair).phrase,) for pair in _absent(scene) if pair in _common()]
+    return _yes_or_no(rng, "is there {}?", yes, no)
+
+
+PROBES["popular"] = popular
+
+
+@template
+def count(scene: Scene, rng: Generator) -> Asked:
+    """All objects, those of a shape, of a colour, or of both; sometimes of an absent shape."""
+    shape, color = pick(rng, sorted(_pairs(scene)))
+    absent = [s for s in SHAPES if s not in {o.shape for o in scene.objects}]
+    what, number = pick(
+        rng,
+        [
+            ("shapes", len(scene.objects)),
+            (Need(shape).plural, sum(o.shape == shape for o in scene.objects)),
+            (f"{color} shapes", sum(o.color == color for o in scene.objects)),
+            (Need(shape, color).plural, sum(Need(shape, color).matches(o) for o in scene.objects)),
+            (Need(pick(rng, absent)).plural, 0),
+        ],
+    )
+    where = pick(rng, ["there", "in the picture"])
+    return f"how many {what} are {where}?", NUMBERS[number]
+
+
+@template
+def color(scene: Scene, rng: Generator) -> Asked:
+    counts = Counter(obj.shape for obj in scene.objects)
+    known = [obj for obj in scene.objects if counts[obj.shape] == 1]
+    if not known:
+        return None
+    obj = pick(rng, known)
+    return f"what color is the {obj.shape}?", obj.color
+
+
+@template
+def shape(scene: Scene, rng: Generator) -> Asked:
+    counts = Counter(obj.color for obj in scene.objects)
+    known = [obj for obj in scene.objects if counts[obj.color] == 1]
+    if not known:
+        return None
+    obj = pick(rng, known)
+    return f"what shape is the {obj.color} object?", obj.shape
+
+
+@template
+def relation(scene: Scene, rng: Generator) -> Asked:
+    """Half "is the circle left of the square?", half "what is left of the square?"."""
+    counts = Counter(obj.shape for obj in scene.objects)
+    known = [obj for obj in scene.objects if counts[obj.shape] == 1]
+    if rng.random() < 0.5:
+        return _neighbour(scene, known, rng)
+    said = [(a, r, b) for a, b in permutations(known, 2) for r in RELATIONS if clearly(a, r, b)]
+    yes = [(a.shape, r, b.shape) for a, r, b in said]
+    no = [(a.shape, opposite(r), b.shape) for a, r, b in said]
+    return _yes_or_no(rng, "is the {} {} the {}?", yes, no)
+
+
+def _neighbour(scene: Scene, known: list, rng: Generator) -> Asked:
+    """Asked only where one object lies clearly in the direction and no other arguably does."""
+    options = []
+    for obj in known:
+        for name in RELATIONS:
+            near = [other for other in scene.objects if relates(other, name, obj)]
+            if len(near) == 1 and clearly(near[0], name, obj):
+                options.append((f"what is {name} the {obj.shape}?", near[0].shape))
+    return pick(rng, options) if options else None
+
+
+@template
+def comparison(scene: Scene, rng: Generator) -> Asked:
+    """Two shapes of which at least one is there."""
+    counts = Counter(obj.shape for obj in scene.objects)
+    options = [(a, b) for a, b in permutations(SHAPES, 2) if counts[a] + counts[b]]
+    if len(counts) > 1 and rng.random() < 0.75:  # mostly between shapes that are there
+        options = list(permutations(counts, 2))
+    asked = {True: [], False: []}
+    for a, b in options:
+        asked[counts[a] > counts[b]].append((Need(a).plural, Need(b).plural))
+    return _yes_or_no(rng, "are there more {} than {}?", asked[True], asked[False])
+
+
+@template
+def caption(scene: Scene, _rng: Generator) -> Asked:
+    return "describe the picture.", describe(scene.objects)
+
+
+def ask(scene: Scene, template: str, rng: Generator) -> Question | None:
+    """A question of one template about a given scene, or None where the scene does not suit it."""
+    known = TEMPLATES | PROBES
+    if template not in known:
+        raise ValueError(f"no template named {template!r}; choose one of {', '.join(known)}")
+    asked = known[template](scene, rng)
+    return Question(*asked, template, scene) if asked else None
+
+
+def question(split: str, index: int, template: str | None = None) -> Question:
+    """Question number `index` of a split, of a random template if none is named.
+
+    The scenes are mixed ones where the split has them, otherwise its own ("pairs" shows shapes in
+    colours never seen in training). ValueError where no scene of the split suits the template.
+    """
+    rng = generator(split, index, template or "", "question")
+    template = template or pick(rng, list(TEMPLATES))
+    categories = categories_of(split)
+    for _ in range(200):
+        category = "mixed" if "mixed" in categories else pick(rng, categories)
+        if asked := ask(scene(split, int(rng.integers(2**31)), category), template, rng):
+            return asked
+    raise ValueError(f"split {split!r} has no scenes for {template!r}; choose another template")
+
+
+def pieces(text: str) -> list[str]:
+    """Lower-case words and single marks, in order."""
+    return re.findall(r"[a-z]+|[^a-z\s]", text.lower())
+
+
+def vocabulary() -> list[str]:
+    """Every piece that captions, prompts, questions and answers consist of, sorted."""
+    texts = [Need(s, c, n).phrase for s in SHAPES for c in (None, *COLORS) for n in range(1, 5)]
+    texts += [frame.format("", verb="is are") for frames in FRAMES.values() for frame in frames]
+    texts += [*RELATIONS, *NUMBERS, "and, yes no is the", "how many shapes are there?"]
+    texts += ["what color is the", "what shape is the object", "are there more than"]
+    texts += ["describe the picture."]
+    return sorted({piece for text in texts for piece in pieces(text)})

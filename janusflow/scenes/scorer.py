@@ -1,0 +1,163 @@
+"""Reads a picture of the small world back without any network, and scores it against a prompt.
+
+What differs from the background falls into connected components; a component's colour is that of
+its strongest pixels, and its shape the one whose render, of the same mass and centre of mass,
+leaves the least residual. What no shape or no colour explains is found all the same, without name.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import ndimage
+
+from janusflow.scenes.scene import Prompt, relates
+from janusflow.scenes.shapes import COLORS, SHAPES, SIDE, coverage
+
+CONTRAST = 60  # RGB distance from the background at which a pixel belongs to an object
+SPECK = 30  # pixels (of 96 x 96) below which a component is dirt
+MISSHAPEN = 0.14  # share of a component's energy that its best shape may leave unexplained
+STRAY = 2  # weight of an object's pixels outside its shape, counted at full strength
+MISCOLORED = 75  # RGB distance to the nearest colour beyond which an object has none
+PALETTE = np.array(list(COLORS.values()), np.float32)
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object as read from a picture; shape or colour is None where nothing known fits.
+
+    x, y, size as in `Obj`; `residual` is the share of the component's energy left unexplained.
+    """
+
+    shape: str | None
+    color: str | None
+    x: float
+    y: float
+    size: float
+    residual: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """`strict`: the set of objects is exactly right, and so is the relation.
+
+    `lenient`, as GenEval: at least the objects asked for, and for counting no further one of them.
+    """
+
+    strict: bool
+    lenient: bool
+    found: tuple[Found, ...]
+
+
+@lru_cache
+def _moments(shape: str) -> tuple[float, float]:
+    """Area as a share of size^2, and how far the centre of mass lies below the centre."""
+    mask = coverage(shape, 0, 0, 200, -100, -100, 200, 200)
+    return mask.sum() / 200**2, (mask.sum(1) @ (np.arange(200) - 99.5)) / mask.sum() / 200
+
+
+def _background(picture: np.ndarray) -> np.ndarray:
+    rows, columns = picture[[0, 1, -2, -1]], picture[:, [0, 1, -2, -1]]
+    return np.median(np.concatenate([rows.reshape(-1, 3), columns.reshape(-1, 3)]), axis=0)
+
+
+def _noise(excess: np.ndarray) -> float:
+    """Variance of the background's pixels, summed over channels; medians do not see the objects.
+
+    At most that of a deviation of 20 per channel: more is no noise but a picture gone wrong.
+    """
+    deviation = np.median(abs(excess), axis=(0, 1)) * 1.4826
+    return float((deviation.clip(max=20) ** 2).sum())
+
+
+def _windows(excess: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Top, left and mask of each component, with a margin of 4 pixels where the picture has it."""
+    strong = np.linalg.norm(excess, axis=-1) > CONTRAST
+    labels, _ = ndimage.label(strong, np.ones((3, 3)))
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
+        top, left = max(rows.start - 4, 0), max(columns.start - 4, 0)
+        yield top, left, labels[top : rows.stop + 4, left : columns.stop + 4] == number
+
+
+def _candidates(share: np.ndarray) -> Iterator[tuple[str, float, float, float, np.ndarray]]:
+    """Each shape with the mass and the centre of mass of `share`: name, x, y, size, coverage."""
+    mass = max(share.sum(), 1.0)  # of patches with opposite colours little may be left
+    x = share.sum(0) @ (np.arange(share.shape[1]) + 0.5) / mass
+    y = share.sum(1) @ (np.arange(share.shape[0]) + 0.5) / mass
+    for shape in SHAPES:
+        area, sag = _moments(shape)
+        size = float(np.sqrt(mass / area))
+        mask = coverage(shape, x, y - sag * size, size, 0, 0, *share.shape, samples=3)
+        yield shape, float(x), float(y - sag * size), size, mask
+
+
+def _identify(excess: np.ndarray, own: np.ndarray, noise: float) -> tuple[list, np.ndarray, float]:
+    """Best fit (shape, x, y, size), paint and residual of the component `own` of a window.
+
+    `excess` is the picture less its background, the paint the same at full coverage.
+    """
+    strength = np.linalg.norm(excess, axis=-1)
+    paint = np.median(excess[own & (strength >= np.median(strength[own]))], axis=0)
+    power = max(paint @ paint, 1.0)
+    near = ndimage.binary_dilation(own, iterations=2)
+    excess = excess * near[..., None]
+    share = excess @ paint / power
+    unexplained, fit, mask = min(
+        (float(((excess - mask[..., None] * paint) ** 2).sum()), fit, mask)
+        for *fit, mask in _candidates(share)
+    )
+    stray = ndimage.binary_opening(own & (mask < 0.1), np.ones((3, 3)))  # however pale it is
+    unexplained += STRAY * stray.sum() * power - noise * near.sum()
+    return fit, paint, float(max(unexplained, 0) / (power * max(share.sum(), 1.0)))
+
+
+def _color(rgb: np.ndarray) -> str | None:
+    distance = np.linalg.norm(PALETTE - rgb, axis=-1)
+    return list(COLORS)[distance.argmin()] if distance.min() < MISCOLORED else None
+
+
+def read(picture: np.ndarray) -> list[Found]:
+    """The objects in a picture, (H, W, 3) uint8, in units of a 96 pixel wide one."""
+    if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.uint8:
+        raise ValueError(
+            f"expected a (H, W, 3) uint8 picture, got {picture.shape} {picture.dtype}; "
+            "convert it with numpy.asarray(image.convert('RGB'))"
+        )
+    background = _background(picture)
+    excess = picture - background.astype(np.float32)
+    noise, scale = _noise(excess), SIDE / picture.shape[1]
+    found = []
+    for top, left, own in _windows(excess):
+        if own.sum() * scale**2 < SPECK:
+            continue
+        window = excess[top : top + own.shape[0], left : left + own.shape[1]]
+        (shape, x, y, size), paint, residual = _identify(window, own, noise)
+        name = shape if residual < MISSHAPEN else None
+        where = np.array([left + x, top + y, size]) * scale
+        found.append(Found(name, _color(background + paint), *where.tolist(), residual))
+    return found
+
+
+def _placed(found: Sequence[Found], prompt: Prompt) -> bool:
+    if prompt.relation is None:
+        return True
+    first, second = ([obj for obj in found if need.matches(obj)] for need in prompt.needs)
+    return any(relates(a, prompt.relation, b) for a in first for b in second if a is not b)
+
+
+def judge(found: Sequence[Found], prompt: Prompt) -> Score:
+    """Compares what was found with what a prompt needs."""
+    known = all(obj.shape and obj.color for obj in found)
+    counts = [sum(need.matches(obj) for obj in found) for need in prompt.needs]
+    asked = [need.count for need in prompt.needs]
+    placed = _placed(found, prompt)
+    exact = counts == asked and placed
+    at_least = all(c >= a for c, a in zip(counts, asked, strict=True)) and placed
+    strict = exact and known and len(found) == sum(asked)
+    return Score(strict, exact if prompt.category == "counting" else at_least, tuple(found))
+
+
+def score(picture: np.ndarray, prompt: Prompt) -> Score:
+    """Reads a picture, (H, W, 3) uint8, and judges it by a prompt."""
+    return judge(read(picture), prompt)

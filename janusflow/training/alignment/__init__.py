@@ -1,0 +1,1 @@
+"""Representation alignment: losses, teachers, similarity."""

@@ -1,0 +1,393 @@
+"""Representation alignment as a small protocol: what is pulled where, how hard and how long.
+
+An `Alignment` is a frozen value and `PRESETS` are the published choices; `Aligner` holds what
+training adds to the model for it. Teachers live in `teachers.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from math import isqrt
+
+import torch
+from torch import Tensor, nn
+
+from janusflow.models.attention_capture import Heads
+from janusflow.training import losses
+from janusflow.training.alignment.teachers import Teacher, View, make
+
+KINDS = ("teacher", "dispersive", "contrastive")
+PROJECTORS = ("mlp", "conv", "linear")
+NORMALISATIONS = ("none", "zscore")
+SIMILARITIES = {"cosine": losses.alignment, "smooth_l1": losses.smooth_l1}
+SCHEDULES = ("constant", "linear", "stop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alignment:
+    """One way of shaping a model's inside; ValueError says which number does not fit."""
+
+    kind: str = "teacher"  # or, without one, "dispersive" (hidden states), "contrastive" (velocity)
+    teacher: str = "own"  # a name of teachers.TEACHERS, or "timm:NAME"
+    tap: int | float = 0.25  # block, counted from 1, or share of the depth
+    projector: str = "mlp"  # from the tapped tokens to the teacher's width
+    normalisation: str = "none"  # of the teacher; "zscore" over the tokens of a picture
+    similarity: str = "cosine"
+    weight: float = 1.0
+    schedule: str = "constant"  # "linear" falls to 0 at `until`, "stop" ends there
+    until: int | None = None  # optimizer's steps
+    time_weight: str = "even"  # a name of losses.WEIGHTS
+    teacher_tap: int | float = 2 / 3  # of the teacher "ema": its block,
+    cleaner: float = 0.2  # and by how much its time may lie nearer to the data
+    attention: float = 0.0  # weight of the attention maps' term, beside `weight`
+    attention_blocks: int | float = 4 / 28  # number or share of blocks, up to the tap, it looks at
+
+    def __post_init__(self):
+        for name, options in {
+            "kind": KINDS,
+            "projector": PROJECTORS,
+            "normalisation": NORMALISATIONS,
+            "similarity": tuple(SIMILARITIES),
+            "schedule": SCHEDULES,
+            "time_weight": tuple(losses.WEIGHTS),
+        }.items():
+            if getattr(self, name) not in options:
+                raise ValueError(
+                    f"alignment's {name} is {getattr(self, name)!r}; choose one of "
+                    f"{', '.join(options)}"
+                )
+        if not 0 <= self.weight < float("inf") or not 0 <= self.cleaner <= 1:
+            raise ValueError(
+                f"alignment got weight {self.weight} and cleaner {self.cleaner}; expected a finite "
+                "weight of at least 0 and cleaner in [0, 1]"
+            )
+        if not 0 <= self.attention < float("inf") or (
+            self.attention and (self.kind != "teacher" or not self.weight)
+        ):
+            raise ValueError(
+                f"alignment's attention is {self.attention}; expected a finite weight of at least "
+                "0, and 0 without a teacher or with weight 0"
+            )
+        if (self.until is None) != (self.schedule == "constant") or (
+            self.until is not None and self.until < 1
+        ):
+            raise ValueError(
+                f"alignment's schedule {self.schedule!r} came with until={self.until}; linear and "
+                "stop need a step of at least 1, constant takes none"
+            )
+
+    def share(self, step: int) -> float:
+        """How much of the weights is left at an optimizer's step, counted from 0."""
+        if self.schedule == "constant":
+            return 1.0
+        left = max(0.0, 1 - step / self.until)
+        return left if self.schedule == "linear" else float(left > 0)
+
+    def strength(self, step: int) -> float:
+        """The weight at an optimizer's step, counted from 0."""
+        return self.weight * self.share(step)
+
+    def weights(self, step: int) -> dict[str, float]:
+        """The weight of each loss that the aligner may give."""
+        found = dict.fromkeys(("alignment", "dispersive", "contrastive"), self.strength(step))
+        return found | {"attention": self.attention * self.share(step)}
+
+    def block(self, depth: int) -> int:
+        """The tapped block of a language model of `depth` blocks, counted from 1."""
+        return block(self.tap, depth)
+
+    def blocks(self, depth: int) -> range:
+        """The blocks whose attention is aligned, counted from 1; ValueError where there are not so
+        many up to the tap.
+        """
+        if not self.attention:
+            return range(0)
+        tap, count = self.block(depth), self.attention_blocks
+        count = max(1, round(count * depth)) if isinstance(count, float) and count > 0 else count
+        if not 1 <= count <= tap:
+            raise ValueError(
+                f"alignment's attention_blocks is {self.attention_blocks}; the tap is block {tap}, "
+                f"so choose 1 to {tap} or a share of the depth"
+            )
+        return range(tap - count + 1, tap + 1)
+
+
+def block(tap: int | float, depth: int) -> int:
+    """A whole number as it is, a share of the depth rounded, at least 1.
+
+    ValueError for a place that the model does not have.
+    """
+    if isinstance(tap, bool) or not isinstance(tap, int | float):
+        raise ValueError(f"tap is {tap!r}; expected a block's number or a share of the depth")
+    share = isinstance(tap, float)
+    found = max(1, round(tap * depth)) if share and tap > 0 else tap
+    if not 1 <= found <= depth:
+        raise ValueError(
+            f"tap {tap!r} fits none of {depth} blocks; choose 1 to {depth} or a share in (0, 1]"
+        )
+    return found
+
+
+# Block 8 of 28 is where REPA and its followers tap SiT-XL/2; as a share it fits any depth.
+PRESETS = {
+    "janusflow": Alignment(),  # Ma et al. 2024, arXiv 2411.07975: block 6 of 24
+    "repa": Alignment(tap=8, weight=0.5),  # Yu et al. 2024, arXiv 2410.06940
+    "irepa": Alignment(  # Singh et al. 2025, arXiv 2512.10794
+        tap=8 / 28, projector="conv", normalisation="zscore", weight=0.5
+    ),
+    "haste": Alignment(  # Wang et al. 2025, arXiv 2505.16792: attention of blocks 5 to 8 of 28
+        tap=8 / 28, weight=0.5, attention=0.5, schedule="stop", until=250_000
+    ),
+    "sra": Alignment(  # Jiang et al. 2025, arXiv 2505.02831: block 4 to block 8 of 12
+        teacher="ema", tap=1 / 3, teacher_tap=2 / 3, similarity="smooth_l1", weight=0.2
+    ),
+    "dispersive": Alignment(kind="dispersive", weight=0.5),  # Wang and He 2025, arXiv 2506.09027
+    "contrastive": Alignment(kind="contrastive", weight=0.05),  # Stoica et al. 2025, 2506.05350
+}
+
+
+def preset(name: str, **changes) -> Alignment:
+    """A preset with some fields changed; ValueError for a name or field that there is not."""
+    if name not in PRESETS:
+        raise ValueError(f"no alignment named {name!r}; choose one of {', '.join(PRESETS)}")
+    known = {f.name: getattr(PRESETS[name], f.name) for f in fields(Alignment)}
+    if unknown := sorted(changes.keys() - known.keys()):
+        raise ValueError(f"alignment has no field {unknown[0]!r}; it has {', '.join(known)}")
+    return Alignment(**known | changes)
+
+
+# Between student and teacher
+
+
+class OnGrid(nn.Module):
+    """A convolution over tokens (B, n, D) that are the rows of a square picture."""
+
+    def __init__(self, width: int, out: int):
+        super().__init__()
+        self.convolution = nn.Conv2d(width, out, kernel_size=3, padding=1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return _to_tokens(self.convolution(_to_grid(tokens)))
+
+
+def projector(kind: str, width: int, out: int) -> nn.Module:
+    """Tokens (B, n, width) -> (B, n, out): three linear layers with SiLU between (REPA), one 3 x 3
+    convolution (iREPA), or one linear layer. It is trained with the model and then thrown away.
+    """
+    if kind == "conv":
+        return OnGrid(width, out)
+    if kind == "linear":
+        return nn.Linear(width, out)
+    wide = 2 * width
+    first, last = nn.Linear(width, wide), nn.Linear(wide, out)
+    return nn.Sequential(first, nn.SiLU(), nn.Linear(wide, wide), nn.SiLU(), last)
+
+
+def resampled(tokens: Tensor, count: int) -> Tensor:
+    """Tokens (B, n, D) of a square picture as (B, count, D): bilinear, antialiased when fewer.
+
+    ValueError where either number is no square.
+    """
+    if tokens.shape[1] == count:
+        return tokens
+    grid, side = _to_grid(tokens), _side(count)
+    out = nn.functional.interpolate(grid, (side, side), mode="bilinear", antialias=True)
+    return _to_tokens(out)
+
+
+def zscored(tokens: Tensor) -> Tensor:
+    """(z - mean) / std over the tokens of each picture, channel by channel; Singh et al. 2025.
+
+    What all tokens share (the picture's global content) goes, the spatial pattern stays.
+    """
+    std, mean = torch.std_mean(tokens, dim=1, keepdim=True, correction=0)
+    return (tokens - mean) / (std + 1e-6)
+
+
+def _side(count: int) -> int:
+    if isqrt(count) ** 2 != count:
+        raise ValueError(f"{count} tokens form no square; alignment needs square pictures")
+    return isqrt(count)
+
+
+def _to_grid(tokens: Tensor) -> Tensor:
+    side = _side(tokens.shape[1])
+    return tokens.transpose(1, 2).unflatten(2, (side, side))
+
+
+def _to_tokens(grid: Tensor) -> Tensor:
+    return grid.flatten(2).transpose(1, 2)
+
+
+def compare(protocol: Alignment, hidden: Tensor, teacher: Tensor, t: Tensor) -> Tensor:
+    """The loss of projected tokens (B, n, D) and features (B, n', D) at t (B,) -> (B,).
+
+    The features are resampled to the student's tokens, normalised and compared; no gradient
+    reaches them.
+    """
+    teacher = resampled(teacher.detach().to(hidden.dtype), hidden.shape[1])
+    if protocol.normalisation == "zscore":
+        teacher = zscored(teacher)
+    return losses.weighted(
+        SIMILARITIES[protocol.similarity](hidden, teacher), t, protocol.time_weight
+    )
+
+
+def compare_attention(
+    protocol: Alignment, student: list[Heads], teacher: list[Heads], t: Tensor
+) -> Tensor:
+    """The loss of the attention maps of as many blocks of both at t (B,) -> (B,).
+
+    The teacher's queries and keys are resampled to the student's tokens.
+    """
+    count = student[0].queries.shape[2]
+    each = [
+        losses.attention(ours.logits(), _resampled_heads(theirs, count).logits())
+        for ours, theirs in zip(student, teacher, strict=True)
+    ]
+    return losses.weighted(torch.stack(each).mean(dim=0), t, protocol.time_weight)
+
+
+def _resampled_heads(heads: Heads, count: int) -> Heads:
+    def moved(x: Tensor) -> Tensor:
+        folded = resampled(x.transpose(1, 2).flatten(2), count)
+        return folded.unflatten(2, (x.shape[1], -1)).transpose(1, 2)
+
+    return Heads(moved(heads.queries), moved(heads.keys))
+
+
+class Aligner(nn.Module):
+    """A protocol at work on a model: the projector is trained, the teacher is not part of it.
+
+    `width` is the language model's, `depth` its blocks. ValueError for a protocol with a teacher
+    that came without one.
+    """
+
+    def __init__(self, protocol: Alignment, width: int, depth: int, teacher: Teacher | None = None):
+        super().__init__()
+        self.protocol, self.tap = protocol, protocol.block(depth)
+        self.blocks = protocol.blocks(depth)  # whose attention `losses` wants to see
+        self.teach = [teacher]  # in a list, so that its weights are neither trained nor saved here
+        self.projector = nn.Identity()
+        if protocol.kind == "teacher":
+            if teacher is None:
+                raise ValueError(
+                    f"this alignment needs its teacher {protocol.teacher!r}; make one with "
+                    "teachers.make"
+                )
+            if self.blocks and not hasattr(teacher, "with_attention"):
+                raise ValueError(
+                    f"the teacher {protocol.teacher!r} has no attention maps; choose own, random "
+                    "or a vision transformer of timm, or set alignment.attention to 0"
+                )
+            self.projector = projector(protocol.projector, width, teacher.width)
+
+    def needs_hidden(self, step: int) -> bool:
+        """Whether the tapped block is looked at in this step."""
+        return self.protocol.strength(step) > 0 and self.protocol.kind != "contrastive"
+
+    def losses(
+        self,
+        step: int,
+        view: View,
+        velocity: Tensor,
+        hidden: Tensor | None,
+        heads: list[Heads] | None = None,
+    ) -> dict[str, Tensor]:
+        """Named losses (B,), not yet multiplied by `protocol.weights(step)`; none where these are
+        0, and then the teacher is not run. `hidden`: the image tokens after block `tap`; `heads`:
+        queries and keys of the same tokens in `blocks`, if any.
+        """
+        protocol = self.protocol
+        if not protocol.strength(step):
+            return {}
+        if protocol.kind == "contrastive":
+            values = losses.contrastive(velocity, view.noise, view.data)
+            return {"contrastive": losses.weighted(values, view.t, protocol.time_weight)}
+        if protocol.kind == "dispersive":
+            values = losses.dispersive(hidden)
+            return {"dispersive": losses.weighted(values, view.t, protocol.time_weight)}
+        features, theirs = self._taught(view)
+        found = {"alignment": compare(protocol, self.projector(hidden), features, view.t)}
+        if self.blocks:
+            found["attention"] = compare_attention(protocol, heads, theirs, view.t)
+        return found
+
+    @torch.no_grad()
+    def _taught(self, view: View) -> tuple[Tensor, list[Heads]]:
+        teacher = self.teach[0]
+        if not self.blocks:
+            return teacher(view), []
+        return teacher.with_attention(view, len(self.blocks))
+
+
+def build(
+    protocol: Alignment,
+    model: nn.Module,
+    average: nn.Module | None = None,
+    **options,
+) -> Aligner:
+    """The aligner of a JanusFlow model with its teacher; options and errors as `teachers.make`."""
+    sizes = model.config.language_config
+    teacher = None
+    if protocol.kind == "teacher":
+        place = block(protocol.teacher_tap, sizes.num_hidden_layers)
+        teacher = make(
+            protocol.teacher,
+            model,
+            average=average,
+            block=place,
+            cleaner=protocol.cleaner,
+            **options,
+        )
+    return Aligner(protocol, sizes.hidden_size, sizes.num_hidden_layers, teacher)
+
+
+@contextmanager
+def watching(model: nn.Module, place: int) -> Iterator[list[Tensor]]:
+    """Collects what block `place` (from 1) of the language model puts out, call by call: the very
+    tensors that the later blocks read, as `gradient_cosine` needs them.
+    """
+    seen: list[Tensor] = []
+    layer = model.language_model.model.layers[place - 1]
+    hook = layer.register_forward_hook(
+        lambda _layer, _inputs, out: seen.append(out if isinstance(out, Tensor) else out[0])
+    )
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def gradient_cosine(first: Tensor, second: Tensor, state: Tensor) -> Tensor:
+    """Cosine of the gradients of two losses (B,) at a block's output, whole batch -> ().
+
+    Below 0 the two pull the block in opposite directions, the conflict for which HASTE ends the
+    alignment.
+    """
+    return cosine(gradient_products(first, second, state)).float()
+
+
+def cosine(products: Tensor) -> Tensor:
+    """Of what `gradient_products` gave, or of its sum over parts of a batch."""
+    return products[0] / (products[1] * products[2]).sqrt()
+
+
+def gradient_products(first: Tensor, second: Tensor, state: Tensor) -> Tensor:
+    """a b, a a and b b of the gradients a and b of two losses (B,) at a block's output, (3,).
+
+    The graph stays usable. ValueError where a loss does not come from `state`: a slice of a block's
+    output is not what the next block reads, take it from `watching`.
+    """
+    both = [
+        torch.autograd.grad(loss.sum(), state, retain_graph=True, allow_unused=True)[0]
+        for loss in (first, second)
+    ]
+    if any(gradient is None for gradient in both):
+        raise ValueError(
+            "a loss does not depend on this state; take the block's own output, from `watching`"
+        )
+    a, b = (gradient.flatten().double() for gradient in both)
+    return torch.stack([a @ b, a @ a, b @ b])

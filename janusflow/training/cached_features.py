@@ -1,0 +1,59 @@
+"""A cache on disk in training: whether it fits, and whose work it takes over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from janusflow.data.feature_cache import AGAIN, Cache, CacheError, first_difference
+from janusflow.data.preparation import Cached
+from janusflow.data.readers import signature
+from janusflow.training.alignment.teachers import Cached as CachedTeacher
+from janusflow.training.alignment.teachers import Encoder
+from janusflow.training.config import Settings
+from janusflow.training.encoding import made_with, taught_by
+from janusflow.training.trainer import Engine
+
+
+def find(settings: Settings, data: Path | Sequence[Path], vae, processor) -> Cached:
+    """The cache that the settings name, for these files, autoencoder and pixels.
+
+    Features are taken from it where the run aligns with the teacher that they are of, and that
+    teacher does not learn; else pictures are decoded for the teacher. CacheError if it is stale.
+    """
+    about = made_with(vae, processor.image_processor)
+    cache = Cache.open(settings.data.cache, about, signature(data))
+    if taught(settings) and _serves(settings, cache):
+        return Cached(cache, ("latents", "features"))
+    return Cached(cache, pixels=taught(settings))
+
+
+def taught(settings: Settings) -> bool:
+    """Whether a teacher looks at pictures."""
+    align = settings.alignment
+    looks = align is not None and (align.teacher in ("own", "random") or ":" in align.teacher)
+    return looks and align.kind == "teacher" and align.weight > 0
+
+
+def _serves(settings: Settings, cache: Cache) -> bool:
+    name = settings.alignment.teacher
+    learns = name == "own" and "vision_encoder" in settings.training.trains
+    return (cache.about.get("features") or {}).get("teacher") == name and not learns
+
+
+def teach(engine: Engine, cached: Cached) -> None:
+    """Lets the cached features stand for the teacher; CacheError if they are of other weights."""
+    if "features" not in cached.names:
+        return
+    teacher = engine.objective.aligner.teach[0]
+    said = cached.cache.about["features"]
+    wanted = taught_by(engine.settings.alignment.teacher, teacher, getattr(torch, said["dtype"]))
+    if wrong := first_difference(said, wanted):
+        raise CacheError(
+            f"the cache in {cached.cache.folder} is stale: features' {wrong}; {AGAIN}, to another "
+            "folder"
+        )
+    assert isinstance(teacher, Encoder)
+    engine.objective.aligner.teach[0] = CachedTeacher(teacher.width)

@@ -1,0 +1,176 @@
+"""Stages of training as data: the paper's three, and what of the model each of them trains.
+
+Ma et al. 2024, arXiv 2411.07975, table 1; Esser et al. 2024, arXiv 2403.03206, for the density.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from janusflow.data.samples import KINDS
+from janusflow.training.losses import WEIGHTS
+from janusflow.training.optimizers import OPTIMIZERS
+from janusflow.training.timestep_sampling import DENSITIES
+from janusflow.utils import limits
+
+# Parts of the model by the beginnings of their parameters' names.
+PARTS = {
+    "vision_encoder": ("vision_und_enc_model.",),
+    "linear": (
+        "vision_und_enc_aligner.",
+        "beg_of_und_embed",
+        "vision_gen_enc_aligner.",
+        "vision_gen_dec_aligner",  # and its norm
+    ),
+    "generation": ("vision_gen_enc_model.", "vision_gen_dec_model."),
+    "language_model": ("language_model.",),
+}
+SCHEDULES = ("constant", "cosine", "linear")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Every number that decides what a training ends in; ValueError says which does not fit.
+
+    Shares are of samples; `batch` is of one optimizer's step over all processes. Each loss is the
+    mean over the samples that have it: "flow" over generation, "next_token" over the rest.
+    """
+
+    trains: tuple[str, ...]  # parts of the model; alignment's projector always learns
+    lr: float
+    warmup: int  # steps, linear
+    steps: int
+    batch: int
+    mixture: dict[str, float]  # share of each kind of sample
+    opening: dict[str, float] | None = None  # the shares of the first `opening_steps`
+    opening_steps: int = 0
+    schedule: str = "constant"  # after the warm-up; or cosine or linear, to 0 at the end
+    decay_from: float = 0.0  # share of the steps after which the rate begins to fall
+    optimizer: str = "adamw"
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    clip: float = 1.0  # of the gradient's norm
+    ema: float = 0.99  # warmed up as (step) / (step + 9)
+    prompt_drop: float = 0.1  # for guidance
+    density: str = "logit_normal"  # of t
+    density_mean: float | None = None  # of logit(t); None is the density's own, here 0
+    density_std: float | None = None  # None: 1
+    shift: float = 1.0  # of t towards the noise
+    time_weight: str = "even"  # of the flow loss, a name of losses.WEIGHTS
+    coupling: bool = False  # noise assigned to pictures by optimal transport in a micro-batch
+    flow: float = 1.0  # weights of the losses; alignment has its own
+    next_token: float = 1.0
+    capacity: int = 4096  # places of a pack
+    seed: int = 0
+
+    def __post_init__(self):
+        one_of("trains", self.trains, PARTS)
+        one_of("schedule", [self.schedule], SCHEDULES)
+        one_of("optimizer", [self.optimizer], OPTIMIZERS)
+        one_of("density", [self.density], DENSITIES)
+        one_of("time_weight", [self.time_weight], WEIGHTS)
+        for name in ("lr", "steps", "batch", "clip", "shift", "capacity"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a number above 0")
+        limits.hold("number", self.batch, f"batch is {self.batch}")
+        for name in ("warmup", "opening_steps", "flow", "next_token", "weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed is {self.seed}; expected 0 or more, below 2**31")
+        if self.density_std is not None and not self.density_std > 0:
+            raise ValueError(f"density_std is {self.density_std}; expected a number above 0")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {self.betas}; expected two numbers in [0, 1)")
+        for name in ("ema", "prompt_drop", "decay_from"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a share in [0, 1]")
+        for shares in (self.mixture, self.opening or self.mixture):
+            one_of("mixture", shares, KINDS)
+            if not sum(shares.values()) > 0 or min(shares.values()) < 0:
+                raise ValueError(f"mixture is {shares}; expected shares of at least 0, some above")
+
+    def counts(self, step: int) -> dict[str, int]:
+        """Samples of each kind in the batch of a step, which sum to `batch`; largest remainders.
+
+        Where a share asks for less than one sample in a batch, its remainders add up over the
+        steps, so that the mixture holds over a run.
+        """
+        shares = self.opening if self.opening and step < self.opening_steps else self.mixture
+        total = sum(shares.values())
+        ends, counts, running = [], {}, 0.0
+        for share in shares.values():
+            running += share * self.batch / total
+            ends.append(running)
+        before = 0
+        for name, end in zip(shares, ends, strict=True):
+            now = round_at(end, step)
+            counts[name], before = now - before, now
+        return counts
+
+    @property
+    def time_options(self) -> dict[str, float]:
+        """What the density takes."""
+        options = dict(mean=self.density_mean, std=self.density_std)
+        return {name: value for name, value in options.items() if value is not None}
+
+
+def round_at(value: float, step: int) -> int:
+    """`value` to a whole number, up in as many of the steps as its fraction says (golden ratio
+    sequence); always the same for whole numbers.
+    """
+    whole = int(value + 1e-9)
+    return whole + (value - whole - 1e-9 > (step * 0.6180339887498949 + 0.5) % 1)
+
+
+def one_of(name: str, values, known) -> None:
+    for value in values:
+        if value not in known:
+            raise ValueError(f"{name} holds {value!r:.80}; choose from {', '.join(known)}")
+
+
+def _shares(understanding: float, generation: float, text: float) -> dict[str, float]:
+    return {"understanding": understanding, "generation": generation, "text": text}
+
+
+TUNE = "tune"
+ALL_BUT_VISION = ("linear", "generation", "language_model")
+STAGES = {
+    "1": Stage(  # adaptation of what is new
+        trains=("linear", "generation"),
+        lr=1e-4,
+        warmup=2_000,
+        steps=10_000,
+        batch=512,
+        mixture=_shares(50, 50, 0),
+    ),
+    "2": Stage(  # unified pre-training; the paper's first version has no warm-up, 380,000 steps
+        trains=ALL_BUT_VISION,
+        lr=1e-4,
+        warmup=2_000,
+        steps=390_000,
+        batch=512,
+        mixture=_shares(14, 80, 6),
+        opening=_shares(30, 50, 20),
+        opening_steps=10_000,
+    ),
+    "3": Stage(  # supervised fine-tuning
+        trains=("vision_encoder", *ALL_BUT_VISION),
+        lr=2e-5,
+        warmup=1_000,
+        steps=26_000,
+        batch=256,
+        mixture=_shares(21, 70, 9),
+    ),
+    TUNE: Stage(  # a few pictures of one's own; not the paper's
+        trains=ALL_BUT_VISION,
+        lr=5e-4,
+        warmup=20,
+        steps=300,
+        batch=10,
+        mixture=_shares(50, 50, 0),
+        schedule="cosine",
+        ema=0.98,
+        density_mean=-1.0,
+    ),
+}

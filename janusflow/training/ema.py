@@ -1,0 +1,157 @@
+"""All that training changes, which is exactly what a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from janusflow.training.config_stages import PARTS, Stage
+
+
+@dataclass
+class State:
+    """`names[i]` is the parameter that `optimizer` counts as its i-th; `ema` holds the averages of
+    the trained weights by the same names.
+    """
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    names: list[str]
+    ema: dict[str, Tensor]
+    step: int = 0
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name."""
+        return dict(trained(self.module))
+
+
+def trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and parameters that learn. A name is "model." and the published one, or "projector."
+    and so on, however the module is wrapped.
+    """
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            yield plain(name), parameter
+
+
+def plain(name: str) -> str:
+    return (
+        name.removeprefix("module.")
+        .replace("aligner.projector.", "projector.")
+        .replace(WRAPPED, "")
+    )
+
+
+WRAPPED = "_checkpoint_wrapped_module."  # what FSDP's activation checkpointing puts into names
+
+
+def freeze_all_but(model: nn.Module, parts: tuple[str, ...]) -> None:
+    """Lets the parts of the model learn and nothing else.
+
+    The vision encoder's pooling head is in the checkpoint but not in the forward pass, so it never
+    learns.
+    """
+    prefixes = tuple(prefix for part in parts for prefix in PARTS[part])
+    for name, parameter in model.named_parameters():
+        unused = ".attn_pool." in name
+        parameter.requires_grad_(name.startswith(prefixes) and not unused)
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """At an optimizer's step, counted from 0: a linear warm-up, then constant, or from
+    `decay_from` on down to zero, linearly or as half a cosine.
+    """
+    rate = stage.lr * min(1.0, (step + 1) / max(1, stage.warmup))
+    start = stage.decay_from * stage.steps
+    if stage.schedule == "constant" or step < start:
+        return rate
+    left = (stage.steps - step) / (stage.steps - start)
+    if stage.schedule == "cosine":
+        left = 0.5 - 0.5 * torch.cos(torch.tensor(torch.pi * left, dtype=torch.float64)).item()
+    return min(rate, stage.lr * left)
+
+
+@torch.no_grad()
+def average(state: State, decay: float) -> None:
+    """Moves the averages: ema <- decay ema + (1 - decay) weights, warmed up by the step.
+
+    Sharded tensors are averaged where they lie.
+    """
+    decay = min(decay, state.step / (state.step + 9))
+    values = [_local(p) for p in state.parameters.values()]
+    torch._foreach_lerp_([_local(x) for x in state.ema.values()], values, 1 - decay)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor.detach()
+
+
+def fill_gradients(state: State) -> None:
+    """A parameter that no sample of the step needed has the gradient 0, not none: then a step is
+    the same however its samples are divided among processes.
+    """
+    for parameter in state.parameters.values():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+
+
+def tensors(state: State) -> dict[str, Tensor]:
+    """Every tensor of the state under one name; sharded ones stay sharded."""
+    found = {name: p.detach() for name, p in state.parameters.items()}
+    found |= {f"ema.{name}": value for name, value in state.ema.items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        found |= {f"optimizer.{state.names[index]}.{key}": v for key, v in moments.items()}
+    return found
+
+
+@torch.no_grad()
+def load(state: State, found: dict[str, Tensor], step: int) -> None:
+    """Takes over whole tensors, as `tensors` names them, sharding them where the state is sharded.
+
+    ValueError for what is missing or has another shape.
+    """
+    load_weights(state, found)
+    moments: dict[int, dict[str, Tensor]] = {}
+    places = {name: i for i, name in enumerate(state.names)}
+    parameters = state.parameters
+    for key in (key for key in found if key.startswith("optimizer.")):
+        name, _, moment = key.removeprefix("optimizer.").rpartition(".")
+        if name not in places:
+            raise ValueError(f"the checkpoint trained {name!r}, this run does not")
+        like = parameters[name] if found[key].shape == parameters[name].shape else None
+        moments.setdefault(places[name], {})[moment] = _as(found[key], like)
+    saved = state.optimizer.state_dict()
+    state.optimizer.load_state_dict({**saved, "state": moments})
+    state.step = step
+
+
+@torch.no_grad()
+def load_weights(state: State, found: dict[str, Tensor]) -> None:
+    """The weights and their averages alone."""
+    for name, parameter in state.parameters.items():
+        for own, target in ((name, parameter), (f"ema.{name}", state.ema[name])):
+            own = own if own in found else own.replace("ema.model.", "ema.")  # as once written
+            if own not in found or found[own].shape != target.shape:
+                if own.startswith("ema.") and name in found:
+                    own = name  # what is not averaged in the file begins at its value
+                else:
+                    raise ValueError(
+                        f"the checkpoint has no {own!r} of shape {tuple(target.shape)}"
+                    )
+            _local(target).copy_(_local(_as(found[own], target)))
+
+
+def _as(tensor: Tensor, like: Tensor | None) -> Tensor:
+    """On the device of `like`, and sharded as it is."""
+    if like is None:
+        return tensor
+    tensor = tensor.to(like.device)
+    if not hasattr(like, "device_mesh"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)

@@ -1,0 +1,119 @@
+"""The small world as a training: its recipes as settings, its first model, its samples."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+from janusflow.models.autoencoder import PatchAutoencoder
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.models.janusflow.tokenizer import build_tokenizer
+from janusflow.scenes.batches import Batches
+from janusflow.scenes.patches import pixels
+from janusflow.scenes.questions import vocabulary
+from janusflow.scenes.scene import scene
+from janusflow.scenes.shapes import render_batch
+from janusflow.training import vision_pretraining as vision_training
+from janusflow.training.alignment.repa import Alignment
+from janusflow.training.config import Settings
+from janusflow.training.config_stages import ALL_BUT_VISION, Stage
+from janusflow.training.recipes import Recipe
+from janusflow.utils.devices import pick_device
+
+
+def of_recipe(recipe: Recipe) -> Settings:
+    """A recipe's training as settings: the paper's second stage with the recipe's numbers."""
+    stage = Stage(
+        trains=ALL_BUT_VISION,
+        lr=recipe.lr,
+        warmup=recipe.warmup,
+        steps=recipe.steps,
+        batch=recipe.pictures + recipe.questions,
+        mixture={"generation": recipe.pictures, "understanding": recipe.questions},
+        schedule="linear",
+        decay_from=recipe.decay_from,
+        optimizer=recipe.optimizer,
+        betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
+        clip=recipe.clip,
+        ema=recipe.ema,
+        prompt_drop=recipe.prompt_drop,
+        density_mean=recipe.density_mean,
+        density_std=recipe.density_std,
+        next_token=recipe.answer,
+        seed=recipe.seed,
+    )
+    pulled = Alignment(weight=recipe.alignment, tap=recipe.tap) if recipe.alignment else None
+    return Settings(training=stage, alignment=pulled)
+
+
+def first_model(recipe: Recipe, base: Path, workers: int = 0) -> None:
+    """Writes the model that a recipe begins with into `base`: the published layout, fresh weights,
+    a trained vision encoder. What is already there stays.
+    """
+    if (base / "model.safetensors").exists():
+        return
+    build_tokenizer(base, [*vocabulary(), "User", "Assistant"], system_prompt="")
+    size = Tokenizer.from_file(str(base / "tokenizer.json")).get_vocab_size()
+    fit_autoencoder(recipe).save_pretrained(base / "vae")
+    seen = base / "vision.safetensors"
+    if not seen.exists():
+        where, kept = str(pick_device()), base / "vision-kept.safetensors"
+        vision_training.save(vision_training.pretrain(recipe, kept, where, workers)[0], seen)
+        kept.unlink(missing_ok=True)
+    torch.manual_seed(recipe.seed)
+    model = JanusFlowModel(recipe.config(size))
+    model.vision_und_enc_model.load_state_dict(load_file(seen))
+    part = base / "part"
+    model.save_pretrained(part)
+    for path in sorted(part.iterdir()):  # config.json, then the weights
+        os.replace(path, base / path.name)
+    part.rmdir()
+
+
+def fit_autoencoder(recipe: Recipe, count: int = 1024) -> PatchAutoencoder:
+    """Principal components of the first training scenes."""
+    autoencoder = PatchAutoencoder(recipe.latent_channels, whitening=recipe.whitening)
+    scenes = [scene("train", i).objects for i in range(count)]
+    autoencoder.fit(pixels(render_batch(scenes)))
+    return autoencoder.requires_grad_(False)
+
+
+def batches(base: Path, recipe: Recipe | None = None) -> Batches:
+    """Scenes for a model of the small world, in the recipe's shares."""
+    recipe = recipe or Recipe()
+    autoencoder = PatchAutoencoder.from_pretrained(base / "vae").requires_grad_(False)
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    return Batches(tokenizer, autoencoder, recipe.categories, recipe.templates, recipe.seed)
+
+
+def with_changes(recipe: Recipe, changes: dict) -> tuple[Recipe, dict]:
+    """A recipe with its own fields among the changes applied, and the changes that are left.
+
+    ValueError for a value of another kind, or a name without a section that no recipe has.
+    """
+    plain = {k: v for k, v in changes.items() if k != "alignment" or isinstance(v, int | float)}
+    own = {k: _like(getattr(recipe, k), v, k) for k, v in plain.items() if hasattr(recipe, k)}
+    rest = {k: v for k, v in changes.items() if k not in own}
+    unknown = [
+        k for k in rest if "." not in k and k not in ("alignment", "adapter", "training", "run")
+    ]
+    if unknown:
+        known = ", ".join(Recipe.__dataclass_fields__)
+        raise ValueError(f"no setting named {unknown[0]!r}; the recipe has {known}")
+    return replace(recipe, **own), rest
+
+
+def _like(old, value, name: str):
+    if isinstance(old, tuple) and isinstance(value, list):
+        return tuple(value)
+    if isinstance(old, float) and isinstance(value, int | str) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, type(old)) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; expected something like {old!r}")
+    return value

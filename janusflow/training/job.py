@@ -1,0 +1,218 @@
+"""A training before it starts: what it would do, and doing it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from janusflow.data.mixture import Mixture
+from janusflow.data.options import Data
+from janusflow.data.prefetch import Ahead
+from janusflow.data.readers import open_data
+from janusflow.data.samples import BrokenSample
+from janusflow.models.autoencoder_loading import load_vae
+from janusflow.models.janusflow.processing import JanusFlowProcessor
+from janusflow.scenes.scene import scene
+from janusflow.training import cached_features as caching
+from janusflow.training import config as settings
+from janusflow.training import init_checkpoint as worlds
+from janusflow.training import loop as runner
+from janusflow.training.config import Settings
+from janusflow.training.ema import trained
+from janusflow.training.encoding import Latents
+from janusflow.training.preview import COUNT, Preview
+from janusflow.training.recipes import RECIPES
+from janusflow.training.trainer import Engine, accelerator_of
+from janusflow.utils import locked_dir as folders
+from janusflow.utils.hub import locate
+
+MEASURED = 3  # steps of a dry run
+KILOBYTES = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a MiB
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`engine()` builds everything anew; `meta` is kept in the checkpoints."""
+
+    settings: Settings
+    engine: Callable[[], Engine]
+    out: Path
+    meta: dict[str, str]
+    start: Path | None = None
+    preview: Callable[[], Preview] | None = None  # None: no samples are drawn on the way
+
+    def run(self) -> runner.Stopped:
+        """Trains to the end, or until SIGTERM or Ctrl-C, which leave a checkpoint."""
+        with folders.alone(self.out):
+            engine = self.engine()
+            preview = self.preview() if self.preview else None
+            return runner.run(engine, self.out, self.meta, self.start, preview)
+
+    def describe(self) -> str:
+        """What learns, what it costs, and how long it would take by a short measurement."""
+        engine, stage = self.engine(), self.settings.training
+        model = engine.objective.model
+        own = dict(trained(engine.module))
+        count = sum(p.numel() for p in own.values())
+        total = sum(p.numel() for p in model.parameters())
+        here, learns = _here(model.parameters()), _here(own.values())
+        memory = 4 * (here + 4 * learns) / 2**20  # weights; gradient, two moments, average
+        seconds = _seconds(engine)
+        lines = [
+            f"trains      {', '.join(stage.trains)}: {len(own)} tensors, {count:,} parameters",
+            *_adapter(self.settings),
+            f"frozen      {total - sum(p.numel() for n, p in own.items() if n[:6] == 'model.'):,}",
+            f"memory      {memory:,.0f} MiB a device in float32, without activations",
+            f"batch       {stage.batch}: {_mixture(stage.counts(stage.opening_steps))}",
+            f"optimizer   {stage.optimizer}, rate {stage.lr:g}, warm-up {stage.warmup} steps",
+            f"measured    {_held(engine):,.0f} MiB at most, with activations and the program",
+            f"steps       {stage.steps:,}, {seconds:.2f} s each here",
+            f"time        {_clock(seconds * stage.steps)} on {engine.world} process(es)",
+        ]
+        return "\n".join(lines)
+
+
+def _adapter(settings: Settings) -> list[str]:
+    own = settings.adapter
+    return [f"adapter     rank {own.rank}, alpha {own.alpha:g}"] if own else []
+
+
+def _seconds(engine: Engine) -> float:
+    """Of a step, the fastest of a few; the engine is thrown away afterwards."""
+    times = []
+    for _ in range(MEASURED):
+        started = time.perf_counter()
+        engine.step()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def _here(parameters: Iterable[torch.nn.Parameter]) -> int:
+    """Numbers that lie on this device; of sharded weights a part."""
+    return sum((p.to_local() if hasattr(p, "to_local") else p).numel() for p in parameters)
+
+
+def _held(engine: Engine) -> float:
+    """The most memory held so far in MiB: of the GPU, or of this process."""
+    device = engine.accelerator.device
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KILOBYTES
+
+
+def _mixture(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+
+
+def _clock(seconds: float) -> str:
+    minutes = int(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes + 1} min"
+
+
+def of_recipe(name: str, out: Path, changes: dict | None = None, start: Path | None = None) -> Plan:
+    """A small model from nothing on the world of scenes; ValueError for an unknown recipe."""
+    if name not in RECIPES:
+        raise ValueError(f"no recipe named {name!r}; choose one of {', '.join(RECIPES)}")
+    recipe, rest = worlds.with_changes(RECIPES[name], changes or {})
+    chosen = settings.changed(worlds.of_recipe(recipe), rest)
+    if chosen.data != Data():
+        raise ValueError("a recipe draws its own scenes; data. settings belong to --stage")
+
+    def engine() -> Engine:
+        accelerator = accelerator_of(chosen, out)
+        out.mkdir(parents=True, exist_ok=True)
+        with accelerator.main_process_first():  # transformers saves on the first rank alone
+            worlds.first_model(recipe, out / "base", chosen.run.workers)
+        data = worlds.batches(out / "base", recipe)
+        if chosen.run.workers:
+            stage = chosen.training
+            data = Ahead(data, stage.counts, stage.steps, chosen.run.workers)
+        return runner.engine_of(chosen, out / "base", data, accelerator)
+
+    def preview() -> Preview:
+        processor = JanusFlowProcessor.from_pretrained(out / "base")
+        scenes = (scene("test", i) for i in range(COUNT))
+        prompts = chosen.run.sample_prompts or [one.caption for one in scenes]
+        return Preview(processor, load_vae(out / "base", None), prompts, chosen.training.seed)
+
+    drawn = preview if chosen.run.sample_every else None
+    return Plan(chosen, engine, out, {"recipe": recipe.to_json()}, start, drawn)
+
+
+def of_stage(
+    stage: int | str,
+    model: str,
+    data: Path | Sequence[Path] | None,
+    out: Path,
+    changes: dict | None = None,
+    start: Path | None = None,
+    vae: str | None = None,
+) -> Plan:
+    """A stage of the paper, or "tune", from a model, on files.
+
+    Kinds of sample that the data does not have are left out of the mixture; ValueError where none
+    is left.
+    """
+    chosen = settings.changed(settings.of_stage(stage), changes or {})
+    if chosen.run.workers:
+        raise ValueError(
+            "run.workers draw the scenes of a recipe; a stage reads in its own process"
+        )
+    if not data:
+        raise ValueError("a stage needs --data: a folder, .jsonl, .parquet, .tar or .txt")
+    folder = locate(model)
+    processor = JanusFlowProcessor.from_pretrained(folder)
+    encode = Latents(load_vae(folder, vae))
+    cached = caching.find(chosen, data, encode.vae, processor) if chosen.data.cache else None
+    limit, seed = chosen.run.broken_limit, chosen.training.seed
+    mixture = open_data(data, processor, encode, seed, limit, chosen.data, cached)
+    chosen = replace(chosen, training=with_kinds(chosen.training, set(mixture.sources)))
+
+    def engine() -> Engine:
+        accelerator = accelerator_of(chosen, out)
+        encode.vae.to(accelerator.device)
+        made = runner.engine_of(chosen, folder, mixture, accelerator)
+        if cached is not None:
+            caching.teach(made, cached)
+        return made
+
+    def preview() -> Preview:
+        prompts = chosen.run.sample_prompts or captions(mixture)
+        return Preview(processor, encode.vae, prompts, chosen.training.seed)
+
+    drawn = preview if chosen.run.sample_every else None
+    return Plan(chosen, engine, out, {"model": str(folder)}, start, drawn)
+
+
+def captions(mixture: Mixture) -> list[str]:
+    """The first texts of pictures to be made that can be read; ValueError if there is none."""
+    found = []
+    sources = mixture.sources["generation"].sources if "generation" in mixture.sources else []
+    for records in (source.records for source in sources):
+        for index in range(min(COUNT, len(records))):
+            try:
+                found.append(records[index].text)
+            except BrokenSample:
+                continue
+    if not found:
+        raise ValueError("the data has no captions to draw; set run.sample_prompts")
+    return found[:COUNT]
+
+
+def with_kinds(stage, kinds: set[str]):
+    """A stage whose mixture asks only for what there is."""
+
+    def kept(shares: dict | None) -> dict | None:
+        return shares and {kind: share for kind, share in shares.items() if kind in kinds}
+
+    if not sum(kept(stage.mixture).values()):
+        raise ValueError(
+            f"the data has {', '.join(kinds)} alone; the stage needs {', '.join(stage.mixture)}"
+        )
+    return replace(stage, mixture=kept(stage.mixture), opening=kept(stage.opening))

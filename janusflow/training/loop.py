@@ -1,0 +1,142 @@
+"""A whole run in a folder: made, gone on with, kept from being run twice, exported."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from janusflow.models import lora as adapters
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.training import checkpoints
+from janusflow.training import init_checkpoint as worlds
+from janusflow.training.config import Settings, dump
+from janusflow.training.ema import State, freeze_all_but, load_weights
+from janusflow.training.metrics import Monitor
+from janusflow.training.preview import Preview, check
+from janusflow.training.recipes import Recipe
+from janusflow.training.trainer import Draws, Engine, asked_to_stop, build
+from janusflow.utils import locked_dir as folders
+from janusflow.utils.flops import Meter
+from janusflow.utils.hub import SUMS
+
+SETTINGS = "settings.yaml"
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """How a run ended: at its last step, or at the step where it was asked to."""
+
+    state: State
+    finished: bool
+
+
+def run(
+    engine: Engine,
+    out: Path,
+    meta: dict[str, str] | None = None,
+    start: Path | None = None,
+    preview: Preview | None = None,
+) -> Stopped:
+    """Trains to the end, going on from the last whole checkpoint in `out`.
+
+    A new run begins with the weights, not the optimizer, of the run in `start` if one is given.
+    The first process draws `preview` every `run.sample_every` steps and at the end.
+    """
+    settings, meta = engine.settings, meta or {}
+    if not engine.restore(out) and start:
+        load_weights(engine.state, checkpoints.latest(start)[1])
+    if engine.rank == 0:
+        folders.write(out / SETTINGS, dump(settings))
+    if settings.run.trackers:
+        named = {"name": out.resolve().name}
+        kwargs = {"wandb": {"dir": str(out), **named}, "trackio": named}
+        engine.accelerator.init_trackers("janusflow", init_kwargs=kwargs)
+    monitor, steps = Monitor(engine, out), settings.training.steps
+    if preview is not None:
+        check(engine.state)
+    preview = preview if engine.rank == 0 else None
+    with asked_to_stop() as asked, together(out):
+        while engine.state.step < steps:
+            found = _step(engine, monitor, asked())
+            monitor.add(found)
+            step = engine.state.step
+            if preview and (step % settings.run.sample_every == 0 or step == steps):
+                preview(engine, out)
+            if step % settings.run.save_every == 0 or step == steps or found["stop"]:
+                engine.save(out, meta)
+            if found["stop"]:
+                break
+    monitor.close()
+    if engine.rank == 0 and engine.state.step < steps:
+        where = f"stopped at step {engine.state.step} of {steps}"
+        print(f"janusflow: {where}; {folders.stays(out)}", file=sys.stderr)
+    return Stopped(engine.state, engine.state.step == steps)
+
+
+def _step(engine: Engine, monitor: Monitor, stop: bool) -> dict:
+    """A step; the operations of the first one are counted."""
+    if monitor.meter is None:
+        monitor.meter, found = Meter.of(engine, stop)
+        return found
+    return engine.step(stop=stop)
+
+
+@contextmanager
+def together(out: Path):
+    """OSError with what to do where another process of the run is gone."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo has no exception of its own
+        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
+        if not torch.distributed.is_initialized() or not lost:
+            raise
+        raise OSError(
+            f"another process of this run ended or cannot be reached; {folders.stays(out)}"
+        ) from error
+
+
+def engine_of(settings: Settings, folder: Path, data: Draws, accelerator=None) -> Engine:
+    """An engine for the model in `folder`, in float32, with what the stage trains unfrozen, or
+    adapters there instead.
+    """
+    model = JanusFlowModel.from_pretrained(folder, dtype=torch.float32)
+    freeze_all_but(model, settings.training.trains)
+    if settings.adapter is not None:
+        adapters.add(model, settings.adapter, settings.training.seed)
+    return build(settings, model, data, accelerator)
+
+
+def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Writes the averaged weights of a run's newest checkpoint in the published layout, or, where
+    an adapter was trained, that alone in peft's.
+    """
+    _, found, meta = checkpoints.latest(run)
+    base = Path(meta.get("model", run / "base"))
+    if adapter := checkpoints.settings_of(meta).get("adapter"):
+        return _export_adapter(folder, adapters.Adapter(**adapter), found, base)
+    if "recipe" in meta:
+        worlds.first_model(Recipe.from_json(meta["recipe"]), base)
+    model = JanusFlowModel.from_pretrained(base, dtype=torch.float32)
+    own = model.state_dict()
+    for name in own:
+        for key in (f"ema.model.{name}", f"ema.{name}"):  # the second as once written
+            if key in found:
+                own[name].copy_(found[key])
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in base.glob("*.json"):
+        shutil.copy(file, folder)
+    model.to(dtype).save_pretrained(folder)
+    (folder / SUMS).unlink(missing_ok=True)  # of what was there before
+    if (base / "vae").exists():
+        shutil.copytree(base / "vae", folder / "vae", dirs_exist_ok=True)
+
+
+def _export_adapter(folder: Path, adapter: adapters.Adapter, found: dict, base: Path) -> None:
+    start = "ema.model."
+    own = {k.removeprefix(start): value for k, value in found.items() if k.startswith(start)}
+    adapters.save(folder, adapter, own, str(base))

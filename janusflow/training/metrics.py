@@ -1,0 +1,135 @@
+"""Looking at a run: a progress bar, a log of JSON lines, and accelerate's trackers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+from tqdm import tqdm
+
+from janusflow.utils.locked_dir import refused, write
+
+
+class Monitor:
+    """Collects what `Engine.step` returns and reports the mean of every `log_every` steps.
+
+    On other processes than the first it does nothing.
+    """
+
+    def __init__(self, engine, out: Path):
+        self.engine, self.path = engine, out / "log.jsonl"
+        self.first = engine.rank == 0
+        self.meter = None  # what a token costs, once a step was counted
+        stage, start = engine.settings.training, engine.state.step
+        if self.first:
+            _cut(self.path, start)
+        self.bar = tqdm(
+            total=stage.steps, initial=start, unit="step", desc="train", disable=None
+        )  # silent where nobody looks
+        self.bar.disable = self.bar.disable or not self.first
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self.since, self.steps, self.samples, self.tokens = time.perf_counter(), 0, Counter(), 0
+        self.parts, self.weighted = Counter(), Counter()
+        self.cosines = []
+        self.rest, self.sums, self.counts = Counter(), [0.0] * 10, [0.0] * 10
+
+    def add(self, found: dict) -> None:
+        """Takes in one step."""
+        self.steps += 1
+        self.tokens += found["tokens"]
+        stage = self.engine.settings.training
+        self.samples.update(stage.counts(self.engine.state.step - 1))
+        for name, value in found["parts"].items():
+            self.parts[name] += value
+            self.weighted[name] += found["weights"][name] * value
+        self.rest.update(
+            {"loss": found["loss"], "grad_norm": found["grad_norm"], "lr": found["lr"]}
+        )
+        self.cosines += [found["gradient_cosine"]] if "gradient_cosine" in found else []
+        sums, counts = found["by_time"]
+        self.sums = [a + b for a, b in zip(self.sums, sums, strict=True)]
+        self.counts = [a + b for a, b in zip(self.counts, counts, strict=True)]
+        self.bar.update()
+        every = self.engine.settings.run.log_every
+        if self.engine.state.step % every == 0 or self.engine.state.step == stage.steps:
+            self.report()
+
+    def report(self) -> None:
+        """One line of the log, the trackers' scalars, and the bar's words."""
+        line = self.line()
+        self._start_over()
+        if not self.first:
+            return
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise refused(self.path, error) from error
+        words = f"loss {line['loss']:.3f}, {line['images_per_s']:.1f} images/s"
+        words += f", {line['tokens_per_s']:.0f} tokens/s"
+        if "peak_fraction" in line:
+            words += f", {line['peak_fraction']:.0%} of peak"
+        self.bar.set_postfix_str(words)
+        if self.engine.settings.run.trackers:
+            self.engine.accelerator.log(_scalars(line), step=line["step"])
+
+    def line(self) -> dict:
+        """Means since the last report; `flow_by_time[i]` is of t in [i, i + 1) / 10, null where
+        none fell.
+        """
+        seconds = max(time.perf_counter() - self.since, 1e-9)
+        mean = {name: value / self.steps for name, value in self.rest.items()}
+        pairs = zip(self.sums, self.counts, strict=True)
+        line = {"step": self.engine.state.step, "loss": mean["loss"]}
+        line |= {name: value / self.steps for name, value in self.parts.items()}
+        line |= {f"{name}_weighted": v / self.steps for name, v in self.weighted.items()}
+        line |= {"grad_norm": mean["grad_norm"], "lr": mean["lr"]}
+        if self.cosines:
+            line["gradient_cosine"] = sum(self.cosines) / len(self.cosines)
+        rates = {
+            "images_per_s": self.samples["generation"] / seconds,
+            "samples_per_s": self.samples.total() / seconds,
+            "tokens_per_s": self.tokens / seconds,
+        }
+        if self.meter is not None:
+            rates["peak_fraction"] = self.meter.fraction(self.tokens / seconds)
+        rates["seconds_left"] = self.left * seconds / self.steps
+        line |= {name: float(f"{value:.4g}") for name, value in rates.items()}
+        line["flow_by_time"] = [round(s / n, 5) if n else None for s, n in pairs]
+        return line
+
+    @property
+    def left(self) -> int:
+        """Steps to go."""
+        return self.engine.settings.training.steps - self.engine.state.step
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.engine.settings.run.trackers:
+            self.engine.accelerator.end_training()
+
+
+def _scalars(line: dict) -> dict:
+    found = {
+        n: value for n, value in line.items() if isinstance(value, float | int) and n != "step"
+    }
+    bins = enumerate(line["flow_by_time"])
+    return found | {f"flow_by_time/{i}": value for i, value in bins if value is not None}
+
+
+def _cut(path: Path, step: int) -> None:
+    """Takes out the lines of steps that will be done again, and one that was cut in the middle."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, RecursionError, KeyError, TypeError):
+            continue
+    write(path, "".join(kept))

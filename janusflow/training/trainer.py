@@ -1,0 +1,395 @@
+"""The engine: accelerate's, with a step whose samples and random numbers are functions of
+(seed, step), so that a run that is cut off ends in the bits of one that never was.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from torch import Tensor, nn
+
+from janusflow.data.attention import use_packed_attention
+from janusflow.data.samples import KINDS, Sample
+from janusflow.training import checkpoints, losses
+from janusflow.training.alignment import repa as alignment
+from janusflow.training.config import Settings, decisive
+from janusflow.training.ema import (
+    State,
+    average,
+    fill_gradients,
+    learning_rate,
+    load,
+    tensors,
+    trained,
+)
+from janusflow.training.objective import Batch, Objective, draw
+from janusflow.training.optimizers import OPTIMIZERS
+from janusflow.utils.cpu.onednn_linear import repeating
+
+BINS = 10
+AFTER = "no weight has moved: lower training.lr or look at the data, and start again"
+NAMES = ("flow", "alignment", "dispersive", "contrastive", "attention", "next_token")
+COUNTED = len(NAMES) + 2 * BINS + 5  # and three products of gradients, tokens, who was stopped
+
+
+class Draws(Protocol):
+    """Where samples come from: a pure function of its arguments."""
+
+    def draw(self, step: int, rank: int, world: int, counts: dict[str, int]) -> list[Sample]: ...
+
+
+def share(count: int, part: int, parts: int) -> range:
+    """The numbers that belong to one of several parts, as even as can be."""
+    return range(part * count // parts, (part + 1) * count // parts)
+
+
+@dataclass
+class Engine:
+    """A training at work. `step()` advances `state`; `save` and `restore` keep it in `out`."""
+
+    settings: Settings
+    accelerator: Accelerator
+    module: nn.Module  # the prepared Objective
+    state: State
+    optimizer: torch.optim.Optimizer  # the prepared one
+    data: Draws
+    _latest: list = field(default_factory=list)  # micro-batches of this step and their losses
+
+    @property
+    def rank(self) -> int:
+        return self.accelerator.process_index
+
+    @property
+    def world(self) -> int:
+        return self.accelerator.num_processes
+
+    @property
+    def objective(self) -> Objective:
+        return self.accelerator.unwrap_model(self.module, keep_torch_compile=False)
+
+    # One step
+
+    def step(self, stop: bool = False) -> dict:
+        """One update in place. Returns the means over all processes: each loss unweighted, their
+        weighted sum "loss", sums and counts of the flow loss by t, tokens, the gradient's norm, and
+        whether any process was asked to stop. FloatingPointError where the loss is not finite.
+        """
+        number = self.state.step
+        totals = self.gradients(number)
+        totals[-1] = stop
+        found = self._means(self.accelerator.reduce(totals, "sum"), number)
+        fill_gradients(self.state)
+        stage = self.settings.training
+        parameters = list(self.state.parameters.values())
+        norm = float(_whole(self.accelerator.clip_grad_norm_(parameters, stage.clip)))
+        if not math.isfinite(norm):  # the same on all processes, and before the weights move
+            raise FloatingPointError(
+                f"the gradient{self._bad_gradient(number)} is not finite at step {number}; {AFTER}"
+            )
+        rate = learning_rate(stage, number)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.state.step += 1
+        self._latest.clear()
+        average(self.state, stage.ema)
+        return found | {"grad_norm": norm, "lr": rate}
+
+    @repeating()
+    def gradients(self, number: int) -> Tensor:
+        """Leaves the gradient of a step in the parameters; returns this process's sums."""
+        counts = self.settings.training.counts(number)
+        samples = self.data.draw(number, self.rank, self.world, counts)
+        rows = share(counts.get("generation", 0), self.rank, self.world)
+        torch.manual_seed(self.settings.training.seed * 1_000_003 + number * self.world + self.rank)
+        parts = self.settings.run.accumulation
+        totals = torch.zeros(COUNTED, device=self.accelerator.device).double()
+        self._latest.clear()
+        for part in range(parts):
+            chosen, mine = _micro(samples, rows, part, parts)
+            with self.accelerator.accumulate(self.module):
+                total, sums = self._forward(chosen, number, mine, counts)
+                # accelerate divides by the micro-batches, DDP and FSDP by the processes
+                self.accelerator.backward(total * parts * self.world)
+            totals += sums
+        return totals
+
+    def _forward(self, samples, number: int, rows, counts) -> tuple[Tensor, Tensor]:
+        """This micro-batch's part of the global loss, and what is counted."""
+        whole = counts.get("generation", 0)
+        stage, device = self.settings.training, self.accelerator.device
+        batch = draw(stage, samples, number, rows, whole, device)
+        with self._watched(number) as states:
+            parts = self.module(batch)
+        self._latest.append((batch, {name: x.detach() for name, x in parts.items()}))
+        touch = parts.pop("touch", 0.0)
+        answers = sum(count for kind, count in counts.items() if kind != "generation")
+        weights, total = self.objective.weights(number), torch.zeros((), device=device)
+        sums = torch.zeros(COUNTED, dtype=torch.float64, device=device)
+        for name, values in parts.items():
+            mean = values.sum() / (answers if name == "next_token" else whole)
+            total = total + weights[name] * mean
+            sums[NAMES.index(name)] = mean.detach()
+        if "flow" in parts:
+            by_time = losses.by_time(parts["flow"], batch.t, BINS)
+            sums[len(NAMES) : -5] = torch.cat(by_time).to(device)
+        if states:
+            sums[-5:-2] = self._products(parts, weights, states[0])
+        sums[-2] = self.objective.tokens(samples)
+        return total + touch, sums
+
+    def _watched(self, number: int) -> AbstractContextManager[list[Tensor]]:
+        """What the tapped block puts out, in the steps in which its gradients are compared."""
+        every, aligner = self.settings.run.watch_every, self.objective.aligner
+        due = every and (number + 1) % every == 0 and aligner is not None
+        if not due or not aligner.protocol.strength(number):
+            return nullcontext([])
+        return alignment.watching(self.objective.model, aligner.tap)
+
+    def _products(self, parts: dict[str, Tensor], weights: dict[str, float], state: Tensor):
+        pulls = [weights[n] * x for n, x in parts.items() if n not in ("flow", "next_token")]
+        if not pulls or not state.requires_grad:  # nothing before the block learns
+            return torch.zeros(3)
+        return alignment.gradient_products(parts["flow"], sum(pulls), state)
+
+    def _means(self, totals: Tensor, number: int) -> dict:
+        values = totals.tolist()
+        weights = self.objective.weights(number)
+        found = {n: v for n, v in zip(NAMES, values, strict=False) if weights.get(n) and v}
+        loss = sum(weights[name] * value for name, value in found.items())
+        if not torch.isfinite(torch.tensor(loss)):
+            named = ", ".join(f"{name} {value:.3g}" for name, value in found.items())
+            raise FloatingPointError(
+                f"the loss is not finite at step {number}: {named}; {self._blame()}; {AFTER}"
+            )
+        start = len(NAMES)
+        return {
+            "parts": found,
+            "weights": {name: weights[name] for name in found},
+            "loss": loss,
+            "by_time": (values[start : start + BINS], values[start + BINS : start + 2 * BINS]),
+            "tokens": int(values[-2]),
+            "stop": values[-1] > 0,
+        } | ({"gradient_cosine": float(alignment.cosine(totals[-5:-2]))} if values[-4] else {})
+
+    def _blame(self) -> str:
+        """The first sample of this process whose loss is not finite, with its time."""
+        for batch, parts in self._latest:
+            for name, values in parts.items():
+                for i in (~values.reshape(-1).isfinite()).nonzero()[:1, 0].tolist():
+                    return _culprit(batch, name, i)
+        return "the sample is another process's"
+
+    def _bad_gradient(self, number: int) -> str:
+        """Of which weight, found by computing the gradient again, because clipping spread it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.gradients(number)
+        for name, parameter in self.state.parameters.items():
+            if parameter.grad is not None and not bool(_whole(parameter.grad).isfinite().all()):
+                return f" of {name!r}"
+        return "'s norm"
+
+    # Checkpoints
+
+    def save(self, out: Path, meta: dict[str, str]) -> None:
+        """Writes a checkpoint of this step into `out`; all processes call it together."""
+        run, step, world = self.settings.run, self.state.step, self.world
+        named = tensors(self.state)
+        sharded = [name for name, x in named.items() if hasattr(x, "to_local")]
+        meta = meta | {"step": str(step), "settings": json.dumps(self.settings.as_dict())}
+        if sharded and run.sharded:
+            local = {n: x.to_local() if n in set(sharded) else x for n, x in named.items()}
+            meta["sharded"] = json.dumps(sharded)
+            checkpoints.write(checkpoints.path_of(out, step, self.rank, world), local, meta)
+        else:
+            named = {name: _whole(x) for name, x in named.items()}
+            if self.rank == 0:
+                checkpoints.write(checkpoints.path_of(out, step), named, meta)
+        self.accelerator.wait_for_everyone()
+        if self.rank == 0:
+            checkpoints.clean(out, run.keep, run.milestone_every, step)
+
+    def restore(self, out: Path) -> bool:
+        """Goes on from the newest whole checkpoint in `out`; False if there is none.
+
+        ValueError if the run there was of other settings.
+        """
+        for step, found, meta in checkpoints.newest(out):
+            theirs = decisive(checkpoints.settings_of(meta))
+            for name, section in self.settings.decisive.items():
+                if theirs.get(name) != section:
+                    differs = _first_difference(name, section, theirs.get(name))
+                    raise ValueError(
+                        f"{out} holds a run of other settings ({differs}); choose another folder"
+                    )
+            load(self.state, found, step)
+            return True
+        return False
+
+
+def _culprit(batch: Batch, loss: str, index: int) -> str:
+    """In words: the sample whose loss is at this index."""
+    made = loss != "next_token"
+    own = [s for s in batch.samples if (s.kind == "generation") == made]
+    if index >= len(own):
+        return f"its {loss} is the batch's, not one sample's"
+    named = f"{loss} of sample {own[index].name or index!r}"
+    if not made:
+        return named
+    if not bool(batch.data[index].isfinite().all()):
+        return f"{named}, whose latents hold NaN or infinity"
+    return f"{named} at t = {float(batch.t[index]):.4g}"
+
+
+def _micro(samples: list[Sample], rows: range, part: int, parts: int):
+    """One of several even parts of the samples, kind by kind, with its generation rows."""
+    chosen, mine = [], []
+    for kind in KINDS:
+        own = [s for s in samples if s.kind == kind]
+        here = share(len(own), part, parts)
+        chosen += [own[i] for i in here]
+        if kind == "generation":
+            mine = [rows[i] for i in here]
+    if not chosen:
+        raise ValueError(
+            f"micro-batch {part + 1} of {parts} got no samples; lower run.accumulation or raise "
+            "training.batch"
+        )
+    return chosen, mine
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _first_difference(name: str, ours, theirs) -> str:
+    if not isinstance(ours, dict) or not isinstance(theirs, dict):
+        return f"{name} is {theirs!r} there, {ours!r} here"
+    key = next(key for key in ours if ours[key] != theirs.get(key))
+    return f"{name}.{key} is {theirs.get(key)!r} there, {ours[key]!r} here"
+
+
+# Building
+
+
+def accelerator_of(settings: Settings, out: Path | None = None) -> Accelerator:
+    """accelerate as its environment (`accelerate launch`) and the settings say.
+
+    ModuleNotFoundError for a tracker that is not installed, which accelerate would leave out.
+    """
+    run = settings.run
+    if missing := set(run.trackers) - set(map(str, get_available_trackers())):
+        name = min(missing)
+        raise ModuleNotFoundError(f"run.trackers asks for {name}: pip install {name}", name=name)
+    cuda = torch.cuda.is_available()
+    precision = {"auto": "bf16" if cuda else "no"}.get(run.mixed_precision, run.mixed_precision)
+    made = Accelerator(
+        gradient_accumulation_steps=run.accumulation,
+        mixed_precision=precision,
+        cpu=not cuda,
+        log_with=list(run.trackers) or None,
+        project_dir=out,
+    )
+    _shard_on_cpu(made)
+    return made
+
+
+def _shard_on_cpu(accelerator: Accelerator) -> None:
+    """accelerate reads FSDP's settings on accelerators only; torch shards over gloo as well."""
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if asked and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        accelerator.state.distributed_type = DistributedType.FSDP
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+
+
+def build(
+    settings: Settings,
+    model: nn.Module,
+    data: Draws,
+    accelerator: Accelerator | None = None,
+) -> Engine:
+    """An engine at step 0 for a model of which just what is to learn asks for gradients."""
+    accelerator = accelerator or accelerator_of(settings)
+    stage, run = settings.training, settings.run
+    if run.packed:
+        use_packed_attention(model)
+    if run.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    needs_average = settings.alignment is not None and settings.alignment.teacher == "ema"
+    averaged = copy.deepcopy(model).requires_grad_(False).eval() if needs_average else None
+    torch.manual_seed(stage.seed)  # whatever was drawn before
+    aligner = None
+    if settings.alignment is not None and settings.alignment.weight:
+        aligner = alignment.build(settings.alignment, model, averaged)
+    objective = Objective(model.train(), aligner, stage, run.packed)
+    objective.touched = accelerator.num_processes > 1
+    named = list(trained(objective))
+    optimizer = OPTIMIZERS[stage.optimizer](named, stage.lr, stage.betas, stage.weight_decay)
+    names = _in_order(optimizer, named)
+    module, prepared = accelerator.prepare(objective, optimizer)
+    ema = {name: p.detach().clone() for name, p in trained(module)}
+    state = State(module=module, optimizer=prepared.optimizer, names=names, ema=ema)
+    if averaged is not None:
+        _share_averages(averaged.to(accelerator.device), ema)
+    if run.watch_every and any(hasattr(value, "to_local") for value in ema.values()):
+        raise ValueError(
+            "run.watch_every looks at gradients in the middle, which sharded weights do not allow; "
+            "train with DDP, or set it to 0"
+        )
+    return Engine(settings, accelerator, module, state, prepared, data)
+
+
+def _in_order(optimizer: torch.optim.Optimizer, named: list) -> list[str]:
+    names = {id(parameter): name for name, parameter in named}
+    return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+
+
+def _share_averages(averaged: nn.Module, ema: dict[str, Tensor]) -> None:
+    """Lets a whole model read the averages where they are kept."""
+    if any(hasattr(value, "to_local") for value in ema.values()):
+        raise ValueError(
+            "the teacher 'ema' cannot read sharded weights; train it with DDP, not with FSDP"
+        )
+    for name, parameter in averaged.named_parameters():
+        if (value := ema.get(f"model.{name}")) is not None:
+            parameter.data = value
+
+
+# Leaving
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """A function that says whether SIGTERM or Ctrl-C came; a second Ctrl-C leaves at once."""
+    came: list[int] = []
+
+    def note(number: int, _frame) -> None:
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

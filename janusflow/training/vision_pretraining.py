@@ -1,0 +1,210 @@
+"""The small vision encoder, trained as SigLIP is and to say what lies under each patch of a scene.
+
+python -m janusflow.training.vision_pretraining --recipe scenes-pico --out vision.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from janusflow.data.prefetch import ahead
+from janusflow.models.janusflow.vision import VisionEncoder
+from janusflow.scenes import patches as scene_patches
+from janusflow.scenes.questions import vocabulary
+from janusflow.training.recipes import RECIPES, Recipe
+from janusflow.utils.devices import pick_device
+
+KEEP = 250  # steps after which the state is written
+WORDS = {word: index for index, word in enumerate(sorted(vocabulary()), start=1)}  # 0 pads
+
+
+def word_ids(captions: list[str]) -> Tensor:
+    """Words as numbers, (B, longest), padded with zeros."""
+    rows = [torch.tensor([WORDS[w] for w in c.replace(",", " ,").split()]) for c in captions]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+class Heads(nn.Module):
+    """What training needs beside the encoder, and throws away: a linear layer per patch, a small
+    transformer for the captions, and the scale and bias of their similarity.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.patches = nn.Linear(width, scene_patches.OUTPUTS)
+        self.words = nn.Embedding(len(WORDS) + 1, width, padding_idx=0)
+        self.places = nn.Parameter(0.02 * torch.randn(32, width))
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True
+        )
+        self.text = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+        self.bias = nn.Parameter(torch.tensor(-10.0))
+
+    def caption(self, ids: Tensor) -> Tensor:
+        """Word ids (B, L) -> (B, width), the mean over the words."""
+        seen = ids > 0
+        x = self.text(self.words(ids) + self.places[: ids.shape[1]], src_key_padding_mask=~seen)
+        return (x * seen[..., None]).sum(dim=1) / seen.sum(dim=1, keepdim=True)
+
+
+def sigmoid_contrastive(pictures: Tensor, texts: Tensor, same: Tensor, scale, bias) -> Tensor:
+    """-log sigmoid(z (scale <p, t> + bias)) summed over texts, (B, D) twice -> (B,).
+
+    p and t have length one; z is 1 where `same` (B, B) and -1 elsewhere. Zhai et al. 2023
+    (SigLIP), Alg. 1.
+    """
+    cosine = nn.functional.normalize(pictures, dim=-1) @ nn.functional.normalize(texts, dim=-1).T
+    return -nn.functional.logsigmoid((2 * same.float() - 1) * (scale * cosine + bias)).sum(dim=1)
+
+
+def matching(encoder: VisionEncoder, heads: Heads, tokens: Tensor, captions: list[str]):
+    """The contrastive loss (B,) of the pictures' tokens, and the share whose caption comes first.
+
+    Pictures with equal captions belong to each other's.
+    """
+    pictures = encoder.vision_tower.forward_head(tokens)
+    texts = heads.caption(word_ids(captions).to(tokens.device))
+    same = torch.tensor([[a == b for b in captions] for a in captions], device=tokens.device)
+    losses = sigmoid_contrastive(pictures, texts, same, heads.log_scale.exp(), heads.bias)
+    cosine = nn.functional.normalize(pictures, dim=-1) @ nn.functional.normalize(texts, dim=-1).T
+    best = cosine.argmax(dim=1, keepdim=True)
+    return losses, same.gather(1, best).float().mean().item()
+
+
+def step_losses(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batch) -> tuple:
+    """The total, and what the bar shows of a batch: patches and captions that are right."""
+    pixels, targets, captions = batch
+    device = heads.bias.device
+    tokens = encoder(pixels.to(device))
+    total, right = scene_patches.loss(heads.patches(tokens), targets.to(device))
+    shown = {"loss": total.item(), "patches": right}
+    if recipe.vision_contrastive:
+        losses, shown["captions"] = matching(encoder, heads, tokens, captions)
+        total = total + recipe.vision_contrastive * losses.mean()
+    return total, shown
+
+
+def pretrain(
+    recipe: Recipe, kept: Path | None = None, device: str = "cpu", workers: int = 0
+) -> tuple[VisionEncoder, Heads]:
+    """A fresh encoder after `vision_steps` batches, and the heads it was trained with.
+
+    Goes on from the file `kept`, which it writes every `KEEP` steps.
+    """
+    torch.manual_seed(recipe.seed)
+    encoder = VisionEncoder(recipe.config(vocab_size=1).vision).to(device)
+    heads = Heads(recipe.vision_width).to(device)
+    parameters = [*encoder.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.vision_lr, betas=recipe.betas)
+    start = _take_up(kept, recipe, parameters, optimizer)
+    schedule = _schedule(optimizer, recipe, start)
+    steps = range(start, recipe.vision_steps)
+    batches = ahead(partial(scene_patches.batch, count=recipe.vision_batch), steps, workers)
+    bar = tqdm(steps, desc="vision encoder", mininterval=5, disable=None, initial=start)
+    for step, batch in zip(bar, batches, strict=True):
+        total, shown = step_losses(recipe, encoder, heads, batch)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
+        if not torch.isfinite(norm):  # of the loss too, and before the weights move
+            raise FloatingPointError(
+                f"the vision encoder's gradient is not finite at step {step}; lower vision_lr"
+            )
+        optimizer.step()
+        schedule.step()
+        bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
+        if kept and (step + 1) % KEEP == 0:
+            _keep(kept, step + 1, recipe, parameters, optimizer)
+    return encoder.cpu(), heads.cpu()
+
+
+def _schedule(optimizer, recipe: Recipe, start: int):
+    """Up for a tenth of the steps and down again; brought to step `start`."""
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.vision_lr, total_steps=recipe.vision_steps, pct_start=0.1
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the optimizer has not moved yet
+        for _ in range(start):
+            schedule.step()
+    return schedule
+
+
+def _keep(path: Path, step: int, recipe: Recipe, parameters, optimizer) -> None:
+    """Writes what going on from `step` needs, complete or not at all."""
+    tensors = {}
+    for i, p in enumerate(parameters):
+        state = optimizer.state[p]
+        tensors |= {f"{i}.value": p.detach(), f"{i}.mean": state["exp_avg"]}
+        tensors[f"{i}.square"] = state["exp_avg_sq"]
+    _write(tensors, path, {"step": str(step), "recipe": recipe.to_json()})
+
+
+def _take_up(path: Path | None, recipe: Recipe, parameters, optimizer) -> int:
+    """The step that the file leads to, with the parameters and averages of then; 0 without one, or
+    for one of another recipe.
+    """
+    if path is None or not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        meta = file.metadata() or {}
+        if meta.get("recipe") != recipe.to_json():
+            return 0
+        found = {name: file.get_tensor(name) for name in file.keys()}
+    step = int(meta["step"])
+    for i, p in enumerate(parameters):
+        p.data.copy_(found[f"{i}.value"])
+        means = {"exp_avg": found[f"{i}.mean"], "exp_avg_sq": found[f"{i}.square"]}
+        own = {name: tensor.to(p.device) for name, tensor in means.items()}
+        optimizer.state[p] = {"step": torch.tensor(float(step)), **own}
+    return step
+
+
+@torch.no_grad()
+def score(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batches: int = 16) -> dict:
+    """Means over batches of the split "test": patches right, and captions found among the batch."""
+    found = [
+        step_losses(recipe, encoder, heads, scene_patches.batch(i, recipe.vision_batch, "test"))[1]
+        for i in range(batches)
+    ]
+    return {key: sum(f[key] for f in found) / batches for key in found[0]}
+
+
+def save(encoder: VisionEncoder, path: Path) -> None:
+    """Writes the encoder's weights, complete or not at all."""
+    _write(encoder.state_dict(), path, None)
+
+
+def _write(tensors: dict[str, Tensor], path: Path, meta: dict[str, str] | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, part, meta)
+    os.replace(part, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--recipe", choices=RECIPES, default="scenes-pico")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    started, recipe = time.time(), RECIPES[args.recipe]
+    encoder, heads = pretrain(recipe, device=str(pick_device()))
+    save(encoder, args.out)
+    shown = ", ".join(f"{k} {v:.3f}" for k, v in score(recipe, encoder, heads).items())
+    print(f"{args.out} after {time.time() - started:.0f} s; on the test split: {shown}")
+
+
+if __name__ == "__main__":
+    main()

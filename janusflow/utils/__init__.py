@@ -1,0 +1,1 @@
+"""Files, limits, devices: what every room may use and what uses none of them."""

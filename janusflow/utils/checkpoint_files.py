@@ -1,0 +1,115 @@
+"""A model's folder looked at before anything is built of it: only safetensors, and what fits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from janusflow.utils import limits
+from janusflow.utils.safe_io import check_file, read_object
+
+# What other libraries would obey in a stranger's folder: code, files or adapters from elsewhere.
+OBEYED = (
+    "attn_implementation",
+    "experts_implementation",
+    "quantization_config",
+    "fusion_config",
+    "transformers_weights",
+    "distributed_config",
+    "per_layer_config",
+)
+HARMLESS = (None, False, "eager", "sdpa")  # what saved configurations may say of these
+SLACK = 1_000_000  # parameters that a small network may have beyond twice its files'
+
+
+def check_settings(content: dict, kind: type, known: Iterable[str], name: str) -> None:
+    """ValueError for a setting that is none: one that loads something, or hides a method.
+
+    `known` are the settings of `kind`; of other names the class's own attributes are refused,
+    because transformers would put the file's value in their place.
+    """
+    known = {*known, *OBEYED}
+    for key, value in content.items():
+        plain = key.removeprefix("_").removesuffix("_internal")
+        loads = plain in OBEYED and value not in HARMLESS
+        hides = not {plain, key} & known and hasattr(kind, key)
+        if loads or hides or key.startswith("__"):
+            raise ValueError(f"{name} holds {key!r}, which is not taken from a file; remove it")
+        if plain in ("dtype", "torch_dtype") and not _is_dtype(value):
+            raise ValueError(f"{name} holds {key} {value!r:.60}; expected a name such as 'float32'")
+
+
+def _is_dtype(value) -> bool:
+    """None, a dtype, or one's name as configurations spell it."""
+    if isinstance(value, str):
+        value = getattr(torch, value.removeprefix("torch."), value)
+    return value is None or value == "auto" or isinstance(value, torch.dtype)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that the folder's index names, or all of them.
+
+    ValueError for an adapter beside them, and for an index that leads out of the folder or to files
+    that are not there.
+    """
+    if (folder / "adapter_config.json").exists():
+        raise ValueError(
+            f"{str(folder)!r} holds an adapter (adapter_config.json); merge it, or remove it"
+        )
+    for path in folder.glob("*.safetensors.index.json"):
+        index = read_object(path, "index_bytes")
+        names = index.get("weight_map")
+        if not names or not isinstance(names, dict) or not isinstance(index.get("metadata"), dict):
+            raise ValueError(f"{str(path)!r} holds no weight_map and metadata; fetch it again")
+        for name in sorted(set(map(str, names.values()))):
+            if not name.endswith(".safetensors") or Path(name).name != name:
+                raise ValueError(
+                    f"{str(path)!r} names {name!r}; expected safetensors files of its folder"
+                )
+            if not (folder / name).is_file():
+                raise ValueError(f"{str(folder)!r} lacks {name}, which {path.name} lists")
+    found = sorted(folder.glob("*.safetensors"))
+    if not found:
+        raise ValueError(f"{str(folder)!r} holds no safetensors files; fetch its weights")
+    return found
+
+
+def stored(folder: Path) -> int:
+    """Numbers in the folder's weight files, by their headers, which are checked against the sizes.
+
+    ValueError for a file that is damaged or cut short, or whose numbers are no floating-point ones,
+    which would be rounded to such without a word.
+    """
+    return sum(map(_numbers, weight_files(folder)))
+
+
+def _numbers(path: Path) -> int:
+    try:
+        with safe_open(check_file(path), "pt") as file:
+            parts = {key: file.get_slice(key) for key in file.keys()}
+            kinds = {key: part.get_dtype() for key, part in parts.items()}
+            count = sum(math.prod(part.get_shape()) for part in parts.values())
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is a damaged weight file ({error}); fetch it again") from error
+    wrong = [key for key, kind in kinds.items() if not kind.startswith(("F", "BF"))]
+    if wrong:
+        raise ValueError(f"{wrong[0]} in {path} is of {kinds[wrong[0]]}, no floating-point numbers")
+    return count
+
+
+def check_size(parameters: int, folder: Path) -> None:
+    """ValueError where a configuration describes a network far beyond its weights or the limit.
+
+    Tensors that are missing would otherwise be allocated before anyone is told.
+    """
+    limits.hold("parameters", parameters, f"{str(folder)!r} describes {parameters:,} parameters")
+    held = stored(folder)
+    if held and parameters > 2 * held + SLACK:
+        raise ValueError(
+            f"config.json in {str(folder)!r} describes {parameters:,} parameters, its weight files "
+            f"hold {held:,}; take both from one checkpoint"
+        )

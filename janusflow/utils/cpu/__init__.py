@@ -1,0 +1,1 @@
+"""Tricks for CPUs; each can be switched off."""

@@ -1,0 +1,72 @@
+"""Which device and number format to use when nobody says."""
+
+import os
+
+import torch
+
+from janusflow.utils import limits
+
+EIGHT_BIT = "int8"  # of the weights; the arithmetic is bfloat16's
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The named device, or the best there is: CUDA (of several processes each its own), MPS, CPU.
+
+    Raises ValueError for a name that torch does not know or a device that is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            own = int(os.environ.get("LOCAL_RANK", -1))
+            return torch.device("cuda", own) if own >= 0 else torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"no device {name!r} here; choose auto, cpu, cuda or mps") from error
+    if device.type == "meta":
+        raise ValueError("device 'meta' holds no numbers; choose auto, cpu, cuda or mps")
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The named dtype to compute in; by default bfloat16 on CUDA and float32 elsewhere."""
+    if name == EIGHT_BIT:
+        return torch.bfloat16
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise ValueError(f"no dtype {name!r}; choose auto, {', '.join(DTYPES)} or {EIGHT_BIT}")
+    return DTYPES[name]
+
+
+def written(dtype: torch.dtype, asked: str = "") -> str:
+    """The dtype in words, with 8-bit weights where they were asked for."""
+    return ("int8 weights, " if asked == EIGHT_BIT else "") + str(dtype)[6:]
+
+
+def use_threads(count: int | None) -> None:
+    """So many threads for torch on the CPU, or as it is where None; ValueError out of bounds, where
+    OpenMP would end the process.
+    """
+    if count is None:
+        return
+    if count < 1:
+        raise ValueError(f"threads are {count}; expected at least 1")
+    limits.hold("threads", count, f"threads are {count}")
+    torch.set_num_threads(count)
+
+
+def describe(device: torch.device) -> str:
+    """The device by the name its maker gave it."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def place(device: torch.device) -> str:
+    """What of a device the last bits depend on: its kind, and on the CPU the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)

@@ -1,0 +1,92 @@
+"""Where a model's files come from: the package itself, a folder, or the hub."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from janusflow.utils.safe_io import read_text
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+PACKAGED = {
+    "janusflow/scenes": WEIGHTS / "scenes",
+    "janusflow/scenes-pro": WEIGHTS / "scenes-pro",
+}
+DEFAULT = "janusflow/scenes"
+SUMS = "SHA256SUMS"
+FILES = [
+    "*.json",
+    "*.safetensors",
+    "vae/*.json",
+    "vae/*.safetensors",
+    SUMS,
+]  # never code, never pickles
+
+
+def locate(name: str | Path, files: list[str] = FILES, **hub) -> Path:
+    """The folder that holds `name`: a packaged model, a local folder, or a snapshot of a hub id.
+
+    From the hub come only `files` (patterns); `hub` goes to huggingface_hub's
+    `snapshot_download` (revision, cache_dir, local_files_only, token). Raises ValueError if there
+    is no such folder and the hub cannot provide it.
+    """
+    if str(name) in PACKAGED:
+        folder = PACKAGED[str(name)]
+    elif _is_folder(name):
+        folder = Path(name)
+    else:
+        folder = Path(_download(str(name), files, hub))
+    verify(folder)
+    return folder
+
+
+def _is_folder(name: str | Path) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # too long for a name, or a NUL in it
+        return False
+
+
+def verify(folder: Path) -> None:
+    """Compares the folder's files with its SHA256SUMS, where it has one.
+
+    ValueError names the first file that was changed. `sha256sum -c SHA256SUMS` does
+    the same by hand, and `sha256sum model.safetensors vae/*.safetensors > SHA256SUMS` writes it.
+    """
+    if not (folder / SUMS).exists():
+        return
+    for line in read_text(folder / SUMS, "config_bytes").splitlines():
+        digest, _, name = line.partition("  ")
+        if Path(name).is_absolute() or ".." in Path(name).parts or len(digest) != 64:
+            raise ValueError(f"{SUMS} in {str(folder)!r} is malformed at {line!r:.60}; remove it")
+        if (folder / name).is_file() and _sha256(folder / name) != digest:
+            raise ValueError(
+                f"{name} in {str(folder)!r} is not the file that {SUMS} tells of; install or fetch "
+                "it again, or remove the list if the change is yours"
+            )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _download(name: str, files: list[str], hub: dict) -> str:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    known = ", ".join(PACKAGED)
+    try:
+        return snapshot_download(name, allow_patterns=files, **hub)
+    except HFValidationError:
+        problem = "is neither a folder nor the form of a hub id"
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).split("\n")[0].strip().rstrip(".:")
+        problem = f"is no folder here and could not be taken from the hub ({reason[:160]})"
+    raise ValueError(
+        f"model {name!r:.200} {problem}; give a folder, a hub id such as "
+        f"deepseek-ai/JanusFlow-1.3B, or {known}"
+    )

@@ -1,0 +1,56 @@
+"""Import paths of release 0.1, for one more release: the same modules, with a warning."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MOVED = {
+    "samplers.rungekutta": "samplers.solvers.runge_kutta",
+    "samplers.multistep": "samplers.solvers.multistep",
+    "samplers.exponential": "samplers.solvers.exponential",
+    "samplers.adams": "samplers.solvers.adams",
+    "samplers.adaptive": "samplers.solvers.adaptive",
+    "samplers.stochastic": "samplers.solvers.stochastic",
+    "samplers.persample": "samplers.solvers.adaptive_per_sample",
+    "samplers.linear": "samplers.solvers.linear_multistep",
+    "samplers.inversion": "samplers.solvers.inversion",
+    "samplers.learn": "samplers.search.learn",
+    "samplers.diffusers_bridge": "samplers.diffusers",
+    "samplers.measure": "samplers.benchmark.measure",
+    "samplers.peers": "samplers.benchmark.peers",
+    "samplers.problems": "samplers.benchmark.problems",
+    "samplers.report": "samplers.benchmark.summary",
+}
+
+
+class Moved(MetaPathFinder, Loader):
+    """Finds a module under its old path by importing the new one."""
+
+    def find_spec(self, fullname: str, path=None, target=None):  # noqa: ARG002
+        return ModuleSpec(fullname, self) if fullname in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        new = MOVED[spec.name]
+        text = f"{spec.name} is now {new}; the old path goes with the next release"
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        module = import_module(new)
+        spec.loader_state = module.__spec__  # importing under the old name replaces it
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = module.__spec__.loader_state
+
+    def get_code(self, fullname: str):
+        """What `python -m` runs."""
+        run = f"from runpy import run_module\nrun_module({MOVED[fullname]!r}, run_name='__main__')"
+        return compile(run, fullname, "exec")
+
+
+def install() -> None:
+    if not any(type(finder) is Moved for finder in sys.meta_path):
+        sys.meta_path.append(Moved())

@@ -1,0 +1,3 @@
+from samplers.benchmark.run import main
+
+main()

@@ -1,0 +1,127 @@
+"""How a benchmark measures: references, errors, straightness, overhead, and the protocol."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from samplers.benchmark.peers import Peer
+from samplers.benchmark.summary import OURS
+from samplers.core import SOLVERS, Solver, Velocity, sample, trajectory
+from samplers.grids import uniform
+
+
+def endpoints(v: Velocity, noise: Tensor, tolerance: float) -> Tensor:
+    """Where the exact flow ends, by dopri8 at this tolerance."""
+    tight = {"rtol": tolerance, "atol": tolerance, "max_calls": 10**6}
+    return sample(v, noise, [0, 1], "dopri8", **tight)
+
+
+def judged(
+    reference: Tensor, basin: Callable[[Tensor], Tensor] | None = None
+) -> Callable[[Tensor], dict]:
+    """endpoint -> e, rms, flips, against the endpoints of the reference."""
+    mode = basin(reference) if basin else None
+
+    def judge(x: Tensor) -> dict:
+        square = (x.to(reference.dtype) - reference).square().flatten(1).mean(1)
+        return {
+            "e": float((square.log().mean() / 2).exp()),
+            "rms": float(square.mean().sqrt()),
+            "flips": float((basin(x) != mode).double().mean()) if basin else None,
+        }
+
+    return judge
+
+
+def straightness(v: Velocity, noise: Tensor, steps: int = 32) -> float:
+    """Integral of E |v - (x1 - x0)|^2 over E |x1 - x0|^2: 0 for straight paths walked evenly.
+
+    By Heun's rule, v as the difference of successive states. Liu et al. 2023 (rectified flow),
+    section 2.2, made free of units.
+    """
+    states = [x for _, x in trajectory(v, noise, uniform(steps), "heun", nonfinite="return")]
+    chord = states[-1] - states[0]
+    bends = [(steps * (b - a) - chord).square().mean() for a, b in pairwise(states)]
+    return float(torch.stack(bends).mean() / chord.square().mean())
+
+
+def now(x: Tensor) -> float:
+    """Seconds, after whatever still runs where x lives."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter()
+
+
+def fixed() -> list[Solver]:
+    """Our solvers that take a grid and no noise."""
+    return [s for s in SOLVERS.values() if not (s.adaptive or s.stochastic)]
+
+
+def play(solver: Solver, ts: Tensor | int, v: Velocity, noise: Tensor) -> Tensor:
+    if solver.stochastic:
+        solver = solver.with_options(generator=torch.Generator().manual_seed(0))
+    return sample(v, noise, ts, solver, nonfinite="return")
+
+
+def overheads(solvers: list[Solver], rivals: list[Peer]) -> dict[tuple[str, str], float]:
+    """Microseconds per step beside the network, by (library, name): a tiny state, v for free.
+
+    The difference between 64 and 32 steps, so that what a run costs once does not count.
+    """
+    noise = torch.zeros(1, 4)
+    out = {}
+    for solver in solvers:
+        if not solver.adaptive and isinstance(solver.grid, str):
+            out[OURS, solver.name] = per_step(lambda n, s=solver: play(s, uniform(n), still, noise))
+    for peer in rivals:
+        out[peer.library, peer.name] = per_step(lambda n, p=peer: p.play(n, None, still, noise))
+    return out
+
+
+def still(x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG001
+    """A velocity that costs nothing: x itself."""
+    return x
+
+
+def per_step(walk: Callable[[int], object], steps: int = 32, repeats: int = 9) -> float:
+    def seconds(n: int) -> float:
+        start = time.process_time()  # so that other programs do not count
+        walk(n)
+        return time.process_time() - start
+
+    walk(steps)
+    fast, slow = (min(seconds(n) for _ in range(repeats)) for n in (steps, 2 * steps))
+    return max(0.0, (slow - fast) / steps * 1e6)
+
+
+LIBRARIES = ("torch", "diffusers", "torchdiffeq", "flow_matching")
+
+
+def protocol(noise: Tensor) -> dict:
+    """What a reader needs to run it again."""
+    return {
+        "samples": len(noise),
+        "shape": list(noise.shape[1:]),
+        "dtype": str(noise.dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name(noise.device) if noise.is_cuda else str(noise.device),
+        "machine": f"{platform.machine()} {platform.system()}",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: installed(name) for name in LIBRARIES},
+        "e": "geometric mean over samples of the RMS endpoint error",
+        "time": "seconds of a single run; overhead: processor time per step, best of 9",
+    }
+
+
+def installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

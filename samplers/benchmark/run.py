@@ -1,0 +1,254 @@
+"""Error against calls for any field: ours, everybody else's as shipped, theirs on our grid.
+
+    python -m samplers.benchmark --field mixture64 --calls 4 8 16 --plot work.png
+
+e is the geometric mean over samples of the RMS endpoint error, "detail"; beside it stand the plain
+RMS and the share of basin flips, which one outlier in 512 already moves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from samplers.benchmark.measure import (
+    endpoints,
+    fixed,
+    judged,
+    now,
+    overheads,
+    play,
+    protocol,
+    straightness,
+)
+from samplers.benchmark.peers import Peer, peers
+from samplers.benchmark.problems import PROBLEMS, Problem
+from samplers.benchmark.summary import OURS, Report, Row, ratio_table
+from samplers.core import Solver, Velocity, count, find
+from samplers.grids import uniform
+from samplers.search.pilot import PilotGrid
+from samplers.search.pilot import pilot as pilot_grid
+from samplers.solvers.linear_multistep import learned
+
+CALLS = (4, 6, 8, 10, 16, 20, 32, 64)
+
+
+def run(
+    v: Velocity,
+    noise: Tensor,
+    *,
+    calls: Iterable[int] = CALLS,
+    solvers: Iterable[str | Solver] | None = None,
+    reference: Tensor | float = 1e-10,
+    others: bool | Iterable[Peer] = True,
+    pilot: bool | Tensor = True,
+    basin: Callable[[Tensor], Tensor] | None = None,
+    overhead: bool = True,
+    name: str = "field",
+    watch: Callable[[list], Iterable] = iter,
+) -> Report:
+    """Measures solvers and peers on one field from the same noise, (B, ...).
+
+    Args:
+        calls: the budgets; who cannot spend one exactly spends what fits, ours included, and is
+            marked with a star.
+        solvers: ours, by name or as they are; None for all with fixed steps and no noise.
+        reference: the endpoints, shaped like noise, or a tolerance to find them with by dopri8 in
+            the dtype of the noise; 1e-10 wants float64.
+        others: False for ours alone, or the peers to run.
+        pilot: also run everything on grids placed by a pilot; the noise for it (default the first
+            eight of `noise`), or False for none.
+        basin: endpoint -> integer label of its mode, (B,), to count flips.
+        overhead: also time every method's steps on a tiny state, some seconds in all.
+        name: of the field, in the report.
+        watch: what the list of trials is walked through, such as tqdm.
+    """
+    calls = tuple(calls)
+    chosen = [find(s) for s in solvers] if solvers is not None else fixed()
+    rivals = list(peers().values()) if others is True else list(others or ())
+    place = None if pilot is False else Placer(v, noise[:8] if pilot is True else pilot)
+    with torch.no_grad():
+        if not isinstance(reference, Tensor):
+            reference = endpoints(v, noise, reference)
+        trial = partial(attempt, v, noise, judged(reference, basin))
+        plans = [*ours(chosen, calls, place), *theirs(rivals, calls, place)]
+        rows = [row(name, who, trial(play)) for who, play in watch(plans)]
+        return Report(
+            rows=rows,
+            protocol=protocol(noise),
+            pilots={name: place.cost()} if place else {},
+            straightness={name: straightness(v, noise)},
+            overhead=overheads(chosen, rivals) if overhead else {},
+        )
+
+
+Play = Callable[[Velocity, Tensor], Tensor]  # (v, noise) -> endpoint
+Plan = tuple[dict, Play]
+
+
+def ours(solvers: list[Solver], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
+    """Each solver on its own grid, then on the pilot's, at every budget it can use."""
+    for solver in solvers:
+        if solver.adaptive:
+            yield told(solver, "own", 0), partial(play, solver, torch.tensor([0.0, 1.0]))
+            continue
+        for grid in ("own", "pilot") if place and isinstance(solver.grid, str) else ("own",):
+            for asked in calls:
+                if spent := affordable(solver, asked):
+                    ts = spent if grid == "own" else place(spent, solver)
+                    yield told(solver, grid, asked), partial(play, solver, ts)
+
+
+def row(field: str, who: dict, found: dict) -> Row:
+    """Adaptive solvers are asked for no number of calls: theirs is what they spent."""
+    return Row(field=field, **found, **who | {"asked": who["asked"] or found["calls"]})
+
+
+def told(solver: Solver, grid: str, asked: int) -> dict:
+    return {"library": OURS, "solver": solver.name, "grid": grid, "asked": asked}
+
+
+def affordable(solver: Solver, calls: int) -> int:
+    """The largest number of calls, at most this many, that the solver can spend; 0 if none."""
+    for spent in range(calls, 0, -1):
+        try:
+            solver.steps(spent)
+        except ValueError:
+            continue
+        return spent if spent == calls or isinstance(solver.grid, str) else 0
+    return 0
+
+
+def theirs(rivals: list[Peer], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
+    """Each peer as shipped, then on the grid that a pilot finds for it."""
+    for peer in rivals:
+        for grid in ("as shipped", "pilot") if place and not peer.stochastic else ("as shipped",):
+            for asked in calls:
+                if steps := peer.steps(asked):
+                    ts = None if grid == "as shipped" else place(peer.cost(steps), peer.solver)
+                    who = {"library": peer.library, "solver": peer.name, "grid": grid}
+                    yield who | {"asked": asked}, partial(peer.play, steps, ts)
+
+
+class Placer:
+    """A pilot's grid for a number of calls and a solver, each looked for once."""
+
+    def __init__(self, v: Velocity, noise: Tensor):
+        self.v, self.noise = v, noise
+        self.found: dict[tuple[str, int], PilotGrid] = {}
+
+    def __call__(self, calls: int, solver: Solver) -> Tensor:
+        if solver.steps(calls) == 1:
+            return uniform(1)
+        key = solver.name, calls
+        if key not in self.found:
+            self.found[key] = pilot_grid(self.v, self.noise, calls, solver)
+        return self.found[key].ts
+
+    def cost(self) -> dict:
+        """What each grid took, in calls on a batch of so many samples."""
+        spent = {f"{name} {calls}": grid.evaluations for (name, calls), grid in self.found.items()}
+        return {"samples": len(self.noise), "calls": spent}
+
+
+def attempt(v: Velocity, noise: Tensor, judge: Callable[[Tensor], dict], play: Play) -> dict:
+    """Runs once: errors, calls spent, seconds."""
+    counted = count(v)
+    start = now(noise)
+    x = play(counted, noise)
+    return judge(x) | {"calls": counted.calls, "seconds": now(noise) - start}
+
+
+def problem(text: str) -> Problem:
+    """A field by name and options: mixture, or mixture:dim=64,seed=3."""
+    name, _, rest = text.partition(":")
+    if name not in PROBLEMS:
+        raise ValueError(f"no field named {name!r}; choose one of {', '.join(PROBLEMS)}")
+    pairs = [item.partition("=") for item in rest.split(",") if item]
+    try:
+        return PROBLEMS[name](**{key: json.loads(value) for key, _, value in pairs})
+    except (TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"field {text!r}: {error}; write it as mixture:dim=64,seed=3") from error
+
+
+def modes(field: Problem) -> Callable[[Tensor], Tensor] | None:
+    """Endpoint -> its most probable mode, for the fields that are mixtures."""
+    weights = getattr(field.velocity, "weights", None)
+    return weights and (lambda x: weights(x, 1.0).argmax(-1))
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m samplers.benchmark", description=__doc__.partition("\n")[0]
+    )
+    p.add_argument("--field", nargs="+", default=["mixture:dim=64"], help="name:option=value,...")
+    p.add_argument("--solvers", nargs="+", help="names; all with fixed steps if left out")
+    p.add_argument(
+        "--learned",
+        nargs="+",
+        default=[],
+        help="files of learned solvers, each used on its own field",
+    )
+    p.add_argument("--calls", nargs="+", type=int, default=list(CALLS))
+    p.add_argument("--samples", type=int, default=512)
+    p.add_argument("--seed", type=int, default=0, help="of the noise")
+    p.add_argument("--no-peers", action="store_true", help="leave the other libraries out")
+    p.add_argument("--no-pilot", action="store_true", help="leave the pilot grids out")
+    p.add_argument("--no-overhead", action="store_true", help="do not time the steps")
+    p.add_argument("--ratios", action="store_true", help="only the ratios to the best peer")
+    p.add_argument("--csv", metavar="FILE")
+    p.add_argument("--json", metavar="FILE")
+    p.add_argument("--plot", metavar="FILE", help="of the first field: .png, .svg or .pdf")
+    return p
+
+
+def main(arguments: list[str] | None = None) -> Report:
+    args = parser().parse_args(arguments)
+    try:
+        report = measure(args)
+    except ValueError as error:
+        raise SystemExit(f"samplers.benchmark: {error}") from error
+    print(ratio_table(report) if args.ratios else f"{report}\n\n{ratio_table(report)}")
+    if args.csv:
+        report.to_csv(args.csv)
+    if args.json:
+        report.to_json(args.json)
+    if args.plot:
+        report.plot(args.plot)
+    return report
+
+
+def measure(args: argparse.Namespace) -> Report:
+    solvers = [find(s) for s in args.solvers] if args.solvers else fixed()
+    rules = [learned(path) for path in args.learned]
+    reports = []
+    for text in args.field:
+        field = problem(text)
+        noise = field.noise(args.samples, seed=args.seed)
+        reports.append(
+            run(
+                field.velocity,
+                noise,
+                calls=args.calls,
+                solvers=[*solvers, *(replace(r, name="learned") for r in rules if r.name == text)],
+                reference=field.solution(noise),
+                others=not args.no_peers,
+                pilot=not args.no_pilot,
+                basin=modes(field),
+                overhead=not args.no_overhead,
+                name=text,
+            )
+        )
+    report = sum(reports[1:], reports[0])
+    report.protocol["seed"] = args.seed
+    return report
+
+
+if __name__ == "__main__":
+    main()

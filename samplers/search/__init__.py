@@ -1,0 +1,1 @@
+"""Fitting a grid or a whole rule to a field."""

@@ -1,0 +1,327 @@
+"""A solver learned for one field: free times, free weights, 4 to 10 calls.
+
+    python -m samplers.search.learn --field mixture:dim=64 --calls 6 --out mixture64-6.json
+
+Training starts from the solver here that does best on the field with as many calls, read off as a
+linear multistep rule (`samplers.linear`), and lets all its times and weights follow the gradient
+of the mean log error against a fine reference. Non-stationary solvers: Shaul et al. 2024 (BNS,
+arXiv 2403.01329); S4S, arXiv 2502.17423.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from samplers.benchmark.measure import endpoints, fixed, installed
+from samplers.benchmark.run import problem, run
+from samplers.benchmark.summary import OURS, best_shipped
+from samplers.core import Solver, Velocity, find, sample, times
+from samplers.solvers.linear_multistep import Learned, assemble, linearize, walk
+
+
+def differentiable(row: Tensor, known: list[Tensor]) -> Tensor:
+    stacked = torch.stack(known)
+    return torch.tensordot(row[: len(known)].to(stacked), stacked, 1)
+
+
+def starts(calls: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """(name, nodes, weights) of every solver here that can spend so many calls."""
+    for solver in fixed():
+        try:
+            nodes, weights = linearize(solver, times(calls, solver))
+        except ValueError:
+            continue
+        if weights.isfinite().all() and nodes[0] == 0:
+            yield solver.name, nodes, weights
+
+
+class Rule(torch.nn.Module):
+    """The free numbers: logarithms of the gaps between calls, and weights.
+
+    Gaps stay positive and add up to 1, so the times stay in order and inside [0, 1].
+    """
+
+    def __init__(self, nodes: Tensor, weights: Tensor):
+        super().__init__()
+        gaps = nodes.diff().clamp(min=1e-3)  # stages that share a time come apart a little
+        self.gaps = torch.nn.Parameter((gaps / gaps.sum()).log())
+        self.weights = torch.nn.Parameter(weights[1:].clone())
+
+    def nodes(self) -> Tensor:
+        inner = self.gaps.softmax(0).cumsum(0)[:-1]
+        return torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])
+
+    def forward(self, v: Velocity, x: Tensor) -> Tensor:
+        ts = self.nodes()[:-1]
+        *_, x = walk(v, x, ts.to("cpu").unbind(), self.weights, differentiable)
+        return x
+
+
+def log_error(x: Tensor, reference: Tensor) -> Tensor:
+    """log e, whose exponential the benchmark reports: half the mean log of the squared errors."""
+    square = (x - reference).square().flatten(1).mean(1)
+    return (square + torch.finfo(x.dtype).eps ** 2).log().mean() / 2
+
+
+def fit(
+    v: Velocity,
+    noise: Tensor,
+    calls: int,
+    *,
+    reference: Tensor | float = 1e-6,
+    iterations: int = 600,
+    batch: int = 256,
+    rate: float = 0.03,
+    seed: int = 0,
+    name: str = "learned",
+    save_memory: bool = False,
+    progress: Callable[[int, float], None] | None = None,
+) -> Learned:
+    """Learns a rule of so many calls from noise, (B, ...), some hundreds of samples.
+
+    v must be differentiable in x; where it is not in t, the times stay where they start. One
+    iteration costs `calls` evaluations of v on `batch` samples, forward and backward; save_memory
+    evaluates each forward once more instead of keeping its activations.
+
+    Args:
+        reference: the endpoints of the noise, or a tolerance to find them with (dopri8).
+        rate: of the logarithms of the gaps, a quarter of it for the weights; it rises for a tenth
+            of the iterations, then falls to nothing along a cosine.
+        progress: called with (iteration, e on the batch).
+
+    Raises ValueError if v has no gradient in x, or if no solver here can spend `calls`.
+    """
+    begun = time.perf_counter()
+    demand_gradient(v, noise[:batch])
+    with torch.no_grad():
+        if not isinstance(reference, Tensor):
+            reference = endpoints(v, noise, reference)
+        start, rule, before = best_start(v, noise, reference, calls)
+    field = partial(checkpoint, v, use_reentrant=False) if save_memory else v
+    train(rule, field, noise, reference, iterations, batch, rate, seed, progress)
+    with torch.no_grad():
+        after = float(log_error(rule(v, noise), reference).exp())
+        if not after < before:
+            _, rule, after = best_start(v, noise, reference, calls)
+    facts = {
+        "start": start,
+        "e_start": before,
+        "e_trained": after,
+        "samples": len(noise),
+        "shape": list(noise.shape[1:]),
+        "dtype": str(noise.dtype).removeprefix("torch."),
+        "iterations": iterations,
+        "batch": batch,
+        "rate": rate,
+        "seed": seed,
+        "seconds": round(time.perf_counter() - begun, 1),
+        "torch": installed("torch"),
+    }
+    return assemble(name, *frozen(rule), facts)
+
+
+def demand_gradient(v: Velocity, noise: Tensor) -> None:
+    x = noise.detach().requires_grad_()
+    if not v(x, torch.tensor(0.5, dtype=torch.float64)).requires_grad:
+        raise ValueError(
+            "v(x, t) carries no gradient in x, which learning needs; take torch.no_grad() or "
+            "inference_mode out of v, or fit the times alone with fit_grid"
+        )
+
+
+def frozen(rule: Rule) -> tuple[Tensor, Tensor]:
+    """(nodes, weights) of a trained rule, the weights with the noise's own row on top."""
+    below = rule.weights.detach().tril(1)
+    first = torch.zeros_like(below[:1])
+    first[0, 0] = 1
+    return rule.nodes().detach(), torch.cat([first, below])
+
+
+def best_start(
+    v: Velocity, noise: Tensor, reference: Tensor, calls: int
+) -> tuple[str, Rule, float]:
+    """The solver with the smallest e on this field, as (name, rule, e)."""
+    found = []
+    for name, nodes, weights in starts(calls):
+        rule = Rule(nodes, weights)
+        e = float(log_error(rule(v, noise), reference).exp())
+        if math.isfinite(e):
+            found.append((e, name, rule))
+    if not found:
+        raise ValueError(f"no solver here can spend {calls} calls; choose 2 or more")
+    e, name, rule = min(found, key=lambda start: start[0])
+    return name, rule, e
+
+
+def train(
+    rule: Rule,
+    v: Velocity,
+    noise: Tensor,
+    reference: Tensor,
+    iterations: int,
+    batch: int,
+    rate: float,
+    seed: int,
+    progress: Callable[[int, float], None] | None = None,
+) -> None:
+    """Minimises the mean log error of random batches."""
+    generator = torch.Generator().manual_seed(seed)
+    descent = Whitened(list(rule.parameters()), [1.0, 0.25])
+    for i in range(iterations):
+        chosen = pick(len(noise), batch, generator)
+        loss = log_error(rule(v, noise[chosen]), reference[chosen])
+        gradients = torch.autograd.grad(loss, descent.parameters, materialize_grads=True)
+        descent.step(rate * ramp(i / iterations), gradients)
+        if progress:
+            progress(i, float(loss.detach().exp()))
+
+
+def ramp(done: float, warm: float = 0.1) -> float:
+    """The share of the rate after this share of the iterations: up in a line, down in a cosine."""
+    if done < warm:
+        return done / warm
+    return (1 + math.cos(math.pi * (done - warm) / (1 - warm))) / 2
+
+
+class Whitened:
+    """Adam with the whole matrix E[g g^T] in place of its diagonal (full-matrix Adagrad's idea,
+    Duchi et al. 2011, with Adam's averages).
+
+    The tens of numbers of a rule pull against each other, since a weight may be traded for its
+    neighbour; per-number steps crawl along such valleys. Against Adam with the same iterations, e
+    falls to a half or a third.
+    """
+
+    def __init__(self, parameters: list[Tensor], scales: list[float]):
+        self.parameters = parameters
+        pairs = zip(parameters, scales, strict=True)
+        self.scale = torch.cat([torch.full((p.numel(),), s, dtype=p.dtype) for p, s in pairs])
+        self.mean = torch.zeros_like(self.scale)
+        self.square = torch.outer(self.mean, self.mean)
+        self.count = 0
+
+    @torch.no_grad()
+    def step(self, rate: float, gradients: tuple[Tensor, ...]) -> None:
+        g = torch.cat([g.flatten() for g in gradients]) * self.scale
+        g = g / g.norm().clamp(min=1)
+        self.count += 1
+        self.mean.lerp_(g, 0.1)
+        self.square.lerp_(torch.outer(g, g), 0.01)
+        sizes, axes = torch.linalg.eigh(self.square / (1 - 0.99**self.count))
+        roots = sizes.clamp(min=0).sqrt()
+        along = axes.T @ self.mean / (1 - 0.9**self.count)
+        move = axes @ (along / (roots + 1e-4 * roots.max() + 1e-12)) * self.scale
+        parts = move.split([p.numel() for p in self.parameters])
+        for p, part in zip(self.parameters, parts, strict=True):
+            p -= rate * part.view_as(p)
+
+
+def pick(samples: int, batch: int, generator: torch.Generator) -> Tensor | slice:
+    """A random batch; everything, in order, if it fits (v may then know its samples apart)."""
+    return slice(None) if batch >= samples else torch.randperm(samples, generator=generator)[:batch]
+
+
+def fit_grid(
+    v: Velocity,
+    noise: Tensor,
+    calls: int,
+    solver: str | Solver = "auto",
+    *,
+    reference: Tensor | float = 1e-6,
+    iterations: int = 60,
+    rate: float = 0.1,
+    nudge: float = 1e-3,
+) -> Tensor:
+    """A grid for a solver, its times alone fitted to the field: (steps + 1,) from 0 to 1.
+
+    Gradients of the mean log error in the logarithms of the steps, by forward differences of size
+    `nudge`: v needs no gradient, and one iteration costs (steps + 1) * calls evaluations of it.
+    Returns the best grid met, the solver's own included.
+    """
+    solver = find(solver)
+    own = times(calls, solver)
+    with torch.no_grad():
+        if not isinstance(reference, Tensor):
+            reference = endpoints(v, noise, reference)
+
+        def loss(gaps: Tensor) -> Tensor:
+            x = sample(v, noise, grid_of(gaps), solver, nonfinite="return")
+            return log_error(x, reference).double().cpu()
+
+        gaps = own.diff().log().requires_grad_()
+        adam = torch.optim.Adam([gaps], lr=rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, iterations)
+        best, grid = loss(gaps), own
+        for _ in range(iterations):
+            here = loss(gaps)
+            if here < best:
+                best, grid = here, grid_of(gaps.detach())
+            shifts = nudge * torch.eye(len(gaps), dtype=gaps.dtype)
+            gaps.grad = torch.stack([loss(gaps + shift) - here for shift in shifts]) / nudge
+            adam.step()
+            schedule.step()
+    return grid
+
+
+def grid_of(gaps: Tensor) -> Tensor:
+    """Times from logarithms of steps, exactly 0 and 1 at the ends."""
+    ts = gaps.detach().softmax(0).cumsum(0)
+    return torch.cat([ts.new_zeros(1), ts[:-1], ts.new_ones(1)])
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m samplers.search.learn", description=__doc__.partition("\n")[0]
+    )
+    p.add_argument("--field", default="mixture:dim=64", help="name:option=value,...")
+    p.add_argument("--calls", type=int, default=6)
+    p.add_argument("--out", metavar="FILE", required=True, help="where to write the JSON")
+    p.add_argument("--samples", type=int, default=1024, help="to learn from")
+    p.add_argument("--iterations", type=int, default=600)
+    p.add_argument("--seed", type=int, default=1, help="of the noise to learn from")
+    return p
+
+
+def main(arguments: list[str] | None = None) -> Learned:
+    """Learns, saves, and compares on other noise than it learned from."""
+    args = parser().parse_args(arguments)
+    try:
+        field = problem(args.field)
+        solver = fit(
+            field.velocity,
+            field.noise(args.samples, seed=args.seed),
+            args.calls,
+            iterations=args.iterations,
+            name=args.field,
+            progress=lambda i, e: i % 100 or print(f"{i:>5}  e = {e:.3e}", flush=True),
+        )
+    except ValueError as error:
+        raise SystemExit(f"samplers.learn: {error}") from error
+    solver.save(args.out)
+    noise = field.noise(512, seed=args.seed + 1)
+    report = run(
+        field.velocity,
+        noise,
+        calls=[args.calls],
+        solvers=[solver],
+        reference=field.solution(noise),
+        pilot=False,
+        overhead=False,
+    )
+    e = next(row.e for row in report.rows if row.library == OURS)
+    peer = best_shipped(report.rows, args.calls)
+    print(f"other noise: e = {e:.3e}, best peer as shipped {peer:.3e}, ratio {e / peer:.3f}")
+    print(f"{args.out}: learned in {solver.protocol['seconds']} s")
+    return solver
+
+
+if __name__ == "__main__":
+    main()

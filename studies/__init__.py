@@ -1,0 +1,1 @@
+"""Experiments that produced a page or a notebook; not installed."""

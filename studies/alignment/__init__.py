@@ -1,0 +1,1 @@
+"""Does representation alignment help on the small world? (docs/alignment.md)"""

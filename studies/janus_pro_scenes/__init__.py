@@ -1,0 +1,1 @@
+"""The small Janus-Pro and its comparison with the flow model (notebook 7)."""

@@ -1,0 +1,125 @@
+"""A colour that the shipped model has never seen: makes pictures to learn it from, and looks
+whether a model has learnt it. docs/fine-tuning.md tells the story.
+
+python studies/mint.py make FOLDER --own 20
+python studies/mint.py look MODEL --lora ADAPTER --out pictures.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from janusflow import JanusFlowPipeline
+from janusflow.pipelines.image_io import grid
+from janusflow.scenes.scene import prompt, scene
+from janusflow.scenes.scorer import read, score
+from janusflow.scenes.shapes import BACKGROUND, SIDE, coverage
+
+MINT = (140, 228, 172)
+SHOWN = ("circle", "square", "star", "heart", "diamond", "cross")
+UNSEEN = ("triangle", "ring")  # never shown in mint
+NEAR = 45  # RGB distance at which a colour counts as mint; the nearest of the ten is 90 away
+STEPS = 20
+OLD = 4  # prompts of the old world to show
+
+
+def draw(shape: str, rng: np.random.Generator) -> Image.Image:
+    """A mint shape somewhere in a picture."""
+    size = float(rng.integers(28, 35))
+    x, y = rng.uniform(size / 2 + 3, SIDE - size / 2 - 3, 2)
+    mask = coverage(shape, x, y, size, 0, 0, SIDE, SIDE)[..., None]
+    return Image.fromarray(
+        (BACKGROUND + mask * np.subtract(MINT, BACKGROUND) + 0.5).astype("uint8")
+    )
+
+
+def make(folder: Path, count: int = 20, own: int = 0) -> None:
+    """Writes `count` pictures with captions, and `own` that the model itself makes of captions it
+    knows, so that it does not forget them (prior preservation; Ruiz et al. 2022, DreamBooth).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        shape = SHOWN[i % len(SHOWN)]
+        _write(folder, f"mint-{i:02d}", draw(shape, rng), f"a mint {shape}")
+    captions = [scene("train", i).caption for i in range(own)]
+    pictures = _generate(quiet("janusflow/scenes"), captions, 1000) if own else []
+    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        _write(folder, f"own-{i:02d}", picture, caption)
+
+
+def _write(folder: Path, name: str, picture: Image.Image, caption: str) -> None:
+    picture.save(folder / f"{name}.png")
+    (folder / f"{name}.txt").write_text(caption, encoding="utf-8")
+
+
+def quiet(model: str | Path, lora: Path | None = None) -> JanusFlowPipeline:
+    pipe = JanusFlowPipeline.from_pretrained(model)
+    pipe.set_progress_bar_config(disable=True)
+    if lora:
+        pipe.load_lora_weights(lora)
+    return pipe
+
+
+def _generate(pipe, texts: list[str], seed: int) -> list[Image.Image]:
+    found = []
+    for start in range(0, len(texts), 16):
+        part = texts[start : start + 16]
+        seeds = [torch.Generator().manual_seed(seed + start + i) for i in range(len(part))]
+        found += pipe(part, num_inference_steps=STEPS, generator=seeds).images
+    return found
+
+
+def is_mint(picture: Image.Image, shape: str) -> bool:
+    """Whether there is one object, of this shape, and its colour is mint."""
+    pixels = np.asarray(picture)
+    found = read(pixels)
+    if len(found) != 1 or found[0].shape != shape:
+        return False
+    own = np.linalg.norm(pixels - np.array(BACKGROUND, float), axis=-1) > 60
+    return bool(np.linalg.norm(np.median(pixels[own], axis=0) - MINT) < NEAR)
+
+
+def look(pipe, seeds: int = 8, kept: int = 64) -> tuple[dict[str, float], dict[str, Image.Image]]:
+    """Shares of right pictures: mint shapes as shown, mint shapes never shown, and prompts of the
+    model's old world ("colors" of the test split); and a picture of each mint shape and of the
+    first old prompts, by prompt.
+    """
+    shares, shown = {}, {}
+    for name, shapes in (("shown", SHOWN), ("unseen", UNSEEN)):
+        each = [shape for shape in shapes for _ in range(seeds)]
+        made = _generate(pipe, [f"a mint {shape}" for shape in each], 0)
+        right = [is_mint(*pair) for pair in zip(made, each, strict=True)]
+        shares[name] = sum(right) / len(right)
+        shown |= zip((f"a mint {shape}" for shape in shapes), made[::seeds], strict=True)
+    prompts = [prompt("test", "colors", i) for i in range(kept)]
+    made = _generate(pipe, [p.text for p in prompts], 0)
+    right = [score(np.asarray(x), p).strict for x, p in zip(made, prompts, strict=True)]
+    shares["kept"] = sum(right) / len(right)
+    shown |= zip((p.text for p in prompts[:OLD]), made, strict=False)
+    return shares, shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=("make", "look"))
+    parser.add_argument("where", help="folder to write, or model to look at")
+    parser.add_argument("--own", type=int, default=0, help="pictures by the model itself")
+    parser.add_argument("--lora", type=Path, help="adapter")
+    parser.add_argument("--out", type=Path, help="picture to write")
+    args = parser.parse_args()
+    if args.what == "make":
+        return make(Path(args.where), own=args.own)
+    shares, shown = look(quiet(args.where, args.lora))
+    print(", ".join(f"{name} {share:.2f}" for name, share in shares.items()))
+    if args.out:
+        grid([*shown.values()]).save(args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""The page's server, met by programs: who asks gets what was asked for, and nothing else."""
+
+import io
+import struct
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("gradio", minversion="6", reason="the extra `demo` is not installed")
+import httpx
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from janusflow.demo import page, server
+from janusflow.demo import requests as wishes
+from janusflow.demo import worker as work
+from janusflow.demo.requests import Refused, Wish
+
+ASKED = dict(prompt="a red circle", sampler="euler", calls=3, guidance=2.0, seed=0)
+
+
+@pytest.fixture(scope="module")
+def address(tiny_pipe):
+    blocks, address = server.start(tiny_pipe, "tiny", wait=False)
+    yield address
+    blocks.close(verbose=False)
+
+
+def client(address):
+    waits = {"timeout": 120}  # seconds; httpx's own 5 are short where ten ask one busy core
+    return Client(address, verbose=False, analytics_enabled=False, httpx_kwargs=waits)
+
+
+def pixels(path):
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def direct(pipe, seed, prompt="a red circle", steps=3):
+    generator = torch.Generator().manual_seed(seed)
+    return np.asarray(pipe(prompt, num_inference_steps=steps, generator=generator).images[0])
+
+
+BAD_WISHES = {
+    "no prompt": dict(prompt=" "),
+    "no text": dict(prompt=["a"]),
+    "a NUL": dict(prompt="a\0"),
+    "a long prompt": dict(prompt="a" * 401),
+    "no sampler": dict(sampler="../euler"),
+    "an adaptive sampler": dict(sampler="dopri5"),
+    "a stochastic sampler": dict(sampler="churn"),
+    "no calls": dict(calls=0),
+    "calls without end": dict(calls=101),
+    "half a call": dict(calls=1.5),
+    "calls that are true": dict(calls=True),
+    "calls in words": dict(calls="3"),
+    "too few calls": dict(sampler="rk4", calls=3),
+    "guidance below": dict(guidance=-1),
+    "guidance that is no number": dict(guidance=float("nan")),
+    "a seed below": dict(seed=-1),
+    "a seed too large": dict(seed=2**31),
+    "no seed": dict(seed=None),
+}
+
+
+@pytest.mark.parametrize("case", BAD_WISHES)
+def test_what_passes_a_limit_is_refused_in_a_sentence_that_repeats_nothing(case):
+    with pytest.raises(Refused, match=r"^[A-Z][\w\s,.;-]+\.$") as caught:
+        Wish(**ASKED | BAD_WISHES[case])
+    assert "../" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", wishes.samplers())
+def test_no_sampler_spends_more_calls_than_allowed(name):
+    wish = Wish(**ASKED | dict(sampler=name, calls=17))
+    assert wish.solver.cost(wish.steps) <= 17 < wish.solver.cost(wish.steps + 1)
+
+
+def bomb():
+    """A PNG of 50,000 x 50,000 that says so in 57 bytes."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    head = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def png():
+    file = io.BytesIO()
+    Image.radial_gradient("L").save(file, "PNG")
+    return file.getvalue()
+
+
+BAD_FILES = {
+    "empty": (b"", "not a whole picture"),
+    "text": (b"no picture", "not a whole picture"),
+    "cut": (png()[:300], "not a whole picture"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a whole picture"),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a whole picture"),
+    "bomb": (bomb(), "million pixels"),
+    "large": (b"\0" * (8 * 2**20 + 1), "larger than 8 MB"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_bad_upload_is_refused_without_its_path(case, tmp_path):
+    content, message = BAD_FILES[case]
+    (tmp_path / "p.png").write_bytes(content)
+    with pytest.raises(Refused, match=message) as caught:
+        wishes.picture(tmp_path / "p.png")
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_an_upload_is_turned_upright_put_on_white_and_shrunk(tmp_path):
+    turned = Image.Exif()
+    turned[274] = 6
+    Image.new("RGBA", (3000, 20), (255, 0, 0, 0)).save(tmp_path / "p.png", exif=turned)
+    image = wishes.picture(tmp_path / "p.png")
+    assert image.mode == "RGB" and image.height == wishes.SIDE > image.width
+    assert image.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_painted_picture_is_the_pipelines_and_looks_come_on_the_way(tiny_pipe):
+    looks = [look for look in work.paint(tiny_pipe, Wish(**ASKED | dict(calls=30))) if look]
+    assert len(looks) == work.LOOKS + 1 and looks[-1].t == 1 and looks[-1].calls == 60
+    assert [look.t for look in looks] == sorted(look.t for look in looks)
+    assert (np.asarray(looks[-1].image) == direct(tiny_pipe, 0, steps=30)).all()
+
+
+def test_on_a_straight_path_every_look_shows_the_end(tiny_pipe, monkeypatch):
+    straight = torch.randn(1, 16, 12, 12, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(tiny_pipe, "field", lambda *_: lambda _x, _t: straight)
+    looks = [look for look in work.paint(tiny_pipe, Wish(**ASKED | dict(calls=9))) if look]
+    assert max(work.apart(look.image, looks[-1].image) for look in looks) < 0.01
+
+
+def test_who_leaves_an_answer_stops_the_model(tiny_pipe):
+    before = threading.active_count()
+    words = work.answer(tiny_pipe, Image.new("RGB", (96, 96)), "what?")
+    next(words)
+    words.close()
+    end = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+def test_ten_people_at_once_get_each_their_own_picture(address, tiny_pipe):
+    def visit(seed):
+        return pixels(
+            client(address).predict(*(ASKED | dict(seed=seed)).values(), api_name="/paint")[0]
+        )
+
+    with ThreadPoolExecutor(10) as people:
+        pictures = list(people.map(visit, range(10)))
+    for seed, picture in enumerate(pictures):
+        assert (picture == direct(tiny_pipe, seed)).all()
+    assert len({picture.tobytes() for picture in pictures}) == 10
+
+
+def test_two_samplers_start_from_the_same_noise(address, tiny_pipe):
+    asked = ("a red circle", "euler", 3, "euler", 3, 2.0, 5)
+    left, right, note = client(address).predict(*asked, api_name="/compare")
+    assert (pixels(left) == direct(tiny_pipe, 5)).all() and (pixels(left) == pixels(right)).all()
+    assert "differ by 0.0 grey levels" in note
+
+
+def test_an_answer_is_that_of_the_pipeline(address, tiny_pipe, tmp_path):
+    (tmp_path / "p.png").write_bytes(png())
+    said = client(address).predict(handle_file(tmp_path / "p.png"), "what?", api_name="/ask")
+    image = Image.open(tmp_path / "p.png").convert("RGB")
+    assert said == tiny_pipe.chat("what?", [image], max_new_tokens=wishes.MAX_TOKENS)
+
+
+@pytest.mark.parametrize("case", ["text", "cut", "bomb"])
+def test_a_bad_upload_is_named_to_the_visitor(case, address, tmp_path):
+    content, message = BAD_FILES[case]
+    (tmp_path / "p.png").write_bytes(content)
+    with pytest.raises(AppError, match=message):
+        client(address).predict(handle_file(tmp_path / "p.png"), "what?", api_name="/ask")
+
+
+def test_a_file_above_the_limit_does_not_come_in(address):
+    files = {"files": ("p.png", b"\0" * (8 * 2**20 + 1))}
+    assert httpx.post(f"{address}gradio_api/upload", files=files).status_code == 413
+
+
+def call(address, name, *data):
+    """What the server says to a hand-made request, as text."""
+    base = f"{address}gradio_api/call/{name}"
+    event = httpx.post(base, json={"data": list(data)}).json()["event_id"]
+    return httpx.get(f"{base}/{event}", timeout=30).text
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "README.md", "../../../etc/passwd", "http://127.0.0.1:9/p.png", 3],
+)
+def test_no_path_from_a_request_is_opened(path, address, monkeypatch):
+    opened = []
+    monkeypatch.setattr(wishes, "picture", opened.append)
+    sent = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    told = call(address, "ask", sent, "what?")
+    assert opened == [] and "event: error" in told and "event: complete" not in told
+    assert "etc" not in told and "janusflow" not in told and "cache" not in told
+
+
+def test_embedded_data_in_place_of_a_file_is_not_decoded(address):
+    sent = {"url": "data:image/png;base64,AAAA", "meta": {"_type": "gradio.FileData"}}
+    assert "event: error" in call(address, "ask", sent, "what?")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", __file__, "README.md", "../../etc/passwd"])
+def test_no_file_of_the_machine_is_served(path, address):
+    for way in ("file=", "file/"):
+        assert httpx.get(f"{address}gradio_api/{way}{path}").status_code in (403, 404)
+
+
+def test_an_error_inside_tells_nothing_of_the_machine(address, tiny_pipe, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("/root/secret.safetensors is broken")
+
+    monkeypatch.setattr(tiny_pipe, "field", fail)
+    told = call(address, "paint", *ASKED.values(), [])
+    assert "This did not work" in told
+    assert "secret" not in told and "Error:" not in told and "Traceback" not in told
+    assert "secret" in caplog.text
+
+
+class Gate:
+    """Holds the model at its first step until opened."""
+
+    def __init__(self, pipe, monkeypatch):
+        self.open, self.reached, self.real = threading.Event(), threading.Event(), pipe.field
+        self.calls = 0
+        monkeypatch.setattr(pipe, "field", self)
+
+    def __call__(self, *args):
+        v = self.real(*args)
+
+        def held(x, t):
+            self.calls += 1
+            self.reached.set()
+            assert self.open.wait(20)
+            return v(x, t)
+
+        return held
+
+
+def test_a_cancelled_request_frees_its_slot(address, tiny_pipe, monkeypatch):
+    gate = Gate(tiny_pipe, monkeypatch)
+    person = client(address)
+    job = person.submit(*(ASKED | dict(calls=100)).values(), api_name="/paint")
+    assert gate.reached.wait(20)
+    threading.Timer(0.5, gate.open.set).start()  # to cancel waits for the step under way
+    job.cancel()
+    assert gate.calls < 100
+    after = client(address).predict(*(ASKED | dict(seed=4)).values(), api_name="/paint")
+    assert gate.calls < 100
+    monkeypatch.undo()
+    assert (pixels(after[0]) == direct(tiny_pipe, 4)).all()
+
+
+def test_a_full_queue_turns_people_away(tiny_pipe, monkeypatch):
+    monkeypatch.setattr(server, "QUEUE", 1)
+    gate = Gate(tiny_pipe, monkeypatch)
+    blocks, address = server.start(tiny_pipe, "tiny", wait=False)
+    try:
+        people = [client(address) for _ in range(3)]
+        first = people[0].submit(*ASKED.values(), api_name="/paint")
+        assert gate.reached.wait(20)
+        second = people[1].submit(*ASKED.values(), api_name="/paint")
+        while len(blocks._queue) < 1:
+            time.sleep(0.01)
+        with pytest.raises(Exception, match="Queue is full"):
+            people[2].predict(*ASKED.values(), api_name="/paint")
+        gate.open.set()
+        assert first.result(20) and second.result(20)
+    finally:
+        gate.open.set()
+        blocks.close(verbose=False)
+
+
+def test_it_listens_on_this_machine_only_and_asks_no_other(address):
+    assert address.startswith("http://127.0.0.1:")
+    text = httpx.get(address).text
+    assert "fonts.googleapis" not in text and "gradio.s3" not in text
+
+
+def test_a_prompt_is_shown_as_text_only(tiny_pipe):
+    prompt = "<img src=x onerror=alert(1)>"
+    steps = list(page._painting(tiny_pipe, *(ASKED | dict(prompt=prompt)).values(), []))
+    assert all(prompt not in str(way) for _, way, _, _ in steps)
+
+
+def test_the_command_refuses_a_port_that_is_none(janusflow):
+    code, out, err = janusflow("demo", "--port", 70000)
+    assert (code, out) == (2, "") and "--port is 70000" in err

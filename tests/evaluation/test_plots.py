@@ -1,0 +1,107 @@
+"""Figures are returned, drawn into given axes, and hold the numbers they were given."""
+
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from janusflow.evaluation import plots
+
+NOISE = np.random.default_rng(0)
+PICTURES = [Image.fromarray(NOISE.integers(0, 255, (6, 8, 3), dtype=np.uint8)) for _ in range(6)]
+SCORES = {
+    "strict": {"colour": (0.5, 0.4, 0.6), "count": (0.2, 0.2, 0.3)},
+    "lenient": {"count": (0.4, 0.1, 0.6)},
+}
+DRAW = {
+    "images": lambda **k: plots.images(PICTURES, ["a"] * 6, **k),
+    "strip": lambda **k: plots.strip({"x": PICTURES[:3], "y": PICTURES[3:]}, (0, 0.5, 1), **k),
+    "work_precision": lambda **k: plots.work_precision({"e": ((2, 4), (1, 0.5))}, 0.1, **k),
+    "bars": lambda **k: plots.bars(SCORES, **k),
+    "loss_by_t": lambda **k: plots.loss_by_t({"run": (NOISE.random(90), NOISE.random(90))}, **k),
+    "by_depth": lambda **k: plots.by_depth({"a": (0.1, 0.2), "b": [(0.1, 0, 1)] * 2}, **k),
+}
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_a_figure_of_its_own_needs_no_screen_and_can_be_saved(name, tmp_path):
+    figure = DRAW[name]()
+    figure.savefig(tmp_path / "figure.png")
+    assert len(np.unique(np.asarray(Image.open(tmp_path / "figure.png")))) > 2
+    assert "matplotlib.pyplot" not in sys.modules or getattr(figure, "number", None) is None
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_given_axes_are_drawn_into_and_their_figure_comes_back(name):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert DRAW[name](axes=right) is figure
+    assert right.has_data() and not left.has_data()
+
+
+def test_pictures_keep_their_order_and_pixels():
+    axes = plots.images(PICTURES, columns=4).axes[0]
+    drawn = {tuple(image.get_extent()[::3]): image.get_array() for image in axes.get_images()}
+    places = sorted(drawn, key=lambda place: (place[1], place[0]))
+    for place, picture in zip(places, PICTURES, strict=True):
+        assert (drawn[place] == np.asarray(picture)).all()
+
+
+def test_bars_reach_from_the_interval_to_the_score():
+    axes = plots.bars(SCORES).axes[0]
+    heights = [bar.get_height() for bar in axes.containers[1]]
+    assert heights == pytest.approx([0.5, 0.2])
+    ends = axes.containers[0].lines[2][0].get_segments()
+    assert [end[:, 1].tolist() for end in ends] == [
+        pytest.approx([0.4, 0.6]),
+        pytest.approx([0.2, 0.3]),
+    ]
+
+
+def test_loss_by_t_is_the_mean_of_each_bin_and_empty_bins_are_left_out():
+    t, loss = np.array([0.05, 0.1, 0.9, 1.0]), np.array([1.0, 3.0, 5.0, 7.0])
+    (line,) = plots.loss_by_t({"run": (t, loss)}, bins=4).axes[0].get_lines()
+    assert line.get_xdata() == pytest.approx([0.125, 0.875])
+    assert line.get_ydata() == pytest.approx([2.0, 6.0])
+
+
+def test_a_gif_holds_every_picture_and_rests_on_the_last(tmp_path):
+    path = plots.animation(PICTURES, tmp_path / "way.gif", seconds=0.6, hold=1, scale=3)
+    film = Image.open(path)
+    assert film.n_frames == 6 and film.size == (24, 18)
+    film.seek(5)
+    assert film.info["duration"] == 1100
+
+
+def test_an_array_and_a_picture_of_the_same_pixels_animate_alike(tmp_path):
+    arrays = [np.asarray(picture) / 255 for picture in PICTURES]
+    a = plots.animation(PICTURES, tmp_path / "a.gif").read_bytes()
+    assert plots.animation(arrays, tmp_path / "b.gif").read_bytes() == a
+
+
+def test_a_film_is_written_or_says_what_is_missing(tmp_path):
+    from matplotlib.animation import FFMpegWriter
+
+    if not FFMpegWriter.isAvailable():
+        with pytest.raises(ValueError, match="needs the program ffmpeg"):
+            plots.animation(PICTURES, tmp_path / "way.mp4")
+    else:
+        assert plots.animation(PICTURES, tmp_path / "way.mp4").stat().st_size > 0
+
+
+MISTAKES = {
+    "no pictures": (lambda _: plots.images([]), "no pictures to draw"),
+    "nothing to animate": (lambda p: plots.animation([], p / "a.gif"), "no pictures to animate"),
+    "captions": (lambda _: plots.images(PICTURES, ["a"]), "1 captions came where 6"),
+    "times": (lambda _: plots.strip({"x": PICTURES}, (0, 1)), "6 pictures of 'x' came where 2"),
+    "ending": (lambda p: plots.animation(PICTURES, p / "a.webm"), "name a .gif or a .mp4"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_gets_one_sentence(case, tmp_path):
+    call, message = MISTAKES[case]
+    with pytest.raises(ValueError, match=message):
+        call(tmp_path)

@@ -1,0 +1,443 @@
+"""Janus-Pro: both layouts, the drawing of tokens, and what is refused. Weights are random."""
+
+import json
+import pickle
+import zipfile
+
+import pytest
+import tiny_pro as pro
+import torch
+from PIL import Image
+from transformers import JanusForConditionalGeneration, JanusProcessor
+
+import janusflow
+
+RED, TWO = "a red circle", "two blue squares left of a green star"
+
+
+def seed(number):
+    return torch.Generator().manual_seed(number)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return pro.model()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, network):
+    return pro.write_published(tmp_path_factory.mktemp("published"), network)
+
+
+@pytest.fixture(scope="module")
+def pipe(folder):
+    pipe = janusflow.load(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def saved(pipe, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved")
+    pipe.save_pretrained(path)
+    return path
+
+
+def theirs(pipe, prompts, sample=False, **options):
+    """transformers' own loop on the same prompts."""
+    x = pipe.processor.prompt(prompts)
+    try:
+        return pipe.model.generate(
+            x["input_ids"],
+            attention_mask=x["attention_mask"],
+            generation_mode="image",
+            do_sample=sample,
+            **options,
+        )
+    except TypeError as error:  # 5.17's loop does not call its own cache as it wants to be called
+        if "_prepare_static_cache" not in str(error):
+            raise
+        pytest.skip(f"this transformers draws no pictures itself: {error}")
+
+
+# Loading
+
+
+def test_every_published_tensor_arrives_where_an_independent_table_says(pipe, network):
+    given, loaded = network.state_dict(), pipe.model.state_dict()
+    assert given.keys() == loaded.keys()
+    assert all(torch.equal(given[name], loaded[name]) for name in given)
+
+
+def test_the_head_stays_a_matrix_of_its_own(pipe):
+    embedding = pipe.model.get_input_embeddings().weight
+    assert not torch.equal(pipe.model.lm_head.weight, embedding)
+
+
+def test_logits_of_questions_equal_those_of_transformers_on_the_same_weights(pipe, network):
+    network.config.image_token_id = pipe.processor.image_id
+    inputs = pipe.processor(["what is it?", "how many?"], [[Image.new("RGB", (70, 40))], []])
+    with torch.no_grad():
+        ours, own = pipe.model(**inputs).logits, network(**inputs).logits
+    assert torch.equal(ours, own)
+
+
+def test_saved_in_transformers_layout_both_libraries_read_the_same(pipe, saved):
+    again = janusflow.load(saved)
+    again.set_progress_bar_config(disable=True)
+    assert again.processor.tags == pipe.processor.tags
+    assert again.processor.image_processor == pipe.processor.image_processor
+    one, other = (p(TWO, generator=seed(1)) for p in (pipe, again))
+    assert torch.equal(one.tokens, other.tokens)
+    assert one.images[0].tobytes() == other.images[0].tobytes()
+    model = JanusForConditionalGeneration.from_pretrained(saved)
+    loaded = model.state_dict()
+    assert all(torch.equal(v, loaded[k]) for k, v in pipe.model.state_dict().items())
+
+
+def test_transformers_processor_makes_the_same_ids_and_pixels(pipe, saved):
+    theirs = JanusProcessor.from_pretrained(saved, use_default_system_prompt=False)
+    picture = Image.new("RGB", (64, 48), "red")
+    chat = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it?"}]}
+    ]
+    text = theirs.apply_chat_template(chat, add_generation_prompt=True)
+    other = theirs(text=[text], images=[picture], return_tensors="pt")
+    ours = pipe.processor(
+        text=[pipe.processor._render(pipe.processor._turns(chat, 1), system="")], images=[picture]
+    )
+    assert torch.equal(ours["input_ids"], other["input_ids"])
+    assert torch.allclose(ours["pixel_values"], other["pixel_values"], atol=1e-6)
+    drawn = theirs(
+        text=[f"<|User|>: {RED}\n\n<|Assistant|>:"], generation_mode="image", return_tensors="pt"
+    )
+    assert torch.equal(drawn["input_ids"], pipe.processor.prompt(RED)["input_ids"])
+
+
+@pytest.mark.parametrize(
+    ("sft", "user"), [("deepseek", "<|User|>: hi"), ("deepseek_old", "User: hi")]
+)
+def test_both_chat_formats_are_spoken_and_kept(network, tmp_path, sft, user):
+    pipe = janusflow.load(pro.write_published(tmp_path / "a", network, sft=sft))
+    assert user in pipe.processor.apply_chat_template([{"role": "user", "content": "hi"}])
+    pipe.save_pretrained(tmp_path / "b")
+    assert janusflow.load(tmp_path / "b").processor.sft_format == sft
+
+
+def test_ids_of_the_two_layouts_are_never_mixed(saved, tmp_path):
+    for path in saved.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["image_token_id"] += 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="layouts' ids differ"):
+        janusflow.load(tmp_path)
+
+
+# Files at fault
+
+
+def copied(folder, target):
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+class Bomb:
+    def __reduce__(self):
+        return print, ("the bomb went off",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(folder, tmp_path, zipped, capsys):
+    path = copied(folder, tmp_path) / "pytorch_model.bin"
+    if zipped:
+        torch.save({"gen_embed.weight": Bomb()}, path)
+    else:
+        path.write_bytes(pickle.dumps({"gen_embed.weight": Bomb()}))
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin"):
+        janusflow.load(tmp_path)
+    assert "bomb" not in capsys.readouterr().out
+
+
+def test_what_is_missing_cut_short_or_of_another_family_is_told_in_a_sentence(
+    folder, tiny_folder, tmp_path
+):
+    from janusflow.models.janus_pro import JanusProPipeline
+
+    def fault(change):
+        target = tmp_path / str(len([*tmp_path.iterdir()]))
+        target.mkdir()
+        copied(folder, target)
+        change(target)
+        with pytest.raises(ValueError) as caught:
+            janusflow.load(target)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+        return str(caught.value)
+
+    def cut(target):
+        path = target / "pytorch_model.bin"
+        path.write_bytes(path.read_bytes()[:-1000])
+
+    def without_one(target):
+        tensors = torch.load(target / "pytorch_model.bin", weights_only=True)
+        del tensors["gen_aligner.layers.2.bias"]
+        torch.save(tensors, target / "pytorch_model.bin")
+
+    def another_shape(target):
+        tensors = torch.load(target / "pytorch_model.bin", weights_only=True)
+        tensors["gen_embed.weight"] = tensors["gen_embed.weight"][:-1].clone()
+        torch.save(tensors, target / "pytorch_model.bin")
+
+    def a_shard_too_few(target):
+        (target / "pytorch_model.bin").rename(target / "pytorch_model-00001-of-00002.bin")
+        names = {"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin"}
+        (target / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
+
+    def outside(target):
+        (target / "pytorch_model.bin").unlink()
+        names = {"a": "../pytorch_model.bin"}
+        (target / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
+
+    assert "damaged" in fault(cut)
+    assert "gen" in fault(without_one)
+    assert "shape" in fault(another_shape)
+    assert "00002-of-00002" in fault(a_shard_too_few)
+    assert "outside" in fault(outside)
+    assert "holds no weights" in fault(lambda t: (t / "pytorch_model.bin").unlink())
+    assert "tokenizer.json" in fault(lambda t: (t / "tokenizer.json").unlink())
+    assert "config.json" in fault(lambda t: (t / "config.json").unlink())
+    assert "neither" in fault(lambda t: (t / "config.json").write_text('{"model_type": "bert"}'))
+    with pytest.raises(ValueError, match="JanusFlow"):
+        JanusProPipeline.from_pretrained(tiny_folder)
+
+
+def test_a_zip_that_is_no_checkpoint_is_refused(folder, tmp_path):
+    path = copied(folder, tmp_path) / "pytorch_model.bin"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("hello", "world")
+    with pytest.raises(ValueError, match="damaged"):
+        janusflow.load(tmp_path)
+
+
+def test_several_files_and_safetensors_read_as_one(folder, network, tmp_path):
+    from safetensors.torch import save_file
+
+    from janusflow.models.janus_pro import tensors
+
+    every = {k: v.clone() for k, v in pro.published_tensors(network).items()}
+    names = sorted(every)
+    parts = {"model-1.safetensors": names[:50], "model-2.safetensors": names[50:]}
+    for file, own in parts.items():
+        save_file({name: every[name] for name in own}, tmp_path / file)
+    where = {name: file for file, own in parts.items() for name in own}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    read, single = tensors.read(tmp_path), tensors.read(folder)
+    assert read.keys() == single.keys()
+    assert all(torch.equal(read[name], single[name]) for name in read)
+
+
+@pytest.fixture(scope="module")
+def shards(pipe, tmp_path_factory):
+    """transformers' layout in several files."""
+    path = tmp_path_factory.mktemp("shards")
+    pipe.save_pretrained(path, max_shard_size="500KB")
+    return path
+
+
+def test_transformers_own_layout_is_looked_through_as_the_published_one(shards, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    def fault(change):
+        target = tmp_path / str(len([*tmp_path.iterdir()]))
+        target.mkdir()
+        copied(shards, target)
+        change(target, sorted(target.glob("*.safetensors"))[1])
+        with pytest.raises(ValueError) as caught:
+            janusflow.load(target)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+        return str(caught.value)
+
+    def configured(**changes):
+        def change(target, _):
+            path = target / "config.json"
+            content = json.loads(path.read_text())
+            content["text_config"] |= changes
+            path.write_text(json.dumps(content))
+
+        return change
+
+    def whole_numbers(_, path):
+        tensors = load_file(path)
+        name = min(tensors)
+        save_file(tensors | {name: tensors[name].long()}, path, metadata={"format": "pt"})
+
+    assert "damaged" in fault(lambda _, path: path.write_bytes(path.read_bytes()[:-100]))
+    assert "damaged" in fault(lambda _, path: path.write_bytes(b"version https://git-lfs"))
+    assert "lacks model-00002" in fault(lambda _, path: path.unlink())
+    assert "floating-point" in fault(whole_numbers)
+    assert "weight files hold" in fault(configured(num_hidden_layers=400, hidden_size=1024))
+    rope = {"rope_type": True, "rope_theta": 1e4}
+    assert "makes no Janus" in fault(configured(rope_parameters=rope))
+
+
+# Drawing
+
+
+@pytest.mark.parametrize("prompts", [[RED], [RED, TWO], [TWO, RED, RED]])
+def test_greedy_tokens_equal_transformers_own_loop(pipe, prompts):
+    ours = pipe(prompts, temperature=0, output_type="latent").tokens
+    assert torch.equal(ours, theirs(pipe, prompts))
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 9}, {"top_p": 0.7, "temperature": 1.7}])
+def test_one_picture_is_sampled_as_transformers_would_with_that_seed(pipe, options):
+    torch.manual_seed(5)
+    own = theirs(pipe, [TWO], sample=True, **{"top_k": 0, **options})
+    ours = pipe(TWO, generator=seed(5), output_type="latent", **options).tokens
+    assert torch.equal(ours, own)
+
+
+def test_decoded_pictures_equal_those_of_transformers_to_the_last_bit(pipe):
+    tokens = theirs(pipe, [RED])
+    with torch.no_grad():
+        pixels = pipe.model.decode_image_tokens(tokens)[0]
+    expected = ((pixels + 1) / 2 * 255).clamp(0, 255).to(torch.uint8).numpy()
+    assert pipe(RED, temperature=0).images[0].tobytes() == expected.tobytes()
+
+
+def test_a_seeded_picture_is_the_same_in_any_batch(pipe):
+    alone = pipe(TWO, generator=seed(7))
+    prompts, seeds = [RED, TWO, "a star"], [seed(1), seed(7), seed(2)]
+    among = pipe(prompts, generator=seeds)
+    assert torch.equal(among.tokens[1], alone.tokens[0])
+    assert among.images[1].tobytes() == alone.images[0].tobytes()
+    several = pipe([RED, TWO], num_images_per_prompt=2, generator=[seed(n) for n in (3, 4, 7, 8)])
+    assert torch.equal(several.tokens[2], alone.tokens[0])
+    assert not torch.equal(several.tokens[3], alone.tokens[0])
+
+
+def test_scale_one_reads_one_row_and_a_rule_of_samplers_guides_as_a_number(pipe):
+    from samplers import guidance
+
+    plain = pipe(RED, guidance_scale=1.0, temperature=0)
+    assert plain.calls == 16
+    ruled = pipe(RED, guidance_scale=guidance.cfg(5.0), temperature=0)
+    numbered = pipe(RED, guidance_scale=5.0, temperature=0)
+    assert torch.equal(ruled.tokens, numbered.tokens) and numbered.calls == 32
+    never = guidance.within(5.0, 2.0, 3.0)
+    assert torch.equal(pipe(RED, guidance_scale=never, temperature=0).tokens, plain.tokens)
+
+
+def test_a_prompt_is_its_own_negative_without_effect(pipe):
+    plain = pipe(RED, guidance_scale=1.0, temperature=0).tokens
+    assert torch.equal(pipe(RED, negative_prompt=RED, temperature=0).tokens, plain)
+
+
+def test_the_unconditional_row_is_the_published_one(pipe):
+    from janusflow.models.janus_pro.sampling import unconditional
+
+    ids = pipe.processor.prompt_ids(RED)[0]
+    row = unconditional(ids, pipe.processor.pad_id)
+    assert row[0] == ids[0] == pipe.processor.tokenizer.bos_token_id
+    assert row[-1] == ids[-1] == pipe.processor.image_start_id
+    assert set(row[1:-1]) == {pipe.processor.pad_id} and len(row) == len(ids)
+
+
+def test_all_576_steps_equal_a_loop_without_cache():
+    """transformers 5.2 diverged here without a word (its issue 44792)."""
+    from janusflow.models.janus_pro import sampling
+
+    model, tokens, rows = pro.model(side=384), [], [(1, 5, 9, 4), (1, 2, 2, 4)]
+    path = sampling.draw(
+        model, rows[:1], rows[1:], lambda c, u, _: u + 5 * (c - u), lambda x: x.argmax(dim=-1)
+    )
+    made = torch.stack([*path], dim=1).clone()
+    assert made.shape == (1, 576) and len(made.unique()) > 5
+    with torch.no_grad():  # causal: all steps' logits in one pass without any cache
+        text = model.get_input_embeddings()(torch.tensor(rows))
+        tokens = model.prepare_embeddings_for_image_generation(made[:, :-1]).repeat(2, 1, 1)
+        hidden = model.model.language_model(
+            inputs_embeds=torch.cat([text, tokens], dim=1), use_cache=False
+        ).last_hidden_state[:, -576:]
+        cond, uncond = model.model.generation_head(hidden)
+    logits = uncond + 5 * (cond - uncond)
+    taken = logits.gather(1, made.T)[:, 0]
+    assert (logits.max(dim=1).values - taken).max() < 1e-4 * logits.abs().max()
+
+
+def test_the_turned_product_is_the_same_product():
+    from janusflow.utils.cpu.tall_linear import TwoRows
+
+    weight, x, bias = torch.randn(4100, 1100), torch.randn(2, 1, 1100), torch.randn(4100)
+    plain = torch.nn.functional.linear(x, weight, bias)
+    with TwoRows():
+        turned = torch.nn.functional.linear(x, weight, bias)
+    assert turned.shape == plain.shape
+    assert torch.allclose(turned, plain, atol=1e-3)
+
+
+def test_a_callback_sees_every_token_and_may_stop(pipe):
+    seen = []
+
+    def look(pipe, step, t, state):
+        seen.append((step, t, state["tokens"].shape[1]))
+        pipe._interrupt = step == 2
+
+    tokens = pipe(RED, generator=seed(0), callback_on_step_end=look).tokens
+    assert seen == [(0, 1 / 16, 1), (1, 2 / 16, 2), (2, 3 / 16, 3)]
+    assert not tokens[0, 3:].any()
+
+
+def test_answers_come_without_the_question_and_in_a_stream(pipe):
+    picture = Image.new("RGB", (64, 64), "green")
+    whole = pipe.chat("what is it?", [picture], max_new_tokens=6)
+    assert "what" not in whole
+    talk = pipe.conversation([picture])
+    assert talk.ask("what is it?", max_new_tokens=6) == pipe.chat(
+        "what is it?", [picture], max_new_tokens=6
+    )
+    assert "".join(talk.stream("and now?", max_new_tokens=3)).strip() == talk.turns[-1]["content"]
+    pieces = [*pipe.chat("what is it?", [picture], max_new_tokens=6, stream=True)]
+    assert "".join(pieces).strip() == whole
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": -1.0},
+        {"top_k": 0},
+        {"top_p": 1.5},
+        {"guidance_scale": float("nan")},
+        {"generator": [seed(0), seed(1)]},
+        {"negative_prompt": ["a", "b"]},
+        {"output_type": "gif"},
+    ],
+)
+def test_what_does_not_fit_is_refused_before_a_token_is_drawn(pipe, options):
+    with pytest.raises(ValueError):
+        pipe(RED, **options)
+
+
+def test_encoded_pictures_decode_to_their_own_tokens_again(pipe):
+    tokens = pipe(RED, generator=seed(0)).tokens
+    pictures = pipe.decode(tokens)
+    assert pipe.encode(pictures).shape == tokens.shape
+    assert pipe.decode(tokens, "pt").shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_two_rows_by_a_large_matrix_are_the_product_either_way(packed, monkeypatch):
+    from janusflow.utils.cpu import tall_linear as tall
+
+    if packed and not torch.backends.mkldnn.is_available():
+        pytest.skip("torch has no oneDNN")
+    monkeypatch.setattr(tall, "onednn_is_faster", lambda: packed)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(2048, 2048, generator=generator)
+    bias, x = torch.randn(2048, generator=generator), torch.randn(2, 1, 2048, generator=generator)
+    exact = torch.nn.functional.linear(x.double(), weight.double(), bias.double())
+    with tall.TwoRows() as mode:
+        found = [torch.nn.functional.linear(x, weight, bias) for _ in range(2)]
+    assert torch.equal(*found) and len(mode.packed) == packed
+    assert (found[0] - exact).abs().max() < 1e-5 * exact.abs().max()

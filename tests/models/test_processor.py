@@ -1,0 +1,421 @@
+"""Processor: the file's own ids, the published prompts, the published pixels."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from janusflow import JanusFlowProcessor
+from janusflow.models.janusflow.chat_format import SYSTEM_PROMPT
+from janusflow.models.janusflow.image_processing import JanusFlowImageProcessor, to_rgb
+from janusflow.models.janusflow.tokenizer import (
+    BOS,
+    EOS,
+    IMAGE,
+    IMAGE_GEN,
+    PAD,
+    SPECIAL_TOKENS,
+    build_tokenizer,
+)
+
+WORDS = "a red blue circle square how many shapes are there User Assistant".split()
+TEXTS = ["User: a red circle\n\nAssistant:", "What  is in\tthis picture?"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return build_tokenizer(tmp_path_factory.mktemp("bytes"), WORDS, TEXTS)
+
+
+@pytest.fixture(scope="module")
+def processor(folder):
+    return JanusFlowProcessor.from_pretrained(folder)
+
+
+@pytest.fixture
+def own(folder, tmp_path):
+    """A copy of the folder that a test may spoil."""
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def edit(path, **changes):
+    content = json.loads(path.read_text("utf-8")) | changes
+    path.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
+
+
+def picture(width=60, height=31, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def word_level(folder):
+    words = [*SPECIAL_TOKENS, "<unk>", *WORDS, ":", "?"]
+    model = models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+# Tokens
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(st.characters(codec="utf-8"), max_size=60))
+def test_ids_are_those_of_the_file_with_bos_first_exactly_once(folder, processor, text):
+    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    bos = plain.token_to_id(BOS)
+    assert processor.ids(text) == [bos, *plain.encode(text, add_special_tokens=False).ids]
+    assert processor.ids(BOS + text) == processor.ids(text)
+    assert processor.decode(processor.ids(text)) == text
+
+
+@pytest.mark.parametrize("add_bos", [True, False, None])
+@pytest.mark.parametrize("in_file", [True, False])
+def test_bos_comes_once_whatever_the_configuration_says(own, processor, add_bos, in_file):
+    if in_file:
+        tokenizer = Tokenizer.from_file(str(own / "tokenizer.json"))
+        tokenizer.post_processor = processors.TemplateProcessing(
+            f"{BOS} $A {EOS}", special_tokens=[(t, tokenizer.token_to_id(t)) for t in (BOS, EOS)]
+        )
+        tokenizer.save(str(own / "tokenizer.json"))
+    edit(own / "tokenizer_config.json", add_bos_token=add_bos)
+    loaded = JanusFlowProcessor.from_pretrained(own)
+    assert loaded.ids(TEXTS[0]) == processor.ids(TEXTS[0])
+    assert loaded.tokenizer(TEXTS[0]).input_ids == processor.ids(TEXTS[0])
+
+
+def test_every_word_is_one_token_with_and_without_a_space(processor):
+    assert all(len(processor.ids(word)) == len(processor.ids(f" {word}")) == 2 for word in WORDS)
+
+
+def test_building_twice_gives_the_same_files(folder, tmp_path):
+    build_tokenizer(tmp_path, reversed(WORDS), TEXTS)
+    for file in folder.iterdir():
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes()
+
+
+def test_saving_keeps_every_file_and_every_unknown_key(own, tmp_path_factory):
+    edit(own / "processor_config.json", novelty=[1, {"x": None}])
+    saved = tmp_path_factory.mktemp("saved") / "new"
+    first = JanusFlowProcessor.from_pretrained(own)
+    first.save_pretrained(saved)
+    assert (saved / "tokenizer.json").read_bytes() == (own / "tokenizer.json").read_bytes()
+    assert sorted(f.name for f in saved.iterdir()) == sorted(f.name for f in own.iterdir())
+    for file in own.iterdir():
+        assert json.loads(file.read_text("utf-8")) == json.loads(
+            (saved / file.name).read_text("utf-8")
+        )
+    assert JanusFlowProcessor.from_pretrained(saved).ids(TEXTS[1]) == first.ids(TEXTS[1])
+
+
+def test_missing_tags_are_added_reported_and_saved(own, tmp_path_factory):
+    edit(own / "processor_config.json", image_start_tag="<new_start>")
+    loaded = JanusFlowProcessor.from_pretrained(own)
+    assert loaded.added_tags == ("<new_start>",)
+    assert loaded.image_start_id == len(loaded.tokenizer) - 1
+    with pytest.raises(ValueError, match=r"new_start.*resize"):
+        loaded.check_fits(len(loaded.tokenizer) - 1)
+    loaded.check_fits(len(loaded.tokenizer))
+    saved = tmp_path_factory.mktemp("saved")
+    loaded.save_pretrained(saved)
+    again = JanusFlowProcessor.from_pretrained(saved)
+    assert (again.added_tags, again.image_start_id) == ((), loaded.image_start_id)
+
+
+def test_a_word_level_tokenizer_works(own):
+    word_level(own)
+    loaded = JanusFlowProcessor.from_pretrained(own)
+    row = loaded.prompt("a red circle")["input_ids"][0].tolist()
+    tokens = loaded.tokenizer.convert_ids_to_tokens(row)
+    assert tokens == [BOS, "User", ":", "a", "red", "circle", "Assistant", ":"]
+    assert loaded("how many shapes?", [picture()])["image_token_mask"].sum() == 37
+
+
+def test_padding_falls_back_to_the_end_of_sentence(own):
+    edit(own / "processor_config.json", pad_tag="<no such token>")
+    loaded = JanusFlowProcessor.from_pretrained(own)
+    assert loaded.pad_id == loaded.tokenizer.eos_token_id
+    assert JanusFlowProcessor.from_pretrained(own).tokenizer.convert_tokens_to_ids(PAD) == 2
+
+
+# Prompts of pictures
+
+
+def test_a_prompt_is_the_published_text_without_its_generation_tag(folder, processor):
+    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    whole = plain.encode(f"User: a red circle\n\nAssistant:{IMAGE_GEN}").ids
+    ids = processor.prompt("a red circle")["input_ids"][0].tolist()
+    assert ids == [processor.tokenizer.bos_token_id, *whole[:-1]]
+    assert whole[-1] == processor.image_gen_id
+
+
+def test_prompts_in_a_batch_are_padded_on_the_left_and_else_as_alone(processor):
+    texts = ["a", "a red circle and a blue square"]
+    both = processor.prompt(texts)
+    for text, ids, mask in zip(texts, both["input_ids"], both["attention_mask"], strict=True):
+        alone = processor.prompt(text)["input_ids"][0]
+        assert torch.equal(ids[mask.bool()], alone)
+        assert mask[-len(alone) :].all() and not mask[: -len(alone)].any()
+        assert (ids[~mask.bool()] == processor.pad_id).all()
+
+
+@pytest.mark.parametrize("texts", ["", " \n", [], ["a", ""], [None]])
+def test_an_empty_prompt_is_refused(processor, texts):
+    with pytest.raises(ValueError, match="none empty"):
+        processor.prompt(texts)
+
+
+# Conversations
+
+
+@pytest.mark.parametrize(
+    "form, user, assistant",
+    [("deepseek_old", "User", "Assistant"), ("deepseek", "<|User|>", "<|Assistant|>")],
+)
+def test_both_ways_of_writing_messages_give_the_published_text(own, form, user, assistant):
+    edit(own / "processor_config.json", sft_format=form)
+    loaded = JanusFlowProcessor.from_pretrained(own)
+    published = [
+        {"role": user, "content": f"{IMAGE}\nfirst ", "images": ["a.png"]},
+        {"role": assistant, "content": "one"},
+        {"role": user, "content": f"{IMAGE}\nsecond", "images": ["b.png"]},
+        {"role": assistant, "content": ""},
+    ]
+    modern = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "first"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "one"}]},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "second"}]},
+    ]
+    expected = (
+        f"{SYSTEM_PROMPT}\n\n{user}: {IMAGE}\nfirst\n\n{assistant}: one{EOS}"
+        f"{user}: {IMAGE}\nsecond\n\n{assistant}:"
+    )
+    assert loaded.apply_chat_template(published) == expected
+    assert loaded.apply_chat_template(modern) == expected
+    assert loaded.apply_chat_template(published[:3]) == expected
+    images = [picture(seed=1), picture(seed=2)]
+    one, two = loaded(published, images), loaded(modern, images)
+    three = loaded(text=expected, images=images)
+    for key in ("input_ids", "image_token_mask", "pixel_values"):
+        assert torch.equal(one[key], two[key]) and torch.equal(one[key], three[key])
+
+
+def test_a_system_message_replaces_the_systems_words(processor):
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    assert processor.apply_chat_template(talk) == "Be brief.\n\nUser: hi\n\nAssistant:"
+
+
+def test_a_picture_becomes_start_placeholders_end_and_the_mask_marks_the_first_two(processor):
+    out = processor(f"{IMAGE}\nhow many shapes?", picture())
+    ids, mask = out["input_ids"][0], out["image_token_mask"][0]
+    marked = ids[mask].tolist()
+    assert marked == [processor.image_start_id] + [processor.image_id] * 36
+    assert ids[mask.nonzero()[-1] + 1] == processor.image_end_id
+    assert not torch.isin(ids[~mask], torch.tensor(marked)).any()
+
+
+def test_pictures_are_in_reading_order_over_the_batch(processor):
+    images = [picture(seed=i) for i in range(3)]
+    inline = [
+        [{"role": "user", "content": [{"type": "image", "image": image} for image in part]}]
+        for part in (images[:1], images[1:])
+    ]
+    questions = ["a", "a red circle"]
+    nested = processor(questions, [images[:1], images[1:]])
+    tagged = [IMAGE + "\na", f"{IMAGE}\n{IMAGE}\na red circle"]
+    assert torch.equal(processor(inline)["pixel_values"], processor.image_processor(images))
+    assert torch.equal(nested["pixel_values"], processor.image_processor(images))
+    for key, value in processor(tagged, images).items():
+        assert torch.equal(value, nested[key])
+    assert nested["image_token_mask"].sum(1).tolist() == [37, 74]
+    assert nested["attention_mask"][0, 0] == 0 and nested["attention_mask"][:, -1].all()
+
+
+def test_turns_without_placeholders_get_them_in_the_first_question(processor):
+    turns = [{"role": "user", "content": "how many?"}]
+    with_turns, with_text = processor(turns, [picture()]), processor("how many?", [picture()])
+    assert torch.equal(with_turns["input_ids"], with_text["input_ids"])
+    assert with_text["image_token_mask"].sum() == 37
+
+
+def test_text_alone_has_no_pixels(processor):
+    assert set(processor(["hi", "how many shapes?"])) == {"input_ids", "attention_mask"}
+
+
+def test_nothing_the_caller_passes_is_modified(processor):
+    talk = [{"role": "User", "content": f"{IMAGE}\nhi "}, {"role": "Assistant", "content": ""}]
+    image, array, tensor = picture(), np.full((9, 7, 3), 0.5), torch.rand(3, 8, 5)
+    before = copy.deepcopy((talk, array, tensor)), image.tobytes()
+    images = [image]
+    processor(talk, images)
+    processor(["a", "b"], [[array], [tensor]])
+    assert images == [image] and image.tobytes() == before[1]
+    assert talk == before[0][0] and np.array_equal(array, before[0][1])
+    assert torch.equal(tensor, before[0][2])
+
+
+@pytest.mark.parametrize(
+    "conversation, images, words",
+    [
+        (f"{IMAGE} hi", None, "0 pictures came for 1 placeholders"),
+        (f"{IMAGE} hi", [picture(), picture()], "2 pictures came for 1"),
+        (["a", "b"], [[picture()]], "1 lists of pictures came for 2"),
+        ([{"role": "robot", "content": "hi"}], None, "unknown role 'robot'"),
+        ([{"role": "user"}], None, "'role' and 'content'"),
+        ([{"role": "user", "content": [{"type": "video"}]}], None, "a part of a message"),
+        ([], None, "asks nothing"),
+        ("", None, "question is empty"),
+    ],
+)
+def test_conversations_that_do_not_fit_say_why(processor, conversation, images, words):
+    with pytest.raises(ValueError, match=words):
+        processor(conversation, images)
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("size", [(96, 96), (128, 64), (31, 62), (640, 480), (300, 10), (5, 5)])
+@pytest.mark.parametrize("mean", [(0.5, 0.5, 0.5), (0.48, 0.46, 0.41)])
+def test_pixels_equal_transformers_pil_backend_bit_for_bit(size, mean):
+    theirs = pytest.importorskip("transformers.models.janus.image_processing_pil_janus")
+    reference = theirs.JanusImageProcessorPil(
+        size={"height": 96, "width": 96}, image_mean=mean, image_std=(0.5, 0.3, 0.2)
+    )
+    ours = JanusFlowImageProcessor(image_size=96, image_mean=mean, image_std=(0.5, 0.3, 0.2))
+    expected = reference(picture(*size), return_tensors="pt")["pixel_values"]
+    assert torch.equal(ours([picture(*size)]), expected)
+
+
+def test_the_padding_is_the_means_colour_and_the_picture_is_centred():
+    ours = JanusFlowImageProcessor(image_size=96, image_mean=(0.5,) * 3, image_std=(0.5,) * 3)
+    pixels = ours([Image.new("RGB", (200, 100), "white")])[0]
+    assert torch.allclose(pixels[:, :24], torch.tensor((127 / 255 - 0.5) / 0.5))
+    assert (pixels[:, 24:72] == 1).all() and torch.equal(pixels, pixels.flip(1))
+
+
+def test_sides_are_truncated_as_published_not_rounded():
+    square = JanusFlowImageProcessor(image_size=384, image_mean=(0.0,) * 3).square(
+        Image.new("RGB", (100, 65), "white")
+    )
+    assert (np.asarray(square)[:, 0, 0] == 255).sum() == 249  # 249.6
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
+def test_every_mode_of_a_red_picture_becomes_rgb(mode):
+    red = Image.new("RGB", (8, 6), (255, 0, 0))
+    if mode in ("LA", "PA"):
+        image = red.convert(mode[0]).convert(mode)
+    else:
+        image = red.convert(mode)
+    assert to_rgb(image).mode == "RGB" and to_rgb(image).size == (8, 6)
+    if mode not in ("1", "L", "LA"):
+        assert np.abs(np.asarray(to_rgb(image), int) - [255, 0, 0]).max() <= 3
+
+
+def test_sixteen_bits_keep_their_greys():
+    grey = Image.fromarray(np.full((4, 4), 32896, np.uint16))
+    assert grey.mode.startswith("I") and (np.asarray(to_rgb(grey)) == 128).all()
+
+
+def test_a_palettes_transparency_does_not_warn(recwarn):
+    image = picture().convert("P")
+    image.info["transparency"] = bytes(range(256))
+    to_rgb(image)
+    assert not recwarn.list
+
+
+def test_exif_turns_the_picture_upright():
+    image = picture(40, 20)
+    image.getexif()[0x0112] = 6
+    assert to_rgb(image).size == (20, 40)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float", "first", "torch"])
+def test_arrays_and_tensors_are_pictures_too(kind):
+    image = picture()
+    array = np.asarray(image)
+    given = {
+        "uint8": array,
+        "float": array / 255,
+        "first": array.transpose(2, 0, 1),
+        "torch": torch.tensor(array).permute(2, 0, 1).float() / 255,
+    }[kind]
+    assert np.array_equal(np.asarray(to_rgb(given)), array)
+
+
+def test_what_is_no_picture_is_refused(tmp_path):
+    picture(200, 200).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:5000])
+    bad = [
+        Image.open(tmp_path / "cut.png"),
+        np.zeros((5, 4, 7)),
+        np.full((4, 4), np.nan),
+        np.zeros((0, 3, 3), np.uint8),
+        np.broadcast_to(np.uint8(0), (20_000, 20_000)),
+    ]
+    for image in bad:
+        with pytest.raises(ValueError, match="picture"):
+            to_rgb(image)
+    with pytest.raises(TypeError, match=r"PIL\.Image\.open"):
+        to_rgb("picture.png")
+
+
+def test_mean_and_deviation_come_from_the_file(own):
+    edit(own / "preprocessor_config.json", image_mean=[0.1, 0.2, 0.3], image_std=[1, 2, 4])
+    pixels = JanusFlowProcessor.from_pretrained(own).image_processor([Image.new("RGB", (9, 9))])
+    expected = torch.tensor([-0.1, -0.1, -0.075])
+    assert torch.allclose(pixels[0, :, 0, 0], expected)
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("tokenizer.json", None, "lacks tokenizer.json"),
+        ("preprocessor_config.json", None, "lacks preprocessor_config.json"),
+        ("tokenizer.json", "{", "no valid JSON"),
+        ("tokenizer.json", "{}", "describes no tokenizer"),
+        ("processor_config.json", "[1]", "expected a JSON object"),
+        ("processor_config.json", '{"num_image_tokens": NaN}', "NaN is no JSON number"),
+        ("processor_config.json", '{"num_image_tokens": 0}', "from 1 to 65536"),
+        ("processor_config.json", '{"sft_format": "llama"}', "no chat format 'llama'"),
+        ("processor_config.json", "[" * 100_000, "no valid JSON"),
+        ("preprocessor_config.json", "{}", "image_size"),
+        ("preprocessor_config.json", '{"image_size": "big"}', "whole number"),
+        ("preprocessor_config.json", '{"image_size": 96, "image_mean": [1]}', "three numbers"),
+        ("preprocessor_config.json", '{"image_size": 96, "image_std": [1, 0, 1]}', "not zero"),
+        (
+            "preprocessor_config.json",
+            '{"image_size": 96, "rescale_factor": 1e999}',
+            "no JSON number",
+        ),
+        ("preprocessor_config.json", '{"image_size": 96.5}', "whole numbers"),
+        ("tokenizer_config.json", '{"bos_token": "<none>"}', "has no '<none>'"),
+        ("tokenizer_config.json", "x" * (4 * 2**20 + 1), "larger than"),
+    ],
+)
+def test_a_spoilt_file_is_named_in_one_sentence(own, name, content, words):
+    (own / name).unlink() if content is None else (own / name).write_text(content, "utf-8")
+    with pytest.raises(ValueError, match=words) as caught:
+        JanusFlowProcessor.from_pretrained(own)
+    assert "\n" not in str(caught.value)
+
+
+def test_defaults_are_the_published_ones_where_the_file_is_silent(own):
+    (own / "processor_config.json").unlink()
+    loaded = JanusFlowProcessor.from_pretrained(own)
+    tags = loaded.tags
+    assert (tags.image_start_tag, tags.image_end_tag) == ("<begin_of_image>", "<end_of_image>")
+    assert (tags.sft_format, tags.num_image_tokens) == ("deepseek", 576)

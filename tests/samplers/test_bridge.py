@@ -1,0 +1,364 @@
+"""Both bridges: a diffusers scheduler is a solver, a solver is a diffusers scheduler."""
+
+import diffusers
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler as Euler
+
+import samplers
+from samplers.benchmark.measure import fixed
+from samplers.benchmark.peers import SCHEDULERS
+from samplers.benchmark.problems import gaussian, straight
+from samplers.diffusers import SolverScheduler, as_shipped, from_diffusers
+from samplers.grids import shifted, uniform
+from samplers.search.learn import fit
+
+FIELD = gaussian(dim=4)
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+HERE = [row for row in SCHEDULERS if hasattr(diffusers, row[1])]  # some are of newer versions
+EXACT = [row for row in HERE if not row[3].get("stochastic")]
+
+
+def made(row):
+    _, kind, arguments, facts = row
+    return from_diffusers(getattr(diffusers, kind)(**arguments), sign=facts.get("sign", -1))
+
+
+def inside(v):
+    def checked(x, t):
+        assert 0 <= t <= 1
+        return v(x, t)
+
+    return samplers.count(checked)
+
+
+@pytest.mark.parametrize("row", EXACT, ids=lambda row: row[0])
+def test_a_scheduler_lands_on_the_data_with_the_calls_it_declares(row):
+    noise, solver = FIELD.noise(64), made(row)
+    v = inside(FIELD.velocity)
+    x = samplers.sample(v, noise, uniform(32), solver)
+    assert v.calls == solver.cost(32)
+    assert (x - FIELD.solution(noise)).square().mean().sqrt() < 0.1
+
+
+@pytest.mark.parametrize("row", EXACT, ids=lambda row: row[0])
+def test_a_scheduler_is_exact_on_a_straight_path(row):
+    field = straight(dim=3)
+    noise = field.noise(5)
+    x = samplers.sample(field.velocity, noise, uniform(4), made(row))
+    assert torch.allclose(x, field.solution(noise), atol=2e-4)  # log-SNR ones stop 1e-6 short
+
+
+def test_diffusers_euler_on_our_grid_is_our_euler():
+    noise, ts = FIELD.noise(8), shifted(7, 2.0)
+    theirs = samplers.sample(FIELD.velocity, noise, ts, from_diffusers(Euler()))
+    assert torch.allclose(
+        theirs, samplers.sample(FIELD.velocity, noise, ts, "euler"), rtol=0, atol=1e-5
+    )
+
+
+def test_a_shift_is_not_applied_to_a_grid_of_ours():
+    noise, ts = FIELD.noise(8), uniform(6)
+    plain, twice = (
+        samplers.sample(FIELD.velocity, noise, ts, from_diffusers(Euler(shift=s))) for s in (1, 3)
+    )
+    assert torch.equal(plain, twice)
+
+
+def test_a_scheduler_yields_the_state_at_every_time_of_the_grid():
+    heun = from_diffusers(diffusers.FlowMatchHeunDiscreteScheduler())
+    ts = uniform(5)
+    states = [x for _, x in samplers.trajectory(FIELD.velocity, FIELD.noise(3), ts, heun)]
+    ours = [x for _, x in samplers.trajectory(FIELD.velocity, FIELD.noise(3), ts, "heun")]
+    assert len(states) == 6
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(states[:-1], ours[:-1], strict=True))
+
+
+def test_the_given_scheduler_is_not_touched():
+    scheduler = diffusers.UniPCMultistepScheduler(**FLOW)
+    before = scheduler.timesteps.clone()
+    samplers.sample(FIELD.velocity, FIELD.noise(2), 5, from_diffusers(scheduler))
+    assert torch.equal(scheduler.timesteps, before) and scheduler.step_index is None
+
+
+def test_as_shipped_euler_wastes_its_last_step():
+    """Its default grid ends at sigma 0.001, so N steps do the work of N - 1."""
+    noise = FIELD.noise(64)
+    v = samplers.count(FIELD.velocity)
+    x = as_shipped(Euler(), v, noise, num_inference_steps=8)
+    wide, narrow = (samplers.sample(FIELD.velocity, noise, n, "euler") for n in (7, 8))
+    assert v.calls == 8
+    assert (x - wide).norm() < (x - narrow).norm() / 5
+
+
+def test_a_falling_grid_is_refused():
+    with pytest.raises(ValueError, match="noise to data"):
+        samplers.sample(FIELD.velocity, FIELD.noise(2), [1.0, 0.5, 0.0], from_diffusers(Euler()))
+
+
+def stepped(scheduler, v, noise, n, edit=None, **grid):
+    """The loop of every pipeline."""
+    scheduler.set_timesteps(**({"num_inference_steps": n} | grid))
+    x = noise
+    for i, timestep in enumerate(scheduler.timesteps):
+        t = 1 - scheduler.sigmas[i].double()
+        x = scheduler.step(-v(x, t), timestep, x, return_dict=False)[0]
+        x = edit(i, x) if edit else x
+    return x
+
+
+@pytest.mark.parametrize("solver", fixed(), ids=lambda s: s.name)
+def test_a_solver_steps_inside_a_pipeline_as_it_does_alone(solver):
+    noise = FIELD.noise(6).float()
+    scheduler = SolverScheduler(solver=solver.name)
+    v = samplers.count(FIELD.velocity)
+    x = stepped(scheduler, v, noise, 8)
+    ts = samplers.GRIDS[solver.grid](8)
+    assert v.calls == len(scheduler.timesteps) == solver.cost(8)
+    alone = samplers.sample(FIELD.velocity, noise, ts, solver)
+    assert torch.allclose(x.float(), alone, rtol=0, atol=2e-5)
+
+
+def test_a_stochastic_solver_draws_the_same_noise_at_every_step():
+    noise = FIELD.noise(6).float()
+    one, two, other = (
+        stepped(SolverScheduler(solver="euler_maruyama", seed=s), FIELD.velocity, noise, 8)
+        for s in (1, 1, 2)
+    )
+    alone = samplers.sample(
+        FIELD.velocity,
+        noise,
+        uniform(8),
+        "euler_maruyama",
+        generator=torch.Generator().manual_seed(1),
+    )
+    assert torch.equal(one, two) and not torch.equal(one, other)
+    assert torch.allclose(one.float(), alone, atol=2e-5)
+
+
+def test_diffusers_euler_and_ours_agree_in_their_own_conventions():
+    noise, sigmas = FIELD.noise(6).float(), [1 - i / 9 for i in range(9)]
+    for shift in (1.0, 3.0):
+        theirs, ours = (
+            stepped(s, FIELD.velocity, noise, None, sigmas=sigmas, num_inference_steps=None)
+            for s in (Euler(shift=shift), SolverScheduler(solver="euler", shift=shift))
+        )
+        assert torch.allclose(theirs, ours, atol=1e-5)
+
+
+def test_what_a_pipeline_changes_between_steps_stays_changed():
+    """Inpainting writes into the latents after every step."""
+
+    def push(i, x):
+        return x + 0.1 if i == 2 else x
+
+    noise = FIELD.noise(6).float()
+    theirs, ours = (
+        stepped(s, FIELD.velocity, noise, 8, push, **grid)
+        for s, grid in (
+            (Euler(), {"sigmas": [1 - i / 8 for i in range(8)]}),
+            (SolverScheduler(solver="euler"), {}),
+        )
+    )
+    assert torch.allclose(theirs, ours, atol=1e-5)
+
+
+def test_a_run_may_start_part_of_the_way():
+    """Image-to-image cuts the list of timesteps and says where."""
+    scheduler, x = SolverScheduler(solver="heun"), FIELD.noise(6).float()
+    scheduler.set_timesteps(8)
+    scheduler.set_begin_index(3 * scheduler.order)
+    start = x
+    for timestep in scheduler.timesteps[3 * scheduler.order :]:
+        v = FIELD.velocity(x, 1 - timestep.double() / 1000)
+        x = scheduler.step(-v, timestep, x).prev_sample
+    alone = samplers.sample(FIELD.velocity, start, uniform(8)[3:], "heun")
+    assert torch.allclose(x.float(), alone, atol=2e-5)
+
+
+def test_a_timestep_inside_a_step_is_refused():
+    scheduler = SolverScheduler(solver="midpoint")
+    scheduler.set_timesteps(4)
+    with pytest.raises(ValueError, match="no step of midpoint starts"):
+        scheduler.step(torch.zeros(1, 2), scheduler.timesteps[1], torch.zeros(1, 2))
+
+
+def test_a_half_precision_network_keeps_a_float32_state():
+    noise = FIELD.noise(64).float()
+
+    def coarse(x, t):
+        assert x.dtype == torch.bfloat16
+        return FIELD.velocity(x.double(), t).bfloat16()
+
+    scheduler = SolverScheduler(solver="euler")
+    x = stepped(scheduler, coarse, noise.bfloat16(), 50)
+    exact = samplers.sample(FIELD.velocity, noise.bfloat16().float(), 50, "euler")
+    rounded = exact.bfloat16()  # no worse than a few roundings of the result
+    assert (x.float() - exact).abs().mean() < 6 * (rounded.float() - exact).abs().mean()
+
+
+def test_a_learned_solver_runs_in_a_pipeline_from_its_file(tmp_path):
+    rule = fit(FIELD.velocity, FIELD.noise(32), 4, iterations=3)
+    rule.save(tmp_path / "rule.json")
+    noise = FIELD.noise(6).float()
+    x = stepped(SolverScheduler(solver=str(tmp_path / "rule.json")), FIELD.velocity, noise, 4)
+    alone = samplers.sample(FIELD.velocity, noise, 4, rule)
+    assert torch.allclose(x.float(), alone, atol=2e-5)
+
+
+def test_a_scheduler_without_timesteps_says_so():
+    with pytest.raises(ValueError, match="call set_timesteps first"):
+        SolverScheduler().step(torch.zeros(1, 2), 1000.0, torch.zeros(1, 2))
+
+
+def test_adding_noise_is_the_straight_path():
+    scheduler = SolverScheduler()
+    data, noise = torch.randn(3, 2, 4), torch.randn(3, 2, 4)
+    at = torch.tensor([0.0, 250.0, 1000.0])
+    mixed = scheduler.scale_noise(data, at, noise)
+    assert torch.equal(mixed[0], data[0]) and torch.equal(mixed[2], noise[2])
+    assert torch.allclose(mixed[1], 0.25 * noise[1] + 0.75 * data[1])
+    assert torch.equal(mixed, scheduler.add_noise(data, noise, at))
+
+
+def test_a_saved_configuration_makes_the_same_scheduler(tmp_path):
+    scheduler = SolverScheduler(solver="heun3", grid="cosine", shift=2.0)
+    scheduler.save_config(tmp_path)
+    again = SolverScheduler.from_pretrained(tmp_path)
+    for s in (scheduler, again):
+        s.set_timesteps(7)
+    assert again.config.solver == "heun3" and again.order == 3
+    assert torch.equal(scheduler.timesteps, again.timesteps)
+
+
+def test_the_configuration_of_a_pipelines_scheduler_is_taken_over():
+    ours = SolverScheduler.from_config(Euler(shift=3.0).config, solver="ralston")
+    assert ours.config.shift == 3.0 and ours.order == 2
+
+
+def test_adaptive_solvers_cannot_list_their_timesteps():
+    with pytest.raises(ValueError, match="fixed steps"):
+        SolverScheduler(solver="dopri5")
+
+
+def test_dynamic_shifting_wants_mu():
+    scheduler = SolverScheduler(use_dynamic_shifting=True)
+    with pytest.raises(ValueError, match="mu"):
+        scheduler.set_timesteps(4)
+    theirs = Euler(use_dynamic_shifting=True)
+    sigmas = [1 - i / 4 for i in range(4)]
+    scheduler = SolverScheduler(solver="euler", use_dynamic_shifting=True)
+    for s in (scheduler, theirs):
+        s.set_timesteps(sigmas=sigmas, mu=0.8)
+    assert torch.allclose(scheduler.sigmas, theirs.sigmas, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def sd3():
+    """diffusers' own pipeline around a transformer of two tiny random layers."""
+    torch.manual_seed(0)
+    transformer = diffusers.SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        caption_projection_dim=16,
+        pooled_projection_dim=16,
+        out_channels=4,
+        pos_embed_max_size=8,
+    ).eval()
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(8,), latent_channels=4, norm_num_groups=4, sample_size=8
+    )
+    nothing = dict.fromkeys(
+        f"{part}{i}" for part in ("text_encoder", "tokenizer") for i in ("", "_2", "_3")
+    )
+    pipe = diffusers.StableDiffusion3Pipeline(
+        transformer=transformer, vae=vae, scheduler=Euler(), **nothing
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def drawn(pipe, scheduler, latents, **grid):
+    pipe.scheduler = scheduler
+    generator = torch.Generator().manual_seed(3)
+    prompt = {
+        "prompt_embeds": torch.randn(2, 5, 16, generator=generator),
+        "pooled_prompt_embeds": torch.randn(2, 16, generator=generator),
+    }
+    latents = pipe(
+        **prompt,
+        **grid,
+        latents=latents,
+        guidance_scale=1.0,
+        output_type="latent",
+        height=8,
+        width=8,
+    ).images
+
+    @torch.no_grad()
+    def v(x, t):
+        return -pipe.transformer(
+            hidden_states=x,
+            timestep=(1000 * (1 - t)).float().expand(2),
+            encoder_hidden_states=prompt["prompt_embeds"],
+            pooled_projections=prompt["pooled_prompt_embeds"],
+        ).sample
+
+    return latents, v
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "rk4"])
+def test_inside_diffusers_sd3_a_solver_gives_what_it_gives_alone(sd3, name):
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    latents, v = drawn(sd3, SolverScheduler(solver=name), noise, num_inference_steps=5)
+    alone = samplers.sample(v, noise, uniform(5), name)
+    assert torch.allclose(latents, alone, rtol=0, atol=1e-5) and alone.std() > 0.5
+
+
+def test_inside_diffusers_sd3_our_euler_is_theirs(sd3):
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    sigmas = [1 - i / 6 for i in range(6)]
+    theirs, _ = drawn(sd3, Euler(shift=3.0), noise, sigmas=sigmas)
+    ours, _ = drawn(sd3, SolverScheduler(solver="euler", shift=3.0), noise, sigmas=sigmas)
+    assert torch.allclose(theirs, ours, rtol=0, atol=1e-5)
+
+
+def test_inside_diffusers_flux_with_its_dynamic_shift():
+    torch.manual_seed(0)
+    transformer = diffusers.FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        pooled_projection_dim=16,
+        axes_dims_rope=(2, 2, 4),
+    ).eval()
+    vae = diffusers.AutoencoderKL(block_out_channels=(8,), latent_channels=4, norm_num_groups=4)
+    pipe = diffusers.FluxPipeline(
+        transformer=transformer,
+        vae=vae,
+        scheduler=Euler(use_dynamic_shifting=True),
+        **dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(1)
+    inputs = {
+        "prompt_embeds": torch.randn(1, 5, 16, generator=generator),
+        "pooled_prompt_embeds": torch.randn(1, 16, generator=generator),
+        "latents": torch.randn(1, 16, 16, generator=generator),
+        "height": 8,
+        "width": 8,
+        "num_inference_steps": 4,
+        "output_type": "latent",
+    }
+    theirs = pipe(**inputs).images
+    pipe.scheduler = SolverScheduler.from_config(pipe.scheduler.config, solver="euler")
+    ours = pipe(**inputs).images
+    assert torch.allclose(theirs, ours, rtol=0, atol=1e-5)
