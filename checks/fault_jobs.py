@@ -128,6 +128,6 @@ JOBS = {
 
 def model(run: Path, folder: Path) -> None:
     """A small model to evaluate, from a finished training."""
-    from janusflow.training import loop as runner
+    from janusflow.training import loop
 
-    runner.export(run, folder, torch.float32)
+    loop.export(run, folder, torch.float32)

@@ -57,11 +57,11 @@ def _command(words: list, log: Path, before: Callable[[], None]) -> int:
     os.dup2(handle, 2)
     sys.argv = ["janusflow", *map(str, words)]
     try:
-        from janusflow.cli import main as cli
+        from janusflow.cli import main
 
         torch.set_num_threads(1)
         before()
-        cli.main()
+        main.main()
         code = 0
     except SystemExit as leave:
         code = leave.code if isinstance(leave.code, int) else 1

@@ -19,11 +19,7 @@ from torch import Tensor
 
 from janusflow.data.samples import Sample
 from janusflow.scenes.scene import generator
-from janusflow.training import config as settings
-from janusflow.training import init_checkpoint as worlds
-from janusflow.training import loop as runner
-from janusflow.training import losses
-from janusflow.training import packed_forward as packing
+from janusflow.training import config, init_checkpoint, loop, losses, packed_forward
 from janusflow.training.objective import draw
 from janusflow.training.recipes import RECIPES
 from janusflow.training.trainer import Engine
@@ -53,7 +49,7 @@ class Fixed:
 
 def samples_of(base: Path, count: int) -> list[Sample]:
     """`count` scenes, each to be made and to be asked about."""
-    data = worlds.batches(base, RECIPE)
+    data = init_checkpoint.batches(base, RECIPE)
     made = data.pictures(range(count))
     asked = [
         data._asked(data.training_scene(i), made[i].pixel_values[0], generator("heart", i))
@@ -63,10 +59,10 @@ def samples_of(base: Path, count: int) -> list[Sample]:
 
 
 def engine_of(base: Path, count: int, steps: int, **changes) -> Engine:
-    worlds.first_model(RECIPE, base)
+    init_checkpoint.first_model(RECIPE, base)
     own = CHANGES | {"training.batch": 2 * count, "training.steps": steps} | changes
-    chosen = settings.changed(worlds.of_recipe(RECIPE), own)
-    return runner.engine_of(chosen, base, Fixed(samples_of(base, count)))
+    chosen = config.changed(init_checkpoint.of_recipe(RECIPE), own)
+    return loop.engine_of(chosen, base, Fixed(samples_of(base, count)))
 
 
 @torch.no_grad()
@@ -81,7 +77,7 @@ def measured(engine: Engine, draws: int = 20) -> dict[str, float]:
     for number in range(draws):
         batch = draw(stage, samples, 10**6 + number, range(len(made)), len(made), "cpu")
         x = losses.interpolate(batch.noise, batch.data, batch.t)
-        out = packing.forward(model, samples, x, batch.t, batch.dropped)
+        out = packed_forward.forward(model, samples, x, batch.t, batch.dropped)
         flow += losses.flow(out.velocity, batch.noise, batch.data).mean().item() / draws
         best = posterior_velocity(x, batch.t, batch.data, known(made, batch.dropped))
         floor += losses.flow(best, batch.noise, batch.data).mean().item() / draws

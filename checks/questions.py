@@ -18,7 +18,7 @@ from checks.forecast import published
 from janusflow import JanusFlowPipeline
 from janusflow.bench.speed import wide
 from janusflow.models.janusflow.processing import JanusFlowProcessor
-from janusflow.pipelines import prefix_cache as sharing
+from janusflow.pipelines import prefix_cache
 from janusflow.pipelines.answering import message
 from janusflow.scenes.scene import scene
 from janusflow.scenes.shapes import render
@@ -48,7 +48,7 @@ def batches(pipe, picture, count: int, tokens: int) -> tuple:
 
     def shared():
         inputs = pipe.processor(rows)
-        if sharing.generate(pipe.model, inputs, **settings) is None:
+        if prefix_cache.generate(pipe.model, inputs, **settings) is None:
             pipe.model.generate(**inputs, **settings)
 
     return alone, shared

@@ -7,11 +7,11 @@ import json
 import sys
 from pathlib import Path
 
-from janusflow.training import job as launch
+from janusflow.training import job
 
 
 def main(out: str, steps: str) -> None:
-    plan = launch.of_recipe("scenes-smoke", Path(out), {"run.sharded": True})
+    plan = job.of_recipe("scenes-smoke", Path(out), {"run.sharded": True})
     engine = plan.engine()
     engine.restore(Path(out))
     losses = [engine.step()["loss"] for _ in range(int(steps) - engine.state.step)]

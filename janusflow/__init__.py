@@ -3,8 +3,9 @@
 from importlib import import_module
 
 from janusflow import _moved
+from janusflow.utils.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 # Names are imported when first used, so that `janusflow --help` answers at once.
 _HOMES = {

@@ -53,6 +53,7 @@ MOVED = {  # below janusflow: the whole new path
     "memory": "janusflow.pipelines.memory",
     "pictures": "janusflow.pipelines.image_io",
     "batch": "janusflow.cli.batch",
+    "data.images": "janusflow.utils.images",
     "data.ahead": "janusflow.data.prefetch",
     "data.cache": "janusflow.data.feature_cache",
     "data.order": "janusflow.data.permutation",

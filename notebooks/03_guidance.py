@@ -31,18 +31,16 @@ from transformers.utils import logging
 
 import samplers
 from janusflow import JanusFlowPipeline
-from janusflow.evaluation import intervals as statistics
-from janusflow.evaluation import plots
-from janusflow.scenes import scene as scenes
-from janusflow.scenes import scorer
+from janusflow.evaluation import intervals, plots
+from janusflow.scenes import scene, scorer
 from janusflow.utils.devices import pick_device
 
 model, vae = "janusflow/scenes", None  # or "deepseek-ai/JanusFlow-1.3B", "stabilityai/sdxl-vae"
 
 logging.disable_progress_bar()
 plt.rcParams.update({"figure.dpi": 75, "axes.spines.top": False, "axes.spines.right": False})
-CATEGORIES = scenes.categories_of("test")
-PROMPTS = [scenes.prompt("test", name, i) for i in range(6) for name in CATEGORIES]
+CATEGORIES = scene.categories_of("test")
+PROMPTS = [scene.prompt("test", name, i) for i in range(6) for name in CATEGORIES]
 pipe = JanusFlowPipeline.from_pretrained(model, vae=vae).to(pick_device())
 pipe.set_progress_bar_config(disable=True)
 
@@ -85,8 +83,7 @@ for name, rule in RULES.items():
 right = {key: scores(out.images) for key, out in made.items()}
 colour = {key: saturation(out.images) for key, out in made.items()}
 band = {
-    key: (hits.mean(), *statistics.wilson(int(hits.sum()), len(hits)))
-    for key, hits in right.items()
+    key: (hits.mean(), *intervals.wilson(int(hits.sum()), len(hits))) for key, hits in right.items()
 }
 
 # %%
@@ -140,7 +137,7 @@ def told(key):
 
 def against(a, b):
     only_a, only_b = int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum())
-    p = statistics.mcnemar(only_a, only_b)
+    p = intervals.mcnemar(only_a, only_b)
     return f"{told(a)} against {told(b)}: {only_a} to {only_b}, p = {p:.2g}"
 
 

@@ -38,13 +38,11 @@ from transformers.utils import logging
 
 from janusflow import JanusFlowPipeline
 from janusflow.evaluation import plots
-from janusflow.scenes import scene as scenes
-from janusflow.scenes import shapes
+from janusflow.scenes import scene, shapes
 from janusflow.training import losses
 from janusflow.training.alignment.similarity import by_block
 from janusflow.utils.devices import pick_device
-from studies.alignment import findings as ablate_report
-from studies.alignment import run as ablate
+from studies.alignment import findings, run
 from studies.alignment.models import Study, prepare, pretrained
 
 MODEL, VAE = "janusflow/scenes", None  # or "deepseek-ai/JanusFlow-1.3B", "stabilityai/sdxl-vae"
@@ -70,9 +68,9 @@ DOCS = next(p for p in (Path("docs"), Path("../docs")) if (p / "alignment.json")
 
 # %%
 study = json.loads((DOCS / "alignment.json").read_text(encoding="utf-8"))
-fig = ablate_report.figure(study)
+fig = findings.figure(study)
 plt.show()
-print(ablate_report.table(study))
+print(findings.table(study))
 
 # %% [markdown]
 # ## Three small models, from scratch
@@ -85,7 +83,7 @@ TINY = replace(
     Study(), steps=80, every=16, pool=512, held_out=120, pictures=1, calls=3, hidden=64, channels=32
 )
 lab = prepare(TINY, Path(tempfile.mkdtemp()), pretrained(None, TINY.recipe))
-runs = {arm: ablate.run(lab, arm, 0, bar=lambda _: None) for arm in ("none", "janusflow", "oracle")}
+runs = {arm: run.run(lab, arm, 0, bar=lambda _: None) for arm in ("none", "janusflow", "oracle")}
 
 fig, axes = plt.subplots(1, 4, figsize=(14, 3.2), layout="constrained")
 titles = {
@@ -137,7 +135,7 @@ plt.show()
 
 # %%
 pipe = JanusFlowPipeline.from_pretrained(MODEL, vae=VAE).to(pick_device())
-SCENES, TIMES = [scenes.scene("test", i) for i in range(60)], (0.1, 0.5, 0.9)
+SCENES, TIMES = [scene.scene("test", i) for i in range(60)], (0.1, 0.5, 0.9)
 side = pipe.default_size
 drawn = [Image.fromarray(shapes.render(s.objects)).resize((side, side)) for s in SCENES]
 with torch.no_grad():

@@ -30,8 +30,7 @@ from PIL import Image
 from transformers.utils import logging
 
 from janusflow import JanusFlowPipeline
-from janusflow.evaluation import intervals as statistics
-from janusflow.evaluation import plots
+from janusflow.evaluation import intervals, plots
 from janusflow.evaluation.tasks.vqa import answer
 from janusflow.scenes import questions, scorer
 from janusflow.scenes import scene as scenes
@@ -70,7 +69,7 @@ right = {
     for name in asked
 }
 score = {
-    name: (sum(hits) / EACH, *statistics.wilson(sum(hits), EACH)) for name, hits in right.items()
+    name: (sum(hits) / EACH, *intervals.wilson(sum(hits), EACH)) for name, hits in right.items()
 }
 fig, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
 plots.bars({"exact, 95 % intervals": score}, ax)
@@ -142,7 +141,7 @@ for i in range(30):
     on = [under(obj, len(weights), 96) for obj in (a, b)]
     if on[0].any() and on[1].any():
         named.append(float(np.log(weights[on[0]].mean() / weights[on[1]].mean())))
-low, high = statistics.bootstrap([(named, range(len(named)))])
+low, high = intervals.bootstrap([(named, range(len(named)))])
 ratio, ratio_low, ratio_high = np.exp([np.mean(named), low, high])
 print(f"{ratio:.2f} times [{ratio_low:.2f}, {ratio_high:.2f}] as much, {len(named)} scenes")
 pipe.model.language_model.set_attn_implementation("sdpa")
@@ -208,7 +207,7 @@ plt.show()
 
 # %%
 def interval(hits):
-    low, high = statistics.wilson(int(hits.sum()), len(hits))
+    low, high = intervals.wilson(int(hits.sum()), len(hits))
     return f"{hits.mean():.2f} [{low:.2f}, {high:.2f}]"
 
 

@@ -35,8 +35,7 @@ sys.path.insert(0, "../examples")
 import mint
 
 from janusflow.evaluation import plots
-from janusflow.training import job as launch
-from janusflow.training import loop as runner
+from janusflow.training import job, loop
 
 model = "janusflow/scenes"
 logging.disable_progress_bar()
@@ -69,8 +68,8 @@ def teach(data, steps):
     started = time.perf_counter()
     changes = {"adapter.rank": 16, "training.lr": 3e-3, "training.steps": steps}
     run, adapter = work / f"{data.name}-run", work / f"{data.name}-adapter"
-    launch.of_stage("tune", model, data, run, changes).run()
-    runner.export(run, adapter)
+    job.of_stage("tune", model, data, run, changes).run()
+    loop.export(run, adapter)
     return adapter, time.perf_counter() - started
 
 

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from janusflow import JanusFlowPipeline
-from janusflow.pipelines.image_io import grid
 from janusflow.scenes.scene import prompt, scene
 from janusflow.scenes.scorer import read, score
 from janusflow.scenes.shapes import BACKGROUND, SIDE, coverage
+from janusflow.utils.images import grid
 
 MINT = (140, 228, 172)
 SHOWN = ("circle", "square", "star", "heart", "diamond", "cross")

@@ -47,12 +47,12 @@ def tiny_pipe(tiny_folder):
 @pytest.fixture
 def janusflow(monkeypatch, capsys):
     """Runs a command; returns its exit code, stdout and stderr."""
-    from janusflow.cli import main as cli
+    from janusflow.cli import main
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["janusflow", *map(str, words)])
         try:
-            cli.main()
+            main.main()
             code = 0
         except SystemExit as leave:
             code = leave.code or 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from janusflow.evaluation.tasks import vqa as answers
+from janusflow.evaluation.tasks import vqa
 from janusflow.scenes.questions import question
 from janusflow.scenes.shapes import render
 
@@ -51,6 +51,6 @@ if __name__ == "__main__":
 
 def answer(pipe, asked) -> list[str]:
     """What `janusflow evaluate` hears to these questions."""
-    return answers.answer(
+    return vqa.answer(
         pipe, [Image.fromarray(render(q.scene.objects)) for q in asked], [q.text for q in asked]
     )

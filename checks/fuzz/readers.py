@@ -15,13 +15,13 @@ from janusflow.data import readers, shards
 from janusflow.data.feature_cache import Cache, CacheError
 from janusflow.data.samples import BrokenSample
 from janusflow.evaluation import plan as plans
-from janusflow.models import lora as adapters
+from janusflow.models import lora
 from janusflow.training import checkpoints
 from janusflow.training import config as settings
-from janusflow.utils import safe_io as reading
+from janusflow.utils import images, safe_io
 from janusflow.utils.checkpoint_files import check_settings, stored
 from samplers.search.pilot import PilotGrid
-from samplers.solvers import linear_multistep as linear
+from samplers.solvers import linear_multistep
 
 HOME = Path(__file__).parent.parent.parent
 SCENES = HOME / "janusflow" / "weights" / "scenes"
@@ -30,18 +30,18 @@ SCRATCH = Path(tempfile.mkdtemp(prefix="janusflow-fuzz-", dir=MEMORY))
 
 
 def prompts(data: bytes) -> None:
-    lines = reading.split_prompts(data, "prompts.txt")
+    lines = safe_io.split_prompts(data, "prompts.txt")
     assert lines and all(line.strip() and "\0" not in line for line in lines)
 
 
 def picture(data: bytes) -> None:
-    image = reading.decode(data, "picture")
+    image = images.decode(data, "picture")
     assert image.mode == "RGB" and 0 < image.width * image.height <= 100_000_000
 
 
 def learned(data: bytes) -> None:
     (SCRATCH / "rule.json").write_bytes(data)
-    rule = linear.learned(SCRATCH / "rule.json")
+    rule = linear_multistep.learned(SCRATCH / "rule.json")
     assert rule.weights.isfinite().all() and rule.nodes[0] == 0
 
 
@@ -56,7 +56,7 @@ def configuration(data: bytes) -> None:
 
     from janusflow.models.janusflow.configuration import JanusFlowConfig
 
-    content = reading.parse_object(data.decode("utf-8"), Path("config.json"))
+    content = safe_io.parse_object(data.decode("utf-8"), Path("config.json"))
     check_settings(content, JanusFlowConfig, {"model_type", "language_config"}, "config.json")
     if isinstance(content.get("language_config"), dict):
         check_settings(content["language_config"], LlamaConfig, {"model_type"}, "language_config")
@@ -70,8 +70,8 @@ def processor(data: bytes) -> None:
     from janusflow.models.janusflow.processing import Tags
 
     first, _, second = data.partition(b"\n")
-    Tags.from_dict(reading.parse_object(first.decode("utf-8"), Path("processor_config.json")))
-    numbers = reading.parse_object(second.decode("utf-8"), Path("preprocessor_config.json"))
+    Tags.from_dict(safe_io.parse_object(first.decode("utf-8"), Path("processor_config.json")))
+    numbers = safe_io.parse_object(second.decode("utf-8"), Path("preprocessor_config.json"))
     JanusFlowImageProcessor.from_dict(numbers)
 
 
@@ -150,9 +150,9 @@ def yaml(data: bytes) -> None:
 def adapter(data: bytes) -> None:
     """adapter_config.json up to a line with a NUL, then the weights."""
     config, _, tensors = data.partition(b"\0\n")
-    folder = place(adapters.CONFIG, config)
-    (folder / adapters.WEIGHTS).write_bytes(tensors)
-    assert adapters.read(folder).layers
+    folder = place(lora.CONFIG, config)
+    (folder / lora.WEIGHTS).write_bytes(tensors)
+    assert lora.read(folder).layers
 
 
 def cache(data: bytes) -> None:
@@ -182,7 +182,7 @@ def pictures() -> Iterator[bytes]:
     image = Image.linear_gradient("L").resize((12, 9))
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a description"
-    for kind in reading.FORMATS:
+    for kind in images.FORMATS:
         file = io.BytesIO()
         colours = image.convert("P" if kind == "GIF" else "RGB")
         extra = {"exif": exif} if kind in ("PNG", "JPEG", "WEBP", "TIFF") else {}
@@ -193,8 +193,8 @@ def pictures() -> Iterator[bytes]:
 def rules() -> Iterator[bytes]:
     yield from (path.read_bytes() for path in sorted((HOME / "samplers").glob("*.json")))
     small = {"times": [0.0, 0.5], "weights": [[1.0], [1.0, 0.5], [1.0, 0.1, 0.9]]}
-    content = {"format": linear.FORMAT, "name": "x", **small, "protocol": {}}
-    yield json.dumps(content | {"fingerprint": linear.fingerprint(small)}).encode()
+    content = {"format": linear_multistep.FORMAT, "name": "x", **small, "protocol": {}}
+    yield json.dumps(content | {"fingerprint": linear_multistep.fingerprint(small)}).encode()
 
 
 def grids() -> Iterator[bytes]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import samplers
-from janusflow.bench import reference_sampler as published
+from janusflow.bench import reference_sampler
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.prompt_cache import Prompt
@@ -52,7 +52,7 @@ def of_pipeline(
     ).cpu()
     truth = samplers.sample(pipe.field(texts, 2.0), noise, TRUTH, "rk4")
     ways: dict[str, Callable[[], tuple[Tensor, int]]] = {
-        "published": lambda: (published.prompts(pipe, texts, noise), 60)
+        "published": lambda: (reference_sampler.prompts(pipe, texts, noise), 60)
     }
     for name in QUALITIES:
         ways[name] = lambda name=name: _made(pipe, texts, noise, name)
@@ -94,7 +94,7 @@ def of_network(
     rows = ids.repeat(pictures, 1)
 
     def theirs() -> Tensor:
-        return published.sample(
+        return reference_sampler.sample(
             model, rows, torch.ones_like(rows), noise, steps=steps, state=torch.float32
         )
 

@@ -24,8 +24,7 @@ from PIL import Image
 
 from janusflow.scenes.questions import TEMPLATES, ask
 from janusflow.scenes.scene import generator, render, scene
-from janusflow.training import job as launch
-from janusflow.training import precompute
+from janusflow.training import job, precompute
 from janusflow.training.trainer import Engine
 from janusflow.utils.flops import Counting, peak
 
@@ -133,7 +132,7 @@ def _engine(model: str, data: Path, cache: Path, batch: int, packed: bool, cache
         "run.packed": packed,
         **({"data.cache": str(cache)} if cached else {"data.crop": "center"}),
     }
-    return launch.of_stage(2, model, data, data.parent / "run", changes).engine()
+    return job.of_stage(2, model, data, data.parent / "run", changes).engine()
 
 
 def table(rows: list[Row]) -> str:

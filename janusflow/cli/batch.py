@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from janusflow.pipelines import image_io as pictures
-from janusflow.pipelines import memory
+from janusflow.pipelines import image_io, memory
 from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
 
 MOST = {"cpu": 16, "cuda": 64}  # pictures at once beyond which no hardware seen here gains
@@ -108,7 +107,7 @@ def _make(pipe, orders: dict[Path, dict], settings: dict) -> list[tuple[Path, st
     failed = []
     for i, (path, order) in enumerate(orders.items()):
         try:
-            pictures.save(out.images[i], order | pictures.cost(out, i), path)
+            image_io.save(out.images[i], order | image_io.cost(out, i), path)
         except OSError as error:
             failed.append((path, str(error)))
             tqdm.write(f"janusflow: {path} was not written ({error})", file=sys.stderr)

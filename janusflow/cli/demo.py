@@ -21,8 +21,8 @@ def demo(
 ) -> None:
     """Opens a page to paint, compare and ask, on this machine."""
     from janusflow.demo import server
-    from janusflow.pipelines import image_io as pictures
+    from janusflow.pipelines import image_io
 
     if not 0 <= port < 65_536:
         raise ValueError(f"--port is {port}; expected a number from 0 to 65535")
-    server.start(pictures.load(model, vae, device, dtype), model, host, port)
+    server.start(image_io.load(model, vae, device, dtype), model, host, port)

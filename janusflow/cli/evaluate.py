@@ -66,21 +66,20 @@ def evaluate(
     dtype: Dtype = "auto",
 ) -> dict:
     """Scores a model, or two reports against each other; see docs/evaluation.md."""
-    from janusflow.cli import evaluate_actions as command
-    from janusflow.cli import families
-    from janusflow.pipelines import auto as loading
+    from janusflow.cli import evaluate_actions, families
+    from janusflow.pipelines import auto
 
     if compare:
-        return command.tell_comparison(*compare)
+        return evaluate_actions.tell_comparison(*compare)
     if rescore:
-        return command.publish(command.rescore(rescore), rescore, draw)
+        return evaluate_actions.publish(evaluate_actions.rescore(rescore), rescore, draw)
     if results:
         folder = out or Path("evaluation", task)
-        return command.publish(command.results(results, folder), folder, draw)
-    kind, written = loading.family(model), families.given(ctx)
+        return evaluate_actions.publish(evaluate_actions.results(results, folder), folder, draw)
+    kind, written = auto.family(model), families.given(ctx)
     families.check(kind, written)
     guidance = families.guidance(kind, guidance, written)
-    made = command.way(model, quality, sampler, steps, grid, guidance)
+    made = evaluate_actions.way(model, quality, sampler, steps, grid, guidance)
     given = dict(reference=reference, pictures=pictures, features=features)
     made |= dict(seeds=seeds, batch=batch, reuse=reuse)
     if prompts.isdecimal():
@@ -88,6 +87,8 @@ def evaluate(
     else:
         given["prompts"] = prompts
     paths = {name: str(value) for name, value in given.items() if value is not None}
-    plan = command.plan(task, split, model, vae, lora, device, dtype, paths, **made)
+    plan = evaluate_actions.plan(task, split, model, vae, lora, device, dtype, paths, **made)
     rule, out = parse_guidance(plan.guidance), out or Path("evaluation", task)
-    return command.publish(command.run(plan, out, vae, device, dtype, rule), out, draw)
+    return evaluate_actions.publish(
+        evaluate_actions.run(plan, out, vae, device, dtype, rule), out, draw
+    )

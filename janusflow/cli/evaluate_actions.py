@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from janusflow.evaluation import comparison, provenance, report
+from janusflow.evaluation import comparison, provenance, report, runner
 from janusflow.evaluation import plan as plans
-from janusflow.evaluation import runner as engine
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.runner import rescore
 from janusflow.evaluation.tasks import official_results
-from janusflow.pipelines import auto as loading
-from janusflow.pipelines import image_io as pictures
+from janusflow.pipelines import auto, image_io
 from janusflow.pipelines.outputs import time_grid
 from janusflow.pipelines.presets import grid_text, read_grid, read_grids, resolve
 from janusflow.scenes.scene import SPLITS
@@ -32,7 +30,7 @@ def way(
     guidance: str,
 ) -> dict:
     """How pictures are made, as a plan tells it; Janus-Pro's tokens have no solver and no times."""
-    if loading.family(model) == loading.PRO:
+    if auto.family(model) == auto.PRO:
         return dict(
             sampler="tokens", grid="in reading order, temperature 1", steps=1, guidance=guidance
         )
@@ -65,14 +63,14 @@ def plan(
     """
     if "all" in splits:
         splits = [name for name in SPLITS if name != "train"]
-    digests = engine.task(task).inputs(paths)
+    digests = runner.task(task).inputs(paths)
     folder, chosen = locate(model), pick_device(device)
     return Plan(
         task=task,
         model=model,
         weights=provenance.weights(folder, *(locate(x) if x else None for x in (vae, lora))),
         lora=lora or "",
-        side=loading.side(folder),
+        side=auto.side(folder),
         dtype=written(pick_dtype(dtype, chosen), dtype),
         device=place(chosen),
         splits=tuple(dict.fromkeys(splits)),
@@ -95,9 +93,9 @@ def run(plan: Plan, out: Path, vae: str | None, device: str, dtype: str, guidanc
         settings |= dict(grid=read_grid(plan.grid), reuse=plan.reuse)
 
     def load():
-        return pictures.load(plan.model, vae, device, dtype, plan.lora or None)
+        return image_io.load(plan.model, vae, device, dtype, plan.lora or None)
 
-    return engine.run(load, plan, out, settings)
+    return runner.run(load, plan, out, settings)
 
 
 def results(path: Path, folder: Path) -> dict:
@@ -126,8 +124,8 @@ def publish(result: dict | None, folder: Path, draw: bool) -> dict:
     print(report.terminal(result))
     made = report.save(result, folder)
     if draw:
-        from janusflow.evaluation import figures as drawing
+        from janusflow.evaluation import figures
 
-        made += drawing.draw(result, folder)
+        made += figures.draw(result, folder)
     print(*made, sep="\n")
     return result | {"files": made}

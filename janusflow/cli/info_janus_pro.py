@@ -6,8 +6,7 @@ import torch
 from transformers import JanusConfig, JanusForConditionalGeneration
 
 from janusflow.cli.info import BYTES, told
-from janusflow.models.janus_pro import convert as original
-from janusflow.models.janus_pro import tensors
+from janusflow.models.janus_pro import convert, tensors
 from janusflow.models.janus_pro.loading import is_original, own_config, read_config
 from janusflow.pipelines.pipeline_janus_pro import FILES
 from janusflow.utils.hub import locate
@@ -25,7 +24,7 @@ def configuration(name: str) -> JanusConfig:
     folder = locate(name, files=FILES)
     published = read_config(folder)
     if is_original(published):
-        return original.config(published, tensors.read(folder), image_token=0)
+        return convert.config(published, tensors.read(folder), image_token=0)
     return own_config(folder)
 
 

@@ -34,7 +34,7 @@ from janusflow.cli.output import scripted
 from janusflow.cli.pilot import pilot
 from janusflow.cli.precompute import precompute
 from janusflow.cli.train import train
-from janusflow.utils import locked_dir as folders
+from janusflow.utils import locked_dir
 
 # both speak at the import of torchao, where it is installed, of what nobody here can mend
 NOISY = ("torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer")
@@ -85,18 +85,17 @@ def generate(
     """Makes pictures from text."""
     from janusflow.cli import families
     from janusflow.cli.batch import at_once, fill
-    from janusflow.pipelines import auto as loading
+    from janusflow.pipelines import auto
     from janusflow.pipelines import image_io as pictures
     from janusflow.pipelines.presets import read_grid, read_grids, resolve
-    from janusflow.utils import limits
-    from janusflow.utils import safe_io as reading
+    from janusflow.utils import limits, safe_io
     from janusflow.utils.hub import locate
 
-    kind, written = loading.family(model), families.given(ctx)
+    kind, written = auto.family(model), families.given(ctx)
     families.check(kind, written)
     guidance = families.guidance(kind, guidance, written)
-    reading.check_prompt(negative or "", "--negative")
-    texts = [*(prompt or []), *(pictures.read_prompts(prompts) if prompts else [])]
+    safe_io.check_prompt(negative or "", "--negative")
+    texts = [*(prompt or []), *(safe_io.read_prompts(prompts) if prompts else [])]
     rows = [text for text in texts for _ in range(min(count, limits.most("number") + 1))]
     pictures.check_output(out)
     times = read_grid(grid)
@@ -117,7 +116,7 @@ def generate(
     settings["guidance_scale"] = chosen.rule(settings["guidance_scale"])
     about = dict(model=model, guidance=guidance, **chosen.told(), negative=negative or "")
     about |= dict(height=height or "", width=width or "", dtype=dtype)
-    if kind == loading.PRO:
+    if kind == auto.PRO:
         own = dict(temperature=temperature, top_k=top_k, top_p=top_p)
         settings = own | {k: settings[k] for k in ("guidance_scale", "negative_prompt")}
         about = dict(model=model, guidance=guidance, dtype=dtype, **own)
@@ -158,7 +157,9 @@ def chat(
     if max_new_tokens < 1:
         raise ValueError(f"--max-new-tokens is {max_new_tokens}; expected at least 1")
     limits.hold("number", max_new_tokens, f"--max-new-tokens is {max_new_tokens}")
-    image = pictures.read(picture)
+    from janusflow.utils import images
+
+    image = images.read(picture)
     pipe = pictures.load(model, vae, device, dtype, lora)
     talk, answers = pipe.conversation([image]), []
     for text in question:
@@ -200,22 +201,23 @@ def edit(
     """Changes a picture: part of the way to noise and back, by inversion, or inside a mask."""
     import torch
 
-    from janusflow.pipelines import auto as loading
-    from janusflow.pipelines import editing
+    from janusflow.pipelines import auto, editing
     from janusflow.pipelines import image_io as pictures
-    from janusflow.utils import safe_io as reading
+    from janusflow.utils import safe_io
 
-    if loading.family(model) == loading.PRO:
+    if auto.family(model) == auto.PRO:
         raise ValueError("edit goes along a flow, which Janus-Pro has not; choose a JanusFlow")
-    reading.check_prompt(negative or "", "--negative")
+    safe_io.check_prompt(negative or "", "--negative")
     seed = 0 if seed is None and not invert else seed
     settings = dict(num_inference_steps=steps, sampler=sampler, grid=grid)
     pictures.check([prompt], seed or 0, 1, 1, **settings)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     pictures.check_output(out)
     editing.check_edit(strength, invert, source, generator)
-    rule, image = parse_guidance(guidance), pictures.read(picture)
-    area = pictures.read(mask) if mask else None
+    from janusflow.utils import images
+
+    rule, image = parse_guidance(guidance), images.read(picture)
+    area = images.read(mask) if mask else None
     pipe = pictures.load(model, vae, device, dtype, lora)
     made = pipe.edit(
         image,
@@ -264,11 +266,11 @@ def bench(
     """JanusFlow: samplers, error against network calls. Janus-Pro: time beside transformers'."""
     from janusflow.bench import solvers as bench
     from janusflow.cli import families
-    from janusflow.pipelines import auto as loading
+    from janusflow.pipelines import auto
     from janusflow.pipelines import image_io as pictures
     from samplers.core import find
 
-    if loading.family(model) == loading.PRO:
+    if auto.family(model) == auto.PRO:
         return _bench_pro(model, prompt, guidance, device, dtype, families.given(ctx))
     if speed:
         return _bench_speed(model, vae, device, dtype, prompt, seed, save, compile)
@@ -314,21 +316,21 @@ def _bench_speed(model, vae, device, dtype, prompt, seed: int, save, compile: bo
     report = speed.of_pipeline(pipe, texts, seed=seed, compile=compile, model=str(model))
     print(speed.table(report))
     if save:
-        folders.write(save, json.dumps(report, indent=1))
+        locked_dir.write(save, json.dumps(report, indent=1))
     return report
 
 
 def _bench_pro(model, prompt, guidance, device, dtype, written: set[str]) -> dict:
     from janusflow.bench import janus_pro as bench
     from janusflow.cli import families
-    from janusflow.pipelines import auto as loading
+    from janusflow.pipelines import auto
     from janusflow.pipelines import image_io as pictures
 
     wrong = sorted(written - {"model", "prompt", "guidance", "device", "dtype", "as_json"})
     if wrong:
         raise ValueError(f"--{wrong[0]} compares samplers, which Janus-Pro has not; leave it out")
     texts = prompt or ["a red circle left of a blue square"]
-    weight = families.guidance(loading.PRO, guidance, written)
+    weight = families.guidance(auto.PRO, guidance, written)
     try:
         weight = float(weight)
     except ValueError:
@@ -365,8 +367,7 @@ def info(
     tokens: Annotated[int, typer.Option(help="Of a prompt.")] = 20,
 ) -> dict:
     """Shows a model's parts, and the memory that making pictures takes."""
-    from janusflow.cli import info as inspection
-    from janusflow.pipelines import auto as loading
+    from janusflow.pipelines import auto
     from janusflow.utils import limits
 
     numbers = {"--pictures": pictures, "--height": height, "--width": width, "--tokens": tokens}
@@ -375,18 +376,19 @@ def info(
         if number is not None and number < 1:
             raise ValueError(f"{name} is {number}; expected at least 1")
         limits.hold(kind, number or 1, f"{name} is {number}")
-    if loading.family(model) == loading.PRO:
-        from janusflow.cli import info_janus_pro as inspection
+    if auto.family(model) == auto.PRO:
+        from janusflow.cli import info_janus_pro
 
-        print(inspection.describe(model))
-        return inspection.facts(model)
-    from janusflow.pipelines import image_io as _all_of_the_program  # noqa: F401 (whose memory is told)
+        print(info_janus_pro.describe(model))
+        return info_janus_pro.facts(model)
+    from janusflow.cli import info as model_info
+    from janusflow.pipelines import image_io  # noqa: F401 (whose memory is told)
 
-    print(inspection.describe(model))
+    print(model_info.describe(model))
     setting = dict(pictures=pictures, height=height, width=width, tokens=tokens)
-    needed = inspection.needed(model, vae, **setting)
-    print(inspection.memory_table(needed, pictures))
-    return inspection.facts(model) | {"memory": needed}
+    needed = model_info.needed(model, vae, **setting)
+    print(model_info.memory_table(needed, pictures))
+    return model_info.facts(model) | {"memory": needed}
 
 
 app.command()(scripted(convert))
@@ -407,14 +409,14 @@ def main() -> None:
     try:
         app(standalone_mode=False)
     except OSError as error:
-        _leave(folders.advised(error))
+        _leave(locked_dir.advised(error))
     except (ValueError, TypeError, FloatingPointError, ImportError) as error:
         _leave(str(error))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except Exception as error:
         if type(error).__name__ == "SafetensorError":  # what its library says of a full disk too
-            _leave(f"weights cannot be written or read ({error}); {folders.AGAIN}")
+            _leave(f"weights cannot be written or read ({error}); {locked_dir.AGAIN}")
         if not hasattr(error, "format_message"):  # of the parser's own exceptions
             raise
         _leave(error.format_message())

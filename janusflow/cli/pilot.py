@@ -35,14 +35,13 @@ def pilot(
     """Places a quality's few calls for a model: a grid that its presets then use."""
     from tqdm import tqdm
 
-    from janusflow.cli import pilot_grid as piloting
-    from janusflow.pipelines import auto as loading
-    from janusflow.pipelines import image_io as pictures
+    from janusflow.cli import pilot_grid
+    from janusflow.pipelines import auto, image_io
     from janusflow.pipelines.presets import grid_file, grid_text, resolve
-    from janusflow.utils import limits
+    from janusflow.utils import limits, safe_io
     from janusflow.utils.hub import PACKAGED
 
-    if loading.family(model) == loading.PRO:
+    if auto.family(model) == auto.PRO:
         raise ValueError("pilot places the calls of a flow, which Janus-Pro has not")
     resolve(quality, sampler=sampler, steps=steps).path()
     if until is not None and not 0 <= until <= 1:
@@ -53,16 +52,16 @@ def pilot(
     if out is None and (model in PACKAGED or not Path(model).is_dir()):
         raise ValueError(f"{model} is no folder of yours; name the file with --out")
     out = out or grid_file(Path(model), quality)
-    pictures.check_folder(out.parent)
+    image_io.check_folder(out.parent)
     if out.suffix != ".json":
         raise ValueError(f"--out is {str(out)!r}; expected a .json")
-    texts = pictures.read_prompts(prompts) if prompts else piloting.scene_prompts(samples)
-    pipe = pictures.load(model, vae, device, dtype)
+    texts = safe_io.read_prompts(prompts) if prompts else pilot_grid.scene_prompts(samples)
+    pipe = image_io.load(model, vae, device, dtype)
     options = dict(steps=steps, sampler=sampler, guidance_scale=guidance, until=until)
     options |= dict(seed=seed, looks=looks)
     about = 64 + (looks or 100) * resolve(quality, sampler=sampler, steps=steps).steps
     with tqdm(total=about, desc="evaluations", disable=None) as bar:
-        found = piloting.place(pipe, texts[:samples], quality, **options, watch=bar.update)
+        found = pilot_grid.place(pipe, texts[:samples], quality, **options, watch=bar.update)
     found.save(out)
     print(f"{found.solver} at {grid_text(found.ts)}")
     print(f"error {found.error:.3g}, on the solver's own grid {found.before:.3g}; {out}")

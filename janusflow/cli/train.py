@@ -35,8 +35,7 @@ def train(
 
     try:
         from janusflow.training import config as settings
-        from janusflow.training import job as launch
-        from janusflow.training import loop as runner
+        from janusflow.training import job, loop
     except ModuleNotFoundError as error:
         needs = f"training needs {error.name}: pip install 'janusflow[train]'"
         raise ModuleNotFoundError(needs, name=error.name) from error
@@ -51,15 +50,15 @@ def train(
     if recipe and data:
         raise ValueError("a recipe draws its own scenes; --data belongs to --stage")
     if recipe:
-        plan = launch.of_recipe(recipe, out, changes, start)
+        plan = job.of_recipe(recipe, out, changes, start)
     elif stage is not None:
-        plan = launch.of_stage(stage, model, data, out, changes, start, vae)
+        plan = job.of_stage(stage, model, data, out, changes, start, vae)
     if recipe or stage is not None:
         if dry_run:
             print(told := plan.describe())
             return dict(out=out, plan=told)
         plan.run()
     if export:
-        runner.export(out, export)
+        loop.export(out, export)
         print(export)
     return dict(out=out, export=export)

@@ -16,7 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from janusflow.utils import atomic_io as stored
+from janusflow.utils import atomic_io
 from janusflow.utils.safe_io import check_file, read_object
 
 ABOUT = "cache.json"
@@ -86,7 +86,7 @@ class Cache:
         said = {"sha256": hashlib.sha256(plain.encode()).hexdigest(), **self.about}
         part = self.folder / f"{ABOUT}.part"
         part.write_text(json.dumps(said, indent=1), encoding="utf-8")
-        stored.settle(part, self.folder / ABOUT)
+        atomic_io.settle(part, self.folder / ABOUT)
 
     def __contains__(self, key: str) -> bool:
         return key in self.places
@@ -98,12 +98,12 @@ class Cache:
         """Writes a shard: for each key its tensors by name, as "latents" and "features"."""
         tensors, sums = {}, {}
         for key, own in pictures.items():
-            own = stored.on_cpu(own)
+            own = atomic_io.on_cpu(own)
             sums[key] = {name: self._sum(key, name, tensor) for name, tensor in own.items()}
             tensors |= {f"{key}.{name}": tensor for name, tensor in own.items()}
         path = self.folder / f"{next(iter(pictures))}.safetensors"
         try:
-            stored.write(path, tensors, {"sums": json.dumps(sums)})
+            atomic_io.write(path, tensors, {"sums": json.dumps(sums)})
         except (OSError, SafetensorError) as error:
             raise CacheError(f"{path} cannot be written ({error}); free some space") from error
         self._enter(path)
@@ -124,7 +124,7 @@ class Cache:
     def _sum(self, key: str, name: str, tensor: Tensor) -> str:
         """Covers what it was made with too: a shard of another cache does not fit here."""
         salt = {name: value for name, value in self.about.items() if name != "data"}
-        return stored.digest({name: tensor}, key + json.dumps(salt, sort_keys=True))
+        return atomic_io.digest({name: tensor}, key + json.dumps(salt, sort_keys=True))
 
     def _enter(self, path: Path) -> None:
         try:

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from janusflow.data.feature_cache import AGAIN, Cache, CacheError, key_of
-from janusflow.data.images import square_crop
 from janusflow.data.permutation import mix
 from janusflow.data.records import Record, Records
 from janusflow.data.samples import BrokenSample, Sample, attempt
 from janusflow.models.janusflow.processing import JanusFlowProcessor
-from janusflow.utils.safe_io import decode
+from janusflow.utils.images import decode, square_crop
 
 MAX_TOKENS = 4096  # of one sample; the default capacity of a pack
 PLACEHOLDER = "<image>"  # LLaVA's, in conversations

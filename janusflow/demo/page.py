@@ -13,8 +13,7 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from janusflow.demo import requests as wishes
-from janusflow.demo import worker as work
+from janusflow.demo import requests, worker
 from janusflow.demo.requests import Refused, Wish
 
 HINT = "What the model expects on its way from noise, t = 0, to the picture, t = 1."
@@ -48,7 +47,7 @@ def _paint_tab(pipe, examples: list[str], shelf: gr.State) -> None:
             prompt = _prompt(examples)
             gr.Examples(examples, prompt, label="For a start", elem_id="paint-examples")
             with gr.Row():
-                sampler = gr.Dropdown(wishes.samplers(), value="auto", label="Sampler")
+                sampler = gr.Dropdown(requests.samplers(), value="auto", label="Sampler")
                 calls = _calls()
             with gr.Row():
                 guidance, seed = _guidance(), _seed()
@@ -72,7 +71,7 @@ def _paint_tab(pipe, examples: list[str], shelf: gr.State) -> None:
 
 
 def _compare_tab(pipe, examples: list[str]) -> None:
-    names = wishes.samplers()
+    names = requests.samplers()
     with gr.Row(equal_height=False, elem_classes="desk"):
         with gr.Column(scale=4, min_width=300):
             prompt = _prompt(examples)
@@ -111,7 +110,10 @@ def _ask_tab(pipe, shelf: gr.State) -> None:
             last = gr.Button("Take the picture painted last", size="sm", elem_id="last")
         with gr.Column(scale=5, min_width=300):
             question = gr.Textbox(
-                label="Question", max_length=wishes.MAX_TEXT, elem_id="question", value=QUESTIONS[0]
+                label="Question",
+                max_length=requests.MAX_TEXT,
+                elem_id="question",
+                value=QUESTIONS[0],
             )
             gr.Examples(QUESTIONS, question, label="For a start", elem_id="ask-examples")
             with gr.Row(elem_classes="deeds"):
@@ -148,7 +150,7 @@ def _painting(pipe, prompt, sampler, calls, guidance, seed, shelf) -> Iterator[t
     wish = Wish(prompt=prompt, sampler=sampler, calls=calls, guidance=guidance, seed=seed)
     seen = []
     yield gr.skip(), _way([], "Painting ..."), gr.skip(), gr.skip()
-    for look in work.paint(pipe, wish):
+    for look in worker.paint(pipe, wish):
         if look is None:
             yield (gr.skip(),) * 4
             continue
@@ -170,14 +172,14 @@ def _comparing(pipe, prompt, left, left_calls, right, right_calls, guidance, see
     ]
     looks = [None, None]
     for i, wish in enumerate(pair):
-        for look in work.paint(pipe, wish):
+        for look in worker.paint(pipe, wish):
             looks[i] = look or looks[i]
             yield *(one and one.image for one in looks), gr.skip()
     a, b = looks
     images = [_signed(look, wish) for look, wish in zip(looks, pair, strict=True)]
     note = (
         f"Left, {left}: {_spent(a, pair[0])}. Right, {right}: {_spent(b, pair[1])}. "
-        f"The pictures differ by {work.apart(a.image, b.image):.1f} grey levels of 255 on average."
+        f"The pictures differ by {worker.apart(a.image, b.image):.1f} of 255 grey levels."
     )
     yield *images, _note(note)
 
@@ -189,9 +191,9 @@ def _latest(shelf: list) -> Iterator[Image.Image]:
 
 
 def _answering(pipe, path, question) -> Iterator[str]:
-    image = wishes.picture(path)
+    image = requests.picture(path)
     yield "..."
-    yield from work.answer(pipe, image, question)
+    yield from worker.answer(pipe, image, question)
 
 
 def _told(deed: Callable) -> Callable:
@@ -231,21 +233,21 @@ def _guarded(image: gr.Image) -> gr.Image:
 
 def _prompt(examples: list[str]) -> gr.Textbox:
     return gr.Textbox(
-        label="Prompt", value=examples[0], lines=2, max_lines=4, max_length=wishes.MAX_TEXT,
+        label="Prompt", value=examples[0], lines=2, max_lines=4, max_length=requests.MAX_TEXT,
         submit_btn=False, elem_classes="prompt",
     )  # fmt: skip
 
 
 def _calls(value: int = 16, label: str = "Calls") -> gr.Slider:
-    return gr.Slider(2, wishes.MAX_CALLS, value, step=1, label=label, buttons=[])
+    return gr.Slider(2, requests.MAX_CALLS, value, step=1, label=label, buttons=[])
 
 
 def _guidance() -> gr.Slider:
-    return gr.Slider(0, wishes.MAX_GUIDANCE, 2, step=0.1, label="Guidance", buttons=[])
+    return gr.Slider(0, requests.MAX_GUIDANCE, 2, step=0.1, label="Guidance", buttons=[])
 
 
 def _seed() -> gr.Number:
-    return gr.Number(0, label="Seed", precision=0, minimum=0, maximum=wishes.MAX_SEED)
+    return gr.Number(0, label="Seed", precision=0, minimum=0, maximum=requests.MAX_SEED)
 
 
 def _canvas(label: str, name: str) -> gr.Image:
@@ -263,10 +265,10 @@ def _gallery() -> gr.Gallery:
 
 
 def _roll() -> int:
-    return random.randint(0, wishes.MAX_SEED)
+    return random.randint(0, requests.MAX_SEED)
 
 
-def _signed(look: work.Look, wish: Wish) -> Image.Image:
+def _signed(look: worker.Look, wish: Wish) -> Image.Image:
     """The picture with its story, which a PNG keeps as text."""
     image = look.image.copy()
     story = {"prompt": wish.prompt, "sampler": wish.sampler, "calls": look.calls}
@@ -275,7 +277,7 @@ def _signed(look: work.Look, wish: Wish) -> Image.Image:
     return image
 
 
-def _spent(look: work.Look, wish: Wish) -> str:
+def _spent(look: worker.Look, wish: Wish) -> str:
     own = wish.solver.cost(wish.steps)
     twice = f", two for each of the sampler's {own}" if look.calls == 2 * own else ""
     return f"{look.calls} network calls{twice}"
@@ -285,7 +287,7 @@ def _note(text: str) -> str:
     return f'<p class="note">{text}</p>'
 
 
-def _way(looks: list[work.Look], note: str) -> str:
+def _way(looks: list[worker.Look], note: str) -> str:
     """Small pictures along t with a note below; only what this page made goes in."""
     frames = "".join(
         f'<figure><img alt="at t = {k.t:.2f}" src="{_data(k.image)}">'
@@ -293,7 +295,7 @@ def _way(looks: list[work.Look], note: str) -> str:
         for k in looks
     )
     empty = "<figure><div></div><figcaption>&nbsp;</figcaption></figure>"
-    return f'<div class="way">{frames}{empty * (work.LOOKS + 1 - len(looks))}</div>{_note(note)}'
+    return f'<div class="way">{frames}{empty * (worker.LOOKS + 1 - len(looks))}</div>{_note(note)}'
 
 
 def _data(image: Image.Image) -> str:

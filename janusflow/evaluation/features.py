@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from janusflow.evaluation import provenance
-from janusflow.utils import safe_io as reading
+from janusflow.utils import images, safe_io
 from janusflow.utils.hub import locate
 
 NAMES = (".png", ".jpg", ".jpeg", ".webp")
@@ -63,11 +63,11 @@ def network(name: str, load: Callable, device: torch.device) -> nn.Module:
     if name.endswith(INCEPTION):
         return _inception(name).to(device).eval()
     folder = locate(name)
-    config = reading.read_object(folder / "config.json")
+    config = safe_io.read_object(folder / "config.json")
     if "vision_gen_enc_config" in config:
-        import janusflow
+        from janusflow.pipelines.auto import load as load_pipeline
 
-        return own(janusflow.load(folder)).to(device).eval()
+        return own(load_pipeline(folder)).to(device).eval()
     return _transformers(folder).to(device).eval()
 
 
@@ -107,7 +107,7 @@ def _lacking(error: ImportError) -> ImportError:
 def _transformers(folder: Path) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
-    shown = reading.read_object(folder / "preprocessor_config.json")
+    shown = safe_io.read_object(folder / "preprocessor_config.json")
     config = AutoConfig.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder, use_safetensors=True)
     model = getattr(model, "vision_model", model)
@@ -177,7 +177,7 @@ def extract(net: nn.Module, found: Sequence[Path], batch: int, device: torch.dev
 
 
 def _batches(found: Sequence[Path], side: int, batch: int) -> Iterator[Tensor]:
-    size = reading.read(found[0]).size
+    size = images.read(found[0]).size
     for start in range(0, len(found), batch):
         rows = [_pixels(path, side, size, found[0]) for path in found[start : start + batch]]
         yield torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).contiguous()
@@ -185,7 +185,7 @@ def _batches(found: Sequence[Path], side: int, batch: int) -> Iterator[Tensor]:
 
 def _pixels(path: Path, side: int, size: tuple[int, int], first: Path) -> np.ndarray:
     """Resized by PIL's bicubic filter, which does not alias; Parmar et al. 2022."""
-    image = reading.read(path)
+    image = images.read(path)
     if image.size != size:
         raise ValueError(
             f"{path} is {image.width} x {image.height} pixels and {first.name} {size[0]} x "

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 
 from janusflow.evaluation.report import failures
 from janusflow.evaluation.tasks.registry import TASKS
-from janusflow.pipelines import image_io as pictures
+from janusflow.pipelines import image_io
+from janusflow.utils import images
 
 SHOWN = 8  # failures of each group
 CELL = 128  # pixels of a picture on the sheet
@@ -26,7 +27,7 @@ def draw(report: dict, folder: Path) -> list[Path]:
     if task.pictures:
         for split in report["scores"]:
             sheet = failure_sheet(report, folder, split, task.pictures)
-            made.append(pictures.save(sheet, {"split": split}, folder / f"failures-{split}.png"))
+            made.append(image_io.save(sheet, {"split": split}, folder / f"failures-{split}.png"))
     if find_spec("matplotlib"):
         made.append(bars(report, folder / "bars.png"))
     return made
@@ -45,7 +46,7 @@ def failure_sheet(
         pen.text((6, top), f"{name}\n{len(wrong)} wrong", "black")
         for column, item in enumerate(wrong[:SHOWN]):
             left = 110 + column * (CELL + 8)
-            picture = pictures.read(folder / place(item))
+            picture = images.read(folder / place(item))
             sheet.paste(picture.convert("RGB").resize((CELL, CELL)), (left, top))
             asked, found = (
                 fill(item["wanted"], 23, max_lines=3),
@@ -70,7 +71,7 @@ def bars(report: dict, path: Path) -> Path:
         _panel(axes, {**scores["groups"], "overall": scores["overall"]})
         axes.set_title(split)
     canvas.draw()
-    return pictures.save(Image.fromarray(_pixels(canvas)), {"software": "matplotlib"}, path)
+    return image_io.save(Image.fromarray(_pixels(canvas)), {"software": "matplotlib"}, path)
 
 
 def _pixels(canvas):

@@ -13,9 +13,8 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from janusflow.evaluation import intervals as statistics
+from janusflow.evaluation import intervals, provenance
 from janusflow.evaluation import plan as plans
-from janusflow.evaluation import provenance
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import share, wait
 from janusflow.evaluation.task import Item, Task
@@ -117,7 +116,7 @@ def _group(sources: dict[str, list[Item]], extra) -> dict:
     clusters = [item.cluster for item in items]
     scores = {}
     for measure in items[0].scores:
-        low, high = statistics.share([i.scores[measure] for i in items], clusters)
+        low, high = intervals.share([i.scores[measure] for i in items], clusters)
         scores[measure] = {"score": _mean(items, measure), "low": low, "high": high}
     beside = {
         source: {measure: _mean(own, measure) for measure in own[0].scores}
@@ -133,7 +132,7 @@ def _overall(groups: dict[str, dict[str, list[Item]]], measures: list[str]) -> d
     own = groups["model"].values()
     scores = {}
     for measure in measures:
-        low, high = statistics.overall(
+        low, high = intervals.overall(
             [([i.scores[measure] for i in g], [i.cluster for i in g]) for g in own]
         )
         mean = sum(_mean(g, measure) for g in own) / len(own)

@@ -19,8 +19,9 @@ from loguru import logger
 from PIL import Image
 from tqdm import tqdm
 
-from janusflow.pipelines import image_io as pictures
+from janusflow.pipelines import image_io
 from janusflow.pipelines.answering import ask, likelihoods, message
+from janusflow.utils import images
 
 MARKS = ("<image>",)  # how tasks of lmms-eval say where a picture stands in a text
 LONGEST = 512  # new tokens where a task names no limit, as in the published example
@@ -55,7 +56,7 @@ class Janus(lmms):
                 "--batch_size a number of at least 1 and leave --max_batch_size out"
             )
         self.batch_size = int(batch_size)
-        self.pipe = pictures.load(pretrained, vae, device or _own_device(), dtype)
+        self.pipe = image_io.load(pretrained, vae, device or _own_device(), dtype)
         if system_prompt is not None:
             processor = self.pipe.processor
             processor.tags = replace(processor.tags, system_prompt=system_prompt)
@@ -165,7 +166,7 @@ def picture(visual) -> Image.Image:
     if isinstance(visual, Image.Image):
         return visual
     if isinstance(visual, str | os.PathLike):
-        return pictures.read(visual)
+        return images.read(visual)
     raise ValueError(
         f"a task shows a {type(visual).__name__}; JanusFlow and Janus-Pro read pictures, so choose "
         "tasks of pictures"

@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from janusflow.pipelines import image_io as pictures
+from janusflow.pipelines import image_io
 from janusflow.pipelines.answering import ask
+from janusflow.utils import images
 
 try:
     from vlmeval.vlm.base import BaseModel
@@ -49,7 +50,7 @@ class JanusFlow(BaseModel):
         transformers' `generate`, greedy and at most 2,048 tokens unless told otherwise.
         """
         super().__init__()
-        self.pipe = pictures.load(model_path, vae, device, dtype)
+        self.pipe = image_io.load(model_path, vae, device, dtype)
         processor = self.pipe.processor
         processor.tags = replace(processor.tags, system_prompt=system_prompt)
         self.settings = {"max_new_tokens": 2048} | generate
@@ -106,7 +107,7 @@ def _part(part: Mapping) -> dict:
     if part["type"] == "text":
         return {"type": "text", "text": part["value"]}
     if part["type"] == "image":
-        return {"type": "image", "image": pictures.read(part["value"])}
+        return {"type": "image", "image": images.read(part["value"])}
     raise ValueError(f"the message holds a {part['type']!r}; give pictures and texts only")
 
 

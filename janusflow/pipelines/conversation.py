@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import StoppingCriteria
 
-from janusflow.pipelines import prefix_cache as sharing
+from janusflow.pipelines import prefix_cache
 from janusflow.pipelines.answering import message
 from janusflow.utils import finite
 
@@ -73,7 +73,7 @@ class Conversation:
         self._cache, self._ids = None, []  # until it is known what an answer has added
         words = ids if places is None else ids.masked_fill(places.bool(), 0)
         mask = torch.ones_like(ids)
-        new = sharing.after(self.pipe.model, cache, words, mask, **finite.watched(settings))[0]
+        new = prefix_cache.after(self.pipe.model, cache, words, mask, **finite.watched(settings))[0]
         self._cache = cache
         self._ids = [*ids[0].tolist(), *new.tolist()][: cache.get_seq_length()]
         return new
@@ -85,12 +85,12 @@ class Conversation:
         tokens = ids[0].tolist()
         shown = [] if places is None else places[0].nonzero().flatten().tolist()
         first = shown[-1] + 1 if shown else 1
-        known = min(sharing.common([self._ids, tokens]), len(tokens) - 1)
+        known = min(prefix_cache.common([self._ids, tokens]), len(tokens) - 1)
         if self._cache is not None and known >= first:
             if surplus := self._cache.get_seq_length() - known:
                 self._cache.crop(-surplus)
             return self._cache
-        return sharing.read(
+        return prefix_cache.read(
             self.pipe.model, ids[:, :first], pixels, None if places is None else places[:, :first]
         )
 

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 import samplers
-from janusflow.models.janusflow.image_processing import to_rgb
 from janusflow.pipelines.outputs import JanusFlowOutput, Seeds, check, row_times, seeded, time_grid
+from janusflow.utils.images import to_rgb
 from samplers.core import find, times
 from samplers.solvers.linear_multistep import Learned
 

@@ -7,19 +7,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 
-import janusflow
-from janusflow.pipelines import auto as loading
+from janusflow.pipelines import auto
 from janusflow.pipelines.outputs import time_grid
-from janusflow.utils import limits
-from janusflow.utils import locked_dir as folders
+from janusflow.utils import limits, locked_dir
 from janusflow.utils.devices import EIGHT_BIT, describe, pick_device, pick_dtype, written
+from janusflow.utils.images import grid
 from janusflow.utils.safe_io import check_prompt
-from janusflow.utils.safe_io import read as read
-from janusflow.utils.safe_io import read_prompts as read_prompts
+from janusflow.utils.version import VERSION
 from samplers.core import find
 
 
@@ -63,10 +60,10 @@ def load(model: str, vae: str | None, device: str, dtype: str, lora: str | None 
 
     place = pick_device(device)
     kind = pick_dtype(dtype, place)
-    coded = loading.eight_bit() if dtype == EIGHT_BIT else None
+    coded = auto.eight_bit() if dtype == EIGHT_BIT else None
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    pipe = loading.load(model, kind, vae, coded).to(place)
+    pipe = auto.load(model, kind, vae, coded).to(place)
     pipe.set_progress_bar_config(disable=True)
     if lora:
         pipe.load_lora_weights(lora)
@@ -114,25 +111,13 @@ def write(images: list[Image.Image], notes: list[dict], out: Path) -> Iterator[P
 def save(image: Image.Image, note: dict, path: Path) -> Path:
     """Writes a PNG with text chunks, complete or not at all."""
     chunks = PngImagePlugin.PngInfo()
-    for key, value in (note | {"software": f"janusflow {janusflow.__version__}"}).items():
+    for key, value in (note | {"software": f"janusflow {VERSION}"}).items():
         chunks.add_itxt(key, str(value))
     part = path.with_name(f".{path.name}.part")
     try:
         image.save(part, format="PNG", pnginfo=chunks)
         os.replace(part, path)
     except OSError as error:
-        folders.drop(part)
-        raise folders.refused(path, error) from error
+        locked_dir.drop(part)
+        raise locked_dir.refused(path, error) from error
     return path
-
-
-def grid(images: list[Image.Image], gap: int = 4) -> Image.Image:
-    """Pictures of one size side by side on white, nearly square."""
-    columns = int(np.ceil(np.sqrt(len(images))))
-    rows = -(-len(images) // columns)
-    w, h = images[0].size
-    size = (columns * (w + gap) - gap, rows * (h + gap) - gap)
-    sheet = Image.new("RGB", size, "white")
-    for i, image in enumerate(images):
-        sheet.paste(image, (i % columns * (w + gap), i // columns * (h + gap)))
-    return sheet

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from janusflow.models import lora as adapters
+from janusflow.models import lora
 from janusflow.utils.hub import locate
 
 
@@ -23,8 +23,8 @@ class Adapted:
 
         ValueError for one that is for another model, is no plain LoRA, or is a pickle.
         """
-        folder = locate(name, files=[adapters.CONFIG, adapters.WEIGHTS], **hub)
-        found, taken = adapters.read(folder), self.get_list_adapters()
+        folder = locate(name, files=[lora.CONFIG, lora.WEIGHTS], **hub)
+        found, taken = lora.read(folder), self.get_list_adapters()
         own = adapter_name or f"default_{len(taken)}"
         if not own.isidentifier() or own in taken:
             raise ValueError(
@@ -32,7 +32,7 @@ class Adapted:
                 f"{', '.join(taken) or 'those loaded'}"
             )
         self._unmerged("load_lora_weights")
-        adapters.attach(self.model, found, own)
+        lora.attach(self.model, found, own)
         self.set_adapters(own)
 
     def set_adapters(

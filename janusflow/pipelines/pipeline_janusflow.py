@@ -20,8 +20,7 @@ from janusflow.models.janusflow.first_block_cache import Reuse
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.prompt_cache import Prompt
-from janusflow.pipelines import editing, memory
-from janusflow.pipelines import prefix_cache as sharing
+from janusflow.pipelines import editing, memory, prefix_cache
 from janusflow.pipelines.conversation import Conversation
 from janusflow.pipelines.lora_mixin import Adapted
 from janusflow.pipelines.outputs import JanusFlowOutput, KnownTimes, Seeds, check, seeded
@@ -378,7 +377,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         watched = finite.watched(kwargs)
         shared = None
         if not kwargs.get("logits_processor"):
-            shared = sharing.generate(self.model, inputs, **watched)
+            shared = prefix_cache.generate(self.model, inputs, **watched)
         return self.model.generate(**inputs, **watched) if shared is None else shared
 
     def conversation(self, images: Sequence = ()) -> Conversation:

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from janusflow.utils import atomic_io as stored
+from janusflow.utils import atomic_io
 from janusflow.utils.safe_io import check_file, parse_object
 
 NAME = re.compile(r"step-(\d+)(?:-of-(\d+)-(\d+))?\.safetensors")
@@ -31,9 +31,9 @@ def path_of(out: Path, step: int, rank: int = 0, world: int = 1) -> Path:
 
 def write(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
     """Atomically, synced to the disk with the folder's entry. OSError says what still stands."""
-    tensors = stored.on_cpu(tensors)
+    tensors = atomic_io.on_cpu(tensors)
     try:
-        stored.write(path, tensors, meta | {"sha256": stored.digest(tensors)})
+        atomic_io.write(path, tensors, meta | {"sha256": atomic_io.digest(tensors)})
     except (OSError, SafetensorError) as error:
         last = next(iter(complete(path.parent)), None)
         stands = (
@@ -107,7 +107,7 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             meta = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error})") from error
-    if meta.get("sha256") != stored.digest(tensors):
+    if meta.get("sha256") != atomic_io.digest(tensors):
         raise ValueError(f"{path} does not match its checksum")
     return tensors, meta
 

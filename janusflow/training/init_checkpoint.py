@@ -18,7 +18,7 @@ from janusflow.scenes.patches import pixels
 from janusflow.scenes.questions import vocabulary
 from janusflow.scenes.scene import scene
 from janusflow.scenes.shapes import render_batch
-from janusflow.training import vision_pretraining as vision_training
+from janusflow.training import vision_pretraining
 from janusflow.training.alignment.repa import Alignment
 from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
@@ -64,7 +64,7 @@ def first_model(recipe: Recipe, base: Path, workers: int = 0) -> None:
     seen = base / "vision.safetensors"
     if not seen.exists():
         where, kept = str(pick_device()), base / "vision-kept.safetensors"
-        vision_training.save(vision_training.pretrain(recipe, kept, where, workers)[0], seen)
+        vision_pretraining.save(vision_pretraining.pretrain(recipe, kept, where, workers)[0], seen)
         kept.unlink(missing_ok=True)
     torch.manual_seed(recipe.seed)
     model = JanusFlowModel(recipe.config(size))

@@ -19,17 +19,15 @@ from janusflow.data.samples import BrokenSample
 from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.scenes.scene import scene
-from janusflow.training import cached_features as caching
+from janusflow.training import cached_features, init_checkpoint, loop
 from janusflow.training import config as settings
-from janusflow.training import init_checkpoint as worlds
-from janusflow.training import loop as runner
 from janusflow.training.config import Settings
 from janusflow.training.ema import trained
 from janusflow.training.encoding import Latents
 from janusflow.training.preview import COUNT, Preview
 from janusflow.training.recipes import RECIPES
 from janusflow.training.trainer import Engine, accelerator_of
-from janusflow.utils import locked_dir as folders
+from janusflow.utils import locked_dir
 from janusflow.utils.hub import locate
 
 MEASURED = 3  # steps of a dry run
@@ -47,12 +45,12 @@ class Plan:
     start: Path | None = None
     preview: Callable[[], Preview] | None = None  # None: no samples are drawn on the way
 
-    def run(self) -> runner.Stopped:
+    def run(self) -> loop.Stopped:
         """Trains to the end, or until SIGTERM or Ctrl-C, which leave a checkpoint."""
-        with folders.alone(self.out):
+        with locked_dir.alone(self.out):
             engine = self.engine()
             preview = self.preview() if self.preview else None
-            return runner.run(engine, self.out, self.meta, self.start, preview)
+            return loop.run(engine, self.out, self.meta, self.start, preview)
 
     def describe(self) -> str:
         """What learns, what it costs, and how long it would take by a short measurement."""
@@ -119,8 +117,8 @@ def of_recipe(name: str, out: Path, changes: dict | None = None, start: Path | N
     """A small model from nothing on the world of scenes; ValueError for an unknown recipe."""
     if name not in RECIPES:
         raise ValueError(f"no recipe named {name!r}; choose one of {', '.join(RECIPES)}")
-    recipe, rest = worlds.with_changes(RECIPES[name], changes or {})
-    chosen = settings.changed(worlds.of_recipe(recipe), rest)
+    recipe, rest = init_checkpoint.with_changes(RECIPES[name], changes or {})
+    chosen = settings.changed(init_checkpoint.of_recipe(recipe), rest)
     if chosen.data != Data():
         raise ValueError("a recipe draws its own scenes; data. settings belong to --stage")
 
@@ -128,12 +126,12 @@ def of_recipe(name: str, out: Path, changes: dict | None = None, start: Path | N
         accelerator = accelerator_of(chosen, out)
         out.mkdir(parents=True, exist_ok=True)
         with accelerator.main_process_first():  # transformers saves on the first rank alone
-            worlds.first_model(recipe, out / "base", chosen.run.workers)
-        data = worlds.batches(out / "base", recipe)
+            init_checkpoint.first_model(recipe, out / "base", chosen.run.workers)
+        data = init_checkpoint.batches(out / "base", recipe)
         if chosen.run.workers:
             stage = chosen.training
             data = Ahead(data, stage.counts, stage.steps, chosen.run.workers)
-        return runner.engine_of(chosen, out / "base", data, accelerator)
+        return loop.engine_of(chosen, out / "base", data, accelerator)
 
     def preview() -> Preview:
         processor = JanusFlowProcessor.from_pretrained(out / "base")
@@ -169,7 +167,9 @@ def of_stage(
     folder = locate(model)
     processor = JanusFlowProcessor.from_pretrained(folder)
     encode = Latents(load_vae(folder, vae))
-    cached = caching.find(chosen, data, encode.vae, processor) if chosen.data.cache else None
+    cached = (
+        cached_features.find(chosen, data, encode.vae, processor) if chosen.data.cache else None
+    )
     limit, seed = chosen.run.broken_limit, chosen.training.seed
     mixture = open_data(data, processor, encode, seed, limit, chosen.data, cached)
     chosen = replace(chosen, training=with_kinds(chosen.training, set(mixture.sources)))
@@ -177,9 +177,9 @@ def of_stage(
     def engine() -> Engine:
         accelerator = accelerator_of(chosen, out)
         encode.vae.to(accelerator.device)
-        made = runner.engine_of(chosen, folder, mixture, accelerator)
+        made = loop.engine_of(chosen, folder, mixture, accelerator)
         if cached is not None:
-            caching.teach(made, cached)
+            cached_features.teach(made, cached)
         return made
 
     def preview() -> Preview:

@@ -10,17 +10,16 @@ from pathlib import Path
 
 import torch
 
-from janusflow.models import lora as adapters
+from janusflow.models import lora
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.training import checkpoints
-from janusflow.training import init_checkpoint as worlds
+from janusflow.training import checkpoints, init_checkpoint
 from janusflow.training.config import Settings, dump
 from janusflow.training.ema import State, freeze_all_but, load_weights
 from janusflow.training.metrics import Monitor
 from janusflow.training.preview import Preview, check
 from janusflow.training.recipes import Recipe
 from janusflow.training.trainer import Draws, Engine, asked_to_stop, build
-from janusflow.utils import locked_dir as folders
+from janusflow.utils import locked_dir
 from janusflow.utils.flops import Meter
 from janusflow.utils.hub import SUMS
 
@@ -51,7 +50,7 @@ def run(
     if not engine.restore(out) and start:
         load_weights(engine.state, checkpoints.latest(start)[1])
     if engine.rank == 0:
-        folders.write(out / SETTINGS, dump(settings))
+        locked_dir.write(out / SETTINGS, dump(settings))
     if settings.run.trackers:
         named = {"name": out.resolve().name}
         kwargs = {"wandb": {"dir": str(out), **named}, "trackio": named}
@@ -74,7 +73,7 @@ def run(
     monitor.close()
     if engine.rank == 0 and engine.state.step < steps:
         where = f"stopped at step {engine.state.step} of {steps}"
-        print(f"janusflow: {where}; {folders.stays(out)}", file=sys.stderr)
+        print(f"janusflow: {where}; {locked_dir.stays(out)}", file=sys.stderr)
     return Stopped(engine.state, engine.state.step == steps)
 
 
@@ -96,7 +95,7 @@ def together(out: Path):
         if not torch.distributed.is_initialized() or not lost:
             raise
         raise OSError(
-            f"another process of this run ended or cannot be reached; {folders.stays(out)}"
+            f"another process of this run ended or cannot be reached; {locked_dir.stays(out)}"
         ) from error
 
 
@@ -107,7 +106,7 @@ def engine_of(settings: Settings, folder: Path, data: Draws, accelerator=None) -
     model = JanusFlowModel.from_pretrained(folder, dtype=torch.float32)
     freeze_all_but(model, settings.training.trains)
     if settings.adapter is not None:
-        adapters.add(model, settings.adapter, settings.training.seed)
+        lora.add(model, settings.adapter, settings.training.seed)
     return build(settings, model, data, accelerator)
 
 
@@ -118,9 +117,9 @@ def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None
     _, found, meta = checkpoints.latest(run)
     base = Path(meta.get("model", run / "base"))
     if adapter := checkpoints.settings_of(meta).get("adapter"):
-        return _export_adapter(folder, adapters.Adapter(**adapter), found, base)
+        return _export_adapter(folder, lora.Adapter(**adapter), found, base)
     if "recipe" in meta:
-        worlds.first_model(Recipe.from_json(meta["recipe"]), base)
+        init_checkpoint.first_model(Recipe.from_json(meta["recipe"]), base)
     model = JanusFlowModel.from_pretrained(base, dtype=torch.float32)
     own = model.state_dict()
     for name in own:
@@ -136,7 +135,7 @@ def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None
         shutil.copytree(base / "vae", folder / "vae", dirs_exist_ok=True)
 
 
-def _export_adapter(folder: Path, adapter: adapters.Adapter, found: dict, base: Path) -> None:
+def _export_adapter(folder: Path, adapter: lora.Adapter, found: dict, base: Path) -> None:
     start = "ema.model."
     own = {k.removeprefix(start): value for k, value in found.items() if k.startswith(start)}
-    adapters.save(folder, adapter, own, str(base))
+    lora.save(folder, adapter, own, str(base))

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from janusflow.data.samples import Sample
-from janusflow.training import losses
-from janusflow.training import timestep_sampling as times
+from janusflow.training import losses, timestep_sampling
 from janusflow.training.alignment.repa import Aligner
 from janusflow.training.alignment.teachers import View
 from janusflow.training.config_stages import Stage
@@ -52,13 +51,18 @@ def draw(
     data = torch.stack([s.latents for s in made]).float()
     index, seed, shape = torch.tensor(list(rows)), stage.seed, tuple(data.shape[1:])
     everything = range(total)
-    noise = torch.cat([times.step_noise(seed, step, range(r, r + 1), shape) for r in rows])
+    noise = torch.cat(
+        [timestep_sampling.step_noise(seed, step, range(r, r + 1), shape) for r in rows]
+    )
     if stage.coupling:
         noise = losses.couple(noise, data)
-    t = times.step_times(
+    t = timestep_sampling.step_times(
         seed, step, everything, total, stage.density, shift=stage.shift, **stage.time_options
     )
-    drawn = [times.step_uniform(seed, step, everything, total, stream=k)[index] for k in (1, 2)]
+    drawn = [
+        timestep_sampling.step_uniform(seed, step, everything, total, stream=k)[index]
+        for k in (1, 2)
+    ]
     return Batch(
         samples=tuple(samples),
         step=step,

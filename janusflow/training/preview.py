@@ -16,10 +16,10 @@ import samplers
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.prompt_cache import Prompt
-from janusflow.pipelines.image_io import grid
 from janusflow.training.ema import State
 from janusflow.training.encoding import latents_of
 from janusflow.training.trainer import Engine
+from janusflow.utils.images import grid
 
 STEPS = 20  # of Euler
 GUIDANCE = 2.0

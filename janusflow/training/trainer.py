@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from janusflow.data.attention import use_packed_attention
 from janusflow.data.samples import KINDS, Sample
 from janusflow.training import checkpoints, losses
-from janusflow.training.alignment import repa as alignment
+from janusflow.training.alignment import repa
 from janusflow.training.config import Settings, decisive
 from janusflow.training.ema import (
     State,
@@ -158,13 +158,13 @@ class Engine:
         due = every and (number + 1) % every == 0 and aligner is not None
         if not due or not aligner.protocol.strength(number):
             return nullcontext([])
-        return alignment.watching(self.objective.model, aligner.tap)
+        return repa.watching(self.objective.model, aligner.tap)
 
     def _products(self, parts: dict[str, Tensor], weights: dict[str, float], state: Tensor):
         pulls = [weights[n] * x for n, x in parts.items() if n not in ("flow", "next_token")]
         if not pulls or not state.requires_grad:  # nothing before the block learns
             return torch.zeros(3)
-        return alignment.gradient_products(parts["flow"], sum(pulls), state)
+        return repa.gradient_products(parts["flow"], sum(pulls), state)
 
     def _means(self, totals: Tensor, number: int) -> dict:
         values = totals.tolist()
@@ -184,7 +184,7 @@ class Engine:
             "by_time": (values[start : start + BINS], values[start + BINS : start + 2 * BINS]),
             "tokens": int(values[-2]),
             "stop": values[-1] > 0,
-        } | ({"gradient_cosine": float(alignment.cosine(totals[-5:-2]))} if values[-4] else {})
+        } | ({"gradient_cosine": float(repa.cosine(totals[-5:-2]))} if values[-4] else {})
 
     def _blame(self) -> str:
         """The first sample of this process whose loss is not finite, with its time."""
@@ -336,7 +336,7 @@ def build(
     torch.manual_seed(stage.seed)  # whatever was drawn before
     aligner = None
     if settings.alignment is not None and settings.alignment.weight:
-        aligner = alignment.build(settings.alignment, model, averaged)
+        aligner = repa.build(settings.alignment, model, averaged)
     objective = Objective(model.train(), aligner, stage, run.packed)
     objective.touched = accelerator.num_processes > 1
     named = list(trained(objective))

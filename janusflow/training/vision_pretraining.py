@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from janusflow.data.prefetch import ahead
 from janusflow.models.janusflow.vision import VisionEncoder
-from janusflow.scenes import patches as scene_patches
+from janusflow.scenes import patches
 from janusflow.scenes.questions import vocabulary
 from janusflow.training.recipes import RECIPES, Recipe
 from janusflow.utils.devices import pick_device
@@ -42,7 +42,7 @@ class Heads(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.patches = nn.Linear(width, scene_patches.OUTPUTS)
+        self.patches = nn.Linear(width, patches.OUTPUTS)
         self.words = nn.Embedding(len(WORDS) + 1, width, padding_idx=0)
         self.places = nn.Parameter(0.02 * torch.randn(32, width))
         layer = nn.TransformerEncoderLayer(
@@ -88,7 +88,7 @@ def step_losses(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batch) -> 
     pixels, targets, captions = batch
     device = heads.bias.device
     tokens = encoder(pixels.to(device))
-    total, right = scene_patches.loss(heads.patches(tokens), targets.to(device))
+    total, right = patches.loss(heads.patches(tokens), targets.to(device))
     shown = {"loss": total.item(), "patches": right}
     if recipe.vision_contrastive:
         losses, shown["captions"] = matching(encoder, heads, tokens, captions)
@@ -111,7 +111,7 @@ def pretrain(
     start = _take_up(kept, recipe, parameters, optimizer)
     schedule = _schedule(optimizer, recipe, start)
     steps = range(start, recipe.vision_steps)
-    batches = ahead(partial(scene_patches.batch, count=recipe.vision_batch), steps, workers)
+    batches = ahead(partial(patches.batch, count=recipe.vision_batch), steps, workers)
     bar = tqdm(steps, desc="vision encoder", mininterval=5, disable=None, initial=start)
     for step, batch in zip(bar, batches, strict=True):
         total, shown = step_losses(recipe, encoder, heads, batch)
@@ -176,7 +176,7 @@ def _take_up(path: Path | None, recipe: Recipe, parameters, optimizer) -> int:
 def score(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batches: int = 16) -> dict:
     """Means over batches of the split "test": patches right, and captions found among the batch."""
     found = [
-        step_losses(recipe, encoder, heads, scene_patches.batch(i, recipe.vision_batch, "test"))[1]
+        step_losses(recipe, encoder, heads, patches.batch(i, recipe.vision_batch, "test"))[1]
         for i in range(batches)
     ]
     return {key: sum(f[key] for f in found) / batches for key in found[0]}

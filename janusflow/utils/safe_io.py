@@ -6,16 +6,10 @@ import io
 import json
 import os
 import stat
-import warnings
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
-from janusflow.models.janusflow.image_processing import to_rgb
 from janusflow.utils import limits
 
-# What PIL may open; others run programs (EPS calls Ghostscript) or hold pictures in pictures.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # what a shell puts for a pipe
 
 
@@ -64,50 +58,6 @@ def _up_to(file: io.RawIOBase, size: int) -> bytes | None:
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
-
-
-def read(path: Path) -> Image.Image:
-    """A picture, upright and in RGB; of an animation the first.
-
-    ValueError if the file is no picture of `FORMATS`, is cut short or is huge.
-    """
-    return decode(read_bytes(path, "picture_bytes", "picture"), str(path))
-
-
-def decode(content: bytes, name: str) -> Image.Image:
-    """A picture from the bytes of its file; see `read`."""
-    if Image.MAX_IMAGE_PIXELS and limits.most("pixels") > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = limits.most("pixels")  # PIL's own limit would come first
-    try:
-        image = _open(content)
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{name} has more pixels than expected ({error}); at most {limits.most('pixels')} are "
-            "taken, or set JANUSFLOW_MAX_PIXELS"
-        ) from error
-    except Exception as error:
-        raise _broken(name, error) from error
-    width, height = image.size
-    limits.hold("pixels", width * height, f"{name} has {width} x {height} pixels")
-    try:
-        image.load()
-        return to_rgb(image)
-    except Exception as error:
-        raise _broken(name, error) from error
-
-
-def _open(content: bytes) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of size: the limit is ours
-        return Image.open(io.BytesIO(content), formats=FORMATS)
-
-
-def _broken(name: str, error: Exception) -> ValueError:
-    """What to say of any exception of PIL's decoders, which raise every kind on broken bytes."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    if isinstance(error, UnidentifiedImageError):
-        reason = f"none of {', '.join(FORMATS)}"
-    return ValueError(f"{name!r} is not a whole picture ({reason})")
 
 
 def read_prompts(path: Path) -> list[str]:

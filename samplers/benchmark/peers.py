@@ -136,15 +136,15 @@ def diffusers_peers() -> list[Peer]:
 
 def scheduler_peer(name: str, scheduler, *, sign: int = -1, ask=None, **facts) -> Peer:
     """A peer around a scheduler; ask(steps) gives the arguments of its `set_timesteps`."""
-    from samplers import diffusers_bridge as bridge
+    from samplers import diffusers_bridge
 
     ask = ask or (lambda steps: {"num_inference_steps": steps})
 
     def shipped(v, noise, steps):
-        return bridge.as_shipped(scheduler, v, noise, sign=sign, **ask(steps))
+        return diffusers_bridge.as_shipped(scheduler, v, noise, sign=sign, **ask(steps))
 
     def path(v, noise, ts):
-        return bridge.placed(scheduler, v, noise, ts, sign=sign)
+        return diffusers_bridge.placed(scheduler, v, noise, ts, sign=sign)
 
     return Peer(name=name, library="diffusers", shipped=shipped, path=path, **facts)
 

@@ -13,10 +13,9 @@ from torch import Tensor
 import samplers
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.scenes.scorer import score
-from janusflow.training import losses
-from janusflow.training import timestep_sampling as times
+from janusflow.training import losses, timestep_sampling
 from janusflow.training.alignment.similarity import by_block
-from studies.alignment import world as ablate_world
+from studies.alignment import world
 from studies.alignment.models import Lab, prompt_of
 from studies.alignment.world import KINDS
 
@@ -33,7 +32,7 @@ def held_out(lab: Lab, model: JanusFlowModel) -> dict:
     """
     pool, n = lab.test, len(lab.test)
     t = (torch.arange(n) % 10 + 0.5) / 10
-    noise = torch.randn(pool.latents.shape, generator=times.generator(0, 0, 5))
+    noise = torch.randn(pool.latents.shape, generator=timestep_sampling.generator(0, 0, 5))
     x, none = losses.interpolate(noise, pool.latents, t), torch.zeros(n, dtype=torch.bool)
 
     def by_time(kinds: np.ndarray) -> Tensor:
@@ -41,7 +40,7 @@ def held_out(lab: Lab, model: JanusFlowModel) -> dict:
         sums, counts = losses.by_time(losses.flow(v, noise, pool.latents), t)
         return sums / counts
 
-    right, wrong = by_time(pool.kinds), by_time(ablate_world.other(pool.kinds))
+    right, wrong = by_time(pool.kinds), by_time(world.other(pool.kinds))
     return {"held_out": right.tolist(), "gap": (wrong - right).tolist()}
 
 
@@ -50,7 +49,7 @@ def scene_score(lab: Lab, model: JanusFlowModel, seed: int) -> dict:
     study = lab.study
     kinds = np.repeat(np.arange(len(KINDS)), study.pictures)
     noise = torch.randn(
-        (len(kinds), *lab.test.latents.shape[1:]), generator=times.generator(seed, 0, 6)
+        (len(kinds), *lab.test.latents.shape[1:]), generator=timestep_sampling.generator(seed, 0, 6)
     )
     rows = torch.zeros(len(kinds), dtype=torch.bool)
     cond, uncond = (prompt_of(lab, model, kinds, rows | drop) for drop in (False, True))
@@ -62,7 +61,7 @@ def scene_score(lab: Lab, model: JanusFlowModel, seed: int) -> dict:
     latents = samplers.sample(v, noise, study.calls, solver="abm")
     images = lab.autoencoder.decode(latents / lab.autoencoder.config.scaling_factor).sample
     images = images.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-    scores = [score(i, ablate_world.request(k)) for i, k in zip(images, kinds, strict=True)]
+    scores = [score(i, world.request(k)) for i, k in zip(images, kinds, strict=True)]
     asked = [KINDS[k][1] for k in kinds]
     colors = [[f.color for f in s.found] == [c] for s, c in zip(scores, asked, strict=True)]
     shares = {name: [getattr(s, name) for s in scores] for name in ("strict", "lenient")}
@@ -76,7 +75,7 @@ def layers(lab: Lab, model: JanusFlowModel, pictures: int = 60, tokens: int = 8)
     pool = replace(lab.test, objects=lab.test.objects[:pictures], kinds=lab.test.kinds[:pictures])
     clean = torch.cat([lab.encoder(p) for p in pool.pixels()])
     data, t = lab.test.latents[:pictures], torch.full((pictures,), 0.5)
-    noise = torch.randn(data.shape, generator=times.generator(0, 0, 7))
+    noise = torch.randn(data.shape, generator=timestep_sampling.generator(0, 0, 7))
     prompt = prompt_of(lab, model, pool.kinds, torch.zeros(pictures, dtype=torch.bool))
     return by_block(model, losses.interpolate(noise, data, t), t, prompt, clean, tokens)
 

@@ -13,9 +13,9 @@ from janusflow.models.autoencoder import PatchAutoencoder
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.vision import VisionEncoder
 from janusflow.models.prompt_cache import Prompt
-from janusflow.training import vision_pretraining as vision_training
+from janusflow.training import vision_pretraining
 from janusflow.training.recipes import Recipe
-from studies.alignment import world as ablate_world
+from studies.alignment import world
 from studies.alignment.world import Pool
 
 
@@ -74,10 +74,10 @@ class Lab:
 
 
 def prepare(study: Study, folder: Path, encoder: nn.Module) -> Lab:
-    made = ablate_world.autoencoder(study.recipe.latent_channels)
-    texts, vocabulary = ablate_world.prompts(folder)
-    train = ablate_world.pool("train", study.pool, made)
-    test = ablate_world.pool("test", study.held_out, made)
+    made = world.autoencoder(study.recipe.latent_channels)
+    texts, vocabulary = world.prompts(folder)
+    train = world.pool("train", study.pool, made)
+    test = world.pool("test", study.held_out, made)
     return Lab(study, encoder, made, train, test, texts, vocabulary, {})
 
 
@@ -88,7 +88,7 @@ def pretrained(path: Path | None, recipe: Recipe) -> nn.Module:
     if path is None:
         return JanusFlowModel.from_pretrained("janusflow/scenes").float().vision_und_enc_model
     if not path.exists():
-        vision_training.save(vision_training.pretrain(recipe)[0], path)
+        vision_pretraining.save(vision_pretraining.pretrain(recipe)[0], path)
     encoder = VisionEncoder(recipe.config(vocab_size=1).vision)
     encoder.load_state_dict(load_file(path))
     return encoder.requires_grad_(False).eval()

@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from janusflow.training import losses
-from janusflow.training import timestep_sampling as times
+from janusflow.training import losses, timestep_sampling
 from janusflow.training.alignment import teachers
 from janusflow.training.alignment.repa import (
     Aligner,
@@ -34,7 +33,7 @@ from janusflow.training.alignment.repa import (
 )
 from janusflow.training.alignment.teachers import Cached, View
 from janusflow.utils.devices import use_threads
-from studies.alignment import findings as ablate_report
+from studies.alignment import findings
 from studies.alignment.measurements import brief, layers, measure
 from studies.alignment.models import Lab, Study, prepare, pretrained, prompt_of
 
@@ -70,18 +69,20 @@ def aligner(lab: Lab, protocol: Alignment, model: nn.Module, average: nn.Module)
 def batch(lab: Lab, seed: int, step: int, teacher: str | None) -> tuple[np.ndarray, View, Tensor]:
     """Kinds, view and dropped prompts of a step: a function of (seed, step)."""
     study, n = lab.study, lab.study.batch
-    rows = torch.randint(len(lab.train), (n,), generator=times.generator(seed, step, 9))
+    rows = torch.randint(len(lab.train), (n,), generator=timestep_sampling.generator(seed, step, 9))
     kinds = lab.train.kinds[rows.numpy()]
     data, everything = lab.train.latents[rows], range(n)
-    dropped = times.step_uniform(seed, step, everything, n, stream=3) < study.prompt_drop
+    dropped = (
+        timestep_sampling.step_uniform(seed, step, everything, n, stream=3) < study.prompt_drop
+    )
     shape = dict(mean=study.density_mean, std=study.density_std)
     view = View(
-        t=times.step_times(seed, step, everything, n, "logit_normal", **shape),
-        noise=torch.randn(data.shape, generator=times.generator(seed, step, 4)),
+        t=timestep_sampling.step_times(seed, step, everything, n, "logit_normal", **shape),
+        noise=torch.randn(data.shape, generator=timestep_sampling.generator(seed, step, 4)),
         data=data,
         features=lab.features[teacher][rows] if teacher in lab.features else None,
         objects=[lab.train.objects[i] for i in rows],
-        uniform=times.step_uniform(seed, step, everything, n, stream=2),
+        uniform=timestep_sampling.step_uniform(seed, step, everything, n, stream=2),
         hidden_of=lambda model, x, t, k: model.velocity(
             x, t, prompt_of(lab, model, kinds, dropped), return_hidden=k
         )[1],
@@ -226,7 +227,7 @@ def main() -> None:
     args = parser.parse_args()
     use_threads(args.threads)
     runs = go(changed(args.set), args.arms, args.seeds, args.out, args.encoder)
-    print(ablate_report.table(ablate_report.save(runs, args.out / "summary.json")))
+    print(findings.table(findings.save(runs, args.out / "summary.json")))
 
 
 if __name__ == "__main__":

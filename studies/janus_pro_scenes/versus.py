@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from janusflow.evaluation.intervals import Interval, overall
-from janusflow.pipelines import image_io as pictures
+from janusflow.pipelines import image_io
 from janusflow.scenes.scene import CATEGORIES, Prompt, prompt
 from janusflow.scenes.scorer import score
 
@@ -114,7 +114,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.prompts < 1 or asked.batch < 1:
         parser.error("--prompts and --batch must be at least 1")
-    flow, tokens = (pictures.load(m, None, "auto", "float32") for m in (asked.flow, asked.tokens))
+    flow, tokens = (image_io.load(m, None, "auto", "float32") for m in (asked.flow, asked.tokens))
     print(f"{asked.prompts} prompts of each of {len(CATEGORIES)} categories, {asked.batch} at once")
     print(table(compare(flow, tokens, asked.prompts, asked.batch)))
 

@@ -8,12 +8,11 @@ from PIL import Image
 from torch import nn
 
 from janusflow import JanusFlowPipeline
-from janusflow.bench import reference_sampler as published
-from janusflow.cli import batch
-from janusflow.cli import pilot_grid as piloting
-from janusflow.pipelines import image_io as pictures
+from janusflow.bench import reference_sampler
+from janusflow.cli import batch, pilot_grid
+from janusflow.pipelines import image_io
 from janusflow.pipelines.presets import QUALITIES, read_grid, resolve
-from janusflow.utils.cpu import onednn_linear as linear
+from janusflow.utils.cpu import onednn_linear
 
 ROWS = ["a red circle", "two blue squares", "a green star"]
 
@@ -64,14 +63,14 @@ def test_processes_share_the_rows(pipe, tmp_path, monkeypatch):
 def test_a_picture_that_cannot_be_written_is_named_and_the_rest_goes_on(
     pipe, tmp_path, monkeypatch, capsys
 ):
-    save = pictures.save
+    save = image_io.save
 
     def full(image, note, path):
         if path.name == "00001.png":
             raise OSError("No space left on device")
         return save(image, note, path)
 
-    monkeypatch.setattr(pictures, "save", full)
+    monkeypatch.setattr(image_io, "save", full)
     with pytest.raises(OSError, match=r"1 of 3 pictures were not written, the first '00001.png'"):
         fill(pipe, tmp_path)
     assert "00001.png" in capsys.readouterr().err
@@ -109,7 +108,7 @@ def test_what_is_given_takes_the_place_of_the_preset(pipe):
 @pytest.fixture(scope="module")
 def grid(pipe):
     texts = ["a red circle", "two green stars", "a blue square above a red star"]
-    return piloting.place(pipe, texts, "draft", seed=3, looks=6)
+    return pilot_grid.place(pipe, texts, "draft", seed=3, looks=6)
 
 
 def test_a_pilot_grid_ends_nearer_than_the_solvers_own(grid):
@@ -132,7 +131,7 @@ def test_a_models_own_grid_is_saved_and_read_and_used_with_it(pipe, grid, tmp_pa
 
 
 def test_a_grid_brings_the_time_that_its_guidance_ended_at(pipe):
-    found = piloting.place(pipe, ROWS, "draft", until=0.25, looks=3)
+    found = pilot_grid.place(pipe, ROWS, "draft", until=0.25, looks=3)
     chosen = resolve("draft", {"draft": found})
     assert chosen.guided == (0.0, 0.25) and resolve("draft").guided == (0.0, 0.6)
     one = JanusFlowPipeline(pipe.model, pipe.processor, pipe.vae)
@@ -142,7 +141,7 @@ def test_a_grid_brings_the_time_that_its_guidance_ended_at(pipe):
     made = one(ROWS[0], quality="draft", output_type="latent")
     assert made.calls == len(found.times) - 1 + guided
     with pytest.raises(ValueError, match="expected a time from 0 to 1"):
-        piloting.place(pipe, ROWS, "draft", until=2.0)
+        pilot_grid.place(pipe, ROWS, "draft", until=2.0)
 
 
 @pytest.mark.parametrize("told", ["often", [0.5, 0.1], [0, "1"], [0, 0.2, 1], [0, float("nan")]])
@@ -165,24 +164,24 @@ def test_the_published_way_in_float32_ends_where_ours_ends(pipe):
     noise = pipe.prepare_latents(2, None, None, torch.Generator().manual_seed(1))
     texts = ["a red circle left of a blue square", "two green stars"]  # of different length
     ours = pipe(texts, latents=noise, num_inference_steps=4, output_type="latent").images
-    theirs = published.prompts(pipe, texts, noise, steps=4, state=torch.float32)
+    theirs = reference_sampler.prompts(pipe, texts, noise, steps=4, state=torch.float32)
     assert (theirs - ours).abs().max() < 1e-4 * ours.abs().max()
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN")
 def test_onednn_gives_the_products_and_gradients_of_torch(monkeypatch):
-    monkeypatch.setattr(linear, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(onednn_linear, "onednn_is_faster", lambda: True)
     torch.manual_seed(0)
     plain = nn.Linear(96, 160).double()
-    ours = linear.use_onednn(nn.Linear(96, 160))
+    ours = onednn_linear.use_onednn(nn.Linear(96, 160))
     ours.load_state_dict(plain.state_dict())
     x = torch.randn(3, 400, 96)
     used = []
-    product = linear._product
-    monkeypatch.setattr(linear, "_product", lambda *a: used.append(1) or product(*a))
+    product = onednn_linear._product
+    monkeypatch.setattr(onednn_linear, "_product", lambda *a: used.append(1) or product(*a))
     ours(x)
     assert not used  # small, and not said to come again
-    with linear.repeating():
+    with onednn_linear.repeating():
         grads = []
         for layer, inputs in ((plain, x.double()), (ours, x.clone())):
             inputs.requires_grad_()

@@ -6,9 +6,9 @@ import sys
 import pytest
 import typer
 
-from janusflow.cli import main as cli
+from janusflow.cli import main
 
-NAMES = sorted(typer.main.get_command(cli.app).commands)
+NAMES = sorted(typer.main.get_command(main.app).commands)
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def run(monkeypatch, capsys, tmp_path):
 
     def go(*words) -> dict:
         monkeypatch.setattr(sys, "argv", ["janusflow", *map(str, words), "--json"])
-        cli.main()
+        main.main()
         return json.loads(capsys.readouterr().out)
 
     return go
@@ -52,7 +52,7 @@ def test_the_rows_of_a_benchmark_are_those_of_its_file(run, tiny_folder, tmp_pat
 def test_a_refusal_leaves_stdout_empty(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["janusflow", "generate", "--json"])
     with pytest.raises(SystemExit):
-        cli.main()
+        main.main()
     assert capsys.readouterr().out == ""
 
 
@@ -60,7 +60,7 @@ def test_a_refusal_leaves_stdout_empty(monkeypatch, capsys):
 def test_every_command_takes_it(command, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(sys, "argv", ["janusflow", command, "--help"])
-    cli.main()
+    main.main()
     out = capsys.readouterr().out
     assert "--json" in out
     assert max(map(len, out.splitlines())) <= 80

@@ -9,9 +9,7 @@ from PIL import Image
 
 from janusflow.data.feature_cache import ABOUT, Cache, CacheError
 from janusflow.scenes.scene import render, scene
-from janusflow.training import config as settings
-from janusflow.training import job as launch
-from janusflow.training import precompute
+from janusflow.training import config, job, precompute
 from janusflow.training.alignment import teachers
 
 MODEL = "janusflow/scenes"
@@ -45,7 +43,7 @@ def cache(pictures, encoders, tmp_path):
 
 
 def engine(data, out, **changes):
-    return launch.of_stage(1, MODEL, data, out, SMALL | changes).engine()
+    return job.of_stage(1, MODEL, data, out, SMALL | changes).engine()
 
 
 def losses(made):
@@ -81,7 +79,7 @@ def test_a_teacher_that_learns_or_is_another_is_run_and_the_latents_serve(
 
 def test_a_run_goes_on_with_a_cache_and_refuses_another_crop(pictures, cache, tmp_path):
     out, plain = tmp_path / "run", {**SMALL, "data.crop": "center"}
-    launch.of_stage(1, MODEL, pictures, out, plain | {"run.save_every": 1}).run()
+    job.of_stage(1, MODEL, pictures, out, plain | {"run.save_every": 1}).run()
     made = engine(pictures, out, **{"data.cache": str(cache)})
     assert made.restore(out) and made.state.step == 2
     with pytest.raises(ValueError, match=r"data\.crop"):
@@ -251,19 +249,19 @@ def test_any_encoder_of_timm_is_cached_in_a_narrow_dtype(pictures, tmp_path, mon
 
 
 def test_what_the_settings_of_an_older_run_do_not_say_is_as_it_was_then():
-    ours = settings.of_stage(2)
+    ours = config.of_stage(2)
     older = ours.as_dict()
     for section, name in (("training", "time_weight"), ("alignment", "cleaner")):
         del older[section][name]
     del older["data"], older["adapter"]
-    assert settings.decisive(older) == ours.decisive
-    cached = settings.changed(ours, {"data.cache": "somewhere"})
-    centered = settings.changed(ours, {"data.crop": "center"})
+    assert config.decisive(older) == ours.decisive
+    cached = config.changed(ours, {"data.cache": "somewhere"})
+    centered = config.changed(ours, {"data.crop": "center"})
     assert cached.decisive == centered.decisive != ours.decisive
 
 
 def test_recipes_and_random_crops_have_no_cache(tmp_path):
     with pytest.raises(ValueError, match="belong to --stage"):
-        launch.of_recipe("scenes-smoke", tmp_path, {"data.cache": "x"})
+        job.of_recipe("scenes-smoke", tmp_path, {"data.cache": "x"})
     with pytest.raises(ValueError, match=r"data\.crop is random"):
-        launch.of_stage(1, MODEL, tmp_path, tmp_path, {"data.crop": "random", "data.cache": "x"})
+        job.of_stage(1, MODEL, tmp_path, tmp_path, {"data.crop": "random", "data.cache": "x"})

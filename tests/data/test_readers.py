@@ -13,9 +13,7 @@ from janusflow.data.options import Data
 from janusflow.data.readers import fetch, find, open_data
 from janusflow.data.samples import BrokenSample, take
 from janusflow.scenes.scene import render, scene
-from janusflow.training import checkpoints
-from janusflow.training import job as launch
-from janusflow.training import loop as runner
+from janusflow.training import checkpoints, job, loop
 from janusflow.training.config_stages import STAGES
 from janusflow.utils.hub import locate
 
@@ -196,7 +194,7 @@ def test_a_link_does_not_lead_out_of_the_folder(tmp_path):
 
 def test_a_stage_of_the_paper_trains_on_files_and_exports_a_model(folder, tmp_path):
     changes = {"training.steps": 2, "training.batch": 8, "training.warmup": 1, "run.save_every": 1}
-    plan = launch.of_stage(3, "janusflow/scenes", folder, tmp_path / "run", changes)
+    plan = job.of_stage(3, "janusflow/scenes", folder, tmp_path / "run", changes)
     assert plan.settings.training.mixture == STAGES["3"].mixture
     said = plan.describe()
     assert "vision_encoder" in said and "8: " in said and "steps       2" in said
@@ -204,12 +202,12 @@ def test_a_stage_of_the_paper_trains_on_files_and_exports_a_model(folder, tmp_pa
     assert checkpoints.complete(tmp_path / "run")[0] == 2
     lines = (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
     assert {"flow", "alignment", "next_token"} <= json.loads(lines[-1]).keys()
-    runner.export(tmp_path / "run", tmp_path / "model", torch.float32)
+    loop.export(tmp_path / "run", tmp_path / "model", torch.float32)
     assert (tmp_path / "model" / "vae").is_dir()
 
 
 def test_a_stage_without_its_data_says_what_is_missing(folder, tmp_path):
     with pytest.raises(ValueError, match="--data"):
-        launch.of_stage(1, "janusflow/scenes", None, tmp_path)
+        job.of_stage(1, "janusflow/scenes", None, tmp_path)
     with pytest.raises(ValueError, match="the stage needs"):
-        launch.of_stage(1, "janusflow/scenes", folder / "words.txt", tmp_path)
+        job.of_stage(1, "janusflow/scenes", folder / "words.txt", tmp_path)

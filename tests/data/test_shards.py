@@ -16,8 +16,7 @@ from janusflow.data.samples import BrokenSample, take
 from janusflow.data.shards import Shards, index, open_shards
 from janusflow.data.tar_index import members
 from janusflow.scenes.scene import render, scene
-from janusflow.training import checkpoints
-from janusflow.training import job as launch
+from janusflow.training import checkpoints, job
 from janusflow.utils.hub import locate
 
 
@@ -326,8 +325,8 @@ def test_a_run_on_shards_or_a_stream_is_taken_up_in_the_same_bits(tables, tmp_pa
     changes = changes | {"training.steps": 2, "training.batch": 4, "run.save_every": 1}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for out in (whole, cut):
-        launch.of_stage(1, "janusflow/scenes", data, out, changes).run()
+        job.of_stage(1, "janusflow/scenes", data, out, changes).run()
     checkpoints.path_of(cut, 2).unlink()
-    launch.of_stage(1, "janusflow/scenes", data, cut, changes).run()
+    job.of_stage(1, "janusflow/scenes", data, cut, changes).run()
     ours, theirs = checkpoints.read(cut, 2)[0], checkpoints.read(whole, 2)[0]
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

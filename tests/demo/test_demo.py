@@ -17,9 +17,7 @@ import httpx
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from janusflow.demo import page, server
-from janusflow.demo import requests as wishes
-from janusflow.demo import worker as work
+from janusflow.demo import page, requests, server, worker
 from janusflow.demo.requests import Refused, Wish
 
 ASKED = dict(prompt="a red circle", sampler="euler", calls=3, guidance=2.0, seed=0)
@@ -75,7 +73,7 @@ def test_what_passes_a_limit_is_refused_in_a_sentence_that_repeats_nothing(case)
     assert "../" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", wishes.samplers())
+@pytest.mark.parametrize("name", requests.samplers())
 def test_no_sampler_spends_more_calls_than_allowed(name):
     wish = Wish(**ASKED | dict(sampler=name, calls=17))
     assert wish.solver.cost(wish.steps) <= 17 < wish.solver.cost(wish.steps + 1)
@@ -115,7 +113,7 @@ def test_a_bad_upload_is_refused_without_its_path(case, tmp_path):
     content, message = BAD_FILES[case]
     (tmp_path / "p.png").write_bytes(content)
     with pytest.raises(Refused, match=message) as caught:
-        wishes.picture(tmp_path / "p.png")
+        requests.picture(tmp_path / "p.png")
     assert str(tmp_path) not in str(caught.value)
 
 
@@ -123,14 +121,14 @@ def test_an_upload_is_turned_upright_put_on_white_and_shrunk(tmp_path):
     turned = Image.Exif()
     turned[274] = 6
     Image.new("RGBA", (3000, 20), (255, 0, 0, 0)).save(tmp_path / "p.png", exif=turned)
-    image = wishes.picture(tmp_path / "p.png")
-    assert image.mode == "RGB" and image.height == wishes.SIDE > image.width
+    image = requests.picture(tmp_path / "p.png")
+    assert image.mode == "RGB" and image.height == requests.SIDE > image.width
     assert image.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_a_painted_picture_is_the_pipelines_and_looks_come_on_the_way(tiny_pipe):
-    looks = [look for look in work.paint(tiny_pipe, Wish(**ASKED | dict(calls=30))) if look]
-    assert len(looks) == work.LOOKS + 1 and looks[-1].t == 1 and looks[-1].calls == 60
+    looks = [look for look in worker.paint(tiny_pipe, Wish(**ASKED | dict(calls=30))) if look]
+    assert len(looks) == worker.LOOKS + 1 and looks[-1].t == 1 and looks[-1].calls == 60
     assert [look.t for look in looks] == sorted(look.t for look in looks)
     assert (np.asarray(looks[-1].image) == direct(tiny_pipe, 0, steps=30)).all()
 
@@ -138,13 +136,13 @@ def test_a_painted_picture_is_the_pipelines_and_looks_come_on_the_way(tiny_pipe)
 def test_on_a_straight_path_every_look_shows_the_end(tiny_pipe, monkeypatch):
     straight = torch.randn(1, 16, 12, 12, generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(tiny_pipe, "field", lambda *_: lambda _x, _t: straight)
-    looks = [look for look in work.paint(tiny_pipe, Wish(**ASKED | dict(calls=9))) if look]
-    assert max(work.apart(look.image, looks[-1].image) for look in looks) < 0.01
+    looks = [look for look in worker.paint(tiny_pipe, Wish(**ASKED | dict(calls=9))) if look]
+    assert max(worker.apart(look.image, looks[-1].image) for look in looks) < 0.01
 
 
 def test_who_leaves_an_answer_stops_the_model(tiny_pipe):
     before = threading.active_count()
-    words = work.answer(tiny_pipe, Image.new("RGB", (96, 96)), "what?")
+    words = worker.answer(tiny_pipe, Image.new("RGB", (96, 96)), "what?")
     next(words)
     words.close()
     end = time.monotonic() + 10
@@ -177,7 +175,7 @@ def test_an_answer_is_that_of_the_pipeline(address, tiny_pipe, tmp_path):
     (tmp_path / "p.png").write_bytes(png())
     said = client(address).predict(handle_file(tmp_path / "p.png"), "what?", api_name="/ask")
     image = Image.open(tmp_path / "p.png").convert("RGB")
-    assert said == tiny_pipe.chat("what?", [image], max_new_tokens=wishes.MAX_TOKENS)
+    assert said == tiny_pipe.chat("what?", [image], max_new_tokens=requests.MAX_TOKENS)
 
 
 @pytest.mark.parametrize("case", ["text", "cut", "bomb"])
@@ -206,7 +204,7 @@ def call(address, name, *data):
 )
 def test_no_path_from_a_request_is_opened(path, address, monkeypatch):
     opened = []
-    monkeypatch.setattr(wishes, "picture", opened.append)
+    monkeypatch.setattr(requests, "picture", opened.append)
     sent = {"path": path, "meta": {"_type": "gradio.FileData"}}
     told = call(address, "ask", sent, "what?")
     assert opened == [] and "event: error" in told and "event: complete" not in told

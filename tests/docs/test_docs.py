@@ -9,9 +9,9 @@ import pytest
 
 import janusflow
 import samplers
-from janusflow.cli import main as cli
+from janusflow.cli import main
 from janusflow.training import losses
-from janusflow.training.alignment import repa as alignment
+from janusflow.training.alignment import repa
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -20,7 +20,7 @@ REGISTRIES = (
     samplers.GRIDS,
     samplers.RULES,
     losses.WEIGHTS,
-    alignment.SIMILARITIES,
+    repa.SIMILARITIES,
 )
 
 
@@ -70,7 +70,7 @@ def test_the_cheap_commands_of_a_page_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for words in commands(page):
         monkeypatch.setattr(sys, "argv", ["janusflow", *words])
-        cli.main()
+        main.main()
         assert capsys.readouterr().out
 
 

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 import samplers
-from janusflow.cli import main as cli
+from janusflow.cli import main
 from samplers import guidance
-from samplers.benchmark import run as benchmark
+from samplers.benchmark import run
 
 
 def add_a_solver():
@@ -58,9 +58,7 @@ def test_adding_one_takes_fewer_than_fifteen_lines(add):
 def test_the_benchmark_measures_the_new_solver():
     field = samplers.PROBLEMS["bend"]()
     noise = field.noise(8)
-    report = benchmark.run(
-        field.velocity, noise, calls=[4], others=False, pilot=False, overhead=False
-    )
+    report = run.run(field.velocity, noise, calls=[4], others=False, pilot=False, overhead=False)
     rows = {row.solver: row for row in report.rows}
     assert rows["leap"].e == pytest.approx(rows["euler"].e)
 
@@ -71,6 +69,6 @@ def test_the_command_line_takes_all_three(monkeypatch, tiny_folder, tmp_path):
     words = ["generate", "a star", "-o", out, "--model", tiny_folder, "--steps", "2"]
     words += ["--sampler", "leap", "--grid", "cubic", "--guidance", "halved:4"]
     monkeypatch.setattr(sys, "argv", ["janusflow", *map(str, words)])
-    cli.main()
+    main.main()
     told = Image.open(out).text
     assert (told["sampler"], told["grid"], told["guidance"]) == ("leap", "cubic", "halved:4")

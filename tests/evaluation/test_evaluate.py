@@ -12,10 +12,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from janusflow.cli import main as cli
-from janusflow.evaluation import comparison, report
-from janusflow.evaluation import figures as drawing
-from janusflow.evaluation import runner as engine
+from janusflow.cli import main
+from janusflow.evaluation import comparison, figures, report, runner
 from janusflow.evaluation.intervals import bootstrap, mcnemar, overall, signs, wilson
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import batches
@@ -69,7 +67,7 @@ class Painter:
 
 
 def evaluate(folder, plan=PLAN, **painter):
-    return engine.run(lambda: Painter(plan, **painter), plan, folder, {})
+    return runner.run(lambda: Painter(plan, **painter), plan, folder, {})
 
 
 def timeless(result):
@@ -187,7 +185,7 @@ def test_an_evaluation_that_was_cut_off_makes_only_what_is_missing(perfect, tmp_
         evaluate(tmp_path / "out", stop_after=calls)
     done = len(list((tmp_path / "out").rglob("*.png")))
     painter = Painter()
-    result = engine.run(lambda: painter, PLAN, tmp_path / "out", {})
+    result = runner.run(lambda: painter, PLAN, tmp_path / "out", {})
     assert done == {0: 0, 1: 3, 3: 7}[calls] and painter.made == 28 - done
     assert timeless(result) == timeless(perfect[0])
 
@@ -200,7 +198,7 @@ def test_damaged_and_half_written_pictures_are_made_again(perfect, tmp_path):
     half = second.with_name(f".{second.name}.part")
     half.write_bytes(b"half")
     painter = Painter()
-    result = engine.run(lambda: painter, PLAN, tmp_path / "out", {})
+    result = runner.run(lambda: painter, PLAN, tmp_path / "out", {})
     assert painter.made == 3 and not half.exists()  # one batch, made whole
     assert timeless(result) == timeless(perfect[0])
 
@@ -219,11 +217,11 @@ class Rounding(Painter):
 def test_pictures_are_the_same_bits_wherever_an_evaluation_was_cut_off(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder in (whole, cut):
-        engine.run(Rounding, PLAN, folder, {})
+        runner.run(Rounding, PLAN, folder, {})
     made = sorted(path.relative_to(cut) for path in cut.rglob("*.png"))
     for path in made[::3] + made[1::5]:
         (cut / path).unlink(missing_ok=True)
-    engine.run(Rounding, PLAN, cut, {})
+    runner.run(Rounding, PLAN, cut, {})
     assert [p for p in made if (cut / p).read_bytes() != (whole / p).read_bytes()] == []
 
 
@@ -247,13 +245,13 @@ def test_a_larger_plan_keeps_what_there_is(tmp_path):
     evaluate(tmp_path / "out")
     larger = replace(PLAN, prompts=3)
     painter = Painter(larger)
-    engine.run(lambda: painter, larger, tmp_path / "out", {})
+    runner.run(lambda: painter, larger, tmp_path / "out", {})
     assert painter.made == 7 * 3  # the first batch of three stays, the second grows from one
 
 
 def test_rescoring_the_saved_pictures_agrees(perfect, poor):
     for result, folder in (perfect, poor):
-        assert timeless(engine.rescore(folder)) == timeless(result)
+        assert timeless(runner.rescore(folder)) == timeless(result)
 
 
 def test_a_second_reader_of_the_saved_pictures_gives_the_same_scores(tmp_path):
@@ -273,9 +271,9 @@ def test_the_protocol_says_all_that_a_repetition_needs(poor):
     wanted = "fingerprint weights sampler grid steps network_calls guidance guided_between dtype"
     wanted += " seeds prompts splits batch device side evaluator packages model task"
     assert set(wanted.split()) <= set(told)
-    assert engine.guided_between("within:4,0.3") == [0.3, 0.9]
-    assert engine.guided_between("within:4,0.2,0.6") == [0.2, 0.6]
-    assert engine.guided_between("3") == [0, 1]
+    assert runner.guided_between("within:4,0.3") == [0.3, 0.9]
+    assert runner.guided_between("within:4,0.2,0.6") == [0.2, 0.6]
+    assert runner.guided_between("3") == [0, 1]
 
 
 def test_pictures_tell_their_own_story(perfect):
@@ -309,7 +307,7 @@ def test_reports_fit_80_columns_and_files_read_back(poor, tmp_path, numbers):
 
 
 def test_failures_and_bars_are_drawn(poor):
-    made = drawing.draw(poor[0], poor[1])
+    made = figures.draw(poor[0], poor[1])
     names = {path.name for path in made}
     assert {"failures-test.png", "failures-long.png"} <= names
     sheets = {path.name: np.asarray(Image.open(path).convert("L")) for path in made}
@@ -363,16 +361,16 @@ def test_right_answers_score_one_and_yes_alone_scores_the_share_of_yes(tmp_path,
             right[t, s.tobytes()] for t, s in zip(texts, shown, strict=True)
         ],
     )
-    scores = engine.run(lambda: None, VQA, tmp_path / "right", {})["scores"]["test"]
+    scores = runner.run(lambda: None, VQA, tmp_path / "right", {})["scores"]["test"]
     assert scores["overall"]["scores"]["exact"]["score"] == 1.0
     monkeypatch.setattr(
         "janusflow.evaluation.tasks.vqa.answer", lambda _pipe, _shown, texts: ["yes"] * len(texts)
     )
-    result = engine.run(lambda: None, VQA, tmp_path / "yes", {})
+    result = runner.run(lambda: None, VQA, tmp_path / "yes", {})
     group = result["scores"]["test"]["groups"]["existence"]
     assert group["extra"]["yes"] == group["extra"]["rec"] == 1.0
     assert group["scores"]["exact"]["score"] == group["extra"]["due"] == group["extra"]["prec"]
-    assert timeless(engine.rescore(tmp_path / "yes")) == timeless(result)
+    assert timeless(runner.rescore(tmp_path / "yes")) == timeless(result)
 
 
 def test_questions_are_asked_once(tmp_path, monkeypatch):
@@ -386,12 +384,12 @@ def test_questions_are_asked_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr("janusflow.evaluation.tasks.vqa.answer", once)
     with pytest.raises(KeyboardInterrupt):
-        engine.run(lambda: None, VQA, tmp_path / "out", {})
+        runner.run(lambda: None, VQA, tmp_path / "out", {})
     assert len(json.loads((tmp_path / "out" / ANSWERS).read_text())) == 10
     with pytest.raises(ValueError, match="lacks"):
-        engine.rescore(tmp_path / "out")
+        runner.rescore(tmp_path / "out")
     heard.append("go on")
-    engine.run(lambda: None, VQA, tmp_path / "out", {})
+    runner.run(lambda: None, VQA, tmp_path / "out", {})
     assert len(heard) == len(questions(VQA)) + 1
 
 
@@ -411,14 +409,14 @@ def test_the_command_evaluates_a_model_and_repeats_itself(tiny_folder, tmp_path)
     options = ["--model", str(tiny_folder), "--prompts", "1", "--seeds", "1", "--steps", "1"]
     for folder in (out, again):
         done = CliRunner().invoke(
-            cli.app, ["evaluate", *options, "--device", "cpu", "-o", str(folder)]
+            main.app, ["evaluate", *options, "--device", "cpu", "-o", str(folder)]
         )
         assert done.exit_code == 0, done.output
         assert "color_attr" in done.output
     one, two = (timeless(report.load(folder / "report.json")) for folder in (out, again))
     assert one == two and one["protocol"]["network_calls"] == 2
     pair = [str(folder / "report.json") for folder in (out, again)]
-    assert "one protocol" in CliRunner().invoke(cli.app, ["evaluate", "--compare", *pair]).output
+    assert "one protocol" in CliRunner().invoke(main.app, ["evaluate", "--compare", *pair]).output
 
 
 @pytest.mark.parametrize(
@@ -439,7 +437,7 @@ def test_bad_options_are_one_sentence_and_exit_code_2(
     model = ["--model", str(tiny_folder), "--device", "cpu"]
     monkeypatch.setattr("sys.argv", ["janusflow", "evaluate", *model, *options])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        main.main()
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert stop.value.code == 2 and sentence in said and said.startswith("janusflow: ")
 
@@ -451,17 +449,17 @@ def test_pictures_that_do_not_belong_are_named(tmp_path):
     whole = path.read_bytes()
     Image.new("RGB", (64, 64)).save(path)
     with pytest.raises(ValueError, match="64 x 64 pixels, expected 96 x 96"):
-        engine.rescore(folder)
+        runner.rescore(folder)
     Image.new("RGB", (96, 96)).save(path)
     with pytest.raises(ValueError, match="was made for None"):
-        engine.rescore(folder)
+        runner.rescore(folder)
     path.unlink()
     with pytest.raises(ValueError, match="lacks 1 of 28 pictures"):
-        engine.rescore(folder)
+        runner.rescore(folder)
     path.write_bytes(whole)
     (folder / "protocol.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
-        engine.rescore(folder)
+        runner.rescore(folder)
 
 
 def test_a_folder_of_other_things_and_other_files_are_refused(tmp_path):

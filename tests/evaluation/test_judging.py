@@ -9,8 +9,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, precision_recall_fscore_support
 from test_evaluate import PLAN, VQA, Painter, timeless
 
-from janusflow.evaluation import report
-from janusflow.evaluation import runner as engine
+from janusflow.evaluation import report, runner
 from janusflow.evaluation.intervals import kappa, wilson
 from janusflow.evaluation.task import Item
 from janusflow.evaluation.tasks.judge import agreement, asked
@@ -71,20 +70,20 @@ def test_a_judge_who_sees_all_agrees_with_the_scorer(poor, tmp_path, monkeypatch
     listen(monkeypatch, said_of)
     plan = replace(JUDGE, prompts=4, splits=("test", "relations"))
     poor = Painter(plan, ignorant=("circle", "star", "red"))
-    result = engine.run(lambda: poor, plan, tmp_path, {})
+    result = runner.run(lambda: poor, plan, tmp_path, {})
     whole = result["scores"]["test"]["overall"]
     assert whole["scores"]["agrees"]["score"] == whole["extra"]["kappa"] == 1
     assert whole["extra"]["false+"]["score"] == whole["extra"]["false-"]["score"] == 0
     assert 0 < whole["scores"]["right"]["score"] < 1
     assert "kappa" in report.terminal(result) and "Cohen" in report.markdown(result)
     assert max(map(len, report.terminal(result).splitlines())) <= 80
-    assert timeless(engine.rescore(tmp_path)) == timeless(result)
+    assert timeless(runner.rescore(tmp_path)) == timeless(result)
 
 
 def test_a_judge_who_says_yes_accepts_what_is_wrong(poor, tmp_path, monkeypatch):
     listen(monkeypatch, lambda _p, _text: "yes")
     monkeypatch.setattr("janusflow.evaluation.tasks.judge.pieces", lambda _text: ["as wanted"])
-    result = engine.run(lambda: poor, JUDGE, tmp_path, {})
+    result = runner.run(lambda: poor, JUDGE, tmp_path, {})
     whole = result["scores"]["test"]["overall"]
     assert whole["extra"]["false+"]["score"] == 1 and whole["extra"]["false-"]["score"] == 0
     assert whole["extra"]["kappa"] == 0 and whole["scores"]["accepts"]["score"] == 1
@@ -149,7 +148,7 @@ def test_a_round_trip_of_a_perfect_reader_finds_the_pictures_that_show_their_pro
     poor, tmp_path, monkeypatch
 ):
     listen(monkeypatch, said_of)
-    result = engine.run(lambda: poor, TRIP, tmp_path, {})
+    result = runner.run(lambda: poor, TRIP, tmp_path, {})
     for item in result["items"]:
         assert item["scores"]["agrees"] == item["scores"]["picture"]
         assert item["scores"]["caption"] == (item["said"] != "nothing")
@@ -167,11 +166,11 @@ def test_captions_asked_for_and_interrupted_are_asked_once(poor, tmp_path, monke
 
     listen(monkeypatch, say)
     with pytest.raises(KeyboardInterrupt):
-        engine.run(lambda: poor, TRIP, tmp_path, {})
+        runner.run(lambda: poor, TRIP, tmp_path, {})
     kept = len(json.loads((tmp_path / "answers.json").read_text()))
     assert kept in (6, 7)
     heard.append("go on")
-    engine.run(lambda: poor, TRIP, tmp_path, {})
+    runner.run(lambda: poor, TRIP, tmp_path, {})
     assert len(heard) == 28 + 1 + (7 - kept)
     assert poor.made == 28
 
@@ -194,7 +193,7 @@ def test_existence_is_asked_as_pope_does_and_every_template_is_there(tmp_path, m
     monkeypatch.setattr(
         "janusflow.evaluation.tasks.vqa.answer", lambda _pipe, _shown, texts: ["no"] * len(texts)
     )
-    result = engine.run(lambda: None, VQA, tmp_path, {})
+    result = runner.run(lambda: None, VQA, tmp_path, {})
     assert result["protocol"]["pope"]["popular"] == "popular"
     assert max(map(len, report.terminal(result).splitlines())) <= 80
 

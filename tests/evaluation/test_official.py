@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 from test_evaluate import PLAN, timeless
 
-from janusflow.evaluation import report
-from janusflow.evaluation import runner as engine
+from janusflow.evaluation import report, runner
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.runner import task
 from janusflow.scenes.scene import generator as seeded
@@ -73,7 +72,7 @@ def official_lines(plan, folder, correct=lambda index, seed: (index + seed) % 2 
 
 def test_geneval_pictures_lie_where_the_official_evaluator_looks(geneval, tmp_path):
     folder, brush = tmp_path / "out", Brush()
-    result = engine.run(lambda: brush, geneval, folder, {})
+    result = runner.run(lambda: brush, geneval, folder, {})
     places = {p.relative_to(folder).as_posix() for p in folder.rglob("*.png")}
     assert places == {f"{i:05d}/samples/{s:05d}.png" for i in range(3) for s in range(4)}
     for index, entry in enumerate(PROMPTS):
@@ -85,19 +84,19 @@ def test_geneval_pictures_lie_where_the_official_evaluator_looks(geneval, tmp_pa
 
 
 def test_geneval_results_become_a_report_with_intervals_by_tag(geneval, tmp_path):
-    from janusflow.cli import evaluate_actions as command
+    from janusflow.cli import evaluate_actions
 
     folder = tmp_path / "out"
-    engine.run(Brush, geneval, folder, {})
+    runner.run(Brush, geneval, folder, {})
     file = tmp_path / "results.jsonl"
     file.write_text("\n".join(official_lines(geneval, folder)))
-    result = command.results(file, folder)
+    result = evaluate_actions.results(file, folder)
     groups = result["scores"]["geneval"]["groups"]
     assert groups["single_object"]["scores"]["correct"]["score"] == 0.5
     assert groups["counting"]["items"] == 8 and groups["counting"]["texts"] == 2
     assert result["scores"]["geneval"]["overall"]["scores"]["correct"]["score"] == 0.5
     assert result["protocol"]["sampler"] == "euler" and len(result["items"]) == 12
-    assert timeless(engine.rescore(folder)) == timeless(result)
+    assert timeless(runner.rescore(folder)) == timeless(result)
     assert "single_object" in report.markdown(result)
 
 
@@ -113,19 +112,19 @@ def test_geneval_results_become_a_report_with_intervals_by_tag(geneval, tmp_path
     ],
 )
 def test_results_that_do_not_fit_are_one_sentence(geneval, tmp_path, spoil, sentence):
-    from janusflow.cli import evaluate_actions as command
+    from janusflow.cli import evaluate_actions
 
     folder = tmp_path / "out"
-    engine.run(Brush, geneval, folder, {})
+    runner.run(Brush, geneval, folder, {})
     file = tmp_path / "results.jsonl"
     file.write_text("\n".join(spoil(official_lines(geneval, folder))))
     with pytest.raises(ValueError, match=sentence):
-        command.results(file, folder)
+        evaluate_actions.results(file, folder)
 
 
 def test_dpg_grids_are_named_after_their_prompts_and_hold_four_pictures(dpg, tmp_path):
     folder = tmp_path / "out"
-    result = engine.run(Brush, dpg, folder, {})
+    result = runner.run(Brush, dpg, folder, {})
     names = {p.name for p in (folder / "images").iterdir()}
     assert names == {"partiprompts1.png", "COCOval2014000000.png", "7.png"}
     grid = np.asarray(Image.open(folder / "images" / "7.png"))
@@ -149,20 +148,20 @@ def dpg_lines(folder):
 
 
 def test_dpg_results_are_read_back_beside_the_official_averages(dpg, tmp_path):
-    from janusflow.cli import evaluate_actions as command
+    from janusflow.cli import evaluate_actions
 
     folder, file = tmp_path / "out", tmp_path / "results.txt"
-    engine.run(Brush, dpg, folder, {})
+    runner.run(Brush, dpg, folder, {})
     lines, scores = dpg_lines(folder)
     file.write_text("\n".join(lines))
-    result = command.results(file, folder)
+    result = evaluate_actions.results(file, folder)
     entry = result["scores"]["dpg"]["overall"]["scores"]["share"]
     assert entry["score"] == pytest.approx(np.mean(list(scores.values())))
     assert entry["low"] < entry["score"] < entry["high"]
     assert result["protocol"]["official"]["entity"] == 87.5
     file.write_text("\n".join(lines).replace("DPG-Bench score: ", "DPG-Bench score: 9"))
     with pytest.raises(ValueError, match="is it whole"):
-        command.results(file, folder)
+        evaluate_actions.results(file, folder)
 
 
 @pytest.mark.parametrize("after", [0, 3, 7])
@@ -170,11 +169,11 @@ def test_what_was_cut_off_goes_on_in_the_same_bits(geneval, dpg, tmp_path, after
     for plan in (geneval, dpg):
         cut, whole = tmp_path / f"{plan.task}-cut", tmp_path / f"{plan.task}-whole"
         with pytest.raises(KeyboardInterrupt):
-            engine.run(lambda: Brush(after), plan, cut, {})
+            runner.run(lambda: Brush(after), plan, cut, {})
         there = len(list(cut.rglob("*.png")))
         brush = Brush()
-        engine.run(lambda: brush, plan, cut, {})  # noqa: B023
-        engine.run(Brush, plan, whole, {})
+        runner.run(lambda: brush, plan, cut, {})  # noqa: B023
+        runner.run(Brush, plan, whole, {})
         assert brush.made == 12 - there and there == after // 3 * 3
         for path in whole.rglob("*.png"):
             assert path.read_bytes() == (cut / path.relative_to(whole)).read_bytes()
@@ -182,13 +181,13 @@ def test_what_was_cut_off_goes_on_in_the_same_bits(geneval, dpg, tmp_path, after
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_processes_share_the_pictures_and_make_none_twice(geneval, tmp_path, monkeypatch, ranks):
-    from janusflow.evaluation import resume as filling
-    from janusflow.evaluation.tasks import official_results as results
+    from janusflow.evaluation import resume
+    from janusflow.evaluation.tasks import official_results
 
     brushes = [Brush() for _ in range(ranks)]
     for rank, brush in enumerate(brushes):
-        monkeypatch.setattr(filling, "share", lambda rank=rank: (rank, ranks))
-        results.GENEVAL.make(lambda b=brush: b, geneval, tmp_path, {})
+        monkeypatch.setattr(resume, "share", lambda rank=rank: (rank, ranks))
+        official_results.GENEVAL.make(lambda b=brush: b, geneval, tmp_path, {})
     assert sum(b.made for b in brushes) == 12 and min(b.made for b in brushes) > 0
     assert len(list(tmp_path.rglob("*.png"))) == 12
 
@@ -234,8 +233,8 @@ def test_a_task_without_its_files_says_which(tmp_path, janusflow):
 
 def test_pictures_of_another_size_are_named(geneval, tmp_path):
     folder = tmp_path / "out"
-    engine.run(Brush, geneval, folder, {})
+    runner.run(Brush, geneval, folder, {})
     path = Path(folder, "00001", "samples", "00002.png")
     Image.new("RGB", (64, 64)).save(path)
     with pytest.raises(ValueError, match="64 x 64 pixels, expected 96 x 96"):
-        engine.run(Brush, geneval, folder, {})
+        runner.run(Brush, geneval, folder, {})

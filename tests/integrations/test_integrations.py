@@ -7,7 +7,7 @@ import pytest
 from lmms_questions import answer
 from PIL import Image
 
-from janusflow.integrations import benchmark_report as report
+from janusflow.integrations import benchmark_report
 from janusflow.integrations.vlmevalkit import JanusFlow, choice, closed, main
 from janusflow.pipelines.answering import ask, likelihoods, message
 from janusflow.scenes.questions import question
@@ -108,18 +108,18 @@ def test_pictures_stand_where_the_text_marks_them_or_before_it():
 
 
 def test_the_report_names_popes_split_and_mmbenchs_mode():
-    assert report.protocol("pope_adv") == "adversarial split"
-    assert "three splits" in report.protocol("pope")
+    assert benchmark_report.protocol("pope_adv") == "adversarial split"
+    assert "three splits" in benchmark_report.protocol("pope")
     for name in ("mmbench_en_dev", "MMBench_DEV_EN_V11", "CCBench"):
-        assert "circular" in report.protocol(name)
-    assert "kept back" in report.protocol("MMBench_TEST_EN")
-    assert report.protocol("mmmu_val") == ""
+        assert "circular" in benchmark_report.protocol(name)
+    assert "kept back" in benchmark_report.protocol("MMBench_TEST_EN")
+    assert benchmark_report.protocol("mmmu_val") == ""
 
 
 def test_vlmevalkits_table_of_pope_becomes_rows_by_split(tmp_path):
     path = tmp_path / "mine_POPE_score.csv"
     path.write_text("split,Overall,acc\nOverall,80,81\nrandom,90,91\n")
-    made = report.table([path])
+    made = benchmark_report.table([path])
     assert "| POPE | the three splits together | F1, % | 80 |" in made
     assert "| POPE | random split | F1, % | 90 |  | mine |" in made
 
@@ -136,7 +136,7 @@ def test_files_that_hold_no_results_are_told_in_a_sentence(tmp_path, name, text)
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(ValueError) as caught:
-        report.table([path])
+        benchmark_report.table([path])
     assert "\n" not in str(caught.value)
 
 

@@ -9,7 +9,7 @@ from lmms_questions import answer
 from PIL import Image
 
 import janusflow
-from janusflow.integrations import benchmark_report as report
+from janusflow.integrations import benchmark_report
 from janusflow.scenes.questions import pieces, question
 
 EACH = 2
@@ -75,7 +75,7 @@ def test_results_become_a_table_with_their_protocol(both, tmp_path):
     results = {k: v for k, v in both[0][0].items() if k != "samples"}
     path = tmp_path / "x_results.json"
     path.write_text(json.dumps(results, default=str))
-    made = report.table([path])
+    made = benchmark_report.table([path])
     assert "| scenes_questions | split test | exact | " in made
     assert f"| {len(asked())} | pretrained=janusflow/" in made
 

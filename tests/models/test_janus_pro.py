@@ -428,16 +428,16 @@ def test_encoded_pictures_decode_to_their_own_tokens_again(pipe):
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_two_rows_by_a_large_matrix_are_the_product_either_way(packed, monkeypatch):
-    from janusflow.utils.cpu import tall_linear as tall
+    from janusflow.utils.cpu import tall_linear
 
     if packed and not torch.backends.mkldnn.is_available():
         pytest.skip("torch has no oneDNN")
-    monkeypatch.setattr(tall, "onednn_is_faster", lambda: packed)
+    monkeypatch.setattr(tall_linear, "onednn_is_faster", lambda: packed)
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(2048, 2048, generator=generator)
     bias, x = torch.randn(2048, generator=generator), torch.randn(2, 1, 2048, generator=generator)
     exact = torch.nn.functional.linear(x.double(), weight.double(), bias.double())
-    with tall.TwoRows() as mode:
+    with tall_linear.TwoRows() as mode:
         found = [torch.nn.functional.linear(x, weight, bias) for _ in range(2)]
     assert torch.equal(*found) and len(mode.packed) == packed
     assert (found[0] - exact).abs().max() < 1e-5 * exact.abs().max()

@@ -8,12 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from janusflow import JanusFlowPipeline
-from janusflow.models import lora as adapters
+from janusflow.models import lora
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.training import checkpoints
+from janusflow.training import checkpoints, job, loop
 from janusflow.training import config as settings
-from janusflow.training import job as launch
-from janusflow.training import loop as runner
 from janusflow.training.config_stages import PARTS
 from janusflow.training.ema import trained
 
@@ -28,13 +26,13 @@ def same(a: dict, b: dict) -> bool:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
-    launch.of_recipe("scenes-smoke", out, SMALL).run()
+    job.of_recipe("scenes-smoke", out, SMALL).run()
     return out
 
 
 @pytest.fixture(scope="module")
 def folder(run):
-    runner.export(run, run / "adapter")
+    loop.export(run, run / "adapter")
     return run / "adapter"
 
 
@@ -67,7 +65,7 @@ def far(a: torch.Tensor, b: torch.Tensor) -> float:
 @pytest.mark.parametrize("part", ["language_model", "vision_encoder", "generation", "linear"])
 def test_only_the_adapters_of_the_parts_learn_and_each_gets_a_gradient(run, part):
     changes = {"training.trains": part, "adapter.rank": 2, "alignment": "none"}
-    plan = launch.of_recipe("scenes-smoke", run, changes)
+    plan = job.of_recipe("scenes-smoke", run, changes)
     engine = plan.engine()
     model = engine.objective.model
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
@@ -92,8 +90,8 @@ def test_only_the_adapters_of_the_parts_learn_and_each_gets_a_gradient(run, part
 
 
 def test_a_fresh_adapter_changes_nothing(run):
-    plan = launch.of_recipe("scenes-smoke", run, {"adapter.rank": 2})
-    bare = launch.of_recipe("scenes-smoke", run)
+    plan = job.of_recipe("scenes-smoke", run, {"adapter.rank": 2})
+    bare = job.of_recipe("scenes-smoke", run)
     losses = [p.engine().step()["loss"] for p in (plan, bare)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
@@ -107,17 +105,17 @@ def test_a_checkpoint_holds_what_learns_alone(run):
 def test_a_run_cut_off_and_taken_up_ends_in_the_same_bits(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     checkpoints.path_of(tmp_path / "run", 8).unlink()
-    assert launch.of_recipe("scenes-smoke", tmp_path / "run", SMALL).run().finished
+    assert job.of_recipe("scenes-smoke", tmp_path / "run", SMALL).run().finished
     assert same(checkpoints.read(tmp_path / "run", 8)[0], checkpoints.read(run, 8)[0])
 
 
 def test_modules_choose_the_layers(run):
     changes = {"adapter.rank": 2, "adapter.modules": "q_proj,v_proj"}
-    engine = launch.of_recipe("scenes-smoke", run, changes).engine()
+    engine = job.of_recipe("scenes-smoke", run, changes).engine()
     own = [n for n, _ in trained(engine.module) if n.startswith("model.")]
     assert len(own) == 2 * 2 * 4 and all("q_proj" in n or "v_proj" in n for n in own)
     with pytest.raises(ValueError, match="gate_proj"):
-        launch.of_recipe("scenes-smoke", run, {"adapter.modules": "to_q"}).engine()
+        job.of_recipe("scenes-smoke", run, {"adapter.modules": "to_q"}).engine()
 
 
 def test_the_settings_of_an_adapter_survive_their_file(tmp_path):
@@ -135,7 +133,7 @@ def test_the_settings_of_an_adapter_survive_their_file(tmp_path):
 
 def test_what_was_trained_is_what_the_pipeline_computes(run, folder, pipe):
     """The averaged weights by hand, W + alpha / rank B A, against the loaded adapter."""
-    tensors = load_file(folder / adapters.WEIGHTS)
+    tensors = load_file(folder / lora.WEIGHTS)
     averages = checkpoints.latest(run)[1]
     by_hand = JanusFlowModel.from_pretrained(run / "base").state_dict()
     for key, b in tensors.items():
@@ -234,12 +232,12 @@ def test_the_command_line_takes_an_adapter(run, folder, janusflow, tmp_path):
 
 
 def edit_config(folder, **changes):
-    path = folder / adapters.CONFIG
+    path = folder / lora.CONFIG
     path.write_text(json.dumps(json.loads(path.read_text()) | changes), encoding="utf-8")
 
 
 def edit_tensors(folder, change):
-    path = folder / adapters.WEIGHTS
+    path = folder / lora.WEIGHTS
     save_file(change(load_file(path)), path)
 
 
@@ -252,13 +250,13 @@ def first_changed(how):
 
 
 SPOILT = {
-    "no config": (lambda f: (f / adapters.CONFIG).unlink(), "lacks adapter_config"),
-    "no weights": (lambda f: (f / adapters.WEIGHTS).unlink(), "lacks adapter_model"),
+    "no config": (lambda f: (f / lora.CONFIG).unlink(), "lacks adapter_config"),
+    "no weights": (lambda f: (f / lora.WEIGHTS).unlink(), "lacks adapter_model"),
     "pickle": (
-        lambda f: (f / adapters.WEIGHTS).rename(f / "adapter_model.bin"),
+        lambda f: (f / lora.WEIGHTS).rename(f / "adapter_model.bin"),
         "is a pickle, which is never read",
     ),
-    "no json": (lambda f: (f / adapters.CONFIG).write_text("{"), "no valid JSON"),
+    "no json": (lambda f: (f / lora.CONFIG).write_text("{"), "no valid JSON"),
     "other method": (lambda f: edit_config(f, peft_type="LOHA"), "only LORA"),
     "dora": (lambda f: edit_config(f, use_dora=True), "use_dora"),
     "imports": (lambda f: edit_config(f, megatron_config={"a": 1}), "megatron_config"),
@@ -285,7 +283,7 @@ SPOILT = {
     "nan": (lambda f: edit_tensors(f, first_changed(lambda v: v * torch.nan)), "no finite pair"),
     "whole numbers": (lambda f: edit_tensors(f, first_changed(torch.Tensor.int)), "finite pair"),
     "cut short": (
-        lambda f: (f / adapters.WEIGHTS).write_bytes((f / adapters.WEIGHTS).read_bytes()[:-9]),
+        lambda f: (f / lora.WEIGHTS).write_bytes((f / lora.WEIGHTS).read_bytes()[:-9]),
         "damaged",
     ),
 }  # fmt: skip
@@ -304,7 +302,7 @@ def test_a_wrong_adapter_is_one_sentence_and_changes_nothing(fault, copied, tiny
 def test_a_pickle_is_not_opened(copied, tmp_path, tiny_pipe):
     bomb = copied / "adapter_model.bin"
     bomb.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "harm").encode() + b"'\ntR.")
-    (copied / adapters.WEIGHTS).unlink()
+    (copied / lora.WEIGHTS).unlink()
     with pytest.raises(ValueError, match="pickle"):
         tiny_pipe.load_lora_weights(copied)
     assert not (tmp_path / "harm").exists()

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from janusflow import JanusFlowProcessor
 from janusflow.models.janusflow.chat_format import SYSTEM_PROMPT
-from janusflow.models.janusflow.image_processing import JanusFlowImageProcessor, to_rgb
+from janusflow.models.janusflow.image_processing import JanusFlowImageProcessor
 from janusflow.models.janusflow.tokenizer import (
     BOS,
     EOS,
@@ -23,6 +23,7 @@ from janusflow.models.janusflow.tokenizer import (
     SPECIAL_TOKENS,
     build_tokenizer,
 )
+from janusflow.utils.images import to_rgb
 
 WORDS = "a red blue circle square how many shapes are there User Assistant".split()
 TEXTS = ["User: a red circle\n\nAssistant:", "What  is in\tthis picture?"]

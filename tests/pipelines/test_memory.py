@@ -11,9 +11,8 @@ from janusflow.cli import batch
 from janusflow.models.autoencoder_loading import SDXL
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.pipelines import auto as loading
-from janusflow.pipelines import memory
-from janusflow.utils.cpu import malloc as heap
+from janusflow.pipelines import auto, memory
+from janusflow.utils.cpu import malloc
 from janusflow.utils.finite import check_weights
 from janusflow.utils.hub import locate
 
@@ -157,7 +156,7 @@ def test_info_names_a_configuration_that_does_not_run(janusflow, monkeypatch):
 def coded():
     pytest.importorskip("torchao")
     return JanusFlowPipeline.from_pretrained(
-        "janusflow/scenes", quantization_config=loading.eight_bit()
+        "janusflow/scenes", quantization_config=auto.eight_bit()
     )
 
 
@@ -198,9 +197,9 @@ def test_eight_bit_is_a_dtype_of_the_command_line(janusflow, tmp_path):
 
 def test_large_blocks_are_given_back(monkeypatch):
     told = []
-    monkeypatch.setattr(heap, "_mallopt", lambda: lambda *args: told.append(args))
-    with pytest.raises(KeyError), heap.returned():
+    monkeypatch.setattr(malloc, "_mallopt", lambda: lambda *args: told.append(args))
+    with pytest.raises(KeyError), malloc.returned():
         raise KeyError
-    assert told == [(heap.MMAP_THRESHOLD, heap.SMALL), (heap.MMAP_THRESHOLD, heap.LARGE)]
+    assert told == [(malloc.MMAP_THRESHOLD, malloc.SMALL), (malloc.MMAP_THRESHOLD, malloc.LARGE)]
     JanusFlowModel.from_pretrained(locate("janusflow/scenes"))
     assert len(told) == 2  # plain weights leave the heap alone

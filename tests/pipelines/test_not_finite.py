@@ -10,10 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import samplers
 from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
-from janusflow.training import checkpoints
-from janusflow.training import config as settings
-from janusflow.training import init_checkpoint as worlds
-from janusflow.training import loop as runner
+from janusflow.training import checkpoints, config, init_checkpoint, loop
 from janusflow.training.recipes import RECIPES
 from janusflow.utils import finite
 from samplers.guidance import Guided, cfg, pair
@@ -25,13 +22,13 @@ PROMPTS = ["a red circle", "a blue square", "a star"]
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "base"
-    worlds.first_model(RECIPE, folder)
+    init_checkpoint.first_model(RECIPE, folder)
     return folder
 
 
 def engine(base, **changes):
-    found = settings.changed(worlds.of_recipe(RECIPE), changes)
-    return runner.engine_of(found, base, worlds.batches(base, RECIPE))
+    found = config.changed(init_checkpoint.of_recipe(RECIPE), changes)
+    return loop.engine_of(found, base, init_checkpoint.batches(base, RECIPE))
 
 
 # Training
@@ -90,7 +87,7 @@ def test_a_run_that_breaks_leaves_only_checkpoints_that_are_finite(base, tmp_pat
     found = engine(base, **{"run.save_every": 1})
     found.data = Spoilt(found.data, 0, 2, math.nan)
     with pytest.raises(FloatingPointError, match="at step 2"):
-        runner.run(found, tmp_path)
+        loop.run(found, tmp_path)
     step, tensors, _ = checkpoints.latest(tmp_path)
     assert step == 2 and all(x.isfinite().all() for x in tensors.values())
 

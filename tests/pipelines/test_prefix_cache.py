@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from janusflow import JanusFlowPipeline
-from janusflow.pipelines import answering as asking
-from janusflow.pipelines import prefix_cache as sharing
+from janusflow.pipelines import answering, prefix_cache
 from janusflow.scenes.scene import scene
 from janusflow.scenes.shapes import render
 
@@ -49,13 +48,15 @@ def counted(pipe):
 
 
 def about(picture, question):
-    return asking.message(question, [picture])
+    return answering.message(question, [picture])
 
 
 def test_questions_about_one_picture_read_it_once_and_are_answered_as_alone(pipe, pictures):
     alone = [pipe.chat(question, pictures[:1]) for question in QUESTIONS]
     with counted(pipe) as seen:
-        together = asking.ask(pipe, [about(pictures[0], q) for q in QUESTIONS], max_new_tokens=256)
+        together = answering.ask(
+            pipe, [about(pictures[0], q) for q in QUESTIONS], max_new_tokens=256
+        )
     assert together == alone and seen == [1] and len(set(alone)) > 2
 
 
@@ -63,7 +64,7 @@ def test_rows_find_their_own_picture(pipe, pictures):
     order = [0, 1, 0, 2, 1, 0]
     rows = [about(pictures[k], QUESTIONS[i % 5]) for i, k in enumerate(order)]
     with counted(pipe) as seen:
-        together = asking.ask(pipe, rows, max_new_tokens=64)
+        together = answering.ask(pipe, rows, max_new_tokens=64)
     assert seen == [3]
     alone = [pipe.chat(QUESTIONS[i % 5], [pictures[k]]) for i, k in enumerate(order)]
     assert together == alone
@@ -80,7 +81,7 @@ def test_the_first_logits_are_those_of_questions_alone(pipe, pictures):
         lambda _, __, out: kept.append(out[:, -1])
     )
     try:
-        sharing.generate(pipe.model, inputs, **settings)
+        prefix_cache.generate(pipe.model, inputs, **settings)
     finally:
         hook.remove()
     torch.testing.assert_close(kept[0], plain, rtol=1e-5, atol=5e-5)
@@ -88,16 +89,18 @@ def test_the_first_logits_are_those_of_questions_alone(pipe, pictures):
 
 def test_nothing_is_shared_where_nothing_is_common(pipe, pictures):
     each = pipe.processor([about(p, "is there a star?") for p in pictures])
-    assert sharing.generate(pipe.model, each, do_sample=False) is None  # three pictures
+    assert prefix_cache.generate(pipe.model, each, do_sample=False) is None  # three pictures
     same = pipe.processor([about(pictures[0], q) for q in QUESTIONS])
-    assert sharing.generate(pipe.model, same, repetition_penalty=1.2) is None  # looks at the prompt
+    assert (
+        prefix_cache.generate(pipe.model, same, repetition_penalty=1.2) is None
+    )  # looks at the prompt
     words = pipe.processor(["a", "b"])
-    assert sharing.generate(pipe.model, words, do_sample=False) is None  # no picture
+    assert prefix_cache.generate(pipe.model, words, do_sample=False) is None  # no picture
 
 
 def test_common_counts_what_all_rows_begin_with():
-    assert sharing.common([[1, 2, 3], [1, 2, 4, 5], [1, 2]]) == 2
-    assert sharing.common([[], [1]]) == 0
+    assert prefix_cache.common([[1, 2, 3], [1, 2, 4, 5], [1, 2]]) == 2
+    assert prefix_cache.common([[], [1]]) == 0
 
 
 def test_a_conversation_answers_as_its_turns_do_and_reads_its_picture_once(pipe, pictures):
@@ -107,7 +110,7 @@ def test_a_conversation_answers_as_its_turns_do_and_reads_its_picture_once(pipe,
     assert seen == [1]
     turns, told = [], []
     for question in QUESTIONS:
-        turns += asking.message(question, pictures[:1] if not turns else [])
+        turns += answering.message(question, pictures[:1] if not turns else [])
         told.append(pipe.chat(turns))
         turns.append({"role": "assistant", "content": told[-1]})
     assert answers == told and talk.turns == turns

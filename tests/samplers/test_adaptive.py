@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from samplers.core import SOLVERS, count, sample
-from samplers.solvers import adaptive_per_sample as persample
+from samplers.solvers import adaptive_per_sample
 
 WHOLE = ["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"]
 EACH = ["dopri5_each", "bosh3_each"]
@@ -189,14 +189,18 @@ def test_time_has_one_entry_per_sample(name):
     assert shapes == {(4, 1, 1, 1)}
 
 
-@pytest.mark.parametrize("tableau", [persample.BOGACKI_SHAMPINE, persample.DORMAND_PRINCE])
+@pytest.mark.parametrize(
+    "tableau", [adaptive_per_sample.BOGACKI_SHAMPINE, adaptive_per_sample.DORMAND_PRINCE]
+)
 def test_tableaus_are_consistent(tableau):
     for c, row in zip(tableau.c, tableau.a, strict=True):
         assert sum(row) == pytest.approx(c, abs=1e-14)
     assert sum(tableau.e) == pytest.approx(0, abs=1e-14)
 
 
-@pytest.mark.parametrize("tableau", [persample.BOGACKI_SHAMPINE, persample.DORMAND_PRINCE])
+@pytest.mark.parametrize(
+    "tableau", [adaptive_per_sample.BOGACKI_SHAMPINE, adaptive_per_sample.DORMAND_PRINCE]
+)
 def test_tableaus_have_the_order_they_declare(tableau):
     """The error of one step falls by 2^(order + 1), its estimate by 2^order, when h is halved."""
     errors, estimates = zip(*(one_step(tableau, h) for h in (0.08, 0.04)), strict=True)

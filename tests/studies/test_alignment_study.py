@@ -11,11 +11,8 @@ from janusflow.models.janusflow.vision import VisionEncoder
 from janusflow.scenes.scorer import score
 from janusflow.scenes.shapes import render
 from janusflow.training.recipes import Recipe
-from studies.alignment import findings as ablate_report
-from studies.alignment import measurements as ablate_measure
-from studies.alignment import models as ablate_lab
+from studies.alignment import findings, measurements, models, world
 from studies.alignment import run as ablate
-from studies.alignment import world as ablate_world
 from studies.alignment.models import Study
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -30,22 +27,22 @@ def lab(tmp_path_factory):
     torch.manual_seed(1)  # not the seed of the random teacher
     encoder = VisionEncoder(Recipe().config(vocab_size=1).vision).requires_grad_(False).eval()
     folder = tmp_path_factory.mktemp("base")
-    return ablate_lab.prepare(TINY, folder, encoder)
+    return models.prepare(TINY, folder, encoder)
 
 
 def test_every_scene_of_the_easy_world_is_what_its_prompt_asks_for():
-    kinds, scenes = ablate_world.draw("test", 40)
+    kinds, scenes = world.draw("test", 40)
     for kind, objects in zip(kinds, scenes, strict=True):
-        assert score(render(objects), ablate_world.request(kind)).strict
-        assert not score(render(objects), ablate_world.request(ablate_world.other(kind))).lenient
-    assert ablate_world.draw("test", 5)[1] == scenes[:5]
-    assert ablate_world.draw("train", 5)[1] != scenes[:5]
+        assert score(render(objects), world.request(kind)).strict
+        assert not score(render(objects), world.request(world.other(kind))).lenient
+    assert world.draw("test", 5)[1] == scenes[:5]
+    assert world.draw("train", 5)[1] != scenes[:5]
 
 
 def test_the_other_kind_differs_in_shape_and_in_colour():
-    kinds = np.arange(len(ablate_world.KINDS))
-    for kind, other in zip(kinds, ablate_world.other(kinds), strict=True):
-        pairs = zip(ablate_world.KINDS[kind], ablate_world.KINDS[other], strict=True)
+    kinds = np.arange(len(world.KINDS))
+    for kind, other in zip(kinds, world.other(kinds), strict=True):
+        pairs = zip(world.KINDS[kind], world.KINDS[other], strict=True)
         assert all(a != b for a, b in pairs)
 
 
@@ -94,7 +91,7 @@ def test_the_gap_is_what_a_wrong_prompt_costs(lab, monkeypatch):
         return kinds
 
     right = lab.test.kinds
-    monkeypatch.setattr(ablate_measure, "prompt_of", exact)
+    monkeypatch.setattr(measurements, "prompt_of", exact)
     noise = {}
 
     def velocity(x, t, kinds):
@@ -104,7 +101,7 @@ def test_the_gap_is_what_a_wrong_prompt_costs(lab, monkeypatch):
         return noise["target"] + wrong * (1 + t)
 
     monkeypatch.setattr(model, "velocity", velocity)
-    made = ablate_measure.held_out(lab, model)
+    made = measurements.held_out(lab, model)
     expected = [(1 + (i + 0.5) / 10) ** 2 for i in range(10)]
     assert max(made["held_out"]) < 1e-4
     assert made["gap"] == pytest.approx(expected, rel=1e-3)
@@ -112,15 +109,15 @@ def test_the_gap_is_what_a_wrong_prompt_costs(lab, monkeypatch):
 
 def test_the_score_of_perfect_pictures_is_one_and_of_swapped_ones_zero(lab, monkeypatch):
     kinds = np.arange(12)
-    scenes = [(ablate_world.Obj(*ablate_world.KINDS[k], 48, 48, 50),) for k in kinds]
-    pictures = next(iter(ablate_world.rendered(scenes)))
+    scenes = [(world.Obj(*world.KINDS[k], 48, 48, 50),) for k in kinds]
+    pictures = next(iter(world.rendered(scenes)))
     with torch.no_grad():
         latents = lab.autoencoder.encode(pictures).latent_dist.mode()
-    for order, share in ((kinds, 1.0), (ablate_world.other(kinds), 0.0)):
+    for order, share in ((kinds, 1.0), (world.other(kinds), 0.0)):
         x = latents[torch.from_numpy(order)]
-        monkeypatch.setattr(ablate_measure.samplers, "sample", lambda *_, x=x, **__: x)
+        monkeypatch.setattr(measurements.samplers, "sample", lambda *_, x=x, **__: x)
         with torch.no_grad():
-            made = ablate_measure.scene_score(lab, lab.model(0), 0)
+            made = measurements.scene_score(lab, lab.model(0), 0)
         assert all(np.mean(made[name]) == share for name in ("strict", "lenient", "color"))
 
 
@@ -169,7 +166,7 @@ def test_the_report_holds_means_intervals_and_paired_differences(tmp_path):
         made_run("oracle", 0, [none, half], [0.1, 0.5]),
         made_run("oracle", 1, [half, good], [0.1, 0.5]),
     ]
-    made = ablate_report.save(runs, tmp_path / "alignment.json")
+    made = findings.save(runs, tmp_path / "alignment.json")
     strict = made["arms"]["oracle"]["curves"]["strict"]
     assert strict["mean"] == [0.25, 0.75] and strict["seeds"] == [[0, 0.5], [0.5, 1]]
     assert all(
@@ -186,17 +183,17 @@ def test_the_report_holds_means_intervals_and_paired_differences(tmp_path):
 def test_the_documented_tables_are_those_of_the_committed_runs():
     made = json.loads((DOCS / "alignment.json").read_text(encoding="utf-8"))
     text = (DOCS / "alignment.md").read_text(encoding="utf-8")
-    assert ablate_report.table(made) in text and ablate_report.layers(made) in text
+    assert findings.table(made) in text and findings.layers(made) in text
     assert set(made["arms"]) == set(ablate.ASKED)
     assert all(len(arm["seeds"]) >= 2 for arm in made["arms"].values())
 
 
 def test_a_folder_without_runs_or_with_two_studies_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no finished run"):
-        ablate_report.read(tmp_path)
+        findings.read(tmp_path)
     for arm, batch in (("none", 32), ("oracle", 64)):
         run = made_run(arm, 0, [[True] * 12], [0.1])
         run["study"] = {"batch": batch}
         (tmp_path / f"{arm}-0.json").write_text(json.dumps(run))
     with pytest.raises(ValueError, match="several studies"):
-        ablate_report.read(tmp_path)
+        findings.read(tmp_path)

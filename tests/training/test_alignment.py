@@ -8,14 +8,13 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from janusflow.models import attention_capture as attention_maps
+from janusflow.models import attention_capture
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.scenes.patches import pixels
 from janusflow.scenes.scene import COLORS, SHAPES, scene
 from janusflow.scenes.shapes import render_batch
 from janusflow.training import losses
-from janusflow.training.alignment import repa as alignment
-from janusflow.training.alignment import teachers
+from janusflow.training.alignment import repa, teachers
 from janusflow.training.alignment.repa import PRESETS, Aligner, Alignment
 from janusflow.training.alignment.similarity import by_block, cknna
 from janusflow.training.alignment.teachers import View
@@ -92,7 +91,7 @@ def test_the_presets_are_what_the_papers_say():
     assert (haste.block(28), [*haste.blocks(28)]) == (8, [5, 6, 7, 8])
     assert (haste.weight, haste.attention, haste.schedule) == (0.5, 0.5, "stop")
     sra = PRESETS["sra"]
-    assert (sra.block(12), alignment.block(sra.teacher_tap, 12), sra.cleaner) == (4, 8, 0.2)
+    assert (sra.block(12), repa.block(sra.teacher_tap, 12), sra.cleaner) == (4, 8, 0.2)
     assert PRESETS["contrastive"].weight == 0.05
 
 
@@ -107,10 +106,10 @@ def test_schedules_are_constant_fall_or_stop():
 
 
 def test_a_tap_is_a_block_or_a_share_of_the_depth():
-    assert [alignment.block(tap, 6) for tap in (1, 6, 0.25, 0.01, 1.0)] == [1, 6, 2, 1, 6]
+    assert [repa.block(tap, 6) for tap in (1, 6, 0.25, 0.01, 1.0)] == [1, 6, 2, 1, 6]
     for tap in (0, 7, 1.2, -0.1, True, "2"):
         with pytest.raises(ValueError, match="tap"):
-            alignment.block(tap, 6)
+            repa.block(tap, 6)
 
 
 @pytest.mark.parametrize(
@@ -139,12 +138,12 @@ def test_a_protocol_that_makes_no_sense_is_refused(wrong):
 
 
 def test_presets_are_changed_by_field_and_unknown_ones_refused():
-    changed = alignment.preset("irepa", tap=2)
+    changed = repa.preset("irepa", tap=2)
     assert changed == replace(PRESETS["irepa"], tap=2)
     with pytest.raises(ValueError, match="choose one of janusflow"):
-        alignment.preset("repa2")
+        repa.preset("repa2")
     with pytest.raises(ValueError, match="no field 'depth'"):
-        alignment.preset("repa", depth=2)
+        repa.preset("repa", depth=2)
 
 
 # Comparing
@@ -153,51 +152,51 @@ def test_presets_are_changed_by_field_and_unknown_ones_refused():
 def test_alignment_of_equal_features_is_zero_and_the_teacher_gets_no_gradient():
     hidden = torch.randn(2, 9, 8, requires_grad=True)
     t = torch.rand(2)
-    for similarity in alignment.SIMILARITIES:
+    for similarity in repa.SIMILARITIES:
         protocol = Alignment(similarity=similarity)
         teacher = hidden.detach().clone().requires_grad_()
-        assert alignment.compare(protocol, hidden, teacher, t).abs().max() < 1e-6
-        alignment.compare(protocol, hidden, teacher.flip(1), t).sum().backward()
+        assert repa.compare(protocol, hidden, teacher, t).abs().max() < 1e-6
+        repa.compare(protocol, hidden, teacher.flip(1), t).sum().backward()
         assert teacher.grad is None and hidden.grad.any()
-    longer = alignment.compare(Alignment(), hidden, 3 * hidden, t)
+    longer = repa.compare(Alignment(), hidden, 3 * hidden, t)
     assert longer.abs().max() < 1e-6  # the cosine does not see lengths
 
 
 def test_zscored_features_have_mean_zero_and_deviation_one_over_the_tokens():
-    z = alignment.zscored(5 + 3 * torch.randn(2, 16, 4))
+    z = repa.zscored(5 + 3 * torch.randn(2, 16, 4))
     assert z.mean(1).abs().max() < 1e-5
     assert torch.allclose(z.square().mean(1), torch.ones(2, 4), atol=1e-4)
     hidden, teacher = torch.randn(2, 2, 16, 4)
     protocol = Alignment(normalisation="zscore")
     moved = teacher * torch.tensor([1.0, 2, 3, 4]) + torch.tensor([5.0, -6, 7, -8])
-    ours, other = (alignment.compare(protocol, hidden, x, torch.rand(2)) for x in (teacher, moved))
+    ours, other = (repa.compare(protocol, hidden, x, torch.rand(2)) for x in (teacher, moved))
     assert torch.allclose(ours, other, atol=1e-4)
 
 
 def test_teachers_with_another_grid_are_resampled_to_the_students():
     side = torch.linspace(0, 1, 12)
     plane = torch.stack(torch.meshgrid(side, side, indexing="ij"), dim=-1).reshape(1, 144, 2)
-    small = alignment.resampled(plane, 36).view(6, 6, 2)
+    small = repa.resampled(plane, 36).view(6, 6, 2)
     inner = small[1:-1, 1:-1]  # a linear picture stays linear away from the border
     centres = (torch.arange(6) * 2 + 0.5) / 11
     assert torch.allclose(inner[..., 0], centres[1:-1, None].expand(4, 4), atol=1e-5)
     assert torch.allclose(inner[..., 1], centres[None, 1:-1].expand(4, 4), atol=1e-5)
-    assert alignment.resampled(plane, 225).shape == (1, 225, 2)
-    assert alignment.resampled(plane, 144) is plane
+    assert repa.resampled(plane, 225).shape == (1, 225, 2)
+    assert repa.resampled(plane, 144) is plane
     with pytest.raises(ValueError, match="10 tokens form no square"):
-        alignment.resampled(plane, 10)
+        repa.resampled(plane, 10)
 
 
-@pytest.mark.parametrize("kind", alignment.PROJECTORS)
+@pytest.mark.parametrize("kind", repa.PROJECTORS)
 def test_every_projector_maps_tokens_to_the_teachers_width_and_learns(kind):
-    head = alignment.projector(kind, 12, 7)
+    head = repa.projector(kind, 12, 7)
     out = head(torch.randn(2, 16, 12))
     out.square().sum().backward()
     assert out.shape == (2, 16, 7) and all(p.grad.any() for p in head.parameters())
 
 
 def test_the_convolution_sees_the_neighbours_on_the_grid_and_no_others():
-    head, x = alignment.projector("conv", 3, 4), torch.randn(1, 25, 3, requires_grad=True)
+    head, x = repa.projector("conv", 3, 4), torch.randn(1, 25, 3, requires_grad=True)
     (grad,) = torch.autograd.grad(head(x)[0, 12].sum(), x)
     assert grad[0].any(1).nonzero().flatten().tolist() == [6, 7, 8, 11, 12, 13, 16, 17, 18]
 
@@ -205,8 +204,8 @@ def test_the_convolution_sees_the_neighbours_on_the_grid_and_no_others():
 def test_weights_by_time_act_on_each_picture():
     hidden, teacher = torch.randn(2, 3, 9, 4)
     t = torch.tensor([0.1, 0.5, 0.9])
-    plain = alignment.compare(Alignment(), hidden, teacher, t)
-    early = alignment.compare(Alignment(time_weight="noise_side"), hidden, teacher, t)
+    plain = repa.compare(Alignment(), hidden, teacher, t)
+    early = repa.compare(Alignment(time_weight="noise_side"), hidden, teacher, t)
     assert torch.allclose(early, plain * 2 * (1 - t))
 
 
@@ -229,15 +228,15 @@ def test_a_stopped_schedule_no_longer_runs_the_teacher(view):
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_gives_one_loss_a_sample_and_trains_all_it_should(name, model, view):
     changes = {"tap": 2} if name == "repa" else {}
-    protocol = alignment.preset(name, **changes)
+    protocol = repa.preset(name, **changes)
     model.requires_grad_(True).zero_grad()
     model.vision_und_enc_model.requires_grad_(False)
     average = JanusFlowModel(model.config)
     average.load_state_dict(model.state_dict())
-    aligner = alignment.build(protocol, model, average)
+    aligner = repa.build(protocol, model, average)
     prompt = model.encode_prompt(torch.tensor([[1, 2, 3]]))
     x = losses.interpolate(view.noise, view.data, view.t)
-    with attention_maps.attending(model.language_model, aligner.blocks) as looked:
+    with attention_capture.attending(model.language_model, aligner.blocks) as looked:
         v, hidden = model.velocity(x, view.t, prompt, return_hidden=aligner.tap)
     heads = looked.at(PLACES) if aligner.blocks else None
     parts = aligner.losses(0, view, v, hidden, heads)
@@ -256,9 +255,9 @@ def test_every_preset_gives_one_loss_a_sample_and_trains_all_it_should(name, mod
 
 
 def test_a_teacher_is_neither_trained_nor_saved_with_the_projector(model):
-    aligner = alignment.build(PRESETS["janusflow"], model)
+    aligner = repa.build(PRESETS["janusflow"], model)
     width = model.config.language_config.hidden_size
-    expected = alignment.projector("mlp", width, model.config.vision.width).state_dict()
+    expected = repa.projector("mlp", width, model.config.vision.width).state_dict()
     saved = {k.removeprefix("projector."): v.shape for k, v in aligner.state_dict().items()}
     assert saved == {k: v.shape for k, v in expected.items()}
     with pytest.raises(ValueError, match="needs its teacher 'own'"):
@@ -270,19 +269,19 @@ def test_the_cosine_of_gradients_is_that_of_a_plain_computation():
     a, b = torch.randn(2, 2, 4, 3)
     first, second = (hidden * a).sum((1, 2)), (hidden * b).sum((1, 2))
     expected = (a * b).sum() / a.norm() / b.norm()
-    assert torch.allclose(alignment.gradient_cosine(first, second, hidden), expected)
-    assert alignment.gradient_cosine(first, -first, hidden) == pytest.approx(-1)
+    assert torch.allclose(repa.gradient_cosine(first, second, hidden), expected)
+    assert repa.gradient_cosine(first, -first, hidden) == pytest.approx(-1)
     with pytest.raises(ValueError, match="take the block's own output"):
-        alignment.gradient_cosine(first, second, hidden[:, 1:])
+        repa.gradient_cosine(first, second, hidden[:, 1:])
     (first + second).sum().backward()  # the graph is still there
 
 
 def test_both_losses_of_a_step_have_a_gradient_at_the_watched_block(model, view):
     """The slice of image tokens has none from the flow: the later blocks do not read it."""
-    aligner = alignment.build(PRESETS["janusflow"], model.requires_grad_(True))
+    aligner = repa.build(PRESETS["janusflow"], model.requires_grad_(True))
     prompt = model.encode_prompt(torch.tensor([[1, 2, 3]]))
     x = losses.interpolate(view.noise, view.data, view.t)
-    with alignment.watching(model, aligner.tap) as states:
+    with repa.watching(model, aligner.tap) as states:
         v, hidden = model.velocity(x, view.t, prompt, return_hidden=aligner.tap)
     (state,) = states
     assert torch.equal(state[:, 1:], hidden)
@@ -290,10 +289,10 @@ def test_both_losses_of_a_step_have_a_gradient_at_the_watched_block(model, view)
     aligned = aligner.losses(0, view, v, hidden)["alignment"]
     a, b = (torch.autograd.grad(x.sum(), state, retain_graph=True)[0] for x in (flow, aligned))
     expected = (a * b).sum() / a.norm() / b.norm()
-    cosine = alignment.gradient_cosine(flow, aligned, state)
+    cosine = repa.gradient_cosine(flow, aligned, state)
     assert torch.allclose(cosine, expected) and 0 < abs(cosine) < 1
     with pytest.raises(ValueError, match="take the block's own output"):
-        alignment.gradient_cosine(flow, aligned, hidden)
+        repa.gradient_cosine(flow, aligned, hidden)
     model.velocity(x, view.t, prompt)
     assert len(states) == 1  # what comes later is not watched
 
@@ -325,7 +324,7 @@ def test_equal_attention_costs_nothing_and_the_teacher_gets_no_gradient():
 def test_the_students_attention_is_what_its_blocks_compute(model, view):
     """Against transformers' own maps, renormalised over the image tokens."""
     prompt = model.encode_prompt(torch.tensor([[1, 2, 3]]))
-    with attention_maps.attending(model.language_model, [2, 3]) as looked:
+    with attention_capture.attending(model.language_model, [2, 3]) as looked:
         model.velocity(view.data, view.t, prompt)
     eager = JanusFlowModel(model.config)
     eager.load_state_dict(model.state_dict())
@@ -362,7 +361,7 @@ def test_the_teachers_attention_is_what_its_blocks_compute(view):
 def test_attention_learns_the_teachers_maps_across_grids(model, view):
     """A teacher of 196 patches, a student of 36 tokens: steps on the maps' loss lower it."""
     protocol = Alignment(teacher=f"timm:{TIMM}", attention=1.0, attention_blocks=1, tap=1)
-    aligner = alignment.build(protocol, model, weights=None)
+    aligner = repa.build(protocol, model, weights=None)
     for block in aligner.teach[0].network.network.blocks:  # fresh ones attend evenly
         torch.nn.init.normal_(block.attn.qkv.weight, std=0.5)
     own = JanusFlowModel(model.config)
@@ -371,7 +370,7 @@ def test_attention_learns_the_teachers_maps_across_grids(model, view):
     values = []
     for _ in range(12):
         prompt = own.encode_prompt(torch.tensor([[1, 2, 3]]))
-        with attention_maps.attending(own.language_model, aligner.blocks) as looked:
+        with attention_capture.attending(own.language_model, aligner.blocks) as looked:
             v, hidden = own.velocity(view.data, view.t, prompt, return_hidden=1)
         parts = aligner.losses(0, view, v, hidden, looked.at(PLACES))
         optimizer.zero_grad()
@@ -384,7 +383,7 @@ def test_attention_learns_the_teachers_maps_across_grids(model, view):
 def test_a_teacher_without_attention_maps_is_refused(model, view):
     protocol = Alignment(teacher="oracle", attention=1.0)
     with pytest.raises(ValueError, match="has no attention maps"):
-        alignment.build(protocol, model)
+        repa.build(protocol, model)
     with pytest.raises(ValueError, match="1 to 2 or a share"):
         Alignment(attention=1.0, attention_blocks=3, tap=2).blocks(6)
     encoder = teachers.Encoder(teachers.TimmEncoder("resnet10t", None), 512)

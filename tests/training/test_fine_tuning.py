@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from janusflow.scenes.scorer import read
-from janusflow.training import job as launch
-from janusflow.training import loop as runner
+from janusflow.training import job, loop
 
 pytest.importorskip("peft")
 ROOT = Path(__file__).parent.parent.parent
@@ -43,10 +42,10 @@ def test_the_folder_holds_twenty_pictures_of_the_concept_and_some_of_the_models(
 
 def test_a_short_run_on_the_folder_turns_the_colour_and_the_base_stays(mint, folder, tmp_path):
     changes = {"adapter.rank": 8, "training.lr": 1e-2, "training.steps": 25, "training.warmup": 5}
-    plan = launch.of_stage("tune", "janusflow/scenes", folder, tmp_path / "run", changes)
+    plan = job.of_stage("tune", "janusflow/scenes", folder, tmp_path / "run", changes)
     assert plan.settings.training.mixture.keys() == {"generation"}
     plan.run()
-    runner.export(tmp_path / "run", tmp_path / "adapter")
+    loop.export(tmp_path / "run", tmp_path / "adapter")
     pipe = mint.quiet("janusflow/scenes")
     texts = ["a mint circle", "a mint square", "a mint heart"]
     before, distances = pipe.model.state_dict(), []

@@ -9,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from janusflow.training import losses
-from janusflow.training import timestep_sampling as times
+from janusflow.training import losses, timestep_sampling
 
 MANY = torch.linspace(0, 1, 20_001, dtype=torch.float64)[1:-1]
 DENSITY = {  # p(t) as the papers write it, t from noise to data
@@ -23,9 +22,9 @@ DENSITY = {  # p(t) as the papers write it, t from noise to data
 }
 
 
-@pytest.mark.parametrize("name", times.DENSITIES)
+@pytest.mark.parametrize("name", timestep_sampling.DENSITIES)
 def test_times_lie_in_the_unit_interval_and_grow_or_fall_with_u(name):
-    t = times.DENSITIES[name](MANY)
+    t = timestep_sampling.DENSITIES[name](MANY)
     steps = t.diff()
     assert (t > 0).all() and (t < 1).all()
     assert (steps > 0).all() or (steps < 0).all()
@@ -33,7 +32,7 @@ def test_times_lie_in_the_unit_interval_and_grow_or_fall_with_u(name):
 
 @pytest.mark.parametrize("name", DENSITY)
 def test_times_follow_the_density_of_the_paper(name):
-    t = times.DENSITIES[name](MANY)
+    t = timestep_sampling.DENSITIES[name](MANY)
     measured = MANY.diff() / t.diff()  # du / dt
     middle = (t[1:] + t[:-1]) / 2
     inner = (middle - 0.5).abs() < 0.4
@@ -41,7 +40,7 @@ def test_times_follow_the_density_of_the_paper(name):
 
 
 def test_mode_has_its_mode_in_the_middle_and_the_published_formula():
-    t = times.mode(MANY, scale=0.8)
+    t = timestep_sampling.mode(MANY, scale=0.8)
     mirrored = 1 - t  # the paper's noise level
     expected = 1 - MANY - 0.8 * (torch.cos(math.pi * MANY / 2) ** 2 - 1 + MANY)
     assert torch.allclose(t, expected) and torch.allclose(mirrored.flip(0), expected)
@@ -49,32 +48,38 @@ def test_mode_has_its_mode_in_the_middle_and_the_published_formula():
     assert abs(t[slowest] - 0.5) < 0.01
 
 
-@pytest.mark.parametrize("name", times.DENSITIES)
+@pytest.mark.parametrize("name", timestep_sampling.DENSITIES)
 @pytest.mark.parametrize("shift", [0.4, 1.0, 3.0])
 def test_mirrored_densities_agree_between_the_two_time_conventions(name, shift):
     """A recipe of the other convention (0 data, 1 noise; SD3) drawn and shifted there, then turned
     around, is the mirrored recipe here."""
     options = {"mean": 0.7, "std": 0.8} if name == "logit_normal" else {}
-    level = times.DENSITIES[name](MANY, **options)  # SD3's sigma
+    level = timestep_sampling.DENSITIES[name](MANY, **options)  # SD3's sigma
     # SD3's shift raises the noise level, which is the other way round on our axis
     level = (shift * level / (1 + (shift - 1) * level)).sort().values
-    ours = times.at(MANY, name, **times.mirrored(shift=1 / shift, **options))
+    ours = timestep_sampling.at(
+        MANY, name, **timestep_sampling.mirrored(shift=1 / shift, **options)
+    )
     assert torch.allclose(1 - level.flip(0), ours.sort().values, atol=1e-5)
 
 
 def test_a_shift_above_one_moves_times_to_the_noise_and_keeps_the_ends():
     t = torch.tensor([0.0, 0.25, 0.5, 1.0])
-    moved = times.shifted(t, 3.0)
+    moved = timestep_sampling.shifted(t, 3.0)
     assert (moved <= t).all() and moved[0] == 0 and moved[-1] == 1
     assert torch.allclose(moved[2], torch.tensor(0.25))  # s = 1/2 becomes 3/4
-    assert torch.allclose(times.shifted(moved, 1 / 3), t)
+    assert torch.allclose(timestep_sampling.shifted(moved, 1 / 3), t)
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 200), st.integers(0, 2**31), st.sampled_from(sorted(times.DENSITIES)))
+@given(
+    st.integers(1, 200), st.integers(0, 2**31), st.sampled_from(sorted(timestep_sampling.DENSITIES))
+)
 def test_stratified_times_put_one_in_every_share(count, seed, name):
-    t = times.sample_times(count, name, torch.Generator().manual_seed(seed))
-    edges = times.DENSITIES[name](torch.linspace(1e-6, 1 - 1e-6, count + 1, dtype=torch.float64))
+    t = timestep_sampling.sample_times(count, name, torch.Generator().manual_seed(seed))
+    edges = timestep_sampling.DENSITIES[name](
+        torch.linspace(1e-6, 1 - 1e-6, count + 1, dtype=torch.float64)
+    )
     low, high = edges[:-1].minimum(edges[1:]), edges[:-1].maximum(edges[1:])
     order = low.argsort()
     t = t.double().sort().values
@@ -90,23 +95,25 @@ def test_any_number_of_processes_draws_the_same_global_batch(world):
         return torch.cat([draw(r) for r in rows])
 
     for step in (0, 7):
-        t = whole(lambda r, step=step: times.step_times(3, step, r, 16, "uniform"))
-        noise = whole(lambda r, step=step: times.step_noise(3, step, r, (2, 3)))
-        assert torch.equal(t, times.step_times(3, step, range(16), 16, "uniform"))
-        assert torch.equal(noise, times.step_noise(3, step, range(16), (2, 3)))
+        t = whole(lambda r, step=step: timestep_sampling.step_times(3, step, r, 16, "uniform"))
+        noise = whole(lambda r, step=step: timestep_sampling.step_noise(3, step, r, (2, 3)))
+        assert torch.equal(t, timestep_sampling.step_times(3, step, range(16), 16, "uniform"))
+        assert torch.equal(noise, timestep_sampling.step_noise(3, step, range(16), (2, 3)))
         assert (t.sort().values * 16).floor().tolist() == list(range(16))
 
 
 def test_steps_seeds_rows_and_streams_draw_different_numbers():
     draws = [
-        times.step_uniform(s, k, range(4), 4, stream)
+        timestep_sampling.step_uniform(s, k, range(4), 4, stream)
         for s in (0, 1)
         for k in (0, 1)
         for stream in (1, 2)
     ]
-    draws += [times.step_times(s, k, range(4), 4, "uniform") for s in (0, 1) for k in (0, 1)]
-    draws += list(times.step_noise(0, 0, range(3), (4,))) + list(
-        times.step_noise(0, 1, range(3), (4,))
+    draws += [
+        timestep_sampling.step_times(s, k, range(4), 4, "uniform") for s in (0, 1) for k in (0, 1)
+    ]
+    draws += list(timestep_sampling.step_noise(0, 0, range(3), (4,))) + list(
+        timestep_sampling.step_noise(0, 1, range(3), (4,))
     )
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(draws, 2))
 
@@ -114,11 +121,11 @@ def test_steps_seeds_rows_and_streams_draw_different_numbers():
 def test_unknown_densities_options_and_weights_are_refused_by_name():
     u = torch.rand(4)
     with pytest.raises(ValueError, match="no density named 'gauss'; choose one of uniform"):
-        times.at(u, "gauss")
+        timestep_sampling.at(u, "gauss")
     with pytest.raises(ValueError, match="'cosmap' has no option 'mean'; it has none"):
-        times.at(u, "cosmap", mean=1.0)
+        timestep_sampling.at(u, "cosmap", mean=1.0)
     with pytest.raises(ValueError, match="must be positive"):
-        times.at(u, "uniform", shift=0.0)
+        timestep_sampling.at(u, "uniform", shift=0.0)
     with pytest.raises(ValueError, match="no weight named 'x'"):
         losses.weighted(u, u, "x")
 

@@ -11,8 +11,7 @@ from janusflow.data.attention import NAME, use_packed_attention
 from janusflow.data.samples import Sample
 from janusflow.models.attention_capture import attending
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.training import losses
-from janusflow.training import packed_forward as packing
+from janusflow.training import losses, packed_forward
 from janusflow.training.recipes import RECIPES
 
 
@@ -92,7 +91,7 @@ def draw(kinds, seed: int = 0):
 
 def losses_and_gradients(model, samples, x, t, dropped, **how):
     model.zero_grad(set_to_none=True)
-    out = packing.forward(model, samples, x, t, dropped, tap=1, attend=(1, 3), **how)
+    out = packed_forward.forward(model, samples, x, t, dropped, tap=1, attend=(1, 3), **how)
     parts = [out.next_token()]
     if len(x):
         maps = [heads.logits() for heads in out.heads]
@@ -122,7 +121,7 @@ def test_packed_equals_padded_in_losses_and_gradients(model, kinds, seed, capaci
 
 def test_packed_equals_the_separate_paths_of_generation_and_understanding(model):
     samples, x, t, dropped = draw(MIXED, 1)
-    out = packing.forward(model, samples, x, t, dropped, tap=2, attend=[3])
+    out = packed_forward.forward(model, samples, x, t, dropped, tap=2, attend=[3])
     made = [s for s in samples if s.kind == "generation"]
     for i, sample in enumerate(made):
         row = slice(i, i + 1)
@@ -150,8 +149,10 @@ def test_a_dropped_prompt_leaves_its_text_no_trace_and_its_positions_in_place(se
     hide = torch.tensor([True, False])
     other = draw([("generation", 9), ("generation", 12)], seed=1)[0][0]
     other.input_ids[0] = samples[0].input_ids[0]
-    before = packing.forward(segmented, samples, x, t, hide).velocity
-    assert torch.equal(packing.forward(segmented, [other, samples[1]], x, t, hide).velocity, before)
+    before = packed_forward.forward(segmented, samples, x, t, hide).velocity
+    assert torch.equal(
+        packed_forward.forward(segmented, [other, samples[1]], x, t, hide).velocity, before
+    )
     null = segmented.encode_prompt(samples[0].input_ids[None], unconditional=True)
     expected = segmented.velocity(x[:1], t[:1], null)
     torch.testing.assert_close(before[:1], expected, rtol=1e-5, atol=1e-6)
@@ -161,13 +162,13 @@ def test_a_dropped_prompt_leaves_its_text_no_trace_and_its_positions_in_place(se
 def test_changing_one_sample_changes_no_bit_of_the_others(segmented, changed):
     samples, x, t, dropped = draw(MIXED)
     others, x2, t2, _ = draw(MIXED, seed=7)
-    before = packing.forward(segmented, samples, x, t, dropped, tap=1)
+    before = packed_forward.forward(segmented, samples, x, t, dropped, tap=1)
     kinds = [kind for kind, _ in MIXED]
     samples = [o if i == changed else s for i, (s, o) in enumerate(zip(samples, others))]  # noqa: B905
     if kinds[changed] == "generation":
         row = kinds[:changed].count("generation")
         x[row], t[row] = x2[row], t2[row]
-    after = packing.forward(segmented, samples, x, t, dropped, tap=1)
+    after = packed_forward.forward(segmented, samples, x, t, dropped, tap=1)
     made = [i for i, kind in enumerate(kinds) if kind == "generation"]
     told = [i for i, kind in enumerate(kinds) if kind != "generation"]
     for i, a, b in zip(made, before.velocity, after.velocity, strict=True):
@@ -179,7 +180,7 @@ def test_changing_one_sample_changes_no_bit_of_the_others(segmented, changed):
 def test_not_a_number_in_one_sample_stays_there(segmented):
     samples, x, t, dropped = draw(MIXED)
     x[0] = torch.nan
-    out = packing.forward(segmented, samples, x, t, dropped)
+    out = packed_forward.forward(segmented, samples, x, t, dropped)
     assert out.velocity[0].isnan().all() and out.velocity[1].isfinite().all()
     assert out.next_token().isfinite().all()
 
@@ -205,13 +206,13 @@ def test_frozen_parts_get_no_gradient_and_the_others_the_same():
 def test_every_sample_is_in_one_pack_and_no_pack_overflows(lengths, slack):
     samples = [Sample(kind="text", input_ids=torch.zeros(n).long()) for n in lengths]
     capacity = max(lengths) + slack
-    packs = packing.pack(samples, capacity)
+    packs = packed_forward.pack(samples, capacity)
     assert sorted(i for one in packs for i in one) == list(range(len(samples)))
     sizes = [sum(lengths[i] for i in one) for one in packs]
     assert max(sizes) <= capacity
     fewest = -(-sum(lengths) // capacity)
     assert len(packs) <= max(1, 2 * fewest)  # no two packs fit into one
-    assert packs == packing.pack(samples, capacity)
+    assert packs == packed_forward.pack(samples, capacity)
 
 
 def test_a_mixed_batch_of_the_published_lengths_fills_its_packs():
@@ -220,14 +221,14 @@ def test_a_mixed_batch_of_the_published_lengths_fills_its_packs():
     sizes += torch.randint(650, 1200, (20,), generator=rng).tolist()  # a picture and its answers
     sizes += torch.randint(50, 4000, (8,), generator=rng).tolist()
     samples = [Sample(kind="text", input_ids=torch.zeros(n).long()) for n in sizes]
-    assert packing.fill_rate(samples, packing.pack(samples, 4096)) > 0.92
+    assert packed_forward.fill_rate(samples, packed_forward.pack(samples, 4096)) > 0.92
 
 
 def test_what_cannot_be_packed_is_refused_in_a_sentence(segmented):
     samples, x, t, dropped = draw(MIXED)
     with pytest.raises(ValueError, match="tokens, a pack holds 40"):
-        packing.forward(segmented, samples, x, t, dropped, capacity=40)
+        packed_forward.forward(segmented, samples, x, t, dropped, capacity=40)
     with pytest.raises(ValueError, match="t has 1 rows for 2 samples"):
-        packing.forward(segmented, samples, x, t[:1], dropped)
+        packed_forward.forward(segmented, samples, x, t[:1], dropped)
     with pytest.raises(ValueError, match="no samples"):
-        packing.forward(segmented, [])
+        packed_forward.forward(segmented, [])

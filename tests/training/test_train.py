@@ -19,15 +19,19 @@ from tokenizers import Tokenizer
 
 from checks import overfit
 from janusflow import JanusFlowModel, JanusFlowPipeline, JanusFlowProcessor
-from janusflow.data import prefetch as ahead
+from janusflow.data import prefetch
 from janusflow.scenes.batches import Batches
-from janusflow.training import checkpoints, losses, objective
-from janusflow.training import config as settings
-from janusflow.training import init_checkpoint as worlds
-from janusflow.training import job as launch
-from janusflow.training import loop as runner
-from janusflow.training import trainer as engines
-from janusflow.training.alignment import repa as alignment
+from janusflow.training import (
+    checkpoints,
+    config,
+    init_checkpoint,
+    job,
+    loop,
+    losses,
+    objective,
+    trainer,
+)
+from janusflow.training.alignment import repa
 from janusflow.training.config_stages import STAGES
 from janusflow.training.ema import freeze_all_but, learning_rate
 from janusflow.training.recipes import RECIPES
@@ -39,7 +43,7 @@ EVERY_TWO = {"run.save_every": 2, "run.keep": 9}
 
 
 def trained_recipe(out, **changes):
-    return launch.of_recipe("scenes-smoke", out, EVERY_TWO | changes).run()
+    return job.of_recipe("scenes-smoke", out, EVERY_TWO | changes).run()
 
 
 def same(a: dict, b: dict) -> bool:
@@ -61,8 +65,8 @@ def copied(finished, tmp_path):
 
 
 def engine(base, **changes):
-    found = settings.changed(worlds.of_recipe(RECIPE), changes)
-    return runner.engine_of(found, base, worlds.batches(base, RECIPE))
+    found = config.changed(init_checkpoint.of_recipe(RECIPE), changes)
+    return loop.engine_of(found, base, init_checkpoint.batches(base, RECIPE))
 
 
 @pytest.mark.parametrize("cut", [2, 4, 6])
@@ -96,7 +100,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 
 def test_a_new_run_begins_with_the_weights_of_another(finished, tmp_path):
     shutil.copytree(finished / "base", tmp_path / "base")
-    done = launch.of_recipe("scenes-smoke", tmp_path, {"training.lr": 1e-12}, finished).run()
+    done = job.of_recipe("scenes-smoke", tmp_path, {"training.lr": 1e-12}, finished).run()
     theirs = checkpoints.latest(finished)[1]
     for name, parameter in done.state.parameters.items():
         torch.testing.assert_close(parameter.detach(), theirs[name], rtol=0, atol=1e-6)
@@ -196,7 +200,7 @@ def test_a_tracker_gets_every_number_of_the_log(finished, tmp_path):
     tensorboard = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     shutil.copytree(finished / "base", tmp_path / "base")
     changes = {"run.trackers": "tensorboard", "run.log_every": 4}
-    launch.of_recipe("scenes-smoke", tmp_path, changes).run()
+    job.of_recipe("scenes-smoke", tmp_path, changes).run()
     lines = [json.loads(x) for x in (tmp_path / "log.jsonl").read_text().splitlines()]
     events = tensorboard.EventAccumulator(str(tmp_path / "janusflow")).Reload()
     seen = {e.step: e.value for e in events.Scalars("flow")}
@@ -207,7 +211,7 @@ def tracked(finished, out, name: str) -> dict[int, dict]:
     """Trains with this tracker; the log's lines by their steps."""
     shutil.copytree(finished / "base", out / "base")
     changes = {"run.trackers": name, "run.log_every": 4, "run.watch_every": 1}
-    launch.of_recipe("scenes-smoke", out, changes).run()
+    job.of_recipe("scenes-smoke", out, changes).run()
     lines = [json.loads(x) for x in (out / "log.jsonl").read_text().splitlines()]
     return {line["step"]: line for line in lines}
 
@@ -238,7 +242,7 @@ def test_other_trackers_get_the_same_numbers_through_accelerate(
             asked["finished"] = True
 
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, name, Stand)
-    for module in (tracking, engines):
+    for module in (tracking, trainer):
         monkeypatch.setattr(module, "get_available_trackers", lambda: [tracking.LoggerType(name)])
     lines = tracked(finished, tmp_path / "mine", name)
     assert asked["project"] == "janusflow" and asked["name"] == "mine" and asked["finished"]
@@ -251,7 +255,7 @@ def test_other_trackers_get_the_same_numbers_through_accelerate(
 
 
 def test_a_tracker_that_is_not_there_is_asked_for(finished, monkeypatch):
-    monkeypatch.setattr(engines, "get_available_trackers", lambda: [])
+    monkeypatch.setattr(trainer, "get_available_trackers", lambda: [])
     with pytest.raises(ModuleNotFoundError, match="pip install wandb"):
         engine(finished / "base", **{"run.trackers": "wandb"})
 
@@ -304,11 +308,11 @@ def test_the_mixture_holds_over_a_run_and_the_opening_differs():
 
 
 def test_settings_survive_their_file(tmp_path):
-    changes = settings.parse(["training.lr=2e-5", "alignment=irepa", "run.trackers=tensorboard"])
-    ours = settings.changed(settings.of_stage(2), changes)
+    changes = config.parse(["training.lr=2e-5", "alignment=irepa", "run.trackers=tensorboard"])
+    ours = config.changed(config.of_stage(2), changes)
     path = tmp_path / "settings.yaml"
-    path.write_text(settings.dump(ours), encoding="utf-8")
-    assert settings.load(path) == ours and ours.training.lr == 2e-5
+    path.write_text(config.dump(ours), encoding="utf-8")
+    assert config.load(path) == ours and ours.training.lr == 2e-5
 
 
 @pytest.mark.parametrize(
@@ -327,7 +331,7 @@ def test_settings_survive_their_file(tmp_path):
 )
 def test_a_setting_that_does_not_fit_is_refused_with_what_does(item, says):
     with pytest.raises(ValueError, match=says):
-        settings.changed(settings.of_stage(1), settings.parse([item]))
+        config.changed(config.of_stage(1), config.parse([item]))
 
 
 # Killed, stopped, spread
@@ -388,9 +392,9 @@ def test_sigterm_writes_a_checkpoint_and_kill_loses_nothing(finished, tmp_path):
 
 
 def test_training_and_inference_see_the_same_tokens(finished, tmp_path):
-    runner.export(finished, tmp_path)
+    loop.export(finished, tmp_path)
     processor = JanusFlowProcessor.from_pretrained(tmp_path)
-    batches = worlds.batches(finished / "base", RECIPE)
+    batches = init_checkpoint.batches(finished / "base", RECIPE)
     for row, sample in enumerate(batches.pictures(range(3))):
         caption = batches.training_scene(row).caption
         assert torch.equal(processor.prompt(caption)["input_ids"][0], sample.input_ids)
@@ -406,14 +410,14 @@ def test_training_and_inference_see_the_same_tokens(finished, tmp_path):
 
 
 def test_an_exported_run_is_a_model_that_draws(finished, tmp_path):
-    runner.export(finished, tmp_path)
+    loop.export(finished, tmp_path)
     pipe = JanusFlowPipeline.from_pretrained(tmp_path)
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a red circle", num_inference_steps=1).images[0].size == (96, 96)
 
 
 def test_an_exported_model_is_the_average_of_the_weights(finished, tmp_path):
-    runner.export(finished, tmp_path, torch.float32)
+    loop.export(finished, tmp_path, torch.float32)
     tensors = checkpoints.latest(finished)[1]
     exported = JanusFlowPipeline.from_pretrained(tmp_path).model.state_dict()
     averages = {k.removeprefix("ema.model."): v for k, v in tensors.items() if "ema.model" in k}
@@ -428,17 +432,17 @@ def test_a_category_or_template_with_no_share_never_comes():
 def test_a_run_with_another_seed_sees_other_scenes(finished):
     """So that one which starts from another's weights is not shown the same pictures again."""
     recipes = [replace(RECIPES["scenes-smoke"], seed=seed) for seed in (0, 0, 1)]
-    sources = [worlds.batches(finished / "base", recipe) for recipe in recipes]
+    sources = [init_checkpoint.batches(finished / "base", recipe) for recipe in recipes]
     counts = {"generation": 4, "understanding": 2}
     first, again, other = ({s.name for s in b.draw(0, 0, 1, counts)} for b in sources)
     assert first == again and not first & other
 
 
 def test_batches_drawn_ahead_by_other_processes_are_the_same(finished):
-    source = worlds.batches(finished / "base", RECIPES["scenes-smoke"])
-    stage = worlds.of_recipe(RECIPES["scenes-smoke"]).training
+    source = init_checkpoint.batches(finished / "base", RECIPES["scenes-smoke"])
+    stage = init_checkpoint.of_recipe(RECIPES["scenes-smoke"]).training
     counts = stage.counts(0)
-    drawn = ahead.Ahead(source, stage.counts, 6, workers=1)
+    drawn = prefetch.Ahead(source, stage.counts, 6, workers=1)
     for step in (3, 4, 7):  # from the middle, on, and beyond the run's end
         for own, other in zip(
             source.draw(step, 0, 1, counts), drawn.draw(step, 0, 1, counts), strict=True
@@ -454,7 +458,7 @@ def test_the_recipe_for_a_gpu_gives_weights_that_fit_into_the_package():
 
 def test_a_stage_refuses_workers_and_says_who_has_them(tmp_path):
     with pytest.raises(ValueError, match="workers draw the scenes of a recipe"):
-        launch.of_stage(3, "janusflow/scenes", "tests/data", tmp_path, {"run.workers": 2})
+        job.of_stage(3, "janusflow/scenes", "tests/data", tmp_path, {"run.workers": 2})
 
 
 @pytest.mark.parametrize("parts", [1, 4])
@@ -470,10 +474,10 @@ def test_the_logged_cosine_is_that_of_the_whole_batchs_gradients(finished, parts
     stage, counts = plain.settings.training, plain.settings.training.counts(1)
     samples = plain.data.draw(1, 0, 1, counts)
     batch = objective.draw(stage, samples, 1, range(8), 8, "cpu")
-    with alignment.watching(plain.objective.model, 2) as states:
+    with repa.watching(plain.objective.model, 2) as states:
         parts = plain.objective(batch)
     pulled = 0.5 * parts["alignment"] + 0.5 * parts["attention"]
-    expected = alignment.gradient_cosine(parts["flow"], pulled, states[0])
+    expected = repa.gradient_cosine(parts["flow"], pulled, states[0])
     assert logged == pytest.approx(float(expected), rel=1e-3) and 0 < abs(logged) < 1
 
 
@@ -503,9 +507,12 @@ def test_gradient_checkpointing_changes_nothing_but_memory(finished):
 
 def test_building_takes_any_accelerator(finished):
     """What the engine needs of the model is what it unfreezes."""
-    found = settings.changed(worlds.of_recipe(RECIPE), {"alignment": "none"})
+    found = config.changed(init_checkpoint.of_recipe(RECIPE), {"alignment": "none"})
     model = engine(finished / "base").objective.model
-    assert "alignment" not in build(found, model, worlds.batches(finished / "base")).step()["parts"]
+    assert (
+        "alignment"
+        not in build(found, model, init_checkpoint.batches(finished / "base")).step()["parts"]
+    )
 
 
 @pytest.mark.parametrize("way", ["DDP", "FSDP2"])

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from janusflow.scenes import patches as scene_patches
-from janusflow.training import vision_pretraining as vision_training
+from janusflow.scenes import patches
+from janusflow.training import vision_pretraining
 from janusflow.training.recipes import RECIPES
 from janusflow.training.vision_pretraining import (
     Heads,
@@ -42,7 +42,7 @@ def test_padding_does_not_change_a_caption():
 
 def test_every_caption_is_made_of_known_words():
     for step in range(20):
-        word_ids(scene_patches.batch(step, 16, "test")[2])
+        word_ids(patches.batch(step, 16, "test")[2])
 
 
 def test_training_lowers_the_loss_of_scenes_it_has_not_seen():
@@ -57,11 +57,11 @@ def test_without_weight_the_captions_are_not_looked_at():
 
 
 def test_training_goes_on_from_where_it_was_cut_off(tmp_path, monkeypatch):
-    monkeypatch.setattr(vision_training, "KEEP", 3)
+    monkeypatch.setattr(vision_pretraining, "KEEP", 3)
     recipe, kept = replace(RECIPE, vision_steps=5), tmp_path / "kept.safetensors"
     whole, _ = pretrain(recipe)
     pretrain(recipe, kept)  # leaves the state after step 3
-    monkeypatch.setattr(scene_patches, "batch", later(scene_patches.batch, 3))
+    monkeypatch.setattr(patches, "batch", later(patches.batch, 3))
     again, _ = pretrain(recipe, kept)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name

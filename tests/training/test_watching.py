@@ -14,11 +14,7 @@ from PIL import Image
 from torch import nn
 
 from janusflow.bench import throughput
-from janusflow.training import checkpoints
-from janusflow.training import config as settings
-from janusflow.training import init_checkpoint as worlds
-from janusflow.training import job as launch
-from janusflow.training import loop as runner
+from janusflow.training import checkpoints, config, init_checkpoint, job, loop
 from janusflow.training.preview import averaged
 from janusflow.training.recipes import RECIPES
 from janusflow.utils.flops import Counting, Meter, peak
@@ -29,18 +25,18 @@ RECIPE = RECIPES["scenes-smoke"]
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("looking") / "base"
-    worlds.first_model(RECIPE, folder)
+    init_checkpoint.first_model(RECIPE, folder)
     return folder
 
 
 def run(base, out, **changes):
     shutil.copytree(base, out / "base")
-    return launch.of_recipe("scenes-smoke", out, changes).run()
+    return job.of_recipe("scenes-smoke", out, changes).run()
 
 
 def engine(base, **changes):
-    found = settings.changed(worlds.of_recipe(RECIPE), changes)
-    return runner.engine_of(found, base, worlds.batches(base, RECIPE))
+    found = config.changed(init_checkpoint.of_recipe(RECIPE), changes)
+    return loop.engine_of(found, base, init_checkpoint.batches(base, RECIPE))
 
 
 def log_of(out):
@@ -80,7 +76,7 @@ def test_prompts_of_a_grid_are_the_first_captions_unless_told(tmp_path):
         Image.new("RGB", (96, 96)).save(tmp_path / f"{index}.png")
         (tmp_path / f"{index}.txt").write_text(words)
     changes = {"run.sample_every": 1, "training.steps": 1, "training.batch": 2}
-    plan = launch.of_stage(1, "janusflow/scenes", tmp_path, tmp_path / "run", changes)
+    plan = job.of_stage(1, "janusflow/scenes", tmp_path, tmp_path / "run", changes)
     assert plan.preview().prompts == ["a red circle", "a blue star"]
     plan.run()
     assert (tmp_path / "run" / "samples" / "step-00000001.png").exists()
@@ -127,7 +123,7 @@ def test_the_log_has_the_fraction_of_the_peak_and_the_time_left(base, tmp_path):
 
 def test_a_dry_run_says_memory_and_time(base, tmp_path):
     shutil.copytree(base, tmp_path / "base")
-    said = launch.of_recipe("scenes-smoke", tmp_path).describe()
+    said = job.of_recipe("scenes-smoke", tmp_path).describe()
     lines = dict(line.split(maxsplit=1) for line in said.splitlines())
     assert {"memory", "measured", "time", "steps", "optimizer"} <= lines.keys()
     measured = int(lines["measured"].split()[0].replace(",", ""))

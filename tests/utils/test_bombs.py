@@ -13,18 +13,16 @@ from safetensors.torch import save
 
 import samplers
 from checks.hostile import LIES, bomb, zipped
-from janusflow.cli import options as cli_options
+from janusflow.cli import options
 from janusflow.data import readers
 from janusflow.data.feature_cache import Cache
 from janusflow.evaluation import plan, report
-from janusflow.evaluation.tasks import vqa as answers
-from janusflow.models import lora as adapters
-from janusflow.training import checkpoints
-from janusflow.training import config as settings
+from janusflow.evaluation.tasks import vqa
+from janusflow.models import lora
+from janusflow.training import checkpoints, config
 from janusflow.training.config_stages import STAGES
 from janusflow.training.recipes import RECIPES, Recipe
-from janusflow.utils import hub as sources
-from janusflow.utils import safe_io as reading
+from janusflow.utils import hub, images, safe_io
 from samplers.search.pilot import PilotGrid
 
 DEEP = b'{"a":' + b"[" * 200_000
@@ -33,9 +31,9 @@ ADAPTER = json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2}).encode()
 
 def adapter(folder):
     """With an honest configuration, unless that is what the attack is in."""
-    if not (folder / adapters.CONFIG).exists():
-        (folder / adapters.CONFIG).write_bytes(ADAPTER)
-    return adapters.read(folder)
+    if not (folder / lora.CONFIG).exists():
+        (folder / lora.CONFIG).write_bytes(ADAPTER)
+    return lora.read(folder)
 
 
 def cached(folder):
@@ -52,9 +50,9 @@ def rows(folder):
 # name of the file: what reads it, given its folder
 READ = {
     "step-00000001.safetensors": checkpoints.latest,
-    "settings.yaml": lambda folder: settings.read(folder / "settings.yaml"),
-    adapters.CONFIG: adapter,
-    adapters.WEIGHTS: adapter,
+    "settings.yaml": lambda folder: config.read(folder / "settings.yaml"),
+    lora.CONFIG: adapter,
+    lora.WEIGHTS: adapter,
     "adapter_model.bin": adapter,
     "cache.json": cached,
     "0123.safetensors": cached,
@@ -63,14 +61,14 @@ READ = {
     "rows.tar": rows,
     "text.txt": rows,
     "protocol.json": plan.read,
-    "answers.json": answers.read,
+    "answers.json": vqa.read,
     "report.json": lambda folder: report.load(folder / "report.json"),
     "rule.json": lambda folder: samplers.learned(folder / "rule.json"),
     "grid.json": lambda folder: PilotGrid.load(folder / "grid.json"),
-    "prompts.txt": lambda folder: reading.read_prompts(folder / "prompts.txt"),
-    "picture.png": lambda folder: reading.read(folder / "picture.png"),
-    "config.json": lambda folder: reading.read_object(folder / "config.json"),
-    "SHA256SUMS": lambda folder: sources.verify(folder),
+    "prompts.txt": lambda folder: safe_io.read_prompts(folder / "prompts.txt"),
+    "picture.png": lambda folder: images.read(folder / "picture.png"),
+    "config.json": lambda folder: safe_io.read_object(folder / "config.json"),
+    "SHA256SUMS": lambda folder: hub.verify(folder),
 }
 ATTACKS = {
     "a pickle": bomb,
@@ -171,7 +169,7 @@ def test_a_pipe_in_a_files_place_does_not_hold_the_reader(name, tmp_path):
 def test_a_hostile_settings_file_is_refused_at_once(text, tmp_path):
     (tmp_path / "s.yaml").write_text(text)
     with pytest.raises(ValueError, match=r".") as caught:
-        settings.changed(settings.of_stage(1), settings.read(tmp_path / "s.yaml"))
+        config.changed(config.of_stage(1), config.read(tmp_path / "s.yaml"))
     assert len(str(caught.value)) < 1500 and not Path("went_off").exists()
 
 
@@ -180,7 +178,7 @@ def test_no_number_of_a_stage_takes_what_is_none(value):
     numbers = [f.name for f in fields(STAGES["1"]) if f.type in ("int", "float")]
     for name in numbers:
         with pytest.raises(ValueError):
-            settings.changed(settings.of_stage(1), {f"training.{name}": value})
+            config.changed(config.of_stage(1), {f"training.{name}": value})
 
 
 # What a checkpoint says of itself
@@ -222,10 +220,10 @@ def test_an_absurd_recipe_in_a_checkpoint_is_refused(change):
     ids=lambda meta: str(meta)[:30],
 )
 def test_what_a_checkpoint_says_of_itself_is_not_believed(meta, tmp_path):
-    from janusflow.utils import atomic_io as stored
+    from janusflow.utils import atomic_io
 
     tensors = {"b": torch.zeros(2)}
-    honest = meta | {"sha256": stored.digest(tensors)}
+    honest = meta | {"sha256": atomic_io.digest(tensors)}
     (tmp_path / "step-00000001.safetensors").write_bytes(save(tensors, honest))
     with pytest.raises(ValueError), pytest.warns(match="") if "sharded" in meta else _quiet():
         checkpoints.settings_of(checkpoints.latest(tmp_path)[2])
@@ -265,5 +263,5 @@ def test_what_cannot_be_read_does_not_push_out_what_can(tmp_path):
 @pytest.mark.parametrize("rule", ["cfg:nan", "within:" + "9" * 5000, "cfg:" + "1," * 9000, "\0"])
 def test_a_hostile_rule_of_guidance_is_refused(rule):
     with pytest.raises(ValueError) as caught:
-        cli_options.guidance(rule)
+        options.guidance(rule)
     assert len(str(caught.value)) < 1500

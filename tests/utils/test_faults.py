@@ -14,12 +14,11 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
-from janusflow.cli import main as cli
+from janusflow.cli import main
 from janusflow.data.feature_cache import Cache
-from janusflow.pipelines import image_io as pictures
-from janusflow.training import checkpoints
-from janusflow.training import loop as runner
-from janusflow.utils import locked_dir as folders
+from janusflow.pipelines import image_io
+from janusflow.training import checkpoints, loop
+from janusflow.utils import locked_dir
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -41,7 +40,7 @@ def noise(seed):
 
 def picture(path, seed):
     content = noise(seed).view(torch.uint8).numpy().tobytes()
-    pictures.save(Image.frombytes("RGB", (100, 120), content), {"prompt": "x"}, path)
+    image_io.save(Image.frombytes("RGB", (100, 120), content), {"prompt": "x"}, path)
 
 
 def shelf(path, seed):
@@ -49,7 +48,7 @@ def shelf(path, seed):
 
 
 WRITERS = {
-    "a text": ("report.json", lambda path, seed: folders.write(path, str(seed) * 9000)),
+    "a text": ("report.json", lambda path, seed: locked_dir.write(path, str(seed) * 9000)),
     "a picture": ("p.png", picture),
     "a checkpoint": (
         "step-00000001.safetensors",
@@ -74,24 +73,24 @@ def test_on_a_full_disk_what_was_whole_stays_and_nothing_half_is_left(kind, tmp_
 
 
 def test_one_run_holds_a_folder_and_the_processes_of_that_run_share_it(tmp_path, monkeypatch):
-    with folders.alone(tmp_path):
+    with locked_dir.alone(tmp_path):
         with pytest.raises(
             ValueError, match=r"another run is at work in .*; wait for it, or choose"
         ):
-            with folders.alone(tmp_path):
+            with locked_dir.alone(tmp_path):
                 pass
         monkeypatch.setenv("RANK", "1")
-        with folders.alone(tmp_path):
+        with locked_dir.alone(tmp_path):
             pass
     monkeypatch.delenv("RANK")
-    with folders.alone(tmp_path):
+    with locked_dir.alone(tmp_path):
         pass
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_what_to_do(tmp_path):
     (tmp_path / "file").write_text("x")
     out = tmp_path / "file" / "out"
-    for make in (lambda: folders.make_folder(out), lambda: folders.alone(out).__enter__()):
+    for make in (lambda: locked_dir.make_folder(out), lambda: locked_dir.alone(out).__enter__()):
         with pytest.raises(OSError, match=r"file/out cannot be written \(.*\); .*same command"):
             make()
 
@@ -99,17 +98,17 @@ def test_a_folder_that_cannot_be_made_is_named_with_what_to_do(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_command_says_what_stays_and_how_to_go_on(number, tmp_path, monkeypatch, capsys):
     def work(**_):
-        with folders.alone(tmp_path):
+        with locked_dir.alone(tmp_path):
             os.kill(os.getpid(), number)
             signal.pause()
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(cli, "app", work)
+    monkeypatch.setattr(main, "app", work)
     monkeypatch.setattr(sys, "argv", ["janusflow", "evaluate"])
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(SystemExit) as left:
-            cli.main()
+            main.main()
     finally:
         signal.signal(signal.SIGINT, ours)
     said = capsys.readouterr().err
@@ -132,10 +131,10 @@ def test_whatever_cannot_be_written_is_said_with_what_to_do(error, monkeypatch, 
     def work(**_):
         raise error
 
-    monkeypatch.setattr(cli, "app", work)
+    monkeypatch.setattr(main, "app", work)
     monkeypatch.setattr(sys, "argv", ["janusflow", "train"])
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        main.main()
     said = capsys.readouterr().err
     assert left.value.code == 2 and "same command" in said and said.count("\n") == 1
 
@@ -144,10 +143,10 @@ def test_a_process_that_is_gone_is_not_taken_for_a_mistake_of_ours(tmp_path, mon
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     closed = RuntimeError("[/pytorch/third_party/gloo/pair.cc:534] Connection closed by peer")
     with pytest.raises(OSError, match=r"another process of this run ended .*same command"):
-        with runner.together(tmp_path):
+        with loop.together(tmp_path):
             raise closed
     with pytest.raises(RuntimeError, match="shape"):
-        with runner.together(tmp_path):
+        with loop.together(tmp_path):
             raise RuntimeError("a shape does not fit")
 
 

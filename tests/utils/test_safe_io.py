@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from janusflow.utils import safe_io as reading
+from janusflow.utils import images, safe_io
 
 RED, GREEN = (220, 30, 40), (30, 160, 60)
 
@@ -81,7 +81,7 @@ SAME = {
 def test_every_kind_of_file_gives_the_same_picture_whatever_its_name(kind, suffix, tmp_path):
     path = tmp_path / f"picture.{suffix}"
     path.write_bytes(SAME[kind])
-    found = reading.read(path)
+    found = images.read(path)
     assert found.mode == "RGB" and found.size == (40, 20)
     error = np.abs(np.asarray(found, int) - np.asarray(two_halves(), int))
     assert error[:, [*range(17), *range(23, 40)]].max() <= 12  # JPEG, webp and palettes round
@@ -90,7 +90,7 @@ def test_every_kind_of_file_gives_the_same_picture_whatever_its_name(kind, suffi
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 def test_sixteen_bits_keep_their_greys(kind):
     grey = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
-    found = reading.decode(encoded(Image.fromarray(grey), kind), "grey")
+    found = images.decode(encoded(Image.fromarray(grey), kind), "grey")
     assert np.abs(np.asarray(found)[..., 0].astype(int) - np.round(grey / 257)).max() <= 1
 
 
@@ -99,7 +99,7 @@ def test_a_picture_cut_anywhere_is_refused_or_whole(kind):
     content = SAME[kind]
     for size in {0, 1, 4, 8, 20, 40, len(content) // 3, len(content) // 2, len(content) - 5}:
         try:
-            found = reading.decode(content[:size], "cut")
+            found = images.decode(content[:size], "cut")
         except ValueError as error:
             assert "is not a whole picture" in str(error) and "\n" not in str(error)
         else:  # trailing bytes that say nothing about the first picture
@@ -127,7 +127,7 @@ def test_a_picture_cut_anywhere_is_refused_or_whole(kind):
 def test_a_bomb_is_refused_in_a_sentence_and_at_once(content, words):
     begun = time.perf_counter()
     with pytest.raises(ValueError, match=words) as caught:
-        reading.decode(content, "bomb")
+        images.decode(content, "bomb")
     assert time.perf_counter() - begun < 4 and "\n" not in str(caught.value)
 
 
@@ -135,19 +135,19 @@ def test_a_raised_limit_lets_a_larger_picture_in(monkeypatch):
     with pytest.MonkeyPatch.context() as lower:
         lower.setenv("JANUSFLOW_MAX_PIXELS", "500")
         with pytest.raises(ValueError, match="JANUSFLOW_MAX_PIXELS"):
-            reading.decode(SAME["png"], "p")
+            images.decode(SAME["png"], "p")
     monkeypatch.setenv("JANUSFLOW_MAX_PIXELS", "900")
-    assert reading.decode(SAME["png"], "p").size == (40, 20)
+    assert images.decode(SAME["png"], "p").size == (40, 20)
 
 
 def test_text_chunks_of_a_picture_change_nothing():
     info = PngImagePlugin.PngInfo()
     info.add_text("prompt", "x" * 10_000)
     content = encoded(two_halves(), "PNG", pnginfo=info)
-    assert np.array_equal(np.asarray(reading.decode(content, "p")), np.asarray(two_halves()))
+    assert np.array_equal(np.asarray(images.decode(content, "p")), np.asarray(two_halves()))
 
 
-@pytest.mark.parametrize("read", [reading.read, reading.read_prompts, reading.read_object])
+@pytest.mark.parametrize("read", [images.read, safe_io.read_prompts, safe_io.read_object])
 def test_what_never_ends_or_is_no_file_is_refused_at_once(read, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
@@ -163,7 +163,7 @@ def test_a_pipe_of_the_shell_is_read():
     out, into = os.pipe()
     os.write(into, b"a\r\nb\n")
     os.close(into)
-    assert reading.read_prompts(Path(f"/dev/fd/{out}")) == ["a", "b"]
+    assert safe_io.read_prompts(Path(f"/dev/fd/{out}")) == ["a", "b"]
     os.close(out)
 
 
@@ -179,7 +179,7 @@ def test_a_pipe_of_the_shell_is_read():
     ],
 )
 def test_a_prompt_is_a_line(content, expected):
-    assert reading.split_prompts(content, "p") == expected
+    assert safe_io.split_prompts(content, "p") == expected
 
 
 @pytest.mark.parametrize(
@@ -196,13 +196,13 @@ def test_a_prompt_is_a_line(content, expected):
 )
 def test_a_broken_prompt_file_is_named_with_its_line(content, words):
     with pytest.raises(ValueError, match=words) as caught:
-        reading.split_prompts(content, "p.txt")
+        safe_io.split_prompts(content, "p.txt")
     assert str(caught.value).startswith("p.txt") and "\n" not in str(caught.value)
 
 
 def test_a_prompt_with_half_a_letter_is_refused():
     with pytest.raises(ValueError, match="not Unicode text"):
-        reading.check_prompt("a\udcff", "a prompt")
+        safe_io.check_prompt("a\udcff", "a prompt")
 
 
 ATTACKS = """

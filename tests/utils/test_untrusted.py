@@ -15,8 +15,7 @@ from checks.hostile import LIES, bomb, zipped
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
-from janusflow.utils import limits
-from janusflow.utils import safe_io as reading
+from janusflow.utils import images, limits, safe_io
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = sorted(p for part in ("janusflow", "samplers") for p in (ROOT / part).rglob("*.py"))
@@ -136,8 +135,8 @@ def test_a_pickle_in_any_other_file_that_is_read_does_not_go_off(make, tmp_path)
 
     went_off, path = tmp_path / "went off", tmp_path / "step-00000001.safetensors"
     path.write_bytes(make(went_off))
-    readers = [samplers.learned, PilotGrid.load, reading.read, reading.read_prompts]
-    readers += [lambda _: checkpoints.latest(tmp_path), lambda p: reading.read_object(p)]
+    readers = [samplers.learned, PilotGrid.load, images.read, safe_io.read_prompts]
+    readers += [lambda _: checkpoints.latest(tmp_path), lambda p: safe_io.read_object(p)]
     for read in readers:
         with pytest.raises(ValueError):
             read(path)
@@ -340,9 +339,9 @@ def test_a_raised_limit_lets_a_longer_prompt_in(tmp_path, monkeypatch):
     path = tmp_path / "p.txt"
     path.write_text("x" * 5000)
     with pytest.raises(ValueError, match="more than 4000 characters"):
-        reading.read_prompts(path)
+        safe_io.read_prompts(path)
     monkeypatch.setenv("JANUSFLOW_MAX_PROMPT", "6000")
-    assert reading.read_prompts(path) == ["x" * 5000]
+    assert safe_io.read_prompts(path) == ["x" * 5000]
 
 
 # Weights that are not there, or no such numbers

@@ -17,7 +17,7 @@ from janusflow.evaluation.resume import share, wait
 from janusflow.evaluation.task import PICTURED, Sources, Task
 from janusflow.evaluation.tasks import official
 from janusflow.evaluation.tasks.official import Shot
-from janusflow.utils import safe_io as reading
+from janusflow.utils import safe_io
 from janusflow.utils.locked_dir import write
 
 OURS, THEIRS = "features.safetensors", "reference.safetensors"
@@ -42,12 +42,12 @@ def inputs(paths: dict[str, str]) -> dict[str, str]:
 def _prompts(path: Path) -> list[tuple[str, str]]:
     """Name and text of each prompt: of MJHQ-30k's meta_data.json, or of a file of lines."""
     if path.suffix != ".json":
-        return [(f"{i:05d}", text) for i, text in enumerate(reading.read_prompts(path))]
-    entries = reading.read_object(path, "prompts_bytes")
+        return [(f"{i:05d}", text) for i, text in enumerate(safe_io.read_prompts(path))]
+    entries = safe_io.read_object(path, "prompts_bytes")
     if not entries or not all(isinstance(e, dict) and "prompt" in e for e in entries.values()):
         raise ValueError(f"{str(path)!r} is no MJHQ meta_data.json: a 'prompt' is missing")
     for name, entry in entries.items():
-        reading.check_prompt(str(entry["prompt"]), f"prompt {name!r} of {path}")
+        safe_io.check_prompt(str(entry["prompt"]), f"prompt {name!r} of {path}")
         if Path(name).name != name or name.startswith("."):
             raise ValueError(f"{str(path)!r} names a picture {name!r}; expected a plain file name")
     return [(name, str(entry["prompt"])) for name, entry in entries.items()]
@@ -95,7 +95,7 @@ def _measure(load: Callable, plan: Plan, folder: Path) -> None:
 def _forget(folder: Path, print_of: str) -> None:
     """Removes features that another network made, and ours where more pictures were made."""
     here = folder / NETWORK
-    if not here.is_file() or reading.read_object(here)["network"] != print_of:
+    if not here.is_file() or safe_io.read_object(here)["network"] != print_of:
         (folder / THEIRS).unlink(missing_ok=True)
         (folder / OURS).unlink(missing_ok=True)
     if (folder / "pictures").is_dir():
@@ -112,7 +112,7 @@ def _features(folder: Path) -> tuple[Tensor, Tensor]:
 def protocol(plan: Plan, folder: Path) -> tuple[Sources, dict]:
     """No items: these scores are of whole sets."""
     ours, theirs = _features(folder)
-    net = reading.read_object(folder / NETWORK)
+    net = safe_io.read_object(folder / NETWORK)
     made = {"pictures": len(ours), "reference_pictures": len(theirs), "channels": ours.shape[1]}
     name = plan.paths.get("features") or "the model's own vision encoder, tokens averaged"
     made |= {"features": name, "network": net["network"], "resized_to": net["side"]}

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from janusflow.evaluation import intervals as statistics
+from janusflow.evaluation import intervals
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import wait
 from janusflow.evaluation.task import Item, Sources, Task
 from janusflow.evaluation.tasks import scenes
 from janusflow.evaluation.tasks.scenes import Job
 from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
-from janusflow.pipelines import image_io as pictures
 from janusflow.scenes.questions import pieces
 from janusflow.scenes.scene import NUMBERS, Need, Prompt
+from janusflow.utils import images
 
 
 def asked(prompt: Prompt) -> list[tuple[str, str]]:
@@ -55,7 +55,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
     questions = _questions(plan)
 
     def say(keys: Sequence[Key]) -> list[str]:
-        shown = [pictures.read(folder / questions[key][0].file) for key in keys]
+        shown = [images.read(folder / questions[key][0].file) for key in keys]
         return answer(load(), shown, [questions[key][1] for key in keys])
 
     collect(folder, list(questions), plan.batch, say)
@@ -85,11 +85,11 @@ def _item(found: Item, given: list[tuple[str, str, str]]) -> Item:
 def agreement(items: Sequence[Item]) -> dict:
     """Cohen's kappa, and among wrong pictures the share accepted, among right ones the rejected."""
     pairs = [(item.scores["accepts"], item.scores["right"]) for item in items]
-    found = {} if (value := statistics.kappa(pairs)) is None else {"kappa": value}
+    found = {} if (value := intervals.kappa(pairs)) is None else {"kappa": value}
     for name, truth in (("false+", False), ("false-", True)):
         fooled = [accepts != truth for accepts, right in pairs if right == truth]
         if fooled:
-            low, high = statistics.wilson(sum(fooled), len(fooled))
+            low, high = intervals.wilson(sum(fooled), len(fooled))
             share = sum(fooled) / len(fooled)
             found[name] = {"score": share, "low": low, "high": high, "of": len(fooled)}
     return found

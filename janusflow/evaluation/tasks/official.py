@@ -18,10 +18,9 @@ from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import fill, share, wait
 from janusflow.evaluation.task import PICTURED
 from janusflow.evaluation.tasks import scenes
-from janusflow.pipelines import image_io as pictures
+from janusflow.pipelines import image_io
 from janusflow.scenes.scene import generator
-from janusflow.utils import limits
-from janusflow.utils import safe_io as reading
+from janusflow.utils import images, limits, safe_io
 from janusflow.utils.locked_dir import write
 
 GRID = 4  # pictures of a prompt that DPG-Bench reads from one file
@@ -43,21 +42,21 @@ class Shot:
 
 def metadata(path: Path) -> list[dict]:
     """GenEval's prompts: one JSON object a line, with "prompt" and "tag"."""
-    content = reading.read_bytes(path, "prompts_bytes", "prompt file")
-    reading.split_prompts(content, str(path))  # UTF-8, no line too long, not empty
+    content = safe_io.read_bytes(path, "prompts_bytes", "prompt file")
+    safe_io.split_prompts(content, str(path))  # UTF-8, no line too long, not empty
     lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
     return [_entry(line, path, number) for number, line in enumerate(lines, 1)]
 
 
 def _entry(line: str, path: Path, number: int) -> dict:
     where = Path(f"{path}, line {number}")
-    entry = reading.parse_object(line, where)
+    entry = safe_io.parse_object(line, where)
     for name in ("prompt", "tag"):
         if not isinstance(entry.get(name), str) or not entry[name].strip():
             raise ValueError(
                 f"{str(where)!r} lacks a text {name!r}; give GenEval's evaluation_metadata.jsonl"
             )
-    reading.check_prompt(entry["prompt"], str(where))
+    safe_io.check_prompt(entry["prompt"], str(where))
     return entry
 
 
@@ -67,9 +66,9 @@ def texts(folder: Path) -> dict[str, str]:
         raise ValueError(f"{str(folder)!r} is no folder; give the folder of DPG-Bench's .txt files")
     found = {}
     for path in sorted(folder.glob("*.txt")):
-        lines = reading.read_prompts(path)
+        lines = safe_io.read_prompts(path)
         found[path.stem] = " ".join(lines)
-        reading.check_prompt(found[path.stem], str(path))
+        safe_io.check_prompt(found[path.stem], str(path))
     if not found:
         raise ValueError(f"{str(folder)!r} holds no .txt; give the folder of DPG-Bench's prompts")
     limits.hold("number", len(found), f"{str(folder)!r} holds {len(found)} prompts")
@@ -133,7 +132,7 @@ def paint(load: Callable, plan: Plan, folder: Path, settings: dict, shots: list[
             path.parent.mkdir(parents=True, exist_ok=True)
             story = dict(prompt=shot.text, seed=shot.seed, noise_seed=shot.noise, calls=calls)
             how = plan.only(("task", "fingerprint", *PICTURED))
-            pictures.save(image, story | how, path)
+            image_io.save(image, story | how, path)
 
     parts = [shots[start : start + plan.batch] for start in range(0, len(shots), plan.batch)]
     maker = partial(draw, load, settings=settings)
@@ -168,8 +167,8 @@ def _join(folder: Path, shots: Sequence[Shot], side: int) -> None:
     path = folder / "images" / (shots[0].file.name.rpartition("-")[0] + ".png")
     if not scenes.whole(path):
         found = [scenes.read(folder / shot.file, side, shot.text)[0] for shot in shots]
-        grid = pictures.grid([Image.fromarray(picture) for picture in found], gap=0)
-        pictures.save(grid, {"prompt": shots[0].text}, path)
+        grid = images.grid([Image.fromarray(picture) for picture in found], gap=0)
+        image_io.save(grid, {"prompt": shots[0].text}, path)
 
 
 def calls(plan: Plan, folder: Path, shots: list[Shot]) -> dict:

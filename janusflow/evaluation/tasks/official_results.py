@@ -8,7 +8,7 @@ from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.task import PICTURED, Item, Sources, Task
 from janusflow.evaluation.tasks import official
 from janusflow.evaluation.tasks.official import GRID
-from janusflow.utils import safe_io as reading
+from janusflow.utils import safe_io
 from janusflow.utils.locked_dir import write
 
 RESULTS = "results"  # the official file's copy in the folder: results.jsonl, results.txt
@@ -34,7 +34,7 @@ def geneval(plan: Plan, folder: Path) -> tuple[Sources, dict]:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     try:
-        text = reading.read_bytes(path, "results_bytes", "results").decode("utf-8")
+        text = safe_io.read_bytes(path, "results_bytes", "results").decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{str(path)!r} is not UTF-8 text ({error})") from error
     return [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
@@ -42,7 +42,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 def _row(line: str, number: int, path: Path) -> tuple[tuple[int, int], dict]:
     """The prompt's and the picture's number, from the file name, and the whole line."""
-    row = reading.parse_object(line, Path(f"{path}, line {number}"))
+    row = safe_io.parse_object(line, Path(f"{path}, line {number}"))
     try:
         *_, index, _, name = Path(row["filename"]).parts
         if row["correct"] not in (True, False) or not isinstance(row["prompt"], str):

@@ -12,10 +12,10 @@ from janusflow.evaluation.task import Item, Sources, Task
 from janusflow.evaluation.tasks import scenes
 from janusflow.evaluation.tasks.scenes import Job
 from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
-from janusflow.pipelines import image_io as pictures
 from janusflow.scenes.captions import parse
 from janusflow.scenes.scene import Need, Prompt
 from janusflow.scenes.scorer import score as read_back
+from janusflow.utils import images
 
 QUESTION = "describe the picture."
 
@@ -32,7 +32,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
     jobs = _jobs(plan)
 
     def say(keys: Sequence[Key]) -> list[str]:
-        shown = [pictures.read(folder / jobs[key].file) for key in keys]
+        shown = [images.read(folder / jobs[key].file) for key in keys]
         return answer(load(), shown, [QUESTION] * len(keys))
 
     collect(folder, list(jobs), plan.batch, say)

@@ -18,10 +18,11 @@ from PIL import Image
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import batches, fill
 from janusflow.evaluation.task import PICTURED, Item, Sources, Task
-from janusflow.pipelines import image_io as pictures
+from janusflow.pipelines import image_io
 from janusflow.scenes.scene import Prompt, categories_of, generator, prompt, realise
 from janusflow.scenes.scorer import Score, score
 from janusflow.scenes.shapes import render
+from janusflow.utils import images
 from janusflow.utils.locked_dir import make_folder
 
 
@@ -70,7 +71,7 @@ Made = list[tuple[Image.Image, dict]]  # pictures, and what each cost
 def by_model(load: Callable, batch: Sequence[Job], settings: dict) -> Made:
     noise = [torch.Generator().manual_seed(job.noise) for job in batch]
     out = load()([job.prompt.text for job in batch], generator=noise, **settings)
-    return [(image, pictures.cost(out, i)) for i, image in enumerate(out.images)]
+    return [(image, image_io.cost(out, i)) for i, image in enumerate(out.images)]
 
 
 def by_oracle(_load: Callable, batch: Sequence[Job], **_settings) -> Made:
@@ -107,7 +108,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict, sources=tuple
 def whole(path: Path) -> bool:
     """Whether there is a picture; one that is damaged is as good as missing."""
     try:
-        pictures.read(path)
+        images.read(path)
     except ValueError:
         return False
     return True
@@ -119,7 +120,7 @@ def _save(plan: Plan, folder: Path, job: Job, image: Image.Image, cost: dict) ->
     where = dict(split=job.split, category=job.category, index=job.index, seed=job.seed)
     story = dict(prompt=job.prompt.text, source=job.source, noise_seed=job.noise) | cost
     how = plan.only(("task", "fingerprint", *PICTURED))
-    pictures.save(image, story | where | how, path)
+    image_io.save(image, story | where | how, path)
 
 
 def judge(plan: Plan, folder: Path, sources=tuple(SOURCES)) -> tuple[Sources, dict]:
@@ -132,7 +133,7 @@ def judge(plan: Plan, folder: Path, sources=tuple(SOURCES)) -> tuple[Sources, di
 
 def _skipped(plan: Plan, folder: Path) -> float:
     """Evaluations of a picture that `reuse` cut short, on average."""
-    told = [pictures.read(folder / job.file).info.get("skipped", "") for job in jobs(plan, "model")]
+    told = [images.read(folder / job.file).info.get("skipped", "") for job in jobs(plan, "model")]
     return sum(int(text) for text in told if text.isdigit()) / len(told)
 
 
@@ -162,7 +163,7 @@ def all_there(files: Sequence[Path], folder: Path) -> None:
 
 def read(path: Path, side: int, text: str) -> tuple[np.ndarray, int]:
     """Pixels of a picture and its network calls, after a look at its size and its prompt."""
-    image = pictures.read(path)
+    image = images.read(path)
     if image.size != (side, side):
         raise ValueError(
             f"{path} is {image.width} x {image.height} pixels, expected {side} x {side}; "

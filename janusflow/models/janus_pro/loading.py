@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
 
-from janusflow.models.janus_pro import convert as original
-from janusflow.models.janus_pro import tensors
+from janusflow.models.janus_pro import convert, tensors
 from janusflow.models.janus_pro.processing import JanusProProcessor
 from janusflow.utils import finite
 from janusflow.utils.checkpoint_files import check_size
@@ -44,8 +43,8 @@ def load_model(
     published = read_config(folder)
     if is_original(published):
         weights = tensors.read(folder)
-        config = original.config(published, weights, processor.image_id)
-        weights = original.convert(weights)
+        config = convert.config(published, weights, processor.image_id)
+        weights = convert.convert(weights)
     else:
         config = own_config(folder)
         found = tensors.files(folder)  # before transformers looks for them elsewhere
@@ -86,7 +85,7 @@ def own_config(folder: Path) -> JanusConfig:
     except Exception as error:  # transformers' validators raise classes of their own
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{folder / 'config.json'} makes no Janus ({reason})") from error
-    original.within_limits(config)
+    convert.within_limits(config)
     return config
 
 
@@ -113,7 +112,7 @@ def _assemble(
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"the weights cannot be loaded ({reason}); fetch them again") from error
     lacking = sorted(report["missing_keys"])
-    if any(original.rename(name) != name for name in report["unexpected_keys"]):
+    if any(convert.rename(name) != name for name in report["unexpected_keys"]):
         raise ValueError(
             "the weights have the published names, config.json is of transformers' layout; take "
             "both from one folder"

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from janusflow.utils import limits
+from janusflow.utils.images import to_rgb
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -106,73 +106,3 @@ def _channels(values) -> tuple[float, ...] | None:
     if len(values) != 3 or not all(isinstance(v, int | float) for v in values):
         raise TypeError(f"{values!r:.40} is not three numbers")
     return tuple(float(value) for value in values)
-
-
-def to_rgb(image) -> Image.Image:
-    """Any picture as 8-bit RGB, turned upright by its EXIF orientation; the input is untouched.
-
-    Takes PIL pictures of every mode, arrays and tensors (H, W), (H, W, C) or (C, H, W) with 1, 3
-    or 4 channels: uint8, uint16, bool, or floats in [0, 1]. Transparency is dropped, as published.
-    """
-    if isinstance(image, Tensor):
-        image = image.detach().cpu().float().numpy() if image.is_floating_point() else image.cpu()
-        image = np.asarray(image)
-    if isinstance(image, np.ndarray):
-        image = _from_array(image)
-    if not isinstance(image, Image.Image):
-        raise TypeError(
-            f"a picture is a PIL image, an array or a tensor, not {type(image).__name__}; "
-            "open files with PIL.Image.open"
-        )
-    _check_size(*image.size)
-    try:
-        return _from_pil(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ValueError(f"the picture cannot be read: {error}") from error
-
-
-def _check_size(width: int, height: int) -> None:
-    if width < 1 or height < 1:
-        raise ValueError(f"the picture has {width} x {height} pixels; expected at least one")
-    limits.hold("pixels", width * height, f"the picture has {width} x {height} pixels")
-
-
-def _from_pil(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":  # PIL would clip these at 255
-        return _from_array(np.asarray(image)).convert("RGB")
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[-1] not in (1, 3, 4):
-        array = array.transpose(1, 2, 0)
-    elif array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[1] == array.shape[2]:
-        array = array.transpose(1, 2, 0)
-    if array.ndim == 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))):
-        raise ValueError(
-            f"an array of shape {array.shape} is no picture; expected (H, W), (H, W, C) or "
-            "(C, H, W) with 1, 3 or 4 channels"
-        )
-    _check_size(array.shape[1], array.shape[0])
-    return Image.fromarray(np.ascontiguousarray(_to_bytes(array)))
-
-
-def _to_bytes(array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == bool:
-        return array.astype(np.uint8) * 255
-    low, high = array.min(), array.max()
-    if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:
-        return np.round(array * 255).astype(np.uint8)
-    if array.dtype == np.uint16 or (high > 255 and low >= 0 and high <= 65535):
-        return np.round(array / 257).astype(np.uint8)
-    if low >= 0 and high <= 255:
-        return np.round(array).astype(np.uint8)
-    raise ValueError(
-        f"the picture's values run from {low} to {high}; expected 0 to 1, 0 to 255 or 0 to 65535"
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from janusflow.training import timestep_sampling as times
+from janusflow.training import timestep_sampling
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def by_block(model, x: Tensor, t: Tensor, prompt, features: Tensor, tokens: int 
                 f"features {tuple(features.shape)} came for image tokens {tuple(hidden.shape)}; "
                 "expected the same pictures and as many tokens of each"
             )
-        rng = times.generator(0, 0, 8)
+        rng = timestep_sampling.generator(0, 0, 8)
         chosen = torch.stack([torch.randperm(hidden.shape[1], generator=rng)[:tokens] for _ in x])
         pair = [one[rows, chosen].flatten(0, 1) for one in (hidden, features)]
         found.append(cknna(*pair))

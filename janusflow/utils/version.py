@@ -1,0 +1,3 @@
+"""The release, which every written file names."""
+
+VERSION = "0.1.0"
