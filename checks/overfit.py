@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from janusflow.data.samples import Sample
-from janusflow.scenes.scene import generator
+from janusflow.scenes.world import generator
 from janusflow.training import config, init_checkpoint, loop, losses, packed_forward
 from janusflow.training.objective import draw
 from janusflow.training.recipes import RECIPES

@@ -20,8 +20,8 @@ from janusflow.bench.speed import wide
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.pipelines import prefix_cache
 from janusflow.pipelines.answering import message
-from janusflow.scenes.scene import scene
 from janusflow.scenes.shapes import render
+from janusflow.scenes.world import scene
 
 QUESTIONS = (
     "how many shapes are there?",

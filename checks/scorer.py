@@ -16,9 +16,9 @@ import numpy as np
 from safetensors import safe_open
 
 from janusflow.evaluation.intervals import wilson
-from janusflow.scenes.scene import COLORS, GAP, SHAPES, SIDE, Scene, generator, pick, scene
 from janusflow.scenes.scorer import score
 from janusflow.scenes.shapes import Obj, render
+from janusflow.scenes.world import COLORS, GAP, SHAPES, SIDE, Scene, generator, pick, scene
 from janusflow.utils.hub import WEIGHTS
 
 VAE = WEIGHTS / "scenes" / "vae" / "diffusion_pytorch_model.safetensors"

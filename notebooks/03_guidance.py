@@ -32,15 +32,15 @@ from transformers.utils import logging
 import samplers
 from janusflow import JanusFlowPipeline
 from janusflow.evaluation import intervals, plots
-from janusflow.scenes import scene, scorer
+from janusflow.scenes import scorer, world
 from janusflow.utils.devices import pick_device
 
 model, vae = "janusflow/scenes", None  # or "deepseek-ai/JanusFlow-1.3B", "stabilityai/sdxl-vae"
 
 logging.disable_progress_bar()
 plt.rcParams.update({"figure.dpi": 75, "axes.spines.top": False, "axes.spines.right": False})
-CATEGORIES = scene.categories_of("test")
-PROMPTS = [scene.prompt("test", name, i) for i in range(6) for name in CATEGORIES]
+CATEGORIES = world.categories_of("test")
+PROMPTS = [world.prompt("test", name, i) for i in range(6) for name in CATEGORIES]
 pipe = JanusFlowPipeline.from_pretrained(model, vae=vae).to(pick_device())
 pipe.set_progress_bar_config(disable=True)
 

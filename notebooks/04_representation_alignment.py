@@ -38,7 +38,7 @@ from transformers.utils import logging
 
 from janusflow import JanusFlowPipeline
 from janusflow.evaluation import plots
-from janusflow.scenes import scene, shapes
+from janusflow.scenes import shapes, world
 from janusflow.training import losses
 from janusflow.training.alignment.similarity import by_block
 from janusflow.utils.devices import pick_device
@@ -135,7 +135,7 @@ plt.show()
 
 # %%
 pipe = JanusFlowPipeline.from_pretrained(MODEL, vae=VAE).to(pick_device())
-SCENES, TIMES = [scene.scene("test", i) for i in range(60)], (0.1, 0.5, 0.9)
+SCENES, TIMES = [world.scene("test", i) for i in range(60)], (0.1, 0.5, 0.9)
 side = pipe.default_size
 drawn = [Image.fromarray(shapes.render(s.objects)).resize((side, side)) for s in SCENES]
 with torch.no_grad():

@@ -33,7 +33,7 @@ from janusflow import JanusFlowPipeline
 from janusflow.evaluation import intervals, plots
 from janusflow.evaluation.tasks.vqa import answer
 from janusflow.scenes import questions, scorer
-from janusflow.scenes import scene as scenes
+from janusflow.scenes import world as scenes
 from janusflow.scenes.shapes import render
 from janusflow.utils.devices import pick_device
 

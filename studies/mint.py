@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from janusflow import JanusFlowPipeline
-from janusflow.scenes.scene import prompt, scene
 from janusflow.scenes.scorer import read, score
 from janusflow.scenes.shapes import BACKGROUND, SIDE, coverage
+from janusflow.scenes.world import prompt, scene
 from janusflow.utils.images import grid
 
 MINT = (140, 228, 172)

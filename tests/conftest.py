@@ -17,8 +17,8 @@ def tiny_folder(tmp_path_factory):
     from janusflow.models.janusflow.tokenizer import build_tokenizer
     from janusflow.scenes.patches import pixels
     from janusflow.scenes.questions import vocabulary
-    from janusflow.scenes.scene import scene
     from janusflow.scenes.shapes import render_batch
+    from janusflow.scenes.world import scene
     from janusflow.training.recipes import RECIPES
 
     folder = tmp_path_factory.mktemp("tiny")

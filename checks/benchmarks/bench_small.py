@@ -9,9 +9,9 @@ import torch
 
 import samplers
 from janusflow import JanusFlowPipeline
-from janusflow.scenes.scene import scene
 from janusflow.scenes.scorer import score
 from janusflow.scenes.shapes import render
+from janusflow.scenes.world import scene
 
 TEXT = "a red circle left of a blue square"
 

@@ -1,10 +1,1 @@
 """Measured speed: pipelines, solvers, training."""
-
-from importlib import import_module
-
-
-def __getattr__(name: str):
-    """Names that stood in this module while it was a file."""
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return getattr(import_module("janusflow.bench.solvers"), name)

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from janusflow.scenes.questions import TEMPLATES, ask
-from janusflow.scenes.scene import generator, render, scene
+from janusflow.scenes.world import generator, render, scene
 from janusflow.training import job, precompute
 from janusflow.training.trainer import Engine
 from janusflow.utils.flops import Counting, peak

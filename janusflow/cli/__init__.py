@@ -1,10 +1,1 @@
 """The command line: main.py mounts one file a command."""
-
-from importlib import import_module
-
-
-def __getattr__(name: str):
-    """Names that stood in this module while it was a file."""
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return getattr(import_module("janusflow.cli.main"), name)

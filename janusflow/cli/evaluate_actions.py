@@ -13,7 +13,7 @@ from janusflow.evaluation.tasks import official_results
 from janusflow.pipelines import auto, image_io
 from janusflow.pipelines.outputs import time_grid
 from janusflow.pipelines.presets import grid_text, read_grid, read_grids, resolve
-from janusflow.scenes.scene import SPLITS
+from janusflow.scenes.world import SPLITS
 from janusflow.utils.devices import pick_device, pick_dtype, place, written
 from janusflow.utils.hub import locate
 from samplers.core import find

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import samplers
 from janusflow.pipelines.presets import resolve
-from janusflow.scenes.scene import SPLITS, prompt
+from janusflow.scenes.world import SPLITS, prompt
 
 
 def place(

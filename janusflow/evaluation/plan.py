@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from janusflow.evaluation import provenance
-from janusflow.scenes.scene import SPLITS
+from janusflow.scenes.world import SPLITS
 from janusflow.utils.limits import hold
 from janusflow.utils.locked_dir import write
 from janusflow.utils.safe_io import check_file

@@ -2,11 +2,11 @@
 
 from importlib import import_module
 
-_HOMES = {"score": "scorer", "question": "questions"}
+_HOMES = {"score": "scorer", "question": "questions"}  # others stand in world
 
 
 def __getattr__(name: str):
-    """Names of `scene` and of its neighbours, imported when first used."""
+    """Names of the room, imported when first used: `from janusflow.scenes import render, scene`."""
     if name.startswith("__"):
         raise AttributeError(name)
-    return getattr(import_module(f"janusflow.scenes.{_HOMES.get(name, 'scene')}"), name)
+    return getattr(import_module(f"janusflow.scenes.{_HOMES.get(name, 'world')}"), name)

@@ -14,8 +14,8 @@ from janusflow.models.autoencoder import PatchAutoencoder
 from janusflow.models.janusflow.tokenizer import BOS, EOS, IMAGE, IMAGE_END, IMAGE_START
 from janusflow.scenes.patches import pixels
 from janusflow.scenes.questions import TEMPLATES, ask
-from janusflow.scenes.scene import SPLITS, Scene, generator, scene
 from janusflow.scenes.shapes import render_batch
+from janusflow.scenes.world import SPLITS, Scene, generator, scene
 
 TURNS = 4  # questions asked about one picture, at most
 IMAGE_TOKENS = 36  # of a 96 x 96 picture in patches of 16

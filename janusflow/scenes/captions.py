@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from janusflow.scenes.scene import COLORS, SHAPES, Need
+from janusflow.scenes.world import COLORS, SHAPES, Need
 
 
 @lru_cache

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from janusflow.scenes.scene import COLORS, SHAPES, SIDE, describe, scene
 from janusflow.scenes.shapes import Obj, coverage, render_batch
+from janusflow.scenes.world import COLORS, SHAPES, SIDE, describe, scene
 
 PATCH = 16  # pixels, as the vision encoder's
 SEEN = 0.04  # least share of a patch that an object must cover

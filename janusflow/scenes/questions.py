@@ -9,7 +9,7 @@ from itertools import permutations
 
 from numpy.random import Generator
 
-from janusflow.scenes.scene import (
+from janusflow.scenes.world import (
     COLORS,
     FRAMES,
     HELD_PAIRS,

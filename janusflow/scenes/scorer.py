@@ -12,8 +12,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
-from janusflow.scenes.scene import Prompt, relates
 from janusflow.scenes.shapes import COLORS, SHAPES, SIDE, coverage
+from janusflow.scenes.world import Prompt, relates
 
 CONTRAST = 60  # RGB distance from the background at which a pixel belongs to an object
 SPECK = 30  # pixels (of 96 x 96) below which a component is dirt

@@ -16,8 +16,8 @@ from janusflow.models.janusflow.tokenizer import build_tokenizer
 from janusflow.scenes.batches import Batches
 from janusflow.scenes.patches import pixels
 from janusflow.scenes.questions import vocabulary
-from janusflow.scenes.scene import scene
 from janusflow.scenes.shapes import render_batch
+from janusflow.scenes.world import scene
 from janusflow.training import vision_pretraining
 from janusflow.training.alignment.repa import Alignment
 from janusflow.training.config import Settings

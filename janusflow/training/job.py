@@ -18,7 +18,7 @@ from janusflow.data.readers import open_data
 from janusflow.data.samples import BrokenSample
 from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.processing import JanusFlowProcessor
-from janusflow.scenes.scene import scene
+from janusflow.scenes.world import scene
 from janusflow.training import cached_features, init_checkpoint, loop
 from janusflow.training import config as settings
 from janusflow.training.config import Settings

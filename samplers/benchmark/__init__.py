@@ -2,9 +2,11 @@
 
 from importlib import import_module
 
+_NAMES = ("OWN", "main", "run")
+
 
 def __getattr__(name: str):
-    """Names that stood in this module while it was a file."""
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return getattr(import_module("samplers.benchmark.run"), name)
+    """Names that stood in this module while it was a file, imported when first used."""
+    if name in _NAMES:
+        return getattr(import_module("samplers.benchmark.run"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,8 +18,8 @@ from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.janusflow.tokenizer import build_tokenizer
 from janusflow.scenes.patches import pixels
 from janusflow.scenes.questions import vocabulary
-from janusflow.scenes.scene import Need, Prompt, generator
 from janusflow.scenes.shapes import SIDE, Obj, render_batch
+from janusflow.scenes.world import Need, Prompt, generator
 
 SHAPES = ("circle", "square", "triangle")
 COLORS = ("red", "green", "blue", "yellow")

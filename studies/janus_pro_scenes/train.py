@@ -26,8 +26,8 @@ from janusflow.models.processor_files import ProcessorFiles
 from janusflow.pipelines.pipeline_janus_pro import JanusProPipeline
 from janusflow.scenes.patches import pixels
 from janusflow.scenes.questions import vocabulary
-from janusflow.scenes.scene import SPLITS, Scene, generator, scene
 from janusflow.scenes.shapes import render_batch
+from janusflow.scenes.world import SPLITS, Scene, generator, scene
 from janusflow.training import checkpoints
 from janusflow.training.optimizers import OPTIMIZERS
 from janusflow.utils.devices import use_threads

@@ -21,8 +21,8 @@ import torch
 
 from janusflow.evaluation.intervals import Interval, overall
 from janusflow.pipelines import image_io
-from janusflow.scenes.scene import CATEGORIES, Prompt, prompt
 from janusflow.scenes.scorer import score
+from janusflow.scenes.world import CATEGORIES, Prompt, prompt
 
 STEPS, GUIDANCE = 30, 2.0  # of the flow, as on its card
 Batch = Sequence[tuple[int, Prompt]]  # prompts with the seeds of their pictures

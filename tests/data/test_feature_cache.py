@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from janusflow.data.feature_cache import ABOUT, Cache, CacheError
-from janusflow.scenes.scene import render, scene
+from janusflow.scenes.world import render, scene
 from janusflow.training import config, job, precompute
 from janusflow.training.alignment import teachers
 

@@ -12,7 +12,7 @@ from janusflow import JanusFlowProcessor
 from janusflow.data.options import Data
 from janusflow.data.readers import fetch, find, open_data
 from janusflow.data.samples import BrokenSample, take
-from janusflow.scenes.scene import render, scene
+from janusflow.scenes.world import render, scene
 from janusflow.training import checkpoints, job, loop
 from janusflow.training.config_stages import STAGES
 from janusflow.utils.hub import locate

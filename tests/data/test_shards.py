@@ -15,7 +15,7 @@ from janusflow.data.readers import find, open_data
 from janusflow.data.samples import BrokenSample, take
 from janusflow.data.shards import Shards, index, open_shards
 from janusflow.data.tar_index import members
-from janusflow.scenes.scene import render, scene
+from janusflow.scenes.world import render, scene
 from janusflow.training import checkpoints, job
 from janusflow.utils.hub import locate
 

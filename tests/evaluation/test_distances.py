@@ -9,8 +9,8 @@ from scipy.stats import special_ortho_group
 
 from janusflow.evaluation import features
 from janusflow.evaluation.frechet import frechet, root
-from janusflow.scenes.scene import scene
 from janusflow.scenes.shapes import render
+from janusflow.scenes.world import scene
 
 metrics = pytest.importorskip("torchmetrics")
 

@@ -19,9 +19,9 @@ from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import batches
 from janusflow.evaluation.tasks.scenes import jobs
 from janusflow.evaluation.tasks.vqa import ANSWERS, answer, questions
-from janusflow.scenes.scene import generator, realise
-from janusflow.scenes.scene import generator as generator_of
 from janusflow.scenes.shapes import render
+from janusflow.scenes.world import generator, realise
+from janusflow.scenes.world import generator as generator_of
 from janusflow.utils.locked_dir import alone
 
 PLAN = Plan(
@@ -263,7 +263,7 @@ def test_a_second_reader_of_the_saved_pictures_gives_the_same_scores(tmp_path):
     found = reread.compare(folder)
     assert set(found) == {(True, True), (False, False)} and sum(found.values()) == 28
     source = Path(reread.__file__).read_text()
-    assert "janusflow.scenes.scorer" not in source and "janusflow.scenes.scene" not in source
+    assert "janusflow.scenes.scorer" not in source and "janusflow.scenes.world" not in source
 
 
 def test_the_protocol_says_all_that_a_repetition_needs(poor):

@@ -17,8 +17,8 @@ from janusflow.evaluation.tasks.round_trip import agrees
 from janusflow.evaluation.tasks.vqa import POPE, detection, questions
 from janusflow.scenes.captions import parse
 from janusflow.scenes.questions import TEMPLATES, question
-from janusflow.scenes.scene import SPLITS, describe, generator, prompt, realise, scene
 from janusflow.scenes.scorer import read
+from janusflow.scenes.world import SPLITS, describe, generator, prompt, realise, scene
 
 JUDGE = replace(PLAN, task="judge")
 TRIP = replace(PLAN, task="round-trip")

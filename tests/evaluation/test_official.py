@@ -12,7 +12,7 @@ from test_evaluate import PLAN, timeless
 from janusflow.evaluation import report, runner
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.runner import task
-from janusflow.scenes.scene import generator as seeded
+from janusflow.scenes.world import generator as seeded
 
 PROMPTS = [
     {"tag": "single_object", "include": [{"class": "cup", "count": 1}], "prompt": "a cup"},

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 import samplers
-from janusflow.scenes.scene import scene
 from janusflow.scenes.shapes import render_batch
+from janusflow.scenes.world import scene
 
 
 @pytest.fixture(scope="module")

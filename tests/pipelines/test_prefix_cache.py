@@ -10,8 +10,8 @@ from PIL import Image
 
 from janusflow import JanusFlowPipeline
 from janusflow.pipelines import answering, prefix_cache
-from janusflow.scenes.scene import scene
 from janusflow.scenes.shapes import render
+from janusflow.scenes.world import scene
 
 QUESTIONS = (
     "how many shapes are there?",

@@ -8,9 +8,9 @@ import torch
 
 from janusflow import JanusFlowModel, JanusFlowPipeline
 from janusflow.scenes.questions import question
-from janusflow.scenes.scene import prompt
 from janusflow.scenes.scorer import score
 from janusflow.scenes.shapes import render
+from janusflow.scenes.world import prompt
 from janusflow.utils.hub import PACKAGED
 
 

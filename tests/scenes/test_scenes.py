@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from janusflow.scenes.questions import TEMPLATES, ask, pieces, question, vocabulary
-from janusflow.scenes.scene import (
+from janusflow.scenes.shapes import BACKGROUND, COLORS, SHAPES, Obj, coverage, render, render_batch
+from janusflow.scenes.world import (
     CATEGORIES,
     FRAMES,
     GAP,
@@ -23,7 +24,6 @@ from janusflow.scenes.scene import (
     relates,
     scene,
 )
-from janusflow.scenes.shapes import BACKGROUND, COLORS, SHAPES, Obj, coverage, render, render_batch
 
 SCENES = [scene(split, i) for split in SPLITS for i in range(60)]
 TRAINING = [scene("train", i) for i in range(800)]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from janusflow.scenes.scene import Need, Prompt, describe, prompt, realise, scene
 from janusflow.scenes.scorer import Found, Score, judge, read, score
 from janusflow.scenes.shapes import BACKGROUND, COLORS, SHAPES, Obj, render, render_batch
+from janusflow.scenes.world import Need, Prompt, describe, prompt, realise, scene
 
 ROOT = Path(__file__).parent.parent.parent
 SCENES = [scene(("test", "pairs", "long", "counts")[i % 4], i) for i in range(200)]

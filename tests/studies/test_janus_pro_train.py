@@ -10,8 +10,8 @@ from PIL import Image
 import janusflow as package
 from janusflow.models.janus_pro import vq
 from janusflow.scenes.patches import pixels
-from janusflow.scenes.scene import scene
 from janusflow.scenes.shapes import render_batch
+from janusflow.scenes.world import scene
 from studies.janus_pro_scenes import train
 from studies.janus_pro_scenes.settings import RECIPES
 
@@ -78,9 +78,9 @@ def pipe():
 
 
 def test_the_shipped_codebook_keeps_what_a_scene_shows(pipe):
-    from janusflow.scenes.scene import generator, prompt, realise
     from janusflow.scenes.scorer import score
     from janusflow.scenes.shapes import render
+    from janusflow.scenes.world import generator, prompt, realise
 
     asked = [prompt("test", "counting", i) for i in range(12)]
     drawn = [realise(p, generator("test", i, "oracle")).objects for i, p in enumerate(asked)]

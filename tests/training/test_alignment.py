@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from janusflow.models import attention_capture
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.scenes.patches import pixels
-from janusflow.scenes.scene import COLORS, SHAPES, scene
 from janusflow.scenes.shapes import render_batch
+from janusflow.scenes.world import COLORS, SHAPES, scene
 from janusflow.training import losses
 from janusflow.training.alignment import repa, teachers
 from janusflow.training.alignment.repa import PRESETS, Aligner, Alignment

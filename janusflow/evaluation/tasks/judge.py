@@ -17,7 +17,7 @@ from janusflow.evaluation.tasks import scenes
 from janusflow.evaluation.tasks.scenes import Job
 from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
 from janusflow.scenes.questions import pieces
-from janusflow.scenes.scene import NUMBERS, Need, Prompt
+from janusflow.scenes.world import NUMBERS, Need, Prompt
 from janusflow.utils import images
 
 

@@ -19,7 +19,7 @@ from janusflow.evaluation.resume import fill, share, wait
 from janusflow.evaluation.task import PICTURED
 from janusflow.evaluation.tasks import scenes
 from janusflow.pipelines import image_io
-from janusflow.scenes.scene import generator
+from janusflow.scenes.world import generator
 from janusflow.utils import images, limits, safe_io
 from janusflow.utils.locked_dir import write
 

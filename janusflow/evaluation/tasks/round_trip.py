@@ -13,8 +13,8 @@ from janusflow.evaluation.tasks import scenes
 from janusflow.evaluation.tasks.scenes import Job
 from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
 from janusflow.scenes.captions import parse
-from janusflow.scenes.scene import Need, Prompt
 from janusflow.scenes.scorer import score as read_back
+from janusflow.scenes.world import Need, Prompt
 from janusflow.utils import images
 
 QUESTION = "describe the picture."

@@ -19,9 +19,9 @@ from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import batches, fill
 from janusflow.evaluation.task import PICTURED, Item, Sources, Task
 from janusflow.pipelines import image_io
-from janusflow.scenes.scene import Prompt, categories_of, generator, prompt, realise
 from janusflow.scenes.scorer import Score, score
 from janusflow.scenes.shapes import render
+from janusflow.scenes.world import Prompt, categories_of, generator, prompt, realise
 from janusflow.utils import images
 from janusflow.utils.locked_dir import make_folder
 
