@@ -18,6 +18,7 @@ from janusflow.data.attention import NAME, Segments
 from janusflow.data.samples import Sample
 from janusflow.models.attention_capture import Heads, attending
 from janusflow.models.janusflow.generation_adapters import Times
+from janusflow.utils.forward_mode import differentiable_attention
 
 ROUND = 64  # places
 
@@ -149,6 +150,7 @@ def _width(longest: int) -> int:
     return longest if longest < 8 * ROUND else -(-longest // ROUND) * ROUND
 
 
+@differentiable_attention()
 def forward(
     model,
     samples: Sequence[Sample],

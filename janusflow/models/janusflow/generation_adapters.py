@@ -4,15 +4,17 @@ out.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import repeat
 
 import torch
-from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.models.normalization import RMSNorm
+from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
 
 from janusflow.models.janusflow.configuration import GenerationSizes
+from janusflow.models.norms import RMSNorm
+from janusflow.utils.forward_mode import forward_mode
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def _norm(x: Tensor) -> Tensor:
     torch's own norm goes along these dimensions slowly on a CPU (15 % of an evaluation of the
     shipped model); it has a gradient at zero and does not overflow in float16.
     """
-    if torch.is_grad_enabled() or x.dtype != torch.float32:
+    if torch.is_grad_enabled() or forward_mode() or x.dtype != torch.float32:
         return torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
     return x.square().sum((1, 2), keepdim=True).sqrt()
 
@@ -112,6 +114,19 @@ class ConvNextBlocks(nn.Module):
         return x
 
 
+def sinusoids(t: Tensor, channels: int) -> Tensor:
+    """cos(w_k t), then sin(w_k t) with w_k = 10000^(-2 k / channels): (B,) -> (B, channels).
+
+    In t's dtype, the frequencies rounded to float32 as published; an odd number of channels ends
+    with a zero. Ho et al. 2020 after Vaswani et al. 2017, section 3.5.
+    """
+    half = channels // 2
+    exponents = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device)
+    angles = t[:, None] * torch.exp(exponents / half)
+    waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return nn.functional.pad(waves, (0, channels % 2))
+
+
 class GenerationEncoder(nn.Module):
     """Latents (B, c, H, W) and t (B,) in [0, 1], or its `Times`, -> features (B, C, H / p, W / p)
     and `Times`.
@@ -119,7 +134,7 @@ class GenerationEncoder(nn.Module):
 
     def __init__(self, sizes: GenerationSizes, hidden: int):
         super().__init__()
-        self.time_proj = Timesteps(sizes.channels, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_channels = sizes.channels
         self.time_embed = TimestepEmbedding(sizes.channels, hidden)
         self.in_conv = nn.Conv2d(
             sizes.latent_channels, sizes.channels, sizes.patch, stride=sizes.patch
@@ -130,7 +145,8 @@ class GenerationEncoder(nn.Module):
 
     def embed(self, t: Tensor, dtype: torch.dtype) -> Tensor:
         """(B,) -> (B, D)."""
-        return self.time_embed(self.time_proj(1000 * t.float()).to(dtype))
+        t = t.to(torch.promote_types(dtype, torch.float32))  # a narrow t would be another time
+        return self.time_embed(sinusoids(1000 * t, self.time_channels).to(dtype))
 
     def forward(self, latents: Tensor, t: Tensor | Times) -> tuple[Tensor, Times]:
         times = t if isinstance(t, Times) else Times(self.embed(t, latents.dtype))

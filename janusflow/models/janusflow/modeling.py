@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from transformers import DynamicCache, LlamaForCausalLM, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.generation_adapters import (
@@ -29,11 +28,13 @@ from janusflow.models.janusflow.generation_adapters import (
     VelocityHead,
 )
 from janusflow.models.janusflow.vision import VisionEncoder
+from janusflow.models.norms import LanguageRMSNorm, keep_float64
 from janusflow.models.prompt_cache import CACHE, Prompt
 from janusflow.utils import finite
 from janusflow.utils.checkpoint_files import check_size
 from janusflow.utils.cpu.malloc import returned
 from janusflow.utils.cpu.onednn_linear import repeating, use_onednn
+from janusflow.utils.forward_mode import differentiable_attention
 from janusflow.utils.hub import PACKAGED
 
 # bytes up to which glibc gives freed memory out again; more is fetched from the system and cleared
@@ -69,11 +70,11 @@ class JanusFlowModel(PreTrainedModel):
         self.vision_gen_enc_model = GenerationEncoder(sizes, hidden)
         self.vision_gen_enc_aligner = nn.Linear(sizes.channels, hidden)
         self.language_model = LlamaForCausalLM(config.language_config)
-        self.vision_gen_dec_aligner_norm = LlamaRMSNorm(hidden, eps)
+        self.vision_gen_dec_aligner_norm = LanguageRMSNorm(hidden, eps)
         self.vision_gen_dec_aligner = nn.Linear(hidden, sizes.channels)
         self.vision_gen_dec_model = GenerationDecoder(sizes, hidden)
         self.post_init()
-        use_onednn(self)
+        keep_float64(use_onednn(self))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -188,6 +189,7 @@ class JanusFlowModel(PreTrainedModel):
 
     @apply_forward_hook
     @repeating()
+    @differentiable_attention()
     def velocity(
         self,
         latents: Tensor,

@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from janusflow.utils.forward_mode import forward_mode
+
 # multiplications from which on oneDNN gains more than it costs, in a shape that comes
 ONCE = 1 << 31  # 45 ms of one core
 AGAIN = 1 << 20
@@ -96,10 +98,15 @@ def _(x: Tensor, weight: Tensor, _bias: Tensor | None) -> Tensor:
 class _Product(torch.autograd.Function):
     """`_product` with its gradients, which are products again."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _product(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -122,6 +129,7 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
         and type(weight) in (Tensor, nn.Parameter)
         and _faster()
         and not torch.is_autocast_enabled("cpu")
+        and not forward_mode()
     )
 
 

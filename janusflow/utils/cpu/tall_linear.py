@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from janusflow.utils.cpu.onednn_linear import onednn_is_faster
+from janusflow.utils.forward_mode import forward_mode
 
 LARGE = 2**22  # elements of a matrix from which on reading it is what takes the time
 
@@ -30,7 +31,8 @@ class TwoRows(TorchFunctionMode):
 
     def __torch_function__(self, func, _types, args=(), kwargs=None):
         if func is torch.nn.functional.linear and not kwargs and _suits(*args):
-            return self._read(*args) if onednn_is_faster() else _turned(*args)
+            reads = onednn_is_faster() and not forward_mode()
+            return self._read(*args) if reads else _turned(*args)
         return func(*args, **(kwargs or {}))
 
     def _read(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
