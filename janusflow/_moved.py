@@ -168,10 +168,7 @@ class Moved(MetaPathFinder, Loader):
 
     def get_code(self, fullname: str):
         """What `python -m` runs: the module under its new path."""
-        run = (
-            f"from runpy import run_module\nrun_module({new_path(fullname)!r}, run_name='__main__')"
-        )
-        return compile(run, fullname, "exec")
+        return import_module(new := new_path(fullname)).__spec__.loader.get_code(new)
 
 
 def new_path(old: str) -> str:

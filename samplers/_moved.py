@@ -47,8 +47,7 @@ class Moved(MetaPathFinder, Loader):
 
     def get_code(self, fullname: str):
         """What `python -m` runs."""
-        run = f"from runpy import run_module\nrun_module({MOVED[fullname]!r}, run_name='__main__')"
-        return compile(run, fullname, "exec")
+        return import_module(new := MOVED[fullname]).__spec__.loader.get_code(new)
 
 
 def install() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from samplers import count, guidance, sample, trajectory
-from samplers.benchmark import run as benchmark
+from samplers.benchmark import equal_calls as benchmark
 from samplers.benchmark.summary import Report
 from samplers.core import Velocity
 

@@ -8,5 +8,5 @@ _NAMES = ("OWN", "main", "run")
 def __getattr__(name: str):
     """Names that stood in this module while it was a file, imported when first used."""
     if name in _NAMES:
-        return getattr(import_module("samplers.benchmark.run"), name)
+        return getattr(import_module("samplers.benchmark.equal_calls"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

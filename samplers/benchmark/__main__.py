@@ -1,3 +1,3 @@
-from samplers.benchmark.run import main
+from samplers.benchmark.equal_calls import main
 
 main()

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from samplers.benchmark.equal_calls import problem, run
 from samplers.benchmark.measure import endpoints, fixed, installed
-from samplers.benchmark.run import problem, run
 from samplers.benchmark.summary import OURS, best_shipped
 from samplers.core import Solver, Velocity, find, sample, times
 from samplers.solvers.linear_multistep import Learned, assemble, linearize, walk

@@ -112,7 +112,7 @@ def home_of(name: str) -> str:
     value = getattr(samplers, name)
     if hasattr(value, "__module__") and not isinstance(value, dict):
         return value.__module__
-    files = (ROOT / "samplers").glob("*.py")
+    files = (ROOT / "samplers").rglob("*.py")
     defined = re.compile(rf"^{name}\b.*=", re.MULTILINE)
-    named = [f.stem for f in files if f.stem != "__init__" and defined.search(f.read_text())]
-    return f"samplers.{named[0]}"
+    named = [f for f in files if f.stem != "__init__" and defined.search(f.read_text())]
+    return ".".join(named[0].relative_to(ROOT).with_suffix("").parts)

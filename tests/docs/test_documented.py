@@ -69,7 +69,8 @@ def fault(words: list[str]) -> str | None:
     if spec is None:
         return f"no module {name}"
     source = Path(spec.origin).with_name("__main__.py") if spec.submodule_search_locations else None
-    text = (source or Path(spec.origin)).read_text(encoding="utf-8")
+    files = source.parent.glob("*.py") if source else [Path(spec.origin)]
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
     strange = [o for o in options if o.lstrip("-").removeprefix("no-") not in text]
     return f"{name} has no {strange}" if strange else None
 

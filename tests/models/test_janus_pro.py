@@ -163,7 +163,7 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(folder, tmp_path, z
 def test_what_is_missing_cut_short_or_of_another_family_is_told_in_a_sentence(
     folder, tiny_folder, tmp_path
 ):
-    from janusflow.models.janus_pro import JanusProPipeline
+    from janusflow import JanusProPipeline
 
     def fault(change):
         target = tmp_path / str(len([*tmp_path.iterdir()]))

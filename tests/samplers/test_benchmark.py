@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import samplers
-from samplers.benchmark import run
+from samplers.benchmark import equal_calls
 from samplers.benchmark.measure import judged, straightness
 from samplers.benchmark.peers import flow_matching_peers, peers
 from samplers.benchmark.problems import PROBLEMS
@@ -25,7 +25,7 @@ BEND = PROBLEMS["bend"]()
 def small(**options):
     """A run of two solvers and two peers."""
     noise = BEND.noise(32)
-    return run.run(
+    return equal_calls.run(
         BEND.velocity,
         noise,
         **{
@@ -146,7 +146,7 @@ def test_adaptive_and_stochastic_solvers_take_part_when_named():
 def test_on_a_pilots_grid_peers_are_marked_apart_and_its_cost_is_reported():
     field = PROBLEMS["mixture"](dim=2)
     noise = field.noise(64)
-    found = run.run(
+    found = equal_calls.run(
         field.velocity,
         noise,
         calls=(8,),
@@ -189,7 +189,7 @@ def test_a_reference_is_found_where_none_is_given():
 
 
 def test_the_table_fits_a_terminal():
-    wide = small(calls=run.CALLS)
+    wide = small(calls=equal_calls.CALLS)
     assert max(map(len, str(wide).splitlines())) <= 80
     assert max(map(len, ratio_table(wide).splitlines())) <= 80
 
@@ -272,7 +272,7 @@ def test_a_registered_solver_appears_in_the_benchmark_and_on_the_command_line(ca
 
     try:
         names = {r.solver for r in small(solvers=None, calls=(4,)).rows}
-        run.main(["--field", "bend", "--calls", "4", "--no-peers", "--no-pilot"])
+        equal_calls.main(["--field", "bend", "--calls", "4", "--no-peers", "--no-pilot"])
         assert "halfhearted" in names and "halfhearted" in capsys.readouterr().out
     finally:
         del SOLVERS["halfhearted"]
@@ -287,7 +287,7 @@ def test_the_command_line_writes_its_files(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     arguments = ["--field", "gaussian:dim=3", "rotation", "--solvers", "heun", "--samples", "16"]
     named = [str(part) for pair in files.items() for part in pair]
-    run.main([*arguments, "--calls", "4", "8", "--no-pilot", "--no-peers", *named])
+    equal_calls.main([*arguments, "--calls", "4", "8", "--no-pilot", "--no-peers", *named])
     out = capsys.readouterr().out
     assert "gaussian:dim=3" in out and "rotation" in out and all(f.exists() for f in files.values())
 
@@ -297,7 +297,7 @@ def test_a_learned_solver_is_compared_on_the_field_it_was_learned_on(tmp_path, c
     rule = fit(field.velocity, field.noise(32), 4, iterations=2, name="gaussian:dim=2")
     rule.save(tmp_path / "rule.json")
     arguments = ["--solvers", "heun", "--calls", "4", "--no-pilot", "--no-overhead", "--learned"]
-    report = run.main(
+    report = equal_calls.main(
         ["--field", "gaussian:dim=2", "bend", *arguments, str(tmp_path / "rule.json"), "--ratios"]
     )
     assert [r.field for r in report.rows if r.solver == "learned"] == ["gaussian:dim=2"]
@@ -314,13 +314,13 @@ def test_a_learned_solver_is_compared_on_the_field_it_was_learned_on(tmp_path, c
 )
 def test_unknown_names_are_answered_with_the_known_ones(arguments, message):
     with pytest.raises(SystemExit, match=message):
-        run.main([*arguments, "--no-peers", "--no-pilot"])
+        equal_calls.main([*arguments, "--no-peers", "--no-pilot"])
 
 
 def test_mixtures_report_basin_flips():
     field = PROBLEMS["mixture"](dim=2)
     noise = field.noise(64)
-    found = run.run(
+    found = equal_calls.run(
         field.velocity,
         noise,
         calls=(2, 64),
@@ -328,7 +328,7 @@ def test_mixtures_report_basin_flips():
         reference=field.solution(noise),
         others=False,
         pilot=False,
-        basin=run.modes(field),
+        basin=equal_calls.modes(field),
     )
     few, many = (row.flips for row in found.rows)
     assert few > many >= 0

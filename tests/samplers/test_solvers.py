@@ -8,6 +8,7 @@ import torch
 import samplers
 from samplers import SOLVERS, count, sample, trajectory
 from samplers.core import Solver, advance, steps
+from samplers.solvers import adams
 
 FIXED = [s for s in SOLVERS.values() if not (s.adaptive or s.stochastic)]
 ORDERED = [s for s in FIXED if s.order]
@@ -78,7 +79,7 @@ def late(v, x, ts):
     for n in range(2, len(ts) - 1):
         known.append((n, v(x, ts[n])))
         nodes = [float(ts[i]) for i, _ in known[-3:]]
-        move = samplers.adams.move(samplers.adams.Form(), nodes[-1], float(ts[n + 1]), nodes)
+        move = adams.move(adams.Form(), nodes[-1], float(ts[n + 1]), nodes)
         x = move(x, [k for _, k in known[-3:]])
         yield x
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope="module")
 def mint():
-    spec = importlib.util.spec_from_file_location("mint", ROOT / "examples" / "mint.py")
+    spec = importlib.util.spec_from_file_location("mint", ROOT / "studies" / "mint.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -208,8 +208,8 @@ def test_a_prompt_with_half_a_letter_is_refused():
 ATTACKS = """
 import resource, struct, sys, torch
 from pathlib import Path
-import janusflow.pipeline_janusflow as p
-from janusflow import reading
+import janusflow.pipelines.pipeline_janusflow as p
+from janusflow.utils import images, safe_io
 from test_safe_io import png, chunk
 import zlib
 
@@ -219,9 +219,9 @@ folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 (out / "long.txt").write_bytes(b"x" * 2**26)
 (out / "bomb.png").write_bytes(png(100_000, 100_000, zlib.compress(bytes(2**27))))
 for read, what in [
-    (reading.read_prompts, out / "long.txt"),
-    (reading.read_prompts, Path("/dev/zero")),
-    (reading.read, out / "bomb.png"),
+    (safe_io.read_prompts, out / "long.txt"),
+    (safe_io.read_prompts, Path("/dev/zero")),
+    (images.read, out / "bomb.png"),
     (p.JanusFlowPipeline.from_pretrained, folder),
 ]:
     try:

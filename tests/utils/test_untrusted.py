@@ -264,7 +264,9 @@ def test_absurd_numbers_are_refused_before_memory_is_taken(key, number, tiny_fol
 
 
 def test_the_estimate_of_parameters_is_close(tiny_folder):
-    manifest = json.loads((ROOT / "tests/data/janusflow-1.3b-manifest.json").read_text())
+    manifest = json.loads(
+        (ROOT / "tests/models/published/janusflow-1.3b-manifest.json").read_text()
+    )
     assert JanusFlowConfig(**manifest["config"]).parameters == pytest.approx(
         2_046_367_504, rel=0.02
     )
