@@ -63,7 +63,7 @@ def main(kills: int, seed: int, fsdp: bool = False) -> None:
     assert start(cut, steps, fsdp).wait() == 0
     ours, theirs = (checkpoints.latest(run)[1] for run in (cut, whole))
     same = ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
-    halves = [path.name for path in cut.glob("*.part")]
+    halves = [path.name for path in cut.rglob("*.part")]
     files = len(checkpoints.files(cut, steps))
     print(f"{kills} kills, the last after step {after[0] if after else 0} of {steps}")
     print(f"steps lost {lost}, files half-written at the end {len(halves)}, weights equal: {same}")

@@ -20,8 +20,9 @@ from transformers import (
 )
 
 from janusflow.bench.janus_pro import summary, table, turns
-from janusflow.models.janus_pro import JanusProPipeline, JanusProProcessor
 from janusflow.models.janus_pro.loading import generation
+from janusflow.models.janus_pro.processing import JanusProProcessor
+from janusflow.pipelines.pipeline_janus_pro import JanusProPipeline
 
 WIDTH, MLP, HEADS, CODES = 2048, 5632, 16, 16384
 

@@ -7,7 +7,6 @@ not found, a moved one is, and files are whole or absent.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from janusflow.utils import atomic_io
+from janusflow.utils import atomic_io, digests
 from janusflow.utils.safe_io import check_file, read_object
 
 ABOUT = "cache.json"
@@ -31,7 +30,7 @@ class CacheError(OSError):
 
 def key_of(picture: bytes) -> str:
     """The name of a picture in a cache."""
-    return hashlib.sha256(picture).hexdigest()[:32]
+    return digests.of_bytes(picture)[:32]
 
 
 class Cache:
@@ -83,10 +82,8 @@ class Cache:
         """Writes what the cache is; `data` is the files' signature once all of it is there."""
         self.about["data"] = data
         plain = json.dumps(self.about, sort_keys=True)
-        said = {"sha256": hashlib.sha256(plain.encode()).hexdigest(), **self.about}
-        part = self.folder / f"{ABOUT}.part"
-        part.write_text(json.dumps(said, indent=1), encoding="utf-8")
-        atomic_io.settle(part, self.folder / ABOUT)
+        said = {"sha256": digests.of_bytes(plain), **self.about}
+        atomic_io.write_text(self.folder / ABOUT, json.dumps(said, indent=1))
 
     def __contains__(self, key: str) -> bool:
         return key in self.places
@@ -103,9 +100,10 @@ class Cache:
             tensors |= {f"{key}.{name}": tensor for name, tensor in own.items()}
         path = self.folder / f"{next(iter(pictures))}.safetensors"
         try:
-            atomic_io.write(path, tensors, {"sums": json.dumps(sums)})
-        except (OSError, SafetensorError) as error:
-            raise CacheError(f"{path} cannot be written ({error}); free some space") from error
+            atomic_io.write_tensors(path, tensors, {"sums": json.dumps(sums)})
+        except OSError as error:
+            reason = error.__cause__ or error
+            raise CacheError(f"{path} cannot be written ({reason}); free some space") from error
         self._enter(path)
 
     def get(self, key: str, names: Sequence[str]) -> dict[str, Tensor]:
@@ -124,7 +122,7 @@ class Cache:
     def _sum(self, key: str, name: str, tensor: Tensor) -> str:
         """Covers what it was made with too: a shard of another cache does not fit here."""
         salt = {name: value for name, value in self.about.items() if name != "data"}
-        return atomic_io.digest({name: tensor}, key + json.dumps(salt, sort_keys=True))
+        return digests.of_tensors({name: tensor}, key + json.dumps(salt, sort_keys=True))
 
     def _enter(self, path: Path) -> None:
         try:
@@ -168,7 +166,7 @@ def _read_about(folder: Path) -> dict:
         raise _damaged(folder / ABOUT, error) from error
     theirs = found.pop("sha256", None)
     plain = json.dumps(found, sort_keys=True)
-    if theirs != hashlib.sha256(plain.encode()).hexdigest():
+    if theirs != digests.of_bytes(plain):
         raise _damaged(folder / ABOUT, "it does not match its checksum")
     return found
 

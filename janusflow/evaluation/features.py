@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from janusflow.evaluation import provenance
-from janusflow.utils import images, safe_io
+from janusflow.utils import atomic_io, images, safe_io
 from janusflow.utils.hub import locate
 
 NAMES = (".png", ".jpg", ".jpeg", ".webp")
@@ -158,9 +158,9 @@ def kept(path: Path, make: Callable[[], Tensor]) -> Tensor:
     if path.exists():
         return load_file(path)["features"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file({"features": make().contiguous()}, part)
-    os.replace(part, path)
+    features = make().contiguous()
+    with atomic_io.replacing(path, tag=str(os.getpid())) as part:
+        save_file({"features": features}, part)
     return load_file(path)["features"]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib import metadata
 from pathlib import Path
+
+from janusflow.utils.digests import of_bytes
+from janusflow.utils.digests import of_file as sha256
 
 # Raised when a score changes: the scorer, the scenes or the questions. Reports of release 0.1 name
 # a hash of those files instead; 2a2304624660b367 is version 1.
@@ -12,17 +14,9 @@ EVALUATOR_VERSION = 1
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "scipy", "pillow")
 
 
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def digest(content) -> str:
     """sha256 of a buffer."""
-    return hashlib.sha256(memoryview(content.numpy())).hexdigest()
+    return of_bytes(memoryview(content.numpy()))
 
 
 def weights(folder: Path, vae: Path | None = None, lora: Path | None = None) -> dict[str, str]:
@@ -41,7 +35,7 @@ def weights(folder: Path, vae: Path | None = None, lora: Path | None = None) -> 
 def fingerprint(digests: dict[str, str]) -> str:
     """Sixteen digits for a whole model: sha256 of the lines `digest  name`, sorted by name."""
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+    return of_bytes(lines)[:16]
 
 
 def evaluator() -> str:

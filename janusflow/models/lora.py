@@ -8,7 +8,6 @@ says is compared with the model before anything is built, and nothing in it is o
 from __future__ import annotations
 
 import json
-import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -17,10 +16,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from janusflow.utils import limits
+from janusflow.utils import atomic_io, limits
 from janusflow.utils.safe_io import read_object
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -133,10 +131,8 @@ def save(folder: Path, adapter: Adapter, tensors: dict[str, Tensor], base: str) 
     )
     content = config.to_dict() | {"target_modules": sorted(config.target_modules)}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
-    part = folder / f".{WEIGHTS}.part"
-    save_file(named, part, {"format": "pt"})
-    os.replace(part, folder / WEIGHTS)
+    atomic_io.write_text(folder / CONFIG, json.dumps(content, indent=2, sort_keys=True))
+    atomic_io.write_tensors(folder / WEIGHTS, named, {"format": "pt"})
 
 
 def read(folder: Path) -> Found:

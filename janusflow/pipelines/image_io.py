@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from janusflow.pipelines import auto
 from janusflow.pipelines.outputs import time_grid
-from janusflow.utils import limits, locked_dir
+from janusflow.utils import atomic_io, limits
 from janusflow.utils.devices import EIGHT_BIT, describe, pick_device, pick_dtype, written
 from janusflow.utils.images import grid
 from janusflow.utils.safe_io import check_prompt
@@ -113,11 +113,6 @@ def save(image: Image.Image, note: dict, path: Path) -> Path:
     chunks = PngImagePlugin.PngInfo()
     for key, value in (note | {"software": f"janusflow {VERSION}"}).items():
         chunks.add_itxt(key, str(value))
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with atomic_io.replacing(path, sync=False) as part:
         image.save(part, format="PNG", pnginfo=chunks)
-        os.replace(part, path)
-    except OSError as error:
-        locked_dir.drop(part)
-        raise locked_dir.refused(path, error) from error
     return path

@@ -23,6 +23,7 @@ from janusflow.pipelines.lora_mixin import Adapted
 from janusflow.pipelines.outputs import check
 from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
 from janusflow.utils import finite
+from janusflow.utils.atomic_io import readable
 from janusflow.utils.hub import locate
 from samplers.guidance import Rule
 
@@ -71,6 +72,7 @@ class JanusProPipeline(DiffusionPipeline, Adapted):
         self._check_saved()
         self.model.save_pretrained(folder, **kwargs)
         self.processor.save_pretrained(folder)
+        readable(Path(folder))
 
     @property
     def fold(self) -> int:

@@ -26,6 +26,7 @@ from janusflow.pipelines.lora_mixin import Adapted
 from janusflow.pipelines.outputs import JanusFlowOutput, KnownTimes, Seeds, check, seeded
 from janusflow.pipelines.presets import grid_file, read_grids, resolve
 from janusflow.utils import finite
+from janusflow.utils.atomic_io import readable
 from janusflow.utils.hub import locate
 
 
@@ -86,6 +87,7 @@ class JanusFlowPipeline(DiffusionPipeline, Adapted):
         self.model.save_pretrained(folder, **kwargs)
         self.processor.save_pretrained(folder)
         self.vae.save_pretrained(Path(folder) / "vae")
+        readable(Path(folder))
         for name, grid in self.grids.items():
             grid.save(grid_file(folder, name))
 

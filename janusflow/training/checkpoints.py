@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from janusflow.utils import atomic_io
+from janusflow.utils import atomic_io, digests
 from janusflow.utils.safe_io import check_file, parse_object
 
 NAME = re.compile(r"step-(\d+)(?:-of-(\d+)-(\d+))?\.safetensors")
@@ -33,15 +33,14 @@ def write(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
     """Atomically, synced to the disk with the folder's entry. OSError says what still stands."""
     tensors = atomic_io.on_cpu(tensors)
     try:
-        atomic_io.write(path, tensors, meta | {"sha256": atomic_io.digest(tensors)})
-    except (OSError, SafetensorError) as error:
+        atomic_io.write_tensors(path, tensors, meta | {"sha256": digests.of_tensors(tensors)})
+    except OSError as error:
         last = next(iter(complete(path.parent)), None)
         stands = (
             f"the last whole checkpoint is step {last}" if last else "there is no whole one yet"
         )
         raise OSError(
-            f"{path} cannot be written ({error}); {stands}; make space or the folder writable, "
-            "and give the same command again"
+            f"{path} cannot be written ({error.__cause__ or error}); {stands}; {atomic_io.AGAIN}"
         ) from error
 
 
@@ -55,11 +54,11 @@ def clean(out: Path, keep: int, milestone_every: int = 0, now: int | None = None
     whole = [step for step in complete(out) if now is None or step <= now]
     stay = set(whole[:keep])
     stay |= {step for step in whole if milestone_every and step % milestone_every == 0}
+    for path in out.glob(f".step-*{atomic_io.PART}"):
+        path.unlink()
     for path in out.glob("step-*"):
         match = NAME.fullmatch(path.name)
-        if match is None and path.suffix == ".part":
-            path.unlink()
-        elif match and int(match[1]) not in stay and (now is None or int(match[1]) <= now):
+        if match and int(match[1]) not in stay and (now is None or int(match[1]) <= now):
             path.unlink()
 
 
@@ -107,7 +106,7 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             meta = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error})") from error
-    if meta.get("sha256") != atomic_io.digest(tensors):
+    if meta.get("sha256") != digests.of_tensors(tensors):
         raise ValueError(f"{path} does not match its checksum")
     return tensors, meta
 

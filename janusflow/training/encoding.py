@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from janusflow.data.feature_cache import FORMAT
 from janusflow.data.samples import Sample
 from janusflow.training.alignment.teachers import Encoder, View
-from janusflow.utils import atomic_io
+from janusflow.utils import atomic_io, digests
 
 BATCH = 16  # pictures encoded at once
 
@@ -77,7 +77,7 @@ def weights_of(network: nn.Module) -> str:
         for name, x in network.state_dict().items()
         if isinstance(x, Tensor)
     }
-    return atomic_io.digest(atomic_io.on_cpu(state))[:32]
+    return digests.of_tensors(atomic_io.on_cpu(state))[:32]
 
 
 def _plain(found: Mapping) -> dict:

@@ -23,6 +23,7 @@ from janusflow.training.alignment.repa import Alignment
 from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
 from janusflow.training.recipes import Recipe
+from janusflow.utils.atomic_io import readable
 from janusflow.utils.devices import pick_device
 
 
@@ -74,6 +75,7 @@ def first_model(recipe: Recipe, base: Path, workers: int = 0) -> None:
     for path in sorted(part.iterdir()):  # config.json, then the weights
         os.replace(path, base / path.name)
     part.rmdir()
+    readable(base)
 
 
 def fit_autoencoder(recipe: Recipe, count: int = 1024) -> PatchAutoencoder:

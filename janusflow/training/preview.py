@@ -19,6 +19,7 @@ from janusflow.models.prompt_cache import Prompt
 from janusflow.training.ema import State
 from janusflow.training.encoding import latents_of
 from janusflow.training.trainer import Engine
+from janusflow.utils import atomic_io
 from janusflow.utils.images import grid
 
 STEPS = 20  # of Euler
@@ -46,10 +47,9 @@ class Preview:
             images = self.pictures(model)
         path = out / "samples" / f"step-{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
-        part = path.with_suffix(".part")
         sheet = grid(images)
-        sheet.save(part, format="PNG")
-        part.replace(path)
+        with atomic_io.replacing(path, sync=False) as part:
+            sheet.save(part, format="PNG")
         _track(engine, sheet, step)
         return path
 

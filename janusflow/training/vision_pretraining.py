@@ -6,7 +6,6 @@ python -m janusflow.training.vision_pretraining --recipe scenes-pico --out visio
 from __future__ import annotations
 
 import argparse
-import os
 import time
 import warnings
 from functools import partial
@@ -23,6 +22,7 @@ from janusflow.models.janusflow.vision import VisionEncoder
 from janusflow.scenes import patches
 from janusflow.scenes.questions import vocabulary
 from janusflow.training.recipes import RECIPES, Recipe
+from janusflow.utils import atomic_io
 from janusflow.utils.devices import pick_device
 
 KEEP = 250  # steps after which the state is written
@@ -189,9 +189,8 @@ def save(encoder: VisionEncoder, path: Path) -> None:
 
 def _write(tensors: dict[str, Tensor], path: Path, meta: dict[str, str] | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, part, meta)
-    os.replace(part, path)
+    with atomic_io.replacing(path) as part:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, part, meta)
 
 
 def main() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
+from janusflow.utils import digests
 from janusflow.utils.safe_io import read_text
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -59,19 +59,11 @@ def verify(folder: Path) -> None:
         digest, _, name = line.partition("  ")
         if Path(name).is_absolute() or ".." in Path(name).parts or len(digest) != 64:
             raise ValueError(f"{SUMS} in {str(folder)!r} is malformed at {line!r:.60}; remove it")
-        if (folder / name).is_file() and _sha256(folder / name) != digest:
+        if (folder / name).is_file() and digests.of_file(folder / name) != digest:
             raise ValueError(
                 f"{name} in {str(folder)!r} is not the file that {SUMS} tells of; install or fetch "
                 "it again, or remove the list if the change is yours"
             )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _download(name: str, files: list[str], hub: dict) -> str:

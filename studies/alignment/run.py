@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import time
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -32,6 +31,7 @@ from janusflow.training.alignment.repa import (
     watching,
 )
 from janusflow.training.alignment.teachers import Cached, View
+from janusflow.utils import atomic_io
 from janusflow.utils.devices import use_threads
 from studies.alignment import findings
 from studies.alignment.measurements import brief, layers, measure
@@ -199,8 +199,7 @@ def go(study: Study, arms: list[str], seeds: int, out: Path, encoder: Path | Non
         if (arm, seed) not in done:
             done[arm, seed] = run(lab, arm, seed, bar=lambda line: print(line, flush=True))
             path = out / f"{arm}-{seed}.json"
-            path.with_suffix(".part").write_text(json.dumps(done[arm, seed]), encoding="utf-8")
-            os.replace(path.with_suffix(".part"), path)
+            atomic_io.write_text(path, json.dumps(done[arm, seed]))
     return [done[key] for key in todo]
 
 

@@ -366,17 +366,6 @@ def test_all_576_steps_equal_a_loop_without_cache():
     assert (logits.max(dim=1).values - taken).max() < 1e-4 * logits.abs().max()
 
 
-def test_the_turned_product_is_the_same_product():
-    from janusflow.utils.cpu.tall_linear import TwoRows
-
-    weight, x, bias = torch.randn(4100, 1100), torch.randn(2, 1, 1100), torch.randn(4100)
-    plain = torch.nn.functional.linear(x, weight, bias)
-    with TwoRows():
-        turned = torch.nn.functional.linear(x, weight, bias)
-    assert turned.shape == plain.shape
-    assert torch.allclose(turned, plain, atol=1e-3)
-
-
 def test_a_callback_sees_every_token_and_may_stop(pipe):
     seen = []
 
@@ -426,18 +415,16 @@ def test_encoded_pictures_decode_to_their_own_tokens_again(pipe):
     assert pipe.decode(tokens, "pt").shape == (1, 3, 64, 64)
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_two_rows_by_a_large_matrix_are_the_product_either_way(packed, monkeypatch):
+def test_two_rows_by_a_large_matrix_are_the_product():
     from janusflow.utils.cpu import tall_linear
 
-    if packed and not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():
         pytest.skip("torch has no oneDNN")
-    monkeypatch.setattr(tall_linear, "onednn_is_faster", lambda: packed)
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(2048, 2048, generator=generator)
     bias, x = torch.randn(2048, generator=generator), torch.randn(2, 1, 2048, generator=generator)
     exact = torch.nn.functional.linear(x.double(), weight.double(), bias.double())
     with tall_linear.TwoRows() as mode:
         found = [torch.nn.functional.linear(x, weight, bias) for _ in range(2)]
-    assert torch.equal(*found) and len(mode.packed) == packed
+    assert torch.equal(*found) and len(mode.packed) == 1
     assert (found[0] - exact).abs().max() < 1e-5 * exact.abs().max()

@@ -31,6 +31,7 @@ from janusflow.models.janusflow.vision import VisionEncoder
 from janusflow.models.norms import LanguageRMSNorm, keep_float64
 from janusflow.models.prompt_cache import CACHE, Prompt
 from janusflow.utils import finite
+from janusflow.utils.atomic_io import readable
 from janusflow.utils.checkpoint_files import check_size
 from janusflow.utils.cpu.malloc import returned
 from janusflow.utils.cpu.onednn_linear import repeating, use_onednn
@@ -138,6 +139,7 @@ class JanusFlowModel(PreTrainedModel):
                 "model as it was loaded from, and quantise when loading"
             )
         super().save_pretrained(folder, *args, **kwargs)
+        readable(Path(folder))
 
     # Generation
 

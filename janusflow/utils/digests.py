@@ -1,0 +1,36 @@
+"""SHA-256 of files, buffers and tensors, in hexadecimal."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+BLOCK = 2**20  # bytes that are read at once
+
+
+def of_file(path: Path) -> str:
+    """Of a file's content, as `sha256sum` gives it."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
+def of_bytes(content) -> str:
+    """Of a text (as UTF-8) or of anything with a buffer."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def of_tensors(tensors: Mapping[str, Tensor], salt: str = "") -> str:
+    """Of every name, shape, dtype and byte, in the order of the names; tensors lie on the CPU."""
+    found = hashlib.sha256(salt.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
