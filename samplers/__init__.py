@@ -158,4 +158,6 @@ def __getattr__(name: str):
     """The parts that import diffusers, or are programs, when they are first asked for."""
     if name in LAZY:
         return importlib.import_module(f"samplers.{LAZY[name]}")
+    if f"samplers.{name}" in _moved.MOVED:
+        return importlib.import_module(_moved.MOVED[f"samplers.{name}"])
     raise AttributeError(f"module 'samplers' has no attribute {name!r}")

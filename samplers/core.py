@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from samplers.grids import GRIDS, Grid
+from samplers.grids import GRIDS, NEAR, Grid, at_jumps, pieces
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 Path = Iterator[Tensor]
@@ -127,7 +127,9 @@ def sample(
     in its dtype, or in float32 if that is narrower.
 
     An integer for `ts` is a number of calls of v, from which the solver's own grid follows. The
-    options are the solver's. Gradients are followed unless the caller is under torch.no_grad().
+    options are the solver's. Where v has an attribute `jumps`, times at which it jumps, that grid
+    gets a time at each of them; at each time of any grid that is one, the solver begins anew.
+    Gradients are followed unless the caller is under torch.no_grad().
     Raises FloatingPointError if a velocity was not finite, naming the time at which one first was
     not; with nonfinite="return" the state is returned as it is.
     """
@@ -152,25 +154,43 @@ def trajectory(
     if noise.dtype.itemsize < 4:
         noise = noise.float()
     chosen = find(solver, **options)
-    grid = times(ts, chosen)
+    grid = times(ts, chosen, jumps := tuple(getattr(v, "jumps", ())))
     watched = _Watched(v)
-    return _run(watched, noise, grid, chosen, nonfinite == "raise")
+    return _run(watched, noise, grid, jumps, chosen, nonfinite == "raise")
 
 
 def _run(
-    v: "_Watched", noise: Tensor, ts: Tensor, solver: Solver, check: bool
+    v: "_Watched",
+    noise: Tensor,
+    ts: Tensor,
+    jumps: tuple[float, ...],
+    solver: Solver,
+    check: bool,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    yield ts[0], noise
-    yield from zip(ts[1:].unbind(), solver.path(v, noise, ts), strict=True)
+    yield ts[0], (state := noise)
+    parts = pieces(ts, jumps) if jumps and not solver.stochastic else [ts]
+    for part in parts:
+        field = v if len(parts) == 1 else partial(_inside, v, *sorted((part[0], part[-1])))
+        path = solver.path(field, state, part)
+        for t, state in zip(part[1:].unbind(), path, strict=True):
+            yield t, state
     if check:
         v.check(noise)
 
 
-def times(ts: Times, solver: Solver) -> Tensor:
-    """The grid that `ts` stands for, float64 on the CPU, strictly monotonic."""
+def _inside(v: Velocity, low: Tensor, high: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """v at times within (low, high): at an end that is a jump, the limit from this side."""
+    return v(x, t.clamp(float(low) + NEAR, float(high) - NEAR))
+
+
+def times(ts: Times, solver: Solver, jumps: tuple[float, ...] = ()) -> Tensor:
+    """The grid that `ts` stands for, float64 on the CPU, strictly monotonic.
+
+    A number of calls becomes the solver's own grid with a time at each jump; where beginning anew
+    costs calls, that grid has fewer steps.
+    """
     if isinstance(ts, int):
-        place = GRIDS[solver.grid] if isinstance(solver.grid, str) else solver.grid
-        return place(solver.steps(ts))
+        return _own_grid(ts, solver, jumps)
     ts = ts if isinstance(ts, Tensor) else torch.tensor([float(t) for t in ts], dtype=torch.float64)
     ts = ts.detach().to("cpu", torch.float64)
     if ts.ndim != 1 or len(ts) < 2:
@@ -193,6 +213,17 @@ def times(ts: Times, solver: Solver) -> Tensor:
             "resolves; leave one out"
         )
     return ts
+
+
+def _own_grid(calls: int, solver: Solver, jumps: tuple[float, ...]) -> Tensor:
+    n = solver.steps(calls)
+    if not isinstance(solver.grid, str):
+        return solver.grid(n)
+    for steps in range(n, 0, -1):
+        ts = at_jumps(GRIDS[solver.grid](steps), jumps)
+        if sum(solver.cost(len(part) - 1) for part in pieces(ts, jumps)) <= calls:
+            return ts
+    return GRIDS[solver.grid](n)
 
 
 class _Watched:
@@ -250,6 +281,11 @@ class Counted:
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         self._own += 1
         return self.v(x, t)
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        """Those of v."""
+        return tuple(getattr(self.v, "jumps", ()))
 
     @property
     def calls(self) -> int:

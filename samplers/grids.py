@@ -1,7 +1,8 @@
 """Time grids from noise (0) to data (1): functions of the number of steps n, giving (n + 1,)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -104,6 +105,40 @@ def interpolate(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
     i = torch.searchsorted(x, at).clamp(1, len(x) - 1)
     share = (at - x[i - 1]) / (x[i] - x[i - 1])
     return torch.lerp(y[i - 1], y[i], share.clamp(0, 1))
+
+
+NEAR = 1e-9  # two times that are one
+
+
+def at_jumps(ts: Tensor, jumps: Iterable[float]) -> Tensor:
+    """The grid with one of its inner times at each jump, those between moved in proportion.
+
+    Each jump takes the nearest time that is free, in order; the last ones get none where the grid
+    has fewer inner times than there are jumps. Rising and falling grids.
+    """
+    low, high = sorted((float(ts[0]), float(ts[-1])))
+    inner = sorted({float(t) for t in jumps if low + NEAR < t < high - NEAR})[: len(ts) - 2]
+    if not inner:
+        return ts
+    if ts[-1] < ts[0]:
+        return -at_jumps(-ts, (-t for t in inner))
+    places, last = [0], len(ts) - 1
+    for k, t in enumerate(inner):
+        nearest = int((ts - t).abs().argmin())
+        places.append(min(max(nearest, places[-1] + 1), last - len(inner) + k))
+    places.append(last)
+    moved = torch.tensor([low, *inner, high], dtype=ts.dtype)
+    placed = interpolate(ts, ts[places], moved)
+    placed[places] = moved
+    return placed
+
+
+def pieces(ts: Tensor, jumps: Iterable[float]) -> list[Tensor]:
+    """The grid cut at those of its inner times that are jumps."""
+    at = torch.tensor(list(jumps), dtype=ts.dtype)
+    cuts = ((ts[:, None] - at).abs() < NEAR).any(1).nonzero()[:, 0].tolist()
+    ends = sorted({0, *cuts, len(ts) - 1})
+    return [ts[a : b + 1] for a, b in pairwise(ends)]
 
 
 def _stretch(ts: Tensor) -> Tensor:

@@ -31,10 +31,13 @@ class Rule:
     """How to combine two predictions, and how many of them that takes at time t.
 
     reads(t) is 2 where both matter, 1 where the result is `cond` as it stands, 0 where it is zero.
+    `jumps` are the times at which the velocity jumps: grids place a time there, and solvers begin
+    anew, each side seeing its own limit.
     """
 
     combine: Combine
     reads: Callable[[Tensor], int] = lambda _: 2
+    jumps: tuple[float, ...] = ()
 
     def __call__(self, cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
         return self.combine(cond, uncond, t)
@@ -69,7 +72,11 @@ def cfg(weight: Weight) -> Rule:
     Raises TypeError for what is not a number and ValueError for NaN and infinity.
     """
     w = _schedule(weight)
-    return Rule(lambda cond, uncond, t: torch.lerp(uncond, cond, _at(w, t, cond)), _unless_one(w))
+    return Rule(
+        lambda cond, uncond, t: torch.lerp(uncond, cond, _at(w, t, cond)),
+        _unless_one(w),
+        jumps_of(weight),
+    )
 
 
 @rule
@@ -94,7 +101,8 @@ def within(guided: Combine | float | Tensor, start: float = 0.1, stop: float = 0
     def combine(cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
         return _where(inside(t), guided(cond, uncond, t), cond)
 
-    return Rule(combine, lambda t: guided.reads(t) if inside(t).any() else 1)
+    jumps = (float(start), *(t for t in guided.jumps if start < t < stop), float(stop))
+    return Rule(combine, lambda t: guided.reads(t) if inside(t).any() else 1, jumps)
 
 
 @rule
@@ -111,7 +119,7 @@ def rescaled(guided: Combine | float | Tensor, phi: float = 0.7) -> Rule:
         g = guided(cond, uncond, t)
         return torch.lerp(g, g * _ratio(_deviation(cond), _deviation(g), otherwise=1.0), phi)
 
-    return Rule(combine, guided.reads)
+    return Rule(combine, guided.reads, guided.jumps)
 
 
 @rule
@@ -135,7 +143,8 @@ def zero_star(weight: Weight, until: float = 0.04) -> Rule:
         still = isinstance(value, float) and value != 1 and bool((t < until).all())
         return 0 if still else _unless_one(w)(t)
 
-    return Rule(combine, reads)
+    begins = () if isinstance(weight, Real) and weight == 1 else (float(until),)
+    return Rule(combine, reads, (*begins, *jumps_of(weight)))
 
 
 @rule
@@ -158,7 +167,7 @@ def projected(weight: Weight, parallel: float = 0.0, radius: float = math.inf) -
         along = _ratio(_dot(d, cond), _dot(cond, cond), otherwise=0.0) * cond
         return cond + (_at(w, t, cond) - 1) * (d - (1 - parallel) * along)
 
-    return Rule(combine, _unless_one(w))
+    return Rule(combine, _unless_one(w), jumps_of(weight))
 
 
 @rule(name="cfg++")
@@ -183,19 +192,27 @@ def cfg_plus_plus(weight: float, steps: int | Tensor = 30) -> Rule:
         step = torch.searchsorted(grid.to(t), t.contiguous() + 1e-9, right=True) - 1
         return weights.to(t)[step.clamp(0, len(weights) - 1)]
 
+    held.jumps = tuple(grid[1:-1].tolist())
     return cfg(held)
+
+
+def jumps_of(field: object) -> tuple[float, ...]:
+    """The times at which a velocity, a rule or a weight says that it jumps; none unless it does."""
+    return tuple(getattr(field, "jumps", ()))
 
 
 @dataclass(frozen=True)
 class Pair:
     """both(x, t) -> (cond, uncond), and if it can be had alone, cond(x, t).
 
-    cost(t, reads) counts the network evaluations per sample for the first `reads` predictions.
+    cost(t, reads) counts the network evaluations per sample for the first `reads` predictions;
+    `jumps` are times at which a prediction jumps.
     """
 
     both: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     cond: Velocity | None = None
     cost: Callable[[Tensor, int], int] = lambda _, reads: reads
+    jumps: tuple[float, ...] = ()
 
 
 def pair(cond: Velocity, uncond: Velocity) -> Pair:
@@ -204,7 +221,8 @@ def pair(cond: Velocity, uncond: Velocity) -> Pair:
     def cost(t: Tensor, reads: int) -> int:
         return sum(v.cost(t) if isinstance(v, Guided) else 1 for v in (cond, uncond)[:reads])
 
-    return Pair(lambda x, t: (cond(x, t), uncond(x, t)), cond, cost)
+    jumps = (*jumps_of(cond), *jumps_of(uncond))
+    return Pair(lambda x, t: (cond(x, t), uncond(x, t)), cond, cost, jumps)
 
 
 def stacked(both: Velocity, cond: Velocity | None = None) -> Pair:
@@ -213,7 +231,7 @@ def stacked(both: Velocity, cond: Velocity | None = None) -> Pair:
     def split(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return both(torch.cat((x, x)), torch.cat((t, t)) if t.ndim else t).chunk(2)
 
-    return Pair(split, cond)
+    return Pair(split, cond, jumps=jumps_of(both))
 
 
 @dataclass
@@ -223,6 +241,11 @@ class Guided:
     pair: Pair
     rule: Rule
     calls: int = 0
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        """Times at which the velocity jumps, rising."""
+        return tuple(sorted({*self.pair.jumps, *self.rule.jumps}))
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         reads = self._reads(t)
@@ -265,7 +288,8 @@ class Guided:
             def one(x: Tensor, t: Tensor) -> Tensor:
                 return looked("the velocity with the prompt", self.pair.cond(x, t), t)
 
-        return Guided(Pair(both, one, self.pair.cost), Rule(combine, self.rule.reads))
+        watched = Pair(both, one, self.pair.cost, self.pair.jumps)
+        return Guided(watched, Rule(combine, self.rule.reads, self.rule.jumps))
 
     def cost(self, t: Tensor) -> int:
         """Network evaluations per sample that one call at t spends: with two networks, 0 to 2."""

@@ -73,7 +73,7 @@ def round_trip(
     An integer for ts is the number of calls each way, on the solver's own grid.
     """
     chosen, counted = find(solver, **options), count(v)
-    ts = times(ts, chosen)
+    ts = times(ts, chosen, counted.jumps)
     noise = sample(counted, data, ts.flip(0), chosen)
     restored = sample(counted, noise, ts, chosen)
     error = (restored - data).reshape(len(data), -1).square().mean(1).sqrt()
@@ -119,4 +119,5 @@ def masked(v: Velocity, data: Tensor, noise: Tensor, mask: Tensor) -> Velocity:
         outside = data - noise + pull * (between(data, noise, t) - x)
         return torch.lerp(outside, inside.to(x.dtype), mask)
 
+    kept.jumps = tuple(getattr(v, "jumps", ()))
     return kept

@@ -1,0 +1,101 @@
+"""Fields that say where they jump: grids place a time there, and no solver looks across."""
+
+import pytest
+import torch
+
+import samplers
+from samplers import SOLVERS, cfg, count, guide, rescaled, sample, within, zero_star
+from samplers.core import times
+from samplers.grids import at_jumps, pieces
+from samplers.guidance import cfg_plus_plus
+
+HIGH_ORDER = [s for s in SOLVERS.values() if (s.order or 0) > 1 and not s.stochastic]
+
+
+class Steps:
+    """v = -x before t = 0.3, 2 cos t - 3 x from there on."""
+
+    jumps = (0.3,)
+
+    def __call__(self, x, t):
+        return torch.where(t < 0.3, -x, 2 * t.cos() - 3 * x)
+
+
+def exact(x):
+    x, a, b = x * torch.tensor(-0.3).double().exp(), torch.tensor(0.3).double(), torch.tensor(1.0)
+    fall = torch.exp(-3 * (b - a))
+
+    def forced(t):  # solves x' = 2 cos t - 3 x
+        return (3 * t.cos() + t.sin()) / 5
+
+    return forced(b.double()) + (x - forced(a)) * fall
+
+
+X = torch.tensor([[0.5], [2.0]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("solver", HIGH_ORDER, ids=lambda s: s.name)
+def test_a_jump_costs_no_order(solver):
+    if solver.adaptive:
+        return
+    ts = at_jumps(samplers.uniform(60), Steps.jumps)
+    assert float((sample(Steps(), X, ts, solver) - exact(X)).abs().max()) < 2e-3
+
+
+@pytest.mark.parametrize("name", ["heun", "auto", "abm4", "rk4", "fireflow", "dpmpp_2m"])
+@pytest.mark.parametrize("calls", [8, 12])
+def test_an_integer_places_a_time_at_the_jump_and_spends_no_more(name, calls):
+    ts = times(calls, SOLVERS[name], Steps.jumps)
+    assert 0.3 in ts.tolist()
+    v = count(Steps())
+    sample(v, X, calls, name)
+    assert v.calls <= calls
+
+
+def test_each_side_of_a_jump_sees_its_own_limit():
+    seen = []
+
+    class Told(Steps):
+        def __call__(self, x, t):
+            seen.append(float(t))
+            return super().__call__(x, t)
+
+    sample(Told(), X, [0, 0.3, 1], "heun")
+    assert seen[1] < 0.3 < seen[2]
+
+
+def test_a_grid_without_the_jump_is_left_alone():
+    seen = []
+
+    class Told(Steps):
+        def __call__(self, x, t):
+            seen.append(float(t))
+            return super().__call__(x, t)
+
+    sample(Told(), X, [0, 0.25, 1], "euler")
+    assert seen == [0, 0.25]
+
+
+def test_rules_know_their_jumps():
+    assert within(4.0, 0.1, 0.8).jumps == (0.1, 0.8)
+    assert within(zero_star(2.0, 0.2), 0.1, 0.8).jumps == (0.1, 0.2, 0.8)
+    assert rescaled(within(3.0)).jumps == (0.1, 0.9)
+    assert zero_star(3.0).jumps == (0.04,) and zero_star(1.0).jumps == ()
+    assert cfg(3.0).jumps == () and len(cfg_plus_plus(0.5, 4).jumps) == 3
+
+
+def test_a_guided_field_has_the_jumps_of_its_rule_and_of_what_it_guides():
+    field = guide((Steps(), lambda x, t: -x), within(2.0, 0.1, 0.8))  # noqa: ARG005
+    assert field.jumps == field.checked().jumps == count(field).jumps == (0.1, 0.3, 0.8)
+
+
+def test_more_jumps_than_times_are_placed_as_far_as_they_go():
+    ts = at_jumps(samplers.uniform(2), (0.2, 0.4, 0.9))
+    assert ts.tolist() == [0, 0.2, 1]
+    assert at_jumps(samplers.uniform(1), (0.2,)).tolist() == [0, 1]
+
+
+def test_a_falling_grid_gets_the_same_times():
+    up, down = samplers.uniform(7), samplers.uniform(7).flip(0)
+    torch.testing.assert_close(at_jumps(down, (0.2, 0.45)).flip(0), at_jumps(up, (0.2, 0.45)))
+    assert [len(p) for p in pieces(at_jumps(down, (0.2, 0.45)), (0.2, 0.45))] == [5, 3, 2]
