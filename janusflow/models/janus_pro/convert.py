@@ -43,6 +43,16 @@ RENAMES: list[tuple[str, str | None]] = [
     (r"^language_model\.model\.", "model.language_model."),
     (r"^language_model\.lm_head\.", "lm_head."),
 ]
+VQ_16 = dict(  # LlamaGen's tokenizer with 16 x 16 pixels a code (Sun et al. 2024)
+    base_channels=128,
+    in_channels=3,
+    out_channels=3,
+    channel_multiplier=[1, 1, 2, 2, 4],
+    num_res_blocks=2,
+    latent_channels=256,
+    num_embeddings=16384,
+    embed_dim=8,
+)
 ALIGNERS = {"gen_aligner": "generation_aligner", "aligner": "aligner"}
 
 
@@ -83,10 +93,12 @@ def convert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def config(published: Mapping, tensors: Mapping[str, Tensor], image_token: int) -> JanusConfig:
+def config(
+    published: Mapping, tensors: Mapping[str, Tensor] | None, image_token: int
+) -> JanusConfig:
     """The configuration of a published folder; ValueError where it makes no network.
 
-    `image_token` is the id of the placeholder in the folder's own tokenizer. The head is a matrix
+    Without `tensors` the VQ model has the published sizes. `image_token` is the id of the placeholder in the folder's own tokenizer. The head is a matrix
     of its own: transformers' default would tie it to the embedding.
     """
     vision = vision_sizes(published.get("vision_config"), "vision_config")
@@ -116,7 +128,7 @@ def config(published: Mapping, tensors: Mapping[str, Tensor], image_token: int) 
                 depth=_depth(aligner),
             ),
             vq_config=JanusVQVAEConfig(
-                **vq_sizes(tensors),
+                **(VQ_16 if tensors is None else vq_sizes(tensors)),
                 projection_dim=width,
                 num_hidden_layers=_depth(generator),
                 image_token_embed_dim=head.get("n_embed", width),

@@ -1,0 +1,188 @@
+"""What can be wrong with a model's folder and is silent: tokens, tags, sizes, the autoencoder.
+
+Each check says one sentence, whether it found a fault or none. `janusflow doctor` prints them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from transformers import PreTrainedConfig
+
+from janusflow.models.autoencoder_loading import described_vae
+from janusflow.models.janus_pro.loading import is_original, own_config, read_config
+from janusflow.models.janus_pro.processing import JanusProProcessor
+from janusflow.models.janusflow.configuration import JanusFlowConfig
+from janusflow.models.janusflow.processing import JanusFlowProcessor
+from janusflow.utils.safe_io import read_object
+
+WORDS = "a red circle left of two blue squares"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found: its name, whether all is well, and a sentence for people."""
+
+    check: str
+    right: bool
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+def examine(folder: str | Path, vae: str | Path | None = None) -> list[Finding]:
+    """Findings on a local folder of JanusFlow, Janus or Janus-Pro; weights are not read.
+
+    `vae` is the autoencoder's folder where it lies elsewhere. A file that cannot be used at all is
+    a finding like others, nothing is raised for it.
+    """
+    folder = Path(folder)
+    try:
+        flow = "gen_vision_config" not in (content := read_object(folder / "config.json"))
+        flow = flow and content.get("model_type") != "janus"
+        processor = (JanusFlowProcessor if flow else JanusProProcessor).from_pretrained(folder)
+    except ValueError as error:
+        return [Finding("files", False, f"The processor cannot be read: {error}.")]
+    found = [check(processor) for check in (spaces, first_token, special_tokens, role_words)]
+    if not flow:
+        inside = _sizes(partial(_janus_config, folder), processor)
+        return [*found, *inside, _no_autoencoder(folder)]
+    return [*found, *_sizes(partial(JanusFlowConfig.from_pretrained, folder), processor, folder, vae)]
+
+
+def faults(folder: str | Path, vae: str | Path | None = None) -> list[str]:
+    """The sentences of what is wrong with a folder, none for a whole one."""
+    return [str(found) for found in examine(folder, vae) if not found.right]
+
+
+def spaces(processor: JanusFlowProcessor) -> Finding:
+    """Whether a text comes back with its spaces.
+
+    transformers 5 rebuilds a ByteLevel tokenizer that is named LlamaTokenizerFast with another
+    pre-tokenizer, which drops them; a file saved from it has lost them for good.
+    """
+    back = processor.decode(processor.ids(WORDS)).strip()
+    if back == WORDS:
+        return Finding("spaces", True, "The tokenizer keeps spaces.")
+    lost = "loses its spaces" if back == WORDS.replace(" ", "") else "does not come back"
+    return Finding(
+        "spaces",
+        False,
+        f"A text {lost}: {WORDS!r} becomes {back!r}; take tokenizer.json from the published "
+        "checkpoint, and never one that transformers 5 saved as LlamaTokenizerFast.",
+    )
+
+
+def first_token(processor: JanusFlowProcessor) -> Finding:
+    """Whether every prompt begins with BOS, once: guidance keeps exactly that token."""
+    bos = processor.tokenizer.bos_token
+    wrong = [text for text in (WORDS, bos + WORDS) if _begins(processor, text) != 1]
+    told = "every prompt begins with" if not wrong else "a prompt does not begin with"
+    return Finding("bos", not wrong, f"{told.capitalize()} {bos!r} exactly once.")
+
+
+def _begins(processor: JanusFlowProcessor, text: str) -> int:
+    """BOS tokens of a prompt, 0 where it begins with another."""
+    ids, bos = processor.ids(text), processor.tokenizer.bos_token_id
+    return ids.count(bos) if ids[:1] == [bos] else 0
+
+
+def special_tokens(processor: JanusFlowProcessor) -> Finding:
+    """Whether the vocabulary holds the tags of processor_config.json as tokens of their own."""
+    if not processor.added_tags:
+        return Finding("special tokens", True, "All special tokens are in the vocabulary.")
+    tags = ", ".join(map(repr, processor.added_tags))
+    return Finding(
+        "special tokens",
+        False,
+        f"The vocabulary lacks {tags}, which processor_config.json names; they were added with "
+        "ids that no weights were trained for, so take both files from one checkpoint.",
+    )
+
+
+def role_words(processor: JanusFlowProcessor) -> Finding:
+    """How the processor writes the two roles; never a fault, but worth a look."""
+    return Finding("roles", True, f"Roles are written {' and '.join(processor.role_words)}.")
+
+
+def _janus_config(folder: Path) -> PreTrainedConfig:
+    from janusflow.models.janus_pro import convert, tensors
+
+    published = read_config(folder)
+    if is_original(published):
+        return convert.config(published, tensors.read(folder), image_token=0)
+    return own_config(folder)
+
+
+def _sizes(
+    read: Callable[[], PreTrainedConfig],
+    processor: JanusFlowProcessor,
+    folder: Path | None = None,
+    vae: str | Path | None = None,
+) -> Iterator[Finding]:
+    """Whether processor, network and, of a JanusFlow, the autoencoder fit together."""
+    try:
+        config = read()
+    except ValueError as error:
+        yield Finding("config.json", False, f"The configuration cannot be used: {error}.")
+        return
+    yield _vocabulary(config, processor)
+    yield _images(config, processor)
+    if folder is not None:
+        yield autoencoder(config, folder, vae)
+
+
+def _vocabulary(config: PreTrainedConfig, processor: JanusFlowProcessor) -> Finding:
+    rows = config.get_text_config().vocab_size
+    try:
+        processor.check_fits(rows)
+    except ValueError as error:
+        return Finding("vocabulary", False, f"The tokens do not fit the network: {error}.")
+    return Finding("vocabulary", True, f"All tokens lie within the network's {rows:,} rows.")
+
+
+def _images(config: PreTrainedConfig, processor: JanusFlowProcessor) -> Finding:
+    vision = config.vision if isinstance(config, JanusFlowConfig) else config.vision_config
+    tokens = getattr(vision, "tokens", None) or vision.num_image_tokens
+    made = processor.image_processor.image_size, processor.num_image_tokens
+    wanted = vision.image_size, tokens
+    if made == wanted:
+        return Finding("images", True, f"Images are {made[0]} px and {made[1]} tokens to both.")
+    return Finding(
+        "images",
+        False,
+        f"The processor makes images of {made[0]} px and {made[1]} tokens, the network takes "
+        f"{wanted[0]} px and {wanted[1]} tokens; take both from one checkpoint.",
+    )
+
+
+def autoencoder(config: JanusFlowConfig, folder: Path, vae: str | Path | None = None) -> Finding:
+    """Whether the autoencoder makes the latents that the network takes."""
+    if vae is None and not (folder / "vae").is_dir():
+        told = "The folder holds no autoencoder; name one to make images, such as SDXL's."
+        return Finding("autoencoder", True, told)
+    try:
+        found = described_vae(folder, vae).config
+    except ValueError as error:
+        return Finding("autoencoder", False, f"The autoencoder cannot be used: {error}.")
+    kind, made = found.get("_class_name", "AutoencoderKL"), found.latent_channels
+    wanted = config.generation.latent_channels
+    if made == wanted:
+        return Finding("autoencoder", True, f"The {kind} makes the network's {made} channels.")
+    return Finding(
+        "autoencoder",
+        False,
+        f"The {kind} makes latents of {made} channels, the network takes {wanted}; it belongs to "
+        "another model.",
+    )
+
+
+def _no_autoencoder(folder: Path) -> Finding:
+    if (folder / "vae").is_dir():
+        told = "vae/ belongs to JanusFlow; this model draws with the VQ model among its weights."
+        return Finding("autoencoder", False, told)
+    return Finding("autoencoder", True, "The VQ model lies among the weights.")

@@ -1,0 +1,43 @@
+"""What the published models are, told without a download: each one's config.json lies here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import PreTrainedConfig
+
+from janusflow.utils.hub import WEIGHTS
+from janusflow.utils.safe_io import read_object
+
+FOLDER = WEIGHTS / "published"  # <name>/config.json, as the hub's folders hold them
+OWNER = "deepseek-ai"
+
+
+def names() -> list[str]:
+    """Hub ids of the models whose configuration is packaged."""
+    return [f"{OWNER}/{folder.name}" for folder in sorted(FOLDER.iterdir())]
+
+
+def folder(name: str | Path) -> Path | None:
+    """The packaged folder with config.json and nothing else of a published model.
+
+    None for every other name, and where a folder of this name exists: that one is meant.
+    """
+    owner, _, model = str(name).rpartition("/")
+    known = owner == OWNER and str(name) in names() and not Path(name).is_dir()
+    return FOLDER / model if known else None
+
+
+def configuration(name: str | Path) -> PreTrainedConfig | None:
+    """A published model's JanusFlowConfig or JanusConfig, None where nothing is packaged."""
+    found = folder(name)
+    if found is None:
+        return None
+    content = read_object(found / "config.json")
+    if "vision_gen_enc_config" in content:
+        from janusflow.models.janusflow.configuration import JanusFlowConfig
+
+        return JanusFlowConfig(**content)
+    from janusflow.models.janus_pro import convert
+
+    return convert.config(content, None, image_token=0)
