@@ -105,7 +105,7 @@ def chat(data: bytes) -> None:
 
     turns = json.loads(data.decode("utf-8"))
     if isinstance(turns, list):
-        render(read_turns(turns, "<image>"), "deepseek_old", eos="<eos>")
+        render(read_turns(turns, "<image>"), ("User", "Assistant"), eos="<eos>")
 
 
 def place(name: str, data: bytes) -> Path:

@@ -8,6 +8,7 @@ from transformers import JanusConfig, JanusForConditionalGeneration
 from janusflow.cli.info import BYTES, told
 from janusflow.models.janus_pro import convert, tensors
 from janusflow.models.janus_pro.loading import is_original, own_config, read_config
+from janusflow.models.janus_pro.processing import JanusProProcessor
 from janusflow.pipelines.pipeline_janus_pro import FILES
 from janusflow.utils.hub import locate
 
@@ -47,6 +48,7 @@ def describe(name: str) -> str:
         f"{vision.image_size} px, {vision.num_image_tokens} tokens",
         f"  generation       {vq.num_embeddings} codes of {vq.embed_dim}, "
         f"{vq.num_patches**2} tokens, one after the other",
+        *_roles(name),
         "",
         *(f"  {part:<20}{count:>15,}" for part, count in counts.items()),
         f"  {'parameters':<20}{total:>15,}",
@@ -55,6 +57,15 @@ def describe(name: str) -> str:
         + ", ".join(f"{total * b / 2**20:,.0f} MiB in {d}" for d, b in BYTES.items()),
     ]
     return "\n".join(lines)
+
+
+def _roles(name: str) -> list[str]:
+    """How the tokenizer's folder has the roles written, nothing where there is no tokenizer."""
+    folder = locate(name, files=FILES)
+    if not (folder / "tokenizer.json").is_file():
+        return []
+    words = JanusProProcessor.from_pretrained(folder).role_words
+    return [f"  roles            {' and '.join(words)}"]
 
 
 def count_parameters(config: JanusConfig) -> dict[str, int]:

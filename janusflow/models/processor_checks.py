@@ -51,7 +51,10 @@ def examine(folder: str | Path, vae: str | Path | None = None) -> list[Finding]:
     if not flow:
         inside = _sizes(partial(_janus_config, folder), processor)
         return [*found, *inside, _no_autoencoder(folder)]
-    return [*found, *_sizes(partial(JanusFlowConfig.from_pretrained, folder), processor, folder, vae)]
+    return [
+        *found,
+        *_sizes(partial(JanusFlowConfig.from_pretrained, folder), processor, folder, vae),
+    ]
 
 
 def faults(folder: str | Path, vae: str | Path | None = None) -> list[str]:

@@ -183,6 +183,7 @@ def test_an_empty_prompt_is_refused(processor, texts):
     [("deepseek_old", "User", "Assistant"), ("deepseek", "<|User|>", "<|Assistant|>")],
 )
 def test_both_ways_of_writing_messages_give_the_published_text(own, form, user, assistant):
+    """JanusFlow's roles are `User` and `Assistant` whatever the file says and the caller writes."""
     edit(own / "processor_config.json", sft_format=form)
     loaded = JanusFlowProcessor.from_pretrained(own)
     published = [
@@ -197,8 +198,8 @@ def test_both_ways_of_writing_messages_give_the_published_text(own, form, user, 
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "second"}]},
     ]
     expected = (
-        f"{SYSTEM_PROMPT}\n\n{user}: {IMAGE}\nfirst\n\n{assistant}: one{EOS}"
-        f"{user}: {IMAGE}\nsecond\n\n{assistant}:"
+        f"{SYSTEM_PROMPT}\n\nUser: {IMAGE}\nfirst\n\nAssistant: one{EOS}"
+        f"User: {IMAGE}\nsecond\n\nAssistant:"
     )
     assert loaded.apply_chat_template(published) == expected
     assert loaded.apply_chat_template(modern) == expected
@@ -208,6 +209,19 @@ def test_both_ways_of_writing_messages_give_the_published_text(own, form, user, 
     three = loaded(text=expected, images=images)
     for key in ("input_ids", "image_token_mask", "pixel_values"):
         assert torch.equal(one[key], two[key]) and torch.equal(one[key], three[key])
+
+
+def test_an_answer_begun_is_continued_or_closed_as_told(processor):
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a red"}]
+    begun = processor.tags.system_prompt + "\n\nUser: hi\n\nAssistant: a red"
+    assert processor(turns)["input_ids"][0].tolist() == processor.ids(begun)
+    assert processor.apply_chat_template(turns) == begun
+    assert processor.apply_chat_template(turns, continue_final_message=True) == begun
+    assert processor.apply_chat_template(turns, add_generation_prompt=False) == begun + EOS
+    new = processor.apply_chat_template(turns, add_generation_prompt=True)
+    assert new == f"{begun}{EOS}Assistant:"
+    with pytest.raises(ValueError, match="continue_final_message"):
+        processor.apply_chat_template(turns[:1], continue_final_message=True)
 
 
 def test_a_system_message_replaces_the_systems_words(processor):

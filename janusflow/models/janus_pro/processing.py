@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import BatchFeature, PreTrainedTokenizerFast
@@ -29,15 +30,29 @@ class JanusProProcessor(JanusFlowProcessor):
     needed_tags = ("image_tag", "image_start_tag", "image_end_tag")
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **hub) -> JanusProProcessor:
-        """A folder or hub id in either layout; ValueError for what is missing or malformed."""
-        folder = locate(name, files=["*.json", "*.jinja"], **hub)
-        return cls(_files(folder))
+    def from_pretrained(
+        cls, name: str | Path, *, sft_format: str | None = None, **hub
+    ) -> JanusProProcessor:
+        """A folder or hub id in either layout; ValueError for what is missing or malformed.
+
+        `sft_format` is taken instead of the files': "deepseek_old" writes `User` and `Assistant`, as
+        the examples of Janus-1.3B do, "deepseek" `<|User|>` and `<|Assistant|>`.
+        """
+        files = _files(locate(name, files=["*.json", "*.jinja"], **hub))
+        if sft_format is not None:
+            told = {**files.processor_config, "sft_format": sft_format}
+            files = replace(files, processor_config=told)
+        return cls(files)
 
     def __call__(self, *args, **kwargs) -> BatchFeature:
         data = super().__call__(*args, **kwargs)
         data.pop("image_token_mask", None)  # the model finds the placeholders by their id
         return data
+
+    @property
+    def role_words(self) -> tuple[str, str]:
+        """How the user's and the assistant's messages begin, which `sft_format` says."""
+        return roles(self.sft_format)
 
     def prompt(self, texts: str | Sequence[str]) -> BatchFeature:
         """Prompts of pictures, padded on the left: `<|User|>: {text}\\n\\n<|Assistant|>:` and the

@@ -25,8 +25,8 @@ class Turn:
 
     @property
     def kind(self) -> str:
-        """`user`, `assistant` or `system`, whichever way the role is spelt."""
-        return self.role.strip("<|>").lower()
+        """`user`, `assistant` or `system`, whichever way the role is spelt: `User`, `<|User|>`."""
+        return self.role.strip("<|｜>").lower()
 
 
 def read_turns(conversation: Sequence[Mapping], image_tag: str) -> list[Turn]:
@@ -83,34 +83,33 @@ def _read_parts(parts: Sequence[Mapping], image_tag: str) -> tuple[str, list]:
 
 def render(
     turns: Sequence[Turn],
-    sft_format: str,
+    words: tuple[str, str],
     *,
     system: str = SYSTEM_PROMPT,
     eos: str,
-    open_answer: bool = True,
+    ending: str = "answer",
 ) -> str:
     """The prompt's text: system, then `User: ...\\n\\n` and `Assistant: ...<eos>`, stripped.
 
-    Lower-case roles become the format's own, any other spelling is kept literally. A system
-    message replaces `system`. With `open_answer` a conversation that ends with the user's turn
-    goes on with `Assistant:`.
+    `words` are the two roles' names, in which every spelling of a role is written. A system
+    message replaces `system`. The `ending` "answer" asks for one: an assistant's message at the end
+    is left open to be continued, and after a user's stands `Assistant:`. "closed" adds nothing, "new"
+    opens another message of the assistant whoever spoke last.
     """
-    user, assistant = roles(sft_format)
-    names = {"user": user, "assistant": assistant}
     given = [turn.text for turn in turns if turn.kind == "system"]
     system = "\n\n".join(given) if given else system
     turns = [turn for turn in turns if turn.kind != "system"]
-    if open_answer and turns and turns[-1].kind == "user":
-        # the answer's role is spelt as the question's: a literal `User` is answered by `Assistant`
-        literal = {u: a for u, a in FORMATS.values()}
-        turns = [*turns, Turn(literal.get(turns[-1].role, "assistant"), "")]
     text = f"{system}\n\n" if system else ""
     for turn in turns:
-        name = names.get(turn.role, turn.role)
-        end = eos if turn.kind == "assistant" else "\n\n"
+        name = words[0] if turn.kind == "user" else words[1]
         content = turn.text.strip()
-        text += f"{name}: {content}{end}" if content else f"{name}:"
-    return text.strip()
+        text += f"{name}: {content}" if content else f"{name}:"
+        text += ("\n\n" if turn.kind == "user" else eos) if content else ""
+    continues = ending == "answer" and bool(turns) and turns[-1].kind == "assistant"
+    if continues:
+        return text.strip().removesuffix(eos)
+    opens = turns and (ending == "new" or (ending == "answer" and turns[-1].kind == "user"))
+    return (text + (f"{words[1]}:" if opens else "")).strip()
 
 
 def roles(sft_format: str) -> tuple[str, str]:

@@ -137,15 +137,22 @@ class JanusFlowProcessor(ProcessorMixin):
         conversation: Sequence,
         *,
         tokenize: bool = False,
-        add_generation_prompt: bool = True,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | None = None,
         images=None,
         return_dict: bool = True,
         return_tensors: str = "pt",
     ) -> str | list[str] | BatchFeature | Tensor:
-        """The prompt's text, a list of texts for a batch, or with `tokenize` the model's input."""
+        """The prompt's text, a list of texts for a batch, or with `tokenize` the model's input.
+
+        Unless told otherwise an answer is asked for: an assistant's message at the end is continued,
+        and after a user's the assistant's is opened. `add_generation_prompt=False` closes every
+        message, `continue_final_message=True` insists that the last is the assistant's.
+        """
         batch = [conversation] if _is_one(conversation) else list(conversation)
         turns = [self._turns(one, 0) for one in batch]
-        texts = [self._render(one, open_answer=add_generation_prompt) for one in turns]
+        ending = _ending(turns, add_generation_prompt, continue_final_message)
+        texts = [self._render(one, ending=ending) for one in turns]
         if not tokenize:
             return texts[0] if _is_one(conversation) else texts
         inline = [(text, _inline(one)) for text, one in zip(texts, turns, strict=True)]
@@ -178,7 +185,7 @@ class JanusFlowProcessor(ProcessorMixin):
     def _render(self, turns: list[Turn], **options) -> str:
         eos = self.tokenizer.eos_token
         return render(
-            turns, self.sft_format, **{"system": self.tags.system_prompt, "eos": eos, **options}
+            turns, self.role_words, **{"system": self.tags.system_prompt, "eos": eos, **options}
         )
 
     def _pair(self, rows: list[tuple[str, tuple]], images) -> list[tuple[str, list]]:
@@ -260,6 +267,13 @@ class JanusFlowProcessor(ProcessorMixin):
     def _id(self, token: str) -> int:
         return self.tokenizer.convert_tokens_to_ids(token)
 
+    @property
+    def role_words(self) -> tuple[str, str]:
+        """How the user's and the assistant's messages begin: as the published examples have it,
+        whatever `sft_format` says.
+        """
+        return roles("deepseek_old")
+
     image_tag = property(lambda self: self.tags.image_tag)
     sft_format = property(lambda self: self.tags.sft_format)
     num_image_tokens = property(lambda self: self.tags.num_image_tokens)
@@ -278,7 +292,7 @@ class JanusFlowProcessor(ProcessorMixin):
 
     def __repr__(self) -> str:
         return (
-            f"JanusFlowProcessor({len(self.tokenizer)} tokens, {self.image_processor.image_size} "
+            f"{type(self).__name__}({len(self.tokenizer)} tokens, {self.image_processor.image_size} "
             f"px, {self.sft_format})"
         )
 
@@ -304,6 +318,23 @@ def _tokenizer(files: ProcessorFiles, pad: str) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         padding_side="left",
     )
+
+
+def _ending(turns: list[list[Turn]], adds: bool | None, continues: bool | None) -> str:
+    """How transformers' two switches have the text end, as `render` calls it."""
+    if adds and continues:
+        raise ValueError(
+            "add_generation_prompt and continue_final_message are both true; an answer is either "
+            "begun anew or continued, give one of them"
+        )
+    if continues and any(one[-1].kind != "assistant" for one in turns):
+        raise ValueError(
+            "continue_final_message is true and the last message is not the assistant's; let the "
+            "conversation end with what the answer begins with"
+        )
+    if continues or (adds is None and continues is None):
+        return "answer"
+    return "new" if adds else "closed"
 
 
 def _is_one(conversation) -> bool:
