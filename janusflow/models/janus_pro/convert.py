@@ -98,8 +98,9 @@ def config(
 ) -> JanusConfig:
     """The configuration of a published folder; ValueError where it makes no network.
 
-    Without `tensors` the VQ model has the published sizes. `image_token` is the id of the placeholder in the folder's own tokenizer. The head is a matrix
-    of its own: transformers' default would tie it to the embedding.
+    Without `tensors` the VQ model has the published sizes. `image_token` is the id of the
+    placeholder in the folder's own tokenizer. The head is a matrix of its own: transformers'
+    default would tie it to the embedding.
     """
     vision = vision_sizes(published.get("vision_config"), "vision_config")
     aligner, generator = (

@@ -35,8 +35,8 @@ class JanusProProcessor(JanusFlowProcessor):
     ) -> JanusProProcessor:
         """A folder or hub id in either layout; ValueError for what is missing or malformed.
 
-        `sft_format` is taken instead of the files': "deepseek_old" writes `User` and `Assistant`, as
-        the examples of Janus-1.3B do, "deepseek" `<|User|>` and `<|Assistant|>`.
+        `sft_format` is taken instead of the files': "deepseek_old" writes `User` and `Assistant`,
+        as the examples of Janus-1.3B do, "deepseek" `<|User|>` and `<|Assistant|>`.
         """
         files = _files(locate(name, files=["*.json", "*.jinja"], **hub))
         if sft_format is not None:

@@ -92,9 +92,9 @@ def render(
     """The prompt's text: system, then `User: ...\\n\\n` and `Assistant: ...<eos>`, stripped.
 
     `words` are the two roles' names, in which every spelling of a role is written. A system
-    message replaces `system`. The `ending` "answer" asks for one: an assistant's message at the end
-    is left open to be continued, and after a user's stands `Assistant:`. "closed" adds nothing, "new"
-    opens another message of the assistant whoever spoke last.
+    message replaces `system`. The `ending` "answer" asks for one: an assistant's message at the
+    end is left open to be continued, and after a user's stands `Assistant:`. "closed" adds
+    nothing, "new" opens another message of the assistant whoever spoke last.
     """
     given = [turn.text for turn in turns if turn.kind == "system"]
     system = "\n\n".join(given) if given else system

@@ -145,9 +145,10 @@ class JanusFlowProcessor(ProcessorMixin):
     ) -> str | list[str] | BatchFeature | Tensor:
         """The prompt's text, a list of texts for a batch, or with `tokenize` the model's input.
 
-        Unless told otherwise an answer is asked for: an assistant's message at the end is continued,
-        and after a user's the assistant's is opened. `add_generation_prompt=False` closes every
-        message, `continue_final_message=True` insists that the last is the assistant's.
+        Unless told otherwise an answer is asked for: an assistant's message at the end is
+        continued, and after a user's the assistant's is opened. `add_generation_prompt=False`
+        closes every message, `continue_final_message=True` insists that the last is the
+        assistant's.
         """
         batch = [conversation] if _is_one(conversation) else list(conversation)
         turns = [self._turns(one, 0) for one in batch]
@@ -292,8 +293,8 @@ class JanusFlowProcessor(ProcessorMixin):
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}({len(self.tokenizer)} tokens, {self.image_processor.image_size} "
-            f"px, {self.sft_format})"
+            f"{type(self).__name__}({len(self.tokenizer)} tokens, "
+            f"{self.image_processor.image_size} px, roles {' and '.join(self.role_words)})"
         )
 
 
