@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from janusflow.cli.convert import convert
+from janusflow.cli.data import data
 from janusflow.cli.demo import demo
 from janusflow.cli.evaluate import evaluate
 from janusflow.cli.options import (
@@ -396,6 +397,7 @@ app.command()(demo)
 app.command()(scripted(evaluate))
 app.command()(scripted(train))
 app.command()(scripted(precompute))
+app.command()(scripted(data))
 app.command()(scripted(pilot))
 
 

@@ -28,6 +28,8 @@ LIMITS: dict[str, tuple[int, str]] = {
     "vocabulary": (4_194_304, "rows of the token embedding"),
     "positions": (16_777_216, "positions of the language model"),
     "image_size": (16_384, "pixels along a side of a vision tower's picture"),
+    "package_bytes": (2**30, "bytes of a package"),
+    "member_bytes": (256 * 2**20, "bytes of a file in a package"),
     "parameters": (40_000_000_000, "parameters of a network"),
 }
 

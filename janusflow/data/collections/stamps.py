@@ -1,0 +1,62 @@
+"""Tux Paint's stamps: photographs and drawings with a sentence each, in 78 languages.
+
+Debian's package tuxpaint-stamps-default holds, beside each image, a text whose first line is
+English and whose other lines are `language.utf8=sentence`. Where a stamp is PNG and SVG,
+the PNG is taken. Licence: GPL-2, so whoever uses the images fetches them; none is shipped here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from janusflow.data.collections.entries import COLLECTIONS, Collection, Entry
+from janusflow.data.collections.packages import Package, members
+
+ROOT = "usr/share/tuxpaint/stamps/"
+LINE = re.compile(r"([a-z]{2,3}(?:_[A-Z]{2})?(?:@\w+)?)\.utf8=(.*)")
+
+
+def read(packages: list[Path], languages: tuple[str, ...]) -> Iterator[Entry]:
+    """Every stamp that has a caption, by its path."""
+    images: dict[str, tuple[str, bytes]] = {}
+    texts: dict[str, str] = {}
+    for name, content in members(packages[0]):
+        stem, _, suffix = name.removeprefix(ROOT).rpartition(".")
+        if not name.startswith(ROOT):
+            continue
+        if suffix == "txt":
+            texts[stem] = content.decode("utf-8", "replace")
+        elif suffix == "png" or (suffix == "svg" and stem not in images):
+            images[stem] = (f".{suffix}", content)
+    for stem in sorted(images.keys() & texts.keys()):
+        suffix, content = images[stem]
+        yield Entry(
+            name=stem.replace("/", "--"),
+            concept=concept(stem),
+            content=content,
+            suffix=suffix,
+            captions=captions(texts[stem], languages),
+            origin=f"{ROOT}{stem}{suffix}",
+        )
+
+
+def captions(text: str, languages: tuple[str, ...]) -> dict[str, list[str]]:
+    """The sentence of each language asked for, where the stamp has it; always the English one."""
+    first, *rest = text.splitlines() or [""]
+    said = {"en": first.strip()}
+    said |= {m[1]: m[2].strip() for m in map(LINE.fullmatch, map(str.strip, rest)) if m}
+    return {name: [said[name]] for name in ("en", *languages) if said.get(name)}
+
+
+def concept(stem: str) -> str:
+    """The stamp without what tells variants apart: "cat2" and "cat_left" are both "cat"."""
+    return re.sub(r"(?:[-_]?\d+|[-_](?:left|right|front|back|top|side))+$", "", stem)
+
+
+COLLECTIONS["stamps"] = Collection(
+    packages=(Package(registry="debian", name="tuxpaint-stamps-default"),),
+    licence="GPL-2, (c) 2002-2022 Bill Kendrick and the authors of the stamps",
+    read=read,
+)
