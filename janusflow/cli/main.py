@@ -34,6 +34,7 @@ from janusflow.cli.options import guidance as parse_guidance
 from janusflow.cli.output import scripted
 from janusflow.cli.pilot import pilot
 from janusflow.cli.precompute import precompute
+from janusflow.cli.reward import reward
 from janusflow.cli.train import train
 from janusflow.utils import locked_dir
 
@@ -398,6 +399,7 @@ app.command()(scripted(evaluate))
 app.command()(scripted(train))
 app.command()(scripted(precompute))
 app.command()(scripted(data))
+app.command()(scripted(reward))
 app.command()(scripted(pilot))
 
 

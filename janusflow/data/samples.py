@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
@@ -29,6 +29,8 @@ class Sample:
     pixel_values: Tensor | None = None  # (n, 3, S, S)
     latents: Tensor | None = None  # (c, h, w)
     features: Tensor | None = None  # (tokens, D)
+    extra: Mapping[str, Tensor] = field(default_factory=dict)  # an objective's own numbers
+    request: object | None = None  # what an exact reward holds the image to
     name: str = ""  # where it came from, for reports
 
     def __post_init__(self):

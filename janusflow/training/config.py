@@ -17,6 +17,7 @@ import yaml
 
 from janusflow.data.options import Data
 from janusflow.models.lora import Adapter
+from janusflow.training import objectives
 from janusflow.training.alignment.repa import PRESETS, Alignment
 from janusflow.training.config_stages import STAGES, TUNE, Stage, one_of
 from janusflow.utils.safe_io import read_text
@@ -57,6 +58,7 @@ class Run:
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     training: Stage
+    objective: dict = field(default_factory=lambda: {"name": objectives.FLOW})  # and its options
     alignment: Alignment | None = PRESETS["janusflow"]
     adapter: Adapter | None = None  # what is trained is then this, beside frozen weights
     data: Data = field(default_factory=Data)
@@ -78,6 +80,7 @@ def decisive(plain: Mapping) -> dict:
     """
     kinds = {"training": Stage, "alignment": Alignment, "adapter": Adapter, "data": Data}
     found = {name: _filled(kind, plain.get(name)) for name, kind in kinds.items()}
+    found["objective"] = _plain(objectives.settled(plain.get("objective") or {}))
     data = found["data"] = found["data"] or _plain(asdict(Data()))
     data["crop"] = Data(crop=data["crop"], cache=data.pop("cache")).centered
     return found
@@ -106,7 +109,10 @@ def changed(settings: Settings, changes: Mapping[str, object]) -> Settings:
     mapping. ValueError for a key that there is not, with those there are, or a value of another
     kind.
     """
+    settings = _with_objective(settings, changes)
     for name, value in _flat(changes):
+        if name.partition(".")[0] == "objective":
+            continue
         section, _, key = name.partition(".")
         if section not in {f.name for f in fields(Settings)}:
             raise ValueError(_unknown(name, [f"{f.name}." for f in fields(Settings)]))
@@ -120,6 +126,18 @@ def changed(settings: Settings, changes: Mapping[str, object]) -> Settings:
             part = _one(part, section, key, value)
         settings = replace(settings, **{section: part})
     return settings
+
+
+def _with_objective(settings: Settings, changes: Mapping[str, object]) -> Settings:
+    """The objective named, or the one there was, with the options given."""
+    own = {k: v for k, v in changes.items() if str(k).partition(".")[0] == "objective"}
+    own = dict(_flat(own))
+    name = own.pop("objective", own.pop("objective.name", None))
+    choice = (
+        dict(settings.objective) if name in (None, settings.objective["name"]) else {"name": name}
+    )
+    choice |= {key.removeprefix("objective."): value for key, value in own.items()}
+    return replace(settings, objective=objectives.settled(choice))
 
 
 def parse(items: Iterable[str]) -> dict[str, object]:

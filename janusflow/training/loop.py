@@ -99,15 +99,15 @@ def together(out: Path):
         ) from error
 
 
-def engine_of(settings: Settings, folder: Path, data: Draws, accelerator=None) -> Engine:
+def engine_of(settings: Settings, folder: Path, data: Draws, accelerator=None, vae=None) -> Engine:
     """An engine for the model in `folder`, in float32, with what the stage trains unfrozen, or
-    adapters there instead.
+    adapters there instead; `vae` is for objectives that look at images.
     """
     model = JanusFlowModel.from_pretrained(folder, dtype=torch.float32)
     freeze_all_but(model, settings.training.trains)
     if settings.adapter is not None:
         lora.add(model, settings.adapter, settings.training.seed)
-    return build(settings, model, data, accelerator)
+    return build(settings, model, data, accelerator, vae)
 
 
 def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:

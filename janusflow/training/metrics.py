@@ -34,7 +34,7 @@ class Monitor:
     def _start_over(self) -> None:
         self.since, self.steps, self.samples, self.tokens = time.perf_counter(), 0, Counter(), 0
         self.parts, self.weighted = Counter(), Counter()
-        self.cosines = []
+        self.cosines, self.measured = [], {}
         self.rest, self.sums, self.counts = Counter(), [0.0] * 10, [0.0] * 10
 
     def add(self, found: dict) -> None:
@@ -49,6 +49,8 @@ class Monitor:
         self.rest.update(
             {"loss": found["loss"], "grad_norm": found["grad_norm"], "lr": found["lr"]}
         )
+        for name, value in found.get("measured", {}).items():
+            self.measured.setdefault(name, []).append(value)
         self.cosines += [found["gradient_cosine"]] if "gradient_cosine" in found else []
         sums, counts = found["by_time"]
         self.sums = [a + b for a, b in zip(self.sums, sums, strict=True)]
@@ -88,6 +90,7 @@ class Monitor:
         line |= {name: value / self.steps for name, value in self.parts.items()}
         line |= {f"{name}_weighted": v / self.steps for name, v in self.weighted.items()}
         line |= {"grad_norm": mean["grad_norm"], "lr": mean["lr"]}
+        line |= {name: sum(seen) / len(seen) for name, seen in self.measured.items()}
         if self.cosines:
             line["gradient_cosine"] = sum(self.cosines) / len(self.cosines)
         rates = {

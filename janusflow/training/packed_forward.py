@@ -162,14 +162,17 @@ def forward(
     *,
     packed: bool = True,
     capacity: int = 4096,
+    target: Tensor | None = None,
 ) -> Outputs:
     """One pass of the language model over all samples, packed or one a row.
 
     `x` (G, c, h, w) are the noisy latents of the generation samples in their order, `t` (G,) their
     times, `dropped` (G,) whose prompt is hidden; `tap` as `return_hidden` of
-    JanusFlowModel.velocity; `attend`: blocks (from 1) of which queries and keys are wanted. The
-    same numbers as encode_prompt with velocity, and as the model's own forward, up to rounding. It
-    writes no keys and values, so gradient checkpointing works.
+    JanusFlowModel.velocity; `attend`: blocks (from 1) of which queries and keys are wanted;
+    `target` (G,): the time
+    that the decoder hears instead of t, that of a flow map. The same numbers as encode_prompt with
+    velocity, and as the model's own forward, up to rounding. It writes no keys and values, so
+    gradient checkpointing works.
     """
     patch = model.config.generation.patch
     count = len(_generation(samples))
@@ -195,7 +198,8 @@ def forward(
     velocity = hidden = heads = None
     if count:
         places = _image_places(layout, made.shape[1] - 1).to(embeds.device)
-        velocity = _decode(model, _pictures(last, places), features, times).to(x.dtype)
+        heard = times if target is None else _heard(model, target, x)
+        velocity = _decode(model, _pictures(last, places), features, heard).to(x.dtype)
         if tap is not None:
             hidden = _pictures(out.hidden_states[tap].flatten(0, 1), places)
         heads = looked.at(places) if attend else None
@@ -287,6 +291,10 @@ def _image_places(layout: Layout, tokens: int) -> Tensor:
 
 def _pictures(flat: Tensor, places: Tensor) -> Tensor:
     return flat.index_select(0, places.flatten()).unflatten(0, tuple(places.shape))
+
+
+def _heard(model, t: Tensor, x: Tensor) -> Times:
+    return Times(model.vision_gen_enc_model.embed(t.to(x.device), model.dtype))
 
 
 def _decode(model, hidden: Tensor, features: Tensor, times: Times) -> Tensor:

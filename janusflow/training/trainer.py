@@ -35,14 +35,13 @@ from janusflow.training.ema import (
     tensors,
     trained,
 )
-from janusflow.training.objective import Batch, Objective, draw
+from janusflow.training.objective import Batch, LossModule, draw
 from janusflow.training.optimizers import OPTIMIZERS
 from janusflow.utils.cpu.onednn_linear import repeating
 
 BINS = 10
 AFTER = "no weight has moved: lower training.lr or look at the data, and start again"
-NAMES = ("flow", "alignment", "dispersive", "contrastive", "attention", "next_token")
-COUNTED = len(NAMES) + 2 * BINS + 5  # and three products of gradients, tokens, who was stopped
+COUNTED = 2 * BINS + 5  # by time; three products of gradients, tokens, who was stopped
 
 
 class Draws(Protocol):
@@ -62,7 +61,7 @@ class Engine:
 
     settings: Settings
     accelerator: Accelerator
-    module: nn.Module  # the prepared Objective
+    module: nn.Module  # the prepared LossModule
     state: State
     optimizer: torch.optim.Optimizer  # the prepared one
     data: Draws
@@ -77,7 +76,7 @@ class Engine:
         return self.accelerator.num_processes
 
     @property
-    def objective(self) -> Objective:
+    def objective(self) -> LossModule:
         return self.accelerator.unwrap_model(self.module, keep_torch_compile=False)
 
     # One step
@@ -107,7 +106,9 @@ class Engine:
         self.state.step += 1
         self._latest.clear()
         average(self.state, stage.ema)
-        return found | {"grad_norm": norm, "lr": rate}
+        main = self.objective.main
+        main.updated(self.state.step)
+        return found | {"grad_norm": norm, "lr": rate, "measured": main.measured()}
 
     @repeating()
     def gradients(self, number: int) -> Tensor:
@@ -115,9 +116,12 @@ class Engine:
         counts = self.settings.training.counts(number)
         samples = self.data.draw(number, self.rank, self.world, counts)
         rows = share(counts.get("generation", 0), self.rank, self.world)
+        samples = self.objective.main.prepare(samples, rows, number)
+        counts, rows = self._multiplied(counts, rows)
         torch.manual_seed(self.settings.training.seed * 1_000_003 + number * self.world + self.rank)
         parts = self.settings.run.accumulation
-        totals = torch.zeros(COUNTED, device=self.accelerator.device).double()
+        size = len(self.objective.names) + COUNTED
+        totals = torch.zeros(size, device=self.accelerator.device).double()
         self._latest.clear()
         for part in range(parts):
             chosen, mine = _micro(samples, rows, part, parts)
@@ -127,6 +131,13 @@ class Engine:
                 self.accelerator.backward(total * parts * self.world)
             totals += sums
         return totals
+
+    def _multiplied(self, counts: dict[str, int], rows: range) -> tuple[dict[str, int], range]:
+        """Counts and rows after an objective made several samples of each generation sample."""
+        times = self.objective.main.factor
+        made = counts.get("generation", 0) * times
+        rows = range(rows.start * times, rows.stop * times)
+        return counts | ({"generation": made} if made else {}), rows
 
     def _forward(self, samples, number: int, rows, counts) -> tuple[Tensor, Tensor]:
         """This micro-batch's part of the global loss, and what is counted."""
@@ -139,14 +150,16 @@ class Engine:
         touch = parts.pop("touch", 0.0)
         answers = sum(count for kind, count in counts.items() if kind != "generation")
         weights, total = self.objective.weights(number), torch.zeros((), device=device)
-        sums = torch.zeros(COUNTED, dtype=torch.float64, device=device)
+        names = self.objective.names
+        sums = torch.zeros(len(names) + COUNTED, dtype=torch.float64, device=device)
         for name, values in parts.items():
-            mean = values.sum() / (answers if name == "next_token" else whole)
+            whose = answers if self.objective.rows_of(name) == "answers" else whole
+            mean = values.sum() / whose
             total = total + weights[name] * mean
-            sums[NAMES.index(name)] = mean.detach()
-        if "flow" in parts:
-            by_time = losses.by_time(parts["flow"], batch.t, BINS)
-            sums[len(NAMES) : -5] = torch.cat(by_time).to(device)
+            sums[names.index(name)] = mean.detach()
+        if names[0] in parts and len(parts[names[0]]) == len(batch.t):
+            by_time = losses.by_time(parts[names[0]], batch.t, BINS)
+            sums[len(names) : -5] = torch.cat(by_time).to(device)
         if states:
             sums[-5:-2] = self._products(parts, weights, states[0])
         sums[-2] = self.objective.tokens(samples)
@@ -161,22 +174,23 @@ class Engine:
         return repa.watching(self.objective.model, aligner.tap)
 
     def _products(self, parts: dict[str, Tensor], weights: dict[str, float], state: Tensor):
-        pulls = [weights[n] * x for n, x in parts.items() if n not in ("flow", "next_token")]
+        first = self.objective.names[0]
+        pulls = [weights[n] * x for n, x in parts.items() if n not in (first, "next_token")]
         if not pulls or not state.requires_grad:  # nothing before the block learns
             return torch.zeros(3)
-        return repa.gradient_products(parts["flow"], sum(pulls), state)
+        return repa.gradient_products(parts[first], sum(pulls), state)
 
     def _means(self, totals: Tensor, number: int) -> dict:
         values = totals.tolist()
-        weights = self.objective.weights(number)
-        found = {n: v for n, v in zip(NAMES, values, strict=False) if weights.get(n) and v}
+        weights, names = self.objective.weights(number), self.objective.names
+        found = {n: v for n, v in zip(names, values, strict=False) if weights.get(n) and v}
         loss = sum(weights[name] * value for name, value in found.items())
         if not torch.isfinite(torch.tensor(loss)):
             named = ", ".join(f"{name} {value:.3g}" for name, value in found.items())
             raise FloatingPointError(
                 f"the loss is not finite at step {number}: {named}; {self._blame()}; {AFTER}"
             )
-        start = len(NAMES)
+        start = len(names)
         return {
             "parts": found,
             "weights": {name: weights[name] for name in found},
@@ -208,7 +222,7 @@ class Engine:
     def save(self, out: Path, meta: dict[str, str]) -> None:
         """Writes a checkpoint of this step into `out`; all processes call it together."""
         run, step, world = self.settings.run, self.state.step, self.world
-        named = tensors(self.state)
+        named = tensors(self.state) | self.objective.state_tensors()
         sharded = [name for name, x in named.items() if hasattr(x, "to_local")]
         meta = meta | {"step": str(step), "settings": json.dumps(self.settings.as_dict())}
         if sharded and run.sharded:
@@ -237,6 +251,7 @@ class Engine:
                         f"{out} holds a run of other settings ({differs}); choose another folder"
                     )
             load(self.state, found, step)
+            self.objective.load_tensors(found)
             return True
         return False
 
@@ -323,8 +338,12 @@ def build(
     model: nn.Module,
     data: Draws,
     accelerator: Accelerator | None = None,
+    vae: nn.Module | None = None,
 ) -> Engine:
-    """An engine at step 0 for a model of which just what is to learn asks for gradients."""
+    """An engine at step 0 for a model of which just what is to learn asks for gradients.
+
+    `vae` is for objectives that look at images.
+    """
     accelerator = accelerator or accelerator_of(settings)
     stage, run = settings.training, settings.run
     if run.packed:
@@ -337,12 +356,12 @@ def build(
     aligner = None
     if settings.alignment is not None and settings.alignment.weight:
         aligner = repa.build(settings.alignment, model, averaged)
-    objective = Objective(model.train(), aligner, stage, run.packed)
-    objective.touched = accelerator.num_processes > 1
-    named = list(trained(objective))
+    module = LossModule(model.train(), aligner, stage, run.packed, settings.objective, vae)
+    module.touched = accelerator.num_processes > 1
+    named = list(trained(module))
     optimizer = OPTIMIZERS[stage.optimizer](named, stage.lr, stage.betas, stage.weight_decay)
     names = _in_order(optimizer, named)
-    module, prepared = accelerator.prepare(objective, optimizer)
+    module, prepared = accelerator.prepare(module, optimizer)
     ema = {name: p.detach().clone() for name, p in trained(module)}
     state = State(module=module, optimizer=prepared.optimizer, names=names, ema=ema)
     if averaged is not None:

@@ -1,0 +1,28 @@
+"""Objectives of training by name; see `registry` for what one is."""
+
+from janusflow.training.objectives import flow as flow
+from janusflow.training.objectives import nft as nft
+from janusflow.training.objectives.network import Batch, Network
+from janusflow.training.objectives.registry import (
+    FLOW,
+    OBJECTIVES,
+    Context,
+    Objective,
+    find,
+    make,
+    objective,
+    settled,
+)
+
+__all__ = [
+    "FLOW",
+    "OBJECTIVES",
+    "Batch",
+    "Context",
+    "Network",
+    "Objective",
+    "find",
+    "make",
+    "objective",
+    "settled",
+]

@@ -1,0 +1,86 @@
+"""The objectives that the model was published with: velocity, next token, alignment."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from janusflow.training import losses
+from janusflow.training.alignment.repa import Aligner
+from janusflow.training.alignment.teachers import View
+from janusflow.training.objectives.network import Batch, Network
+from janusflow.training.objectives.registry import Context, Objective, objective
+
+
+@objective
+class Flow(Objective):
+    """|v(x_t, t) - (data - noise)|^2, the mean over latents, times `training.time_weight` at t.
+
+    Liu et al. 2022, arXiv 2209.03003, eq. 1.
+    """
+
+    losses = ("flow",)
+
+    def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        each = losses.flow(net.out.velocity, batch.noise, batch.data)
+        return {"flow": losses.weighted(each, batch.t, self.context.stage.time_weight)}
+
+    def weights(self, step: int) -> dict[str, float]:
+        return {"flow": self.context.stage.flow}
+
+
+@objective(name="next_token")
+class NextToken(Objective):
+    """Mean cross-entropy of the answer's tokens, for the samples that are not generation."""
+
+    losses = ("next_token",)
+    rows = "answers"
+
+    def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        return {"next_token": net.out.next_token()}
+
+    def weights(self, step: int) -> dict[str, float]:
+        return {"next_token": self.context.stage.next_token}
+
+
+class Alignment(Objective):
+    """The losses of an `Aligner`, which the section `alignment` of the settings describes."""
+
+    losses = ("alignment", "dispersive", "contrastive", "attention")
+
+    def __init__(self, context: Context, aligner: Aligner):
+        super().__init__(context)
+        self.aligner = aligner
+
+    def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        if not self.aligner.protocol.strength(batch.step):
+            return {}
+        out = net.out
+        return self.aligner.losses(
+            batch.step, view(net, batch), out.velocity, out.hidden, out.heads
+        )
+
+    def weights(self, step: int) -> dict[str, float]:
+        return self.aligner.protocol.weights(step)
+
+
+def view(net: Network, batch: Batch) -> View:
+    """What teachers may look at."""
+    made = batch.made
+    return View(
+        t=batch.t,
+        noise=batch.noise,
+        data=batch.data,
+        pixel_values=_joined("cat", [s.pixel_values for s in made], batch),
+        features=_joined("stack", [s.features for s in made], batch),
+        uniform=batch.uniform,
+        hidden_of=net.hidden,
+    )
+
+
+def _joined(how: str, tensors: list[Tensor | None], batch: Batch) -> Tensor | None:
+    """All of them as one, or None where one is missing."""
+    import torch
+
+    if any(x is None for x in tensors):
+        return None
+    return getattr(torch, how)(tensors).to(batch.t.device)

@@ -1,0 +1,160 @@
+"""A batch, and the model as an objective sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from janusflow.data.samples import Sample
+from janusflow.training import losses, timestep_sampling
+from janusflow.training.config_stages import Stage
+from janusflow.training.packed_forward import Outputs, forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Samples of one micro-batch with the numbers drawn for its G generation samples.
+
+    `extra` holds an objective's own numbers, (G, ...) each, as `Sample.extra` carries them;
+    "noise", "t", "s" and "x" among them take the place of what is drawn.
+    """
+
+    samples: tuple[Sample, ...]
+    step: int
+    data: Tensor | None = None  # (G, c, h, w)
+    noise: Tensor | None = None
+    t: Tensor | None = None  # (G,)
+    dropped: Tensor | None = None  # (G,) bool
+    uniform: Tensor | None = None  # (G,), for teachers that draw
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def made(self) -> list[Sample]:
+        """The generation samples."""
+        return [s for s in self.samples if s.kind == "generation"]
+
+    @property
+    def s(self) -> Tensor | None:
+        """The second time (G,) of a flow map, where the samples carry one."""
+        return self.extra.get("s")
+
+    @cached_property
+    def x(self) -> Tensor | None:
+        """The states at t: on the straight path, unless the samples carry their own."""
+        if self.data is None:
+            return None
+        if "x" in self.extra:
+            return self.extra["x"]
+        return losses.interpolate(self.noise, self.data, self.t)
+
+
+def draw(
+    stage: Stage, samples: Sequence[Sample], step: int, rows: Sequence[int], total: int, device
+) -> Batch:
+    """The random numbers of these samples, functions of (seed, step, row) alone.
+
+    `rows` are the numbers of the generation samples in the global batch, which has `total`.
+    """
+    made = [s for s in samples if s.kind == "generation"]
+    if not made:
+        return Batch(samples=tuple(samples), step=step)
+    for sample in made:
+        if sample.latents is None:
+            raise ValueError(f"{sample.name!r} has no latents; encode its picture first")
+    data = torch.stack([s.latents for s in made]).float()
+    index, seed = torch.tensor(list(rows)), stage.seed
+    extra = {name: torch.stack([s.extra[name] for s in made]) for name in made[0].extra}
+    noise = extra.pop("noise", None)
+    if noise is None:
+        noise = _noise(stage, step, rows, data)
+    t = timestep_sampling.step_times(
+        seed, step, range(total), total, stage.density, shift=stage.shift, **stage.time_options
+    )
+    drawn = [
+        timestep_sampling.step_uniform(seed, step, range(total), total, stream=k)[index]
+        for k in (1, 2)
+    ]
+    return Batch(
+        samples=tuple(samples),
+        step=step,
+        data=data.to(device),
+        noise=noise.to(device),
+        t=extra.pop("t", t[index]).to(device),
+        dropped=(drawn[0] < stage.prompt_drop).to(device),
+        uniform=drawn[1].to(device),
+        extra={name: value.to(device) for name, value in extra.items()},
+    )
+
+
+def _noise(stage: Stage, step: int, rows: Sequence[int], data: Tensor) -> Tensor:
+    shape = tuple(data.shape[1:])
+    each = [timestep_sampling.step_noise(stage.seed, step, range(r, r + 1), shape) for r in rows]
+    noise = torch.cat(each)
+    return losses.couple(noise, data) if stage.coupling else noise
+
+
+@dataclass
+class Network:
+    """The trained model on the samples of a batch.
+
+    `out` is the one pass that all objectives share: the generation samples at their x and t (only
+    where an objective reads them there), the answers beside them. `velocity` is a pass of its own.
+    """
+
+    model: nn.Module
+    batch: Batch
+    packed: bool = True
+    capacity: int = 4096
+    reads_x: bool = True
+    tap: int | None = None
+    attend: Sequence[int] = ()
+
+    @cached_property
+    def out(self) -> Outputs:
+        """Velocity (G, c, h, w), hidden states and logits, of one pass with gradients."""
+        batch = self.batch
+        if not self.reads_x and len(batch.made) < len(batch.samples):
+            rest = [s for s in batch.samples if s.kind != "generation"]
+            return self._run(self.model, rest, None, None, None)
+        x = batch.x
+        return self._run(
+            self.model, batch.samples, x, batch.t, batch.dropped, self.tap, self.attend, batch.s
+        )
+
+    def velocity(
+        self,
+        x: Tensor,
+        t: Tensor,
+        s: Tensor | None = None,
+        *,
+        model: nn.Module | None = None,
+        dropped: Tensor | None = None,
+    ) -> Tensor:
+        """v(x, t), or the mean velocity u(x, t, s) from t to s, of the generation samples.
+
+        (G, c, h, w). Another `model` is a lagged or frozen copy; `dropped` (G,) says whose prompt
+        is hidden, those of the batch unless given.
+        """
+        dropped = self.batch.dropped if dropped is None else dropped
+        model = self.model if model is None else model
+        return self._run(model, self.batch.made, x, t, dropped, s=s).velocity
+
+    def guided(self, x: Tensor, t: Tensor, scale: float, model: nn.Module | None = None) -> Tensor:
+        """uncond + scale (cond - uncond); at scale 1 the second is not evaluated."""
+        none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        cond = self.velocity(x, t, model=model, dropped=none)
+        if scale == 1:
+            return cond
+        return torch.lerp(self.velocity(x, t, model=model, dropped=~none), cond, scale)
+
+    def hidden(self, model: nn.Module, x: Tensor, t: Tensor, block: int) -> Tensor:
+        """Image tokens (G, n, D) after a block of a model that reads the same prompts."""
+        return self._run(model, self.batch.made, x, t, self.batch.dropped, block).hidden
+
+    def _run(self, model, samples, x, t, dropped, tap=None, attend=(), s=None) -> Outputs:
+        how = dict(packed=self.packed, capacity=self.capacity, target=s)
+        return forward(model, samples, x, t, dropped, tap, attend, **how)

@@ -1,0 +1,58 @@
+"""DiffusionNFT: reinforcement on the forward process, from images of any sampler."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from janusflow.training.objectives.network import Batch, Network
+from janusflow.training.objectives.online import Online
+from janusflow.training.objectives.registry import Context, objective
+
+
+def nft(
+    velocity: Tensor, old: Tensor, x: Tensor, t: Tensor, data: Tensor, share: Tensor, beta: float
+) -> Tensor:
+    """r d(v+) + (1 - r) d(v-), with v+ = old + beta (v - old) and v- = old - beta (v - old).
+
+    d(w) is the squared error of x + (1 - t) w to the data, over its own mean absolute error, which
+    gets no gradient: every t then counts alike. States (B, ...), t and the optimality r = `share`
+    (B,) in [0, 1] -> (B,). Zheng et al. 2025, arXiv 2509.16117, eqs. 5 and 13, over beta.
+    """
+    left = (1 - t).view(-1, *[1] * (x.ndim - 1))
+    move = beta * (velocity - old)
+    return (
+        share * _normalised(x + left * (old + move) - data)
+        + (1 - share) * _normalised(x + left * (old - move) - data)
+    ) / beta
+
+
+def _normalised(error: Tensor) -> Tensor:
+    size = error.detach().abs().flatten(1).mean(dim=1).clamp(min=1e-5)
+    return error.square().flatten(1).mean(dim=1) / size
+
+
+@objective
+class NFT(Online):
+    """DiffusionNFT: images with a better reward than their prompt's others pull, worse ones push.
+
+    r = 1/2 + clip(advantage / clip, -1, 1) / 2. `beta` scales how far v+ and v- lie from the policy
+    that drew the images.
+    """
+
+    losses = ("nft", "kl")
+
+    def __init__(self, context: Context, *, beta: float = 1.0, clip: float = 1.0, **shared):
+        super().__init__(context, **shared)
+        self.beta, self.clip = beta, clip
+
+    def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        v = net.out.velocity
+        with torch.no_grad():
+            old = net.velocity(batch.x, batch.t, model=self.policy.model)
+        share = 0.5 + 0.5 * (batch.extra["advantage"] / self.clip).clamp(-1, 1)
+        found = {"nft": nft(v, old, batch.x, batch.t, batch.data, share, self.beta)}
+        return found | self.to_base(net, batch, v)
+
+    def weights(self, step: int) -> dict[str, float]:
+        return {"nft": 1.0, "kl": self.kl}

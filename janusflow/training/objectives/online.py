@@ -1,0 +1,158 @@
+"""What objectives on rewards share: images by a lagged copy of the model, and their rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+import samplers
+from janusflow.data.samples import Sample
+from janusflow.training import rewards, sampling, timestep_sampling
+from janusflow.training.encoding import latents_of
+from janusflow.training.objectives.copies import Copy
+from janusflow.training.objectives.network import Batch, Network
+from janusflow.training.objectives.registry import Context, Objective
+
+NOISE, TESTED = 7, 8  # streams of random numbers, apart from those of training
+
+
+class Online(Objective):
+    """Base of the algorithms: `prepare` gives each prompt's samples images, rewards, advantages.
+
+    Images come from the policy, a copy that follows the model by policy <- lag policy +
+    (1 - lag) model after each update; `lag` grows evenly from `lag_first` to `lag_last` in
+    `lag_steps`. The advantage is (reward - mean of the prompt's) / deviation over the step.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        reward: str = "0.65*strict + 0.35*lenient",
+        group: int = 16,  # images of a prompt
+        sampler: str = "abm",
+        steps: int = 8,
+        times: str = "",  # of the sampler as "0 0.1 0.4 1"; its own grid unless given
+        guidance: float = 1.0,
+        guided_until: float = 1.0,
+        lag_first: float = 0.5,
+        lag_last: float = 0.95,
+        lag_steps: int = 100,
+        kl: float = 0.0,  # weight of the squared distance to the base model's velocity
+        test_every: int = 0,  # steps between scores of test prompts; 0 for none
+        test_prompts: int = 96,
+    ):
+        super().__init__(context)
+        self.reward, self.group, self.kl = rewards.find(reward), group, kl
+        self.solver = samplers.core.find(sampler)
+        self.ts = _times(times, steps, self.solver)
+        rule = samplers.within(guidance, 0, guided_until)
+        self.guidance = 1.0 if guidance == 1 else rule
+        self.lag = (lag_first, lag_last, max(1, lag_steps))
+        self.test_every, self.test_prompts = test_every, test_prompts
+        self.policy = Copy(context.model, "policy")
+        self.base = Copy(context.model, "base") if kl else None
+        self.tests: Sequence[Sample] = ()  # set by the run
+        self._measured: dict[str, float] = {}
+
+    def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
+        self._measured = {}
+        if self.base is not None:
+            self.base.model  # noqa: B018 (copied before the first update)
+        made = [s for s in samples if s.kind == "generation"]
+        if not made:
+            return list(samples)
+        seed = self.context.stage.seed
+        latents = self.images(made, [(seed, step, NOISE, row) for row in rows])
+        found = self.rewards(made, latents)
+        advantage = self.advantages(found)
+        self._measure(found, step)
+        kept = [
+            replace(s, latents=x, extra=dict(s.extra) | {"advantage": a, "reward": r})
+            for s, x, a, r in zip(made, latents, advantage, found, strict=True)
+        ]
+        return kept + [s for s in samples if s.kind != "generation"]
+
+    def images(self, samples: Sequence[Sample], keys: Sequence[tuple[int, ...]]) -> Tensor:
+        """Latents (B, c, h, w) by the policy, from noise that depends on the keys alone."""
+        shape = self.shape
+        noise = torch.stack(
+            [torch.randn(shape, generator=timestep_sampling.generator(*key)) for key in keys]
+        )
+        model = self.policy.model
+        path = sampling.paths(model, samples, noise, self.ts, self.solver, self.guidance)
+        return path[:, -1].cpu()
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a latent, as the autoencoder makes it of an image of the model's size."""
+        side = self.context.model.config.vision.image_size
+        return tuple(latents_of(self.context.vae, torch.zeros(1, 3, side, side)).shape[1:])
+
+    def rewards(self, samples: Sequence[Sample], latents: Tensor) -> Tensor:
+        """(B,) of the images that the autoencoder makes of the latents."""
+        graded = self.graded(samples, latents)
+        return self.reward(graded).cpu()
+
+    def graded(self, samples: Sequence[Sample], latents: Tensor) -> rewards.Graded:
+        pixels = sampling.pixels_of(self.context.vae, latents).numpy()
+        requests = [s.request for s in samples]
+        return rewards.Graded(
+            pixels=pixels, requests=requests, latents=latents, model=self.context.model
+        )
+
+    def advantages(self, found: Tensor) -> Tensor:
+        """Rewards (B,) less the mean of their group, over the deviation of all in the step."""
+        groups = found.view(-1, self.group)
+        centred = (groups - groups.mean(dim=1, keepdim=True)).flatten()
+        return centred / found.std(correction=0).clamp(min=1e-4)
+
+    def _measure(self, found: Tensor, step: int) -> None:
+        self._measured["reward"] = float(found.mean())
+        groups = found.view(-1, self.group)
+        self._measured["undecided"] = float((groups.std(dim=1, correction=0) > 0).float().mean())
+        if self.test_every and self.tests and step % self.test_every == 0:
+            tests = list(self.tests)
+            keys = [(self.context.stage.seed, 0, TESTED, i) for i in range(len(tests))]
+            scores = self.graded(tests, self.images(tests, keys)).scores
+            self._measured["test_strict"] = sum(s.strict for s in scores) / len(scores)
+            self._measured["test_lenient"] = sum(s.lenient for s in scores) / len(scores)
+
+    def to_base(self, net: Network, batch: Batch, velocity: Tensor) -> dict[str, Tensor]:
+        """{"kl": mean squared distance (G,) of the velocity to the base model's}, where weighed."""
+        if self.base is None:
+            return {}
+        with torch.no_grad():
+            theirs = net.velocity(batch.x, batch.t, model=self.base.model)
+        return {"kl": (velocity - theirs).square().flatten(1).mean(dim=1)}
+
+    def updated(self, step: int) -> None:
+        first, last, steps = self.lag
+        self.policy.follow(first + (last - first) * min(1.0, step / steps))
+
+    def state(self) -> dict[str, Tensor]:
+        return self.policy.state() | (self.base.state() if self.base is not None else {})
+
+    def load(self, found: Mapping[str, Tensor]) -> None:
+        for one in (self.policy, self.base):
+            if one is not None:
+                one.load(found)
+
+    def measured(self) -> dict[str, float]:
+        return self._measured
+
+
+def _times(text: str, steps: int, solver: samplers.Solver) -> Tensor:
+    if not text:
+        place = samplers.GRIDS[solver.grid] if isinstance(solver.grid, str) else solver.grid
+        return place(steps)
+    try:
+        return samplers.core.times([float(t) for t in text.split()], solver)
+    except ValueError as error:
+        raise ValueError(
+            f"objective.times is {text!r:.80}; expected rising times 0 to 1"
+        ) from error

@@ -1,0 +1,197 @@
+"""What an objective is, and how it is found by name.
+
+An objective sees a batch and the model as `Network`, and returns named losses, one value a sample.
+The trainer weighs, averages, logs and accumulates them; `--set objective.name=NAME` chooses it and
+`--set objective.OPTION=VALUE` sets its options. A short one is a function:
+
+    @objective
+    def huber(net, batch, *, delta: float = 0.1):
+        error = net.out.velocity - (batch.data - batch.noise)
+        loss = torch.nn.functional.huber_loss(error, 0 * error, reduction="none", delta=delta)
+        return loss.flatten(1).mean(dim=1)
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from torch import Tensor, nn
+
+from janusflow.data.samples import Sample
+from janusflow.training.config_stages import Stage
+
+if typing.TYPE_CHECKING:
+    from janusflow.training.objectives.network import Batch, Network
+
+OBJECTIVES: dict[str, type[Objective]] = {}
+FLOW = "flow"  # the objective unless another is named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What an objective may keep when it is made: the model that is trained, and the run's."""
+
+    model: nn.Module
+    stage: Stage
+    vae: nn.Module | None = None  # the autoencoder, where the run has it at hand
+
+
+class Objective:
+    """Base of objectives that need more than a function: state, copies of the model, other samples.
+
+    Options are the keyword-only parameters of `__init__`, with defaults and types; those of a base
+    are passed on by `**shared`.
+    """
+
+    losses: tuple[str, ...] = ()  # the names that it may return
+    rows = "generation"  # whose count the means are over; or "answers", the other kinds
+    at_t = True  # whether it reads `net.out`, the pass at each sample's own t
+    factor = 1  # samples that `prepare` makes of one
+
+    def __init__(self, context: Context):
+        self.context = context
+
+    def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        """Named losses, each with a value a sample."""
+        raise NotImplementedError
+
+    def weights(self, step: int) -> dict[str, float]:
+        """By which the mean of each loss counts in the total."""
+        return dict.fromkeys(self.losses, 1.0)
+
+    def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
+        """The samples that a step trains on, from those that the data gave.
+
+        `rows` numbers the generation samples in the global batch. It must be a function of its
+        arguments, the weights and `state()` alone, so that a resumed run ends in the same bits.
+        """
+        return list(samples)
+
+    def updated(self, step: int) -> None:
+        """Called after each update of the weights, of which `step` have been done."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint has to keep of it."""
+        return {}
+
+    def load(self, found: Mapping[str, Tensor]) -> None:
+        """Takes back what `state` gave."""
+
+    def measured(self) -> dict[str, float]:
+        """Numbers of the last step for the log."""
+        return {}
+
+
+def objective(made=None, *, name: str | None = None, losses: Sequence[str] | None = None):
+    """Registers a class, or a function (net, batch, *, options) under its name.
+
+    A function returns values (G,), one a generation sample, or a mapping of several such, whose
+    names are then given as `losses`.
+    """
+    if made is None:
+        return lambda made: objective(made, name=name, losses=losses)
+    known = name or made.__name__.lower()
+    kind = made if inspect.isclass(made) else _of_function(made, tuple(losses or (known,)))
+    OBJECTIVES[known] = kind
+    return made
+
+
+def _of_function(made: Callable, names: tuple[str, ...]) -> type[Objective]:
+    class Function(Objective):
+        __doc__ = made.__doc__
+        losses = names
+        function = staticmethod(made)
+
+        def __init__(self, context: Context, **options):
+            super().__init__(context)
+            self.options = options
+
+        def __call__(self, net, batch):
+            found = self.function(net, batch, **self.options)
+            return found if isinstance(found, Mapping) else {names[0]: found}
+
+    return Function
+
+
+def find(name: str) -> type[Objective]:
+    """The objective of that name; ValueError names the nearest."""
+    import janusflow.training.objectives  # noqa: F401 (whose modules register theirs)
+
+    if name not in OBJECTIVES:
+        close = get_close_matches(str(name), OBJECTIVES, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ";"
+        raise ValueError(
+            f"no objective named {name!r:.80}{hint} choose one of {', '.join(sorted(OBJECTIVES))}"
+        )
+    return OBJECTIVES[name]
+
+
+def options_of(name: str) -> dict[str, inspect.Parameter]:
+    """The options of an objective, by name, those of its bases included."""
+    kind = find(name)
+    function = getattr(kind, "function", None)
+    makers = [c.__init__ for c in reversed(kind.__mro__) if "__init__" in vars(c)]
+    return {k: p for made in ([function] if function else makers) for k, p in _own(made).items()}
+
+
+def _own(made: Callable) -> dict[str, inspect.Parameter]:
+    if not inspect.isfunction(made):
+        return {}
+    hints = typing.get_type_hints(made)
+    return {
+        p.name: p.replace(annotation=hints.get(p.name, type(p.default)))
+        for p in inspect.signature(made).parameters.values()
+        if p.kind == inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def settled(choice: Mapping[str, object]) -> dict[str, object]:
+    """A choice {"name": ..., option: ...} with every option said and of its type.
+
+    ValueError for an option that the objective does not have, or a value of another type.
+    """
+    name = str(choice.get("name", FLOW))
+    known = options_of(name)
+    if unknown := [key for key in choice if key != "name" and key not in known]:
+        raise ValueError(
+            f"the objective {name!r} has no option {unknown[0]!r}; it has "
+            f"{', '.join(known) or 'none'}"
+        )
+    options = {key: p.default for key, p in known.items()}
+    for key, value in choice.items():
+        if key != "name":
+            options[key] = _cast(known[key].annotation, value, f"objective.{key}")
+    return {"name": name} | options
+
+
+def _cast(kind, value, name: str):
+    """A value as its option's type; YAML reads 2e-5 as text, and 1 where 1.0 is meant."""
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    for one in kinds:
+        one = typing.get_origin(one) or one
+        if value is None and one is type(None):
+            return None
+        if isinstance(value, bool) != (one is bool) or value is None:
+            continue
+        try:
+            if one is tuple and isinstance(value, list | tuple):
+                return tuple(value)
+            if one in (int, float, str, bool) and one(value) == (
+                value if one is not float else float(value)
+            ):
+                return one(value)
+        except (TypeError, ValueError):
+            continue
+    wanted = getattr(kind, "__name__", str(kind))
+    raise ValueError(f"{name} is {value!r:.80}; expected {wanted}")
+
+
+def make(choice: Mapping[str, object], context: Context) -> Objective:
+    """The objective that a run chose, with its options."""
+    found = settled(choice)
+    return find(found.pop("name"))(context, **found)

@@ -1,0 +1,76 @@
+"""Post-training on rewards, put together: a model of the small world, a reward, an algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from janusflow.models.autoencoder_loading import load_vae
+from janusflow.training import config as settings
+from janusflow.training import init_checkpoint, loop
+from janusflow.training.config import Settings
+from janusflow.training.config_stages import ALL_BUT_VISION, Stage
+from janusflow.training.job import Plan
+from janusflow.training.rewards.prompts import Prompts
+from janusflow.training.trainer import Engine, accelerator_of
+from janusflow.utils.hub import locate
+from samplers import PilotGrid
+
+# 10 prompts of 16 images a step, and a tenth as many conversations, so that answers stay right
+STAGE = Stage(
+    trains=ALL_BUT_VISION,
+    lr=5e-5,
+    warmup=5,
+    steps=200,
+    batch=176,
+    mixture={"generation": 160, "understanding": 16},
+    ema=0.9,
+    prompt_drop=0.0,
+    density_mean=-1.0,
+    density_std=1.2,
+)
+TESTED_FROM = 100_000  # numbers of the test prompts that are watched; evaluations start at 0
+
+
+def plan(
+    model: str,
+    out: Path,
+    reward: str | None = None,
+    objective: str = "nft",
+    changes: Mapping[str, object] | None = None,
+    start: Path | None = None,
+    categories: tuple[float, ...] = (1, 2, 2, 1, 3, 3, 3),
+) -> Plan:
+    """Training of `model` on a reward by an online objective.
+
+    `changes` are those of `--set`. Images are drawn on the model's own grid of the quality "fast",
+    where it has one, unguided. ValueError for an objective that draws no images.
+    """
+    folder = locate(model)
+    chosen = settings.changed(_defaults(folder, objective, reward), dict(changes or {}))
+    if "group" not in chosen.objective:
+        raise ValueError(
+            f"the objective {chosen.objective['name']!r} does not learn from rewards; choose nft"
+        )
+    vae = load_vae(folder, None)
+    batches = init_checkpoint.batches(folder)
+    data = Prompts(batches, chosen.objective["group"], categories)
+
+    def engine() -> Engine:
+        made = loop.engine_of(chosen, folder, data, accelerator_of(chosen, out), vae)
+        main = made.objective.main
+        main.tests = data.test(main.test_prompts, TESTED_FROM)
+        return made
+
+    return Plan(chosen, engine, out, {"model": str(folder)}, start)
+
+
+def _defaults(folder: Path, objective: str, reward: str | None) -> Settings:
+    base = Settings(training=STAGE, alignment=None)
+    own = {"objective.name": objective, "run.save_every": 10, "run.log_every": 1}
+    grid = folder / "pilot-fast.json"
+    if grid.is_file():
+        own["objective.times"] = " ".join(f"{t:.6g}" for t in PilotGrid.load(grid).ts.tolist())
+    if reward:
+        own["objective.reward"] = reward
+    return settings.changed(base, own)

@@ -1,0 +1,83 @@
+"""Rewards of images by name: numbers, mostly in [0, 1], of which more is better.
+
+    @reward
+    def redness(pixels, prompt):
+        return float(pixels[..., 0].mean() / 255)
+
+`pixels` is one image (H, W, 3) uint8; `prompt` is its request, with `prompt.text`. Then `redness`,
+and sums such as "0.8*strict + 0.2*redness", are found by every command that takes a reward. One
+that looks at many images at once takes `Graded` and is registered with `@reward(batched=True)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from janusflow.scenes.scorer import Score, score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graded:
+    """Images to be judged: pixels (B, H, W, 3) uint8, each with its request, and what made them."""
+
+    pixels: np.ndarray
+    requests: Sequence
+    latents: Tensor | None = None  # (B, c, h, w)
+    model: nn.Module | None = None  # whose understanding may judge
+    processor: object | None = None
+
+    @cached_property
+    def scores(self) -> list[Score]:
+        """What the exact scorer finds, once for all rewards that ask."""
+        return [score(image, one) for image, one in zip(self.pixels, self.requests, strict=True)]
+
+
+Reward = Callable[[Graded], Tensor]
+REWARDS: dict[str, Reward] = {}
+
+
+def reward(made: Callable | None = None, *, name: str | None = None, batched: bool = False):
+    """Registers a function (image, request) -> number; with `batched`, one of `Graded` -> (B,)."""
+    if made is None:
+        return lambda made: reward(made, name=name, batched=batched)
+    REWARDS[name or made.__name__] = made if batched else _each(made)
+    return made
+
+
+def _each(made: Callable) -> Reward:
+    def each(graded: Graded) -> Tensor:
+        pairs = zip(graded.pixels, graded.requests, strict=True)
+        return torch.tensor([float(made(*pair)) for pair in pairs], dtype=torch.float32)
+
+    return each
+
+
+def find(text: str) -> Reward:
+    """A reward by name, or a weighted sum such as "0.65*strict + 0.35*lenient".
+
+    ValueError for a name or a form that there is not.
+    """
+    import janusflow.training.rewards  # noqa: F401 (whose modules register theirs)
+
+    terms = [_term(part) for part in text.split("+")]
+    return lambda graded: sum(weight * REWARDS[name](graded).float() for weight, name in terms)
+
+
+def _term(text: str) -> tuple[float, str]:
+    weight, star, name = text.strip().rpartition("*")
+    name = name.strip()
+    if name not in REWARDS:
+        close = get_close_matches(name, REWARDS, 1)
+        hint = f"did you mean {close[0]!r}? Choose" if close else "choose"
+        raise ValueError(f"no reward named {name!r:.80}; {hint} from {', '.join(sorted(REWARDS))}")
+    try:
+        return (float(weight) if star else 1.0), name
+    except ValueError:
+        raise ValueError(f"reward {text!r:.80} has no number before *; as in 0.5*{name}") from None

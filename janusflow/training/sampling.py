@@ -1,0 +1,91 @@
+"""Images by the model in training: prompts as token ids in, latents and pixels out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+import samplers
+from janusflow.data.samples import Sample
+from janusflow.models.prompt_cache import Prompt
+
+AT_ONCE = 64  # images of a batch of sampling
+
+
+def padded(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    """Ids and mask (B, L) of the samples' prompts, padded in front."""
+    longest = max(len(s.input_ids) for s in samples)
+    ids = torch.zeros(len(samples), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, sample in enumerate(samples):
+        ids[row, longest - len(sample.input_ids) :] = sample.input_ids
+        mask[row, longest - len(sample.input_ids) :] = 1
+    return ids, mask
+
+
+def field(model: nn.Module, samples: Sequence[Sample], guidance: object = 1.0):
+    """The guided velocity (x, t) -> v of the samples' prompts, for anything in `samplers`.
+
+    `guidance` is a scale or a rule of `samplers.guidance`.
+    """
+    place = next(model.parameters()).device
+    ids, mask = (x.to(place) for x in padded(samples))
+    cond = model.encode_prompt(ids, mask)
+    both = Prompt.cat([cond, cond.first()])
+    pair = samplers.guidance.stacked(_velocity(model, both), _velocity(model, cond))
+    return samplers.guide(pair, guidance)
+
+
+def _velocity(model: nn.Module, prompt: Prompt):
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        times = t.to(x.device, torch.float32).reshape(-1).expand(len(x))
+        return model.velocity(x, times, prompt)
+
+    return velocity
+
+
+@torch.no_grad()
+def paths(
+    model: nn.Module,
+    samples: Sequence[Sample],
+    noise: Tensor,
+    ts: Tensor,
+    solver: object = "abm",
+    guidance: object = 1.0,
+) -> Tensor:
+    """States (B, S, c, h, w) at the times ts (S,), from the noise (B, c, h, w) at the first."""
+    found = []
+    with evaluating(model):
+        for start in range(0, len(samples), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            v = field(model, samples[part], guidance)
+            x = noise[part].to(next(model.parameters()).device)
+            states = [state for _, state in samplers.trajectory(v, x, ts, solver)]
+            found.append(torch.stack(states, dim=1))
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def pixels_of(vae: nn.Module, latents: Tensor) -> Tensor:
+    """Scaled latents (B, c, h, w) -> images (B, H, W, 3) uint8 on the CPU, as they are saved."""
+    place = next(vae.parameters(), latents)
+    z = latents.to(place.device, place.dtype) / vae.config.scaling_factor
+    z = z + (vae.config.get("shift_factor") or 0.0)
+    parts = [vae.decode(one, return_dict=False)[0] for one in z.split(AT_ONCE)]
+    pixels = torch.cat(parts).float().clamp(-1, 1)
+    return ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout for a while."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,106 @@
+"""Rewards and what learns from them, at tiny size."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from janusflow.scenes.shapes import render
+from janusflow.scenes.world import generator, prompt, realise
+from janusflow.training import checkpoints, rewards
+from janusflow.training.objectives.nft import nft
+from janusflow.training.rewards import Graded, job
+
+TINY = {
+    "training.batch": 18,
+    "training.mixture": {"generation": 16, "understanding": 2},
+    "training.steps": 4,
+    "objective.group": 4,
+    "objective.sampler": "euler",
+    "objective.steps": 2,
+    "run.save_every": 1,
+    "run.keep": 9,
+}
+
+
+@pytest.fixture
+def darkness():
+    @rewards.reward
+    def darkness(pixels, _prompt):
+        return 1 - pixels.mean() / 255
+
+    yield "darkness"
+    del rewards.REWARDS["darkness"]
+
+
+def run(folder, out, reward="strict", **changes):
+    return job.plan(str(folder), out, reward, changes=TINY | changes).run()
+
+
+def logged(out, name):
+    lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
+    return [line[name] for line in lines if name in line]
+
+
+def test_a_drawn_scene_has_every_reward_of_the_scorer_and_another_has_less():
+    asked = [prompt("test", "color_attr", i) for i in range(4)]
+    images = [render(realise(p, generator("test", 0)).objects) for p in asked]
+    right = Graded(pixels=np.stack(images), requests=asked)
+    wrong = Graded(pixels=np.stack(images), requests=asked[1:] + asked[:1])
+    for name in ("strict", "lenient", "parts"):
+        assert rewards.find(name)(right).tolist() == [1.0] * 4
+        assert rewards.find(name)(wrong).max() < 1
+
+
+@pytest.mark.usefixtures("darkness")
+def test_rewards_add_up_by_their_weights():
+    images = Graded(pixels=np.zeros((2, 4, 4, 3), np.uint8), requests=[None] * 2)
+    assert rewards.find("0.5*darkness + 2*darkness")(images).tolist() == [2.5, 2.5]
+    with pytest.raises(ValueError, match="did you mean 'darkness'"):
+        rewards.find("0.5*darknes")
+
+
+def test_the_best_velocity_of_nft_lies_on_the_better_images_side():
+    """Two images of one prompt, one right: a step from the policy's velocity goes towards it."""
+    generator = torch.Generator().manual_seed(0)
+    x, good, bad = (torch.randn(1, 2, generator=generator) for _ in range(3))
+    t, old = torch.tensor([0.3]), torch.zeros(1, 2)
+    v = old.clone().requires_grad_()
+    loss = nft(v, old, x, t, good, torch.ones(1), 1.0) + nft(v, old, x, t, bad, torch.zeros(1), 1.0)
+    loss.sum().backward()
+    assert float((-v.grad * (good - bad)).sum()) > 0
+
+
+def test_a_reward_rises(tiny_folder, tmp_path, darkness):
+    run(tiny_folder, tmp_path, darkness, **{"training.steps": 12, "training.lr": 4e-3})
+    seen = logged(tmp_path, "reward")
+    assert np.mean(seen[-3:]) > np.mean(seen[:3]) + 0.005  # five times its noise
+
+
+def test_a_reward_run_cut_off_and_resumed_ends_in_the_same_bits(tiny_folder, tmp_path):
+    changes = {"objective.kl": 0.1, "objective.test_every": 2, "objective.test_prompts": 6}
+    run(tiny_folder, tmp_path, **changes)
+    whole = checkpoints.read(tmp_path, 4)[0]
+    scores = logged(tmp_path, "test_strict")
+    for step in (3, 4):
+        checkpoints.path_of(tmp_path, step).unlink()
+    run(tiny_folder, tmp_path, **changes)
+    again = checkpoints.read(tmp_path, 4)[0]
+    assert any(name.startswith("objective.policy.") for name in whole)
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert logged(tmp_path, "test_strict") == scores
+
+
+def test_the_command_trains_and_exports(janusflow, tiny_folder, tmp_path):
+    words = [f"--set={key}={json.dumps(value)}" for key, value in TINY.items()]
+    words += ["--reward", "parts", "--threads", 1, "--export", tmp_path / "model"]
+    code, _, err = janusflow("reward", tiny_folder, "-o", tmp_path / "run", *words)
+    assert code == 0, err
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+def test_a_group_is_never_cut(tiny_folder, tmp_path):
+    with pytest.raises(ValueError, match="whole groups of 5"):
+        run(tiny_folder, tmp_path, **{"objective.group": 5})
