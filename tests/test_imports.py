@@ -20,8 +20,9 @@ USES = {  # a room, and the rooms that it may import besides itself
     "evaluation": BELOW,
     "bench": f"evaluation {BELOW}",
     "demo": "evaluation scenes pipelines models utils samplers",
+    "serve": "pipelines models utils samplers",
     "integrations": "evaluation scenes pipelines models utils samplers",
-    "cli": f"bench demo integrations evaluation {BELOW}",
+    "cli": f"bench demo serve integrations evaluation {BELOW}",
     "janusflow": "cli utils",  # __init__, __main__, train, _moved
     "studies": f"janusflow cli bench evaluation {BELOW}",
 }

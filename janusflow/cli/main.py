@@ -35,6 +35,7 @@ from janusflow.cli.output import scripted
 from janusflow.cli.pilot import pilot
 from janusflow.cli.precompute import precompute
 from janusflow.cli.reward import reward
+from janusflow.cli.serve import serve
 from janusflow.cli.train import train
 from janusflow.utils import locked_dir
 
@@ -395,6 +396,7 @@ def info(
 
 app.command()(scripted(convert))
 app.command()(demo)
+app.command()(serve)
 app.command()(scripted(evaluate))
 app.command()(scripted(train))
 app.command()(scripted(precompute))

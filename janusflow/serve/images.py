@@ -1,0 +1,124 @@
+"""Images for a request: one after the other, each from its own seed."""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+import time
+
+import torch
+from PIL import Image
+
+from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
+from janusflow.serve.errors import InvalidRequest
+from janusflow.serve.schemas import MAX_SEED, PRESETS, EditRequest, ImageRequest
+from janusflow.serve.worker import Job
+
+LARGEST = 2  # times the side that the model was trained for
+GUIDANCE = 2.0
+
+
+def check(pipe, asked: ImageRequest) -> None:
+    """InvalidRequest for what this model does not do."""
+    width, height = asked.sides()
+    own = pipe.default_size
+    if isinstance(pipe, JanusFlowPipeline):
+        _check_sides(pipe, width, height, own)
+    else:
+        _check_pro(asked, own)
+    if asked.output_compression is not None and (asked.output_format or "png") == "png":
+        raise InvalidRequest(
+            "output_compression is for jpeg and webp; leave it out, or name such an output_format",
+            "output_compression",
+        )
+
+
+def _check_sides(pipe, width: int | None, height: int | None, own: int) -> None:
+    if width is None:
+        return
+    if max(width, height) > LARGEST * own:
+        raise InvalidRequest(
+            f"size is {width}x{height}; expected at most {LARGEST * own} pixels a side, the model "
+            f"was trained for {own}",
+            "size",
+        )
+    try:
+        pipe.check_sides(height, width)
+    except ValueError as error:
+        raise InvalidRequest(f"size is {width}x{height}; {error}", "size") from error
+
+
+def _check_pro(asked: ImageRequest, own: int) -> None:
+    if asked.sides() not in ((None, None), (own, own)):
+        raise InvalidRequest(
+            f"size is {asked.size}; this model makes {own}x{own} only, leave it out", "size"
+        )
+    for name in ("num_inference_steps", "quality"):
+        if getattr(asked, name) not in (None, "auto"):
+            raise InvalidRequest(
+                f"{name} is not for Janus-Pro, which has no steps; leave it out", name
+            )
+
+
+def generate(pipe, asked: ImageRequest, job: Job) -> dict:
+    """OpenAI's answer: `n` images, the i-th (from 0) of seed + i, as if it were made alone."""
+    settings = dict(guidance_scale=asked.guidance_scale, negative_prompt=asked.negative_prompt)
+    if isinstance(pipe, JanusFlowPipeline):
+        width, height = asked.sides()
+        settings |= dict(width=width, height=height, quality=PRESETS[asked.quality or "auto"])
+        settings |= dict(num_inference_steps=asked.num_inference_steps)
+        settings["guidance_scale"] = (
+            GUIDANCE if asked.guidance_scale is None else asked.guidance_scale
+        )
+    settings = {name: value for name, value in settings.items() if value is not None}
+    return _several(asked, job, lambda **own: pipe(asked.prompt, **settings, **own))
+
+
+def edit(pipe, asked: EditRequest, image: Image.Image, mask: Image.Image | None, job: Job) -> dict:
+    """The same for an image that is changed; `mask` is white where it may change."""
+    settings = dict(
+        strength=asked.strength,
+        mask_image=mask,
+        negative_prompt=asked.negative_prompt,
+        guidance_scale=asked.guidance_scale,
+        num_inference_steps=asked.num_inference_steps,
+    )
+    width, height = asked.sides()
+    settings |= dict(width=width, height=height)
+    settings = {name: value for name, value in settings.items() if value is not None}
+    return _several(asked, job, lambda **own: pipe.edit(image, asked.prompt, **settings, **own))
+
+
+def _several(asked: ImageRequest, job: Job, make) -> dict:
+    first = random.randrange(2**32) if asked.seed is None else asked.seed
+    data = []
+    for seed in range(first, first + (asked.n or 1)):
+        job.check()
+        generator = torch.Generator().manual_seed(seed % (MAX_SEED + 1))
+        out = make(generator=generator, callback_on_step_end=_stops(job))
+        data.append(_entry(out.images[0], asked) | {"seed": seed})
+    width, height = out.images[0].size
+    told = dict(size=f"{width}x{height}", output_format=asked.output_format or "png")
+    told |= dict(background="opaque", quality=asked.quality or "auto")
+    return {"created": int(time.time()), "data": data, **told}
+
+
+def _stops(job: Job):
+    def callback(_pipe, _step, _t, _tensors) -> dict:
+        job.check()
+        return {}
+
+    return callback
+
+
+def _entry(image: Image.Image, asked: ImageRequest) -> dict:
+    kind = asked.output_format or "png"
+    quality = 90 if asked.output_compression is None else asked.output_compression
+    options = {} if kind == "png" else {"quality": quality}
+    file = io.BytesIO()
+    image.save(file, kind.upper(), **options)
+    text = base64.b64encode(file.getvalue()).decode("ascii")
+    if asked.response_format == "url":
+        return {"url": f"data:image/{kind};base64,{text}"}
+    return {"b64_json": text}

@@ -1,0 +1,70 @@
+"""Puts the application behind an address."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from janusflow.utils.http_guard import LOCAL, Guard
+
+MEGABYTE = 2**20
+
+
+def guarded(
+    app,
+    host: str = "127.0.0.1",
+    hosts: Sequence[str] = (),
+    origins: Sequence[str] = (),
+    key: str | None = None,
+    max_body: int = 16 * MEGABYTE,
+) -> Guard:
+    """The application behind the checks of Host, Origin, key and size."""
+    if origins:
+        from fastapi.middleware.cors import CORSMiddleware
+
+        app = CORSMiddleware(app, list(origins), allow_methods=["*"], allow_headers=["*"])
+    return Guard(app, host, hosts, origins, key, max_body=lambda _: max_body, budget=8 * max_body)
+
+
+def start(pipe, name: str, host: str, port: int, places: int, **checks) -> None:
+    """Listens until interrupted. ImportError without the extra `serve`, OSError where the port is
+    taken; `checks` are `guarded`'s.
+    """
+    check_installed()
+    import uvicorn
+
+    from janusflow.serve.app import create_app
+
+    listening = listen(host, port)
+    app = guarded(create_app(pipe, name, places), host, **checks)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"http://{shown}:{listening.getsockname()[1]}/v1", flush=True)
+    if host not in LOCAL and not checks.get("key"):
+        print("janusflow: others can reach this server, and it asks for no key", file=sys.stderr)
+    settings = dict(log_level="warning", server_header=False, timeout_graceful_shutdown=5)
+    uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at the address; OSError in a sentence where there can be none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        reason = error.strerror or str(error)
+        raise OSError(
+            f"{host}:{port} cannot be listened at ({reason}); choose another port or host"
+        ) from error
+    return made
+
+
+def check_installed() -> None:
+    """ImportError, with what to install, where something is missing."""
+    for module in ("fastapi", "uvicorn", "multipart"):
+        if find_spec(module) is None:
+            raise ImportError(f"the server needs {module}: pip install 'janusflow[serve]'")
