@@ -22,12 +22,12 @@ from janusflow.scenes.world import generator
 from janusflow.training import config, init_checkpoint, loop, losses, packed_forward
 from janusflow.training.objective import draw
 from janusflow.training.recipes import RECIPES
-from janusflow.training.trainer import Engine
+from janusflow.training.trainer import Trainer
 
 RECIPE = replace(RECIPES["scenes-smoke"], hidden=128, mlp=344, channels=96, vision_width=96)
 CHANGES = {
     "alignment": "none",  # it would pull at the same weights
-    "training.trains": "vision_encoder,linear,generation,language_model",
+    "training.trainable": "vision_encoder,linear,generation,language_model",
     "training.mixture": {"generation": 1, "understanding": 1},
     "training.optimizer": "muon",
     "training.lr": 4e-3,
@@ -58,21 +58,21 @@ def samples_of(base: Path, count: int) -> list[Sample]:
     return [*made, *asked]
 
 
-def engine_of(base: Path, count: int, steps: int, **changes) -> Engine:
+def trainer_of(base: Path, count: int, steps: int, **changes) -> Trainer:
     init_checkpoint.first_model(RECIPE, base)
     own = CHANGES | {"training.batch": 2 * count, "training.steps": steps} | changes
     chosen = config.changed(init_checkpoint.of_recipe(RECIPE), own)
-    return loop.engine_of(chosen, base, Fixed(samples_of(base, count)))
+    return loop.trainer_of(chosen, base, Fixed(samples_of(base, count)))
 
 
 @torch.no_grad()
-def measured(engine: Engine, draws: int = 20) -> dict[str, float]:
+def measured(trainer: Trainer, draws: int = 20) -> dict[str, float]:
     """The mean flow loss over fresh noises and times, its floor, and the share of samples whose
     every answer is given word by word.
     """
-    samples, stage = engine.data.samples, engine.settings.training
+    samples, stage = trainer.data.samples, trainer.settings.training
     made = [s for s in samples if s.kind == "generation"]
-    model = engine.objective.model
+    model = trainer.objective.model
     flow, floor, right = 0.0, 0.0, 0.0
     for number in range(draws):
         batch = draw(stage, samples, 10**6 + number, range(len(made)), len(made), "cpu")
@@ -103,14 +103,14 @@ def posterior_velocity(x: Tensor, t: Tensor, data: Tensor, possible: Tensor) -> 
 
 
 def main(count: str, steps: str, out: str) -> None:
-    engine = engine_of(Path(out) / "base", int(count), int(steps))
-    first = measured(engine, draws=2)
+    trainer = trainer_of(Path(out) / "base", int(count), int(steps))
+    first = measured(trainer, draws=2)
     print("before", json.dumps(first), flush=True)
-    while engine.state.step < int(steps):
-        found = engine.step()
-        if engine.state.step % 100 == 0:
-            print(engine.state.step, json.dumps(found["parts"]), flush=True)
-    print("after", json.dumps(measured(engine)))
+    while trainer.state.step < int(steps):
+        found = trainer.step()
+        if trainer.state.step % 100 == 0:
+            print(trainer.state.step, json.dumps(found["parts"]), flush=True)
+    print("after", json.dumps(measured(trainer)))
 
 
 if __name__ == "__main__":

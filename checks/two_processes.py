@@ -12,12 +12,12 @@ from janusflow.training import job
 
 def main(out: str, steps: str) -> None:
     plan = job.of_recipe("scenes-smoke", Path(out), {"run.sharded": True})
-    engine = plan.engine()
-    engine.restore(Path(out))
-    losses = [engine.step()["loss"] for _ in range(int(steps) - engine.state.step)]
-    engine.save(Path(out), plan.meta)
-    if engine.rank == 0:
-        print(json.dumps({"losses": losses, "world": engine.world}))
+    trainer = plan.trainer()
+    trainer.restore(Path(out))
+    losses = [trainer.step()["loss"] for _ in range(int(steps) - trainer.state.step)]
+    trainer.save(Path(out), plan.meta)
+    if trainer.rank == 0:
+        print(json.dumps({"losses": losses, "world": trainer.world}))
 
 
 if __name__ == "__main__":

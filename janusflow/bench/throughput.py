@@ -25,7 +25,7 @@ from PIL import Image
 from janusflow.scenes.questions import TEMPLATES, ask
 from janusflow.scenes.world import generator, render, scene
 from janusflow.training import job, precompute
-from janusflow.training.trainer import Engine
+from janusflow.training.trainer import Trainer
 from janusflow.utils.flops import Counting, peak
 
 MODEL = "janusflow/scenes"
@@ -95,9 +95,9 @@ def run(
     precompute.precompute(data, precompute.load(model, device="auto"), cache)
     engines = {name: _engine(model, data, cache, batch, *way) for name, way in WAYS.items()}
     counted, losses, spent = {}, {}, {name: [] for name in WAYS}
-    for name, engine in engines.items():  # warms up too
+    for name, trainer in engines.items():  # warms up too
         with Counting() as operations:
-            losses[name] = engine.step()["loss"]
+            losses[name] = trainer.step()["loss"]
         counted[name] = operations.total
     tokens = dict.fromkeys(WAYS, 0)
     for number in range(rounds):
@@ -122,7 +122,7 @@ def run(
     ]
 
 
-def _engine(model: str, data: Path, cache: Path, batch: int, packed: bool, cached: bool) -> Engine:
+def _engine(model: str, data: Path, cache: Path, batch: int, packed: bool, cached: bool) -> Trainer:
     changes = {
         "training.batch": batch,
         "training.mixture": {"generation": 50, "understanding": 25, "text": 25},
@@ -132,7 +132,7 @@ def _engine(model: str, data: Path, cache: Path, batch: int, packed: bool, cache
         "run.packed": packed,
         **({"data.cache": str(cache)} if cached else {"data.crop": "center"}),
     }
-    return job.of_stage(2, model, data, data.parent / "run", changes).engine()
+    return job.of_stage(2, model, data, data.parent / "run", changes).trainer()
 
 
 def table(rows: list[Row]) -> str:

@@ -115,6 +115,12 @@ class Mixture:
     seed: int = 0
     encode: Callable[[list[Sample]], list[Sample]] | None = None
     tally: Tally = field(default_factory=Tally)
+    skipped: Mapping[str, str] = field(default_factory=dict)  # what of the data is not read, why
+    schedule: object = field(default=None, repr=False)  # of a run, where the seed may change
+
+    def follow(self, schedule, steps: int) -> None:  # noqa: ARG002
+        """Takes the seed of each step from `schedule.stage(step)`."""
+        self.schedule = schedule
 
     def __post_init__(self):
         unknown = set(self.sources) - set(KINDS)
@@ -147,16 +153,19 @@ class Mixture:
             if count := counts.get(kind, 0):
                 first = step * count if start is None else start.get(kind, 0)
                 own = range(rank * count // world, (rank + 1) * count // world)
-                drawn += self._kind(kind, [first + i for i in own])
+                drawn += self._kind(kind, [first + i for i in own], self._seed(step))
         return self.encode(drawn) if self.encode and drawn else drawn
 
-    def _kind(self, kind: str, positions: list[int]) -> list[Sample]:
+    def _seed(self, step: int) -> int:
+        return self.seed if self.schedule is None else self.schedule.stage(step).seed
+
+    def _kind(self, kind: str, positions: list[int], seed: int) -> list[Sample]:
         if kind not in self.sources:
             raise ValueError(
                 f"the mixture asks for {kind}, the data has {', '.join(self.sources)}; add a "
                 "source or set its share to 0"
             )
-        blend, seed = self.sources[kind], mix(self.seed, crc32(kind.encode()))
+        blend, seed = self.sources[kind], mix(seed, crc32(kind.encode()))
         found: list = [None] * len(positions)
         places = [blend.locate(position, seed) for position in positions]
         for which, source in enumerate(blend.sources):

@@ -11,11 +11,12 @@ CROPS = ("random", "center")
 class Data:
     """What decides, beside the files themselves, which samples a step gets."""
 
-    crop: str | None = None  # of pictures to be made; None: random, or center where cached
+    crop: str | None = None  # of images to be generated; None: random, or center where cached
     cache: str | None = None  # folder that `janusflow precompute` wrote
     weights: tuple[float, ...] = ()  # one for each --data; by the number of samples unless told
     streaming: bool = False  # parquet in its order, shuffled in a buffer, instead of memory-mapped
     buffer: int = 1000  # rows of that buffer
+    ignore: tuple[str, ...] = ()  # keys of rows that may stand there without being read
 
     def __post_init__(self):
         if self.crop not in (None, *CROPS):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from janusflow.data.samples import Sample
+from janusflow.data.samples import BrokenSample, Sample
 
 
 def ahead(draw: Callable[[int], object], steps: range, workers: int) -> Iterator:
@@ -23,6 +24,7 @@ def ahead(draw: Callable[[int], object], steps: range, workers: int) -> Iterator
         batch_size=None,
         sampler=steps,
         num_workers=workers,
+        collate_fn=_as_it_is,  # torch's own would make lists of tuples
         multiprocessing_context="spawn",  # a process with threads or a GPU must not be forked
         worker_init_fn=_begin,
     )
@@ -30,28 +32,54 @@ def ahead(draw: Callable[[int], object], steps: range, workers: int) -> Iterator
 
 
 class Ahead:
-    """A source of batches whose `draw` gives what that of `data` gives, drawn ahead.
+    """A source of batches whose `draw` gives what that of `data` gives, drawn by other processes.
 
-    `counts(step)` are the samples of each kind in a batch. Processes start at the first draw, and
-    anew where a step is asked out of turn.
+    `encode` (samples -> samples) is what stays in this process, as what needs its GPU. `follow`
+    says how many samples the steps ask for; processes start at the first draw after it, and anew
+    where a step is asked out of turn. What is broken is told to `data.tally` of this process.
     """
 
-    def __init__(self, data, counts: Callable[[int], dict[str, int]], steps: int, workers: int):
-        self.data, self.counts, self.steps, self.workers = data, counts, steps, workers
+    def __init__(self, data, workers: int, encode: Callable | None = None):
+        self.data, self.workers, self.encode = data, workers, encode
+        self.schedule, self.steps = None, 0
         self._next, self._coming = -1, iter(())
 
-    def draw(self, step: int, rank: int, world: int, counts: dict[str, int]) -> list[Sample]:
-        if counts != self.counts(step) or step >= self.steps:
-            return self.data.draw(step, rank, world, counts)
+    def follow(self, schedule, steps: int) -> None:
+        """`schedule` has `counts(step)` and `start(step)`; a run ends at `steps`."""
+        self.schedule, self.steps, self._next = schedule, steps, -1
+        if hasattr(self.data, "follow"):
+            self.data.follow(schedule, steps)
+
+    def draw(
+        self, step: int, rank: int, world: int, counts: dict[str, int], start: dict[str, int]
+    ) -> list[Sample]:
         if step != self._next:
-            own = partial(_drawn, self.data, self.counts, rank, world)
-            self._coming = ahead(own, range(step, self.steps), self.workers)
+            own = partial(_drawn, self.data, self.schedule, rank, world)
+            self._coming = ahead(own, range(step, max(self.steps, step + 1)), self.workers)
         self._next = step + 1
-        return next(self._coming)
+        asked, samples, broken = next(self._coming)
+        if asked != (counts, start):
+            raise ValueError(f"step {step} asks for {counts}, and {asked[0]} was drawn ahead")
+        for one in broken:
+            self.data.tally.add(one)
+        if isinstance(samples, Exception):
+            raise samples
+        return self.encode(samples) if self.encode and samples else samples
 
 
-def _drawn(data, counts, rank: int, world: int, step: int) -> list[Sample]:
-    return data.draw(step, rank, world, counts(step))
+def _drawn(data, schedule, rank: int, world: int, step: int) -> tuple:
+    """What was asked, the samples or what went wrong, and what was found to be broken."""
+    tally = getattr(data, "tally", None)
+    known = set(tally.broken) if tally else set()
+    asked = schedule.counts(step), schedule.start(step)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the process that trains says it
+            samples = data.draw(step, rank, world, *asked)
+    except Exception as error:  # raised again where it can be read
+        samples = error
+    fresh = {name: why for name, why in tally.broken.items() if name not in known} if tally else {}
+    return asked, samples, [BrokenSample(name, why) for name, why in fresh.items()]
 
 
 class _Steps(Dataset):
@@ -60,6 +88,10 @@ class _Steps(Dataset):
 
     def __getitem__(self, step: int) -> object:
         return self.draw(step)
+
+
+def _as_it_is(drawn: object) -> object:
+    return drawn
 
 
 def _begin(_: int) -> None:

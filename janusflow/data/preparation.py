@@ -10,13 +10,12 @@ from torch import Tensor
 
 from janusflow.data.feature_cache import AGAIN, Cache, CacheError, key_of
 from janusflow.data.permutation import mix
-from janusflow.data.records import Record, Records
+from janusflow.data.records import PLACEHOLDER, Record, Records
 from janusflow.data.samples import BrokenSample, Sample, attempt
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.utils.images import decode, square_crop
 
 MAX_TOKENS = 4096  # of one sample; the default capacity of a pack
-PLACEHOLDER = "<image>"  # LLaVA's, in conversations
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,10 @@ class Prepared:
 
     def read(self, index: int, key: int) -> Sample:
         """Sample number `index`; the key chooses the crop of a picture to be made."""
-        record = self.records[index]
+        try:
+            record = self.records[index]
+        except OSError as error:  # a disk's fault, of this one
+            raise BrokenSample(f"{self.kind} {index}", str(error)) from error
         key = 0 if self.centered else key
         try:
             if self.cached is not None and self.kind == "generation":

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from janusflow.data.rows import CHATS, TEXTS, picture_keys
 from janusflow.data.samples import BrokenSample
 
-PICTURES = ("image", "images", "file_name", "picture", "jpg", "jpeg", "png", "webp")
-TEXTS = ("text", "caption", "prompt", "txt")
-CHATS = ("messages", "conversations")
 ROLES = {"human": "user", "gpt": "assistant"}  # LLaVA's names
 MAX_PICTURES = 64  # in one conversation
+PLACEHOLDER = "<image>"  # LLaVA's, in conversations
+TAG = "<image_placeholder>"  # the model's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,29 +45,22 @@ def parse_row(line: bytes, name: str) -> dict:
     return row
 
 
-def kind_of(row: Mapping) -> str | None:
-    """The kind of sample that a row's keys speak of, or None."""
-    if any(key in row for key in CHATS) or {"question", "answer"} <= row.keys():
-        return "understanding"
-    if not any(key in row for key in TEXTS):
-        return None
-    return "generation" if any(key in row for key in PICTURES) else "text"
-
-
 def to_record(row: Mapping, kind: str, name: str, fetch: Callable[[Any], bytes]) -> Record:
     """A row of JSON, of a table or of a tar shard as a record of this kind.
 
-    generation: a picture (`image`, `file_name`, ...) and a text (`text`, `caption`, `prompt`).
-    understanding: `messages` as {role, content}, LLaVA's `conversations`, or `question` and
-    `answer`, with `image` or `images`. text: `text`. `fetch` turns what stands for a picture into
-    bytes. BrokenSample says what is missing or of the wrong type.
+    generation: a picture (`image`, `image_path`, `file_name`, ...) and a text (`text`, `caption`,
+    `prompt`). understanding: `messages` as {role, content}, LLaVA's `conversations`, or `question`
+    and `answer`, with pictures under the same keys or in the messages. text: `text`. `fetch` turns
+    what stands for a picture into bytes. BrokenSample says what is missing or of the wrong type.
     """
     try:
         if kind == "text":
             return Record(name=name, text=_text(row))
-        pictures = _pictures(row, fetch)
         if kind == "understanding":
-            return Record(name=name, messages=_messages(row), pictures=pictures)
+            messages, given = _messages(row)
+            pictures = _fetched(given, fetch) if given else _pictures(row, fetch)
+            return Record(name=name, messages=_shown(messages, len(pictures)), pictures=pictures)
+        pictures = _pictures(row, fetch)
         if len(pictures) != 1:
             raise ValueError(f"it has {len(pictures)} pictures; expected one under 'image'")
         return Record(name=name, text=_text(row), pictures=pictures)
@@ -78,7 +71,9 @@ def to_record(row: Mapping, kind: str, name: str, fetch: Callable[[Any], bytes])
 
 
 def check_text(text: Any, what: str) -> str:
-    """ValueError unless it is a text of Unicode that says something."""
+    """ValueError unless it is a text of Unicode that says something; a number is written out."""
+    if isinstance(text, int | float):
+        text = str(text)
     if not isinstance(text, str):
         raise ValueError(f"{what} is a {type(text).__name__}; expected a text")
     if not text.strip() or "\0" in text:
@@ -96,33 +91,75 @@ def _text(row: Mapping) -> str:
 
 
 def _pictures(row: Mapping, fetch: Callable[[Any], bytes]) -> tuple[bytes, ...]:
-    found = next((row[key] for key in PICTURES if row.get(key) is not None), [])
-    found = found if isinstance(found, list | tuple) else [found]
+    found = next((row[key] for key in picture_keys(row)), [])
+    return _fetched(found if isinstance(found, list | tuple) else [found], fetch)
+
+
+def _fetched(found: Sequence[Any], fetch: Callable[[Any], bytes]) -> tuple[bytes, ...]:
     if len(found) > MAX_PICTURES:
         raise ValueError(f"it has {len(found)} pictures; at most {MAX_PICTURES} are read")
     return tuple(fetch(value) for value in found)
 
 
-def _messages(row: Mapping) -> tuple[Mapping[str, str], ...]:
-    if "question" in row and "answer" in row:
+Message = Mapping[str, str]
+
+
+def _messages(row: Mapping) -> tuple[tuple[Message, ...], list]:
+    """The messages, and what stands for pictures inside them."""
+    if row.get("question") is not None and row.get("answer") is not None:
         asked = {"role": "user", "content": check_text(row["question"], "'question'")}
-        return asked, {"role": "assistant", "content": check_text(row["answer"], "'answer'")}
+        return (
+            (asked, {"role": "assistant", "content": check_text(row["answer"], "'answer'")}),
+            [],
+        )
     key = next((key for key in CHATS if row.get(key) is not None), None)
     if key is None:
         raise ValueError("it has neither 'messages' nor 'question' and 'answer'")
     if not isinstance(row[key], list | tuple) or not row[key]:
         raise ValueError(f"{key!r} is {row[key]!r:.40}; expected a list of messages")
-    return tuple(_message(message) for message in row[key])
+    both = [_message(message) for message in row[key]]
+    return tuple(message for message, _ in both), [one for _, given in both for one in given]
 
 
-def _message(message: Any) -> Mapping[str, str]:
+def _message(message: Any) -> tuple[Message, list]:
     if not isinstance(message, Mapping):
         raise ValueError(f"a message is {message!r:.40}; expected {{'role': ..., 'content': ...}}")
     role = message.get("role", message.get("from"))
-    text = check_text(message.get("content", message.get("value")), "a message's content")
+    content = message.get("content", message.get("value"))
+    pictures: list = []
+    if isinstance(content, list | tuple) and content:
+        pieces = [_part(part) for part in content]
+        pictures = [picture for _, picture in pieces if picture is not None]
+        content = "".join(text for text, _ in pieces)
+    text = check_text(content, "a message's content")
     if not isinstance(role, str):
         raise ValueError(f"a message's role is {role!r:.40}; expected 'user' or 'assistant'")
-    return {"role": ROLES.get(role, role), "content": text}
+    return {"role": ROLES.get(role, role), "content": text}, pictures
+
+
+def _part(part: Any) -> tuple[str, Any]:
+    """A part of a message's content, as chat templates have it: its text, and its picture if it
+    names one. {"type": "text", "text": ...}, {"type": "image"} with or without "image", "path" or
+    "url", {"type": "image_url", "image_url": {"url": ...}}.
+    """
+    if isinstance(part, str):
+        return part, None
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text" or (kind is None and isinstance(part, Mapping) and "text" in part):
+        return check_text(part.get("text"), "a part's text"), None
+    if kind in ("image", "image_url"):
+        given = next((part[k] for k in ("image", "image_url", "path", "url") if part.get(k)), None)
+        given = given.get("url") if isinstance(given, Mapping) and "url" in given else given
+        return f"{PLACEHOLDER}\n", given
+    raise ValueError(f"a part of a message is {part!r:.60}; expected text or an image")
+
+
+def _shown(messages: tuple[Message, ...], count: int) -> tuple[Message, ...]:
+    """Pictures that no message places stand before the first one, as LLaVA has them."""
+    if not count or any(x in m["content"] for m in messages for x in (PLACEHOLDER, TAG)):
+        return messages
+    first, *rest = messages
+    return {**first, "content": f"{PLACEHOLDER}\n" * count + first["content"]}, *rest
 
 
 def _refuse(constant: str):

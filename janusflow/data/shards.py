@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, islice
 from pathlib import Path
 
-from janusflow.data.records import Record, kind_of, parse_row, to_record
+from janusflow.data.records import Record, parse_row, to_record
+from janusflow.data.rows import kind_of, picture_keys
 from janusflow.data.samples import BrokenSample
 from janusflow.data.tar_index import Member, members
 from janusflow.utils.limits import hold
@@ -24,7 +25,7 @@ TEXTS = ("txt", "text", "caption", "prompt")
 MAX_TEXT = 16 * 2**20  # bytes of a text or of a JSON object
 MAX_MEMBERS = 256  # of one sample
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-LOOKED_AT = 100  # samples, for the kind
+STRAY = "stray"  # a text file without anything beside it
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,55 @@ class Shards:
         return to_record(row, self.kind, name, lambda content: content)
 
 
-def open_shards(paths: Sequence[Path]) -> list[tuple[str, Shards]]:
-    """The samples of tar files by kind; the first readable sample of a file tells its kind.
+def open_shards(paths: Sequence[Path], ignored: Collection[str] = ()) -> list[tuple[str, Shards]]:
+    """The samples of tar files by kind: a sample with JSON by its keys, one without by its files'
+    suffixes; what cannot be told counts to the file's first kind.
 
-    ValueError for a file that is no tar, is compressed, or has no sample of text.
+    ValueError for a file that is no tar, is compressed, or has no sample of text, or a key that is
+    not understood.
     """
     found: dict[str, list[tuple[Path, array]]] = {}
     for path in paths:
-        starts = index(path)
-        found.setdefault(_kind(path, starts), []).append((path, starts))
+        for kind, starts in _by_kind(path, index(path), ignored).items():
+            found.setdefault(kind, []).append((path, starts))
     return [(kind, Shards(*zip(*own, strict=True), kind)) for kind, own in found.items()]
+
+
+def _by_kind(path: Path, starts: array, ignored: Collection[str]) -> dict[str, array]:
+    """Where the samples of each kind begin. A text alone beside pictures is a stray caption, which
+    will be named as broken.
+    """
+    kinds = [_kind_at(path, start, ignored) for start in starts]
+    known = [kind for kind in kinds if kind]
+    if not known:
+        raise ValueError(
+            f"no sample of {path} has a picture and a text, a question and an answer, or a text"
+        )
+    pictured = next((kind for kind in known if kind not in ("text", STRAY)), None)
+    first = pictured or "text"
+    found: dict[str, array] = {first: array("q")}
+    for start, kind in zip(starts, kinds, strict=True):
+        kind = first if kind in (None, STRAY) else kind
+        found.setdefault(kind, array("q")).append(start)
+    return {kind: own for kind, own in found.items() if own}
+
+
+def _kind_at(path: Path, start: int, ignored: Collection[str]) -> str | None:
+    """The kind of the sample there; STRAY for a bare text file, None if it cannot be told."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            _, own = next(_samples(file, path.stat().st_size, start), (start, []))
+            suffixes = {_split(member.name)[1].rpartition(".")[2] for member in own}
+            if "json" not in suffixes:
+                texts, pictures = suffixes & set(TEXTS), suffixes & set(PICTURES)
+                return ("generation" if pictures else STRAY) if texts else None
+            row = _row(file, own, str(path), whole=False)
+    except (BrokenSample, OSError):
+        return None
+    try:
+        return kind_of(row, ignored)
+    except ValueError as error:
+        raise ValueError(f"{path} {own[0].name}: {error}") from None
 
 
 def index(path: Path) -> array:
@@ -106,7 +146,8 @@ def _split(name: str) -> tuple[str, str]:
     return (folder + slash + stem, suffix.lower()) if stem else (name, "")
 
 
-def _row(file, own: list[Member], name: str) -> dict:
+def _row(file, own: list[Member], name: str, whole: bool = True) -> dict:
+    """The row of a sample; unless `whole`, pictures are not read, only that they are there."""
     if len(own) > MAX_MEMBERS:
         raise BrokenSample(name, f"it has more than {MAX_MEMBERS} files")
     if faulty := next((m for m in own if m.fault), None):
@@ -119,8 +160,10 @@ def _row(file, own: list[Member], name: str) -> dict:
         elif suffix in TEXTS:
             row["text"] = _decoded(_content(file, member, name, MAX_TEXT), name)
         elif suffix in PICTURES:
-            pictures.append((member.name, _content(file, member, name)))
-    row = {key: value for key, value in row.items() if key not in ("image", "images", "file_name")}
+            content = _content(file, member, name) if whole else b""
+            pictures.append((member.name, content))
+    named = picture_keys(row)  # where a picture once lay: here it lies beside its row
+    row = {key: value for key, value in row.items() if key not in named}
     return row | ({"image": [content for _, content in sorted(pictures)]} if pictures else {})
 
 
@@ -141,16 +184,3 @@ def _decoded(content: bytes, name: str) -> str:
         return content.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise BrokenSample(name, f"its text is no UTF-8 (byte {error.start})") from None
-
-
-def _kind(path: Path, starts: Sequence[int]) -> str:
-    for start in starts[:LOOKED_AT]:
-        try:
-            kind = kind_of(read(path, start)[1])
-        except BrokenSample:
-            continue
-        if kind:
-            return kind
-    raise ValueError(
-        f"no sample of {path} has a picture and a text, a question and an answer, or a text"
-    )

@@ -32,14 +32,27 @@ class Batches:
     templates: tuple[float, ...] = (1,) * len(TEMPLATES)  # shares of TEMPLATES
     seed: int = 0  # of other scenes, so that a run that starts from another does not see its again
 
-    def draw(self, step: int, rank: int, world: int, counts: dict[str, int]) -> list[Sample]:
-        """The samples of a process in a step: its even part of each kind, pictures first."""
-        step += self.seed % 2**31 * FAR
+    def draw(
+        self,
+        step: int,
+        rank: int,
+        world: int,
+        counts: dict[str, int],
+        start: dict[str, int] | None = None,
+    ) -> list[Sample]:
+        """The samples of a process in a step: its even part of each kind, pictures first.
+
+        Pictures go on where those of the steps before end, `start["generation"]` unless all steps
+        have as many.
+        """
         made, asked = counts.get("generation", 0), counts.get("understanding", 0)
+        before = step * made if start is None else start.get("generation", 0)
+        before += self.seed % 2**31 * FAR * made
+        step += self.seed % 2**31 * FAR
         first = [made * (rank + i) // world for i in (0, 1)]
         second = [asked * (rank + i) // world for i in (0, 1)]
         return [
-            *self.pictures(range(step * made + first[0], step * made + first[1])),
+            *self.pictures(range(before + first[0], before + first[1])),
             *self.questions(step, asked)[slice(*second)],
         ]
 

@@ -14,7 +14,7 @@ from janusflow.training.alignment.teachers import Cached as CachedTeacher
 from janusflow.training.alignment.teachers import Encoder
 from janusflow.training.config import Settings
 from janusflow.training.encoding import made_with, taught_by
-from janusflow.training.trainer import Engine
+from janusflow.training.trainer import Trainer
 
 
 def find(settings: Settings, data: Path | Sequence[Path], vae, processor) -> Cached:
@@ -39,21 +39,21 @@ def taught(settings: Settings) -> bool:
 
 def _serves(settings: Settings, cache: Cache) -> bool:
     name = settings.alignment.teacher
-    learns = name == "own" and "vision_encoder" in settings.training.trains
+    learns = name == "own" and "vision_encoder" in settings.training.trainable
     return (cache.about.get("features") or {}).get("teacher") == name and not learns
 
 
-def teach(engine: Engine, cached: Cached) -> None:
+def teach(trainer: Trainer, cached: Cached) -> None:
     """Lets the cached features stand for the teacher; CacheError if they are of other weights."""
     if "features" not in cached.names:
         return
-    teacher = engine.objective.aligner.teach[0]
+    teacher = trainer.objective.aligner.teach[0]
     said = cached.cache.about["features"]
-    wanted = taught_by(engine.settings.alignment.teacher, teacher, getattr(torch, said["dtype"]))
+    wanted = taught_by(trainer.settings.alignment.teacher, teacher, getattr(torch, said["dtype"]))
     if wrong := first_difference(said, wanted):
         raise CacheError(
             f"the cache in {cached.cache.folder} is stale: features' {wrong}; {AGAIN}, to another "
             "folder"
         )
     assert isinstance(teacher, Encoder)
-    engine.objective.aligner.teach[0] = CachedTeacher(teacher.width)
+    trainer.objective.aligner.teach[0] = CachedTeacher(teacher.width)

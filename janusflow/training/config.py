@@ -1,14 +1,13 @@
-"""A run's settings: five sections, each a frozen value, changed by `section.key=value` or a file.
+"""A run's settings: sections of frozen values, changed by `section.key=value` or a YAML file.
 
 What a training ends in stands in `training`, `alignment`, `adapter` and `data`; `run` holds what
-depends on the machine at hand and may change when a run goes on.
+depends on the machine at hand. `later` holds what changes on the way, by the step from which on it
+holds: a run that was resumed with other settings writes them there, so its settings.yaml given as
+--config to a new run is the same run, done at once.
 """
 
 from __future__ import annotations
 
-import math
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -19,10 +18,27 @@ from janusflow.data.options import Data
 from janusflow.models.lora import Adapter
 from janusflow.training import objectives
 from janusflow.training.alignment.repa import PRESETS, Alignment
-from janusflow.training.config_stages import STAGES, TUNE, Stage, one_of
+from janusflow.training.config_stages import STAGES, TUNE, SampleSchedule, Stage, one_of
+from janusflow.training.config_values import as_hint, hints_of, parse_yaml, today, unknown
 from janusflow.utils.safe_io import read_text
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
+ALLOWED = ("data", "model")  # what a resumed run may find changed, where it is told so
+LATER = "later"
+FIXED = {  # what decides which tensors there are, and so stays for the whole run
+    "training": ("trainable", "optimizer"),
+    "alignment": (
+        "kind",
+        "teacher",
+        "teacher_weights",
+        "teacher_size",
+        "tap",
+        "projector",
+        "teacher_tap",
+        "attention",
+        "attention_blocks",
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,56 +58,69 @@ class Run:
     trackers: tuple[str, ...] = ()
     sample_every: int = 0  # steps between grids of samples; 0 for none
     sample_prompts: tuple[str, ...] = ()  # of them; the data's first captions unless told
-    broken_limit: int = 100  # samples that may be unreadable before the run stops
-    workers: int = 0  # processes that draw a recipe's scenes ahead
+    max_bad_samples: int = 100  # samples that may be unreadable before the run stops
+    max_bad_steps: int = 0  # steps that may be skipped because a loss or gradient is not finite
+    workers: int = 0  # processes that read or draw samples ahead of the network
+    allow: tuple[str, ...] = ()  # data, model: goes on although they are not those of the start
 
     def __post_init__(self):
         one_of("run.trackers", self.trackers, TRACKERS)
+        one_of("run.allow", self.allow, ALLOWED)
         one_of("run.mixed_precision", [self.mixed_precision], ("auto", "no", "bf16"))
         for name in ("accumulation", "save_every", "keep", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"run.{name} is {getattr(self, name)}; expected at least 1")
+        for name in ("milestone_every", "watch_every", "sample_every", "max_bad_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"run.{name} is {getattr(self, name)}; expected 0 or more")
         if not 0 <= self.workers <= 256:
             raise ValueError(f"run.workers is {self.workers}; expected 0 to 256")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
+    """All settings of a run; ValueError for changes under `later` that there cannot be."""
+
     training: Stage
     objective: dict = field(default_factory=lambda: {"name": objectives.FLOW})  # and its options
     alignment: Alignment | None = PRESETS["janusflow"]
     adapter: Adapter | None = None  # what is trained is then this, beside frozen weights
     data: Data = field(default_factory=Data)
     run: Run = field(default_factory=Run)
+    later: dict[int, dict[str, object]] = field(default_factory=dict)  # by step
+
+    def __post_init__(self):
+        for step in self.later:
+            if step < 1:
+                raise ValueError(f"later has changes at step {step}; expected a step of at least 1")
+            for name in self.later[step]:
+                section, _, key = today(name).partition(".")
+                if section not in FIXED or not key or key in FIXED[section]:
+                    raise ValueError(f"later changes {name}, which stays as it is in a run")
+            self.at(step)
 
     def as_dict(self) -> dict:
         """Plain values, as a YAML file holds them."""
         return _plain(asdict(self))
 
+    def at(self, step: int) -> Settings:
+        """The settings in force at an optimizer's step, counted from 0; nothing is later then."""
+        changes = {}
+        for first in sorted(self.later):
+            if first <= step:
+                changes |= self.later[first]
+        return changed(replace(self, later={}), changes) if self.later else self
+
     @property
-    def decisive(self) -> dict:
-        """All but how it is run."""
-        return decisive(self.as_dict())
+    def steps(self) -> int:
+        """At which the run ends."""
+        return self.at(max(self.later, default=0)).training.steps
 
-
-def decisive(plain: Mapping) -> dict:
-    """Of settings as plain values, what a run ends in: where a cache lies is not, which crop it
-    holds is. What an older file does not say is as it was then.
-    """
-    kinds = {"training": Stage, "alignment": Alignment, "adapter": Adapter, "data": Data}
-    found = {name: _filled(kind, plain.get(name)) for name, kind in kinds.items()}
-    found["objective"] = _plain(objectives.settled(plain.get("objective") or {}))
-    data = found["data"] = found["data"] or _plain(asdict(Data()))
-    data["crop"] = Data(crop=data["crop"], cache=data.pop("cache")).centered
-    return found
-
-
-def _filled(kind: type, section: Mapping | None) -> dict | None:
-    """A section with the defaults of what it does not say."""
-    if section is None:
-        return None
-    defaults = {f.name: f.default for f in fields(kind) if f.default is not MISSING}
-    return _plain({**defaults, **section})
+    @property
+    def schedule(self) -> SampleSchedule:
+        """How many samples of each kind every step asks for."""
+        steps = [0, *self.later]
+        return SampleSchedule(tuple((step, self.at(step).training) for step in steps))
 
 
 def of_stage(stage: int | str) -> Settings:
@@ -105,39 +134,97 @@ def of_stage(stage: int | str) -> Settings:
 
 
 def changed(settings: Settings, changes: Mapping[str, object]) -> Settings:
-    """`{"training.lr": 2e-5, "alignment": "irepa", ...}` applied; a whole section may come as a
-    mapping. ValueError for a key that there is not, with those there are, or a value of another
-    kind.
+    """`{"training.lr": 2e-5, "alignment": "irepa", ...}` applied, all keys of a section at once; a
+    section may come as a mapping, a name (of an alignment) or none.
+
+    ValueError for a key that there is not, with the nearest, or a value of another kind.
     """
-    settings = _with_objective(settings, changes)
-    for name, value in _flat(changes):
-        if name.partition(".")[0] == "objective":
-            continue
-        section, _, key = name.partition(".")
-        if section not in {f.name for f in fields(Settings)}:
-            raise ValueError(_unknown(name, [f"{f.name}." for f in fields(Settings)]))
-        part = getattr(settings, section)
-        if section == "alignment" and key in ("", "preset"):
-            part = _preset(value)
-        elif section == "adapter" and key == "" and value in (None, "none"):
-            part = None
+    sections = [f.name for f in fields(Settings)]
+    found = {}
+    for section, (given, keys) in _by_section(changes).items():
+        if section not in sections:
+            raise ValueError(unknown(section, sections))
+        if section == LATER:
+            found[section] = _later(given, keys)
+        elif section == "objective":
+            found[section] = _objective(settings, given, keys)
         else:
-            part = Adapter() if section == "adapter" and part is None else part
-            part = _one(part, section, key, value)
-        settings = replace(settings, **{section: part})
-    return settings
+            found[section] = _section(settings, section, given, keys)
+    return replace(settings, **found)
 
 
-def _with_objective(settings: Settings, changes: Mapping[str, object]) -> Settings:
+def _by_section(changes: Mapping[str, object]) -> dict[str, tuple[object, dict]]:
+    """(what the section as a whole is set to, single keys) by section; unset is MISSING."""
+    found: dict[str, tuple[object, dict]] = {}
+    for name, value in changes.items():
+        if not isinstance(name, str):
+            raise ValueError(f"a setting is named {name!r:.80}; expected a text as training.lr")
+        section, dot, key = today(name).partition(".")
+        whole, keys = found.get(section, (MISSING, {}))
+        found[section] = (whole, {**keys, key: value}) if dot else (value, keys)
+    return found
+
+
+def _section(settings: Settings, section: str, whole, keys: dict):
+    """A section with everything that is asked of it."""
+    part, kind = getattr(settings, section), KINDS[section]
+    if isinstance(whole, Mapping):
+        keys = {today(f"{section}.{k}").partition(".")[2]: v for k, v in whole.items()} | keys
+        whole = "janusflow" if section == "alignment" else MISSING
+    whole = keys.pop("preset", whole) if section == "alignment" else whole
+    if whole in (None, "none") and section in ("alignment", "adapter"):
+        part = None
+    elif section == "alignment" and whole is not MISSING:
+        part = _preset(whole)
+    elif whole is not MISSING:
+        raise ValueError(f"{section} is {whole!r:.80}; expected {section}.key=value")
+    if keys and part is None and section == "adapter" and whole is MISSING:
+        part = Adapter()
+    hints = hints_of(kind)
+    for key in keys:
+        if key not in hints:
+            raise ValueError(unknown(f"{section}.{key}", [f"{section}.{name}" for name in hints]))
+    if keys and part is None:
+        key = next(iter(keys))
+        raise ValueError(f"{section}.{key} was set, but {section} is none; set {section} first")
+    values = {key: as_hint(hints[key], v, f"{section}.{key}") for key, v in keys.items()}
+    if section == "training" and values.get("density", part.density) != part.density:
+        values = {"density_mean": None, "density_std": None} | values  # they were the other's
+    return replace(part, **values) if values else part
+
+
+def _later(whole, keys: dict) -> dict[int, dict[str, object]]:
+    given = dict(whole) if isinstance(whole, Mapping) else {}
+    if whole not in (MISSING, None, {}) and not given:
+        raise ValueError(f"later is {whole!r:.80}; expected {{step: {{name: value}}}}")
+    for name, value in keys.items():  # later.500.training.lr=1e-5
+        step, dot, key = name.partition(".")
+        if not dot:
+            raise ValueError(f"no setting named 'later.{name}'; as in later.500.training.lr=1e-5")
+        given[step] = {**given.get(step, {}), key: value}
+    found: dict[int, dict[str, object]] = {}
+    for step, changes in given.items():
+        number = as_hint(int, step, "a step of later")
+        found[number] = found.get(number, {}) | as_hint(dict, changes, f"later.{number}")
+    return dict(sorted(found.items()))
+
+
+def _preset(value) -> Alignment:
+    if not isinstance(value, str) or value not in PRESETS:
+        raise ValueError(f"no alignment named {value!r}; choose none, {', '.join(PRESETS)}")
+    return PRESETS[value]
+
+
+KINDS = {"training": Stage, "alignment": Alignment, "adapter": Adapter, "data": Data, "run": Run}
+
+
+def _objective(settings: Settings, whole, keys: dict) -> dict:
     """The objective named, or the one there was, with the options given."""
-    own = {k: v for k, v in changes.items() if str(k).partition(".")[0] == "objective"}
-    own = dict(_flat(own))
-    name = own.pop("objective", own.pop("objective.name", None))
-    choice = (
-        dict(settings.objective) if name in (None, settings.objective["name"]) else {"name": name}
-    )
-    choice |= {key.removeprefix("objective."): value for key, value in own.items()}
-    return replace(settings, objective=objectives.settled(choice))
+    own = {**whole, **keys} if isinstance(whole, Mapping) else dict(keys)
+    name = own.pop("name", whole if isinstance(whole, str) else None)
+    same = name in (None, settings.objective["name"])
+    choice = dict(settings.objective) if same else {"name": name}
+    return objectives.settled(choice | own)
 
 
 def parse(items: Iterable[str]) -> dict[str, object]:
@@ -147,7 +234,7 @@ def parse(items: Iterable[str]) -> dict[str, object]:
         name, equals, value = item.partition("=")
         if not equals or not name:
             raise ValueError(f"--set got {item!r}; expected name=value, as in training.lr=2e-5")
-        found[name] = _yaml(value, f"--set {name}")
+        found[name] = parse_yaml(value, f"--set {name}")
     return found
 
 
@@ -156,121 +243,30 @@ def read(path: str | Path) -> dict:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no settings at {str(path)!r}; give a YAML file")
-    found = _yaml(read_text(path, "config_bytes"), str(path))
+    found = parse_yaml(read_text(path, "config_bytes"), str(path))
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds no sections; expected training: and so on")
     return found
 
 
 def load(path: str | Path) -> Settings:
-    """Settings as `dump` wrote them, nothing left to defaults."""
+    """Settings as `dump` wrote them; what an older file does not say is as it was then."""
     found = read(path)
-    section = found.get("training")
-    if not isinstance(section, dict):
+    if not isinstance(found.get("training"), dict):
         raise ValueError(f"{path} has no section training; is this the file of a run?")
-    base = Settings(training=STAGES["1"], alignment=None)
-    return changed(base, found)
+    return from_dict(found)
+
+
+def from_dict(found: Mapping) -> Settings:
+    """Settings from plain values, as `as_dict` gives them."""
+    return changed(Settings(training=STAGES["1"], alignment=None), found)
 
 
 def dump(settings: Settings) -> str:
     return yaml.safe_dump(settings.as_dict(), sort_keys=False)
 
 
-def _one(part, section: str, key: str, value):
-    """A section with one field changed."""
-    hints = typing.get_type_hints(type(part)) if part is not None else {}
-    if key not in hints:
-        if part is None:
-            raise ValueError(f"{section}.{key} was set, but {section} is none; set {section} first")
-        raise ValueError(_unknown(f"{section}.{key}", [f"{section}.{name}" for name in hints]))
-    return replace(part, **{key: _as(hints[key], value, f"{section}.{key}")})
-
-
-def _preset(value) -> Alignment | None:
-    if value in (None, "none"):
-        return None
-    if value not in PRESETS:
-        raise ValueError(f"no alignment named {value!r}; choose none, {', '.join(PRESETS)}")
-    return PRESETS[value]
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    return f"no setting named {name!r}; there are {', '.join(known)}"
-
-
-def _flat(changes: Mapping[str, object]):
-    for name, value in changes.items():
-        if not isinstance(name, str):
-            raise ValueError(f"a setting is named {name!r:.80}; expected a text as training.lr")
-        if "." in name or not isinstance(value, Mapping):
-            yield name, value
-            continue
-        if name == "alignment" and "preset" not in value:
-            yield name, "janusflow"  # what a file does not say is the paper's
-        for key in sorted(value, key=lambda k: k != "preset"):
-            yield f"{name}.{key}", value[key]
-
-
-def _as(hint, value, name: str):
-    """The value as the field's type; numbers may come as text, because YAML reads 2e-5 as one."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    for option in options:
-        try:
-            return _cast(option, value)
-        except (TypeError, ValueError, OverflowError):
-            continue
-    raise ValueError(f"{name} is {value!r:.80}; expected {_named(hint)}")
-
-
-def _cast(kind, value):
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple:
-        if isinstance(value, str):
-            value = [part for part in value.split(",") if part]
-        return tuple(_cast(inner[0], part) for part in _only(value, list | tuple))
-    if origin is dict:
-        return {_cast(inner[0], k): _cast(inner[1], v) for k, v in _only(value, dict).items()}
-    if kind is float and not isinstance(value, bool):
-        number = float(value)
-        if not math.isfinite(number):
-            raise ValueError
-        return number
-    if kind is int and isinstance(value, str | float) and float(value).is_integer():
-        return int(float(value))
-    if kind is int and isinstance(value, bool):
-        raise TypeError
-    return _only(value, kind)
-
-
-def _only(value, kind):
-    if not isinstance(value, kind):
-        raise TypeError
-    return value
-
-
-def _named(hint) -> str:
-    return "float (finite)" if hint is float else getattr(hint, "__name__", str(hint))
-
-
 def _plain(value):
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-class _Plain(yaml.SafeLoader):
-    """YAML without aliases, by which a short file says a value of any size."""
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it repeats a value by an alias; write it out")
-        return super().compose_node(parent, index)
-
-
-def _yaml(text: str, name: str):
-    try:
-        return _Plain(text).get_single_data()  # safe: no tag makes an object
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is no YAML ({' '.join(str(error).split())[:160]})") from error

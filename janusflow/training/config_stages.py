@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from janusflow.data.samples import KINDS
 from janusflow.training.losses import WEIGHTS
 from janusflow.training.optimizers import OPTIMIZERS
-from janusflow.training.timestep_sampling import DENSITIES
+from janusflow.training.timestep_sampling import DENSITIES, options_of
 from janusflow.utils import limits
 
 # Parts of the model by the beginnings of their parameters' names.
@@ -36,7 +38,7 @@ class Stage:
     mean over the samples that have it: "flow" over generation, "next_token" over the rest.
     """
 
-    trains: tuple[str, ...]  # parts of the model; alignment's projector always learns
+    trainable: tuple[str, ...]  # parts of the model; alignment's projector always learns
     lr: float
     warmup: int  # steps, linear
     steps: int
@@ -49,9 +51,9 @@ class Stage:
     optimizer: str = "adamw"
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
-    clip: float = 1.0  # of the gradient's norm
+    max_grad_norm: float = 1.0  # of the gradient's norm
     ema: float = 0.99  # warmed up as (step) / (step + 9)
-    prompt_drop: float = 0.1  # for guidance
+    cond_dropout: float = 0.1  # for guidance
     density: str = "logit_normal"  # of t
     density_mean: float | None = None  # of logit(t); None is the density's own, here 0
     density_std: float | None = None  # None: 1
@@ -64,12 +66,12 @@ class Stage:
     seed: int = 0
 
     def __post_init__(self):
-        one_of("trains", self.trains, PARTS)
+        one_of("trainable", self.trainable, PARTS)
         one_of("schedule", [self.schedule], SCHEDULES)
         one_of("optimizer", [self.optimizer], OPTIMIZERS)
         one_of("density", [self.density], DENSITIES)
         one_of("time_weight", [self.time_weight], WEIGHTS)
-        for name in ("lr", "steps", "batch", "clip", "shift", "capacity"):
+        for name in ("lr", "steps", "batch", "max_grad_norm", "shift", "capacity"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a number above 0")
         limits.hold("number", self.batch, f"batch is {self.batch}")
@@ -80,9 +82,15 @@ class Stage:
             raise ValueError(f"seed is {self.seed}; expected 0 or more, below 2**31")
         if self.density_std is not None and not self.density_std > 0:
             raise ValueError(f"density_std is {self.density_std}; expected a number above 0")
+        for name in self.time_options:
+            if name not in options_of(self.density):
+                raise ValueError(
+                    f"density_{name} is {self.time_options[name]}, but the density "
+                    f"{self.density!r} has no {name}; set density_{name}=null"
+                )
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}; expected two numbers in [0, 1)")
-        for name in ("ema", "prompt_drop", "decay_from"):
+        for name in ("ema", "cond_dropout", "decay_from"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a share in [0, 1]")
         for shares in (self.mixture, self.opening or self.mixture):
@@ -97,16 +105,15 @@ class Stage:
         steps, so that the mixture holds over a run.
         """
         shares = self.opening if self.opening and step < self.opening_steps else self.mixture
-        total = sum(shares.values())
-        ends, counts, running = [], {}, 0.0
-        for share in shares.values():
-            running += share * self.batch / total
-            ends.append(running)
-        before = 0
-        for name, end in zip(shares, ends, strict=True):
-            now = round_at(end, step)
-            counts[name], before = now - before, now
-        return counts
+        return _summed(shares, self.batch, step, step + 1)
+
+    def drawn(self, steps: int) -> dict[str, int]:
+        """Samples of each kind in the first so many steps together: the sums of `counts`."""
+        opening = min(steps, self.opening_steps) if self.opening else 0
+        found = _summed(self.opening or self.mixture, self.batch, 0, opening)
+        for kind, count in _summed(self.mixture, self.batch, opening, steps).items():
+            found[kind] = found.get(kind, 0) + count
+        return found
 
     @property
     def time_options(self) -> dict[str, float]:
@@ -115,12 +122,51 @@ class Stage:
         return {name: value for name, value in options.items() if value is not None}
 
 
-def round_at(value: float, step: int) -> int:
-    """`value` to a whole number, up in as many of the steps as its fraction says (golden ratio
-    sequence); always the same for whole numbers.
+def _summed(shares: dict[str, float], batch: int, first: int, last: int) -> dict[str, int]:
+    """Samples of each kind in the steps from `first` to `last`, the latter left out."""
+    counts, running, before = {}, 0.0, 0
+    for name, share in shares.items():
+        running += share * batch / sum(shares.values())
+        now = rounded_sum(running, first, last)
+        counts[name], before = now - before, now
+    return counts
+
+
+def rounded_sum(value: float, first: int, last: int) -> int:
+    """The sum over steps of `value` as whole numbers, up in as many of the steps as its fraction
+    says (golden ratio sequence); all steps round alike, so that larger values never round lower.
     """
     whole = int(value + 1e-9)
-    return whole + (value - whole - 1e-9 > (step * 0.6180339887498949 + 0.5) % 1)
+    places = (np.arange(first, last) * 0.6180339887498949 + 0.5) % 1
+    return whole * max(0, last - first) + int((value - whole - 1e-9 > places).sum())
+
+
+@dataclass(frozen=True)
+class SampleSchedule:
+    """How many samples of each kind a step asks for, and how many came before it, for a run whose
+    stage changes on the way. `pieces`: (first step, stage), by rising steps from 0 on.
+    """
+
+    pieces: tuple[tuple[int, Stage], ...]
+
+    def counts(self, step: int) -> dict[str, int]:
+        """Samples of each kind in the batch of a step."""
+        return self.stage(step).counts(step)
+
+    def stage(self, step: int) -> Stage:
+        """The stage in force at a step."""
+        return [stage for first, stage in self.pieces if first <= step][-1]
+
+    def start(self, step: int) -> dict[str, int]:
+        """Samples of each kind in all steps before this one: where the step's own begin."""
+        found: dict[str, int] = {}
+        ends = [first for first, _ in self.pieces[1:]] + [step]
+        for (first, stage), end in zip(self.pieces, ends, strict=True):
+            if first < step:
+                before, after = stage.drawn(first), stage.drawn(min(end, step))
+                for kind, count in after.items():
+                    found[kind] = found.get(kind, 0) + count - before.get(kind, 0)
+        return found
 
 
 def one_of(name: str, values, known) -> None:
@@ -137,7 +183,7 @@ TUNE = "tune"
 ALL_BUT_VISION = ("linear", "generation", "language_model")
 STAGES = {
     "1": Stage(  # adaptation of what is new
-        trains=("linear", "generation"),
+        trainable=("linear", "generation"),
         lr=1e-4,
         warmup=2_000,
         steps=10_000,
@@ -145,7 +191,7 @@ STAGES = {
         mixture=_shares(50, 50, 0),
     ),
     "2": Stage(  # unified pre-training; the paper's first version has no warm-up, 380,000 steps
-        trains=ALL_BUT_VISION,
+        trainable=ALL_BUT_VISION,
         lr=1e-4,
         warmup=2_000,
         steps=390_000,
@@ -155,7 +201,7 @@ STAGES = {
         opening_steps=10_000,
     ),
     "3": Stage(  # supervised fine-tuning
-        trains=("vision_encoder", *ALL_BUT_VISION),
+        trainable=("vision_encoder", *ALL_BUT_VISION),
         lr=2e-5,
         warmup=1_000,
         steps=26_000,
@@ -163,7 +209,7 @@ STAGES = {
         mixture=_shares(21, 70, 9),
     ),
     TUNE: Stage(  # a few pictures of one's own; not the paper's
-        trains=ALL_BUT_VISION,
+        trainable=ALL_BUT_VISION,
         lr=5e-4,
         warmup=20,
         steps=300,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from janusflow.training import vision_pretraining
 from janusflow.training.alignment.repa import Alignment
 from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
+from janusflow.training.config_values import today
 from janusflow.training.recipes import Recipe
 from janusflow.utils.atomic_io import readable
 from janusflow.utils.devices import pick_device
@@ -30,7 +31,7 @@ from janusflow.utils.devices import pick_device
 def of_recipe(recipe: Recipe) -> Settings:
     """A recipe's training as settings: the paper's second stage with the recipe's numbers."""
     stage = Stage(
-        trains=ALL_BUT_VISION,
+        trainable=ALL_BUT_VISION,
         lr=recipe.lr,
         warmup=recipe.warmup,
         steps=recipe.steps,
@@ -41,9 +42,9 @@ def of_recipe(recipe: Recipe) -> Settings:
         optimizer=recipe.optimizer,
         betas=recipe.betas,
         weight_decay=recipe.weight_decay,
-        clip=recipe.clip,
+        max_grad_norm=recipe.max_grad_norm,
         ema=recipe.ema,
-        prompt_drop=recipe.prompt_drop,
+        cond_dropout=recipe.cond_dropout,
         density_mean=recipe.density_mean,
         density_std=recipe.density_std,
         next_token=recipe.answer,
@@ -99,12 +100,12 @@ def with_changes(recipe: Recipe, changes: dict) -> tuple[Recipe, dict]:
 
     ValueError for a value of another kind, or a name without a section that no recipe has.
     """
+    changes = {today(k): v for k, v in changes.items()}
     plain = {k: v for k, v in changes.items() if k != "alignment" or isinstance(v, int | float)}
     own = {k: _like(getattr(recipe, k), v, k) for k, v in plain.items() if hasattr(recipe, k)}
     rest = {k: v for k, v in changes.items() if k not in own}
-    unknown = [
-        k for k in rest if "." not in k and k not in ("alignment", "adapter", "training", "run")
-    ]
+    sections = [field.name for field in fields(Settings)]
+    unknown = [k for k in rest if "." not in k and k not in sections]
     if unknown:
         known = ", ".join(Recipe.__dataclass_fields__)
         raise ValueError(f"no setting named {unknown[0]!r}; the recipe has {known}")

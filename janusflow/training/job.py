@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from janusflow.data import report
 from janusflow.data.mixture import Mixture
 from janusflow.data.options import Data
 from janusflow.data.prefetch import Ahead
@@ -22,58 +26,89 @@ from janusflow.scenes.world import scene
 from janusflow.training import cached_features, init_checkpoint, loop
 from janusflow.training import config as settings
 from janusflow.training.config import Settings
-from janusflow.training.ema import trained
+from janusflow.training.ema import learning_rate, trained
 from janusflow.training.encoding import Latents
 from janusflow.training.preview import COUNT, Preview
 from janusflow.training.recipes import RECIPES
-from janusflow.training.trainer import Engine, accelerator_of
+from janusflow.training.trainer import Trainer, accelerator_of
 from janusflow.utils import locked_dir
 from janusflow.utils.hub import locate
+from janusflow.utils.renamed import old_names
 
 MEASURED = 3  # steps of a dry run
 KILOBYTES = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a MiB
 
 
 @dataclass(frozen=True)
-class Plan:
-    """`engine()` builds everything anew; `meta` is kept in the checkpoints."""
+class TrainJob:
+    """`trainer()` builds everything anew; `meta` is kept in the checkpoints."""
 
     settings: Settings
-    engine: Callable[[], Engine]
+    trainer: Callable[[], Trainer]
     out: Path
     meta: dict[str, str]
     start: Path | None = None
     preview: Callable[[], Preview] | None = None  # None: no samples are drawn on the way
+    rehearsal: Callable[[], Trainer] | None = None  # for a dry run, where `trainer` trains before
+    before: str | None = None  # what is trained first
+    read: str = ""  # what was found of the data
 
     def run(self) -> loop.Stopped:
         """Trains to the end, or until SIGTERM or Ctrl-C, which leave a checkpoint."""
+        if int(os.environ.get("RANK", 0)) == 0:
+            told = [*self.read.splitlines(), *warnings_of(self.settings)]
+            for said in told:
+                print(f"janusflow: {said}", file=sys.stderr)
         with locked_dir.alone(self.out):
-            engine = self.engine()
+            trainer = self.trainer()
             preview = self.preview() if self.preview else None
-            return loop.run(engine, self.out, self.meta, self.start, preview)
+            return loop.run(trainer, self.out, self.meta, self.start, preview)
 
     def describe(self) -> str:
         """What learns, what it costs, and how long it would take by a short measurement."""
-        engine, stage = self.engine(), self.settings.training
-        model = engine.objective.model
-        own = dict(trained(engine.module))
+        trainer, stage = (self.rehearsal or self.trainer)(), self.settings.training
+        model = trainer.objective.model
+        own = dict(trained(trainer.module))
         count = sum(p.numel() for p in own.values())
         total = sum(p.numel() for p in model.parameters())
         here, learns = _here(model.parameters()), _here(own.values())
         memory = 4 * (here + 4 * learns) / 2**20  # weights; gradient, two moments, average
-        seconds = _seconds(engine)
+        seconds = _seconds(trainer)
         lines = [
-            f"trains      {', '.join(stage.trains)}: {len(own)} tensors, {count:,} parameters",
+            *([self.read] if self.read else []),
+            *([f"first       {self.before}"] if self.before else []),
+            f"trains      {', '.join(stage.trainable)}: {len(own)} tensors, {count:,} parameters",
             *_adapter(self.settings),
             f"frozen      {total - sum(p.numel() for n, p in own.items() if n[:6] == 'model.'):,}",
             f"memory      {memory:,.0f} MiB a device in float32, without activations",
             f"batch       {stage.batch}: {_mixture(stage.counts(stage.opening_steps))}",
             f"optimizer   {stage.optimizer}, rate {stage.lr:g}, warm-up {stage.warmup} steps",
-            f"measured    {_held(engine):,.0f} MiB at most, with activations and the program",
+            f"measured    {_held(trainer):,.0f} MiB at most, with activations and the program",
             f"steps       {stage.steps:,}, {seconds:.2f} s each here",
-            f"time        {_clock(seconds * stage.steps)} on {engine.world} process(es)",
+            f"time        {_clock(seconds * stage.steps)} on {trainer.world} process(es)",
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"warning     {said}" for said in warnings_of(self.settings))])
+
+
+def warnings_of(settings: Settings) -> list[str]:
+    """What of the settings is likely to be a mistake."""
+    stage, steps = settings.training, settings.steps
+    found = []
+    if stage.warmup > steps:
+        found.append(
+            f"the warm-up of {stage.warmup:,} steps is longer than the run of {steps:,}, whose "
+            f"rate ends at {learning_rate(stage, steps - 1):.3g} of {stage.lr:.3g}; set "
+            f"training.warmup={max(1, steps // 10)}"
+        )
+    if stage.opening and stage.opening_steps >= steps:
+        found.append(
+            f"the opening mixture lasts {stage.opening_steps:,} steps, the whole run; set "
+            "training.opening_steps"
+        )
+    align = settings.alignment
+    if align is not None and align.until is not None and align.until >= steps:
+        found.append(f"alignment.until is step {align.until:,}, after the run's end at {steps:,}")
+    return found
 
 
 def _adapter(settings: Settings) -> list[str]:
@@ -81,12 +116,12 @@ def _adapter(settings: Settings) -> list[str]:
     return [f"adapter     rank {own.rank}, alpha {own.alpha:g}"] if own else []
 
 
-def _seconds(engine: Engine) -> float:
-    """Of a step, the fastest of a few; the engine is thrown away afterwards."""
+def _seconds(trainer: Trainer) -> float:
+    """Of a step, the fastest of a few; the trainer is thrown away afterwards."""
     times = []
     for _ in range(MEASURED):
         started = time.perf_counter()
-        engine.step()
+        trainer.step()
         times.append(time.perf_counter() - started)
     return min(times)
 
@@ -96,9 +131,9 @@ def _here(parameters: Iterable[torch.nn.Parameter]) -> int:
     return sum((p.to_local() if hasattr(p, "to_local") else p).numel() for p in parameters)
 
 
-def _held(engine: Engine) -> float:
+def _held(trainer: Trainer) -> float:
     """The most memory held so far in MiB: of the GPU, or of this process."""
-    device = engine.accelerator.device
+    device = trainer.accelerator.device
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KILOBYTES
@@ -113,7 +148,9 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes + 1} min"
 
 
-def of_recipe(name: str, out: Path, changes: dict | None = None, start: Path | None = None) -> Plan:
+def of_recipe(
+    name: str, out: Path, changes: dict | None = None, start: Path | None = None
+) -> TrainJob:
     """A small model from nothing on the world of scenes; ValueError for an unknown recipe."""
     if name not in RECIPES:
         raise ValueError(f"no recipe named {name!r}; choose one of {', '.join(RECIPES)}")
@@ -122,16 +159,22 @@ def of_recipe(name: str, out: Path, changes: dict | None = None, start: Path | N
     if chosen.data != Data():
         raise ValueError("a recipe draws its own scenes; data. settings belong to --stage")
 
-    def engine() -> Engine:
+    def trainer() -> Trainer:
         accelerator = accelerator_of(chosen, out)
         out.mkdir(parents=True, exist_ok=True)
         with accelerator.main_process_first():  # transformers saves on the first rank alone
             init_checkpoint.first_model(recipe, out / "base", chosen.run.workers)
         data = init_checkpoint.batches(out / "base", recipe)
         if chosen.run.workers:
-            stage = chosen.training
-            data = Ahead(data, stage.counts, stage.steps, chosen.run.workers)
-        return loop.engine_of(chosen, out / "base", data, accelerator)
+            data = Ahead(data, chosen.run.workers)
+        return loop.trainer_of(chosen, out / "base", data, accelerator)
+
+    def rehearsal() -> Trainer:
+        with tempfile.TemporaryDirectory() as folder:
+            base = Path(folder)
+            untrained = replace(recipe, vision_steps=0)
+            init_checkpoint.first_model(untrained, base)
+            return loop.trainer_of(chosen, base, init_checkpoint.batches(base, recipe))
 
     def preview() -> Preview:
         processor = JanusFlowProcessor.from_pretrained(out / "base")
@@ -140,7 +183,10 @@ def of_recipe(name: str, out: Path, changes: dict | None = None, start: Path | N
         return Preview(processor, load_vae(out / "base", None), prompts, chosen.training.seed)
 
     drawn = preview if chosen.run.sample_every else None
-    return Plan(chosen, engine, out, {"recipe": recipe.to_json()}, start, drawn)
+    before = f"vision encoder, {recipe.vision_steps:,} steps of {recipe.vision_batch} scenes"
+    before = None if (out / "base/model.safetensors").exists() else before
+    meta = {"recipe": recipe.to_json()}
+    return TrainJob(chosen, trainer, out, meta, start, drawn, rehearsal, before)
 
 
 def of_stage(
@@ -151,17 +197,13 @@ def of_stage(
     changes: dict | None = None,
     start: Path | None = None,
     vae: str | None = None,
-) -> Plan:
+) -> TrainJob:
     """A stage of the paper, or "tune", from a model, on files.
 
     Kinds of sample that the data does not have are left out of the mixture; ValueError where none
     is left.
     """
     chosen = settings.changed(settings.of_stage(stage), changes or {})
-    if chosen.run.workers:
-        raise ValueError(
-            "run.workers draw the scenes of a recipe; a stage reads in its own process"
-        )
     if not data:
         raise ValueError("a stage needs --data: a folder, .jsonl, .parquet, .tar or .txt")
     folder = locate(model)
@@ -170,14 +212,18 @@ def of_stage(
     cached = (
         cached_features.find(chosen, data, encode.vae, processor) if chosen.data.cache else None
     )
-    limit, seed = chosen.run.broken_limit, chosen.training.seed
-    mixture = open_data(data, processor, encode, seed, limit, chosen.data, cached)
+    limit, seed = chosen.run.max_bad_samples, chosen.training.seed
+    ahead = chosen.run.workers
+    mixture = open_data(
+        data, processor, None if ahead else encode, seed, limit, chosen.data, cached, [out]
+    )
     chosen = replace(chosen, training=with_kinds(chosen.training, set(mixture.sources)))
 
-    def engine() -> Engine:
+    def trainer() -> Trainer:
         accelerator = accelerator_of(chosen, out)
         encode.vae.to(accelerator.device)
-        made = loop.engine_of(chosen, folder, mixture, accelerator)
+        source = Ahead(mixture, ahead, encode) if ahead else mixture
+        made = loop.trainer_of(chosen, folder, source, accelerator)
         if cached is not None:
             cached_features.teach(made, cached)
         return made
@@ -187,7 +233,8 @@ def of_stage(
         return Preview(processor, encode.vae, prompts, chosen.training.seed)
 
     drawn = preview if chosen.run.sample_every else None
-    return Plan(chosen, engine, out, {"model": str(folder)}, start, drawn)
+    meta = {"model": str(folder), "data": json.dumps(report.fingerprint(mixture))}
+    return TrainJob(chosen, trainer, out, meta, start, drawn, read=report.describe(mixture))
 
 
 def captions(mixture: Mixture) -> list[str]:
@@ -216,3 +263,6 @@ def with_kinds(stage, kinds: set[str]):
             f"the data has {', '.join(kinds)} alone; the stage needs {', '.join(stage.mixture)}"
         )
     return replace(stage, mixture=kept(stage.mixture), opening=kept(stage.opening))
+
+
+__getattr__ = old_names(__name__, {"Plan": "TrainJob"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from contextlib import contextmanager
@@ -15,15 +16,18 @@ from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training import checkpoints, init_checkpoint
 from janusflow.training.config import Settings, dump
 from janusflow.training.ema import State, freeze_all_but, load_weights
+from janusflow.training.encoding import weights_of
 from janusflow.training.metrics import Monitor
 from janusflow.training.preview import Preview, check
 from janusflow.training.recipes import Recipe
-from janusflow.training.trainer import Draws, Engine, asked_to_stop, build
+from janusflow.training.trainer import BatchSource, Trainer, asked_to_stop, build
 from janusflow.utils import locked_dir
 from janusflow.utils.flops import Meter
 from janusflow.utils.hub import SUMS
+from janusflow.utils.renamed import old_names
 
 SETTINGS = "settings.yaml"
+CHANGES = "changes.jsonl"  # of settings, where a run was resumed with others
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Stopped:
 
 
 def run(
-    engine: Engine,
+    trainer: Trainer,
     out: Path,
     meta: dict[str, str] | None = None,
     start: Path | None = None,
@@ -46,43 +50,57 @@ def run(
     A new run begins with the weights, not the optimizer, of the run in `start` if one is given.
     The first process draws `preview` every `run.sample_every` steps and at the end.
     """
-    settings, meta = engine.settings, meta or {}
-    if not engine.restore(out) and start:
-        load_weights(engine.state, checkpoints.latest(start)[1])
-    if engine.rank == 0:
+    meta = (meta or {}) | ({"base": trainer.base} if trainer.base else {})
+    if not trainer.restore(out, meta) and start:
+        load_weights(trainer.state, checkpoints.latest(start)[1])
+    settings = trainer.settings
+    if trainer.rank == 0:
         locked_dir.write(out / SETTINGS, dump(settings))
+        _record(trainer, out)
     if settings.run.trackers:
         named = {"name": out.resolve().name}
         kwargs = {"wandb": {"dir": str(out), **named}, "trackio": named}
-        engine.accelerator.init_trackers("janusflow", init_kwargs=kwargs)
-    monitor, steps = Monitor(engine, out), settings.training.steps
+        trainer.accelerator.init_trackers("janusflow", init_kwargs=kwargs)
+    monitor, steps = Monitor(trainer, out), settings.steps
     if preview is not None:
-        check(engine.state)
-    preview = preview if engine.rank == 0 else None
+        check(trainer.state)
+    preview = preview if trainer.rank == 0 else None
     with asked_to_stop() as asked, together(out):
-        while engine.state.step < steps:
-            found = _step(engine, monitor, asked())
+        while trainer.state.step < steps:
+            found = _step(trainer, monitor, asked())
             monitor.add(found)
-            step = engine.state.step
+            step = trainer.state.step
             if preview and (step % settings.run.sample_every == 0 or step == steps):
-                preview(engine, out)
+                preview(trainer, out)
             if step % settings.run.save_every == 0 or step == steps or found["stop"]:
-                engine.save(out, meta)
+                trainer.save(out, meta)
             if found["stop"]:
                 break
     monitor.close()
-    if engine.rank == 0 and engine.state.step < steps:
-        where = f"stopped at step {engine.state.step} of {steps}"
+    if trainer.rank == 0 and trainer.state.step < steps:
+        where = f"stopped at step {trainer.state.step} of {steps}"
         print(f"janusflow: {where}; {locked_dir.stays(out)}", file=sys.stderr)
-    return Stopped(engine.state, engine.state.step == steps)
+    return Stopped(trainer.state, trainer.state.step == steps)
 
 
-def _step(engine: Engine, monitor: Monitor, stop: bool) -> dict:
+def _record(trainer: Trainer, out: Path) -> None:
+    """Says what of the settings changes at this step, and keeps it in the folder."""
+    if not trainer.changes:
+        return
+    step = trainer.state.step
+    named = {name: {"from": old, "to": new} for name, (old, new) in trainer.changes.items()}
+    with open(out / CHANGES, "a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step, "changed": named}) + "\n")
+    told = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in trainer.changes.items())
+    print(f"janusflow: from step {step} on: {told}", file=sys.stderr)
+
+
+def _step(trainer: Trainer, monitor: Monitor, stop: bool) -> dict:
     """A step; the operations of the first one are counted."""
     if monitor.meter is None:
-        monitor.meter, found = Meter.of(engine, stop)
+        monitor.meter, found = Meter.of(trainer, stop)
         return found
-    return engine.step(stop=stop)
+    return trainer.step(stop=stop)
 
 
 @contextmanager
@@ -99,15 +117,20 @@ def together(out: Path):
         ) from error
 
 
-def engine_of(settings: Settings, folder: Path, data: Draws, accelerator=None, vae=None) -> Engine:
-    """An engine for the model in `folder`, in float32, with what the stage trains unfrozen, or
+def trainer_of(
+    settings: Settings, folder: Path, data: BatchSource, accelerator=None, vae=None
+) -> Trainer:
+    """A trainer for the model in `folder`, in float32, with what the stage trains unfrozen, or
     adapters there instead; `vae` is for objectives that look at images.
     """
     model = JanusFlowModel.from_pretrained(folder, dtype=torch.float32)
-    freeze_all_but(model, settings.training.trains)
+    base = weights_of(model)
+    freeze_all_but(model, settings.training.trainable)
     if settings.adapter is not None:
         lora.add(model, settings.adapter, settings.training.seed)
-    return build(settings, model, data, accelerator, vae)
+    made = build(settings, model, data, accelerator, vae)
+    made.base = base
+    return made
 
 
 def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -139,3 +162,6 @@ def _export_adapter(folder: Path, adapter: lora.Adapter, found: dict, base: Path
     start = "ema.model."
     own = {k.removeprefix(start): value for k, value in found.items() if k.startswith(start)}
     lora.save(folder, adapter, own, str(base))
+
+
+__getattr__ = old_names(__name__, {"engine_of": "trainer_of"})

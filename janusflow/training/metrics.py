@@ -13,20 +13,20 @@ from janusflow.utils.locked_dir import refused, write
 
 
 class Monitor:
-    """Collects what `Engine.step` returns and reports the mean of every `log_every` steps.
+    """Collects what `Trainer.step` returns and reports the mean of every `log_every` steps.
 
     On other processes than the first it does nothing.
     """
 
-    def __init__(self, engine, out: Path):
-        self.engine, self.path = engine, out / "log.jsonl"
-        self.first = engine.rank == 0
+    def __init__(self, trainer, out: Path):
+        self.trainer, self.path = trainer, out / "log.jsonl"
+        self.first = trainer.rank == 0
         self.meter = None  # what a token costs, once a step was counted
-        stage, start = engine.settings.training, engine.state.step
+        start = trainer.state.step
         if self.first:
             _cut(self.path, start)
         self.bar = tqdm(
-            total=stage.steps, initial=start, unit="step", desc="train", disable=None
+            total=trainer.settings.steps, initial=start, unit="step", desc="train", disable=None
         )  # silent where nobody looks
         self.bar.disable = self.bar.disable or not self.first
         self._start_over()
@@ -41,8 +41,8 @@ class Monitor:
         """Takes in one step."""
         self.steps += 1
         self.tokens += found["tokens"]
-        stage = self.engine.settings.training
-        self.samples.update(stage.counts(self.engine.state.step - 1))
+        settings = self.trainer.settings
+        self.samples.update(settings.schedule.counts(self.trainer.state.step - 1))
         for name, value in found["parts"].items():
             self.parts[name] += value
             self.weighted[name] += found["weights"][name] * value
@@ -56,8 +56,8 @@ class Monitor:
         self.sums = [a + b for a, b in zip(self.sums, sums, strict=True)]
         self.counts = [a + b for a, b in zip(self.counts, counts, strict=True)]
         self.bar.update()
-        every = self.engine.settings.run.log_every
-        if self.engine.state.step % every == 0 or self.engine.state.step == stage.steps:
+        step, every = self.trainer.state.step, settings.run.log_every
+        if step % every == 0 or step == settings.steps:
             self.report()
 
     def report(self) -> None:
@@ -73,11 +73,11 @@ class Monitor:
             raise refused(self.path, error) from error
         words = f"loss {line['loss']:.3f}, {line['images_per_s']:.1f} images/s"
         words += f", {line['tokens_per_s']:.0f} tokens/s"
-        if "peak_fraction" in line:
-            words += f", {line['peak_fraction']:.0%} of peak"
+        if "mfu" in line:
+            words += f", {line['mfu']:.0%} MFU"
         self.bar.set_postfix_str(words)
-        if self.engine.settings.run.trackers:
-            self.engine.accelerator.log(_scalars(line), step=line["step"])
+        if self.trainer.settings.run.trackers:
+            self.trainer.accelerator.log(_scalars(line), step=line["step"])
 
     def line(self) -> dict:
         """Means since the last report; `flow_by_time[i]` is of t in [i, i + 1) / 10, null where
@@ -86,7 +86,7 @@ class Monitor:
         seconds = max(time.perf_counter() - self.since, 1e-9)
         mean = {name: value / self.steps for name, value in self.rest.items()}
         pairs = zip(self.sums, self.counts, strict=True)
-        line = {"step": self.engine.state.step, "loss": mean["loss"]}
+        line = {"step": self.trainer.state.step, "loss": mean["loss"]}
         line |= {name: value / self.steps for name, value in self.parts.items()}
         line |= {f"{name}_weighted": v / self.steps for name, v in self.weighted.items()}
         line |= {"grad_norm": mean["grad_norm"], "lr": mean["lr"]}
@@ -99,7 +99,7 @@ class Monitor:
             "tokens_per_s": self.tokens / seconds,
         }
         if self.meter is not None:
-            rates["peak_fraction"] = self.meter.fraction(self.tokens / seconds)
+            rates["mfu"] = self.meter.fraction(self.tokens / seconds)
         rates["seconds_left"] = self.left * seconds / self.steps
         line |= {name: float(f"{value:.4g}") for name, value in rates.items()}
         line["flow_by_time"] = [round(s / n, 5) if n else None for s, n in pairs]
@@ -108,12 +108,12 @@ class Monitor:
     @property
     def left(self) -> int:
         """Steps to go."""
-        return self.engine.settings.training.steps - self.engine.state.step
+        return self.trainer.settings.steps - self.trainer.state.step
 
     def close(self) -> None:
         self.bar.close()
-        if self.engine.settings.run.trackers:
-            self.engine.accelerator.end_training()
+        if self.trainer.settings.run.trackers:
+            self.trainer.accelerator.end_training()
 
 
 def _scalars(line: dict) -> dict:

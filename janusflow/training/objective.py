@@ -5,6 +5,7 @@ FSDP see one forward.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -45,6 +46,14 @@ class LossModule(nn.Module):
         self.main = objectives.make(choice or {}, context)
         aligned = [Alignment(context, aligner)] if aligner is not None else []
         self.objectives = (self.main, *aligned, NextToken(context))
+
+    def enter(self, stage: Stage, protocol) -> None:
+        """Lets a stage and an alignment's protocol hold from this step on."""
+        self.stage = stage
+        for one in self.objectives:
+            one.context = replace(one.context, stage=stage)
+        if self.aligner is not None:
+            self.aligner.protocol = protocol
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.prompt_cache import Prompt
 from janusflow.training.ema import State
 from janusflow.training.encoding import latents_of
-from janusflow.training.trainer import Engine
+from janusflow.training.trainer import Trainer
 from janusflow.utils import atomic_io
 from janusflow.utils.images import grid
 
@@ -40,17 +40,17 @@ class Preview:
     prompts: Sequence[str]
     seed: int = 0
 
-    def __call__(self, engine: Engine, out: Path) -> Path:
-        """Draws with the averages of now; `check` says of which state it cannot."""
-        model, step = engine.objective.model, engine.state.step
-        with averaged(engine.state), evaluating(model), engine.accelerator.autocast():
+    def __call__(self, trainer: Trainer, out: Path) -> Path:
+        """BatchSource with the averages of now; `check` says of which state it cannot."""
+        model, step = trainer.objective.model, trainer.state.step
+        with averaged(trainer.state), evaluating(model), trainer.accelerator.autocast():
             images = self.pictures(model)
         path = out / "samples" / f"step-{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
         sheet = grid(images)
         with atomic_io.replacing(path, sync=False) as part:
             sheet.save(part, format="PNG")
-        _track(engine, sheet, step)
+        _track(trainer, sheet, step)
         return path
 
     @torch.no_grad()
@@ -84,8 +84,8 @@ def _field(model: JanusFlowModel, prompt: Prompt):
     return velocity
 
 
-def _track(engine: Engine, sheet: Image.Image, step: int) -> None:
-    for tracker in engine.accelerator.trackers:
+def _track(trainer: Trainer, sheet: Image.Image, step: int) -> None:
+    for tracker in trainer.accelerator.trackers:
         if tracker.name == "tensorboard":
             array = np.asarray(sheet)[None]
             tracker.log_images({"samples": array}, step, dataformats="NHWC")

@@ -61,13 +61,13 @@ class Recipe:
     lr: float = 1.5e-3
     warmup: int = 100
     decay_from: float = 0.6  # share of the steps after which the rate falls to zero, linearly
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     ema: float = 0.999
     density_mean: float = -1.0  # of logit(t): what the prompt decides, it decides near the noise
     density_std: float = 1.2
-    prompt_drop: float = 0.1
+    cond_dropout: float = 0.1
     alignment: float = 1.0  # weight; 0 trains without a teacher
     alignment_depth: float = 0.25  # share of the blocks before the tap
     answer: float = 1.0  # weight of the next-token loss
@@ -141,6 +141,8 @@ class Recipe:
         """A recipe as a checkpoint holds it; ValueError if it is none."""
         try:
             found = parse_object(text, Path("the checkpoint's recipe"))
+            names = {"clip": "max_grad_norm", "prompt_drop": "cond_dropout"}  # as once written
+            found = {names.get(k, k): v for k, v in found.items()}
             found = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
             return cls(**found)
         except TypeError as error:

@@ -75,7 +75,7 @@ def at(u: Tensor, name: str = "logit_normal", *, shift: float = 1.0, **options: 
     """
     if name not in DENSITIES:
         raise ValueError(f"no density named {name!r}; choose one of {', '.join(DENSITIES)}")
-    known = list(inspect.signature(DENSITIES[name]).parameters)[1:]
+    known = options_of(name)
     if unknown := sorted(options.keys() - set(known)):
         raise ValueError(
             f"density {name!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}"
@@ -83,6 +83,11 @@ def at(u: Tensor, name: str = "logit_normal", *, shift: float = 1.0, **options: 
     if not shift > 0 or not options.get("std", 1) > 0 or not options.get("steepness", 1) > 0:
         raise ValueError(f"shift, std and steepness must be positive, got {shift=}, {options}")
     return shifted(DENSITIES[name](u.clamp(1e-6, 1 - 1e-6), **options), shift)
+
+
+def options_of(name: str) -> list[str]:
+    """What a density takes beside the uniform numbers, as mean and std."""
+    return list(inspect.signature(DENSITIES[name]).parameters)[1:]
 
 
 def strata(count: int, generator: torch.Generator | None = None) -> Tensor:

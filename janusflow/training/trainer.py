@@ -1,4 +1,4 @@
-"""The engine: accelerate's, with a step whose samples and random numbers are functions of
+"""The trainer: accelerate's, with a step whose samples and random numbers are functions of
 (seed, step), so that a run that is cut off ends in the bits of one that never was.
 """
 
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from janusflow.data.attention import use_packed_attention
 from janusflow.data.samples import KINDS, Sample
-from janusflow.training import checkpoints, losses
+from janusflow.training import checkpoints, config, losses, resume
 from janusflow.training.alignment import repa
-from janusflow.training.config import Settings, decisive
+from janusflow.training.config import Settings
 from janusflow.training.ema import (
     State,
     average,
@@ -38,16 +38,21 @@ from janusflow.training.ema import (
 from janusflow.training.objective import Batch, LossModule, draw
 from janusflow.training.optimizers import OPTIMIZERS
 from janusflow.utils.cpu.onednn_linear import repeating
+from janusflow.utils.renamed import old_names
 
 BINS = 10
 AFTER = "no weight has moved: lower training.lr or look at the data, and start again"
 COUNTED = 2 * BINS + 5  # by time; three products of gradients, tokens, who was stopped
 
 
-class Draws(Protocol):
-    """Where samples come from: a pure function of its arguments."""
+class BatchSource(Protocol):
+    """Where samples come from: a pure function of its arguments. `counts` are the samples of each
+    kind in the step's whole batch, `start` those of all steps before.
+    """
 
-    def draw(self, step: int, rank: int, world: int, counts: dict[str, int]) -> list[Sample]: ...
+    def draw(
+        self, step: int, rank: int, world: int, counts: dict[str, int], start: dict[str, int]
+    ) -> list[Sample]: ...
 
 
 def share(count: int, part: int, parts: int) -> range:
@@ -56,7 +61,7 @@ def share(count: int, part: int, parts: int) -> range:
 
 
 @dataclass
-class Engine:
+class Trainer:
     """A training at work. `step()` advances `state`; `save` and `restore` keep it in `out`."""
 
     settings: Settings
@@ -64,7 +69,10 @@ class Engine:
     module: nn.Module  # the prepared LossModule
     state: State
     optimizer: torch.optim.Optimizer  # the prepared one
-    data: Draws
+    data: BatchSource
+    now: Settings | None = None  # in force at this step
+    base: str = ""  # fingerprint of the model that the run begins with
+    changes: dict = field(default_factory=dict)  # of settings, where the run was resumed
     _latest: list = field(default_factory=list)  # micro-batches of this step and their losses
 
     @property
@@ -91,9 +99,9 @@ class Engine:
         totals[-1] = stop
         found = self._means(self.accelerator.reduce(totals, "sum"), number)
         fill_gradients(self.state)
-        stage = self.settings.training
+        stage = self.now.training
         parameters = list(self.state.parameters.values())
-        norm = float(_whole(self.accelerator.clip_grad_norm_(parameters, stage.clip)))
+        norm = float(_whole(self.accelerator.clip_grad_norm_(parameters, stage.max_grad_norm)))
         if not math.isfinite(norm):  # the same on all processes, and before the weights move
             raise FloatingPointError(
                 f"the gradient{self._bad_gradient(number)} is not finite at step {number}; {AFTER}"
@@ -110,15 +118,32 @@ class Engine:
         main.updated(self.state.step)
         return found | {"grad_norm": norm, "lr": rate, "measured": main.measured()}
 
+    def _enter(self, number: int) -> None:
+        """Lets the settings of a step hold, where some change on the way."""
+        if self.now is None or number in self.settings.later:
+            self.now = self.settings.at(number)
+            self.objective.enter(self.now.training, self.now.alignment)
+            stage = self.now.training
+            own = {"betas": stage.betas, "weight_decay": stage.weight_decay}
+            for group in self.optimizer.param_groups:
+                group.update({key: value for key, value in own.items() if key in group})
+
+    def _follow(self) -> None:
+        """Tells a source that draws ahead, or by a seed that may change, what the steps ask for."""
+        if hasattr(self.data, "follow"):
+            self.data.follow(self.settings.schedule, self.settings.steps)
+
     @repeating()
     def gradients(self, number: int) -> Tensor:
         """Leaves the gradient of a step in the parameters; returns this process's sums."""
-        counts = self.settings.training.counts(number)
-        samples = self.data.draw(number, self.rank, self.world, counts)
+        self._enter(number)
+        schedule = self.settings.schedule
+        counts, start = schedule.counts(number), schedule.start(number)
+        samples = self.data.draw(number, self.rank, self.world, counts, start)
         rows = share(counts.get("generation", 0), self.rank, self.world)
         samples = self.objective.main.prepare(samples, rows, number)
         counts, rows = self._multiplied(counts, rows)
-        torch.manual_seed(self.settings.training.seed * 1_000_003 + number * self.world + self.rank)
+        torch.manual_seed(self.now.training.seed * 1_000_003 + number * self.world + self.rank)
         parts = self.settings.run.accumulation
         size = len(self.objective.names) + COUNTED
         totals = torch.zeros(size, device=self.accelerator.device).double()
@@ -142,7 +167,7 @@ class Engine:
     def _forward(self, samples, number: int, rows, counts) -> tuple[Tensor, Tensor]:
         """This micro-batch's part of the global loss, and what is counted."""
         whole = counts.get("generation", 0)
-        stage, device = self.settings.training, self.accelerator.device
+        stage, device = self.now.training, self.accelerator.device
         batch = draw(stage, samples, number, rows, whole, device)
         with self._watched(number) as states:
             parts = self.module(batch)
@@ -237,21 +262,20 @@ class Engine:
         if self.rank == 0:
             checkpoints.clean(out, run.keep, run.milestone_every, step)
 
-    def restore(self, out: Path) -> bool:
-        """Goes on from the newest whole checkpoint in `out`; False if there is none.
+    def restore(self, out: Path, meta: dict[str, str] | None = None) -> bool:
+        """Goes on from the newest whole checkpoint in `out`; False if there is none. `meta` is what
+        a checkpoint of this run would say of its data and of the model that it begins with.
 
-        ValueError if the run there was of other settings.
+        What may change of the settings changes from there on; ValueError for what must stay.
         """
-        for step, found, meta in checkpoints.newest(out):
-            theirs = decisive(checkpoints.settings_of(meta))
-            for name, section in self.settings.decisive.items():
-                if theirs.get(name) != section:
-                    differs = _first_difference(name, section, theirs.get(name))
-                    raise ValueError(
-                        f"{out} holds a run of other settings ({differs}); choose another folder"
-                    )
+        for step, found, theirs in checkpoints.newest(out):
+            before = config.from_dict(checkpoints.settings_of(theirs))
+            resume.guard(meta or {}, theirs, self.settings.run.allow, out)
+            self.settings, self.changes = resume.continued(self.settings, before, step, out)
             load(self.state, found, step)
             self.objective.load_tensors(found)
+            self.now = None
+            self._follow()
             return True
         return False
 
@@ -289,13 +313,6 @@ def _micro(samples: list[Sample], rows: range, part: int, parts: int):
 
 def _whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def _first_difference(name: str, ours, theirs) -> str:
-    if not isinstance(ours, dict) or not isinstance(theirs, dict):
-        return f"{name} is {theirs!r} there, {ours!r} here"
-    key = next(key for key in ours if ours[key] != theirs.get(key))
-    return f"{name}.{key} is {theirs.get(key)!r} there, {ours[key]!r} here"
 
 
 # Building
@@ -336,11 +353,11 @@ def _shard_on_cpu(accelerator: Accelerator) -> None:
 def build(
     settings: Settings,
     model: nn.Module,
-    data: Draws,
+    data: BatchSource,
     accelerator: Accelerator | None = None,
     vae: nn.Module | None = None,
-) -> Engine:
-    """An engine at step 0 for a model of which just what is to learn asks for gradients.
+) -> Trainer:
+    """A trainer at step 0 for a model of which just what is to learn asks for gradients.
 
     `vae` is for objectives that look at images.
     """
@@ -371,7 +388,9 @@ def build(
             "run.watch_every looks at gradients in the middle, which sharded weights do not allow; "
             "train with DDP, or set it to 0"
         )
-    return Engine(settings, accelerator, module, state, prepared, data)
+    made = Trainer(settings, accelerator, module, state, prepared, data)
+    made._follow()
+    return made
 
 
 def _in_order(optimizer: torch.optim.Optimizer, named: list) -> list[str]:
@@ -412,3 +431,6 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+__getattr__ = old_names(__name__, {"Engine": "Trainer", "Draws": "BatchSource"})

@@ -106,6 +106,8 @@ def pretrain(
     torch.manual_seed(recipe.seed)
     encoder = VisionEncoder(recipe.config(vocab_size=1).vision).to(device)
     heads = Heads(recipe.vision_width).to(device)
+    if not recipe.vision_steps:  # untrained, as a dry run wants it
+        return encoder.cpu(), heads.cpu()
     parameters = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.vision_lr, betas=recipe.betas)
     start = _take_up(kept, recipe, parameters, optimizer)
@@ -117,7 +119,7 @@ def pretrain(
         total, shown = step_losses(recipe, encoder, heads, batch)
         optimizer.zero_grad(set_to_none=True)
         total.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
+        norm = nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
         if not torch.isfinite(norm):  # of the loss too, and before the weights move
             raise FloatingPointError(
                 f"the vision encoder's gradient is not finite at step {step}; lower vision_lr"

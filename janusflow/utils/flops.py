@@ -87,11 +87,11 @@ class Meter:
     peak: float
 
     @classmethod
-    def of(cls, engine, stop: bool = False) -> tuple[Meter, dict]:
-        """Takes a step of the engine under the counter; the step's result is the second."""
+    def of(cls, trainer, stop: bool = False) -> tuple[Meter, dict]:
+        """Takes a step of the trainer under the counter; the step's result is the second."""
         with Counting() as counted:
-            found = engine.step(stop=stop)
-        accelerator = engine.accelerator
+            found = trainer.step(stop=stop)
+        accelerator = trainer.accelerator
         dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
         most = peak(accelerator.device, dtype, torch.get_num_threads())
         return cls(counted.total / max(1, found["tokens"]), most), found

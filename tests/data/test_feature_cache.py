@@ -9,7 +9,7 @@ from PIL import Image
 
 from janusflow.data.feature_cache import ABOUT, Cache, CacheError
 from janusflow.scenes.world import render, scene
-from janusflow.training import config, job, precompute
+from janusflow.training import config, job, precompute, resume
 from janusflow.training.alignment import teachers
 
 MODEL = "janusflow/scenes"
@@ -43,7 +43,7 @@ def cache(pictures, encoders, tmp_path):
 
 
 def engine(data, out, **changes):
-    return job.of_stage(1, MODEL, data, out, SMALL | changes).engine()
+    return job.of_stage(1, MODEL, data, out, SMALL | changes).trainer()
 
 
 def losses(made):
@@ -68,7 +68,7 @@ def test_training_from_the_cache_has_the_losses_of_training_without(pictures, ca
 def test_a_teacher_that_learns_or_is_another_is_run_and_the_latents_serve(
     pictures, cache, tmp_path
 ):
-    learns = {"training.trains": ("vision_encoder", "linear", "generation")}
+    learns = {"training.trainable": ("vision_encoder", "linear", "generation")}
     for changes in (learns, {"alignment.teacher": "random"}):
         made = engine(pictures, tmp_path, **changes, **{"data.cache": str(cache)})
         sample = made.data.draw(0, counts={"generation": 1})[0]
@@ -77,13 +77,13 @@ def test_a_teacher_that_learns_or_is_another_is_run_and_the_latents_serve(
         assert "alignment" in made.step()["parts"]
 
 
-def test_a_run_goes_on_with_a_cache_and_refuses_another_crop(pictures, cache, tmp_path):
+def test_a_run_goes_on_with_a_cache_and_says_when_the_crop_changes(pictures, cache, tmp_path):
     out, plain = tmp_path / "run", {**SMALL, "data.crop": "center"}
     job.of_stage(1, MODEL, pictures, out, plain | {"run.save_every": 1}).run()
     made = engine(pictures, out, **{"data.cache": str(cache)})
-    assert made.restore(out) and made.state.step == 2
-    with pytest.raises(ValueError, match=r"data\.crop"):
-        engine(pictures, out).restore(out)
+    assert made.restore(out) and made.state.step == 2 and not made.changes
+    other = engine(pictures, out)
+    assert other.restore(out) and set(other.changes) == {"data.crop"}
 
 
 def test_what_was_cut_off_is_gone_on_with(pictures, encoders, tmp_path, monkeypatch):
@@ -254,10 +254,13 @@ def test_what_the_settings_of_an_older_run_do_not_say_is_as_it_was_then():
     for section, name in (("training", "time_weight"), ("alignment", "cleaner")):
         del older[section][name]
     del older["data"], older["adapter"]
-    assert config.decisive(older) == ours.decisive
-    cached = config.changed(ours, {"data.cache": "somewhere"})
-    centered = config.changed(ours, {"data.crop": "center"})
-    assert cached.decisive == centered.decisive != ours.decisive
+    assert config.from_dict(older) == ours
+
+
+def test_a_cache_may_take_the_place_of_middle_crops_when_a_run_goes_on(tmp_path):
+    ours = config.changed(config.of_stage(2), {"data.crop": "center"})
+    cached = config.changed(config.of_stage(2), {"data.cache": "somewhere"})
+    assert resume.continued(cached, ours, 3, tmp_path)[1] == {}
 
 
 def test_recipes_and_random_crops_have_no_cache(tmp_path):

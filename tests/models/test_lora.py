@@ -64,9 +64,9 @@ def far(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("part", ["language_model", "vision_encoder", "generation", "linear"])
 def test_only_the_adapters_of_the_parts_learn_and_each_gets_a_gradient(run, part):
-    changes = {"training.trains": part, "adapter.rank": 2, "alignment": "none"}
+    changes = {"training.trainable": part, "adapter.rank": 2, "alignment": "none"}
     plan = job.of_recipe("scenes-smoke", run, changes)
-    engine = plan.engine()
+    engine = plan.trainer()
     model = engine.objective.model
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     learns = dict(trained(engine.module))
@@ -92,7 +92,7 @@ def test_only_the_adapters_of_the_parts_learn_and_each_gets_a_gradient(run, part
 def test_a_fresh_adapter_changes_nothing(run):
     plan = job.of_recipe("scenes-smoke", run, {"adapter.rank": 2})
     bare = job.of_recipe("scenes-smoke", run)
-    losses = [p.engine().step()["loss"] for p in (plan, bare)]
+    losses = [p.trainer().step()["loss"] for p in (plan, bare)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
@@ -111,11 +111,11 @@ def test_a_run_cut_off_and_taken_up_ends_in_the_same_bits(run, tmp_path):
 
 def test_modules_choose_the_layers(run):
     changes = {"adapter.rank": 2, "adapter.modules": "q_proj,v_proj"}
-    engine = job.of_recipe("scenes-smoke", run, changes).engine()
+    engine = job.of_recipe("scenes-smoke", run, changes).trainer()
     own = [n for n, _ in trained(engine.module) if n.startswith("model.")]
     assert len(own) == 2 * 2 * 4 and all("q_proj" in n or "v_proj" in n for n in own)
     with pytest.raises(ValueError, match="gate_proj"):
-        job.of_recipe("scenes-smoke", run, {"adapter.modules": "to_q"}).engine()
+        job.of_recipe("scenes-smoke", run, {"adapter.modules": "to_q"}).trainer()
 
 
 def test_the_settings_of_an_adapter_survive_their_file(tmp_path):

@@ -28,14 +28,14 @@ def base(tmp_path_factory):
 
 def engine(base, **changes):
     found = config.changed(init_checkpoint.of_recipe(RECIPE), changes)
-    return loop.engine_of(found, base, init_checkpoint.batches(base, RECIPE))
+    return loop.trainer_of(found, base, init_checkpoint.batches(base, RECIPE))
 
 
 # Training
 
 
 class Spoilt:
-    """Draws what another draws, with one number of one sample changed from a step on."""
+    """BatchSource what another draws, with one number of one sample changed from a step on."""
 
     def __init__(self, data, row, step, value):
         self.data, self.row, self.step, self.value = data, row, step, value

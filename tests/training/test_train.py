@@ -66,7 +66,7 @@ def copied(finished, tmp_path):
 
 def engine(base, **changes):
     found = config.changed(init_checkpoint.of_recipe(RECIPE), changes)
-    return loop.engine_of(found, base, init_checkpoint.batches(base, RECIPE))
+    return loop.trainer_of(found, base, init_checkpoint.batches(base, RECIPE))
 
 
 @pytest.mark.parametrize("cut", [2, 4, 6])
@@ -88,9 +88,9 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(finished, copied
     assert same(checkpoints.read(copied, 8)[0], checkpoints.read(finished, 8)[0])
 
 
-def test_a_folder_keeps_its_settings(copied):
-    with pytest.raises(ValueError, match=r"training\.lr"):
-        trained_recipe(copied, **{"training.lr": 1.0})
+def test_a_folder_keeps_what_decides_which_tensors_learn(copied):
+    with pytest.raises(ValueError, match=r"training\.trainable .* --init-from"):
+        trained_recipe(copied, **{"training.trainable": "linear"})
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):
@@ -111,8 +111,8 @@ def test_a_new_run_begins_with_the_weights_of_another(finished, tmp_path):
 
 @pytest.mark.parametrize("number", STAGES)
 def test_every_parameter_of_a_stage_gets_a_gradient_and_no_other_moves(finished, number):
-    trains = STAGES[number].trains
-    found = engine(finished / "base", **{"training.trains": trains})
+    trains = STAGES[number].trainable
+    found = engine(finished / "base", **{"training.trainable": trains})
     model = found.objective.model
     with torch.no_grad():  # what starts at zero hides what is before it
         for name, parameter in model.named_parameters():
@@ -141,7 +141,7 @@ def test_freezing_leaves_the_pooling_head_alone(finished):
 
 def test_a_few_pictures_with_their_questions_are_learnt_by_heart(tmp_path):
     """`python -m checks.overfit` in small: the loss nears its floor, all answers are right."""
-    found = overfit.engine_of(tmp_path / "base", 2, 60)
+    found = overfit.trainer_of(tmp_path / "base", 2, 60)
     first = overfit.measured(found, draws=2)
     while found.state.step < 60:
         found.step()
@@ -323,7 +323,7 @@ def test_settings_survive_their_file(tmp_path):
         ("training.lr=fast", "expected float"),
         ("training.steps=1.5", "expected int"),
         ("training.steps=0", "above 0"),
-        ("training.trains=head", "language_model"),
+        ("training.trainable=head", "language_model"),
         ("alignment=best", "irepa"),
         ("training.lr", "name=value"),
         ("training.lr=!!python/object:os.system {}", "YAML"),
@@ -440,13 +440,12 @@ def test_a_run_with_another_seed_sees_other_scenes(finished):
 
 def test_batches_drawn_ahead_by_other_processes_are_the_same(finished):
     source = init_checkpoint.batches(finished / "base", RECIPES["scenes-smoke"])
-    stage = init_checkpoint.of_recipe(RECIPES["scenes-smoke"]).training
-    counts = stage.counts(0)
-    drawn = prefetch.Ahead(source, stage.counts, 6, workers=1)
+    schedule = init_checkpoint.of_recipe(RECIPES["scenes-smoke"]).schedule
+    drawn = prefetch.Ahead(source, workers=1)
+    drawn.follow(schedule, 6)
     for step in (3, 4, 7):  # from the middle, on, and beyond the run's end
-        for own, other in zip(
-            source.draw(step, 0, 1, counts), drawn.draw(step, 0, 1, counts), strict=True
-        ):
+        asked = 0, 1, schedule.counts(step), schedule.start(step)
+        for own, other in zip(source.draw(step, *asked), drawn.draw(step, *asked), strict=True):
             assert own.name == other.name and torch.equal(own.input_ids, other.input_ids)
             assert torch.equal(own.pixel_values, other.pixel_values)
 
@@ -454,11 +453,6 @@ def test_batches_drawn_ahead_by_other_processes_are_the_same(finished):
 def test_the_recipe_for_a_gpu_gives_weights_that_fit_into_the_package():
     size = sum(p.numel() for p in JanusFlowModel(RECIPES["scenes-mini"].config(600)).parameters())
     assert 10e6 < 2 * size < 15.5e6  # bytes in bfloat16; the package takes 16 MB
-
-
-def test_a_stage_refuses_workers_and_says_who_has_them(tmp_path):
-    with pytest.raises(ValueError, match="workers draw the scenes of a recipe"):
-        job.of_stage(3, "janusflow/scenes", "tests/data", tmp_path, {"run.workers": 2})
 
 
 @pytest.mark.parametrize("parts", [1, 4])

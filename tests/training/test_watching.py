@@ -36,7 +36,7 @@ def run(base, out, **changes):
 
 def engine(base, **changes):
     found = config.changed(init_checkpoint.of_recipe(RECIPE), changes)
-    return loop.engine_of(found, base, init_checkpoint.batches(base, RECIPE))
+    return loop.trainer_of(found, base, init_checkpoint.batches(base, RECIPE))
 
 
 def log_of(out):
@@ -117,7 +117,7 @@ def test_the_peak_is_what_a_product_of_matrices_reaches():
 def test_the_log_has_the_fraction_of_the_peak_and_the_time_left(base, tmp_path):
     run(base, tmp_path, **{"run.log_every": 4})
     first, last = log_of(tmp_path)
-    assert 0 < first["peak_fraction"] < 1.2 and 0 < last["peak_fraction"] < 1.2
+    assert 0 < first["mfu"] < 1.2 and 0 < last["mfu"] < 1.2
     assert first["seconds_left"] > 0 and last["seconds_left"] == 0
 
 

@@ -84,7 +84,7 @@ def draw(
         data=data.to(device),
         noise=noise.to(device),
         t=extra.pop("t", t[index]).to(device),
-        dropped=(drawn[0] < stage.prompt_drop).to(device),
+        dropped=(drawn[0] < stage.cond_dropout).to(device),
         uniform=drawn[1].to(device),
         extra={name: value.to(device) for name, value in extra.items()},
     )

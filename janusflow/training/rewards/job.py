@@ -10,22 +10,22 @@ from janusflow.training import config as settings
 from janusflow.training import init_checkpoint, loop
 from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
-from janusflow.training.job import Plan
+from janusflow.training.job import TrainJob
 from janusflow.training.rewards.prompts import Prompts
-from janusflow.training.trainer import Engine, accelerator_of
+from janusflow.training.trainer import Trainer, accelerator_of
 from janusflow.utils.hub import locate
 from samplers import PilotGrid
 
 # 10 prompts of 16 images a step, and a tenth as many conversations, so that answers stay right
 STAGE = Stage(
-    trains=ALL_BUT_VISION,
+    trainable=ALL_BUT_VISION,
     lr=5e-5,
     warmup=5,
     steps=200,
     batch=176,
     mixture={"generation": 160, "understanding": 16},
     ema=0.9,
-    prompt_drop=0.0,
+    cond_dropout=0.0,
     density_mean=-1.0,
     density_std=1.2,
 )
@@ -40,7 +40,7 @@ def plan(
     changes: Mapping[str, object] | None = None,
     start: Path | None = None,
     categories: tuple[float, ...] = (1, 2, 2, 1, 3, 3, 3),
-) -> Plan:
+) -> TrainJob:
     """Training of `model` on a reward by an online objective.
 
     `changes` are those of `--set`. Images are drawn on the model's own grid of the quality "fast",
@@ -56,13 +56,13 @@ def plan(
     batches = init_checkpoint.batches(folder)
     data = Prompts(batches, chosen.objective["group"], categories)
 
-    def engine() -> Engine:
-        made = loop.engine_of(chosen, folder, data, accelerator_of(chosen, out), vae)
+    def trainer() -> Trainer:
+        made = loop.trainer_of(chosen, folder, data, accelerator_of(chosen, out), vae)
         main = made.objective.main
         main.tests = data.test(main.test_prompts, TESTED_FROM)
         return made
 
-    return Plan(chosen, engine, out, {"model": str(folder)}, start)
+    return TrainJob(chosen, trainer, out, {"model": str(folder)}, start)
 
 
 def _defaults(folder: Path, objective: str, reward: str | None) -> Settings:

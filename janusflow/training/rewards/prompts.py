@@ -23,8 +23,17 @@ class Prompts:
     group: int = 16
     categories: tuple[float, ...] = (1, 1, 1, 1, 1, 1, 1)  # shares of SPLITS["train"]
 
-    def draw(self, step: int, rank: int, world: int, counts: dict[str, int]) -> list[Sample]:
-        """The samples of a process in a step; ValueError where a group would be cut."""
+    def draw(
+        self,
+        step: int,
+        rank: int,
+        world: int,
+        counts: dict[str, int],
+        start: dict[str, int] | None = None,
+    ) -> list[Sample]:
+        """The samples of a process in a step, after the `start` of all steps before (as many a
+        step unless told); ValueError where a group would be cut.
+        """
         made = counts.get("generation", 0)
         if made % (self.group * world):
             raise ValueError(
@@ -33,9 +42,12 @@ class Prompts:
             )
         groups = made // self.group
         first, last = (groups * (rank + i) // world for i in (0, 1))
+        before = step * groups
+        if start is not None:
+            before = start.get("generation", 0) // self.group
         asked = {"understanding": counts.get("understanding", 0)}
         return [
-            *(s for g in range(first, last) for s in [self.one(step * groups + g)] * self.group),
+            *(s for g in range(first, last) for s in [self.one(before + g)] * self.group),
             *self.batches.draw(step, rank, world, asked),
         ]
 

@@ -1,0 +1,72 @@
+"""Files of a data folder: a picture's bytes, a caption, and what a path was found to hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from janusflow.data.records import Record, Records
+from janusflow.data.samples import BrokenSample
+from janusflow.utils.limits import hold
+
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+CAPTIONS = (".txt", ".caption")  # kohya's name for the second
+
+
+@dataclass
+class Found:
+    """What a path holds: sources by kind, and what of it is not read, with the reason."""
+
+    sources: list[tuple[str, Records]] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)  # file or row -> why
+
+    def add(self, other: Found) -> None:
+        self.sources += other.sources
+        self.skipped |= other.skipped
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some of the records of a source, by their numbers."""
+
+    records: Records
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.records[int(self.numbers[index])]
+
+
+def fetch(folder: Path, given) -> bytes:
+    """The bytes of a picture inside the folder; ValueError for a name that leads out of it, or
+    what cannot be read.
+    """
+    if not isinstance(given, str) or not given or "\0" in given:
+        raise ValueError(f"a picture is {given!r:.60}; expected the name of a file")
+    if given.startswith(("http://", "https://")):
+        raise ValueError(f"the picture {given!r:.60} is on the web; download it first")
+    try:
+        path = (folder / given).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise ValueError(f"the picture {given!r:.60} leads out of its folder")
+        if not path.is_file():
+            raise ValueError(f"there is no picture {given!r:.60}")
+        hold("picture_bytes", path.stat().st_size, f"{path.name} has {path.stat().st_size} bytes")
+        return path.read_bytes()
+    except OSError as error:  # a disk's fault, of this one file
+        reason = error.strerror or error
+        raise ValueError(f"the picture {given!r:.60} cannot be read ({reason})") from error
+
+
+def read_caption(path: Path, name: str) -> str:
+    """A text file's content; BrokenSample under `name` where it cannot be read."""
+    try:
+        hold("prompts_bytes", path.stat().st_size, f"{path} has {path.stat().st_size} bytes")
+        return path.read_text(encoding="utf-8-sig").strip()
+    except FileNotFoundError:
+        raise BrokenSample(name, f"it has no caption in {path.name}") from None
+    except (OSError, ValueError) as error:
+        raise BrokenSample(name, f"its caption cannot be read ({error})") from error

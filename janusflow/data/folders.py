@@ -1,0 +1,160 @@
+"""A folder as data: what each of its files is, and why some are not read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from janusflow.data.files import CAPTIONS, PICTURES, Found, fetch, read_caption
+from janusflow.data.lines import open_lines
+from janusflow.data.options import Data
+from janusflow.data.records import Record, to_record
+from janusflow.data.shards import COMPRESSED, open_shards
+from janusflow.data.tables import open_streams, open_table
+
+READ = {".jsonl", ".parquet", ".tar"}
+# Texts about a folder, not of it.
+ABOUT = ("readme", "license", "licence", "copying", "notice", "changelog", "authors")
+RUN = ("settings.yaml", "log.jsonl")  # a training's folder
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """Pictures of a folder, each with its caption in a file of the same name beside it."""
+
+    pictures: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Record:
+        picture = self.pictures[index]
+        text = read_caption(caption_of(picture) or picture.with_suffix(".txt"), str(picture))
+        row = {"text": text, "image": picture.name}
+        return to_record(row, "generation", str(picture), lambda name: fetch(picture.parent, name))
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Each paragraph of a text file (between empty lines) as a text."""
+
+    path: Path
+    paragraphs: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paragraphs)
+
+    def __getitem__(self, index: int) -> Record:
+        return Record(name=f"{self.path} paragraph {index + 1}", text=self.paragraphs[index])
+
+
+def caption_of(picture: Path) -> Path | None:
+    """The file beside a picture that holds its caption."""
+    both = (*CAPTIONS, *(suffix.upper() for suffix in CAPTIONS))
+    return next((p for s in both if (p := picture.with_suffix(s)).is_file()), None)
+
+
+def open_text(path: Path) -> Found:
+    """A text file's paragraphs."""
+    parts = (p.strip() for p in read_caption(path, str(path)).split("\n\n"))
+    paragraphs = tuple(part for part in parts if part)
+    if not paragraphs:
+        return Found(skipped={str(path): "it is empty"})
+    return Found([("text", Texts(path, paragraphs))])
+
+
+def open_folder(
+    path: Path, options: Data | None = None, seed: int = 0, exclude: Sequence[Path] = ()
+) -> Found:
+    """What a folder and those below it hold: *.jsonl, *.parquet, *.tar, pictures with captions
+    beside them, texts. `exclude`: folders that are passed over, as the run's own.
+
+    ValueError if there is nothing to learn from, or a compressed shard.
+    """
+    options = options or Data()
+    found = Found()
+    files = files_of(path, exclude, found)
+    if packed := next((f for f in files if f.name.endswith(COMPRESSED)), None):
+        raise ValueError(f"{packed} is compressed, so nothing in it has a place; unpack it to .tar")
+    named: set[Path] = set()
+    for file in (f for f in files if f.suffix == ".jsonl"):
+        found.add(open_lines(file, options.ignore, named))
+    _add_tables(found, [f for f in files if f.suffix == ".parquet"], options, seed)
+    found.sources += open_shards([f for f in files if f.suffix == ".tar"], options.ignore)
+    pictures = [f for f in files if f.suffix.lower() in PICTURES]
+    captioned = tuple(f for f in pictures if caption_of(f))
+    found.sources += [("generation", Captioned(captioned))] if captioned else []
+    bare = set(pictures) - set(captioned) - named
+    found.skipped |= {str(f): "a picture without a caption (.txt) beside it" for f in sorted(bare)}
+    _add_texts(found, [f for f in files if f.suffix.lower() in CAPTIONS], files)
+    _name_the_rest(found, files)
+    if not found.sources:
+        raise ValueError(
+            f"{str(path)!r} holds no .jsonl, .parquet or .tar, and no picture with a .txt beside it"
+        )
+    return found
+
+
+def files_of(path: Path, exclude: Sequence[Path] = (), found: Found | None = None) -> list[Path]:
+    """Plain files below a folder in order, hidden ones and those of runs left out."""
+    out = [folder.resolve() for folder in exclude]
+    found = found or Found()
+    kept = []
+    for file in sorted(path.rglob("*")):
+        below = file.relative_to(path)
+        if any(part.startswith(".") for part in below.parts):
+            continue
+        if _is_run(file) and file.is_dir():
+            found.skipped[str(file)] = "the folder of a run"
+        above = [path / parent for parent in below.parents if parent != Path(".")]
+        if any(_is_run(folder) or folder.resolve() in out for folder in above):
+            continue
+        if file.is_file():  # a pipe may never end
+            kept.append(file)
+    return kept
+
+
+def _is_run(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in RUN)
+
+
+def _add_tables(found: Found, tables: list[Path], options: Data, seed: int) -> None:
+    if options.streaming and tables:
+        found.add(open_streams(tables, options, seed))
+    else:
+        for table in tables:
+            found.add(open_table(table, options.ignore))
+
+
+def _add_texts(found: Found, texts: Iterable[Path], files: Sequence[Path]) -> None:
+    """Those that are no captions and say nothing about the folder."""
+    pictures = {f.with_suffix("") for f in files if f.suffix.lower() in PICTURES}
+    others = {f.with_suffix(""): f for f in files if f.suffix.lower() not in CAPTIONS}
+    homes = {f.parent for f in files if f.suffix.lower() in PICTURES}
+    for text in texts:
+        stem = text.with_suffix("")
+        if stem in pictures:
+            continue
+        if text.stem.lower().startswith(ABOUT):
+            found.skipped[str(text)] = "a text about the folder"
+        elif stem in others:
+            why = f"the caption of {others[stem].name}, whose format is not read"
+            found.skipped[str(text)] = why
+        elif text.suffix.lower() != ".txt":
+            found.skipped[str(text)] = "a caption without its picture"
+        else:
+            own = open_text(text)
+            alone = own.sources and len(own.sources[0][1]) == 1
+            if alone and text.parent in homes:
+                why = "a caption without its picture; a text stands in a folder without pictures"
+                own = Found(skipped={str(text): why})
+            found.add(own)
+
+
+def _name_the_rest(found: Found, files: Sequence[Path]) -> None:
+    known = {*PICTURES, *CAPTIONS, *READ}
+    rest = Counter(f.suffix or f.name for f in files if f.suffix.lower() not in known)
+    for suffix, count in rest.items():
+        found.skipped[f"{count} x {suffix}"] = "this format is not read"

@@ -1,0 +1,102 @@
+"""Lines of JSON: a row each, whose kind is its own."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from janusflow.data.files import Found, fetch
+from janusflow.data.records import Record, parse_row, to_record
+from janusflow.data.rows import kind_of, picture_keys
+from janusflow.data.samples import BrokenSample
+
+MAX_LINE = 16 * 2**20  # bytes of a line of JSON
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines of one kind; pictures are named relative to the file's folder.
+
+    `starts` are the lines' places in the file and `numbers` theirs among its lines, so that opening
+    reads the file once and keeps no text.
+    """
+
+    path: Path
+    kind: str
+    starts: Sequence[int]
+    numbers: Sequence[int]  # from 1
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> Record:
+        name = f"{self.path} line {self.numbers[index]}"
+        with open(self.path, "rb") as file:
+            file.seek(self.starts[index])
+            line = file.readline(MAX_LINE + 1)
+        if len(line) > MAX_LINE:
+            raise BrokenSample(name, f"it is longer than {MAX_LINE} bytes")
+        row = parse_row(line, name)
+        return to_record(row, self.kind, name, lambda given: fetch(self.path.parent, given))
+
+
+def open_lines(path: Path, ignored: Collection[str] = (), named: set[Path] | None = None) -> Found:
+    """A file's lines by their kinds; those that cannot be read count to the first kind found.
+
+    Adds to `named` the pictures that the lines name. ValueError for a row with a key that seems to
+    name a file and is not understood, or a file of which no line can be learnt from.
+    """
+    places: dict[str, tuple[array, array]] = {}
+    unknown: list[tuple[int, int]] = []
+    columns: list[str] = []
+    for number, start, line in _lines(path):
+        try:
+            row = parse_row(line, str(path)) if len(line) <= MAX_LINE else {}
+        except BrokenSample:
+            row = {}
+        try:
+            kind = kind_of(row, ignored)
+        except ValueError as error:
+            raise ValueError(f"{path} line {number}: {error}") from None
+        if kind is None:
+            unknown.append((start, number))
+            columns = columns or list(row)
+            continue
+        starts, numbers = places.setdefault(kind, (array("q"), array("q")))
+        starts.append(start)
+        numbers.append(number)
+        if named is not None:
+            _note(named, path.parent, row)
+    if not places:
+        has = f"; the first has the keys {', '.join(columns)}" if columns else ""
+        raise ValueError(
+            f"no line of {path} is a JSON object with a text, a picture and a text, or a question "
+            f"and an answer{has}"
+        )
+    first = next(iter(places))
+    if unknown:
+        both = sorted([*zip(*places[first], strict=True), *unknown])
+        places[first] = array("q", (s for s, _ in both)), array("q", (n for _, n in both))
+    return Found([(kind, Lines(path, kind, *own)) for kind, own in places.items()])
+
+
+def _note(named: set[Path], folder: Path, row: dict) -> None:
+    for key in picture_keys(row):
+        given = row[key] if isinstance(row[key], list) else [row[key]]
+        named.update(folder / name for name in given if isinstance(name, str))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Number from 1, place and content of the lines that are not empty; of very long ones the
+    beginning, longer than MAX_LINE.
+    """
+    place, number, fresh = 0, 1, True
+    with open(path, "rb") as file:
+        while line := file.readline(MAX_LINE + 1):
+            if fresh and line.strip():
+                yield number, place, line
+            fresh = line.endswith(b"\n")
+            number += fresh
+            place += len(line)

@@ -1,0 +1,94 @@
+"""What was read of the data, in words, and its fingerprint: so that nobody trains on what he did
+not mean, or goes on with other data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+
+from janusflow.data.mixture import Mixture
+from janusflow.data.records import Record, Records
+from janusflow.data.samples import BrokenSample
+
+TRIED = 20  # records, for one that can be read
+NAMED = 10  # skipped files that are named one by one
+LOOKED_AT = 256  # records of a source whose content counts, spread over it
+
+
+def describe(mixture: Mixture) -> str:
+    """A line for each kind with its count and an example, and one for each thing skipped."""
+    lines = []
+    for kind, blend in mixture.sources.items():
+        count = sum(len(source) for source in blend.sources)
+        lines.append(f"data: {count:,} {kind}, as {_example(blend.sources)}")
+    skipped = list(mixture.skipped.items())
+    lines += [f"data: skipped {name}: {why}" for name, why in skipped[:NAMED]]
+    rest = Counter(why for _, why in skipped[NAMED:])
+    lines += [f"data: skipped {count:,} more: {why}" for why, count in rest.most_common()]
+    return "\n".join(lines)
+
+
+def _example(sources) -> str:
+    for records in (getattr(source, "records", None) for source in sources):
+        for _, record in _spread(records, TRIED) if records is not None else ():
+            if isinstance(record, Record):
+                return f"{record.name}: {_words(record)!r}"
+    return "nothing that can be read among the first"
+
+
+def _words(record: Record) -> str:
+    text = record.text or " / ".join(message["content"] for message in record.messages)
+    text = " ".join(text.split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def fingerprint(mixture: Mixture) -> dict[str, str]:
+    """Of what is used, by kind: the number of samples, and the content of up to 256 of each source,
+    spread over it. Names do not count, so that folders may move; nor does what is skipped.
+    """
+    found = {}
+    for kind, blend in mixture.sources.items():
+        digest, count = hashlib.sha256(), 0
+        for source in blend.sources:
+            count += len(source)
+            for number, record in _spread(getattr(source, "records", source), LOOKED_AT):
+                digest.update(f"{number} ".encode())
+                _add(digest, record)
+        found[kind] = f"{count} {digest.hexdigest()[:16]}"
+    return found
+
+
+def _add(digest, record: Record | Exception) -> None:
+    if not isinstance(record, Record):
+        digest.update(type(record).__name__.encode())
+        return
+    digest.update(repr((record.text, [dict(message) for message in record.messages])).encode())
+    for picture in record.pictures:
+        digest.update(picture)
+
+
+def _spread(records: Records, most: int) -> Iterator[tuple[int, Record | Exception]]:
+    """Numbers and records, or why they cannot be read; of a stream the first alone."""
+    count = min(len(records), most)
+    if getattr(records, "sequential", False):
+        numbers = range(min(count, 1))
+    else:
+        numbers = sorted({i * len(records) // count for i in range(count)})
+    for number in numbers:
+        try:
+            yield number, records[number]
+        except (BrokenSample, OSError, ValueError) as error:
+            yield number, error
+
+
+def first_difference(found: dict[str, str], before: dict[str, str]) -> str | None:
+    """What of the data is not what it was, in words, or None."""
+    for kind in {**before, **found}:
+        ours, theirs = found.get(kind, "0").split(), before.get(kind, "0").split()
+        if ours[0] != theirs[0]:
+            return f"{theirs[0]} {kind} samples then, {ours[0]} now"
+        if ours != theirs:
+            return f"the {kind} samples have another content"
+    return None

@@ -1,0 +1,101 @@
+"""Which kind of sample a row is, by its keys; a row that seems to name files in a way that is not
+read is refused by name, because what is dropped silently is learnt wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+# A picture: these keys always, the second ones where their value ends as a picture's file does.
+PICTURES = (
+    "image", "images", "image_path", "image_paths", "img", "img_path", "image_file", "image_name",
+    "file_name", "picture", "photo", "image_url", "jpg", "jpeg", "png", "webp",
+)  # fmt: skip
+PATHS = ("path", "file", "filename", "file_path", "filepath", "url", "uri", "src")
+TEXTS = ("text", "caption", "prompt", "txt", "description")
+CHATS = ("messages", "conversations", "conversation")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl",
+)  # fmt: skip
+# What turns a text into half of something else.
+PAIRED = {
+    "chosen": "preferences are not read as text",
+    "rejected": "preferences are not read as text",
+    "response": "write it as 'question' and 'answer', or as 'messages'",
+    "completion": "write it as 'question' and 'answer', or as 'messages'",
+    "output": "write it as 'question' and 'answer', or as 'messages'",
+    "instruction": "write it as 'question' and 'answer', or as 'messages'",
+    "target": "write it as 'question' and 'answer', or as 'messages'",
+}
+LIKE = ("image", "img", "picture", "photo", "pixel")
+
+
+def picture_keys(row: Mapping) -> list[str]:
+    """The keys of a row under which its pictures stand, the one that is read first."""
+    found = [key for key in PICTURES if row.get(key) not in (None, "", [])]
+    return found + [key for key in PATHS if _names_picture(row.get(key))]
+
+
+def kind_of(row: Mapping, ignored: Collection[str] = ()) -> str | None:
+    """The kind of sample that a row is, or None; ValueError names a key that is not understood.
+
+    `ignored` are keys that may stand in a row without being read.
+    """
+    row = {key: value for key, value in row.items() if key not in ignored}
+    pictures = picture_keys(row)
+    kind = _kind(row, bool(pictures))
+    if pictures and _on_the_web(row[pictures[0]]):
+        raise ValueError(
+            f"{pictures[0]!r} names a picture on the web ({row[pictures[0]]!r:.60}); download the "
+            "pictures first and name their files"
+        )
+    unread = [key for key in row if key not in PICTURES and key not in pictures]
+    for key in unread:
+        if why := _not_understood(row, key, kind, bool(pictures)):
+            raise ValueError(
+                f"{key!r} {why}; a picture stands under {', '.join(map(repr, PICTURES[:3]))}..., a "
+                f"text under {', '.join(map(repr, TEXTS[:3]))}; rename the key, or pass over it by "
+                f"--set data.ignore={key}"
+            )
+    return kind
+
+
+def _kind(row: Mapping, pictured: bool) -> str | None:
+    if any(row.get(key) is not None for key in CHATS):
+        return "understanding"
+    if row.get("question") is not None and row.get("answer") is not None:
+        return "understanding"
+    if not any(row.get(key) is not None for key in TEXTS):
+        return None
+    return "generation" if pictured else "text"
+
+
+def _not_understood(row: Mapping, key: str, kind: str | None, pictured: bool) -> str | None:
+    """Why a key that is not read must not be passed over in silence, or None."""
+    value = row[key]
+    if value is None or key in TEXTS or key in CHATS:
+        return None
+    if key in PATHS:  # the page that a text comes from, or where its picture once lay
+        caption = kind == "text" and row.get("caption") is not None
+        return f"of a caption ({value!r:.40}) names no file of a picture" if caption else None
+    if _names_picture(value) and not _on_the_web(value):
+        return f"names a picture ({value!r:.40}) and is not read"
+    if isinstance(value, bytes) or (isinstance(value, Mapping) and "bytes" in value):
+        return "holds a file and is not read"
+    if not pictured and isinstance(value, str | list) and any(x in key.lower() for x in LIKE):
+        return "looks like a picture and is not read"
+    if kind in ("text", "generation") and key in PAIRED:
+        return f"is not read: {PAIRED[key]}"
+    return None
+
+
+def _names_picture(value: Any) -> bool:
+    if isinstance(value, list | tuple) and value:
+        value = value[0]
+    return isinstance(value, str) and value.split("?")[0].lower().endswith(SUFFIXES)
+
+
+def _on_the_web(value: Any) -> bool:
+    value = value[0] if isinstance(value, list | tuple) and value else value
+    return isinstance(value, str) and value.startswith(("http://", "https://"))

@@ -1,0 +1,126 @@
+"""Parquet: rows by number, memory-mapped by Hugging Face `datasets`, or as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from janusflow.data.files import Found, Subset
+from janusflow.data.options import Data
+from janusflow.data.records import Record, to_record
+from janusflow.data.rows import kind_of
+from janusflow.data.streams import Streamed, count_rows, embedded
+
+SEEN = 200  # letters of a text that are looked at for its kind
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of parquet files, read by Hugging Face `datasets`; pictures as bytes or as `Image`."""
+
+    path: Path
+    rows: object
+    kind: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Record:
+        return to_record(self.rows[index], self.kind, f"{self.path} row {index + 1}", embedded)
+
+
+def open_table(path: Path, ignored: Collection[str] = ()) -> Found:
+    """A table's rows by their kinds; a row without a picture, say, is a text.
+
+    ValueError for columns that are not understood, or of which none is a text.
+    """
+    import datasets
+
+    count_rows([path])
+    rows = datasets.Dataset.from_parquet(str(path), keep_in_memory=False)
+    for column, feature in rows.features.items():
+        if isinstance(feature, datasets.Image):
+            rows = rows.cast_column(column, datasets.Image(decode=False))
+    kinds = kinds_of_rows(path, rows.data.table, ignored)
+    found = Found()
+    for kind, numbers in kinds.items():
+        table = Table(path, rows, kind)
+        whole = len(numbers) == len(rows)
+        found.sources.append((kind, table if whole else Subset(table, numbers)))
+    return found
+
+
+def kinds_of_rows(path: Path, table, ignored: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """Numbers of the rows of each kind, by which columns a row has a value in."""
+    names = table.column_names
+    valid = np.stack([_valid(table.column(name)) for name in names], axis=1)
+    patterns, first, which = np.unique(valid, axis=0, return_index=True, return_inverse=True)
+    found: dict[str, list[np.ndarray]] = {}
+    unknown: list[np.ndarray] = []
+    for number in np.argsort(first):
+        row = {
+            name: _short(table.column(name)[int(first[number])].as_py())
+            for name, there in zip(names, patterns[number], strict=True)
+            if there
+        }
+        try:
+            kind = kind_of(row, ignored)
+        except ValueError as error:
+            raise ValueError(f"{path} row {first[number] + 1}: {error}") from None
+        own = np.flatnonzero(which.reshape(-1) == number)
+        if kind is None:
+            unknown.append(own)
+        else:
+            found.setdefault(kind, []).append(own)
+    if not found:
+        raise ValueError(f"{path} has the columns {', '.join(names)}; none is a text")
+    found[next(iter(found))] += unknown  # they will be named as broken
+    return {kind: np.sort(np.concatenate(own)) for kind, own in found.items()}
+
+
+def _valid(column) -> np.ndarray:
+    return column.is_valid().combine_chunks().to_numpy(zero_copy_only=False)
+
+
+def _short(value):
+    return value[:SEEN] if isinstance(value, str) and len(value) > SEEN else value
+
+
+def open_streams(paths: Sequence[Path], options: Data, seed: int) -> Found:
+    """All tables of a kind as one stream; ValueError for a table with rows of several kinds."""
+    from pyarrow.parquet import ParquetFile
+
+    count_rows(paths)  # refuses what is no parquet
+    by_kind: dict[str, list[Path]] = {}
+    for path in paths:
+        with ParquetFile(path) as file:
+            try:
+                head = next(file.iter_batches(batch_size=256), None)
+            except OSError as error:
+                why = " ".join(str(error).split())[:120]
+                told = f"row 1 of {path} cannot be read ({why}); write the file again"
+                raise ValueError(told) from error
+        if head is None:
+            continue
+        kinds = kinds_of_rows(path, _as_table(head), options.ignore)
+        if len(kinds) > 1:
+            raise ValueError(
+                f"{path} has rows of several kinds ({', '.join(kinds)}), which a stream cannot "
+                "part; set data.streaming=false, or write a file for each kind"
+            )
+        by_kind.setdefault(next(iter(kinds)), []).append(path)
+    return Found(
+        [
+            (kind, Streamed(tuple(own), kind, count_rows(own), seed, options.buffer))
+            for kind, own in by_kind.items()
+        ]
+    )
+
+
+def _as_table(batch):
+    import pyarrow
+
+    return pyarrow.Table.from_batches([batch])

@@ -1,0 +1,93 @@
+"""Values of settings: read from YAML, cast to their fields' types by pydantic; old names.
+
+Nothing here knows a section; `config.py` does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+import warnings
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+RENAMED = {  # names of release 0.1, for one more release
+    "training.clip": "training.max_grad_norm",
+    "training.prompt_drop": "training.cond_dropout",
+    "training.trains": "training.trainable",
+    "run.broken_limit": "run.max_bad_samples",
+    "clip": "max_grad_norm",  # of recipes
+    "prompt_drop": "cond_dropout",
+}
+
+
+def today(name: str) -> str:
+    """The name that a setting has now; an old one is told of by a FutureWarning."""
+    if name not in RENAMED:
+        return name
+    warnings.warn(f"{name} is now called {RENAMED[name]}; please rename it", FutureWarning, 2)
+    return RENAMED[name]
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """What to say of a name that there is not: the nearest first, then all."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"no setting named {name!r}; {hint}there are {', '.join(known)}"
+
+
+@cache
+def hints_of(kind: type) -> Mapping[str, object]:
+    """The types of a dataclass's fields."""
+    return typing.get_type_hints(kind)
+
+
+@cache
+def _reader(hint) -> TypeAdapter:
+    return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True))
+
+
+def as_hint(hint, value, name: str):
+    """The value as the field's type, "a,b" as a tuple; ValueError says what was expected."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if isinstance(value, str) and any(typing.get_origin(option) is tuple for option in options):
+        value = [part for part in value.split(",") if part]
+    try:
+        if isinstance(value, bool) and bool not in options:
+            raise TypeError
+        if isinstance(value, str) and int in options and float not in options:
+            value = float(value)  # "1e4" is a whole number
+        return _reader(hint).validate_python(value)
+    except (ValidationError, TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} is {value!r:.80}; expected {_named(hint)}") from None
+
+
+def _named(hint) -> str:
+    return "float (finite)" if hint is float else getattr(hint, "__name__", str(hint))
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML without aliases, by which a short file says a value of any size; 2e-5 is a number."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it repeats a value by an alias; write it out")
+        return super().compose_node(parent, index)
+
+
+_EXPONENT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+_Plain.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+
+
+def parse_yaml(text: str, name: str):
+    """Plain values; ValueError if it is no YAML."""
+    try:
+        return _Plain(text).get_single_data()  # safe: no tag makes an object
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is no YAML ({' '.join(str(error).split())[:160]})") from error

@@ -1,0 +1,99 @@
+"""What a run may find changed when it goes on: which settings, of which data, on which weights.
+
+What decides which tensors learn must stay; rates, schedules, shares, densities and lengths may
+change, from the step on at which the run stands, and are written into its settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from janusflow.data.report import first_difference
+from janusflow.training.config import FIXED, Settings
+from janusflow.utils.safe_io import parse_object
+
+SECTIONS = ("training", "alignment", "adapter", "objective")
+START = "choose another --out, or begin there with these weights by --init-from"
+
+
+def continued(asked: Settings, before: Settings, step: int, out: Path) -> tuple[Settings, dict]:
+    """Settings with which a run of the settings `before` goes on at `step` as `asked`, and what
+    changes then, as {"training.lr": (old, new)}. ValueError for what must stay.
+    """
+    if step == 0:  # nothing was learnt yet
+        return asked, {}
+    now, wanted = before.at(step), asked.at(step)
+    changes = dict(_differences(now, wanted))
+    for name, (old, new) in changes.items():
+        if not may_change(name, old, new):
+            raise ValueError(
+                f"{out} holds a run of other settings ({name} is {old!r} there, {new!r} here); "
+                f"{START}"
+            )
+    later = {first: own for first, own in before.later.items() if first <= step}
+    given = {name: new for name, (_, new) in changes.items() if not name.startswith("data.")}
+    if given:
+        later[step] = later.get(step, {}) | given
+    later |= {first: own for first, own in asked.later.items() if first > step}
+    return replace(before, data=asked.data, run=asked.run, later=later), changes
+
+
+def may_change(name: str, old, new) -> bool:
+    """Whether a run may go on with this setting changed; a weight of 0 builds no aligner."""
+    section, _, key = name.partition(".")
+    if not key or section in ("adapter", "objective"):
+        return False
+    if name == "alignment.weight":
+        return bool(old) == bool(new)
+    return key not in FIXED.get(section, ())
+
+
+def _differences(now: Settings, wanted: Settings):
+    for section in SECTIONS:
+        ours, theirs = (_as_dict(getattr(each, section, None)) for each in (now, wanted))
+        if ours is None or theirs is None:
+            if ours != theirs:
+                yield section, (_short(ours), _short(theirs))
+            continue
+        for key in theirs:
+            if ours.get(key) != theirs[key]:
+                yield f"{section}.{key}", (ours.get(key), theirs[key])
+    if now.data.centered != wanted.data.centered:
+        yield "data.crop", (now.data.crop, wanted.data.crop)
+    for key in ("weights", "streaming", "buffer"):
+        old, new = getattr(now.data, key), getattr(wanted.data, key)
+        if old != new:
+            yield f"data.{key}", (old, new)
+
+
+def _as_dict(section) -> dict | None:
+    if section is None or isinstance(section, Mapping):
+        return section
+    return asdict(section)
+
+
+def _short(section: dict | None) -> str:
+    return "none" if section is None else "set"
+
+
+def guard(ours: Mapping[str, str], theirs: Mapping[str, str], allow: tuple[str, ...], out: Path):
+    """ValueError where a run finds other weights under it or other data than it began with, unless
+    it is told to go on (`run.allow`). What an older checkpoint does not say is not compared.
+    """
+    both = ours.keys() & theirs.keys()
+    if "base" in both and ours["base"] != theirs["base"] and "model" not in allow:
+        raise ValueError(
+            f"{out} holds a run that began with other weights than this model has; give the same "
+            f"--model, {START}, or go on all the same by --set run.allow=model"
+        )
+    if "data" in both and "data" not in allow:
+        read = (
+            parse_object(x, Path("a checkpoint's data")) for x in (ours["data"], theirs["data"])
+        )
+        if wrong := first_difference(*read):
+            raise ValueError(
+                f"{out} holds a run on other data ({wrong}); give the same --data, {START}, or go "
+                "on all the same by --set run.allow=data"
+            )

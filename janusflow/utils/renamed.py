@@ -1,0 +1,20 @@
+"""Names of release 0.1 that are called otherwise now, for one more release."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+
+
+def old_names(module: str, names: Mapping[str, str]) -> Callable[[str], object]:
+    """A module's `__getattr__` that gives what an old name is called now, with a warning."""
+
+    def find(name: str):
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        told = f"{module}.{name} is now called {names[name]}; please rename it"
+        warnings.warn(told, DeprecationWarning, stacklevel=2)
+        return getattr(sys.modules[module], names[name])
+
+    return find

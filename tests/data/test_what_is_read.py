@@ -1,0 +1,224 @@
+"""Data that says what it read: every row its own kind, everything left out with its reason."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from janusflow.data import folders, report
+from janusflow.data.files import fetch
+from janusflow.data.mixture import Mixture
+from janusflow.data.options import Data
+from janusflow.data.preparation import Prepared
+from janusflow.data.readers import find, scan
+from janusflow.data.rows import kind_of
+from janusflow.data.samples import BrokenSample
+
+
+def picture(path: Path, color: str = "red") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), color).save(path)
+    return path
+
+
+def lines(path: Path, *rows) -> Path:
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+def kinds(path, **options) -> dict[str, int]:
+    found = find(path, Data(**options))
+    return {kind: sum(len(r) for k, r in found if k == kind) for kind, _ in found}
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["image", "image_path", "img", "path", "filename", "file", "image_url", "file_name", "url"],
+)
+def test_a_picture_is_found_under_the_keys_that_people_use(tmp_path, key):
+    picture(tmp_path / "a.png")
+    path = lines(tmp_path / "x.jsonl", {key: "a.png", "caption": "a red square"})
+    ((kind, records),) = find(path)
+    assert kind == "generation" and records[0].text == "a red square"
+    assert records[0].pictures == ((tmp_path / "a.png").read_bytes(),)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"prompt": "p", "chosen": "a", "rejected": "b"}, "'chosen' is not read"),
+        ({"prompt": "p", "completion": "c"}, "'completion' is not read"),
+        ({"target_file": "a.png", "caption": "c"}, "'target_file' names a picture"),
+        ({"image": "a.png", "mask": "m.png", "caption": "c"}, "'mask' names a picture"),
+        ({"image_base64": "iVBO", "caption": "c"}, "'image_base64' looks like a picture"),
+        ({"url": "https://x.org/a.jpg", "caption": "c"}, "on the web"),
+        ({"path": "a", "caption": "c"}, "'path' of a caption"),
+        ({"blob": {"bytes": None, "path": "a"}, "text": "c"}, "'blob' holds a file"),
+    ],
+)
+def test_a_key_that_seems_to_name_a_file_is_refused_by_name(tmp_path, row, says):
+    path = lines(tmp_path / "x.jsonl", {"text": "fine"}, row)
+    with pytest.raises(ValueError, match=says) as caught:
+        find(path)
+    assert "x.jsonl line 2" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "a page", "url": "https://x.org/page", "timestamp": "2020", "id": 3},
+        {"text": "print()", "path": "src/a.py"},
+        {"text": "words", "image": None},
+    ],
+)
+def test_what_only_says_where_a_text_is_from_is_passed_over(row):
+    assert kind_of(row) == "text"
+
+
+def test_a_key_may_be_passed_over_by_name(tmp_path):
+    row = {"image": "a.png", "mask": "m.png", "caption": "c"}
+    assert kinds(lines(tmp_path / "x.jsonl", row), ignore=("mask",)) == {"generation": 1}
+
+
+def test_every_line_of_a_mixed_file_is_its_own_kind(tmp_path):
+    picture(tmp_path / "a.png")
+    path = lines(
+        tmp_path / "x.jsonl",
+        {"text": "only words"},
+        {"image": "a.png", "text": "a red square"},
+        {"question": "what is 2 + 2?", "answer": 4},
+        {"img_path": "a.png", "text": "a square"},
+    )
+    found = dict(find(path))
+    assert {k: len(r) for k, r in found.items()} == {
+        "text": 1,
+        "generation": 2,
+        "understanding": 1,
+    }
+    assert found["generation"][1].name.endswith("line 4")
+    assert found["understanding"][0].messages[1]["content"] == "4"
+
+
+def test_every_row_of_a_mixed_table_is_its_own_kind(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    content = picture(tmp_path / "p" / "a.png").read_bytes()
+    table = {"image": [content, None, content], "text": ["one", "two", "three"]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "x.parquet")
+    found = dict(find(tmp_path / "x.parquet"))
+    assert {k: len(r) for k, r in found.items()} == {"generation": 2, "text": 1}
+    assert found["generation"][1].text == "three" and found["text"][0].text == "two"
+    bad = {"image_b64": ["x"], "caption": ["c"]}
+    parquet.write_table(pyarrow.table(bad), tmp_path / "y.parquet")
+    with pytest.raises(ValueError, match=r"y\.parquet row 1: 'image_b64'"):
+        find(tmp_path / "y.parquet")
+
+
+def test_messages_may_be_lists_of_parts(tmp_path):
+    picture(tmp_path / "a.png")
+    parts = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "what is it?"}]
+    said = {"role": "assistant", "content": [{"type": "text", "text": "a square"}]}
+    path = lines(tmp_path / "x.jsonl", {"messages": [{"role": "user", "content": parts}, said]})
+    ((kind, records),) = find(path)
+    record = records[0]
+    assert kind == "understanding" and len(record.pictures) == 1
+    assert [m["content"] for m in record.messages] == ["<image>\nwhat is it?", "a square"]
+
+
+def test_a_picture_that_no_message_places_stands_first(tmp_path):
+    picture(tmp_path / "a.png")
+    row = {"image": "a.png", "question": "what is it?", "answer": "a square"}
+    record = find(lines(tmp_path / "x.jsonl", row))[0][1][0]
+    assert record.messages[0]["content"] == "<image>\nwhat is it?"
+
+
+def test_what_a_folder_holds_beside_its_samples_is_named_and_not_learnt(tmp_path):
+    for name in ("a", "b", "kohya"):
+        picture(tmp_path / f"{name}.png")
+    (tmp_path / "a.txt").write_text("a red square")
+    (tmp_path / "kohya.caption").write_text("another")
+    (tmp_path / "README.txt").write_text("about this folder\n\nin two paragraphs")
+    (tmp_path / "c.avif").write_bytes(b"?")
+    (tmp_path / "c.txt").write_text("a caption of an unread format")
+    (tmp_path / "d.txt").write_text("a caption whose picture is gone")
+    (tmp_path / "table.csv").write_text("x")
+    found = scan(tmp_path)
+    assert {kind: len(records) for kind, records in found.sources} == {"generation": 2}
+    why = {Path(name).name: reason for name, reason in found.skipped.items()}
+    assert "without a caption" in why["b.png"] and "about the folder" in why["README.txt"]
+    assert "c.avif" in why["c.txt"] and "without its picture" in why["d.txt"]
+    assert {"1 x .csv", "1 x .avif"} <= why.keys()
+
+
+def test_pictures_that_a_file_of_lines_names_are_not_missed(tmp_path):
+    picture(tmp_path / "in" / "a.png")
+    lines(tmp_path / "metadata.jsonl", {"file_name": "in/a.png", "text": "a red square"})
+    assert not scan(tmp_path).skipped
+
+
+def test_a_runs_own_folder_is_no_data(tmp_path):
+    picture(tmp_path / "a.png").with_suffix(".txt").write_text("a red square")
+    for name in ("old", "new"):
+        picture(tmp_path / name / "samples" / "step-1.png")
+        (tmp_path / name / "log.jsonl").write_text('{"step": 1}')
+    (tmp_path / "old" / "settings.yaml").write_text("training: {}")
+    found = scan(tmp_path, exclude=[tmp_path / "new"])
+    assert [kind for kind, _ in found.sources] == ["generation"]
+    assert list(found.skipped.values()) == ["the folder of a run"]
+
+
+def test_the_start_says_how_many_of_which_kind_and_shows_one(tmp_path):
+    picture(tmp_path / "a.png").with_suffix(".txt").write_text("a red square")
+    lines(tmp_path / "x.jsonl", {"question": "q", "answer": "a"})
+    picture(tmp_path / "bare.png")
+    assert "1 generation, as" in (said := report.describe(mixture(tmp_path)))
+    assert "'a red square'" in said and "1 understanding" in said and "skipped" in said
+
+
+def mixture(path) -> Mixture:
+    found = scan(path)
+    sources = {kind: Prepared(records, kind, None) for kind, records in found.sources}
+    return Mixture(sources, skipped=found.skipped)
+
+
+def test_the_fingerprint_is_of_what_is_used(tmp_path):
+    one = tmp_path / "one"
+    picture(one / "a.png").with_suffix(".txt").write_text("a red square")
+    before = report.fingerprint(mixture(one))
+    (one / "README.txt").write_text("a note")
+    one.rename(tmp_path / "two")
+    assert report.fingerprint(mixture(tmp_path / "two")) == before
+    picture(tmp_path / "two" / "a.png", "blue")
+    now = report.fingerprint(mixture(tmp_path / "two"))
+    assert "another content" in report.first_difference(now, before)
+    picture(tmp_path / "two" / "b.png").with_suffix(".txt").write_text("more")
+    now = report.fingerprint(mixture(tmp_path / "two"))
+    assert report.first_difference(now, before) == "1 generation samples then, 2 now"
+
+
+def test_a_disk_that_fails_on_one_picture_breaks_that_one_alone(tmp_path, monkeypatch):
+    path = picture(tmp_path / "a.png")
+    path.with_suffix(".txt").write_text("a red square")
+
+    def fails(_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(ValueError, match="Input/output error"):
+        fetch(tmp_path, "a.png")
+    with pytest.raises(BrokenSample, match="Input/output error"):
+        folders.Captioned((path,))[0]
+
+
+def test_a_pass_over_shares_that_are_no_whole_numbers_shows_everything_once():
+    from janusflow.training.config import changed, of_stage
+
+    changes = {"training.batch": 7, "training.mixture": {"generation": 70, "text": 9}}
+    schedule = changed(of_stage("3"), changes).schedule
+    seen: list[int] = []
+    for step in range(200):
+        start = schedule.start(step).get("generation", 0)
+        count = schedule.counts(step)["generation"]
+        seen += range(start, start + count)
+    assert seen == list(range(len(seen)))
