@@ -5,6 +5,8 @@ import importlib
 from samplers import _moved
 from samplers.benchmark.problems import PROBLEMS
 from samplers.core import SOLVERS, Solver, count, sample, solver, trajectory
+from samplers.fields import batched, flow_map
+from samplers.flow_maps import integrated
 from samplers.grids import (
     GRIDS,
     beta,
@@ -35,6 +37,7 @@ from samplers.guidance import (
     zero_star,
 )
 from samplers.likelihood import LogLikelihood, log_likelihood
+from samplers.log_prob import Rollout, rollout, step_log_prob
 from samplers.search.pilot import PilotGrid, pilot
 from samplers.solvers import adaptive as adaptive
 from samplers.solvers.adaptive_per_sample import bosh3_each, dopri5_each
@@ -57,10 +60,20 @@ from samplers.solvers.inversion import (
     rf_solver,
     round_trip,
 )
+from samplers.solvers.jump import consistency, jump, restart
 from samplers.solvers.linear_multistep import Learned, learned
 from samplers.solvers.multistep import ab2, ab3, ab4, abm, abm2, abm3, abm4, abm5
 from samplers.solvers.runge_kutta import euler, heun, heun3, kutta3, midpoint, ralston, rk4
-from samplers.solvers.stochastic import RATES, churn, euler_maruyama, overshoot, rate, sde_heun
+from samplers.solvers.stochastic import (
+    RATES,
+    churn,
+    cps,
+    euler_maruyama,
+    flow_grpo,
+    overshoot,
+    rate,
+    sde_heun,
+)
 
 __all__ = [
     "GRIDS",
@@ -72,6 +85,7 @@ __all__ = [
     "LogLikelihood",
     "Pair",
     "PilotGrid",
+    "Rollout",
     "RoundTrip",
     "Rule",
     "Solver",
@@ -85,14 +99,17 @@ __all__ = [
     "abm5",
     "auto",
     "autoguidance",
+    "batched",
     "beta",
     "between",
     "bosh3_each",
     "cfg",
     "cfg_plus_plus",
     "churn",
+    "consistency",
     "cosine",
     "count",
+    "cps",
     "deis",
     "dopri5_each",
     "dpmpp_2m",
@@ -102,10 +119,14 @@ __all__ = [
     "exponential",
     "exponential3",
     "fireflow",
+    "flow_grpo",
+    "flow_map",
     "grid",
     "guide",
     "heun",
     "heun3",
+    "integrated",
+    "jump",
     "karras",
     "kutta3",
     "learned",
@@ -123,8 +144,10 @@ __all__ = [
     "ralston",
     "rate",
     "rescaled",
+    "restart",
     "rf_solver",
     "rk4",
+    "rollout",
     "round_trip",
     "rule",
     "sample",
@@ -132,6 +155,7 @@ __all__ = [
     "shifted",
     "solver",
     "stacked",
+    "step_log_prob",
     "tilted",
     "trajectory",
     "trigonometric",

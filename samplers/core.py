@@ -5,7 +5,10 @@ the CPU; t = 0 is noise, t = 1 is data, and v = data - noise on the straight pat
 generator over a time grid that says what it promises; the tests hold it to that.
 """
 
+from __future__ import annotations
+
 import inspect
+import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -16,9 +19,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from samplers.fields import Counted as Counted
+from samplers.fields import Velocity as Velocity
+from samplers.fields import Watched, is_flow_map, jumps_of, on_grid, unwatched
+from samplers.fields import count as count
 from samplers.grids import GRIDS, NEAR, Grid, at_jumps, pieces
+from samplers.states import Layout
 
-Velocity = Callable[[Tensor, Tensor], Tensor]
 Path = Iterator[Tensor]
 Times = Tensor | Iterable[float] | int
 FARTHEST = 1e3  # time of a grid
@@ -36,8 +43,15 @@ class Solver:
     extra: int | Callable[[int], int] = 0  # calls of the start-up, given the number of steps
     adaptive: bool = False  # chooses its own steps between the times of the grid
     stochastic: bool = False
+    maps: bool = False  # integrates flow maps u(x, t, s) instead of velocities
+    time_gradient: bool = False  # carries gradients to the times of its grid
     grid: str | Grid = "uniform"  # in GRIDS, or a function of the number of steps
     doc: str = ""
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it takes velocities, the steps of its grid, and no noise."""
+        return not (self.adaptive or self.stochastic or self.maps)
 
     def cost(self, steps: int) -> int:
         """Calls of v that a grid of so many steps takes."""
@@ -60,7 +74,7 @@ class Solver:
             raise ValueError(f"{self.name} cannot spend {calls} calls; give it {works}")
         return n
 
-    def with_options(self, **options: Any) -> "Solver":
+    def with_options(self, **options: Any) -> Solver:
         """The same solver with some of its options bound."""
         known = [
             name
@@ -72,6 +86,15 @@ class Solver:
                 choice = f"choose from {', '.join(known)}" if known else "it has none"
                 raise TypeError(f"{self.name} has no option {name!r}; {choice}")
         return replace(self, path=partial(self.path, **options)) if options else self
+
+    def __reduce__(self) -> tuple:
+        """Pickles a registered solver by its name and options, so that it need hold no closure."""
+        known, options = SOLVERS.get(self.name), getattr(self.path, "keywords", {})
+        path = getattr(self.path, "func", self.path)
+        if type(self) is Solver and known and replace(self, path=known.path) == known:
+            if path is known.path:
+                return _found, (self.name, options)
+        return super().__reduce_ex__(2)
 
 
 SOLVERS: dict[str, Solver] = {}
@@ -99,15 +122,27 @@ def find(solver: str | Solver, **options: Any) -> Solver:
     return solver.with_options(**options)
 
 
+def _found(name: str, options: dict[str, Any]) -> Solver:
+    return find(name, **options)
+
+
 def steps(ts: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """(t, s, s - t) for each step: two times for v, and a plain number to multiply tensors with."""
+    """(t, s, s - t) for each step: two times for v, and a plain number to multiply tensors with.
+
+    Where the times carry gradients, s - t is a tensor that does too.
+    """
+    if ts.requires_grad:
+        yield from ((t, s, s - t) for t, s in pairwise(ts.unbind()))
+        return
     for (t, s), (a, b) in zip(pairwise(ts.unbind()), pairwise(ts.tolist()), strict=True):
         yield t, s, b - a
 
 
-def advance(x: Tensor, *terms: tuple[float, Tensor]) -> Tensor:
+def advance(x: Tensor, *terms: tuple[float | Tensor, Tensor]) -> Tensor:
     """x + sum of w k over the terms (w, k): a single new tensor, one pass over memory per term."""
     (w, k), *rest = terms
+    if isinstance(w, Tensor):
+        return sum((w.to(x.dtype) * k for w, k in terms), x)
     x = torch.add(x, k, alpha=w)
     for w, k in rest:
         x.add_(k, alpha=w)
@@ -116,22 +151,25 @@ def advance(x: Tensor, *terms: tuple[float, Tensor]) -> Tensor:
 
 def sample(
     v: Velocity,
-    noise: Tensor,
+    noise: Any,
     ts: Times,
     solver: str | Solver = "heun",
     *,
     nonfinite: Literal["raise", "return"] = "raise",
     **options: Any,
-) -> Tensor:
+) -> Any:
     """Solves dx/dt = v(x, t) from ts[0] to ts[-1]; the state there, shaped like `noise` and
     in its dtype, or in float32 if that is narrower.
 
-    An integer for `ts` is a number of calls of v, from which the solver's own grid follows. The
+    The state is a tensor (B, ...), or a tuple or dict of such, which v then gets and returns. An
+    integer for `ts` is a number of calls of v, from which the solver's own grid follows. The
     options are the solver's. Where v has an attribute `jumps`, times at which it jumps, that grid
     gets a time at each of them; at each time of any grid that is one, the solver begins anew.
-    Gradients are followed unless the caller is under torch.no_grad().
+    Gradients are followed unless the caller is under torch.no_grad(), also to times that require
+    them where the solver allows it.
     Raises FloatingPointError if a velocity was not finite, naming the time at which one first was
-    not; with nonfinite="return" the state is returned as it is.
+    not; with nonfinite="return" the state is returned as it is. Under torch.compile and the
+    transforms of torch.func, where no value can be looked at, it always is.
     """
     path = trajectory(v, noise, ts, solver, nonfinite=nonfinite, **options)
     return deque(path, maxlen=1)[0][1]
@@ -139,60 +177,129 @@ def sample(
 
 def trajectory(
     v: Velocity,
-    noise: Tensor,
+    noise: Any,
     ts: Times,
     solver: str | Solver = "heun",
     *,
     nonfinite: Literal["raise", "return"] = "raise",
     **options: Any,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Any]]:
     """(t, state) at every time of the grid, the first of them (ts[0], noise); see `sample`."""
     if nonfinite not in ("raise", "return"):
         raise ValueError(f'nonfinite is "raise" or "return", not {nonfinite!r}')
+    chosen = find(solver, **options)
+    if not isinstance(noise, Tensor):
+        state, layout = Layout.of(noise)
+        path = trajectory(layout.field(v), state, ts, chosen, nonfinite=nonfinite)
+        return ((t, layout.unpack(x)) for t, x in path)
     if not noise.dtype.is_floating_point:
         raise TypeError(f"the state is {noise.dtype}; pass floating-point noise")
     if noise.dtype.itemsize < 4:
         noise = noise.float()
-    chosen = find(solver, **options)
-    grid = times(ts, chosen, jumps := tuple(getattr(v, "jumps", ())))
-    watched = _Watched(v)
-    return _run(watched, noise, grid, jumps, chosen, nonfinite == "raise")
+    if chosen.adaptive and vectorized():
+        raise TypeError(
+            f"{chosen.name} chooses its steps by looking at the state, which torch.vmap forbids; "
+            "choose a solver with fixed steps"
+        )
+    if chosen.maps and not is_flow_map(v):
+        raise TypeError(
+            f"{chosen.name} takes a flow map u(x, t, s); wrap it with samplers.flow_map(u), or "
+            "choose a solver of velocities"
+        )
+    grid = times(ts, chosen, jumps_of(v))
+    return _run(on_grid(v, grid), noise, grid, chosen, nonfinite == "raise")
 
 
 def _run(
-    v: "_Watched",
-    noise: Tensor,
-    ts: Tensor,
-    jumps: tuple[float, ...],
-    solver: Solver,
-    check: bool,
+    v: Velocity, noise: Tensor, ts: Tensor, solver: Solver, check: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    yield ts[0], (state := noise)
+    yield ts[0], noise
+    if not noise.numel():  # no sample, no call
+        yield from ((t, noise) for t in ts[1:].unbind())
+        return
+    field = unwatched(v) if transformed() else Watched(v)
+    yield from _pieces(field, noise, ts, solver, jumps_of(v))
+    if check and isinstance(field, Watched):
+        field.check(noise)
+
+
+def _pieces(
+    v: Velocity, state: Tensor, ts: Tensor, solver: Solver, jumps: tuple[float, ...]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(t, state) from ts[1] on; where the field jumps the solver begins anew."""
     parts = pieces(ts, jumps) if jumps and not solver.stochastic else [ts]
     for part in parts:
         field = v if len(parts) == 1 else partial(_inside, v, *sorted((part[0], part[-1])))
         path = solver.path(field, state, part)
         for t, state in zip(part[1:].unbind(), path, strict=True):
             yield t, state
-    if check:
-        v.check(noise)
 
 
-def _inside(v: Velocity, low: Tensor, high: Tensor, x: Tensor, t: Tensor) -> Tensor:
+def transformed() -> bool:
+    """Whether torch.compile or a transform of torch.func (vmap, grad, jvp) is at work."""
+    if torch.compiler.is_compiling():
+        return True
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def vectorized() -> bool:
+    """Whether torch.vmap is the transform at work."""
+    if torch.compiler.is_compiling():
+        return False
+    top = torch._C._functorch.peek_interpreter_stack()
+    return top is not None and top.key() == torch._C._functorch.TransformType.Vmap
+
+
+def _inside(v: Velocity, low: Tensor, high: Tensor, x: Tensor, *times: Tensor) -> Tensor:
     """v at times within (low, high): at an end that is a jump, the limit from this side."""
-    return v(x, t.clamp(float(low) + NEAR, float(high) - NEAR))
+    return v(x, *(t.clamp(float(low) + NEAR, float(high) - NEAR) for t in times))
 
 
 def times(ts: Times, solver: Solver, jumps: tuple[float, ...] = ()) -> Tensor:
     """The grid that `ts` stands for, float64 on the CPU, strictly monotonic.
 
     A number of calls becomes the solver's own grid with a time at each jump; where beginning anew
-    costs calls, that grid has fewer steps.
+    costs calls, that grid has fewer steps. A list of times carries the gradients that it asks for;
+    ValueError if the solver does not.
     """
-    if isinstance(ts, int):
-        return _own_grid(ts, solver, jumps)
-    ts = ts if isinstance(ts, Tensor) else torch.tensor([float(t) for t in ts], dtype=torch.float64)
-    ts = ts.detach().to("cpu", torch.float64)
+    calls = _whole(ts)
+    if calls is not None:
+        return _own_grid(calls, solver, jumps)
+    ts = _tensor(ts)
+    _check_grid(ts.detach())
+    if not (ts.requires_grad and torch.is_grad_enabled()):
+        return ts.detach()
+    if not solver.time_gradient:
+        able = ", ".join(name for name, s in SOLVERS.items() if s.time_gradient)
+        raise ValueError(
+            f"{solver.name} carries no gradient to its times; pass ts.detach(), or choose {able}"
+        )
+    return ts
+
+
+def _whole(ts: Any) -> int | None:
+    """ts as a number of calls, None where it is a list of times."""
+    if isinstance(ts, bool | float):
+        raise TypeError(f"{ts!r} is no number of calls; pass a whole one, or a list of times")
+    if getattr(ts, "ndim", 0):
+        return None
+    try:
+        return operator.index(ts)
+    except TypeError:
+        return None
+
+
+def _tensor(ts: Tensor | Iterable[float]) -> Tensor:
+    """Times as float64 on the CPU, in two moves: Apple's GPUs have no float64."""
+    if isinstance(ts, Tensor):
+        return ts.cpu().double()
+    ts = list(ts)
+    if any(isinstance(t, Tensor) for t in ts):
+        return torch.stack([torch.as_tensor(t).cpu().double() for t in ts])
+    return torch.tensor([float(t) for t in ts], dtype=torch.float64)
+
+
+def _check_grid(ts: Tensor) -> None:
     if ts.ndim != 1 or len(ts) < 2:
         raise ValueError(f"a grid is a list of two times or more; this has shape {tuple(ts.shape)}")
     if not bool((ts.abs() <= FARTHEST).all()):  # NaN included
@@ -212,7 +319,6 @@ def times(ts: Times, solver: Solver, jumps: tuple[float, ...] = ()) -> Tensor:
             f"two times of the grid are {float(h.abs().min()):.3g} apart, which no float64 weight "
             "resolves; leave one out"
         )
-    return ts
 
 
 def _own_grid(calls: int, solver: Solver, jumps: tuple[float, ...]) -> Tensor:
@@ -224,79 +330,3 @@ def _own_grid(calls: int, solver: Solver, jumps: tuple[float, ...]) -> Tensor:
         if sum(solver.cost(len(part) - 1) for part in pieces(ts, jumps)) <= calls:
             return ts
     return GRIDS[solver.grid](n)
-
-
-class _Watched:
-    """v in the state's dtype, with a number kept per call and sample so that NaN can be traced.
-
-    The sums stay where the state lives and are looked at once, at the end: no synchronisation.
-    """
-
-    def __init__(self, v: Velocity):
-        self.v = v
-        self.sums: list[Tensor] = []
-        self.times: list[Tensor] = []
-
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        k = self.v(x, t)
-        if k.shape != x.shape:
-            raise ValueError(
-                f"v(x, t) has shape {tuple(k.shape)} where x has {tuple(x.shape)}; they must agree"
-            )
-        if k.dtype != x.dtype:
-            k = k.to(x.dtype)
-        rows = k.detach()
-        self.sums.append(rows.flatten(1).sum(1) if k.ndim > 1 else rows.reshape(-1).clone())
-        self.times.append(t)
-        return k
-
-    def check(self, start: Tensor) -> None:
-        broken = ~torch.stack(self.sums).isfinite() if self.sums else torch.zeros(0, 1)
-        if bool(broken.any()):
-            i = int(broken.any(1).int().argmax())
-            samples = broken[i].nonzero()[:, 0].tolist()
-            whose = f"of sample {samples[0] + 1} of {broken.shape[1]} "
-            whose = whose if len(samples) < broken.shape[1] or len(samples) == 1 else ""
-            t = self.times[i].double().min()
-            if not bool(start.isfinite().all()):
-                raise FloatingPointError(
-                    "the starting state holds NaN or infinity, before any call of v; mend the "
-                    'noise or pass nonfinite="return"'
-                )
-            raise FloatingPointError(
-                f"the velocity {whose}was not finite at t = {t:.6g} (call {i + 1} of "
-                f"{len(broken)}); "
-                'mend v there or pass nonfinite="return"'
-            )
-
-
-class Counted:
-    """v that counts; a field with a count of its own (a guided one) is asked for it instead."""
-
-    def __init__(self, v: Velocity):
-        self.v = v
-        self._own = 0
-        self._before = getattr(v, "calls", 0)
-
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        self._own += 1
-        return self.v(x, t)
-
-    @property
-    def jumps(self) -> tuple[float, ...]:
-        """Those of v."""
-        return tuple(getattr(self.v, "jumps", ()))
-
-    @property
-    def calls(self) -> int:
-        """Network evaluations since this object was made."""
-        return self.v.calls - self._before if hasattr(self.v, "calls") else self._own
-
-
-def count(v: Velocity) -> Counted:
-    """v with .calls, the number of network evaluations so far.
-
-    A velocity that takes several evaluations, or none, per call keeps its own running total in an
-    attribute `calls`; that total is what is reported.
-    """
-    return Counted(v)

@@ -17,6 +17,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from samplers.fields import jumps_of
+
 Velocity = Callable[[Tensor, Tensor], Tensor]
 Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
 Weight = float | Tensor | Callable[[Tensor], float | Tensor]
@@ -196,11 +198,6 @@ def cfg_plus_plus(weight: float, steps: int | Tensor = 30) -> Rule:
     return cfg(held)
 
 
-def jumps_of(field: object) -> tuple[float, ...]:
-    """The times at which a velocity, a rule or a weight says that it jumps; none unless it does."""
-    return tuple(getattr(field, "jumps", ()))
-
-
 @dataclass(frozen=True)
 class Pair:
     """both(x, t) -> (cond, uncond), and if it can be had alone, cond(x, t).
@@ -222,7 +219,7 @@ def pair(cond: Velocity, uncond: Velocity) -> Pair:
         return sum(v.cost(t) if isinstance(v, Guided) else 1 for v in (cond, uncond)[:reads])
 
     jumps = (*jumps_of(cond), *jumps_of(uncond))
-    return Pair(lambda x, t: (cond(x, t), uncond(x, t)), cond, cost, jumps)
+    return Pair(lambda x, t: (cond(x, t).clone(), uncond(x, t)), cond, cost, jumps)
 
 
 def stacked(both: Velocity, cond: Velocity | None = None) -> Pair:

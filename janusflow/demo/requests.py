@@ -62,7 +62,7 @@ class Wish:
 
 def samplers() -> list[str]:
     """Those that spend a known number of calls and need nothing but the noise."""
-    names = [s.name for s in SOLVERS.values() if not (s.adaptive or s.stochastic)]
+    names = [s.name for s in SOLVERS.values() if s.fixed]
     return [*FIRST, *sorted(set(names) - set(FIRST))]
 
 

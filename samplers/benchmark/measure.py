@@ -61,7 +61,7 @@ def now(x: Tensor) -> float:
 
 def fixed() -> list[Solver]:
     """Our solvers that take a grid and no noise."""
-    return [s for s in SOLVERS.values() if not (s.adaptive or s.stochastic)]
+    return [s for s in SOLVERS.values() if s.fixed]
 
 
 def play(solver: Solver, ts: Tensor | int, v: Velocity, noise: Tensor) -> Tensor:

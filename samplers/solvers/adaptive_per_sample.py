@@ -113,26 +113,32 @@ class _Control:
     def _start(self, x: Tensor, ts: Tensor) -> _Progress:
         """A careful first size from one trial call; Hairer, Norsett and Wanner 1993, II.4."""
         t, span = _per_sample(ts[0].expand(len(x)), x), ts[-1] - ts[0]
-        k, scale = self.field(x, t), self._scale(x, x)
+        k = self.field(x, t)
+        with torch.no_grad():
+            h = self._first_size(x, k, t, span)
+        return _Progress(x, k, t, h, torch.zeros_like(h, dtype=torch.bool))
+
+    def _first_size(self, x: Tensor, k: Tensor, t: Tensor, span: Tensor) -> Tensor:
+        scale = self._scale(x, x)
         state, slope = _rms(x / scale).to(t), _rms(k / scale).to(t)
         trial = torch.where((state < 1e-5) | (slope < 1e-5), 1e-6, 0.01 * state / slope)
         trial = torch.minimum(trial.nan_to_num(1e-6), span.abs())
         step = trial * span.sign()
         bend = _rms((self.field(x + step.to(x.dtype) * k, t + step) - k) / scale).to(t) / trial
         size = (0.01 / torch.maximum(slope, bend).clamp(min=1e-15)) ** (1 / self.tableau.order)
-        h = torch.minimum(100 * trial, size.nan_to_num(1e-6))
-        return _Progress(x, k, t, h, torch.zeros_like(h, dtype=torch.bool))
+        return torch.minimum(100 * trial, size.nan_to_num(1e-6))
 
     def _attempt(self, now: _Progress, s: Tensor) -> _Progress:
         """One step towards s per sample, kept where it is accurate.
 
-        A sample whose velocity is not finite goes to s as NaN and leaves the others alone.
+        A sample whose velocity is not finite goes to s as NaN and leaves the others alone. Sizes
+        and verdicts are no part of the gradient.
         """
         left = s - now.t
         arrives = now.h >= left.abs()
         step = torch.where(arrives, left, now.h * left.sign())
         x, k, error = self._stages(now, step)
-        ratio = _rms(error / self._scale(now.x, x)).to(step)
+        ratio = _rms((error / self._scale(now.x, x)).detach()).to(step)
         active = left != 0
         keep = active & (ratio <= 1)
         h = step.abs() * (0.9 * ratio ** (-1 / self.tableau.order)).nan_to_num(0.2).clamp(0.2, 5)

@@ -24,7 +24,7 @@ from samplers.core import (
 )
 
 
-@solver(order=2, calls=2)
+@solver(order=2, calls=2, time_gradient=True)
 def rf_solver(v: Velocity, x: Tensor, ts: Tensor) -> Path:
     """x + h v + h^2/2 v', with v' the difference of v over half a step; Wang et al. 2024.
 
@@ -37,7 +37,7 @@ def rf_solver(v: Velocity, x: Tensor, ts: Tensor) -> Path:
         yield x
 
 
-@solver(order=2, calls=1, extra=1)
+@solver(order=2, calls=1, extra=1, time_gradient=True)
 def fireflow(v: Velocity, x: Tensor, ts: Tensor) -> Path:
     """The midpoint rule whose way to the middle reuses the last step's velocity; Deng et al. 2024.
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from samplers.core import Path, Velocity, advance, solver, steps
 
 
-@solver(order=1, calls=1)
+@solver(order=1, calls=1, time_gradient=True)
 def euler(v: Velocity, x: Tensor, ts: Tensor) -> Path:
     """x + h v(x, t)."""
     for t, _, h in steps(ts):
@@ -13,7 +13,7 @@ def euler(v: Velocity, x: Tensor, ts: Tensor) -> Path:
         yield x
 
 
-@solver(order=2, calls=2)
+@solver(order=2, calls=2, time_gradient=True)
 def midpoint(v: Velocity, x: Tensor, ts: Tensor) -> Path:
     """The slope half a step ahead, found by Euler (Runge 1895)."""
     for t, _, h in steps(ts):
@@ -22,7 +22,7 @@ def midpoint(v: Velocity, x: Tensor, ts: Tensor) -> Path:
         yield x
 
 
-@solver(order=2, calls=2)
+@solver(order=2, calls=2, time_gradient=True)
 def heun(v: Velocity, x: Tensor, ts: Tensor) -> Path:
     """Trapezoid rule with an Euler predictor (Karras et al. 2022, Alg. 1)."""
     for t, s, h in steps(ts):
@@ -32,7 +32,7 @@ def heun(v: Velocity, x: Tensor, ts: Tensor) -> Path:
         yield x
 
 
-@solver(order=2, calls=2)
+@solver(order=2, calls=2, time_gradient=True)
 def ralston(v: Velocity, x: Tensor, ts: Tensor) -> Path:
     """Second stage at two thirds: the least bound on the error of two stages (Ralston 1962)."""
     for t, _, h in steps(ts):
@@ -42,7 +42,7 @@ def ralston(v: Velocity, x: Tensor, ts: Tensor) -> Path:
         yield x
 
 
-@solver(order=3, calls=3)
+@solver(order=3, calls=3, time_gradient=True)
 def heun3(v: Velocity, x: Tensor, ts: Tensor) -> Path:
     """Stages at 0, 1/3, 2/3 with weights 1/4, 0, 3/4 (Heun 1900)."""
     for t, _, h in steps(ts):
@@ -53,7 +53,7 @@ def heun3(v: Velocity, x: Tensor, ts: Tensor) -> Path:
         yield x
 
 
-@solver(order=3, calls=3)
+@solver(order=3, calls=3, time_gradient=True)
 def kutta3(v: Velocity, x: Tensor, ts: Tensor) -> Path:
     """Simpson's weights 1/6, 2/3, 1/6 on stages at 0, 1/2, 1 (Kutta 1901)."""
     for t, s, h in steps(ts):
@@ -64,7 +64,7 @@ def kutta3(v: Velocity, x: Tensor, ts: Tensor) -> Path:
         yield x
 
 
-@solver(order=4, calls=4)
+@solver(order=4, calls=4, time_gradient=True)
 def rk4(v: Velocity, x: Tensor, ts: Tensor) -> Path:
     """The classical rule of four stages (Kutta 1901)."""
     for t, s, h in steps(ts):

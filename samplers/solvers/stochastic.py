@@ -15,44 +15,33 @@ samples give one by one; noise is drawn on the generator's device.
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from samplers.core import Path, Velocity, advance, solver, steps
+from samplers.solvers.transitions import RATES as RATES
+from samplers.solvers.transitions import (
+    TRANSITIONS,
+    Rate,
+    forward,
+    kick,
+    not_negative,
+    rate_of,
+    renoising,
+)
+from samplers.solvers.transitions import rate as rate
 
-Rate = Callable[[Tensor], Tensor]
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
-RATES: dict[str, Callable[[float], Rate]] = {}
 
-
-def rate(make: Callable[[float], Rate]) -> Callable[[float], Rate]:
-    """Registers a function strength -> (t -> r) in RATES; r must stay finite on [0, 1]."""
-    RATES[make.__name__] = make
-    return make
-
-
-@rate
-def constant(strength: float) -> Rate:
-    return lambda t: strength * torch.ones_like(t)
-
-
-@rate
-def falling(strength: float) -> Rate:
-    """r = strength (1 - t): g falls linearly, and the last steps are nearly deterministic."""
-    return lambda t: strength * (1 - t)
-
-
-@rate
-def rising(strength: float) -> Rate:
-    return lambda t: strength * t
-
-
-@rate
-def middle(strength: float) -> Rate:
-    """r = 4 strength t (1 - t): zero at both ends, `strength` half way."""
-    return lambda t: 4 * strength * t * (1 - t)
+def _walk(v: Velocity, x: Tensor, ts: Tensor, draw: Callable, name: str, **options) -> Path:
+    """Draws each state from the solver's transition."""
+    for t, s in pairwise(ts.unbind()):
+        mean, deviation = TRANSITIONS[name](x, v(x, t), t, s, **options)
+        x = torch.add(mean, draw(), alpha=float(deviation))
+        yield x
 
 
 @solver(order=1, calls=1, stochastic=True)
@@ -66,10 +55,44 @@ def euler_maruyama(
     generator: Generators = None,
 ) -> Path:
     """x + h v - r (x - t v) |h| + kick; weak order 1."""
-    r, draw = _rate(rate, strength), _draw(x, generator)
-    for t, s, h in steps(ts):
-        x = advance(x, (h, _drift(v, x, t, h, r)), (_kick(r, t, s), draw()))
-        yield x
+    options = {"strength": strength, "rate": rate}
+    return _walk(v, x, ts, draws(x, generator), "euler_maruyama", **options)
+
+
+@solver(order=1, calls=1, stochastic=True)
+def flow_grpo(
+    v: Velocity, x: Tensor, ts: Tensor, *, strength: float = 0.7, generator: Generators = None
+) -> Path:
+    """Euler-Maruyama with g = strength sqrt((1 - t) / t); Liu et al. 2025 (Flow-GRPO), eq. 9.
+
+    The rate strength^2 / (2 t) is infinite at t = 0, where the first step takes it at its end, as
+    the published code does.
+    """
+    return _walk(v, x, ts, draws(x, generator), "flow_grpo", strength=strength)
+
+
+@solver(order=1, calls=1, stochastic=True)
+def cps(
+    v: Velocity, x: Tensor, ts: Tensor, *, strength: float = 0.5, generator: Generators = None
+) -> Path:
+    """Data and noise predicted, then mixed for s with a share of fresh noise.
+
+    s data + (1 - s) (cos(a) noise + sin(a) fresh), a = strength pi / 2: the amount of noise is
+    right at every time, whatever the step. Wang and Yu 2025 (coefficients-preserving sampling).
+    """
+    return _walk(v, x, ts, draws(x, generator), "cps", strength=strength)
+
+
+@solver(order=1, calls=1, stochastic=True)
+def overshoot(
+    v: Velocity, x: Tensor, ts: Tensor, *, strength: float = 1.0, generator: Generators = None
+) -> Path:
+    """An Euler step past s to o = s + strength (s - t), then noise back to s; Hu et al. 2024.
+
+    In small steps this is the rate r = strength / t, which no step of Euler-Maruyama from t = 0
+    could take. o goes no further than the data, t = 1.
+    """
+    return _walk(v, x, ts, draws(x, generator), "overshoot", strength=strength)
 
 
 @solver(order=2, calls=2, stochastic=True)
@@ -86,12 +109,12 @@ def sde_heun(
 
     That order needs a g that does not depend on the state; Kloeden and Platen 1992, section 15.1.
     """
-    r, draw = _rate(rate, strength), _draw(x, generator)
+    r, draw = rate_of(rate, strength), draws(x, generator)
     for t, s, h in steps(ts):
-        kick = _kick(r, t, s) * draw()
+        noise = float(kick(r, t, s)) * draw()
         now = _drift(v, x, t, h, r)
-        then = _drift(v, advance(x, (h, now), (1, kick)), s, h, r)
-        x = advance(x, (h / 2, now), (h / 2, then), (1, kick))
+        then = _drift(v, advance(x, (h, now), (1, noise)), s, h, r)
+        x = advance(x, (h / 2, now), (h / 2, then), (1, noise))
         yield x
 
 
@@ -111,77 +134,31 @@ def churn(
     While start <= t <= stop the noise level (1 - t) / t first grows by the factor 1 + g with
     g = min(strength / steps, sqrt(2) - 1), though never to before the grid's beginning.
     """
-    _forward("churn", ts)
-    _not_negative("strength", strength)
-    draw, growth = _draw(x, generator), min(strength / (len(ts) - 1), math.sqrt(2) - 1)
+    forward("churn", ts[0], ts[-1])
+    not_negative("strength", strength)
+    draw, growth = draws(x, generator), min(strength / (len(ts) - 1), math.sqrt(2) - 1)
     for t, s, _ in steps(ts):
         more = growth if start <= t <= stop else 0.0
         back = torch.maximum(t / (1 + more * (1 - t)), ts[0])
-        x = _renoise(x, t, back, draw())
+        x = renoise(x, t, back, draw())
         h = float(s - back)
         k = v(x, back)
         x = advance(x, (h / 2, k), (h / 2, v(advance(x, (h, k)), s)))
         yield x
 
 
-@solver(order=1, calls=1, stochastic=True)
-def overshoot(
-    v: Velocity, x: Tensor, ts: Tensor, *, strength: float = 1.0, generator: Generators = None
-) -> Path:
-    """An Euler step past s to o = s + strength (s - t), then noise back to s; Hu et al. 2024.
-
-    In small steps this is the rate r = strength / t, which no step of Euler-Maruyama from t = 0
-    could take. o stays within the grid.
-    """
-    _forward("overshoot", ts)
-    _not_negative("strength", strength)
-    draw = _draw(x, generator)
-    for t, s, h in steps(ts):
-        past = torch.minimum(s + strength * h, ts[-1])
-        x = _renoise(advance(x, (float(past - t), v(x, t))), past, s, draw())
-        yield x
-
-
-def _drift(v: Velocity, x: Tensor, t: Tensor, h: float, r: Callable[[Tensor], float]) -> Tensor:
+def _drift(v: Velocity, x: Tensor, t: Tensor, h: float, r: Rate) -> Tensor:
     k = v(x, t)
-    return k - math.copysign(r(t), h) * (x - float(t) * k)
+    return k - math.copysign(float(r(t)), h) * (x - float(t) * k)
 
 
-def _kick(r: Callable[[Tensor], float], t: Tensor, s: Tensor) -> float:
-    """Deviation of the noise from t to s: the integral of g^2 = 2 r (1 - t), by the middle."""
-    middle = (t + s) / 2
-    return math.sqrt(2 * r(middle) * float(1 - middle) * float(abs(s - t)))
-
-
-def _renoise(x: Tensor, t: Tensor, back: Tensor, fresh: Tensor) -> Tensor:
+def renoise(x: Tensor, t: Tensor, back: Tensor, fresh: Tensor) -> Tensor:
     """A state of time t as one of the earlier time `back`: shrunk, and filled up with noise."""
-    if back == t:
-        return x
-    shrink = float(back / t)
-    lacking = float(1 - back) ** 2 - (shrink * float(1 - t)) ** 2
-    return shrink * x + math.sqrt(max(lacking, 0.0)) * fresh
+    shrink, lacking = renoising(t, back)
+    return shrink * x + float(lacking) * fresh
 
 
-def _rate(rate: str | Rate, strength: float) -> Callable[[Tensor], float]:
-    _not_negative("strength", strength)
-    if isinstance(rate, str) and rate not in RATES:
-        raise ValueError(f"no rate of noise named {rate!r}; choose one of {', '.join(RATES)}")
-    r = RATES[rate](strength) if isinstance(rate, str) else lambda t: strength * rate(t)
-    return lambda t: _not_negative("rate", float(r(t)))
-
-
-def _not_negative(name: str, value: float) -> float:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"the {name} of a stochastic solver is {value}; give a number >= 0")
-    return value
-
-
-def _forward(name: str, ts: Tensor) -> None:
-    if ts[0] > ts[-1]:
-        raise ValueError(f"{name} only goes from noise to data; give an increasing grid")
-
-
-def _draw(x: Tensor, generator: Generators) -> Callable[[], Tensor]:
+def draws(x: Tensor, generator: Generators) -> Callable[[], Tensor]:
     """Standard normal noise like x, each sample from its own generator if there is a list."""
     if generator is None or isinstance(generator, torch.Generator):
         return lambda: _normal(x, generator)

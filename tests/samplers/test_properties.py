@@ -16,7 +16,7 @@ CLEAR = (ValueError, TypeError, FloatingPointError)
 QUICK = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-FIXED = [name for name, one in samplers.SOLVERS.items() if not one.adaptive]
+FIXED = [name for name, one in samplers.SOLVERS.items() if not (one.adaptive or one.maps)]
 ADAPTIVE = [name for name, one in samplers.SOLVERS.items() if one.adaptive]
 NUMBERS = st.one_of(
     st.floats(allow_nan=True, allow_infinity=True), st.integers(-5, 5), st.floats(-1, 2)

@@ -10,7 +10,7 @@ from samplers import SOLVERS, count, sample, trajectory
 from samplers.core import Solver, advance, steps
 from samplers.solvers import adams
 
-FIXED = [s for s in SOLVERS.values() if not (s.adaptive or s.stochastic)]
+FIXED = [s for s in SOLVERS.values() if s.fixed]
 ORDERED = [s for s in FIXED if s.order]
 
 

@@ -1,0 +1,278 @@
+"""What solvers integrate: velocity fields v(x, t), flow maps u(x, t, s), and what wraps them.
+
+x has any shape with the batch first; t is a 0-dim float64 tensor on the CPU, or (B, 1, ..., 1)
+where each sample has a time of its own. t = 0 is noise, t = 1 is data, and v = data - noise.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+
+
+def is_flow_map(v: object) -> bool:
+    """Whether v takes a second time: u(x, t, s)."""
+    return bool(getattr(v, "two_times", False))
+
+
+def jumps_of(v: object) -> tuple[float, ...]:
+    """The times at which a velocity, a rule or a weight says that it jumps; none unless it does."""
+    return tuple(getattr(v, "jumps", ()))
+
+
+def on_grid(v: Any, ts: Tensor) -> Any:
+    """The field as it is during a run on this grid: rules that depend on the steps read them."""
+    return v.on_grid(ts) if hasattr(v, "on_grid") else v
+
+
+class Wrapped:
+    """A field around another, which still says what solvers ask of the inner one."""
+
+    def __init__(self, v: Velocity):
+        self.v = v
+
+    @property
+    def two_times(self) -> bool:
+        return is_flow_map(self.v)
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        return jumps_of(self.v)
+
+    def on_grid(self, ts: Tensor) -> Wrapped:
+        inner = on_grid(self.v, ts)
+        if inner is self.v:
+            return self
+        again = copy.copy(self)
+        again.v = inner
+        return again
+
+
+class Batched(Wrapped):
+    """A network that wants t of shape (B,) in the state's dtype, as a field; see `batched`."""
+
+    def __init__(self, net: Velocity, scale: float, sign: float, conditions: dict[str, Any]):
+        super().__init__(net)
+        self.scale, self.sign, self.conditions = scale, sign, conditions
+
+    def __call__(self, x: Tensor, *times: Tensor) -> Tensor:
+        first = x if isinstance(x, Tensor) else torch.utils._pytree.tree_leaves(x)[0]
+        rows = [(self.scale * t).to(first).reshape(-1).expand(len(first)) for t in times]
+        k = self.v(x, *rows, **self.conditions)
+        return k if self.sign == 1 else torch.utils._pytree.tree_map(lambda part: -part, k)
+
+
+def batched(net: Callable, scale: float = 1.0, sign: int = 1, **conditions: Any) -> Batched:
+    """The field sign net(x, scale t, **conditions) with t of shape (B,) in the state's dtype.
+
+    For networks that embed a time per sample; `scale` is 1000 where they count training steps,
+    `sign` is -1 where they predict noise - data. `conditions` are passed on with every call. A
+    network of two times, net(x, t, s), gets both in this form: `flow_map(batched(net))`.
+    """
+    if sign not in (1, -1):
+        raise ValueError(
+            f"sign is 1 (net predicts data - noise) or -1 (noise - data), not {sign!r}"
+        )
+    return Batched(net, scale, sign, conditions)
+
+
+class FlowMap(Wrapped):
+    """u(x, t, s), the mean velocity from t to s; see `flow_map`."""
+
+    two_times = True
+
+    def __init__(self, u: Callable[[Tensor, Tensor, Tensor], Tensor], output: str):
+        super().__init__(u)
+        self.output = output
+
+    def __call__(self, x: Tensor, t: Tensor, s: Tensor | None = None) -> Tensor:
+        """The mean velocity from t to s; without s the velocity at t."""
+        if self.output == "velocity":
+            return self.v(x, t, t if s is None else s)
+        if s is None:
+            raise ValueError(
+                "a flow map that returns states gives no velocity at a single time; use a solver "
+                'of flow maps such as "jump", or wrap the mean velocity'
+            )
+        return (self.v(x, t, s) - x) / (s - t)
+
+    def jump(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The state at s of the path that is at x at time t: x + (s - t) u(x, t, s)."""
+        return self.v(x, t, s) if self.output == "state" else x + (s - t) * self.v(x, t, s)
+
+
+def flow_map(
+    u: Callable[[Tensor, Tensor, Tensor], Tensor],
+    output: Literal["velocity", "state"] = "velocity",
+) -> FlowMap:
+    """A function of two times as a field for the solvers "jump", "consistency" and "restart".
+
+    u(x, t, s) is the mean velocity (x_s - x_t) / (s - t) of the path through x at time t, which at
+    s = t is the velocity; with output="state" it is x_s itself. Solvers of velocities see
+    u(x, t, t). Boffi et al. 2024 (flow maps), Geng et al. 2025 (MeanFlow).
+    """
+    if output not in ("velocity", "state"):
+        raise ValueError(f'a flow map returns its "velocity" or its "state", not {output!r}')
+    return FlowMap(u, output)
+
+
+class Counted(Wrapped):
+    """v that counts; a field with a count of its own (a guided one) is asked for it instead."""
+
+    def __init__(self, v: Velocity):
+        super().__init__(v)
+        self._tally = [0]  # shared with the copies that a grid makes
+        self._source = v
+        self._before = getattr(v, "calls", 0)
+
+    def __call__(self, x: Tensor, *times: Tensor) -> Tensor:
+        self._tally[0] += 1
+        return self.v(x, *times)
+
+    @property
+    def calls(self) -> int:
+        """Network evaluations since this object was made."""
+        own = not hasattr(self._source, "calls")
+        return self._tally[0] if own else self._source.calls - self._before
+
+
+def count(v: Velocity) -> Counted:
+    """v with .calls, the number of network evaluations so far.
+
+    A velocity that takes several evaluations, or none, per call keeps its own running total in an
+    attribute `calls`; that total is what is reported.
+    """
+    return Counted(v)
+
+
+class Watched:
+    """v in the state's dtype and in memory of its own, with a number per call to trace NaN by.
+
+    The sums stay where the state lives and are looked at once, at the end: no synchronisation.
+    A velocity that writes every result into the same memory (a replayed CUDA graph) is copied: the
+    first two results are kept, so that a third in their memory can only be theirs.
+    """
+
+    def __init__(self, v: Velocity):
+        self.v = v
+        self.sums: list[Tensor] = []
+        self.times: list[Tensor] = []
+        self.first: list[Tensor] = []
+        self.taken: tuple[int, ...] = ()
+        self.reused = False
+
+    def __call__(self, x: Tensor, t: Tensor, *s: Tensor) -> Tensor:
+        k = self.v(x, t, *s) if self.sums else first_call(self.v, x, t, *s)
+        if not isinstance(k, Tensor) or k.shape != x.shape or k.dtype != x.dtype:
+            k = fitting(k, x)
+        elif self.reused or len(self.taken) < 2 or k.data_ptr() in self.taken:
+            k = self._own(k)
+        rows = k.detach() if k.requires_grad else k
+        self.sums.append(rows.sum(1) if k.ndim == 2 else sums(rows))
+        self.times.append(t)
+        return k
+
+    def _own(self, k: Tensor) -> Tensor:
+        place = address(k)
+        self.reused = self.reused or place in self.taken
+        if len(self.taken) < 2:
+            self.taken, self.first = (*self.taken, place), [*self.first, k]
+        return k.clone()
+
+    def check(self, start: Tensor) -> None:
+        """FloatingPointError if a velocity was not finite, with the first such time."""
+        broken = ~torch.stack(self.sums).isfinite() if self.sums else torch.zeros(0, 1)
+        if bool(broken.any()):
+            i = int(broken.any(1).int().argmax())
+            samples = broken[i].nonzero()[:, 0].tolist()
+            whose = f"of sample {samples[0] + 1} of {broken.shape[1]} "
+            whose = whose if len(samples) < broken.shape[1] or len(samples) == 1 else ""
+            if not bool(start.isfinite().all()):
+                raise FloatingPointError(
+                    "the starting state holds NaN or infinity, before any call of v; mend the "
+                    'noise or pass nonfinite="return"'
+                )
+            raise FloatingPointError(
+                f"the velocity {whose}was not finite at t = {float(self.times[i].min()):.6g} "
+                f"(call {i + 1} of {len(broken)}); "
+                'mend v there or pass nonfinite="return"'
+            )
+
+
+def sums(k: Tensor) -> Tensor:
+    """(B, ...) -> (B,)."""
+    return flat(k).sum(1) if k.ndim else k.reshape(1).clone()
+
+
+def flat(x: Tensor) -> Tensor:
+    """(B, ...) -> (B, D), also of (B,) and of an empty batch."""
+    return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+def address(k: Tensor) -> int:
+    """Where a tensor's numbers lie; 0 for tensors that do not say, which are taken for reused."""
+    try:
+        return k.data_ptr()
+    except RuntimeError:
+        return 0
+
+
+def unwatched(v: Velocity) -> Velocity:
+    """v in the state's dtype and nothing else: under transforms no value can be looked at."""
+
+    def fitted(x: Tensor, *times: Tensor) -> Tensor:
+        return fitting(v(x, *times), x)
+
+    return fitted
+
+
+def fitting(k: Any, x: Tensor) -> Tensor:
+    """k in the dtype of x; TypeError or ValueError if it cannot be its velocity."""
+    if not isinstance(k, Tensor):
+        kind = type(k).__name__
+        held = [
+            name for name in ("sample", "prev_sample") if isinstance(getattr(k, name, 0), Tensor)
+        ]
+        way = f"the tensor in it, out.{held[0]}" if held else "a tensor shaped like x"
+        raise TypeError(f"v(x, t) returned {kind}; return {way}")
+    if k.shape != x.shape:
+        raise ValueError(
+            f"v(x, t) has shape {tuple(k.shape)} where x has {tuple(x.shape)}; they must agree"
+        )
+    if k.is_complex():
+        raise TypeError(
+            f"v(x, t) is {k.dtype} where the state is {x.dtype}; return its real part, or stack "
+            "real and imaginary parts in the state"
+        )
+    return k.to(x.dtype)
+
+
+def first_call(v: Velocity, x: Tensor, t: Tensor, *s: Tensor) -> Any:
+    """v(x, t); where that fails and t of shape (B,) would not, the error says so."""
+    try:
+        return v(x, t, *s)
+    except torch.OutOfMemoryError:
+        raise
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(v, Batched) or not _works_batched(v, x, t, *s):
+            raise
+        raise TypeError(
+            f"v(x, t) fails for t of shape {tuple(t.shape)}, {t.dtype}, and works for shape (B,) "
+            f"in the state's dtype: pass samplers.batched(v) in its place ({error!s:.200})"
+        ) from error
+
+
+def _works_batched(v: Velocity, x: Tensor, *times: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            k = Batched(v, 1.0, 1, {})(x, *times)
+    except Exception:
+        return False
+    return isinstance(k, Tensor) and k.shape == x.shape

@@ -1,0 +1,38 @@
+"""The flow map of a velocity field, by integration: exact as far as the solver is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from samplers.core import Solver, Velocity, find, sample
+from samplers.fields import FlowMap, flow_map
+
+
+def integrated(v: Velocity, calls: int = 64, solver: str | Solver = "rk4") -> FlowMap:
+    """The flow map of v by so many calls of a fixed solver: what a learned one is compared with.
+
+    u(x, t, s) = (x_s - x) / (s - t), x_s being integrated from t to s in equal steps, and v(x, t)
+    where t = s. Times are one for the batch, or (B,) and (B, 1, ..., 1) for one per sample.
+    """
+    chosen = find(solver)
+    ts = torch.linspace(0, 1, chosen.steps(calls) + 1, dtype=torch.float64)
+
+    def mean_velocity(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        t, h = _beside(t, x), _beside(s, x) - _beside(t, x)
+
+        def scaled(y: Tensor, share: Tensor) -> Tensor:
+            return v(y, t + share.to(h) * h) * h.to(y.dtype)
+
+        moved = sample(scaled, x, ts, chosen) - x
+        still = h == 0
+        mean = moved / torch.where(still, torch.ones_like(h), h).to(moved.dtype)
+        return torch.where(still, v(x, t), mean) if bool(still.any()) else mean
+
+    return flow_map(mean_velocity)
+
+
+def _beside(t: Tensor, x: Tensor) -> Tensor:
+    """A time of the batch as it is, times of samples as (B, 1, ..., 1)."""
+    t = torch.as_tensor(t)
+    return t.reshape(-1, *[1] * (x.ndim - 1)) if t.ndim else t.double()

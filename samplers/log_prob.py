@@ -1,0 +1,125 @@
+"""Log-probabilities of the steps of stochastic solvers, for policy gradients through sampling.
+
+A solver of one call per step draws the next state from a Gaussian (see `solvers.transitions`), so
+a trajectory is a Markov chain with known densities; Liu et al. 2025 (Flow-GRPO), Xue et al. 2025
+(DanceGRPO), Wang and Yu 2025 (CPS).
+
+    with torch.no_grad():
+        run = samplers.rollout(v, noise, 8, "flow_grpo")
+    for i, (t, s, x, y) in enumerate(run.steps()):
+        now = samplers.step_log_prob(x, y, v(x, t), t, s, "flow_grpo")
+        ratio = (now - run.log_probs[i]).exp()  # 1 until v is trained, with its gradient
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samplers.core import Solver, Times, Velocity, find, trajectory
+from samplers.fields import Wrapped, flat
+from samplers.solvers.transitions import TRANSITIONS
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A sampled trajectory: times (N + 1,), states (N + 1, B, ...), log-probabilities (N, B)."""
+
+    ts: Tensor
+    states: Tensor
+    log_probs: Tensor
+
+    @property
+    def end(self) -> Tensor:
+        """The state at the last time, (B, ...)."""
+        return self.states[-1]
+
+    def steps(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """(t, s, state at t, state at s) of each step."""
+        for (t, s), (x, y) in zip(pairwise(self.ts), pairwise(self.states), strict=True):
+            yield t, s, x, y
+
+
+def step_log_prob(
+    x: Tensor,
+    y: Tensor,
+    velocity: Tensor,
+    t: float | Tensor,
+    s: float | Tensor,
+    solver: str | Solver = "euler_maruyama",
+    **options: Any,
+) -> Tensor:
+    """log p(y | x) in nats (B,): the density with which `solver` goes from x at t to y at s.
+
+    `velocity` is v(x, t), shaped like x (B, ...), and carries the gradient. t and s are numbers or
+    (B,). The options are the solver's (strength, rate). The density is that of all elements
+    together; divide by their number for a mean. A step without noise, such as the last of `cps`,
+    is certain and has log p = 0. Sums are taken in float64 where the device has it.
+    Raises ValueError for solvers whose step is no Gaussian of one velocity.
+    """
+    chosen = find(solver, **options)
+    if chosen.name not in TRANSITIONS:
+        raise ValueError(
+            f"a step of {chosen.name} has no density in closed form; choose one of "
+            f"{', '.join(TRANSITIONS)}"
+        )
+    bound = {k: o for k, o in getattr(chosen.path, "keywords", {}).items() if k != "generator"}
+    x, y = (z.to(torch.promote_types(z.dtype, torch.float32)) for z in (x, y))
+    t, s = _times(t, x), _times(s, x)
+    mean, deviation = TRANSITIONS[chosen.name](x, velocity.to(x.dtype), t, s, **bound)
+    return _normal_log_prob(y, mean, deviation)
+
+
+def rollout(
+    v: Velocity,
+    noise: Tensor,
+    ts: Times,
+    solver: str | Solver = "flow_grpo",
+    **options: Any,
+) -> Rollout:
+    """Samples as `samplers.sample` does, and keeps every state and the log-probability of each
+    step; the options are the solver's, `generator` among them. No call of v is added."""
+    chosen, seen = find(solver, **options), _Recorded(v)
+    times, states = zip(*trajectory(seen, noise, ts, chosen), strict=True)
+    steps = zip(pairwise(times), pairwise(states), seen.velocities, strict=True)
+    log_probs = [step_log_prob(x, y, k, t, s, chosen) for (t, s), (x, y), k in steps]
+    return Rollout(torch.stack(times), torch.stack(states), torch.stack(log_probs))
+
+
+class _Recorded(Wrapped):
+    """v that keeps what it returned."""
+
+    def __init__(self, v: Velocity):
+        super().__init__(v)
+        self.velocities: list[Tensor] = []
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        self.velocities.append(self.v(x, t).clone())
+        return self.velocities[-1]
+
+
+def _times(t: float | Tensor, x: Tensor) -> Tensor:
+    """A number as float64 on the CPU; (B,) as (B, 1, ..., 1) where x lives."""
+    t = torch.as_tensor(t)
+    if t.numel() == 1:
+        return t.detach().reshape(()).cpu().double()
+    if len(t) != len(x):
+        raise ValueError(f"{len(t)} times for {len(x)} samples; give one, or one each")
+    return t.to(x).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _normal_log_prob(y: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Log-density of y (B, ...) under N(mean, deviation^2), (B,); 0 where the deviation is."""
+    wide = torch.float32 if y.device.type == "mps" else torch.float64
+    deviation = deviation.to(y.device, y.dtype)
+    noisy = deviation > 0
+    scale = torch.where(noisy, deviation, torch.ones_like(deviation))
+    one = -0.5 * ((y - mean) / scale).square() - scale.log() - 0.5 * math.log(2 * math.pi)
+    one = torch.where(noisy, one, torch.zeros_like(one))
+    return flat(one).sum(1, dtype=wide)

@@ -1,0 +1,75 @@
+"""States that are no single tensor: tuples, dictionaries and what else a pytree may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from samplers.fields import Velocity, Wrapped, fitting, flat
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the parts of a state lie side by side in one tensor (B, D)."""
+
+    spec: TreeSpec
+    shapes: tuple[tuple[int, ...], ...]  # of the parts, without the batch
+    dtypes: tuple[torch.dtype, ...]
+
+    @classmethod
+    def of(cls, state: Any) -> tuple[Tensor, Layout]:
+        """The state as one tensor, and the layout that takes it apart again."""
+        parts, spec = tree_flatten(state)
+        if not parts or not all(isinstance(part, Tensor) and part.ndim for part in parts):
+            kinds = ", ".join(sorted({type(part).__name__ for part in parts})) or "nothing"
+            raise TypeError(
+                f"a state is a tensor (B, ...) or a tuple or dict of such; this holds {kinds}"
+            )
+        if len({(len(part), part.device) for part in parts}) > 1:
+            told = ", ".join(f"{tuple(part.shape)} on {part.device}" for part in parts)
+            raise ValueError(f"the parts of a state share batch and device; these are {told}")
+        for part in parts:
+            if not part.dtype.is_floating_point:
+                raise TypeError(f"a part of the state is {part.dtype}; pass floating-point parts")
+        wide = [torch.promote_types(part.dtype, torch.float32) for part in parts]
+        layout = cls(spec, tuple(part.shape[1:] for part in parts), tuple(wide))
+        return layout.pack(state), layout
+
+    def pack(self, state: Any) -> Tensor:
+        """The parts of a state of this layout as (B, D), in the widest of their dtypes."""
+        parts, spec = tree_flatten(state)
+        if spec != self.spec:
+            raise TypeError(f"v returned {spec} where the state is {self.spec}; they must agree")
+        widest = max(self.dtypes, key=lambda dtype: dtype.itemsize)
+        return torch.cat([flat(part).to(widest) for part in parts], 1)
+
+    def unpack(self, x: Tensor) -> Any:
+        """The state whose parts lie in x (B, D)."""
+        parts = x.split([prod(shape) for shape in self.shapes], 1)
+        shaped = [
+            part.reshape(len(x), *shape).to(dtype)
+            for part, shape, dtype in zip(parts, self.shapes, self.dtypes, strict=True)
+        ]
+        return tree_unflatten(shaped, self.spec)
+
+    def field(self, v: Velocity) -> Velocity:
+        """The velocity of the packed state; times of samples reach v as (B, 1)."""
+        return _Packed(v, self)
+
+
+class _Packed(Wrapped):
+    def __init__(self, v: Velocity, layout: Layout):
+        super().__init__(v)
+        self.layout = layout
+
+    def __call__(self, x: Tensor, *times: Tensor) -> Tensor:
+        state = self.layout.unpack(x)
+        k = self.v(state, *times)
+        for part, like in zip(tree_flatten(k)[0], tree_flatten(state)[0], strict=False):
+            fitting(part, like)
+        return self.layout.pack(k)
