@@ -24,7 +24,7 @@ from janusflow.bench import reference_sampler
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.prompt_cache import Prompt
-from janusflow.pipelines.outputs import KnownTimes
+from janusflow.pipelines.guided_velocity import CachedTimes
 from janusflow.pipelines.presets import QUALITIES
 from janusflow.utils.cpu.onednn_linear import repeating, use_onednn
 from janusflow.utils.flops import Counting, peak
@@ -131,7 +131,7 @@ def of_network(
 def _guided(model: JanusFlowModel, ids: Tensor, pictures: int, steps: int):
     cond, uncond = model.encode_prompt(ids), model.encode_prompt(ids, unconditional=True)
     both = Prompt.cat([cond[[0] * pictures], uncond[[0] * pictures]])
-    at = KnownTimes(model, samplers.GRIDS["uniform"](steps).float())
+    at = CachedTimes(model, samplers.GRIDS["uniform"](steps).float())
     pair = samplers.guidance.stacked(lambda x, t: model.velocity(x, at(t, x), both))
     return samplers.guide(pair, 2.0)
 

@@ -10,9 +10,10 @@ from diffusers.utils import is_accelerate_available
 from safetensors import SafetensorError
 
 from janusflow.models.autoencoder import PatchAutoencoder
+from janusflow.models.latents import pixels_per_latent
 from janusflow.utils import finite, limits
 from janusflow.utils.checkpoint_files import OBEYED, check_size
-from janusflow.utils.hub import locate
+from janusflow.utils.hub import SUMS, locate
 from janusflow.utils.safe_io import read_object
 
 VAES = {"AutoencoderKL": AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
@@ -36,15 +37,36 @@ SDXL = dict(  # stabilityai/sdxl-vae, as its config.json describes it
 )
 
 
-def load_vae(folder: Path, name: str | Path | None, dtype: torch.dtype = torch.float32, **hub):
-    """The autoencoder in `folder/vae`, or the one that `name` (a folder or hub id) holds."""
+VAE_FILES = [
+    f"{inside}{name}"
+    for inside in ("", "vae/")
+    for name in ("config.json", "diffusion_pytorch_model*.safetensors*", SUMS)
+]
+
+
+def load_vae(
+    folder: Path,
+    name: str | Path | None,
+    dtype: torch.dtype = torch.float32,
+    *,
+    variant: str | None = None,
+    required: bool = True,
+):
+    """The autoencoder in `folder/vae`, or the one that `name` holds: a folder or a hub id, which
+    may be pinned as "id@revision", of an autoencoder or of a pipeline with one in `vae/`.
+
+    `variant` is of the files in `folder/vae`. Where there is none: ValueError, or None unless it is
+    `required`.
+    """
     inside = folder / "vae"
     if name is None and not inside.is_dir():
+        if not required:
+            return None
         raise ValueError(
             f"{str(folder)!r} holds no vae/; name the autoencoder, for JanusFlow-1.3B "
             "vae='stabilityai/sdxl-vae'"
         )
-    source = inside if name is None else locate(name, **hub)
+    source = inside if name is None else _named(name)
     kind = _kind(source)
     try:
         vae, info = kind.from_pretrained(
@@ -52,6 +74,7 @@ def load_vae(folder: Path, name: str | Path | None, dtype: torch.dtype = torch.f
             use_safetensors=True,
             torch_dtype=dtype,
             output_loading_info=True,
+            variant=_variant(source, variant) if name is None else None,
             low_cpu_mem_usage=is_accelerate_available(),  # else diffusers warns at each start
         )
     except (RuntimeError, ValueError, TypeError, OSError, SafetensorError) as error:
@@ -62,12 +85,49 @@ def load_vae(folder: Path, name: str | Path | None, dtype: torch.dtype = torch.f
     return vae
 
 
+def _named(name: str | Path) -> Path:
+    """The folder of an autoencoder that is named by folder, hub id, or "id@revision"."""
+    if Path(name).is_dir():
+        folder = locate(name)
+    else:
+        plain, _, revision = str(name).partition("@")
+        folder = locate(plain, files=VAE_FILES, revision=revision or None)
+    whole = not (folder / "config.json").exists() and (folder / "vae" / "config.json").exists()
+    return folder / "vae" if whole else folder
+
+
+def _variant(source: Path, variant: str | None) -> str | None:
+    """The variant where the folder has it; a network's variant may leave the autoencoder alone."""
+    found = variant and any(source.glob(f"diffusion_pytorch_model*.{variant}*"))
+    return variant if found else None
+
+
+def check_vae(vae: torch.nn.Module, config) -> None:
+    """ValueError for an autoencoder whose latents are not those of the network.
+
+    A token stands for as many pixels as one of the vision tower's in every published model; others
+    have 8 pixels a latent.
+    """
+    channels, sizes = vae.config.get("latent_channels"), config.generation
+    if channels != sizes.latent_channels:
+        raise ValueError(
+            f"the autoencoder makes {channels} channels, the network takes "
+            f"{sizes.latent_channels}; name the one that the model was trained with"
+        )
+    factor = pixels_per_latent(vae)
+    if factor != 8 and factor * sizes.patch != config.vision.patch_size:
+        raise ValueError(
+            f"the autoencoder makes a latent of {factor} x {factor} pixels, the network takes "
+            "8 x 8; name the one that the model was trained with"
+        )
+
+
 def described_vae(folder: Path, name: str | Path | None) -> torch.nn.Module:
     """The autoencoder that `load_vae` would read, without its weights; SDXL's where there is
     none.
     """
     inside = folder / "vae"
-    source = locate(name) if name is not None else inside if inside.is_dir() else None
+    source = _named(name) if name is not None else inside if inside.is_dir() else None
     with torch.device("meta"):
         if source is None:
             return AutoencoderKL(**SDXL)

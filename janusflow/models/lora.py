@@ -135,11 +135,17 @@ def save(folder: Path, adapter: Adapter, tensors: dict[str, Tensor], base: str) 
     atomic_io.write_tensors(folder / WEIGHTS, named, {"format": "pt"})
 
 
-def read(folder: Path) -> Found:
-    """The adapter in a folder; ValueError for anything but plain LoRA in safetensors."""
-    if not (folder / WEIGHTS).exists() and (pickles := sorted(folder.glob("adapter_model.bin"))):
+def read(folder: Path, weights: str = WEIGHTS) -> Found:
+    """The adapter in a folder, its weights in the file of that name; ValueError for anything but
+    plain LoRA in safetensors.
+    """
+    if Path(weights).name != weights or not weights.endswith(".safetensors"):
         raise ValueError(
-            f"{str(pickles[0])!r} is a pickle, which is never read; save the adapter as {WEIGHTS}"
+            f"weight_name is {weights!r:.100}; expected a .safetensors file of the adapter's folder"
+        )
+    if not (folder / weights).exists() and (pickles := sorted(folder.glob("adapter_model.bin"))):
+        raise ValueError(
+            f"{str(pickles[0])!r} is a pickle, which is never read; save the adapter as {weights}"
         )
     config = read_object(folder / CONFIG)
     _check(config, str(folder / CONFIG))
@@ -148,7 +154,7 @@ def read(folder: Path) -> Found:
     if not plain or rank < 1 or not isinstance(alpha, int | float) or isinstance(alpha, bool):
         raise ValueError(f"{str(folder / CONFIG)!r} has r {rank!r} and lora_alpha {alpha!r}")
     limits.hold("width", rank, f"{str(folder / CONFIG)!r} has rank {rank}")
-    layers = _tensors(folder / WEIGHTS, rank)
+    layers = _tensors(folder / weights, rank)
     return Found(str(folder), rank, float(alpha), config.get("use_rslora") is True, layers)
 
 
@@ -191,7 +197,7 @@ def _check(config: dict, name: str) -> None:
 def _tensors(path: Path, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
     """{layer: (A, B)}, finite; ValueError for other tensors."""
     if not path.is_file():
-        raise ValueError(f"{str(path.parent)!r} lacks {WEIGHTS}; is this an adapter's folder?")
+        raise ValueError(f"{str(path.parent)!r} lacks {path.name}; is this an adapter's folder?")
     found: dict[str, dict[str, Tensor]] = {}
     try:
         with safe_open(path, "pt") as file:

@@ -6,30 +6,37 @@ from pathlib import Path
 
 import torch
 
-from janusflow.utils.hub import locate
+from janusflow.utils.hub import KEYWORDS, locate
+from janusflow.utils.keywords import refuse_unknown
 from janusflow.utils.safe_io import read_object
 
 FLOW, PRO = "JanusFlow", "Janus-Pro"
+PARTS = ("model", "processor")  # that may be given
 
 
 def load(
     name: str | Path,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str | None = None,
     vae=None,
     quantization_config=None,
-    **hub,
+    **given,
 ):
     """A `JanusFlowPipeline` or a `JanusProPipeline`, whichever the configuration calls for.
 
     `name` is a packaged model, a folder or a hub id; `vae` names JanusFlow's autoencoder where the
-    folder has none; `quantization_config` is transformers', for JanusFlow, such as `eight_bit()`;
-    `hub` goes to `snapshot_download`. Raises ValueError for any other model.
+    folder has none; `quantization_config` is transformers', for JanusFlow, such as `eight_bit()`.
+    Other keywords are those of the pipeline's `from_pretrained`. ValueError for any other model,
+    TypeError for a keyword that nothing takes.
     """
-    if family(name, **hub) == FLOW:
+    from janusflow.pipelines.base import LOADING
+
+    refuse_unknown("load", given, [*LOADING, "vae", "quantization_config", *PARTS])
+    where = {key: given[key] for key in KEYWORDS if key in given}
+    if family(name, **where) == FLOW:
         from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
 
         return JanusFlowPipeline.from_pretrained(
-            name, vae=vae, dtype=dtype, quantization_config=quantization_config, **hub
+            name, vae=vae, dtype=dtype, quantization_config=quantization_config, **given
         )
     from janusflow.pipelines.pipeline_janus_pro import JanusProPipeline
 
@@ -37,7 +44,7 @@ def load(
         raise ValueError("Janus-Pro brings its own VQ model; leave the autoencoder out")
     if quantization_config is not None:
         raise ValueError("8-bit weights are for JanusFlow; choose another dtype for Janus-Pro")
-    return JanusProPipeline.from_pretrained(name, dtype=dtype, **hub)
+    return JanusProPipeline.from_pretrained(name, dtype=dtype, **given)
 
 
 def eight_bit():
@@ -68,7 +75,7 @@ def family(name: str | Path, **hub) -> str:
 
 
 def side(name: str | Path, **hub) -> int:
-    """Pixels of a picture's side, from config.json alone."""
+    """Pixels of an image's side, from config.json alone."""
     path = locate(name, files=["config.json"], **hub) / "config.json"
     config = read_object(path)
     if config.get("model_type") == "janus":

@@ -1,71 +1,85 @@
-"""A conversation about pictures that reads each word and each picture once."""
+"""A conversation about images that reads each word and each image once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from threading import Event, Lock
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
-from transformers import StoppingCriteria
 
 from janusflow.pipelines import prefix_cache
 from janusflow.pipelines.answering import message
+from janusflow.pipelines.streaming import Stop as Stop  # its place in release 0.1
+from janusflow.pipelines.streaming import with_criteria
 from janusflow.utils import finite
 
 
 class Conversation:
-    """Questions that follow each other; `pipe.conversation(pictures)` begins one.
+    """Questions that follow each other; `pipe.conversation(images)` begins one.
 
     The keys and values of all that was said are kept, so that a question costs its own tokens and
     its answer's. They are computed anew once weights or adapters have changed (writes through
     `tensor.data` leave no trace and are not noticed). Threads wait for each other.
     """
 
-    def __init__(self, pipe, pictures: Sequence = ()):
-        self.pipe, self.pictures = pipe, list(pictures)
+    def __init__(self, pipe, images: Sequence = ()):
+        self.pipe, self.images = pipe, list(images)
         self.turns: list[dict] = []
         self._turn = Lock()
         self._cache, self._ids, self._weights = None, [], ()
 
-    def ask(self, question: str, *, max_new_tokens: int = 256, **settings) -> str:
+    def ask(self, question: str, *, max_new_tokens: int | None = None, **settings) -> str:
         """The answer, greedy unless told otherwise; `settings` go to transformers' `generate`."""
-        return self._answer(question, max_new_tokens=max_new_tokens, **settings)
+        chosen = self._settings("ask", max_new_tokens, settings)
+        with self._turn, self.pipe._call():
+            return self._take_turn(question, chosen)
 
-    def stream(self, question: str, *, max_new_tokens: int = 256, **settings) -> Iterator[str]:
+    def stream(
+        self, question: str, *, max_new_tokens: int | None = None, **settings
+    ) -> Iterator[str]:
         """The answer's pieces as they come; who leaves early ends the answer with them."""
-        stop = Stop()
-        criteria = [stop, *(settings.pop("stopping_criteria", None) or [])]
-        settings |= dict(max_new_tokens=max_new_tokens, stopping_criteria=criteria)
-        try:
-            yield from self.pipe.streamed(
-                lambda pieces: self._answer(question, streamer=pieces, **settings), skip_prompt=True
-            )
-        finally:
-            stop.left.set()
+        chosen = self._settings("stream", max_new_tokens, settings)
+        yield from self.pipe.streamed(
+            lambda **own: self._after_others(question, with_criteria(chosen, own)), skip_prompt=True
+        )
 
-    def _answer(self, question: str, **settings) -> str:
-        with self._turn:
-            return self._take_turn(question, settings)
+    def _settings(self, method: str, max_new_tokens: int | None, settings: dict) -> dict:
+        if (settings.get("num_return_sequences") or 1) > 1:
+            raise ValueError(
+                "a conversation goes on from one answer; leave num_return_sequences out"
+            )
+        own = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+        return self.pipe._settings(f"Conversation.{method}", settings | own)
+
+    def _after_others(self, question: str, settings: dict) -> None:
+        """A turn in a stream's thread, which gives up its place once nobody reads."""
+        stop, streamer = settings["stopping_criteria"][0], settings["streamer"]
+        while not self._turn.acquire(timeout=0.05):
+            if stop.over:
+                streamer.end()
+                return
+        try:
+            self._take_turn(question, settings)
+        finally:
+            self._turn.release()
 
     def _take_turn(self, question: str, settings: dict) -> str:
-        pipe, tokenizer = self.pipe, self.pipe.processor.tokenizer
-        turns = [*self.turns, *message(question, [] if self.turns else self.pictures)]
-        inputs = pipe.processor(turns).to(pipe.device)
-        settings = {
-            "do_sample": False,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        } | settings
+        pipe = self.pipe
+        turns = [*self.turns, *message(question, [] if self.turns else self.images)]
+        inputs = pipe.processor(turns).to(pipe._execution_device)
+        pipe._limit_positions(inputs["input_ids"].shape[1], "a conversation")
         new = self._new(inputs, settings)
         answer = pipe.processor.decode(new, skip_special_tokens=True).strip()
         self.turns = [*turns, {"role": "assistant", "content": answer}]
-        pipe.maybe_free_model_hooks()
         return answer
 
     @torch.no_grad()
     def _new(self, inputs, settings: dict) -> Tensor:
-        """Ids of the answer to a prompt."""
+        """Ids of the answer to a prompt; one of several rows, such as beams, is read as a whole."""
+        if not settings.keys() <= prefix_cache.BLIND | {"stopping_criteria"}:
+            self._cache, self._ids = None, []
+            return self.pipe.answer(inputs, **settings)[0]
         ids, places = inputs["input_ids"], inputs.get("image_token_mask")
         if self._weights != (now := state(self.pipe.model)):
             self._cache, self._ids, self._weights = None, [], now
@@ -79,8 +93,8 @@ class Conversation:
         return new
 
     def _read(self, ids: Tensor, pixels: Tensor | None, places: Tensor | None):
-        """Keys and values of a beginning of the prompt that holds its pictures: the longest known,
-        or one that ends behind the last picture.
+        """Keys and values of a beginning of the prompt that holds its images: the longest known, or
+        one that ends behind the last image.
         """
         tokens = ids[0].tolist()
         shown = [] if places is None else places[0].nonzero().flatten().tolist()
@@ -93,16 +107,6 @@ class Conversation:
         return prefix_cache.read(
             self.pipe.model, ids[:, :first], pixels, None if places is None else places[:, :first]
         )
-
-
-class Stop(StoppingCriteria):
-    """Ends an answer at its next token once somebody has left."""
-
-    def __init__(self):
-        self.left = Event()
-
-    def __call__(self, input_ids: Tensor, *_args, **_kwargs) -> Tensor:
-        return torch.full((len(input_ids),), self.left.is_set(), device=input_ids.device)
 
 
 def state(model: nn.Module) -> tuple:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from janusflow.pipelines import auto
-from janusflow.pipelines.outputs import time_grid
+from janusflow.pipelines.time_grid import time_grid
 from janusflow.utils import atomic_io, limits
 from janusflow.utils.devices import EIGHT_BIT, describe, pick_device, pick_dtype, written
 from janusflow.utils.images import grid

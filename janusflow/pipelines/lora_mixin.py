@@ -8,7 +8,11 @@ from pathlib import Path
 from torch import nn
 
 from janusflow.models import lora
+from janusflow.utils import hub
 from janusflow.utils.hub import locate
+from janusflow.utils.keywords import refuse_unknown
+
+LORA_KEYWORDS = ("adapter_name", "weight_name", *hub.KEYWORDS)
 
 
 class Adapted:
@@ -17,14 +21,27 @@ class Adapted:
     model: nn.Module
     _lora_scale: float = 1.0  # of what is merged
 
-    def load_lora_weights(self, name: str | Path, adapter_name: str | None = None, **hub) -> None:
-        """Loads the adapter in a folder or hub id, beside those there are, and makes it the active
-        one; `hub` goes to `snapshot_download`.
+    def load_lora_weights(
+        self,
+        name: str | Path,
+        adapter_name: str | None = None,
+        *,
+        weight_name: str | None = None,
+        **given,
+    ) -> None:
+        """Loads an adapter beside those there are, and makes it the active one.
 
-        ValueError for one that is for another model, is no plain LoRA, or is a pickle.
+        `name` is a folder, a hub id or a file of weights in such a folder; `weight_name` is the
+        file where it is not adapter_model.safetensors, `subfolder` a folder inside, and the hub's
+        keywords (`revision`, `token`, ...) are taken. ValueError for one that is for another model,
+        is no plain LoRA, or is a pickle; TypeError for a keyword that nothing takes.
         """
-        folder = locate(name, files=[lora.CONFIG, lora.WEIGHTS], **hub)
-        found, taken = lora.read(folder), self.get_list_adapters()
+        refuse_unknown(f"{type(self).__name__}.load_lora_weights", given, LORA_KEYWORDS)
+        if weight_name is None and _is_file(name):
+            name, weight_name = Path(name).parent, Path(name).name
+        weight_name = weight_name or lora.WEIGHTS
+        folder = locate(name, files=[lora.CONFIG, weight_name], **given)
+        found, taken = lora.read(folder, weight_name), self.get_list_adapters()
         own = adapter_name or f"default_{len(taken)}"
         if not own.isidentifier() or own in taken:
             raise ValueError(
@@ -124,3 +141,10 @@ class Adapted:
                 "adapters are loaded; call unload_lora_weights() before saving, and fuse_lora() "
                 "before that to keep what they do"
             )
+
+
+def _is_file(name: str | Path) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # too long for a name, or a NUL in it
+        return False

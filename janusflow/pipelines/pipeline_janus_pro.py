@@ -1,28 +1,31 @@
-"""Janus-Pro behind the calls of `JanusFlowPipeline`: pictures token by token, and answers."""
+"""Janus-Pro behind the calls of `JanusFlowPipeline`: images token by token, and answers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline
-from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
+from PIL import Image
 from torch import Tensor, nn
-from transformers import GenerationMixin
+from transformers import GenerationMixin, JanusForConditionalGeneration
 
 from janusflow.models.janus_pro import sampling, vq
-from janusflow.models.janus_pro.image_ranking import Choice, Seeds, check_seeds
+from janusflow.models.janus_pro.image_ranking import Choice
 from janusflow.models.janus_pro.loading import GUIDANCE, is_original, load_model, read_config
 from janusflow.models.janus_pro.processing import JanusProProcessor
-from janusflow.pipelines.conversation import Conversation, Reread
-from janusflow.pipelines.lora_mixin import Adapted
-from janusflow.pipelines.outputs import check
-from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
-from janusflow.utils import finite
+from janusflow.pipelines.base import BasePipeline, check_loading, clean, read_dtype
+from janusflow.pipelines.calls import Call, StepCallback
+from janusflow.pipelines.conversation import Reread
+from janusflow.pipelines.generators import generators
+from janusflow.pipelines.guided_velocity import read_guidance
+from janusflow.pipelines.options import Texts, check_output_type, takes, texts, whole
+from janusflow.pipelines.outputs import Shown
+from janusflow.utils import finite, images
 from janusflow.utils.atomic_io import readable
 from janusflow.utils.hub import locate
 from samplers.guidance import Rule
@@ -31,48 +34,96 @@ FILES = ["*.json", "*.jinja", "*.safetensors", "*.bin"]  # .bin is read as tenso
 
 
 @dataclass
-class JanusProOutput(BaseOutput):
-    """`images` as JanusFlow's; `tokens` (B, n); `calls`: network evaluations per picture."""
+class JanusProOutput(Shown, BaseOutput):
+    """`images` as JanusFlow's; `tokens` (B, n); `calls`: network evaluations (NFE) per image;
+    `captions`: one text an image, for notebooks.
+    """
 
     images: list | Tensor
     tokens: Tensor
     calls: int
+    captions: list[str] | None = None
 
 
-class JanusProPipeline(DiffusionPipeline, Adapted):
+@dataclass(frozen=True, kw_only=True)
+class TokenOptions:
+    """What `pipe(prompt)` of Janus-Pro takes."""
+
+    negative_prompt: Texts | None = None  # what to move away from; None and "" for the empty prompt
+    guidance_scale: float | str | Rule = GUIDANCE  # w in uncond + w (cond - uncond), 1 for none
+    temperature: float = 1.0  # 0 takes the likeliest token at every place
+    top_k: int | None = None  # of the likeliest tokens, None for all
+    top_p: float | None = None  # share of the probability that is kept, None for all
+    num_images_per_prompt: int = 1
+    generator: object = None  # a torch.Generator or its seed, or a list with one an image
+    seed: object = None  # of the first image, the next has seed + 1; or a list with one an image
+    output_type: str = "pil"  # pil, np, pt or latent (the tokens)
+    callback_on_step_end: Callable | None = None  # (pipe, step, t, tensors) -> None
+    callback_on_step_end_tensor_inputs: Sequence[str] | None = ("tokens",)
+    return_dict: bool = True  # False: a tuple (images, calls)
+
+    def __post_init__(self):
+        count = whole(self.num_images_per_prompt, "num_images_per_prompt", required=True)
+        object.__setattr__(self, "num_images_per_prompt", count)
+        object.__setattr__(self, "guidance_scale", read_guidance(self.guidance_scale))
+        object.__setattr__(self, "top_k", whole(self.top_k, "top_k"))
+        check_output_type(self.output_type)
+
+
+class JanusProPipeline(BasePipeline):
     """Janus or Janus-Pro: transformers' own model and the processor of its folder.
 
-    `pipe(prompts)` makes pictures, `pipe.chat(text, images)` answers. `from_pretrained` reads the
+    `pipe(prompts)` makes images, `pipe.chat(text, images)` answers. `from_pretrained` reads the
     published layout and transformers', `save_pretrained` writes transformers'.
     """
 
     model_cpu_offload_seq = "model"
     echoes = True
+    conversation_class = Reread
+    _callback_tensor_inputs = ("tokens",)
 
-    def __init__(self, model, processor: JanusProProcessor):
-        super().__init__()
-        self.register_modules(model=model, processor=processor)
-        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+    def __init__(self, model: JanusForConditionalGeneration, processor: JanusProProcessor):
+        super().__init__(model=model, processor=processor)
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, dtype: torch.dtype = torch.float32, **hub
+        cls,
+        name: str | Path,
+        dtype: torch.dtype | str | None = None,
+        *,
+        model: JanusForConditionalGeneration | None = None,
+        processor: JanusProProcessor | None = None,
+        **given,
     ) -> JanusProPipeline:
-        """A folder or hub id in either layout; ValueError where files are missing or do not fit."""
-        dtype = hub.pop("torch_dtype", dtype)
+        """A folder or hub id in either layout; keywords as those of `JanusFlowPipeline`, parts that
+        are given are used as they are. ValueError where files are missing or do not fit, TypeError
+        for a keyword that nothing takes.
+        """
+        where = f"{cls.__name__}.from_pretrained"
+        hub = check_loading(where, given, ("model", "processor"))
+        if given.get("variant") is not None:
+            raise ValueError("Janus-Pro is published in no variants; choose a dtype instead")
+        dtype = read_dtype(dtype, given.get("torch_dtype"))
         folder = locate(name, files=FILES, **hub)
         is_original(read_config(folder))
-        processor = JanusProProcessor.from_pretrained(folder)
-        return cls(load_model(folder, processor, dtype), processor)
+        processor = processor or JanusProProcessor.from_pretrained(folder)
+        model = model if model is not None else load_model(folder, processor, dtype)
+        return cls(model, processor)._placed(given.get("device_map"))
 
     def save_pretrained(self, folder: str | Path, **kwargs) -> None:
         """transformers' layout; `kwargs` such as `max_shard_size` go to the model. ValueError while
         adapters are loaded.
         """
         self._check_saved()
+        folder = clean(Path(folder))
         self.model.save_pretrained(folder, **kwargs)
         self.processor.save_pretrained(folder)
-        readable(Path(folder))
+        readable(folder)
+
+    @property
+    def positions(self) -> int:
+        """Tokens that the language model has positions for."""
+        return self.model.config.text_config.max_position_embeddings
 
     @property
     def fold(self) -> int:
@@ -86,88 +137,89 @@ class JanusProPipeline(DiffusionPipeline, Adapted):
 
     @property
     def default_size(self) -> int:
-        """The side of every picture in pixels."""
+        """The side of every image in pixels."""
         return self.model.config.vq_config.num_patches * self.vae_scale_factor
 
-    def __call__(
-        self,
-        prompt: str | Sequence[str],
-        *,
-        negative_prompt: str | Sequence[str] | None = None,
-        guidance_scale: float | Rule = GUIDANCE,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        num_images_per_prompt: int = 1,
-        generator: Seeds = None,
-        output_type: str = "pil",
-        callback_on_step_end: Callable | None = None,
-        return_dict: bool = True,
-    ) -> JanusProOutput | tuple:
-        """Pictures of the prompts, those of one prompt beside each other.
+    @takes(TokenOptions)
+    def __call__(self, prompt: Texts, options: TokenOptions) -> JanusProOutput | tuple:
+        """Images of the prompts, those of one prompt beside each other.
 
         `guidance_scale` is w in uncond + w (cond - uncond) of the logits, 1 for none, or a rule of
-        `samplers.guidance`, for which t is the share of the picture that is done. `temperature` 0
-        takes the likeliest token at every place. `generator` is one for all or one a picture: a
-        picture depends on its own alone, whatever is drawn beside it. `callback_on_step_end(pipe,
-        step, t, {"tokens": (B, step + 1)})` is called after each token; `pipe._interrupt = True`
-        stops, and the tokens that are not there yet are 0. `output_type` is "pil", "np", "pt" or
-        "latent" (the tokens). Raises ValueError for what does not fit.
+        `samplers.guidance`, for which t is the share of the image that is done. `temperature` 0
+        takes the likeliest token at every place. `seed` gives each image a generator of its own,
+        `generator` is one for all or one an image: an image then depends on its own alone, whatever
+        is drawn beside it. `callback_on_step_end(pipe, step, t, {"tokens": (B, step + 1)})` is
+        called after each token, which it cannot change; in it `pipe._interrupt = True` ends this
+        call, and the tokens that are not there yet are 0, and `pipe.guidance_scale = w` changes its
+        guidance. `output_type` is "pil", "np", "pt" or "latent" (the tokens). ValueError for what
+        does not fit.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        check(prompts, 1, num_images_per_prompt, output_type)
-        choice = Choice(temperature=temperature, top_k=top_k, top_p=top_p)
-        count = len(prompts) * num_images_per_prompt
-        choose = choice.function(check_seeds(generator, count))
-        combine, guided = _guidance(guidance_scale)
+        prompts, total = texts(prompt), self.model.config.vq_config.num_patches**2
+        choice = Choice(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
+        count = len(prompts) * options.num_images_per_prompt
+        choose = choice.function(generators(options.generator, options.seed, count))
+        _check_guidance(options.guidance_scale)
+        guided = options.guidance_scale != 1
         follow = self.processor.prompt_ids(prompts)
-        against = self._against(follow, negative_prompt) if guided else None
-        places = [i for i in range(len(prompts)) for _ in range(num_images_per_prompt)]
+        self._limit_positions(max(map(len, follow)) + total, "a prompt with its image")
+        against = self._against(follow, options.negative_prompt) if guided else None
+        places = [i for i in range(len(prompts)) for _ in range(options.num_images_per_prompt)]
         rows = [[ids[i] for i in places] for ids in (follow, against) if ids is not None]
-        tokens = self._draw(
-            rows[0], rows[1] if guided else None, combine, choose, callback_on_step_end
+        callback = StepCallback.of(
+            options.callback_on_step_end,
+            options.callback_on_step_end_tensor_inputs,
+            self._callback_tensor_inputs,
         )
-        images = self.decode(tokens, output_type)
-        self.maybe_free_model_hooks()
+        with self._call(num_timesteps=total, guidance_scale=options.guidance_scale) as call:
+            tokens = self._draw(call, rows[0], rows[1] if guided else None, choose, callback)
+            images = self.decode(tokens, options.output_type)
         calls = tokens.shape[1] * len(rows)
-        if not return_dict:
+        if not options.return_dict:
             return (images, calls)
-        return JanusProOutput(images=images, tokens=tokens, calls=calls)
+        captions = [prompts[i] for i in places]
+        return JanusProOutput(images=images, tokens=tokens, calls=calls, captions=captions)
 
     def _against(
-        self, prompts: Sequence[sampling.Ids], negative: str | Sequence[str] | None
+        self, prompts: Sequence[sampling.Ids], negative: Texts | None
     ) -> list[sampling.Ids]:
         """The rows to move away from: the published unconditional one, or the given prompts."""
-        if negative is None:
-            return [sampling.unconditional(ids, self.processor.pad_id) for ids in prompts]
-        texts = [negative] * len(prompts) if isinstance(negative, str) else list(negative)
-        if len(texts) != len(prompts):
+        one = negative is None or isinstance(negative, str)
+        told = [negative] * len(prompts) if one else list(negative)
+        if len(told) != len(prompts):
             raise ValueError(
-                f"{len(texts)} negative prompts came for {len(prompts)} prompts; give one each"
+                f"{len(told)} negative prompts came for {len(prompts)} prompts; give one each"
             )
-        return self.processor.prompt_ids(texts)
+        pad = self.processor.pad_id
+        return [
+            self.processor.prompt_ids([text])[0] if text else sampling.unconditional(ids, pad)
+            for text, ids in zip(told, prompts, strict=True)
+        ]
 
-    def _draw(self, prompts, against, combine, choose, callback) -> Tensor:
-        """Tokens (B, n)."""
-        total = self.model.config.vq_config.num_patches**2
+    def _draw(self, call: Call, prompts, against, choose, callback: StepCallback | None) -> Tensor:
+        """Tokens (B, n); those behind an interrupt are 0."""
+        total = call.num_timesteps
         tokens = torch.zeros(len(prompts), total, dtype=torch.long, device=self._execution_device)
-        self._interrupt = False
+
+        def combine(cond: Tensor, uncond: Tensor, t: float) -> Tensor:
+            return _combined(call.guidance_scale, cond, uncond, t)
+
         path = sampling.draw(self.model, prompts, against, combine, choose)
         with self.progress_bar(total=total) as bar:
             for step, new in enumerate(path):
                 tokens[:, step] = new
                 bar.update()
                 if callback is not None:
-                    known = tokens[:, : step + 1].clone()
-                    callback(self, step, (step + 1) / total, {"tokens": known})
-                if self._interrupt:
+                    known = {"tokens": tokens[:, : step + 1]}
+                    if callback.changed(self, step, (step + 1) / total, known):
+                        raise ValueError("tokens are drawn for good; a callback cannot change them")
+                if call.interrupt:
                     break
         return tokens
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, output_type: str = "pil"):
-        """Pictures of tokens (B, n), rounded down to bytes as published; one at a time, so that a
-        picture does not depend on those beside it.
+        """Images of tokens (B, n), rounded down to bytes as published; one at a time, so that an
+        image does not depend on those beside it.
         """
         if output_type == "latent":
             return tokens
@@ -182,16 +234,17 @@ class JanusProPipeline(DiffusionPipeline, Adapted):
             return self.image_processor.postprocess(pixels, output_type=output_type)
         pixels = ((pixels + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
         arrays = pixels.permute(0, 2, 3, 1).cpu().numpy()
-        return [_picture(array) for array in arrays]
+        return [Image.fromarray(array) for array in arrays]
 
     @torch.no_grad()
-    def encode(self, images) -> Tensor:
-        """Tokens (B, n) of pictures (PIL, arrays or tensors in [0, 1]): of each patch the code that
-        points most nearly its way.
+    def encode(self, images_given) -> Tensor:
+        """Tokens (B, n) of one image or several, as `janusflow.utils.images` takes them, resized to
+        the model's side: of each patch the code that points most nearly its way.
         """
         side = self.default_size
-        pixels = self.image_processor.preprocess(images, height=side, width=side)
-        folded = vq.fold(pixels.to(self._execution_device, self.model.dtype), self.fold)
+        given = images.listed(images_given)
+        pixels = torch.cat([images.to_tensor(images.fitted(one, side, side)) for one in given])
+        folded = vq.fold((2 * pixels - 1).to(self._execution_device, self.model.dtype), self.fold)
         return vq.tokens(self.model.model.vqmodel, folded)
 
     def answer(self, inputs, **kwargs) -> Tensor:
@@ -199,30 +252,22 @@ class JanusProPipeline(DiffusionPipeline, Adapted):
 
         Its Janus drops logits processors on the way to the same `GenerationMixin`.
         """
-        options = {"guidance_scale": None} | finite.watched(kwargs)  # the default is for pictures
+        options = {"guidance_scale": None} | finite.watched(kwargs)  # the default is for images
         ids = GenerationMixin.generate(self.model, **inputs, **options)
         return ids[:, inputs["input_ids"].shape[1] :]
 
-    chat = JanusFlowPipeline.chat
-    _stream, streamed = JanusFlowPipeline._stream, JanusFlowPipeline.streamed
 
-    def conversation(self, images: Sequence = ()) -> Conversation:
-        """Questions that follow each other about no, one or several pictures."""
-        return Reread(self, images)
-
-
-def _picture(array):
-    from PIL import Image
-
-    return Image.fromarray(array)
-
-
-def _guidance(scale: float | Rule) -> tuple[sampling.Combine, bool]:
-    """How logits are combined, and whether there is a second row at all."""
-    if isinstance(scale, int | float) and not isinstance(scale, bool):
-        if not math.isfinite(scale):
-            raise ValueError(f"guidance_scale is {scale}; expected a finite number, 1 for none")
-        return (lambda cond, uncond, _: uncond + scale * (cond - uncond)), scale != 1
-    if not callable(scale):
+def _check_guidance(scale: float | Rule) -> None:
+    """ValueError or TypeError for what neither weighs nor combines."""
+    number = isinstance(scale, Real) and not isinstance(scale, bool)
+    if number and not math.isfinite(scale):
+        raise ValueError(f"guidance_scale is {scale}; expected a finite number, 1 for none")
+    if not number and not callable(scale):
         raise TypeError(f"guidance_scale is {scale!r}; expected a number or a rule")
-    return (lambda cond, uncond, t: scale(cond, uncond, torch.tensor(t))), True
+
+
+def _combined(scale: float | Rule, cond: Tensor, uncond: Tensor, t: float) -> Tensor:
+    """Logits of both rows as one, by a weight or a rule."""
+    if callable(scale):
+        return scale(cond, uncond, torch.tensor(t))
+    return uncond + scale * (cond - uncond)

@@ -1,4 +1,4 @@
-"""How much work a picture gets, by name: what `quality=` of the pipeline stands for."""
+"""How much work an image gets, by name: what `quality=` of the pipeline stands for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import samplers
-from janusflow.pipelines.outputs import time_grid
+from janusflow.pipelines.time_grid import time_grid
 from samplers.core import find, times
 
 
@@ -48,7 +49,7 @@ class Quality:
         return f"within:{weight:g},{self.guided[0]:g},{self.guided[1]:g}"
 
     def told(self) -> dict[str, str | int]:
-        """For a picture's text."""
+        """For an image's text."""
         sampler = self.sampler if isinstance(self.sampler, str) else self.sampler.name
         start, stop = self.guided
         grid = grid_text(self.grid)
@@ -76,6 +77,8 @@ def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **
     quality = QUALITIES[name]
     if not given and (pilot := (grids or {}).get(name)):
         given = dict(sampler=pilot.solver, grid=pilot.ts, guided=guided_times(pilot, quality))
+    if isinstance(given.get("grid"), np.ndarray | list | tuple):
+        given["grid"] = torch.as_tensor(np.asarray(given["grid"], dtype=np.float64))
     if isinstance(grid := given.get("grid"), Tensor):
         steps = given.setdefault("steps", len(grid) - 1)
         if steps != len(grid) - 1:

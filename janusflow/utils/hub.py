@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from janusflow.utils import digests
+from janusflow.utils.keywords import refuse_unknown
 from janusflow.utils.safe_io import read_text
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -23,21 +24,47 @@ FILES = [
 ]  # never code, never pickles
 
 
-def locate(name: str | Path, files: list[str] = FILES, **hub) -> Path:
-    """The folder that holds `name`: a packaged model, a local folder, or a snapshot of a hub id.
+# of huggingface_hub's `snapshot_download`; `subfolder` is a folder inside the named one
+KEYWORDS = ("subfolder", "revision", "cache_dir", "token", "local_files_only", "force_download")
+
+
+def locate(
+    name: str | Path, files: list[str] = FILES, *, subfolder: str | None = None, **hub
+) -> Path:
+    """The folder that holds `name`: a packaged model, a local folder, or a snapshot of a hub id;
+    with `subfolder` the folder of that name inside it.
 
     From the hub come only `files` (patterns); `hub` goes to huggingface_hub's
-    `snapshot_download` (revision, cache_dir, local_files_only, token). Raises ValueError if there
-    is no such folder and the hub cannot provide it.
+    `snapshot_download` (`KEYWORDS`). Raises ValueError if there is no such folder and the hub
+    cannot provide it, TypeError for a keyword that nothing takes.
     """
-    if str(name) in PACKAGED:
-        folder = PACKAGED[str(name)]
-    elif _is_folder(name):
-        folder = Path(name)
+    refuse_unknown("loading", hub, KEYWORDS)
+    inside = _inside(subfolder)
+    if str(name) in PACKAGED or _is_folder(name):
+        folder = PACKAGED.get(str(name)) or Path(name)
+        if hub.get("revision") is not None:
+            raise ValueError(
+                f"revision {hub['revision']!r:.80} is of a hub repository, and {str(name)!r:.200} "
+                "is a folder here; leave it out"
+            )
     else:
-        folder = Path(_download(str(name), files, hub))
+        given = {key: value for key, value in hub.items() if value is not None}
+        folder = Path(_download(str(name), [str(inside / file) for file in files], given))
     verify(folder)
-    return folder
+    if inside == Path():
+        return folder
+    if not (folder / inside).is_dir():
+        raise ValueError(f"{str(name)!r:.200} holds no folder {str(inside)!r:.200}")
+    verify(folder / inside)
+    return folder / inside
+
+
+def _inside(subfolder: str | None) -> Path:
+    """A path below the folder that is named; ValueError for one that leads out of it."""
+    path = Path(subfolder or "")
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"subfolder {str(subfolder)!r:.200} leads out of the model's folder")
+    return path
 
 
 def _is_folder(name: str | Path) -> bool:

@@ -1,4 +1,17 @@
-"""Images: read from files, brought to 8-bit RGB, cut, and laid side by side."""
+"""Images: read from files, brought to 8-bit RGB, cut, and laid side by side.
+
+One policy for everything that takes an image (chat, editing, masks, encoding, training,
+evaluation):
+
+- PIL images of every mode, arrays and tensors (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4
+  channels.
+- Floats run from 0 to 1. Overshoot of up to `OVERSHOOT`, as resizing leaves it, is clipped at both
+  ends; what goes further is refused, because its scale is not known.
+- 8-bit and 16-bit integers use their whole range, wider ones run from 0 to 255 or to 65535. Masks
+  alone take integers of at most 1 as 0 and 1.
+- PIL images are turned upright by their EXIF orientation.
+- Transparency is dropped, as the published models do.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +20,14 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from janusflow.utils import limits
 from janusflow.utils.safe_io import read_bytes
+
+OVERSHOOT = 0.05  # of floats beyond 0 and 1; bicubic resizing overshoots by 0.02 on photographs
 
 # What PIL may open; others run programs (EPS calls Ghostscript) or hold pictures in pictures.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -62,14 +78,8 @@ def _broken(name: str, error: Exception) -> ValueError:
 
 
 def to_rgb(image) -> Image.Image:
-    """Any picture as 8-bit RGB, turned upright by its EXIF orientation; the input is untouched.
-
-    Takes PIL pictures of every mode, arrays and tensors (H, W), (H, W, C) or (C, H, W) with 1, 3
-    or 4 channels: uint8, uint16, bool, or floats in [0, 1]. Transparency is dropped, as published.
-    """
-    if isinstance(image, Tensor):
-        image = image.detach().cpu().float().numpy() if image.is_floating_point() else image.cpu()
-        image = np.asarray(image)
+    """Any image as 8-bit RGB by the policy above; the input is untouched."""
+    image = _array(image)
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     if not isinstance(image, Image.Image):
@@ -84,6 +94,65 @@ def to_rgb(image) -> Image.Image:
         raise ValueError(f"the picture cannot be read: {error}") from error
 
 
+def to_mask(image) -> Image.Image:
+    """Any mask in 8-bit grey: white where it is set. Integers of at most 1 are 0 and 1."""
+    image = _array(image)
+    grey = isinstance(image, Image.Image) and image.mode in ("L", "I", "I;16", "P")
+    values = np.asarray(image) if grey and image.mode != "P" else image
+    if isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.integer):
+        if values.size and 0 <= values.min() and values.max() <= 1:
+            image = values.astype(bool)
+    return to_rgb(image).convert("L")
+
+
+def to_tensor(images) -> Tensor:
+    """One image or several of one size -> (B, 3, H, W) float32 in [0, 1]; floats keep their
+    precision.
+    """
+    rows = [_channels_first(image) for image in listed(images)]
+    if len({row.shape for row in rows}) != 1:
+        sizes = sorted({f"{row.shape[2]} x {row.shape[1]}" for row in rows})
+        raise ValueError(f"images are {', '.join(sizes)}; make them the same size")
+    return torch.stack(rows)
+
+
+def fitted(image, height: int, width: int):
+    """The image itself where it has that size, or stretched to it, in 8-bit RGB."""
+    rgb = to_rgb(image)
+    if rgb.size == (width, height):
+        return image
+    return rgb.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def listed(images) -> list:
+    """The images of one, a list of them, or a batch as an array or tensor (B, ...)."""
+    several = isinstance(images, list | tuple) or getattr(images, "ndim", 3) == 4
+    found = list(images) if several else [images]
+    if not found:
+        raise ValueError("there is no image; give one or several")
+    return found
+
+
+def _channels_first(image) -> Tensor:
+    """(3, H, W) float32 in [0, 1] of one image."""
+    values = _array(image)
+    floats = isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating)
+    if not floats:
+        return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1).float() / 255
+    values = _in_range(_channels_last(values)).astype(np.float32)
+    values = values[..., None] if values.ndim == 2 else values[..., :3]
+    return torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1).expand(3, -1, -1)
+
+
+def _array(image):
+    """A tensor as an array; other things as they are."""
+    if not isinstance(image, Tensor):
+        return image
+    image = image.detach().cpu()
+    narrow = image.is_floating_point() and image.dtype.itemsize < 4
+    return np.asarray(image.float() if narrow else image)
+
+
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise ValueError(f"the picture has {width} x {height} pixels; expected at least one")
@@ -92,13 +161,22 @@ def _check_size(width: int, height: int) -> None:
 
 def _from_pil(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":  # PIL would clip these at 255
-        return _from_array(np.asarray(image)).convert("RGB")
+        values = np.asarray(image)
+        if image.mode == "F" and 1 + OVERSHOOT < values.max() <= 255:  # as PIL itself converts
+            values = values / 255
+        return _from_array(values).convert("RGB")
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
+    array = _channels_last(array)
+    return Image.fromarray(np.ascontiguousarray(_to_bytes(array)))
+
+
+def _channels_last(array: np.ndarray) -> np.ndarray:
+    """(H, W), (H, W, 3) or (H, W, 4); ValueError for another shape."""
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[-1] not in (1, 3, 4):
         array = array.transpose(1, 2, 0)
     elif array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[1] == array.shape[2]:
@@ -111,7 +189,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
             "(C, H, W) with 1, 3 or 4 channels"
         )
     _check_size(array.shape[1], array.shape[0])
-    return Image.fromarray(np.ascontiguousarray(_to_bytes(array)))
+    return array
 
 
 def _to_bytes(array: np.ndarray) -> np.ndarray:
@@ -119,16 +197,27 @@ def _to_bytes(array: np.ndarray) -> np.ndarray:
         return array
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
+    if np.issubdtype(array.dtype, np.floating):
+        return np.round(_in_range(array) * 255).astype(np.uint8)
     low, high = array.min(), array.max()
-    if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:
-        return np.round(array * 255).astype(np.uint8)
     if array.dtype == np.uint16 or (high > 255 and low >= 0 and high <= 65535):
         return np.round(array / 257).astype(np.uint8)
     if low >= 0 and high <= 255:
-        return np.round(array).astype(np.uint8)
+        return array.astype(np.uint8)
     raise ValueError(
-        f"the picture's values run from {low} to {high}; expected 0 to 1, 0 to 255 or 0 to 65535"
+        f"the picture's values run from {low} to {high}; expected 0 to 255, or 0 to 65535"
     )
+
+
+def _in_range(array: np.ndarray) -> np.ndarray:
+    """Floats from 0 to 1, small overshoot clipped; ValueError for NaN and for another range."""
+    low, high = float(array.min()), float(array.max())
+    if not (-OVERSHOOT <= low and high <= 1 + OVERSHOOT):  # NaN included
+        raise ValueError(
+            f"the picture's values run from {low:g} to {high:g}; floats are expected from 0 to 1, "
+            "so divide by 255, add 1 and halve, or convert to uint8"
+        )
+    return array.clip(0, 1)
 
 
 def square_crop(image: Image.Image, size: int, share: float = 0.5) -> Image.Image:

@@ -11,7 +11,9 @@ from janusflow.cli import batch
 from janusflow.models.autoencoder_loading import SDXL
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.models.prompt_cache import Prompt
 from janusflow.pipelines import auto, memory
+from janusflow.pipelines.memory import available
 from janusflow.utils.cpu import malloc
 from janusflow.utils.finite import check_weights
 from janusflow.utils.hub import locate
@@ -37,7 +39,7 @@ def test_the_forecast_is_what_the_network_then_takes(pipe, pictures):
     weights = [*pipe.model.parameters(), *pipe.model.buffers()]
     with torch.no_grad(), memory.Living(weights) as living:
         x = torch.randn(pictures, 16, 12, 12)
-        prompt = memory.Prompt.cat([cond, uncond[[0] * pictures]])
+        prompt = Prompt.cat([cond, uncond[[0] * pictures]])
         pipe.model.velocity(torch.cat([x, x]), torch.rand(2 * pictures), prompt)
     assert living.most == pytest.approx(told.sampling, rel=0.1)
     assert told.weights == memory.held(pipe.model) + memory.held(pipe.vae)
@@ -125,10 +127,10 @@ def test_a_containers_limit_counts(tmp_path):
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("2000\n")
     (tmp_path / "memory.stat").write_text("anon 800\ninactive_file 1000\n")
-    assert memory._of_group(str(tmp_path)) == 4000
+    assert available._of_group(str(tmp_path)) == 4000
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory._of_group(str(tmp_path)) is None
-    assert memory._of_machine(str(tmp_path / "none")) is None
+    assert available._of_group(str(tmp_path)) is None
+    assert available._of_machine(str(tmp_path / "none")) is None
     assert memory.free(torch.device("cpu")) > 1e8
 
 

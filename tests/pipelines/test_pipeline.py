@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import samplers
 from janusflow import JanusFlowPipeline
 from janusflow.models.janusflow.generation_adapters import Times
-from janusflow.pipelines.outputs import KnownTimes
+from janusflow.pipelines.guided_velocity import CachedTimes
 
 PROMPTS = ["a red circle", "three yellow hearts and a pink ring left of a black cross"]
 
@@ -105,10 +105,10 @@ def test_a_grids_times_go_through_the_network_once(tiny_pipe):
 def test_times_are_not_made_where_weights_lie_elsewhere(tiny_pipe):
     model = tiny_pipe.model
     ts, x = torch.linspace(0, 1, 3), torch.zeros(2, 16, 12, 12)
-    assert torch.equal(KnownTimes(model, ts.to("meta"))(ts[1], x), torch.tensor([0.5, 0.5]))
-    assert isinstance(KnownTimes(model, ts)(ts[1].double(), x), Times)
-    assert torch.equal(KnownTimes(model, ts)(torch.tensor(0.4), x), torch.tensor([0.4, 0.4]))
-    assert torch.equal(KnownTimes(model, ts)(torch.tensor([0.5, 1]), x), torch.tensor([0.5, 1]))
+    assert torch.equal(CachedTimes(model, ts.to("meta"))(ts[1], x), torch.tensor([0.5, 0.5]))
+    assert isinstance(CachedTimes(model, ts)(ts[1].double(), x), Times)
+    assert torch.equal(CachedTimes(model, ts)(torch.tensor(0.4), x), torch.tensor([0.4, 0.4]))
+    assert torch.equal(CachedTimes(model, ts)(torch.tensor([0.5, 1]), x), torch.tensor([0.5, 1]))
 
 
 def test_adaptive_samplers_read_the_prompt_as_often_as_they_like(tiny_pipe):
@@ -162,8 +162,10 @@ def test_the_autoencoder_may_be_named_and_is_asked_for_when_missing(tiny_folder,
     import shutil
 
     shutil.copytree(tiny_folder, tmp_path / "bare", ignore=shutil.ignore_patterns("vae"))
+    bare = JanusFlowPipeline.from_pretrained(tmp_path / "bare")
+    assert isinstance(bare.chat("what is it?", max_new_tokens=2), str)  # which needs none
     with pytest.raises(ValueError, match="holds no vae/"):
-        JanusFlowPipeline.from_pretrained(tmp_path / "bare")
+        bare("a star")
     vae = AutoencoderKL(
         block_out_channels=(8, 8, 8, 8),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -225,7 +227,7 @@ def test_an_answer_that_fails_in_a_stream_fails_where_one_waits(tiny_pipe):
         ({"height": 90}, "must be multiples of 16"),
         ({"latents": torch.zeros(1, 16, 11, 12)}, "must be multiples of 16"),
         ({"latents": torch.zeros(1, 4, 12, 12)}, "expected \\(1, 16, height, width\\)"),
-        ({"generator": seeds(1, 2)}, "2 generators came for 1 pictures"),
+        ({"generator": seeds(1, 2)}, "2 generators came for 1 images"),
         ({"output_type": "jpeg"}, "choose one of pil, np, pt, latent"),
         ({"negative_prompt": ["a", "b"]}, "2 negative prompts came for 1 prompts"),
     ],

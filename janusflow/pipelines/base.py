@@ -1,0 +1,141 @@
+"""What both families' pipelines share: loading, saving, the state of calls, answers, adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.image_processor import VaeImageProcessor
+
+from janusflow.pipelines.calls import CallState
+from janusflow.pipelines.chat import Chat
+from janusflow.pipelines.lora_mixin import Adapted
+from janusflow.utils import hub
+from janusflow.utils.devices import DTYPES, pick_device
+from janusflow.utils.keywords import refuse_unknown
+
+LOADING = ("dtype", "torch_dtype", "device_map", "variant", "use_safetensors", *hub.KEYWORDS)
+
+
+class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
+    """A network with its processor, behind diffusers' interface.
+
+    `pipe(prompts)` makes images, `pipe.chat(text, images)` answers. A subclass says how images are
+    made; what a call needs to remember lives in `self._call()` and never on the pipeline.
+    """
+
+    _callback_tensor_inputs: tuple[str, ...] = ()
+
+    def __init__(self, **modules):
+        super().__init__()
+        self.register_modules(**modules)
+        self.image_processor = VaeImageProcessor()
+
+    def __setattr__(self, name: str, value) -> None:
+        if name == "scheduler":
+            raise AttributeError(
+                f"a {type(self).__name__} has no scheduler; choose a solver in the call, as "
+                "pipe(prompt, sampler='heun'), or see janusflow's docs for diffusers' schedulers"
+            )
+        super().__setattr__(name, value)
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **changes):
+        """A pipeline of another's components, with those given instead; weights are shared, and
+        nothing about them is changed. TypeError for what is no component.
+        """
+        names, _ = cls._get_signature_keys(cls)
+        refuse_unknown(f"{cls.__name__}.from_pipe", changes, [*names, *cls._optional_components])
+        return cls(**{**pipeline.components, **changes})
+
+    def to(self, *args, **kwargs):
+        """Moves and casts as diffusers does; the autoencoder never goes to float16, in which the
+        SDXL one overflows.
+        """
+        device, dtype = _target(args, kwargs)
+        super().to(device=device, **kwargs)
+        if dtype is not None:
+            self._cast(dtype)
+        return self
+
+    def _cast(self, dtype: torch.dtype) -> None:
+        self.model.to(dtype)
+
+    def _placed(self, device_map) -> BasePipeline:
+        """The pipeline on the device that `device_map` names."""
+        return self if device_map is None else self.to(device_of(device_map))
+
+    def _limit_positions(self, tokens: int, what: str) -> None:
+        """ValueError where a prompt has more tokens than the language model has positions."""
+        most = self.positions
+        if tokens > most:
+            raise ValueError(
+                f"{what} of {tokens} tokens meets {most} positions of the language model; "
+                "shorten it"
+            )
+
+
+def read_dtype(dtype, torch_dtype=None) -> torch.dtype | str:
+    """A dtype from `dtype` or diffusers' older `torch_dtype`: torch's, or a name such as
+    "bfloat16"; "auto" for that of the weight files. float32 where neither came.
+    """
+    if dtype is not None and torch_dtype is not None and dtype != torch_dtype:
+        raise ValueError(f"dtype is {dtype} and torch_dtype {torch_dtype}; give one of them")
+    chosen = dtype if dtype is not None else torch_dtype
+    if chosen is None:
+        return torch.float32
+    if isinstance(chosen, str):
+        chosen = chosen if chosen == "auto" else DTYPES.get(chosen.removeprefix("torch."), chosen)
+    if chosen == "auto" or chosen in DTYPES.values():
+        return chosen
+    raise ValueError(f"dtype is {chosen!r:.60}; choose auto or one of {', '.join(DTYPES)}")
+
+
+def device_of(device_map) -> torch.device:
+    """The device of a `device_map`: a device's name, {"": name}, or "auto" and "balanced" for the
+    best one here. ValueError for one that spreads a pipeline over several.
+    """
+    if isinstance(device_map, dict) and set(device_map) == {""}:
+        device_map = device_map[""]
+    if isinstance(device_map, int) and not isinstance(device_map, bool):
+        device_map = f"cuda:{device_map}"
+    if isinstance(device_map, torch.device):
+        return device_map
+    if device_map in ("auto", "balanced"):
+        return pick_device("auto")
+    if not isinstance(device_map, str):
+        raise ValueError(
+            f"device_map is {device_map!r:.80}; a pipeline lies on one device, such as 'cuda' or "
+            "'auto'; call enable_model_cpu_offload() where it does not fit"
+        )
+    return pick_device(device_map)
+
+
+def check_loading(function: str, given: dict, more: tuple[str, ...] = ()) -> dict:
+    """The hub's keywords among those given; TypeError for one that nothing takes."""
+    refuse_unknown(function, given, [*LOADING, *more])
+    if given.get("use_safetensors") is False:
+        raise ValueError("use_safetensors is False; pickles are never read, leave it out")
+    return {name: value for name, value in given.items() if name in hub.KEYWORDS}
+
+
+def _target(args: tuple, kwargs: dict) -> tuple:
+    """(device, dtype) of the arguments of `to`, taken out of `kwargs`."""
+    device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
+    for value in args:
+        kind = isinstance(value, torch.dtype)
+        if value is not None and (dtype if kind else device) is not None:
+            raise ValueError(f"to() got two {'dtypes' if kind else 'devices'}; give one")
+        if kind:
+            dtype = value
+        elif value is not None:
+            device = value
+    return device, read_dtype(dtype) if dtype is not None else None
+
+
+def clean(folder: Path) -> Path:
+    """The folder, made if need be, without checksums of files that are about to be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / hub.SUMS).unlink(missing_ok=True)
+    return folder

@@ -1,0 +1,174 @@
+"""One call of a pipeline: its state, which other threads' calls never see, and its callback.
+
+diffusers keeps such state on the pipeline (`pipe._interrupt`, `pipe._guidance_scale`). Here these
+names reach the call that runs in the same thread, so that a callback changes its own call alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from janusflow.pipelines.guided_velocity import read_guidance
+
+
+@dataclass(eq=False)
+class Call:
+    """A running call; `velocity` has the rule that `guidance_scale` changes on the way."""
+
+    pipe: object
+    num_timesteps: int = 0
+    guidance_scale: object = None
+    interrupt: bool = False
+    velocity: object = None
+    prompts: tuple[list[str], object] = ((), None)  # and the negative ones
+    outer: Call | None = field(default=None, repr=False)
+
+
+_CURRENT: ContextVar[Call | None] = ContextVar("janusflow_call", default=None)
+
+
+def current(pipe) -> Call | None:
+    """The innermost call of this pipeline that runs in this thread."""
+    call = _CURRENT.get()
+    while call is not None and call.pipe is not pipe:
+        call = call.outer
+    return call
+
+
+class CallState:
+    """For a pipeline: what diffusers' callbacks read and write, kept by call."""
+
+    @contextmanager
+    def _call(self, **state) -> Iterator[Call]:
+        """A call from its beginning to its end, after which offloaded parts leave the device."""
+        call = Call(self, outer=_CURRENT.get(), **state)
+        token = _CURRENT.set(call)
+        running = self.__dict__.setdefault("_running_calls", set())
+        running.add(call)
+        try:
+            yield call
+        finally:
+            running.discard(call)
+            _CURRENT.reset(token)
+            self.maybe_free_model_hooks()
+
+    @property
+    def _interrupt(self) -> bool:
+        """Whether this thread's call is to end. Set in a callback it ends that call alone, set from
+        a thread without a call (a stop button) all that run.
+        """
+        call = current(self)
+        return call is not None and call.interrupt
+
+    @_interrupt.setter
+    def _interrupt(self, value: bool) -> None:
+        own = current(self)
+        for call in [own] if own else list(self.__dict__.get("_running_calls", ())):
+            call.interrupt = bool(value)
+
+    interrupt = property(lambda self: self._interrupt)
+
+    @property
+    def num_timesteps(self) -> int | None:
+        """Steps of this thread's call; None outside one."""
+        call = current(self)
+        return call and call.num_timesteps
+
+    @property
+    def guidance_scale(self):
+        """The weight or rule of this thread's call, which a callback may replace; None outside."""
+        call = current(self)
+        return call and call.guidance_scale
+
+    @guidance_scale.setter
+    def guidance_scale(self, value) -> None:
+        call = current(self)
+        if call is None:
+            raise AttributeError(
+                "guidance_scale belongs to a call; pass it to pipe(...), or set it in a callback"
+            )
+        call.guidance_scale = read_guidance(value)
+        if call.velocity is not None:
+            call.velocity.replace_rule(call.guidance_scale)
+
+    @property
+    def _guidance_scale(self):
+        """diffusers' name, with diffusers' meaning: 1 and less is no guidance."""
+        return self.guidance_scale
+
+    @_guidance_scale.setter
+    def _guidance_scale(self, value) -> None:
+        small = isinstance(value, int | float) and value <= 1
+        self.guidance_scale = 1.0 if small else value
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether this thread's call reads a second row."""
+        return self.guidance_scale not in (None, 1)
+
+
+@dataclass(frozen=True)
+class StepCallback:
+    """A user's function after each step, and the tensors that it is given.
+
+    It gets copies. What it changes in place and what it returns both count: `changed` tells which
+    tensors differ afterwards.
+    """
+
+    function: Callable
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, function: Callable | None, names: Sequence[str] | None, known: Sequence[str]
+    ) -> StepCallback | None:
+        """None where there is no function; ValueError for tensors that the pipeline has not."""
+        if function is None:
+            return None
+        if not callable(function):
+            raise TypeError(
+                f"callback_on_step_end is {type(function).__name__}; expected a function of "
+                "(pipe, step, t, tensors)"
+            )
+        names = tuple(getattr(function, "tensor_inputs", None) or names or ())
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs holds {unknown[0]!r}; this pipeline gives "
+                f"{', '.join(known)}"
+            )
+        return cls(function, names)
+
+    def changed(self, pipe, step: int, t, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Calls the function with (pipe, step, t, {name: tensor}); the tensors that it changed.
+
+        TypeError where it returns neither a dictionary nor None, ValueError for a name that it was
+        not given or another shape.
+        """
+        given = {name: tensors[name].clone() for name in self.names}
+        returned = self.function(pipe, step, t, dict(given))
+        if returned is not None and not isinstance(returned, dict):
+            raise TypeError(
+                f"the callback returned {type(returned).__name__}; expected a dictionary of "
+                "tensors, or None"
+            )
+        found = given | (returned or {})
+        if unknown := [name for name in found if name not in tensors]:
+            raise ValueError(
+                f"the callback returned {unknown[0]!r}; this pipeline takes {', '.join(tensors)}"
+            )
+        return {name: new for name, new in found.items() if not _equal(new, tensors[name])}
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, NaN included."""
+    if a is b:
+        return True
+    if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
+        return False
+    return bool(torch.isclose(a, b, rtol=0, atol=0, equal_nan=True).all())

@@ -1,0 +1,145 @@
+"""Answers of a pipeline: whole, as a stream, or one question after the other."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin
+
+from janusflow.pipelines import streaming
+from janusflow.pipelines.conversation import Conversation
+from janusflow.utils.keywords import refuse_unknown
+
+LONGEST = 512  # tokens of an answer, as published
+
+
+class Chat:
+    """For a pipeline with a `processor` and `answer(inputs, **settings)` -> ids."""
+
+    echoes = False  # whether the model's `generate` gives the prompt back before the answer
+    conversation_class: type[Conversation] = Conversation
+
+    def chat(
+        self,
+        prompt: str | Sequence,
+        images: Sequence | None = None,
+        *,
+        stream: bool = False,
+        max_new_tokens: int | None = None,
+        **settings,
+    ) -> str | list | Iterator[str]:
+        """The answer to a question, or to a list of turns, about no, one or several images.
+
+        A list of questions or conversations, with a list of images for each, gives a list of
+        answers; `num_return_sequences` above 1 gives a list for each question. With `stream=True`
+        an iterator over the pieces of one answer, and who leaves it ends the computation. Further
+        settings are those of transformers' `generate`; without them and without a generation
+        configuration beside the weights the answer is greedy and at most 512 tokens long, with a
+        warning where that cuts it.
+        """
+        one = is_one(prompt)
+        _check_images(images, one)
+        inputs = self.processor(prompt, images=images).to(self._execution_device)
+        self._limit_positions(inputs["input_ids"].shape[1], "a question")
+        if max_new_tokens is not None:
+            settings["max_new_tokens"] = max_new_tokens
+        if stream:
+            _check_stream(one, settings)
+            chosen = self._settings(f"{type(self).__name__}.chat", settings)
+            return self.streamed(
+                lambda **own: self.answer(inputs, **streaming.with_criteria(chosen, own)),
+                self.echoes,
+            )
+        chosen = self._settings(f"{type(self).__name__}.chat", settings)
+        with self._call():
+            ids = self.answer(inputs, **chosen)
+        self._warn_if_cut(ids, settings, chosen)
+        answers = [text.strip() for text in self.processor.batch_decode(ids)]
+        count = len(answers) // len(inputs["input_ids"])
+        if count > 1:
+            answers = [answers[i : i + count] for i in range(0, len(answers), count)]
+        return answers[0] if one else answers
+
+    def conversation(self, images: Sequence = ()) -> Conversation:
+        """Questions that follow each other about no, one or several images, each read once:
+        `talk = pipe.conversation([image])`, `talk.ask("how many shapes are there?")`.
+        """
+        _check_images(images, True)
+        return self.conversation_class(self, images)
+
+    def _settings(self, function: str, given: Mapping) -> dict:
+        """Settings for `generate`: the caller's, and our defaults where neither he nor the files
+        say anything. TypeError for a setting that `generate` has not.
+        """
+        refuse_unknown(function, given, generate_keywords())
+        tokenizer = self.processor.tokenizer
+        files = getattr(self.model, "generation_config", None)
+        sources = [source for source in (given.get("generation_config"), files) if source]
+        longest = "max_length" if "max_length" in given else "max_new_tokens"
+        defaults = {
+            "do_sample": False,
+            longest: LONGEST,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        said = {k for k in defaults if any(getattr(s, k, None) is not None for s in sources)}
+        return {k: v for k, v in defaults.items() if k not in said} | dict(given)
+
+    def _warn_if_cut(self, ids: Tensor, given: Mapping, chosen: Mapping) -> None:
+        """Warns where an answer ends at a length that the caller did not choose."""
+        if given.keys() & {"max_new_tokens", "max_length", "generation_config"}:
+            return
+        ends = torch.as_tensor(self.processor.tokenizer.eos_token_id, device=ids.device)
+        if ids.shape[1] >= chosen.get("max_new_tokens", LONGEST):
+            if not bool(torch.isin(ids, ends).any(1).all()):
+                warnings.warn(
+                    f"an answer was cut after {ids.shape[1]} tokens; give a larger max_new_tokens",
+                    stacklevel=3,
+                )
+
+    def streamed(self, answer: Callable, skip_prompt: bool) -> Iterator[str]:
+        """The pieces of text that `answer(streamer=..., stopping_criteria=[...])` gives.
+
+        It runs in a thread of its own, which ends at the next token once the iterator is left, or
+        once the thread that reads it has ended.
+        """
+
+        def call(**own) -> None:
+            with self._call():
+                answer(**own)
+
+        return streaming.stream(call, self.processor.tokenizer, skip_prompt)
+
+
+def is_one(prompt) -> bool:
+    """A question or one list of messages, not a batch of such."""
+    return isinstance(prompt, str) or not prompt or isinstance(prompt[0], Mapping)
+
+
+def _check_images(images, one: bool) -> None:
+    """ValueError for an image that is None, which would be left out without a word."""
+    if one and isinstance(images, list | tuple) and any(image is None for image in images):
+        raise ValueError("images holds None; give an image for each, or images=None for no image")
+
+
+def _check_stream(one: bool, settings: Mapping) -> None:
+    several = settings.get("num_return_sequences") not in (None, 1)
+    if not one or several:
+        raise ValueError(
+            "a stream is of one answer as it is written; ask one question without "
+            "num_return_sequences, or leave stream out"
+        )
+
+
+@cache
+def generate_keywords() -> tuple[str, ...]:
+    """Names of everything that transformers' `generate` takes beside its inputs."""
+    own = inspect.signature(GenerationMixin.generate).parameters
+    names = [n for n in own if n not in ("self", "inputs", "kwargs", "custom_generate")]
+    settings = [name for name in vars(GenerationConfig()) if not name.startswith("_")]
+    return (*names, *settings, "use_cache")

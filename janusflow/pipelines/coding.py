@@ -1,0 +1,171 @@
+"""Between pixels, latents and noise: a pipeline's autoencoder, its sizes, its memory."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor, nn
+
+from janusflow.models import latents as coding
+from janusflow.models.autoencoder_loading import vae_dtype
+from janusflow.pipelines import memory
+from janusflow.pipelines.generators import Generators, generators
+from janusflow.utils import finite, images
+from janusflow.utils.keywords import renamed
+
+
+class Coding:
+    """For a pipeline with a `model` and a `vae`."""
+
+    _decoding = memory.DecodingPolicy()
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent and side."""
+        return coding.pixels_per_latent(self._autoencoder)
+
+    @property
+    def default_size(self) -> int:
+        """The side in pixels that the model was trained for."""
+        return self.model.config.vision.image_size
+
+    @property
+    def _autoencoder(self) -> nn.Module:
+        if self.vae is None:
+            raise ValueError(
+                "the pipeline holds no vae/, which images need; name the autoencoder, for "
+                "JanusFlow-1.3B vae='stabilityai/sdxl-vae'"
+            )
+        return self.vae
+
+    def _cast(self, dtype: torch.dtype) -> None:
+        self.model.to(dtype)
+        if self.vae is not None:
+            self.vae.to(vae_dtype(dtype))
+
+    def prepare_latents(
+        self,
+        count: int,
+        height: int | None,
+        width: int | None,
+        generator: Generators = None,
+        latents: Tensor | np.ndarray | None = None,
+    ) -> Tensor:
+        """Noise (count, channels, height / 8, width / 8) in float32 on the pipeline's device."""
+        device, factor = self._execution_device, self.vae_scale_factor
+        if latents is not None:
+            return self._own_latents(count, height, width, latents).to(device)
+        height, width = (self.default_size if x is None else x for x in (height, width))
+        self._check_size(height, width)
+        channels = self.model.config.generation.latent_channels
+        shape = (count, channels, height // factor, width // factor)
+        generator = generators(generator, None, count)
+        return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+
+    def _own_latents(self, count: int, height, width, latents: Tensor | np.ndarray) -> Tensor:
+        """A copy of given latents in float32 or wider; ValueError for another shape."""
+        channels = self.model.config.generation.latent_channels
+        latents = torch.as_tensor(latents)
+        if latents.ndim != 4 or latents.shape[:2] != (count, channels):
+            raise ValueError(
+                f"latents have shape {tuple(latents.shape)}; expected ({count}, {channels}, "
+                "height, width)"
+            )
+        sides = (side * self.vae_scale_factor for side in latents.shape[2:])
+        self._check_size(*sides, given=(height, width))
+        wide = latents.dtype == torch.float64 and self._execution_device.type != "mps"
+        return latents.to(torch.float64 if wide else torch.float32, copy=True)
+
+    @property
+    def _unit(self) -> int:
+        """Pixels along the side of what a token stands for."""
+        return self.vae_scale_factor * self.model.config.generation.patch
+
+    def check_sides(self, height: int, width: int) -> None:
+        """ValueError for pixels that are no multiples of what a token stands for."""
+        memory.check_sides(height, width, self._unit)
+
+    def _check_size(self, height: int, width: int, given=(None, None)) -> None:
+        self.check_sides(height, width)
+        for asked, side in zip(given, (height, width), strict=True):
+            if asked is not None and asked != side:
+                raise ValueError(f"latents are for {height} x {width}, not for {given}; leave one")
+        if (height, width) != (self.default_size,) * 2:
+            warnings.warn(
+                f"the model was trained for {self.default_size} x {self.default_size} pixels; "
+                f"{height} x {width} may look worse",
+                stacklevel=4,
+            )
+
+    # Pixels
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, output_type: str = "pil", memory_limit: int | None = None):
+        """Images of latents (B, c, h, w), decoded within `memory_limit` bytes where one is given;
+        ValueError if they hold NaN or infinity.
+        """
+        if not bool(latents.isfinite().all()):
+            raise ValueError(
+                "the latents hold NaN or infinity, so there is no image; try float32 or a "
+                "smaller guidance_scale"
+            )
+        if output_type == "latent":
+            return latents
+        vae, policy = coding.upcast(self._autoencoder), self._decoding
+        z = coding.to_code(vae, latents.to(vae.device, vae.dtype))
+        limit = policy.limit if memory_limit is None else memory_limit
+        ways = dict(slicing=policy.slicing, tiling=policy.tiling)
+        pixels = memory.decode(vae, z, limit, **ways)
+        finite.check_rows({"pixels": pixels}, "after the autoencoder")
+        return self.image_processor.postprocess(pixels, output_type=output_type)
+
+    @torch.no_grad()
+    def encode(self, images_given) -> Tensor:
+        """Latents (B, c, h, w) in float32 of one image or several: PIL's, arrays or tensors, as
+        `janusflow.utils.images` takes them.
+        """
+        pixels = images.to_tensor(images_given).to(self._execution_device)
+        memory.check_sides(*pixels.shape[2:], self.vae_scale_factor)
+        return coding.encode(self._autoencoder, 2 * pixels - 1)
+
+    # Memory
+
+    @renamed(pictures="images")
+    def forecast(self, images: int = 1, **setting) -> memory.Forecast:
+        """Bytes that so many images at once take; see `memory.forecast` for the setting."""
+        device = self._execution_device.type
+        setting = dict(dtype=self.model.dtype, images=images, device=device) | setting
+        return memory.forecast(self.model.config, self._autoencoder, **setting)
+
+    def limit_memory(self, size: int | None):
+        """From now on decoding takes at most so many bytes above the weights: as many images at
+        once as fit, and where not one does in tiles, which changes it a little (warned of). None
+        ends it; `pipe(prompt, memory_limit=size)` is for one call. Returns the pipeline.
+        """
+        return self._decode_with(limit=size)
+
+    def enable_vae_slicing(self) -> None:
+        """Decodes one image at a time."""
+        self._decode_with(slicing=True)
+
+    def disable_vae_slicing(self) -> None:
+        """Decodes all images of a call at once again."""
+        self._decode_with(slicing=False)
+
+    def enable_vae_tiling(self) -> None:
+        """Decodes in tiles of the autoencoder's own size, which changes images a little; nothing
+        about an autoencoder of independent patches, for which tiles are no different.
+        """
+        self._decode_with(tiling=True)
+
+    def disable_vae_tiling(self) -> None:
+        """Decodes images as a whole again."""
+        self._decode_with(tiling=False)
+
+    def _decode_with(self, **changes):
+        self._decoding = replace(self._decoding, **changes)
+        return self

@@ -1,0 +1,115 @@
+"""The guided field v(x, t) of prompts: the one place where it is built."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import samplers
+from janusflow.models.janusflow.generation_adapters import Times
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.models.prompt_cache import Prompt
+from samplers.guidance import RULES, Guided, Pair, parse
+
+
+class GuidedVelocity(Guided):
+    """v(x, t) = rule(cond, uncond, t) of prompts whose keys and values were computed once.
+
+    x (B, c, H, W) goes through the network in one batch with the conditional rows first, t is the
+    solver's time, 0 noise and 1 data. Where the rule leaves the conditional velocity as it is, only
+    that is evaluated. `calls` counts network evaluations per image.
+    """
+
+    def __init__(
+        self,
+        model: JanusFlowModel,
+        cond: Prompt,
+        uncond: Prompt,
+        guidance: samplers.Rule | float | Callable | str,
+        *,
+        ts: Tensor | None = None,
+        network=None,
+    ):
+        """`ts` (S,) are times whose embeddings are made beforehand; `network.of(prompt)` takes the
+        place of `model.velocity`: a compiled graph, or the first-block cache.
+        """
+        self.embedded = CachedTimes(model, ts)
+        of = network.of if network else lambda prompt: partial(model.velocity, prompt=prompt)
+        self._both, self._cond = of(Prompt.cat([cond, uncond])), of(cond)
+        pair = Pair(self.pairs, self.conditional)
+        super().__init__(pair, rule_of(guidance))
+
+    def pairs(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(cond, uncond) velocities, in one batch of 2 B rows."""
+        x, t = torch.cat((x, x)), torch.cat((t, t)) if t.ndim else t
+        return self._both(x, self.embedded(t, x)).chunk(2)
+
+    def conditional(self, x: Tensor, t: Tensor) -> Tensor:
+        """The velocity that follows the prompt alone."""
+        return self._cond(x, self.embedded(t, x))
+
+    def replace_rule(self, guidance) -> None:
+        """Combines by another rule from now on."""
+        self.rule = rule_of(guidance)
+
+
+def rule_of(guidance: samplers.Rule | float | Callable | str | np.ndarray) -> samplers.Rule:
+    """The rule that a weight, a rule, its text or one weight an image stands for."""
+    return samplers.guide(Pair(lambda x, _: (x, x)), read_guidance(guidance)).rule
+
+
+def read_guidance(guidance):
+    """A weight or rule from what people write: 2, "2", "cfg:2", "within:4,0.1,0.9", or an array
+    with one weight an image. ValueError for a text that is neither a number nor a rule.
+    """
+    if isinstance(guidance, np.ndarray | np.generic):
+        guidance = guidance.item() if guidance.ndim == 0 else torch.from_numpy(guidance.copy())
+    if not isinstance(guidance, str):
+        return guidance
+    try:
+        number = float(guidance)
+    except ValueError:
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    if guidance.split(":")[0] in RULES:
+        return parse(guidance)
+    raise ValueError(
+        f"guidance {guidance!r:.80} is not a finite number or a rule; choose 1 for none, or one of "
+        f"{', '.join(RULES)}, as in within:4,0.1,0.9"
+    )
+
+
+def row_times(t: Tensor, x: Tensor) -> Tensor:
+    """The solver's time, one number on the CPU or one a sample, as float32 (B,) on x's device."""
+    if t.numel() == 1:
+        return torch.full((len(x),), float(t), device=x.device)
+    return t.reshape(-1).to(x.device, torch.float32)
+
+
+class CachedTimes:
+    """A solver's times as the network takes them: those of a grid are made beforehand, in one
+    product, and others as they come.
+    """
+
+    def __init__(self, model: JanusFlowModel, ts: Tensor | None):
+        """`ts` (S,) in float32, on the network's device."""
+        self._known: dict[float, Times] = {}
+        if ts is not None and _reachable(model, ts.device):
+            made = model.times(ts)
+            self._known = {t: made[i : i + 1] for i, t in enumerate(ts.tolist())}
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor | Times:
+        known = self._known.get(float(t.float())) if t.numel() == 1 else None
+        return row_times(t, x) if known is None else known
+
+
+def _reachable(model: JanusFlowModel, device: torch.device) -> bool:
+    """Whether the weights of all blocks lie there now, and not where offloading fetches them."""
+    parts = (model.vision_gen_enc_model, model.vision_gen_dec_model)
+    return all(weight.device == device for part in parts for weight in part.parameters())

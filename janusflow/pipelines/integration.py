@@ -1,0 +1,80 @@
+"""The walk of a solver through a call's field, with a callback after each step."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from torch import Tensor
+
+import samplers
+from janusflow.pipelines.calls import Call, StepCallback
+
+
+class Integration:
+    """For a pipeline with flows."""
+
+    def _solve(
+        self, call: Call, v, start: Tensor, ts: Tensor, solver, callback: StepCallback | None
+    ) -> Tensor:
+        """The state at the end of the grid `ts`, from `start` at its beginning.
+
+        FloatingPointError names the prediction of the call's field where NaN or infinity began.
+        """
+        try:
+            return deque(self._states(call, v, start, ts, solver, callback), maxlen=1)[0]
+        except FloatingPointError as error:
+            raise _named(error, call.velocity, start, ts, solver) from None
+
+    def _states(
+        self, call: Call, v, x: Tensor, ts: Tensor, solver, callback: StepCallback | None
+    ) -> Iterator[Tensor]:
+        """The states at ts[1:]; where the callback changes one, the solver starts anew from it."""
+        step = 0
+        with self.progress_bar(total=len(ts) - 1) as bar:
+            while step < len(ts) - 1:
+                path = samplers.trajectory(v, x, ts[step:], solver)
+                next(path)
+                for t, x in path:
+                    changed = self._step_done(call, callback, step, t, x)
+                    step += 1
+                    bar.update()
+                    x = changed if changed is not None else x
+                    yield x
+                    if call.interrupt:
+                        return
+                    if changed is not None:
+                        break
+
+    def _step_done(self, call: Call, callback: StepCallback | None, step: int, t, x: Tensor):
+        """Calls the callback; other latents to go on from, or None."""
+        if callback is None:
+            return None
+        tensors = {"latents": x}
+        if "prompt_embeds" in callback.names:
+            tensors["prompt_embeds"] = self._prompt_embeds(call)
+        changed = callback.changed(self, step, t, tensors)
+        if "prompt_embeds" in changed:
+            self._drop_rows(call, changed["prompt_embeds"], tensors["prompt_embeds"])
+        new = changed.get("latents")
+        if new is None:
+            return None
+        if new.shape != x.shape:
+            raise ValueError(
+                f"the callback returned latents of shape {tuple(new.shape)}; expected "
+                f"{tuple(x.shape)}"
+            )
+        return new.to(x)
+
+
+def _named(error: FloatingPointError, field, start: Tensor, ts: Tensor, solver):
+    """The error with the prediction where it begins, found by going the way again with looks."""
+    if "starting state" in str(error):
+        return error
+    try:
+        samplers.sample(field.checked(), start, ts, solver)
+    except FloatingPointError as found:
+        return FloatingPointError(
+            f"{found}; try float32 or a smaller guidance_scale, or look at the weights"
+        )
+    return error

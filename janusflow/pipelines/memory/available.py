@@ -1,0 +1,48 @@
+"""The memory that a device still has, and what this process takes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+
+def free(device: torch.device) -> int | None:
+    """Bytes that can still be taken there; None where nobody tells."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    if device.type != "cpu":
+        return None
+    found = [_of_machine(), _of_group()]
+    return min((size for size in found if size is not None), default=None)
+
+
+def _of_machine(path: str = "/proc/meminfo") -> int | None:
+    try:
+        lines = dict(line.split(":", 1) for line in Path(path).read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _of_group(folder: str = "/sys/fs/cgroup") -> int | None:
+    """What a container's limit leaves; pages of files that it has not used lately count as free."""
+    group = Path(folder)
+    try:
+        most, now = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return max(most - now + int(told.get("inactive_file", 0)), 0)
+    except (OSError, ValueError):  # no group, or "max"
+        return None
+
+
+def of_program() -> int:
+    """Bytes that this process takes now: the interpreter and its libraries before any weights."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

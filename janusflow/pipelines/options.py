@@ -1,0 +1,171 @@
+"""What a call takes beside its prompt: one frozen object for generating, one for editing."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from torch import Tensor
+
+import samplers
+from janusflow.pipelines.guided_velocity import read_guidance
+from janusflow.utils.keywords import modern, refuse_unknown
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+RENAMED = {"reuse": "first_block_cache"}  # names of release 0.1
+Texts = str | Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What generating and editing share."""
+
+    negative_prompt: Texts | None = None  # what to move away from; None and "" for the empty prompt
+    num_inference_steps: int | None = None  # None: the quality's, or 30
+    guidance_scale: float | str | Callable = 2.0  # a weight, 1 for none, or a rule of samplers
+    sampler: str | samplers.Solver | None = None  # a name of samplers.SOLVERS
+    grid: object = None  # a name of samplers.GRIDS, times from 0 to 1, or a function of the steps
+    height: int | None = None  # pixels; the model's own
+    width: int | None = None  # pixels; the model's own
+    generator: object = None  # a torch.Generator or its seed, or a list with one an image
+    seed: object = None  # of the first image, the next has seed + 1; or a list with one an image
+    output_type: str = "pil"  # pil, np, pt or latent
+    callback_on_step_end: Callable | None = None  # (pipe, step, t, tensors) -> tensors or None
+    callback_on_step_end_tensor_inputs: Sequence[str] | None = ("latents",)
+    memory_limit: int | None = None  # bytes that decoding may take; None: pipe.limit_memory's
+    return_dict: bool = True  # False: a tuple (images, calls)
+
+    def __post_init__(self):
+        for name in ("num_inference_steps", "height", "width", "memory_limit"):
+            self._set(name, whole(getattr(self, name), name))
+        self._set("guidance_scale", read_guidance(self.guidance_scale))
+        check_output_type(self.output_type)
+
+    def _set(self, name: str, value) -> None:
+        object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions(RunOptions):
+    """What `pipe(prompt)` takes; defaults are the published sampler's."""
+
+    quality: str = "exact"  # a preset: exact, high, fast or draft
+    num_images_per_prompt: int = 1
+    latents: Tensor | np.ndarray | None = None  # noise to start from, (images, c, h, w)
+    first_block_cache: float | None = None  # tolerance; blocks are left out where less changes
+    best_of: int = 1  # candidates an image, of which the verifier keeps one
+    verifier: str | Callable = "own"  # a name of VERIFIERS, or (images, prompts) -> scores
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("num_images_per_prompt", "best_of"):
+            self._set(name, whole(getattr(self, name), name, required=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditOptions(RunOptions):
+    """What `pipe.edit(image, prompt)` takes; names are those of diffusers' image-to-image."""
+
+    strength: float = 0.6  # above 0, a little, to 1, everything
+    mask_image: object = None  # white changes, black stays
+    invert: bool = False  # start from the image's own noise
+    source_prompt: Texts | None = None  # what the image shows now, for inversion
+    num_inference_steps: int = 30
+    sampler: str | samplers.Solver = "euler"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvertOptions:
+    """What `pipe.invert(image)` takes."""
+
+    num_inference_steps: int = 15
+    guidance_scale: float | str | Callable = 1.0  # another weight needs a prompt, and is less exact
+    sampler: str | samplers.Solver = "heun"
+    grid: object = None
+    height: int | None = None
+    width: int | None = None
+    output_type: str = "pil"
+
+    def __post_init__(self):
+        shared = {f.name: getattr(self, f.name) for f in fields(self)}
+        checked = RunOptions(**shared)
+        for name in shared:
+            object.__setattr__(self, name, getattr(checked, name))
+
+
+def whole(value, name: str, required: bool = False) -> int | None:
+    """A whole number of at least 1 from Python or numpy; ValueError otherwise."""
+    if value is None and not required:
+        return None
+    try:
+        number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name} is {value!r:.60}; expected a whole number of at least 1")
+    return number
+
+
+def check_output_type(name: str) -> None:
+    """ValueError for an output that there is not."""
+    if name not in OUTPUT_TYPES:
+        raise ValueError(f"output_type is {name!r}; choose one of {', '.join(OUTPUT_TYPES)}")
+
+
+def texts(prompt: Texts) -> list[str]:
+    """One text or several as a list; ValueError for an empty one."""
+    found = [prompt] if isinstance(prompt, str) else list(prompt) if _is_list(prompt) else [prompt]
+    if not found or not all(isinstance(p, str) and p.strip() for p in found):
+        raise ValueError(f"prompts are {found!r:.200}; expected one text or several, none empty")
+    return [str(text) for text in found]
+
+
+def _is_list(value) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, bytes)
+
+
+def takes(kind: type) -> Callable[[Callable], Callable]:
+    """For a method whose last argument is `options`: its fields are taken as keywords too.
+
+    `pipe(prompt, seed=1)` is `pipe(prompt, options=GenerateOptions(seed=1))`; both together change
+    the object's fields. Unknown keywords are refused by name, the signature shows all.
+    """
+    named = fields(kind)
+
+    def decorate(method: Callable) -> Callable:
+        own = inspect.signature(method)
+        places = [p for p in own.parameters.values() if p.name != "options"]
+        names = [p.name for p in places[1:]]
+
+        @functools.wraps(method)
+        def call(self, *args, options=None, **given):
+            where = f"{type(self).__name__}.{method.__name__}"
+            given = modern(where, given, RENAMED if kind is GenerateOptions else {})
+            refuse_unknown(where, given, [*names, "options", *(f.name for f in named)])
+            placed = {name: given.pop(name) for name in names if name in given}
+            made = kind(**given) if options is None else _replaced(options, kind, given, where)
+            bound = own.bind(self, *args, **placed, options=made)
+            return method(*bound.args, **bound.kwargs)
+
+        call.__signature__ = own.replace(parameters=[*places, *_keywords(kind, named)])
+        return call
+
+    return decorate
+
+
+def _replaced(options, kind: type, given: Mapping, where: str):
+    if not isinstance(options, kind):
+        raise TypeError(
+            f"options of {where} are {type(options).__name__}; expected {kind.__name__}"
+        )
+    return replace(options, **given)
+
+
+def _keywords(kind: type, named) -> list[inspect.Parameter]:
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    own = [inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type) for f in named]
+    return [*own, inspect.Parameter("options", keyword, default=None, annotation=kind.__name__)]

@@ -1,0 +1,70 @@
+"""An answer in pieces, written by a thread that ends when nobody reads any more."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Iterator, Mapping
+from threading import Event, Thread, current_thread
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, TextIteratorStreamer
+
+
+class Stop(StoppingCriteria):
+    """Ends an answer at its next token once somebody left, or the thread that reads it ended."""
+
+    def __init__(self):
+        self.left, self.reader = Event(), current_thread()
+
+    def __call__(self, input_ids: Tensor, *_args, **_kwargs) -> Tensor:
+        return torch.full((len(input_ids),), self.over, device=input_ids.device)
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody reads any more."""
+        return self.left.is_set() or not self.reader.is_alive()
+
+
+def stream(answer: Callable, tokenizer, skip_prompt: bool) -> Iterator[str]:
+    """The pieces of text that `answer(streamer=..., stopping_criteria=[Stop])` gives.
+
+    It runs in a thread of its own, which ends at the next token once the iterator is left, or once
+    the thread that reads it has ended.
+    """
+    stop, failures = Stop(), []
+    pieces = TextIteratorStreamer(tokenizer, skip_prompt=skip_prompt, skip_special_tokens=True)
+
+    def work() -> None:
+        try:
+            answer(streamer=pieces, stopping_criteria=[stop])
+        except Exception as error:  # raised again below, where someone waits
+            failures.append(error)
+            pieces.end()
+
+    thread = Thread(target=contextvars.copy_context().run, args=(work,))
+    thread.start()
+    try:
+        yield from _read(pieces, stop)
+    finally:
+        stop.left.set()
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+def _read(pieces: TextIteratorStreamer, stop: Stop) -> Iterator[str]:
+    """The text without the space before it."""
+    answered = False
+    for piece in pieces:
+        stop.reader = current_thread()
+        piece = piece if answered else piece.lstrip()
+        answered = answered or bool(piece)
+        if piece:
+            yield piece
+
+
+def with_criteria(settings: Mapping, own: Mapping) -> dict:
+    """The settings with a stream's own, the caller's stopping criteria behind the stream's."""
+    criteria = [*own["stopping_criteria"], *(settings.get("stopping_criteria") or [])]
+    return {**settings, **own, "stopping_criteria": criteria}

@@ -1,0 +1,58 @@
+"""Keywords at the border: what nothing takes is refused by name, old names work for a release."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'dtype'?" where a known name is close, else ""."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def refuse_unknown(function: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """TypeError names the first given keyword that is not among the known ones, and the nearest."""
+    known = list(dict.fromkeys(known))
+    for name in given:
+        if name not in known:
+            hint = nearest(name, known) or f"; it takes {', '.join(known)}"
+            raise TypeError(f"{function} got {name!r}, which nothing takes{hint}")
+
+
+def modern(function: str, given: dict, names: dict[str, str]) -> dict:
+    """The keywords with old names replaced by `names[old]`, each with a DeprecationWarning.
+
+    TypeError where the old and the new name came together.
+    """
+    found = {}
+    for name, value in given.items():
+        new = names.get(name, name)
+        if new in found or (new != name and new in given):
+            raise TypeError(
+                f"{function} got {name!r} and {new!r}, which are one; leave {name!r} out"
+            )
+        if new != name:
+            warnings.warn(
+                f"{name!r} of {function} is now {new!r}; the old name goes with the next release",
+                DeprecationWarning,
+                stacklevel=4,
+            )
+        found[new] = value
+    return found
+
+
+def renamed(**names: str) -> Callable[[Callable], Callable]:
+    """A decorator: keywords of the last release are taken under their new names, with a warning."""
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def call(*args, **given):
+            return function(*args, **modern(function.__name__, given, names))
+
+        return call
+
+    return decorate
