@@ -13,6 +13,7 @@ import typer
 from janusflow.cli.convert import convert
 from janusflow.cli.data import data
 from janusflow.cli.demo import demo
+from janusflow.cli.distill import distill
 from janusflow.cli.evaluate import evaluate
 from janusflow.cli.options import (
     DEFAULT,
@@ -402,6 +403,7 @@ app.command()(scripted(train))
 app.command()(scripted(precompute))
 app.command()(scripted(data))
 app.command()(scripted(reward))
+app.command()(scripted(distill))
 app.command()(scripted(pilot))
 
 

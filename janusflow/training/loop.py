@@ -23,7 +23,7 @@ from janusflow.training.recipes import Recipe
 from janusflow.training.trainer import BatchSource, Trainer, asked_to_stop, build
 from janusflow.utils import locked_dir
 from janusflow.utils.flops import Meter
-from janusflow.utils.hub import SUMS
+from janusflow.utils.hub import FLOW_MAP, SUMS
 from janusflow.utils.renamed import old_names
 
 SETTINGS = "settings.yaml"
@@ -150,7 +150,7 @@ def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None
             if key in found:
                 own[name].copy_(found[key])
     folder.mkdir(parents=True, exist_ok=True)
-    for file in base.glob("*.json"):
+    for file in (*base.glob("*.json"), *run.glob(FLOW_MAP)):
         shutil.copy(file, folder)
     model.to(dtype).save_pretrained(folder)
     (folder / SUMS).unlink(missing_ok=True)  # of what was there before

@@ -39,6 +39,18 @@ def field(model: nn.Module, samples: Sequence[Sample], guidance: object = 1.0):
     return samplers.guide(pair, guidance)
 
 
+def flow_map(model: nn.Module, samples: Sequence[Sample]):
+    """The mean velocity u(x, t, s) of the samples' prompts, by a model trained as a flow map."""
+    ids, mask = (x.to(next(model.parameters()).device) for x in padded(samples))
+    prompt = model.encode_prompt(ids, mask)
+
+    def mean_velocity(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        t, s = (z.to(x.device, torch.float32).reshape(-1).expand(len(x)) for z in (t, s))
+        return model.velocity(x, t, prompt, target=s)
+
+    return mean_velocity
+
+
 def _velocity(model: nn.Module, prompt: Prompt):
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         times = t.to(x.device, torch.float32).reshape(-1).expand(len(x))

@@ -15,6 +15,7 @@ PACKAGED = {
 }
 DEFAULT = "janusflow/scenes"
 SUMS = "SHA256SUMS"
+FLOW_MAP = "flow-map.json"  # beside weights: the times between which a flow map was trained
 FILES = [
     "*.json",
     "*.safetensors",

@@ -199,24 +199,30 @@ class JanusFlowModel(PreTrainedModel):
         prompt: Prompt,
         *,
         return_hidden: int | None = None,
+        target: Tensor | Times | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """v = d latents / dt at time t: (B, c, H, W), t (B,) in [0, 1] with 0 noise, 1 data, or its
         `times`, -> (B, c, H, W).
 
         A pure function: the prompt (B rows, or one that all share) is only read. The result has the
         latents' dtype, whatever the network's. With `return_hidden=k` also the image tokens after
-        block k, (B, H W / p^2, D), where 0 is what enters the first block. ValueError for latents
-        that the network cannot take.
+        block k, (B, H W / p^2, D), where 0 is what enters the first block. `target`, like t, is the
+        time that the decoder hears instead: of a model trained as a flow map the result is then the
+        mean velocity from t to it. ValueError for latents that the network cannot take.
         """
         self.check_latents(latents, t, prompt)
+        if target is not None:
+            self.check_latents(latents, target, prompt)
         count, at_once = len(latents), self._at_once(latents)
         if count <= at_once:
-            return self.unchecked_velocity(latents, t, prompt, return_hidden)
+            return self.unchecked_velocity(latents, t, prompt, return_hidden, target)
         size = math.ceil(count / math.ceil(count / at_once))
         found = []
         for rows in (slice(i, i + size) for i in range(0, count, size)):
-            own, read = (x if len(x) == 1 else x[rows] for x in (t, prompt))
-            found.append(self.unchecked_velocity(latents[rows], own, read, return_hidden))
+            own, read, end = (
+                x if x is None or len(x) == 1 else x[rows] for x in (t, prompt, target)
+            )
+            found.append(self.unchecked_velocity(latents[rows], own, read, return_hidden, end))
         if return_hidden is None:
             return torch.cat(found)
         return tuple(map(torch.cat, zip(*found, strict=True)))
@@ -233,13 +239,25 @@ class JanusFlowModel(PreTrainedModel):
         return max(1, HEAP // (tokens * width * self.dtype.itemsize))
 
     def unchecked_velocity(
-        self, latents: Tensor, t: Tensor | Times, prompt: Prompt, return_hidden: int | None
+        self,
+        latents: Tensor,
+        t: Tensor | Times,
+        prompt: Prompt,
+        return_hidden: int | None,
+        target: Tensor | Times | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """`velocity` alone, for graphs that hold nothing else."""
         features, times, sequence = self.enter(latents.to(self.dtype), t)
         out = self._after(prompt, sequence, output_hidden_states=return_hidden is not None)
-        v = self.leave(out.last_hidden_state, features, times).to(latents.dtype)
+        heard = times if target is None else self._heard(target)
+        v = self.leave(out.last_hidden_state, features, heard).to(latents.dtype)
         return v if return_hidden is None else (v, out.hidden_states[return_hidden][:, 1:])
+
+    def _heard(self, t: Tensor | Times) -> Times:
+        """A time as the decoder alone hears it."""
+        if isinstance(t, Times):
+            return t
+        return Times(self.vision_gen_enc_model.embed(t.to(self.device), self.dtype))
 
     def times(self, t: Tensor) -> Times:
         """Everything that the network makes of times t (S,) alone, for all of them in one product;

@@ -1,6 +1,7 @@
 """Objectives of training by name; see `registry` for what one is."""
 
 from janusflow.training.objectives import flow as flow
+from janusflow.training.objectives import flow_map as flow_map
 from janusflow.training.objectives import nft as nft
 from janusflow.training.objectives.network import Batch, Network
 from janusflow.training.objectives.registry import (

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import samplers
 from janusflow.data.samples import Sample
@@ -49,7 +48,7 @@ class Online(Objective):
         super().__init__(context)
         self.reward, self.group, self.kl = rewards.find(reward), group, kl
         self.solver = samplers.core.find(sampler)
-        self.ts = _times(times, steps, self.solver)
+        self.ts = times_of(times, steps, self.solver)
         rule = samplers.within(guidance, 0, guided_until)
         self.guidance = 1.0 if guidance == 1 else rule
         self.lag = (lag_first, lag_last, max(1, lag_steps))
@@ -79,19 +78,13 @@ class Online(Objective):
 
     def images(self, samples: Sequence[Sample], keys: Sequence[tuple[int, ...]]) -> Tensor:
         """Latents (B, c, h, w) by the policy, from noise that depends on the keys alone."""
-        shape = self.shape
+        shape = shape_of(self.context.model, self.context.vae)
         noise = torch.stack(
             [torch.randn(shape, generator=timestep_sampling.generator(*key)) for key in keys]
         )
         model = self.policy.model
         path = sampling.paths(model, samples, noise, self.ts, self.solver, self.guidance)
         return path[:, -1].cpu()
-
-    @cached_property
-    def shape(self) -> tuple[int, int, int]:
-        """Of a latent, as the autoencoder makes it of an image of the model's size."""
-        side = self.context.model.config.vision.image_size
-        return tuple(latents_of(self.context.vae, torch.zeros(1, 3, side, side)).shape[1:])
 
     def rewards(self, samples: Sequence[Sample], latents: Tensor) -> Tensor:
         """(B,) of the images that the autoencoder makes of the latents."""
@@ -146,7 +139,14 @@ class Online(Objective):
         return self._measured
 
 
-def _times(text: str, steps: int, solver: samplers.Solver) -> Tensor:
+def shape_of(model: nn.Module, vae: nn.Module) -> tuple[int, int, int]:
+    """Of a latent, as the autoencoder makes it of an image of the model's size."""
+    side = model.config.vision.image_size
+    return tuple(latents_of(vae, torch.zeros(1, 3, side, side)).shape[1:])
+
+
+def times_of(text: str, steps: int, solver: samplers.Solver) -> Tensor:
+    """The times written in `text`, or a solver's own grid of so many steps."""
     if not text:
         place = samplers.GRIDS[solver.grid] if isinstance(solver.grid, str) else solver.grid
         return place(steps)

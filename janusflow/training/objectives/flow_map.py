@@ -1,0 +1,110 @@
+"""A flow map u(x, t, s) from the guided teacher's trajectories: one, two or four evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+import samplers
+from janusflow.data.samples import Sample
+from janusflow.training import sampling, timestep_sampling
+from janusflow.training.objectives.copies import Copy
+from janusflow.training.objectives.network import Batch, Network
+from janusflow.training.objectives.online import shape_of, times_of
+from janusflow.training.objectives.registry import Context, Objective, objective
+
+NOISE = 9  # stream of random numbers
+
+
+@objective(name="flow_map")
+class FlowMap(Objective):
+    """Mean velocities of segments of trajectories: |u(x_t, t, s) - (x_s - x_t) / (s - t)|^2.
+
+    Each prompt's trajectory is drawn from fresh noise by a frozen copy of the model as it was at
+    the start, with its guidance; `evaluations` says into how many segments it is cut, each way
+    giving its rows. Only the decoder hears s (decoupled MeanFlow, arXiv 2510.24474), so no weight
+    is new and u(x, t, t) starts as v(x, t). `stretch` p weighs a segment's loss by (s - t)^p.
+    """
+
+    losses = ("flow_map",)
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        evaluations: tuple = (4, 2, 1),
+        sampler: str = "abm",
+        steps: int = 8,
+        times: str = "",  # of the teacher as "0 0.1 0.4 1"; the sampler's own grid unless given
+        guidance: float = 2.0,
+        guided_until: float = 1.0,
+        stretch: float = 0.0,
+    ):
+        super().__init__(context)
+        self.solver = samplers.core.find(sampler)
+        self.ts = times_of(times, steps, self.solver)
+        self.guidance = samplers.within(guidance, 0, guided_until) if guidance != 1 else 1.0
+        self.segments = segments(len(self.ts) - 1, evaluations)
+        self.factor, self.stretch = len(self.segments), stretch
+        self.teacher = Copy(context.model, "teacher")
+
+    def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
+        teacher, seed = self.teacher.model, self.context.stage.seed
+        made = [s for s in samples if s.kind == "generation"]
+        if not made:
+            return list(samples)
+        shape = shape_of(self.context.model, self.context.vae)
+        keys = ((seed, step, NOISE, row) for row in rows)
+        each = [torch.randn(shape, generator=timestep_sampling.generator(*key)) for key in keys]
+        how = (self.ts, self.solver, self.guidance)
+        paths = sampling.paths(teacher, made, torch.stack(each), *how).cpu()
+        found = [one for s, path in zip(made, paths, strict=True) for one in self._cut(s, path)]
+        return found + [s for s in samples if s.kind != "generation"]
+
+    def _cut(self, sample: Sample, path: Tensor) -> list[Sample]:
+        """A sample for each segment of a trajectory (S, c, h, w)."""
+        ts = self.ts.to(torch.float32)
+        return [
+            replace(
+                sample,
+                latents=path[-1],
+                extra={
+                    "noise": path[0],
+                    "x": path[i],
+                    "t": ts[i],
+                    "s": ts[j],
+                    "mean": (path[j] - path[i]) / (ts[j] - ts[i]),
+                },
+            )
+            for i, j in self.segments
+        ]
+
+    def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        each = (net.out.velocity - batch.extra["mean"]).square().flatten(1).mean(dim=1)
+        return {"flow_map": each * (batch.s - batch.t) ** self.stretch}
+
+    def state(self) -> dict[str, Tensor]:
+        return self.teacher.state()
+
+    def load(self, found: Mapping[str, Tensor]) -> None:
+        self.teacher.load(found)
+
+
+def segments(steps: int, evaluations: Sequence[int]) -> list[tuple[int, int]]:
+    """(from, to) places on a grid of so many steps, cut evenly into each number of segments.
+
+    ValueError for a number that does not divide the steps.
+    """
+    found = []
+    for count in evaluations:
+        if not isinstance(count, int) or count < 1 or steps % count:
+            raise ValueError(
+                f"objective.evaluations holds {count!r}; expected divisors of the {steps} steps of "
+                "the teacher"
+            )
+        found += pairwise(range(0, steps + 1, steps // count))
+    return list(dict.fromkeys(found))

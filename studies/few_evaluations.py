@@ -1,0 +1,137 @@
+"""Strict score against network evaluations: a model by its solvers, and as a flow map.
+
+    python -m studies.few_evaluations janusflow/scenes my-run/export --ways map:4,map:1,abm:8,fast
+
+A way is `map:N` (N evaluations of a flow map), `SOLVER:N` (N steps, unguided, on the solver's own
+grid), or `fast` (the model's pilot grid with its guidance). Prompts are those of the split "test",
+the same for all models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import samplers
+from janusflow.evaluation.intervals import wilson
+from janusflow.models.autoencoder_loading import load_vae
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.scenes.scorer import Score, score
+from janusflow.training import init_checkpoint, sampling, timestep_sampling
+from janusflow.training.objectives.online import shape_of
+from janusflow.training.rewards.prompts import Prompts
+from janusflow.utils.devices import use_threads
+from janusflow.utils.hub import FLOW_MAP, locate
+
+AT_ONCE = 64
+
+
+def draw(model, folder: Path, way: str, samples: list, noise: Tensor) -> tuple[Tensor, int]:
+    """Latents of a way, and its evaluations an image."""
+    name, _, count = way.partition(":")
+    if name == "map":
+        return jumped(model, folder, int(count), samples, noise), int(count)
+    guidance: object = 1.0
+    if name == "fast":
+        pilot = samplers.PilotGrid.load(folder / "pilot-fast.json")
+        name, ts = pilot.solver, pilot.ts
+        guidance = samplers.within(2.0, *pilot.settings["guided"])
+    else:
+        ts = samplers.core.times(int(count), samplers.core.find(name))
+    v = samplers.count(sampling.field(model, samples, guidance))
+    return samplers.sample(v, noise, ts, name), v.calls
+
+
+def jumped(model, folder: Path, count: int, samples: list, noise: Tensor) -> Tensor:
+    """x + (s - t) u(x, t, s) over `count` equal parts of the grid that the map was trained on."""
+    told = folder / FLOW_MAP
+    grid = json.loads(told.read_text())["times"] if told.is_file() else [0, 0.11, 0.3, 0.67, 1]
+    ts = torch.tensor(grid[:: (len(grid) - 1) // count], dtype=torch.float32)
+    u, x = sampling.flow_map(model, samples), noise
+    for t, s in pairwise(ts):
+        x = x + (s - t) * u(x, t, s)
+    return x
+
+
+@torch.no_grad()
+def scored(name: str, way: str, prompts: int, seeds: int, first: int = 0) -> dict:
+    """Strict and lenient score, distinct layouts of a prompt's images, evaluations and seconds."""
+    folder = locate(name)
+    model = JanusFlowModel.from_pretrained(folder, dtype=torch.float32).eval()
+    vae = load_vae(folder, None)
+    asked = Prompts(init_checkpoint.batches(folder), 1).test(prompts, first)
+    rows = [(i, s, seed) for i, s in enumerate(asked) for seed in range(seeds)]
+    shape, found, began = shape_of(model, vae), [], time.perf_counter()
+    for start in range(0, len(rows), AT_ONCE):
+        part = rows[start : start + AT_ONCE]
+        keys = (timestep_sampling.generator(seed, first + i) for i, _, seed in part)
+        noise = torch.stack([torch.randn(shape, generator=key) for key in keys])
+        x, calls = draw(model, folder, way, [s for _, s, _ in part], noise)
+        pixels = sampling.pixels_of(vae, x).numpy()
+        found += [score(image, s.request) for image, (_, s, _) in zip(pixels, part, strict=True)]
+    strict = sum(one.strict for one in found)
+    low, high = wilson(strict, len(found))
+    return {
+        "model": str(name),
+        "way": way,
+        "evaluations": calls,
+        "images": len(found),
+        "strict": strict / len(found),
+        "interval": [low, high],
+        "lenient": sum(one.lenient for one in found) / len(found),
+        "by_category": _by_category(rows, found),
+        "layouts": layouts(found, seeds) if seeds > 1 else None,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def _by_category(rows: list, found: list[Score]) -> dict[str, float]:
+    right, all_ = Counter(), Counter()
+    for (_, sample, _), one in zip(rows, found, strict=True):
+        all_[sample.request.category] += 1
+        right[sample.request.category] += one.strict
+    return {name: right[name] / all_[name] for name in all_}
+
+
+def layouts(found: list[Score], seeds: int, cell: float = 24.0) -> float:
+    """Distinct layouts among a prompt's images, as a share of their number: the objects' kinds and
+    the cells of a 4 x 4 grid that their centres lie in.
+    """
+    groups = [found[i : i + seeds] for i in range(0, len(found), seeds)]
+    kinds = [{_layout(one, cell) for one in group} for group in groups]
+    return sum(map(len, kinds)) / len(found)
+
+
+def _layout(one: Score, cell: float) -> tuple:
+    return tuple(sorted((str(o.shape), str(o.color), o.x // cell, o.y // cell) for o in one.found))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--ways", default="map:1,map:2,map:4,abm:8,fast")
+    parser.add_argument("--prompts", type=int, default=120, help="of the six categories in turn")
+    parser.add_argument("--seeds", type=int, default=1, help="images of a prompt")
+    parser.add_argument("--first", type=int, default=0, help="number of the first prompt")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--out", type=Path, help="JSON lines to add to")
+    args = parser.parse_args()
+    use_threads(args.threads)
+    for name in args.models:
+        for way in args.ways.split(","):
+            row = scored(name, way, args.prompts, args.seeds, args.first)
+            print(json.dumps(row), flush=True)
+            if args.out:
+                with open(args.out, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""A flow map distilled from a model's own guided trajectories, at tiny size."""
+
+import json
+
+import pytest
+import torch
+
+from janusflow.data.samples import Sample
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.training import checkpoints, distillation, sampling
+from janusflow.training.objectives.flow_map import segments
+from studies import few_evaluations
+
+TINY = {
+    "training.batch": 5,
+    "training.mixture": {"generation": 4, "understanding": 1},
+    "training.steps": 4,
+    "training.warmup": 1,
+    "objective.sampler": "euler",
+    "objective.steps": 2,
+    "objective.evaluations": [2, 1],
+    "run.save_every": 1,
+    "run.keep": 9,
+}
+
+
+def run(folder, out, **changes):
+    return distillation.plan(str(folder), out, TINY | changes).run()
+
+
+def test_segments_cut_the_grid_evenly_and_each_once():
+    assert segments(8, (4, 2, 1)) == [(0, 2), (2, 4), (4, 6), (6, 8), (0, 4), (4, 8), (0, 8)]
+    assert segments(2, (1, 1)) == [(0, 2)]
+    with pytest.raises(ValueError, match="divisors of the 8"):
+        segments(8, (3,))
+
+
+def test_a_map_to_its_own_time_is_the_velocity(tiny_folder):
+    model = JanusFlowModel.from_pretrained(tiny_folder).eval()
+    prompt = model.encode_prompt(torch.tensor([[1, 5, 6]]))
+    x, t = torch.randn(2, 16, 12, 12), torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        plain = model.velocity(x, t, prompt)
+        assert torch.allclose(model.velocity(x, t, prompt, target=t), plain, atol=1e-5)
+        assert not torch.allclose(model.velocity(x, t, prompt, target=t + 0.2), plain, atol=1e-3)
+
+
+def test_the_packed_pass_hears_the_target_as_the_sampler_does(tiny_folder):
+    from janusflow.training.packed_forward import forward
+
+    model = JanusFlowModel.from_pretrained(tiny_folder).eval()
+    x, t, s = torch.randn(1, 16, 12, 12), torch.tensor([0.2]), torch.tensor([0.9])
+    sample = Sample(kind="generation", input_ids=torch.tensor([1, 5, 6]), latents=x[0])
+    with torch.no_grad():
+        packed = forward(model, [sample], x, t, target=s).velocity
+        u = sampling.flow_map(model, [sample])(x, t, s)
+    assert torch.allclose(packed, u, atol=1e-4)
+
+
+def test_a_sample_becomes_the_segments_of_its_teachers_trajectory(tiny_folder, tmp_path):
+    engine = distillation.plan(str(tiny_folder), tmp_path, TINY).engine()
+    drawn = engine.data.draw(0, 0, 1, {"generation": 2})
+    first, second, whole = engine.objective.main.prepare(drawn, range(2), 0)[:3]
+    assert [(float(s.extra["t"]), float(s.extra["s"])) for s in (first, second, whole)] == [
+        (0, 0.5),
+        (0.5, 1),
+        (0, 1),
+    ]
+    half = first.extra["x"] + 0.5 * first.extra["mean"]
+    assert torch.allclose(half, second.extra["x"], atol=1e-5)
+    assert torch.allclose(whole.extra["x"] + whole.extra["mean"], whole.latents, atol=1e-5)
+
+
+def test_the_command_exports_a_model_that_jumps(janusflow, tiny_folder, tmp_path):
+    words = [f"--set={key}={json.dumps(value)}" for key, value in TINY.items()]
+    words += ["--threads", 1, "--export", tmp_path / "model"]
+    code, _, err = janusflow("distill", tiny_folder, "-o", tmp_path / "run", *words)
+    assert code == 0, err
+    row = few_evaluations.scored(str(tmp_path / "model"), "map:2", 6, 2)
+    assert row["evaluations"] == 2 and row["images"] == 12
+
+
+def test_a_distillation_cut_off_and_resumed_ends_in_the_same_bits(tiny_folder, tmp_path):
+    run(tiny_folder, tmp_path)
+    whole = checkpoints.read(tmp_path, 4)[0]
+    for step in (3, 4):
+        checkpoints.path_of(tmp_path, step).unlink()
+    run(tiny_folder, tmp_path)
+    again = checkpoints.read(tmp_path, 4)[0]
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
