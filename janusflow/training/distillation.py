@@ -11,14 +11,14 @@ from janusflow.training import config as settings
 from janusflow.training import init_checkpoint, loop
 from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
-from janusflow.training.job import Plan
+from janusflow.training.job import TrainJob
 from janusflow.training.rewards.prompts import Prompts
-from janusflow.training.trainer import Engine, accelerator_of
+from janusflow.training.trainer import Trainer, accelerator_of
 from janusflow.utils.hub import FLOW_MAP, locate
 from samplers import PilotGrid
 
 STAGE = Stage(  # 48 prompts a step, and a third as many conversations
-    trains=ALL_BUT_VISION,
+    trainable=ALL_BUT_VISION,
     lr=4e-4,
     warmup=10,
     steps=320,
@@ -27,7 +27,7 @@ STAGE = Stage(  # 48 prompts a step, and a third as many conversations
     schedule="linear",
     decay_from=0.5,
     ema=0.98,
-    prompt_drop=0.0,
+    cond_dropout=0.0,
 )
 
 
@@ -37,7 +37,7 @@ def plan(
     changes: Mapping[str, object] | None = None,
     start: Path | None = None,
     categories: tuple[float, ...] = (1, 2, 2, 1, 3, 3, 3),
-) -> Plan:
+) -> TrainJob:
     """Training of `model` to follow its own guided trajectories in few evaluations.
 
     The teacher draws on its grid of the quality "fast", with that quality's guidance, unless
@@ -48,15 +48,15 @@ def plan(
     vae = load_vae(folder, None)
     data = Prompts(init_checkpoint.batches(folder), 1, categories)
 
-    def engine() -> Engine:
-        made = loop.engine_of(chosen, folder, data, accelerator_of(chosen, out), vae)
+    def trainer() -> Trainer:
+        made = loop.trainer_of(chosen, folder, data, accelerator_of(chosen, out), vae)
         out.mkdir(parents=True, exist_ok=True)
         told = {"times": made.objective.main.ts.tolist()}
         told["evaluations"] = list(chosen.objective["evaluations"])
         (out / FLOW_MAP).write_text(json.dumps(told), encoding="utf-8")
         return made
 
-    return Plan(chosen, engine, out, {"model": str(folder)}, start)
+    return TrainJob(chosen, trainer, out, {"model": str(folder)}, start)
 
 
 def _defaults(folder: Path) -> Settings:

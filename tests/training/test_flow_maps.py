@@ -58,9 +58,9 @@ def test_the_packed_pass_hears_the_target_as_the_sampler_does(tiny_folder):
 
 
 def test_a_sample_becomes_the_segments_of_its_teachers_trajectory(tiny_folder, tmp_path):
-    engine = distillation.plan(str(tiny_folder), tmp_path, TINY).engine()
-    drawn = engine.data.draw(0, 0, 1, {"generation": 2})
-    first, second, whole = engine.objective.main.prepare(drawn, range(2), 0)[:3]
+    trainer = distillation.plan(str(tiny_folder), tmp_path, TINY).trainer()
+    drawn = trainer.data.draw(0, 0, 1, {"generation": 2})
+    first, second, whole = trainer.objective.main.prepare(drawn, range(2), 0)[:3]
     assert [(float(s.extra["t"]), float(s.extra["s"])) for s in (first, second, whole)] == [
         (0, 0.5),
         (0.5, 1),

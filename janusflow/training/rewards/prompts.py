@@ -41,7 +41,8 @@ class Prompts:
                 "process(es); choose a multiple"
             )
         groups = made // self.group
-        first, last = (groups * (rank + i) // world for i in (0, 1))
+        before = step * groups if start is None else start.get("generation", 0) // self.group
+        first, last = (before + groups * (rank + i) // world for i in (0, 1))
         before = step * groups
         if start is not None:
             before = start.get("generation", 0) // self.group
