@@ -1,0 +1,1 @@
+"""The small model's parts on images that nobody here drew (docs/real-images.md)."""
