@@ -1,8 +1,9 @@
 """How well autoencoders keep real images: PSNR on held-out concepts of a collection.
 
-    python -m studies.real_images.autoencoders --data stamps --data emoji --out docs/results/autoencoders.json
+    python -m studies.real_images.autoencoders --data stamps --data emoji --out FILE
 
-Linear ones are fitted in closed form on the collection's train split; others are read from a folder.
+Linear ones are fitted in closed form on the collection's train split; others are read from
+folders.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def main() -> None:
     args = parser.parse_args()
     rows = [row for folder in args.data for row in measure(folder, args.model)]
     if args.out:
-        told = {"command": "python -m studies.real_images.autoencoders", "rows": rows}
+        command = "python -m studies.real_images.autoencoders --data stamps --data emoji"
+        told = {"command": command, "rows": rows}
         args.out.write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 

@@ -1,0 +1,248 @@
+"""Every number of the documents: measured into files, and tables rendered from these files.
+
+    python -m checks.results measure                 # all of them, about an hour on two cores
+    python -m checks.results measure scenes questions
+    python -m checks.results render                  # README, cards and pages from the files
+
+A page asks for a table or one value with comments that stay in its source:
+
+    <!-- table: scenes [columns: quality, evaluations, strict] [where: quality=fast] -->
+    <!-- /table -->
+    <!-- value: scenes strict where: quality=fast -->0.777<!-- /value -->
+
+A file names the command, machine, versions and, where a model was measured, the fingerprint of its
+weights; `tests/docs/test_results.py` fails for tables and files that today's weights left behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from janusflow.evaluation import provenance
+from janusflow.utils.hub import PACKAGED
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
+PAGES = (
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "janusflow" / "weights").glob("*/README.md")),
+)
+TABLE = re.compile(
+    r"<!-- table: (?P<name>[\w-]+)"
+    r"(?: columns: (?P<columns>[^:]*?))?(?: where: (?P<where>.*?))? -->\n"
+    r"(?P<body>.*?)<!-- /table -->",
+    re.DOTALL,
+)
+VALUE = re.compile(
+    r"<!-- value: (?P<name>[\w-]+) (?P<column>\S+)(?: where: (?P<where>.*?))? -->"
+    r"(?P<body>.*?)<!-- /value -->",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A measured table: `rows` are dictionaries; `low` and `high` columns are a 95 % interval."""
+
+    command: str
+    rows: list[dict]
+    model: str | None = None
+    fingerprint: str | None = None
+    machine: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    date: str = ""
+    note: str = ""
+
+
+MEASURES: dict[str, Callable[[], Result]] = {}
+
+
+def measure(function: Callable[[], Result]) -> Callable[[], Result]:
+    """Registers a measurement; its file is docs/results/NAME.json."""
+    MEASURES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def fingerprint(model: str) -> str:
+    """Of a packaged model's weights today."""
+    return provenance.fingerprint(provenance.weights(PACKAGED[model]))
+
+
+def evaluated(*words: str) -> dict:
+    """What `janusflow evaluate WORDS --json` says."""
+    command = [sys.executable, "-m", "janusflow", "evaluate", *words, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}: {done.stderr.strip()[-300:]}")
+    return json.loads(done.stdout)
+
+
+def scored(values: dict, measure: str) -> dict:
+    """A score with its interval, rounded."""
+    found = values["scores"][measure]
+    return {
+        measure: round(found["score"], 3),
+        "low": round(found["low"], 3),
+        "high": round(found["high"], 3),
+    }
+
+
+def of_model(model: str, command: str, rows: list[dict], note: str = "") -> Result:
+    return Result(
+        command=command, rows=rows, model=model, fingerprint=fingerprint(model), note=note
+    )
+
+
+@measure
+def scenes() -> Result:
+    """Strict score of the shipped model by quality, 600 test prompts."""
+    rows = []
+    for quality in ("exact", "high", "fast", "draft"):
+        told = evaluated("--prompts", "100", "--seeds", "1", "--quality", quality)
+        test = told["scores"]["test"]
+        row = {"quality": quality, "evaluations": told["protocol"]["network_calls"]}
+        row |= scored(test["overall"], "strict")
+        groups = test["groups"].items()
+        rows.append(row | {name: round(g["scores"]["strict"]["score"], 2) for name, g in groups})
+    command = "janusflow evaluate --prompts 100 --seeds 1 --quality QUALITY"
+    return of_model("janusflow/scenes", command, rows)
+
+
+@measure
+def questions() -> Result:
+    """Answers of the shipped model by template, 900 questions."""
+    words = ("--task", "scenes-vqa", "--prompts", "100", "--batch", "64")
+    test = evaluated(*words)["scores"]["test"]
+    parts = {"overall": test["overall"], **test["groups"]}
+    rows = [{"template": name} | scored(part, "exact") for name, part in parts.items()]
+    return of_model("janusflow/scenes", f"janusflow evaluate {' '.join(words)}", rows)
+
+
+@measure
+def held_out_splits() -> Result:
+    """Strict score on the splits that training never shows."""
+    rows = []
+    for split in ("pairs", "counts", "relations", "long", "paraphrases"):
+        told = evaluated("--splits", split, "--prompts", "100", "--seeds", "1")
+        rows.append({"split": split} | scored(told["scores"][split]["overall"], "strict"))
+    command = "janusflow evaluate --splits SPLIT --prompts 100 --seeds 1"
+    return of_model("janusflow/scenes", command, rows)
+
+
+def write(name: str, result: Result) -> None:
+    stamped = asdict(result) | {
+        "machine": f"{platform.machine()}, {processor()}",
+        "versions": provenance.versions() | {"python": platform.python_version()},
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(stamped, indent=1) + "\n", encoding="utf-8")
+
+
+def processor() -> str:
+    """The processor's name, as Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor()
+
+
+def load(name: str) -> dict:
+    """A results file; ValueError if there is none."""
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RESULTS.glob("*.json")))
+        raise ValueError(f"no results named {name!r}; there are {known}")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def select(rows: list[dict], where: str | None) -> list[dict]:
+    """Rows whose values are those of "column=value, column=value"."""
+    wanted = [part.split("=", 1) for part in (where or "").split(",") if part.strip()]
+    return [r for r in rows if all(str(r.get(k.strip())) == v.strip() for k, v in wanted)]
+
+
+def cell(row: dict, column: str) -> str:
+    """A value as the documents write it; with its interval where the row has one for it."""
+    value = row.get(column, "")
+    if "low" in row and column == next((k for k in row if k in ("strict", "exact")), None):
+        return f"{value:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def table(name: str, columns: str | None, where: str | None) -> str:
+    """A Markdown table of a results file and the command behind it."""
+    told = load(name)
+    rows = select(told["rows"], where)
+    if not rows:
+        raise ValueError(f"{name} has no row where {where}")
+    shown = [c.strip() for c in columns.split(",")] if columns else list(rows[0])
+    shown = [c for c in shown if c not in ("low", "high")]
+    if missing := [c for c in shown if not any(c in row for row in rows)]:
+        raise ValueError(f"{name} has no column {missing[0]!r}; it has {', '.join(rows[0])}")
+    lines = ["| " + " | ".join(shown) + " |", "|" + "---|" * len(shown)]
+    lines += ["| " + " | ".join(cell(row, c) for c in shown) + " |" for row in rows]
+    return "\n".join(lines) + f"\n\n`{told['command']}`\n"
+
+
+def rendered(text: str) -> str:
+    """A page with its tables and values as the files have them; ValueError says what is missing."""
+
+    def new_table(match: re.Match) -> str:
+        head = match[0][: match[0].index("-->") + 3]
+        return f"{head}\n{table(match['name'], match['columns'], match['where'])}<!-- /table -->"
+
+    def new_value(match: re.Match) -> str:
+        rows = select(load(match["name"])["rows"], match["where"])
+        if len(rows) != 1 or match["column"] not in rows[0]:
+            raise ValueError(
+                f"{match['name']} has not one {match['column']} where {match['where']}"
+            )
+        head = match[0][: match[0].index("-->") + 3]
+        return f"{head}{cell(rows[0], match['column'])}<!-- /value -->"
+
+    return VALUE.sub(new_value, TABLE.sub(new_table, text))
+
+
+def stale(name: str) -> str | None:
+    """Why a results file no longer holds, or None."""
+    told = load(name)
+    model = told.get("model")
+    if model and told["fingerprint"] != fingerprint(model):
+        return f"{name} was measured on other weights of {model}; measure it again"
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", choices=["measure", "render"])
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(MEASURES)}; all unless named")
+    args = parser.parse_args()
+    if unknown := [name for name in args.names if name not in MEASURES]:
+        parser.error(f"no measurement named {unknown[0]!r}; choose from {', '.join(MEASURES)}")
+    if args.what == "measure":
+        for name in args.names or MEASURES:
+            write(name, MEASURES[name]())
+            print(f"docs/results/{name}.json", flush=True)
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if (new := rendered(text)) != text:
+            page.write_text(new, encoding="utf-8")
+            print(page.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
