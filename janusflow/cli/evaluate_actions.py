@@ -10,6 +10,7 @@ from janusflow.evaluation import plan as plans
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.runner import rescore
 from janusflow.evaluation.tasks import official_results
+from janusflow.models.autoencoder_loading import locate_autoencoder
 from janusflow.pipelines import auto, image_io
 from janusflow.pipelines.outputs import time_grid
 from janusflow.pipelines.presets import grid_text, read_grid, read_grids, resolve
@@ -68,7 +69,11 @@ def plan(
     return Plan(
         task=task,
         model=model,
-        weights=provenance.weights(folder, *(locate(x) if x else None for x in (vae, lora))),
+        weights=provenance.weights(
+            folder,
+            locate_autoencoder(vae) if vae else None,
+            locate(lora, files=["adapter_*"]) if lora else None,
+        ),
         lora=lora or "",
         side=auto.side(folder),
         dtype=written(pick_dtype(dtype, chosen), dtype),

@@ -39,7 +39,7 @@ def pilot(
     from janusflow.pipelines import auto, image_io
     from janusflow.pipelines.presets import grid_file, grid_text, resolve
     from janusflow.utils import limits, safe_io
-    from janusflow.utils.hub import PACKAGED
+    from janusflow.utils.hub import PACKAGED, relist
 
     if auto.family(model) == auto.PRO:
         raise ValueError("pilot places the calls of a flow, which Janus-Pro has not")
@@ -63,6 +63,7 @@ def pilot(
     with tqdm(total=about, desc="evaluations", disable=None) as bar:
         found = pilot_grid.place(pipe, texts[:samples], quality, **options, watch=bar.update)
     found.save(out)
+    relist(out.parent)
     print(f"{found.solver} at {grid_text(found.ts)}")
     print(f"error {found.error:.3g}, on the solver's own grid {found.before:.3g}; {out}")
     return dict(file=out, times=list(found.times), error=found.error, before=found.before)

@@ -13,7 +13,7 @@ from janusflow.models.autoencoder import PatchAutoencoder
 from janusflow.models.latents import pixels_per_latent
 from janusflow.utils import finite, limits
 from janusflow.utils.checkpoint_files import OBEYED, check_size
-from janusflow.utils.hub import SUMS, locate
+from janusflow.utils.hub import AUTOENCODER, locate
 from janusflow.utils.safe_io import read_object
 
 VAES = {"AutoencoderKL": AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
@@ -35,13 +35,6 @@ SDXL = dict(  # stabilityai/sdxl-vae, as its config.json describes it
     latent_channels=4,
     scaling_factor=0.13025,
 )
-
-
-VAE_FILES = [
-    f"{inside}{name}"
-    for inside in ("", "vae/")
-    for name in ("config.json", "diffusion_pytorch_model*.safetensors*", SUMS)
-]
 
 
 def load_vae(
@@ -66,7 +59,7 @@ def load_vae(
             f"{str(folder)!r} holds no vae/; name the autoencoder, for JanusFlow-1.3B "
             "vae='stabilityai/sdxl-vae'"
         )
-    source = inside if name is None else _named(name)
+    source = inside if name is None else locate_autoencoder(name)
     kind = _kind(source)
     try:
         vae, info = kind.from_pretrained(
@@ -85,13 +78,9 @@ def load_vae(
     return vae
 
 
-def _named(name: str | Path) -> Path:
+def locate_autoencoder(name: str | Path) -> Path:
     """The folder of an autoencoder that is named by folder, hub id, or "id@revision"."""
-    if Path(name).is_dir():
-        folder = locate(name)
-    else:
-        plain, _, revision = str(name).partition("@")
-        folder = locate(plain, files=VAE_FILES, revision=revision or None)
+    folder = locate(name, files=AUTOENCODER)
     whole = not (folder / "config.json").exists() and (folder / "vae" / "config.json").exists()
     return folder / "vae" if whole else folder
 
@@ -127,7 +116,7 @@ def described_vae(folder: Path, name: str | Path | None) -> torch.nn.Module:
     none.
     """
     inside = folder / "vae"
-    source = _named(name) if name is not None else inside if inside.is_dir() else None
+    source = locate_autoencoder(name) if name is not None else inside if inside.is_dir() else None
     with torch.device("meta"):
         if source is None:
             return AutoencoderKL(**SDXL)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from janusflow.utils.hub import KEYWORDS, locate
+from janusflow.utils.hub import CONFIGS, KEYWORDS, locate
 from janusflow.utils.keywords import refuse_unknown
 from janusflow.utils.safe_io import read_object
 
@@ -62,7 +62,7 @@ def eight_bit():
 
 def family(name: str | Path, **hub) -> str:
     """`FLOW` or `PRO`, read from config.json alone; ValueError if it is neither."""
-    path = locate(name, files=["config.json"], **hub) / "config.json"
+    path = locate(name, files=CONFIGS, **hub) / "config.json"
     config = read_object(path)
     if "vision_gen_enc_config" in config:
         return FLOW
@@ -76,7 +76,7 @@ def family(name: str | Path, **hub) -> str:
 
 def side(name: str | Path, **hub) -> int:
     """Pixels of an image's side, from config.json alone."""
-    path = locate(name, files=["config.json"], **hub) / "config.json"
+    path = locate(name, files=CONFIGS, **hub) / "config.json"
     config = read_object(path)
     if config.get("model_type") == "janus":
         return config["vision_config"].get("image_size", 384)

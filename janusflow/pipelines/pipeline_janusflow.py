@@ -28,7 +28,7 @@ from janusflow.pipelines.outputs import JanusFlowOutput
 from janusflow.pipelines.presets import grid_file, read_grids, resolve
 from janusflow.utils import finite
 from janusflow.utils.atomic_io import readable
-from janusflow.utils.hub import locate
+from janusflow.utils.hub import files_of, locate
 
 PARTS = ("model", "processor", "vae")
 MODEL_KEYWORDS = ("quantization_config", "attn_implementation")
@@ -79,8 +79,8 @@ class JanusFlowPipeline(Editing, Coding, Integration, BasePipeline):
         """
         hub = check_loading(f"{cls.__name__}.from_pretrained", given, (*MODEL_KEYWORDS, *PARTS))
         dtype = read_dtype(dtype, given.get("torch_dtype"))
-        folder = locate(name, **hub)
         variant = given.get("variant")
+        folder = locate(name, files_of(variant), **hub)
         own = model is None
         if own:
             options = {k: given[k] for k in MODEL_KEYWORDS if given.get(k) is not None}

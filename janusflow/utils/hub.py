@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 
-from janusflow.utils import digests
+from janusflow.utils import atomic_io, digests
 from janusflow.utils.keywords import refuse_unknown
 from janusflow.utils.safe_io import read_text
+from janusflow.utils.text import printable
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 PACKAGED = {
@@ -16,28 +21,44 @@ PACKAGED = {
 DEFAULT = "janusflow/scenes"
 SUMS = "SHA256SUMS"
 FLOW_MAP = "flow-map.json"  # beside weights: the times between which a flow map was trained
-FILES = [
-    "*.json",
-    "*.safetensors",
-    "vae/*.json",
-    "vae/*.safetensors",
-    SUMS,
-]  # never code, never pickles
+DIGEST = re.compile("[0-9a-f]{64}")
+OBEYED = ("*.json", "*.safetensors", "*.bin", "*.jinja")  # what a list has to tell of
+CONFIGS = ["config.json", "vae/config.json"]  # what describes a model without its weights
 
 
+def files_of(variant: str | None = None) -> list[str]:
+    """Patterns of what a JanusFlow is made of: never code, never pickles, no second copy of the
+    weights. `variant` is in the names of weights, as "fp16" in model.fp16.safetensors.
+    """
+    own = f".{variant}" if variant else ""
+    vae = "vae/diffusion_pytorch_model"
+    weights = [f"model{own}.safetensors", f"model{own}-*-of-*.safetensors"]
+    weights += [f"model-*-of-*{own}.safetensors"] * bool(variant)
+    autoencoder = [f"{vae}.safetensors"] + [f"{vae}{own}.safetensors"] * bool(variant)
+    return ["*.json", "*.jinja", *weights, "vae/config.json", *autoencoder]
+
+
+FILES = files_of()
+AUTOENCODER = [
+    "config.json",
+    "diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+]
 # of huggingface_hub's `snapshot_download`; `subfolder` is a folder inside the named one
 KEYWORDS = ("subfolder", "revision", "cache_dir", "token", "local_files_only", "force_download")
 
 
 def locate(
-    name: str | Path, files: list[str] = FILES, *, subfolder: str | None = None, **hub
+    name: str | Path, files: Sequence[str] = FILES, *, subfolder: str | None = None, **hub
 ) -> Path:
     """The folder that holds `name`: a packaged model, a local folder, or a snapshot of a hub id;
     with `subfolder` the folder of that name inside it.
 
-    From the hub come only `files` (patterns); `hub` goes to huggingface_hub's
-    `snapshot_download` (`KEYWORDS`). Raises ValueError if there is no such folder and the hub
-    cannot provide it, TypeError for a keyword that nothing takes.
+    From the hub come only `files` (patterns); "org/name@REVISION" pins one, and `hub` goes to
+    huggingface_hub's `snapshot_download` (`KEYWORDS`). Raises ValueError if there is no such folder
+    and the hub cannot provide it, or where files are not those of its SHA256SUMS, TypeError for a
+    keyword that nothing takes.
     """
     refuse_unknown("loading", hub, KEYWORDS)
     inside = _inside(subfolder)
@@ -50,13 +71,13 @@ def locate(
             )
     else:
         given = {key: value for key, value in hub.items() if value is not None}
-        folder = Path(_download(str(name), [str(inside / file) for file in files], given))
-    verify(folder)
+        folder = Path(_download(str(name), [str(inside / file) for file in (*files, SUMS)], given))
+    verify(folder, [str(inside / file) for file in files])
     if inside == Path():
         return folder
     if not (folder / inside).is_dir():
         raise ValueError(f"{str(name)!r:.200} holds no folder {str(inside)!r:.200}")
-    verify(folder / inside)
+    verify(folder / inside, files)
     return folder / inside
 
 
@@ -75,38 +96,101 @@ def _is_folder(name: str | Path) -> bool:
         return False
 
 
-def verify(folder: Path) -> None:
-    """Compares the folder's files with its SHA256SUMS, where it has one.
+def verify(folder: Path, files: Sequence[str] = FILES) -> None:
+    """Compares a folder with its SHA256SUMS, where it has one.
 
-    ValueError names the first file that was changed. `sha256sum -c SHA256SUMS` does
-    the same by hand, and `sha256sum model.safetensors vae/*.safetensors > SHA256SUMS` writes it.
+    ValueError names the first file that was changed, is missing (of `files`, which were asked
+    for), or was added: one that would be obeyed and is not listed, where others of its kind are.
+    `sha256sum -c SHA256SUMS` compares by hand, and `relist` writes the list.
     """
     if not (folder / SUMS).exists():
         return
-    for line in read_text(folder / SUMS, "config_bytes").splitlines():
-        digest, _, name = line.partition("  ")
-        if Path(name).is_absolute() or ".." in Path(name).parts or len(digest) != 64:
-            raise ValueError(f"{SUMS} in {str(folder)!r} is malformed at {line!r:.60}; remove it")
-        if (folder / name).is_file() and digests.of_file(folder / name) != digest:
+    listed = _listed(folder)
+    for name, digest in listed.items():
+        path = folder / name
+        if not any(fnmatch(name, pattern) for pattern in files):
+            continue
+        if not path.is_file():
+            raise ValueError(
+                f"{name} is missing in {str(folder)!r}, {SUMS} tells of it; install or fetch it "
+                "again, or remove the list if the change is yours"
+            )
+        if _digest(path) != digest:
             raise ValueError(
                 f"{name} in {str(folder)!r} is not the file that {SUMS} tells of; install or fetch "
                 "it again, or remove the list if the change is yours"
             )
+    kinds = set(map(_kind, listed))
+    others = set(_obeyed(folder)) - set(listed)
+    if added := sorted(n for n in others if _kind(n) in kinds or n.startswith("pilot-")):
+        raise ValueError(
+            f"{printable(added[0], 80)} in {str(folder)!r} is not in its {SUMS}; remove the file, "
+            "or the list if the change is yours"
+        )
+
+
+def _kind(name: str) -> tuple[str, str]:
+    """The folder and the ending."""
+    return Path(name).parent.as_posix(), Path(name).suffix
+
+
+def relist(folder: Path) -> None:
+    """Writes the folder's SHA256SUMS anew, where it has one, after its files were changed."""
+    if (folder / SUMS).exists():
+        lines = [f"{digests.of_file(folder / name)}  {name}\n" for name in sorted(_obeyed(folder))]
+        atomic_io.write_text(folder / SUMS, "".join(lines))
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    """Digests by name; ValueError for a list that is none, or leads out of the folder."""
+    listed = {}
+    for line in read_text(folder / SUMS, "config_bytes").splitlines():
+        digest, _, name = line.partition("  ")
+        plain = not Path(name).is_absolute() and ".." not in Path(name).parts and name
+        if not plain or not DIGEST.fullmatch(digest):
+            shown = printable(repr(line), 60)
+            raise ValueError(f"{SUMS} in {str(folder)!r} is malformed at {shown}; remove it")
+        listed[name] = digest
+    return listed
+
+
+def _obeyed(folder: Path) -> list[str]:
+    """Files that a model's folder and its `vae/` hold and that some reader would obey."""
+    paths = (p for part in (folder, folder / "vae") for p in part.glob("*") if p.is_file())
+    names = (p.relative_to(folder).as_posix() for p in paths)
+    return [n for n in names if any(fnmatch(n, pattern) for pattern in OBEYED)]
+
+
+def _digest(path: Path) -> str:
+    """Of a file, computed once as long as its size and date stay."""
+    found = path.stat()
+    return _digest_of(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _digest_of(path: Path, _size: int, _date: int) -> str:
+    return digests.of_file(path)
 
 
 def _download(name: str, files: list[str], hub: dict) -> str:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    plain, _, revision = name.partition("@")
+    hub = hub | ({"revision": revision} if revision else {})
     known = ", ".join(PACKAGED)
     try:
-        return snapshot_download(name, allow_patterns=files, **hub)
+        safe = [pattern for pattern in files if pattern != "*.bin"]
+        folder = snapshot_download(plain, allow_patterns=safe, **hub)
+        if safe != files and not any(Path(folder).glob("*.safetensors")):
+            folder = snapshot_download(plain, allow_patterns=files, **hub)
+        return folder
     except HFValidationError:
         problem = "is neither a folder nor the form of a hub id"
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).split("\n")[0].strip().rstrip(".:")
-        problem = f"is no folder here and could not be taken from the hub ({reason[:160]})"
+        reason = printable(str(error).split("\n")[0].strip().rstrip(".:"), 160)
+        problem = f"is no folder here and could not be taken from the hub ({reason})"
     raise ValueError(
-        f"model {name!r:.200} {problem}; give a folder, a hub id such as "
+        f"model {printable(name, 200)!r} {problem}; give a folder, a hub id such as "
         f"deepseek-ai/JanusFlow-1.3B, or {known}"
     )
