@@ -20,12 +20,13 @@ from janusflow.pipelines.base import BasePipeline, check_loading, clean, read_dt
 from janusflow.pipelines.calls import Call, StepCallback
 from janusflow.pipelines.coding import Coding
 from janusflow.pipelines.editing import Editing
+from janusflow.pipelines.flow_maps import PromptFlowMap, weights_of
 from janusflow.pipelines.generators import generators, seeded
 from janusflow.pipelines.guided_velocity import GuidedVelocity
 from janusflow.pipelines.integration import Integration
 from janusflow.pipelines.options import GenerateOptions, Texts, takes, texts
 from janusflow.pipelines.outputs import JanusFlowOutput
-from janusflow.pipelines.presets import grid_file, read_grids, resolve
+from janusflow.pipelines.presets import FLOW_MAP, grid_file, read_grids, resolve
 from janusflow.utils import finite
 from janusflow.utils.atomic_io import readable
 from janusflow.utils.hub import files_of, locate
@@ -170,9 +171,7 @@ class JanusFlowPipeline(Editing, Coding, Integration, BasePipeline):
         cache = self._first_block_cache(options.first_block_cache)
         state = dict(num_timesteps=len(ts) - 1, guidance_scale=options.guidance_scale)
         with self._call(**state, prompts=(prompts, options.negative_prompt)) as call:
-            call.velocity = self.field(
-                prompts, rule, options.negative_prompt, options.num_images_per_prompt, cache, ts
-            )
+            call.velocity = self._field(prompts, rule, options, solver, cache, ts)
             v = samplers.count(call.velocity)
             x = self._solve(call, v, noise, ts, solver, self._callback(options))
             decoded = self.decode(x, options.output_type, options.memory_limit)
@@ -181,6 +180,42 @@ class JanusFlowPipeline(Editing, Coding, Integration, BasePipeline):
         captions = [text for text in prompts for _ in range(options.num_images_per_prompt)]
         skipped = cache.skipped(count) if cache else None
         return JanusFlowOutput(images=decoded, calls=v.calls, skipped=skipped, captions=captions)
+
+    def _field(self, prompts, rule, options: GenerateOptions, solver, cache, ts: Tensor):
+        """The field that the solver takes: a velocity, or a flow map."""
+        count = options.num_images_per_prompt
+        if not solver.maps:
+            return self.field(prompts, rule, options.negative_prompt, count, cache, ts)
+        own = self.grids[FLOW_MAP].guidance if FLOW_MAP in self.grids else 1.0
+        asked = weights_of(options.guidance_scale)
+        if asked - {own, GenerateOptions.guidance_scale, 1.0}:
+            raise ValueError(
+                f"guidance_scale is {max(asked):g}, and a flow map has its guidance {own:g} in its "
+                "weights; leave it out"
+            )
+        if options.negative_prompt or cache is not None:
+            given = "negative_prompt" if options.negative_prompt else "first_block_cache"
+            raise ValueError(f"a flow map takes no {given}; leave it out")
+        return self.flow_map(prompts, count, ts)
+
+    def flow_map(
+        self, prompts: Texts, num_images_per_prompt: int = 1, ts: Tensor | None = None
+    ) -> PromptFlowMap:
+        """u(x, t, s) of these prompts, the mean velocity from t to s, for `samplers` ("jump").
+
+        The model is one that `janusflow distill` made, with its teacher's guidance in the weights;
+        ValueError for another, whose maps `samplers.integrated(pipe.field(prompts))` gives by
+        integration. `ts` (S,) are times that it will be asked for, embedded in one product.
+        """
+        if FLOW_MAP not in self.grids:
+            raise ValueError(
+                "this model is no flow map; distil it by janusflow distill, or integrate: "
+                "samplers.integrated(pipe.field(prompts))"
+            )
+        cond = self._encode(texts(prompts))
+        rows = torch.arange(len(cond)).repeat_interleave(num_images_per_prompt).tolist()
+        known = None if ts is None else ts.to(self._execution_device, torch.float32)
+        return PromptFlowMap(self.model, cond[rows], known)
 
     def answer(self, inputs, **kwargs) -> Tensor:
         """Ids (B, L) that transformers' `generate` adds to the processor's `inputs`; rows that show

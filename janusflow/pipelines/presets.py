@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 
 import samplers
+from janusflow.pipelines.flow_maps import SAMPLER, FlowMapGrid
 from janusflow.pipelines.time_grid import time_grid
+from janusflow.utils import hub
 from samplers.core import find, times
+
+FLOW_MAP = "flow_map"  # among a model's grids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +73,16 @@ def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **
     """The preset with what the caller gave (not None) in its place; ValueError for another name.
 
     A model's own pilot grid of that name (`grids`, from `read_grids`) takes the place of the
-    preset's solver, steps, grid and guided times, unless one of the first three was given.
+    preset's solver, steps, grid and guided times, unless one of the first three was given. A model
+    that is a flow map jumps between its own times, in `steps` evaluations, unless a sampler or a
+    grid was given.
     """
     if name not in QUALITIES:
         raise ValueError(f"no quality named {name!r}; choose one of {', '.join(QUALITIES)}")
     given = {k: v for k, v in given.items() if v is not None}
     quality = QUALITIES[name]
+    if (learned := (grids or {}).get(FLOW_MAP)) and not {"sampler", "grid"} & given.keys():
+        return _jumps(learned, given.get("steps"), name)
     if not given and (pilot := (grids or {}).get(name)):
         given = dict(sampler=pilot.solver, grid=pilot.ts, guided=guided_times(pilot, quality))
     if isinstance(given.get("grid"), np.ndarray | list | tuple):
@@ -87,6 +95,13 @@ def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **
     return replace(quality, **given)
 
 
+def _jumps(learned: FlowMapGrid, steps: int | None, name: str) -> Quality:
+    """A flow map's own times, in its fewest evaluations above one for "draft"."""
+    few = min([n for n in learned.evaluations if n > 1] or learned.evaluations)
+    ts = learned.cut(few if steps is None and name == "draft" else steps)
+    return Quality(sampler=SAMPLER, steps=len(ts) - 1, grid=ts)
+
+
 def guided_times(pilot: samplers.PilotGrid, quality: Quality) -> tuple[float, float]:
     """Between which times the field was guided that the grid was placed for."""
     told = pilot.settings.get("guided", quality.guided)
@@ -97,9 +112,16 @@ def guided_times(pilot: samplers.PilotGrid, quality: Quality) -> tuple[float, fl
 
 
 def read_grids(folder: Path) -> dict[str, samplers.PilotGrid]:
-    """The pilot grids beside a model's weights, by the preset that they are for."""
-    paths = {name: grid_file(folder, name) for name in QUALITIES}
-    return {n: samplers.PilotGrid.load(path) for n, path in paths.items() if path.is_file()}
+    """The pilot grids beside a model's weights, by the preset that they are for; under "flow_map"
+    the times of a model that is one.
+    """
+    paths = {name: grid_file(folder, name) for name in (*QUALITIES, FLOW_MAP)}
+    kinds = {FLOW_MAP: FlowMapGrid}
+    return {
+        name: kinds.get(name, samplers.PilotGrid).load(path)
+        for name, path in paths.items()
+        if path.is_file()
+    }
 
 
 def grid_text(grid: object) -> str:
@@ -125,4 +147,4 @@ def read_grid(text: str | None) -> str | Tensor | None:
 
 
 def grid_file(folder: Path, name: str) -> Path:
-    return Path(folder) / f"pilot-{name}.json"
+    return Path(folder) / (hub.FLOW_MAP if name == FLOW_MAP else f"pilot-{name}.json")

@@ -53,6 +53,7 @@ def plan(
         out.mkdir(parents=True, exist_ok=True)
         told = {"times": made.objective.main.ts.tolist()}
         told["evaluations"] = list(chosen.objective["evaluations"])
+        told["guidance"] = chosen.objective["guidance"]
         (out / FLOW_MAP).write_text(json.dumps(told), encoding="utf-8")
         return made
 

@@ -1,0 +1,88 @@
+"""Models trained as flow maps: u(x, t, s) of prompts, and the times that it was trained between."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import samplers
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.models.prompt_cache import Prompt
+from janusflow.pipelines.guided_velocity import CachedTimes, rule_of
+from janusflow.utils.atomic_io import write_text
+from janusflow.utils.safe_io import parse_object, read_text
+from samplers.fields import FlowMap
+
+SAMPLER = "jump"
+
+
+@dataclass(frozen=True)
+class FlowMapGrid:
+    """The times that a flow map was trained between, and into how many parts it may cut them."""
+
+    times: tuple[float, ...]
+    evaluations: tuple[int, ...]
+    guidance: float = 2.0  # of the teacher, burnt in
+
+    @classmethod
+    def load(cls, path: Path) -> FlowMapGrid:
+        """As `save` wrote it; ValueError for a file that holds something else."""
+        found = parse_object(read_text(path, "config_bytes"), path)
+        try:
+            times = tuple(float(t) for t in found["times"])
+            evaluations = tuple(int(n) for n in found["evaluations"])
+            made = cls(times, evaluations, float(found.get("guidance", 2.0)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} tells no times and evaluations of a flow map ({error}); distil again"
+            ) from error
+        samplers.core.times(times, samplers.core.find(SAMPLER))
+        return made
+
+    def save(self, path: Path) -> None:
+        told = dict(times=self.times, evaluations=self.evaluations, guidance=self.guidance)
+        write_text(Path(path), json.dumps(told))
+
+    def cut(self, evaluations: int | None) -> Tensor:
+        """The times of so many evaluations, the most unless told; ValueError for another number."""
+        count = max(self.evaluations) if evaluations is None else evaluations
+        if count not in self.evaluations:
+            choice = ", ".join(map(str, sorted(self.evaluations)))
+            raise ValueError(
+                f"this flow map was trained for {choice} evaluations, not {count}; choose one of "
+                "them, or name a sampler and a grid"
+            )
+        return torch.tensor(self.times, dtype=torch.float64)[:: (len(self.times) - 1) // count]
+
+
+class PromptFlowMap(FlowMap):
+    """u(x, t, s) of prompts whose keys and values were computed once; one evaluation a call."""
+
+    def __init__(self, model: JanusFlowModel, prompt: Prompt, ts: Tensor | None = None):
+        self._model, self._prompt = model, prompt
+        self._embedded = CachedTimes(model, ts)
+        super().__init__(self._mean_velocity, "velocity")
+
+    def _mean_velocity(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        t, s = self._embedded(t, x), self._embedded(s, x)
+        return self._model.velocity(x, t, self._prompt, target=s)
+
+    def checked(self) -> PromptFlowMap:
+        """The same field: there is no other prediction that could be at fault."""
+        return self
+
+    def replace_rule(self, guidance) -> None:
+        """ValueError: guidance is in the weights."""
+        raise ValueError(
+            f"guidance cannot become {guidance!r} on the way: it is in a flow map's weights"
+        )
+
+
+def weights_of(guidance) -> set[float]:
+    """The weights that a rule gives the conditional velocity, at the noise and half way."""
+    rule, one = rule_of(guidance), torch.ones(1, 1)
+    return {float(rule(one, 0 * one, torch.tensor(t)).amax()) for t in (0.0, 0.5)}
