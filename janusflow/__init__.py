@@ -1,8 +1,10 @@
 """JanusFlow: images from text and answers about images, from one rectified-flow model."""
 
+import sys
 from importlib import import_module
 
 from janusflow import _moved
+from janusflow.utils import auto_classes
 from janusflow.utils.version import VERSION
 
 __version__ = VERSION
@@ -13,13 +15,16 @@ _HOMES = {
     "JanusFlowModel": "models.janusflow.modeling",
     "JanusFlowPipeline": "pipelines.pipeline_janusflow",
     "JanusFlowProcessor": "models.janusflow.processing",
+    "JanusFlowTokenizer": "models.janusflow.auto_processing",
     "JanusProPipeline": "pipelines.pipeline_janus_pro",
     "JanusProProcessor": "models.janus_pro.processing",
+    "VLChatProcessor": "models.janusflow.auto_processing",
     "load": "pipelines.auto",
 }
 __all__ = list(_HOMES)
 
 _moved.install()
+auto_classes.install(sys.modules[__name__])
 
 
 def __getattr__(name: str):

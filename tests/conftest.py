@@ -16,13 +16,15 @@ def tiny_folder(tmp_path_factory):
     from janusflow.models.janusflow.modeling import JanusFlowModel
     from janusflow.models.janusflow.tokenizer import build_tokenizer
     from janusflow.scenes.patches import pixels
-    from janusflow.scenes.questions import vocabulary
+    from janusflow.scenes.questions import SPELLINGS, vocabulary
     from janusflow.scenes.shapes import render_batch
     from janusflow.scenes.world import scene
     from janusflow.training.recipes import RECIPES
 
     folder = tmp_path_factory.mktemp("tiny")
-    build_tokenizer(folder, [*vocabulary(), "User", "Assistant"], system_prompt="")
+    build_tokenizer(
+        folder, [*vocabulary(), "User", "Assistant"], system_prompt="", spellings=SPELLINGS
+    )
     recipe = RECIPES["scenes-smoke"]
     torch.manual_seed(0)
     model = JanusFlowModel(recipe.config(vocab_size=600))

@@ -29,7 +29,7 @@ from janusflow import JanusFlowPipeline
 from janusflow.bench.speed import wide
 from janusflow.cli.pilot_grid import scene_prompts
 from janusflow.models.autoencoder_loading import SDXL
-from janusflow.models.prompt_cache import Prompt
+from janusflow.models.prompt_cache import PromptCache
 
 BATCH = 16
 
@@ -76,7 +76,7 @@ def over_sizes(sides: list[int], rounds: int) -> list[dict]:
     for weight in vae.parameters():
         torch.nn.init.normal_(weight, std=0.01)
     ids = torch.randint(5, 4000, (1, 20))
-    both = Prompt.cat([model.encode_prompt(ids), model.encode_prompt(ids, unconditional=True)])
+    both = PromptCache.cat([model.encode_prompt(ids), model.encode_prompt(ids, unconditional=True)])
     rows = []
     for side in sides:
         x = torch.randn(2, 4, side, side)

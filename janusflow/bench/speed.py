@@ -23,7 +23,7 @@ import samplers
 from janusflow.bench import reference_sampler
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.models.prompt_cache import Prompt
+from janusflow.models.prompt_cache import PromptCache
 from janusflow.pipelines.guided_velocity import CachedTimes
 from janusflow.pipelines.presets import QUALITIES
 from janusflow.utils.cpu.onednn_linear import repeating, use_onednn
@@ -130,7 +130,7 @@ def of_network(
 
 def _guided(model: JanusFlowModel, ids: Tensor, pictures: int, steps: int):
     cond, uncond = model.encode_prompt(ids), model.encode_prompt(ids, unconditional=True)
-    both = Prompt.cat([cond[[0] * pictures], uncond[[0] * pictures]])
+    both = PromptCache.cat([cond[[0] * pictures], uncond[[0] * pictures]])
     at = CachedTimes(model, samplers.GRIDS["uniform"](steps).float())
     pair = samplers.guidance.stacked(lambda x, t: model.velocity(x, at(t, x), both))
     return samplers.guide(pair, 2.0)

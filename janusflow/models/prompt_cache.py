@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +19,7 @@ CACHE = next(
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PromptCache:
     """A prompt's keys and values, computed once and never written to.
 
     `keys[l]`, `values[l]`: (B, heads, L, head_dim) of block l. `mask`: (B, L), True where a key is
@@ -34,17 +35,17 @@ class Prompt:
     def __len__(self) -> int:
         return self.length.shape[0]
 
-    def __getitem__(self, rows) -> Prompt:
+    def __getitem__(self, rows) -> PromptCache:
         """The rows chosen by a slice, a list or an index tensor, in that order, repeats allowed."""
         rows = torch.as_tensor(rows, device=self.length.device) if isinstance(rows, list) else rows
-        return Prompt(
+        return PromptCache(
             keys=tuple(k[rows] for k in self.keys),
             values=tuple(v[rows] for v in self.values),
             mask=None if self.mask is None else self.mask[rows],
             length=self.length[rows],
         )
 
-    def first(self) -> Prompt:
+    def first(self) -> PromptCache:
         """The unconditional prompt: each row's first token alone, with the row's length. Nothing
         that follows a token enters its keys and values, so they need not be computed again.
         """
@@ -56,7 +57,7 @@ class Prompt:
             keys, values = (
                 [x[rows, :, start][:, :, None] for x in kept] for kept in (self.keys, self.values)
             )
-        return Prompt(keys=tuple(keys), values=tuple(values), mask=None, length=self.length)
+        return PromptCache(keys=tuple(keys), values=tuple(values), mask=None, length=self.length)
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_, **__) -> tuple[Tensor, Tensor]:
         """What an attention block sees after its own (keys, values): the prompt's before them.
@@ -69,13 +70,13 @@ class Prompt:
         )
 
     @staticmethod
-    def cat(prompts: list[Prompt]) -> Prompt:
+    def cat(prompts: list[PromptCache]) -> PromptCache:
         """Prompts of any lengths as one batch, padded in front and masked."""
         longest = max(prompt.keys[0].shape[2] for prompt in prompts)
         padded = [prompt.padded(longest) for prompt in prompts]
         masks = [prompt.mask for prompt in padded]
         mask = None if all(m is None for m in masks) else torch.cat([p.seen for p in padded])
-        return Prompt(
+        return PromptCache(
             keys=tuple(map(torch.cat, zip(*(p.keys for p in padded), strict=True))),
             values=tuple(map(torch.cat, zip(*(p.values for p in padded), strict=True))),
             mask=mask,
@@ -90,7 +91,7 @@ class Prompt:
         size = (len(self), self.keys[0].shape[2])
         return torch.ones(size, dtype=torch.bool, device=self.length.device)
 
-    def padded(self, length: int) -> Prompt:
+    def padded(self, length: int) -> PromptCache:
         """The same prompt with so many keys, those in front unseen."""
         missing = length - self.keys[0].shape[2]
         if missing == 0:
@@ -103,3 +104,11 @@ class Prompt:
         return replace(
             self, keys=tuple(map(pad, self.keys)), values=tuple(map(pad, self.values)), mask=mask
         )
+
+
+def __getattr__(name: str):
+    """`Prompt`, the class's name until 0.1, for one more release."""
+    if name != "Prompt":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("Prompt is now PromptCache", DeprecationWarning, stacklevel=2)
+    return PromptCache

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import samplers
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.models.prompt_cache import Prompt
+from janusflow.models.prompt_cache import PromptCache
 from janusflow.pipelines.guided_velocity import CachedTimes, rule_of
 from janusflow.utils.atomic_io import write_text
 from janusflow.utils.safe_io import parse_object, read_text
@@ -62,7 +62,7 @@ class FlowMapGrid:
 class PromptFlowMap(FlowMap):
     """u(x, t, s) of prompts whose keys and values were computed once; one evaluation a call."""
 
-    def __init__(self, model: JanusFlowModel, prompt: Prompt, ts: Tensor | None = None):
+    def __init__(self, model: JanusFlowModel, prompt: PromptCache, ts: Tensor | None = None):
         self._model, self._prompt = model, prompt
         self._embedded = CachedTimes(model, ts)
         super().__init__(self._mean_velocity, "velocity")

@@ -13,7 +13,7 @@ from torch import Tensor
 import samplers
 from janusflow.models.janusflow.generation_adapters import Times
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.models.prompt_cache import Prompt
+from janusflow.models.prompt_cache import PromptCache
 from samplers.guidance import RULES, Guided, Pair, parse
 
 
@@ -28,8 +28,8 @@ class GuidedVelocity(Guided):
     def __init__(
         self,
         model: JanusFlowModel,
-        cond: Prompt,
-        uncond: Prompt,
+        cond: PromptCache,
+        uncond: PromptCache,
         guidance: samplers.Rule | float | Callable | str,
         *,
         ts: Tensor | None = None,
@@ -40,7 +40,7 @@ class GuidedVelocity(Guided):
         """
         self.embedded = CachedTimes(model, ts)
         of = network.of if network else lambda prompt: partial(model.velocity, prompt=prompt)
-        self._both, self._cond = of(Prompt.cat([cond, uncond])), of(cond)
+        self._both, self._cond = of(PromptCache.cat([cond, uncond])), of(cond)
         pair = Pair(self.pairs, self.conditional)
         super().__init__(pair, rule_of(guidance))
 

@@ -14,7 +14,7 @@ from janusflow.models.janusflow.compiled import Compiled
 from janusflow.models.janusflow.first_block_cache import Reuse
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
-from janusflow.models.prompt_cache import Prompt
+from janusflow.models.prompt_cache import PromptCache
 from janusflow.pipelines import prefix_cache
 from janusflow.pipelines.base import BasePipeline, check_loading, clean, read_dtype
 from janusflow.pipelines.calls import Call, StepCallback
@@ -306,7 +306,7 @@ class JanusFlowPipeline(Editing, Coding, Integration, BasePipeline):
 
     def encode_prompts(
         self, prompts: Sequence[str], negative_prompt: Texts | None = None
-    ) -> tuple[Prompt, Prompt]:
+    ) -> tuple[PromptCache, PromptCache]:
         """What to follow and what to move away from, one row a prompt; an empty negative prompt is
         none.
         """
@@ -324,11 +324,11 @@ class JanusFlowPipeline(Editing, Coding, Integration, BasePipeline):
         avoided = self._encode(given)
         if len(given) == len(negative):
             return followed, avoided
-        each = Prompt.cat([followed.first(), avoided])
+        each = PromptCache.cat([followed.first(), avoided])
         behind = iter(range(len(prompts), len(prompts) + len(given)))
         return followed, each[[next(behind) if text else i for i, text in enumerate(negative)]]
 
-    def _encode(self, prompts: list[str]) -> Prompt:
+    def _encode(self, prompts: list[str]) -> PromptCache:
         """One row a text; equal texts are computed once."""
         distinct = list(dict.fromkeys(prompts))
         prompt = self.model.encode_prompt(**self._prompt_inputs(distinct))

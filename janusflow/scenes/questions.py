@@ -218,6 +218,9 @@ def pieces(text: str) -> list[str]:
     return re.findall(r"[a-z]+|[^a-z\s]", text.lower())
 
 
+SPELLINGS = {"colour": "color", "Colour": "color"}  # what people write, and what is in vocabulary()
+
+
 def vocabulary() -> list[str]:
     """Every piece that captions, prompts, questions and answers consist of, sorted."""
     texts = [Need(s, c, n).phrase for s in SHAPES for c in (None, *COLORS) for n in range(1, 5)]

@@ -15,7 +15,7 @@ from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.tokenizer import build_tokenizer
 from janusflow.scenes.batches import Batches
 from janusflow.scenes.patches import pixels
-from janusflow.scenes.questions import vocabulary
+from janusflow.scenes.questions import SPELLINGS, vocabulary
 from janusflow.scenes.shapes import render_batch
 from janusflow.scenes.world import scene
 from janusflow.training import vision_pretraining
@@ -60,7 +60,9 @@ def first_model(recipe: Recipe, base: Path, workers: int = 0) -> None:
     """
     if (base / "model.safetensors").exists():
         return
-    build_tokenizer(base, [*vocabulary(), "User", "Assistant"], system_prompt="")
+    build_tokenizer(
+        base, [*vocabulary(), "User", "Assistant"], system_prompt="", spellings=SPELLINGS
+    )
     size = Tokenizer.from_file(str(base / "tokenizer.json")).get_vocab_size()
     fit_autoencoder(recipe).save_pretrained(base / "vae")
     seen = base / "vision.safetensors"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import samplers
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
-from janusflow.models.prompt_cache import Prompt
+from janusflow.models.prompt_cache import PromptCache
 from janusflow.training.ema import State
 from janusflow.training.encoding import latents_of
 from janusflow.training.trainer import Trainer
@@ -61,7 +61,7 @@ class Preview:
         inputs = self.processor.prompt(list(self.prompts)).to(place)
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         cond, uncond = (model.encode_prompt(ids, mask, unconditional=u) for u in (False, True))
-        both = Prompt.cat([cond, uncond])
+        both = PromptCache.cat([cond, uncond])
         pair = samplers.guidance.stacked(_field(model, both), _field(model, cond))
         v = samplers.guide(pair, GUIDANCE)
         z = samplers.sample(v, self._noise().to(place), STEPS, "euler").to(self.vae.dtype)
@@ -77,7 +77,7 @@ class Preview:
         return torch.randn(len(self.prompts), *shape, generator=generator)
 
 
-def _field(model: JanusFlowModel, prompt: Prompt):
+def _field(model: JanusFlowModel, prompt: PromptCache):
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         return model.velocity(x, torch.full((len(x),), float(t), device=x.device), prompt)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import samplers
 from janusflow.data.samples import Sample
-from janusflow.models.prompt_cache import Prompt
+from janusflow.models.prompt_cache import PromptCache
 
 AT_ONCE = 64  # images of a batch of sampling
 
@@ -34,7 +34,7 @@ def field(model: nn.Module, samples: Sequence[Sample], guidance: object = 1.0):
     place = next(model.parameters()).device
     ids, mask = (x.to(place) for x in padded(samples))
     cond = model.encode_prompt(ids, mask)
-    both = Prompt.cat([cond, cond.first()])
+    both = PromptCache.cat([cond, cond.first()])
     pair = samplers.guidance.stacked(_velocity(model, both), _velocity(model, cond))
     return samplers.guide(pair, guidance)
 
@@ -51,7 +51,7 @@ def flow_map(model: nn.Module, samples: Sequence[Sample]):
     return mean_velocity
 
 
-def _velocity(model: nn.Module, prompt: Prompt):
+def _velocity(model: nn.Module, prompt: PromptCache):
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         times = t.to(x.device, torch.float32).reshape(-1).expand(len(x))
         return model.velocity(x, times, prompt)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from janusflow.models.autoencoder import PatchAutoencoder
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.vision import VisionEncoder
-from janusflow.models.prompt_cache import Prompt
+from janusflow.models.prompt_cache import PromptCache
 from janusflow.training import vision_pretraining
 from janusflow.training.recipes import Recipe
 from studies.alignment import world
@@ -94,7 +94,7 @@ def pretrained(path: Path | None, recipe: Recipe) -> nn.Module:
     return encoder.requires_grad_(False).eval()
 
 
-def prompt_of(lab: Lab, model: JanusFlowModel, kinds: np.ndarray, dropped: Tensor) -> Prompt:
+def prompt_of(lab: Lab, model: JanusFlowModel, kinds: np.ndarray, dropped: Tensor) -> PromptCache:
     """The prompts of these kinds; a dropped one keeps BOS and its positions."""
     found = model.encode_prompt(**lab.texts)[torch.from_numpy(kinds)]
     first = nn.functional.one_hot(found.seen.long().argmax(dim=1), found.seen.shape[1]).bool()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from janusflow import JanusFlowConfig, JanusFlowModel
 from janusflow.models.janusflow import modeling
-from janusflow.models.prompt_cache import Prompt
+from janusflow.models.prompt_cache import PromptCache
 
 TENSORS, META = read_golden()
 
@@ -136,7 +136,7 @@ def test_the_unconditional_row_equals_masking_every_token_but_the_first(state):
     full = model.encode_prompt(ids)
     mask = torch.zeros_like(ids, dtype=torch.bool)
     mask[:, 0] = True
-    masked = Prompt(full.keys, full.values, mask, full.length)
+    masked = PromptCache(full.keys, full.values, mask, full.length)
     assert close(model.velocity(latents, t, masked), reduced, 1e-12)
 
 
@@ -158,7 +158,7 @@ def test_the_unconditional_row_is_the_beginning_of_the_prompt(side):
 def test_joined_prompts_of_different_lengths_keep_their_rows(model, state):
     latents, t, ids = state
     parts = [model.encode_prompt(ids[i : i + 1, : 4 + 2 * i]) for i in range(3)]
-    joined = model.velocity(latents, t, Prompt.cat(parts))
+    joined = model.velocity(latents, t, PromptCache.cat(parts))
     for i, part in enumerate(parts):
         assert close(joined[i : i + 1], model.velocity(latents[i : i + 1], t[i : i + 1], part))
 

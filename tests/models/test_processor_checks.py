@@ -8,7 +8,7 @@ import pytest
 from diffusers import AutoencoderKL
 from tokenizers import Tokenizer, pre_tokenizers
 
-from janusflow import JanusFlowProcessor
+from janusflow import JanusFlowProcessor, JanusProProcessor
 from janusflow.models.janusflow.tokenizer import BOS
 from janusflow.models.processor_checks import WORDS, examine, faults
 from janusflow.utils.hub import PACKAGED
@@ -89,3 +89,11 @@ def test_images_of_another_size_are_found(folder):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"image_size": 384}))
     (told,) = faults(folder)
     assert "384 px" in told and "96 px" in told
+
+
+@pytest.mark.parametrize("name", ["janusflow/scenes", "janusflow/scenes-pro"])
+def test_the_shipped_models_read_british_spelling_as_american(name):
+    processor = (JanusProProcessor if "pro" in name else JanusFlowProcessor).from_pretrained(name)
+    american = processor.ids("what color is the circle?")
+    assert processor.ids("what colour is the circle?") == american
+    assert processor.ids("what Colour is the circle?") == american

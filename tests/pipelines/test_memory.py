@@ -11,7 +11,7 @@ from janusflow.cli import batch
 from janusflow.models.autoencoder_loading import SDXL
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.models.prompt_cache import Prompt
+from janusflow.models.prompt_cache import PromptCache
 from janusflow.pipelines import auto, memory
 from janusflow.pipelines.memory import available
 from janusflow.utils.cpu import malloc
@@ -39,7 +39,7 @@ def test_the_forecast_is_what_the_network_then_takes(pipe, pictures):
     weights = [*pipe.model.parameters(), *pipe.model.buffers()]
     with torch.no_grad(), memory.Living(weights) as living:
         x = torch.randn(pictures, 16, 12, 12)
-        prompt = Prompt.cat([cond, uncond[[0] * pictures]])
+        prompt = PromptCache.cat([cond, uncond[[0] * pictures]])
         pipe.model.velocity(torch.cat([x, x]), torch.rand(2 * pictures), prompt)
     assert living.most == pytest.approx(told.sampling, rel=0.1)
     assert told.weights == memory.held(pipe.model) + memory.held(pipe.vae)

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from janusflow.utils.images import read
 
 FORMATS = {
     "deepseek": ("<|User|>", "<|Assistant|>"),
@@ -72,13 +75,28 @@ def _read_parts(parts: Sequence[Mapping], image_tag: str) -> tuple[str, list]:
             texts.append(part["text"])
         elif kind == "image":
             texts.append(f"{image_tag}\n")
-            images += [part["image"]] if part.get("image") is not None else []
+            images += _image_of(part)
         else:
             raise ValueError(
                 f"a part of a message is {{'type': 'text', 'text': ...}} or "
                 f"{{'type': 'image'}}, not {part!r:.80}"
             )
     return "".join(texts), images
+
+
+def _image_of(part: Mapping) -> list:
+    """The image that a part holds, as it is or by a file's path, or none."""
+    known = [part[key] for key in ("image", "path", "url") if part.get(key) is not None]
+    if len(known) > 1:
+        raise ValueError("a part holds an image twice; give one of 'image', 'path' and 'url'")
+    if known and isinstance(known[0], str | Path):
+        if str(known[0]).startswith(("http://", "https://", "data:")):
+            raise ValueError(
+                f"an image is given as {str(known[0])!r:.60}; nothing is fetched, open it and give "
+                "the image itself or a file's path"
+            )
+        return [read(Path(known[0]))]
+    return known
 
 
 def render(

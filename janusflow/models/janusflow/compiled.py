@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.models.prompt_cache import Prompt
+from janusflow.models.prompt_cache import PromptCache
 
 SHORTEST = 32  # tokens of the first bucket; each further one is twice as long
 MOST = 64  # shapes; torch gives up after eight otherwise
@@ -38,7 +38,7 @@ class Compiled:
         self._step = torch.compile(_step, fullgraph=True, dynamic=False, **options)
         self._shapes: set[tuple] = set()
 
-    def of(self, prompt: Prompt) -> Callable[[Tensor, Tensor], Tensor]:
+    def of(self, prompt: PromptCache) -> Callable[[Tensor, Tensor], Tensor]:
         """velocity(latents, t) of this prompt, which is put into its bucket here, once."""
         prompt = prompt.padded(bucket(prompt.keys[0].shape[2]))
         parts = (prompt.keys, prompt.values, prompt.seen, prompt.length)
@@ -46,7 +46,7 @@ class Compiled:
 
     def _run(self, latents: Tensor, t: Tensor, parts: tuple) -> Tensor:
         model = self.model
-        model.check_latents(latents, t, Prompt(*parts))
+        model.check_latents(latents, t, PromptCache(*parts))
         x, t = latents.to(model.dtype), t.to(latents.device)
         shape = (x.shape, parts[2].shape, x.dtype, x.device)
         if shape not in self._shapes:
@@ -63,4 +63,4 @@ class Compiled:
 
 
 def _step(model, x: Tensor, t: Tensor, keys, values, mask: Tensor, length: Tensor) -> Tensor:
-    return model.unchecked_velocity(x, t, Prompt(keys, values, mask, length), None)
+    return model.unchecked_velocity(x, t, PromptCache(keys, values, mask, length), None)

@@ -127,6 +127,7 @@ class JanusFlowConfig(PreTrainedConfig):
 
     model_type = "multi_modality"
     sub_configs_defaults = {"language_config": LlamaConfig}  # noqa: RUF012 (transformers' protocol)
+    keys_to_ignore_at_inference = ["cache", "past_key_values"]  # noqa: RUF012 (Trainer adds a list)
     sub_configs = {"language_config": LlamaConfig}  # noqa: RUF012 (the same, before transformers 5.20)
 
     language_config: dict | PreTrainedConfig | None = None
@@ -179,6 +180,11 @@ class JanusFlowConfig(PreTrainedConfig):
         if (Path(name) / "config.json").is_file():
             read_object(Path(name) / "config.json")
         content, rest = super().get_config_dict(name, **kwargs)
+        if "gen_vision_config" in content:
+            raise ValueError(
+                f"{str(name)!r} holds a Janus or Janus-Pro in the published layout; use "
+                "janusflow.load, and save_pretrained writes the layout that transformers reads"
+            )
         check_settings(content, cls, _settings(cls), "config.json")
         language = content.get("language_config")
         if isinstance(language, dict):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from janusflow.models.janusflow.generation_adapters import Times
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.models.prompt_cache import Prompt
+from janusflow.models.prompt_cache import PromptCache
 from janusflow.utils.cpu.onednn_linear import repeating
 
 
@@ -34,7 +34,7 @@ class Reuse:
         self.model, self.tolerance = model, tolerance
         self._rows: list[_Rows] = []
 
-    def of(self, prompt: Prompt) -> _Rows:
+    def of(self, prompt: PromptCache) -> _Rows:
         """velocity(latents, t) of this prompt, one row a latent, which remembers."""
         self._rows.append(_Rows(self.model, prompt, self.tolerance))
         return self._rows[-1]
@@ -46,7 +46,7 @@ class Reuse:
 
 
 class _Rows:
-    def __init__(self, model: JanusFlowModel, prompt: Prompt, tolerance: float):
+    def __init__(self, model: JanusFlowModel, prompt: PromptCache, tolerance: float):
         self.model, self.prompt, self.tolerance = model, prompt, tolerance
         self.blocks = model.language_model.model.layers[
             : model.config.language_config.num_hidden_layers

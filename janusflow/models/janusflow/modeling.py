@@ -1,4 +1,4 @@
-"""JanusFlow: one language model that answers about pictures and predicts the velocity that makes
+"""JanusFlow: one language model that answers about images and predicts the velocity that makes
 them.
 
 Ma et al. 2024, arXiv 2411.07975. Parameter names are the published checkpoint's.
@@ -7,139 +7,54 @@ Ma et al. 2024, arXiv 2411.07975. Parameter names are the published checkpoint's
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 from diffusers.utils.accelerate_utils import apply_forward_hook
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import DynamicCache, LlamaForCausalLM, PreTrainedModel
-from transformers import initialization as init
+from transformers import DynamicCache, GenerationMixin, LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.generation_adapters import (
-    ConvNextBlock,
     GenerationDecoder,
     GenerationEncoder,
-    GlobalResponseNorm,
     Times,
-    VelocityHead,
 )
+from janusflow.models.janusflow.pretrained import JanusFlowPreTrainedModel
 from janusflow.models.janusflow.vision import VisionEncoder
 from janusflow.models.norms import LanguageRMSNorm, keep_float64
-from janusflow.models.prompt_cache import CACHE, Prompt
-from janusflow.utils import finite
-from janusflow.utils.atomic_io import readable
-from janusflow.utils.checkpoint_files import check_size
-from janusflow.utils.cpu.malloc import returned
+from janusflow.models.prompt_cache import CACHE, PromptCache
 from janusflow.utils.cpu.onednn_linear import repeating, use_onednn
 from janusflow.utils.forward_mode import differentiable_attention
-from janusflow.utils.hub import PACKAGED
 
 # bytes up to which glibc gives freed memory out again; more is fetched from the system and cleared
 # at every use, which an evaluation of many wide rows feels (docs/speed.md)
 HEAP = 32 << 20
 
 
-class JanusFlowModel(PreTrainedModel):
-    """The published network; `encode_prompt` and `velocity` generate, `generate` answers, `forward`
-    trains.
+class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
+    """The published network; `encode_prompt` and `velocity` generate images, `generate` answers,
+    `forward` trains.
 
     `from_pretrained` takes the published layout as it is and `save_pretrained` writes the same
     names again.
     """
 
-    config_class = JanusFlowConfig
-    base_model_prefix = ""
-    main_input_name = "input_ids"
-    input_modalities = ("image", "text")
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_attention_backend = True
-    _no_split_modules = ("LlamaDecoderLayer", "ConvNextBlock", "Block")
-
     def __init__(self, config: JanusFlowConfig):
         super().__init__(config)
-        sizes, hidden = config.generation, config.language_config.hidden_size
+        self.sizes, hidden = config.generation, config.language_config.hidden_size
         eps = config.language_config.rms_norm_eps
         self.vision_und_enc_model = VisionEncoder(config.vision)
         self.vision_und_enc_aligner = nn.Linear(config.vision.width, hidden)
         self.beg_of_und_embed = nn.Parameter(torch.empty(1, hidden))
-        self.vision_gen_enc_model = GenerationEncoder(sizes, hidden)
-        self.vision_gen_enc_aligner = nn.Linear(sizes.channels, hidden)
+        self.vision_gen_enc_model = GenerationEncoder(self.sizes, hidden)
+        self.vision_gen_enc_aligner = nn.Linear(self.sizes.channels, hidden)
         self.language_model = LlamaForCausalLM(config.language_config)
         self.vision_gen_dec_aligner_norm = LanguageRMSNorm(hidden, eps)
-        self.vision_gen_dec_aligner = nn.Linear(hidden, sizes.channels)
-        self.vision_gen_dec_model = GenerationDecoder(sizes, hidden)
+        self.vision_gen_dec_aligner = nn.Linear(hidden, self.sizes.channels)
+        self.vision_gen_dec_model = GenerationDecoder(self.sizes, hidden)
         self.post_init()
         keep_float64(use_onednn(self))
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """Fresh weights: transformers' rule, and the parts that it does not know start as the
-        identity.
-        """
-        super()._init_weights(module)
-        if isinstance(module, GlobalResponseNorm):
-            init.zeros_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, ConvNextBlock):
-            init.zeros_(module.cond_embeds_mapper.weight)
-            init.zeros_(module.cond_embeds_mapper.bias)
-        elif isinstance(module, VelocityHead):
-            init.zeros_(module.unpatch_conv.weight)
-        elif isinstance(module, VisionEncoder):
-            init.normal_(module.vision_tower.pos_embed, std=0.02)
-            init.normal_(module.vision_tower.attn_pool.latent, std=0.02)
-        elif isinstance(module, JanusFlowModel):
-            init.normal_(module.beg_of_und_embed, std=0.02)
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.language_model.get_input_embeddings()
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.language_model.get_output_embeddings()
-
-    @classmethod
-    def from_pretrained(cls, name, *args, **kwargs) -> JanusFlowModel:
-        """Reads safetensors only; raises ValueError where names or shapes differ from the
-        configuration's.
-        """
-        wants_info = kwargs.pop("output_loading_info", False)
-        name = PACKAGED.get(str(name), name)
-        if Path(name).is_dir() and "subfolder" not in kwargs:
-            config = kwargs.get("config") or JanusFlowConfig.from_pretrained(name)
-            check_size(config.parameters, Path(name))
-        kwargs |= dict(use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
-        coded = kwargs.get("quantization_config") is not None
-        try:
-            with returned() if coded else nullcontext():
-                model, info = super().from_pretrained(name, *args, **kwargs)
-                if coded:
-                    _let_go(model)
-        except (SafetensorError, RuntimeError, KeyError, TypeError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(
-                f"the files in {str(name)!r} make no model ({reason}); fetch config.json and the "
-                "weights again"
-            ) from error
-        for fault in ("missing", "unexpected", "mismatched"):
-            _refuse(name, fault, info.get(f"{fault}_keys") or ())
-        finite.check_weights(model.state_dict(), repr(str(name)))
-        return (model, info) if wants_info else model
-
-    def save_pretrained(self, folder, *args, **kwargs) -> None:
-        """The published layout; ValueError for quantised weights, which it has no names for."""
-        if getattr(self, "hf_quantizer", None) is not None:
-            raise ValueError(
-                "these weights are quantised, the published layout holds plain ones; save the "
-                "model as it was loaded from, and quantise when loading"
-            )
-        super().save_pretrained(folder, *args, **kwargs)
-        readable(Path(folder))
 
     # Generation
 
@@ -150,7 +65,7 @@ class JanusFlowModel(PreTrainedModel):
         attention_mask: Tensor | None = None,
         *,
         unconditional: bool = False,
-    ) -> Prompt:
+    ) -> PromptCache:
         """Keys and values of a prompt: ids (B, L) with BOS, without the generation tag; padding
         where the mask is 0.
 
@@ -169,6 +84,7 @@ class JanusFlowModel(PreTrainedModel):
                 f"or an empty row; "
                 "expected the same shape with at least one token a row"
             )
+        self.check_length(int(seen.sum(dim=1).max()))
         length = seen.sum(dim=1)
         if unconditional:
             first = seen.argmax(dim=1, keepdim=True)
@@ -182,7 +98,7 @@ class JanusFlowModel(PreTrainedModel):
             use_cache=True,
             **{CACHE: cache},
         )
-        return Prompt(
+        return PromptCache(
             keys=tuple(layer.keys for layer in cache.layers),
             values=tuple(layer.values for layer in cache.layers),
             mask=seen.bool() if padded else None,
@@ -196,7 +112,7 @@ class JanusFlowModel(PreTrainedModel):
         self,
         latents: Tensor,
         t: Tensor | Times,
-        prompt: Prompt,
+        prompt: PromptCache,
         *,
         return_hidden: int | None = None,
         target: Tensor | Times | None = None,
@@ -233,7 +149,7 @@ class JanusFlowModel(PreTrainedModel):
         """
         if latents.device.type != "cpu" or torch.is_grad_enabled():
             return len(latents)
-        sizes = self.config.generation
+        sizes = self.sizes
         tokens = latents.shape[2] * latents.shape[3] // sizes.patch**2
         width = max(self.config.language_config.intermediate_size, 8 * sizes.channels)
         return max(1, HEAP // (tokens * width * self.dtype.itemsize))
@@ -242,7 +158,7 @@ class JanusFlowModel(PreTrainedModel):
         self,
         latents: Tensor,
         t: Tensor | Times,
-        prompt: Prompt,
+        prompt: PromptCache,
         return_hidden: int | None,
         target: Tensor | Times | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
@@ -284,12 +200,12 @@ class JanusFlowModel(PreTrainedModel):
         x = x.transpose(1, 2).unflatten(2, features.shape[2:])  # (B, C, h, w)
         return self.vision_gen_dec_model(x, features, times)
 
-    def _after(self, prompt: Prompt, sequence: Tensor, **kwargs):
+    def _after(self, prompt: PromptCache, sequence: Tensor, **kwargs):
         """The language model over embeddings (B, q, D) that follow the prompt, causally."""
         about = self._behind(prompt, sequence)
         return self.language_model.model(inputs_embeds=sequence, **about, **kwargs)
 
-    def through(self, blocks, prompt: Prompt, x: Tensor) -> Tensor:
+    def through(self, blocks, prompt: PromptCache, x: Tensor) -> Tensor:
         """Some of the language model's blocks, without its last norm, over what follows the prompt:
         (B, q, D) -> the same.
         """
@@ -299,7 +215,7 @@ class JanusFlowModel(PreTrainedModel):
             x = block(x, position_embeddings=turned, **about)
         return x
 
-    def _behind(self, prompt: Prompt, sequence: Tensor) -> dict:
+    def _behind(self, prompt: PromptCache, sequence: Tensor) -> dict:
         """What transformers' blocks are told about a sequence (B, q, D) that follows the prompt."""
         positions = prompt.length[:, None] + torch.arange(sequence.shape[1], device=sequence.device)
         return {
@@ -309,7 +225,7 @@ class JanusFlowModel(PreTrainedModel):
             "use_cache": False,
         }
 
-    def _attention_mask(self, prompt: Prompt, q: int) -> Tensor:
+    def _attention_mask(self, prompt: PromptCache, q: int) -> Tensor:
         """(1 or B, 1, q, L + q): the prompt's visible keys, then causal."""
         device, past = prompt.length.device, prompt.keys[0].shape[2]
         causal = torch.ones(q, past + q, dtype=torch.bool, device=device).tril(past)[None, None]
@@ -323,8 +239,8 @@ class JanusFlowModel(PreTrainedModel):
             )
         return causal
 
-    def check_latents(self, latents: Tensor, t: Tensor | Times, prompt: Prompt) -> None:
-        sizes = self.config.generation
+    def check_latents(self, latents: Tensor, t: Tensor | Times, prompt: PromptCache) -> None:
+        sizes = self.sizes
         if latents.ndim != 4 or latents.shape[1] != sizes.latent_channels:
             raise ValueError(
                 f"latents have shape {tuple(latents.shape)}; expected (batch, "
@@ -383,59 +299,62 @@ class JanusFlowModel(PreTrainedModel):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_token_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
         **kwargs,
     ) -> CausalLMOutputWithPast:
-        """Logits of the next token (B, L, V), and the loss where `labels` are given; positions
-        follow the mask.
+        """Logits of the next token (B, L, V), and with `labels` (B, L) the loss, the mean over
+        those that are not -100.
+
+        Positions follow the mask unless they are given; further arguments are those of the
+        language model. ValueError for more tokens than the model has positions.
         """
-        embeds = self.embed(input_ids, pixel_values, image_token_mask)
-        if attention_mask is not None and "position_ids" not in kwargs:
-            kwargs["position_ids"] = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
-        return self.language_model(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
+        if inputs_embeds is None:
+            inputs_embeds = self.embed(input_ids, pixel_values, image_token_mask)
+        self.check_length(inputs_embeds.shape[1])
+        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
+            position_ids = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+            position_ids = position_ids[:, -inputs_embeds.shape[1] :]
+        return self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            labels=labels,
+            **kwargs,
+        )
 
     @apply_forward_hook
     @torch.no_grad()
     def generate(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_token_mask: Tensor | None = None,
         **kwargs,
     ) -> Tensor:
         """Answer ids (B, new); further arguments are those of transformers'
-        `GenerationMixin.generate`.
+        `GenerationMixin.generate`, the defaults those of `generation_config`.
         """
+        embeds = kwargs.pop("inputs_embeds", None)
+        if embeds is None:
+            embeds = self.embed(input_ids, pixel_values, image_token_mask)
         if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        embeds = self.embed(input_ids, pixel_values, image_token_mask)
-        return self.language_model.generate(
-            inputs_embeds=embeds, attention_mask=attention_mask, **kwargs
+            attention_mask = embeds.new_ones(embeds.shape[:2], dtype=torch.long)
+        return GenerationMixin.generate(
+            self, inputs_embeds=embeds, attention_mask=attention_mask, **kwargs
         )
 
-
-def _let_go(model: nn.Module) -> None:
-    """Gives plain weights memory of their own: as views of the file they keep all its pages."""
-    for weight in model.parameters():
-        if type(weight) is nn.Parameter:
-            weight.data = weight.data.clone()
-
-
-def _refuse(name, fault: str, keys) -> None:
-    """Raises if tensors are at fault; mismatched keys come as (name, found, expected)."""
-    if not keys:
-        return
-    first = sorted(keys, key=str)[0]
-    verb = {"missing": "lacks", "unexpected": "has", "mismatched": "has"}[fault]
-    kind = {"missing": "", "unexpected": " unknown", "mismatched": " misshapen"}[fault]
-    detail = repr(first)
-    if isinstance(first, tuple | list):
-        detail = f"{first[0]!r} ({tuple(first[1])} instead of {tuple(first[2])})"
-    raise ValueError(
-        f"checkpoint {str(name)!r} {verb} {len(keys)}{kind} tensors, the first {detail}; is this "
-        f"a JanusFlow checkpoint?"
-    )
+    def check_length(self, tokens: int) -> None:
+        """ValueError for more tokens than the language model was trained to tell apart."""
+        most = self.config.language_config.max_position_embeddings
+        if tokens > most:
+            raise ValueError(
+                f"the prompt has {tokens:,} tokens, the model {most:,} positions; shorten the text "
+                "or give fewer images"
+            )

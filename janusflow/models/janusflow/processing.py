@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerFast
 from transformers.processing_utils import ProcessorMixin
@@ -20,6 +19,7 @@ from janusflow.models.janusflow.chat_format import (
     roles,
 )
 from janusflow.models.janusflow.image_processing import JanusFlowImageProcessor
+from janusflow.models.janusflow.processor_options import Padding
 from janusflow.models.janusflow.tokenizer import BOS, EOS, PAD
 from janusflow.models.processor_files import FILES, ProcessorFiles, add_tags, parse_tokenizer
 from janusflow.utils.hub import locate
@@ -100,7 +100,7 @@ class JanusFlowProcessor(ProcessorMixin):
         images=None,
         *,
         text: str | Sequence[str] | None = None,
-        return_tensors: str = "pt",
+        **options,
     ) -> BatchFeature:
         """Questions or conversations, or as `text` prompts already in the chat format.
 
@@ -111,10 +111,11 @@ class JanusFlowProcessor(ProcessorMixin):
 
         Returns input_ids and attention_mask (B, L), padded on the left; with pictures also
         pixel_values (images, 3, S, S) in reading order and image_token_mask (B, L), true at every
-        start tag and placeholder. Raises ValueError where pictures and placeholders do not match.
+        start tag and placeholder. `options` are transformers' `padding`, `max_length`,
+        `padding_side` and the like. Raises ValueError where pictures and placeholders do not match,
+        TypeError for an option that is unknown.
         """
-        if return_tensors != "pt":
-            raise ValueError(f"return_tensors is {return_tensors!r}; only 'pt' is made")
+        padding = Padding.read(options)
         if (conversation is None) == (text is None):
             raise ValueError("give either a conversation or, as `text`, a formatted prompt")
         if text is not None:
@@ -123,11 +124,11 @@ class JanusFlowProcessor(ProcessorMixin):
         else:
             samples = self._read(conversation, images)
         expanded = [self._expand(text, len(pictures)) for text, pictures in samples]
-        data = self._pad([ids for ids, _ in expanded])
+        data = self._pad([ids for ids, _ in expanded], padding)
         pictures = [picture for _, own in samples for picture in own]
         if pictures:
             data["pixel_values"] = self.image_processor(pictures)
-            data["image_token_mask"] = _left([mask for _, mask in expanded], False)
+            data["image_token_mask"] = padding.tensor([mask for _, mask in expanded], False)
         return BatchFeature(data)
 
     understand = __call__
@@ -141,7 +142,7 @@ class JanusFlowProcessor(ProcessorMixin):
         continue_final_message: bool | None = None,
         images=None,
         return_dict: bool = True,
-        return_tensors: str = "pt",
+        **options,
     ) -> str | list[str] | BatchFeature | Tensor:
         """The prompt's text, a list of texts for a batch, or with `tokenize` the model's input.
 
@@ -155,10 +156,12 @@ class JanusFlowProcessor(ProcessorMixin):
         ending = _ending(turns, add_generation_prompt, continue_final_message)
         texts = [self._render(one, ending=ending) for one in turns]
         if not tokenize:
+            if Padding.read(options) != Padding():
+                raise ValueError("padding and length are of tokens; give tokenize=True with them")
             return texts[0] if _is_one(conversation) else texts
         inline = [(text, _inline(one)) for text, one in zip(texts, turns, strict=True)]
         samples = self._pair(inline, _nest(images, len(batch)))
-        data = self(text=texts, images=[own for _, own in samples], return_tensors=return_tensors)
+        data = self(text=texts, images=[own for _, own in samples], **options)
         return data if return_dict else data["input_ids"]
 
     def _read(self, conversation, images) -> list[tuple[str, list]]:
@@ -261,9 +264,12 @@ class JanusFlowProcessor(ProcessorMixin):
                 "resize the embeddings or use the checkpoint's own tokenizer"
             )
 
-    def _pad(self, rows: list[list[int]]) -> dict[str, Tensor]:
-        ones = [[1] * len(row) for row in rows]
-        return {"input_ids": _left(rows, self.pad_id), "attention_mask": _left(ones, 0)}
+    def _pad(self, rows: list[list[int]], padding: Padding | None = None) -> dict[str, Tensor]:
+        padding, ones = padding or Padding(), [[1] * len(row) for row in rows]
+        return {
+            "input_ids": padding.tensor(rows, self.pad_id),
+            "attention_mask": padding.tensor(ones, 0),
+        }
 
     def _id(self, token: str) -> int:
         return self.tokenizer.convert_tokens_to_ids(token)
@@ -354,7 +360,12 @@ def _nest(images, batch: int) -> list | None:
     if images is None:
         return None
     images = list(as_pictures(images))
-    if any(isinstance(one, list | tuple) or one is None for one in images):
+    if any(one is None for one in images):
+        raise ValueError(
+            f"image {images.index(None) + 1} of {len(images)} is None; give an image, or [] for a "
+            "conversation without one"
+        )
+    if any(isinstance(one, list | tuple) for one in images):
         if len(images) != batch:
             raise ValueError(f"{len(images)} lists of pictures came for {batch} conversations")
         return [list(as_pictures(one)) for one in images]
@@ -367,9 +378,3 @@ def _inline(turns: list[Turn]) -> tuple:
 
 def _mismatch(pictures: int, places: int, tag: str) -> str:
     return f"{pictures} pictures came for {places} placeholders {tag!r}; give as many of both"
-
-
-def _left(rows: list[list], fill) -> Tensor:
-    """Rows of different lengths -> (B, longest), filled up on the left."""
-    longest = max(map(len, rows))
-    return torch.tensor([[fill] * (longest - len(row)) + row for row in rows])

@@ -1,10 +1,10 @@
 """A small tokenizer in the layout of the published checkpoint, for models with a small world."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 BOS = "<｜begin▁of▁sentence｜>"
 EOS = "<｜end▁of▁sentence｜>"
@@ -47,17 +47,23 @@ def build_tokenizer(
     num_image_tokens: int = 36,
     sft_format: str = "deepseek_old",
     system_prompt: str | None = None,
+    spellings: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes what JanusFlowProcessor reads, in the published layout, and returns the folder.
 
     The files are tokenizer.json (`train_bpe`), tokenizer_config.json, special_tokens_map.json,
     processor_config.json and preprocessor_config.json. `tokenizer_class` is the one the published
     checkpoint names, so a small model takes the same path through the code as the large one.
-    `system_prompt` replaces the published one in front of questions; "" leaves it out.
+    `system_prompt` replaces the published one in front of questions; "" leaves it out. Each of the
+    `spellings` is read as the one that it stands for, such as "colour" as "color".
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    train_bpe(words, texts).save(str(folder / "tokenizer.json"))
+    tokenizer = train_bpe(words, texts)
+    if spellings:
+        rules = [normalizers.Replace(*pair) for pair in spellings.items()]
+        tokenizer.normalizer = normalizers.Sequence(rules)
+    tokenizer.save(str(folder / "tokenizer.json"))
     configs = _configs(image_size, num_image_tokens, sft_format)
     if system_prompt is not None:
         configs["processor_config.json"]["system_prompt"] = system_prompt

@@ -22,7 +22,7 @@ from janusflow.models.autoencoder_loading import described_vae, vae_dtype
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.latents import pixels_per_latent
-from janusflow.models.prompt_cache import Prompt
+from janusflow.models.prompt_cache import PromptCache
 from janusflow.utils.finite import plain
 from janusflow.utils.keywords import renamed
 
@@ -148,7 +148,7 @@ def sampling(
     with FakeTensorMode(), torch.no_grad(), Living(_without_data(model, dtype)) as living:
         x, *_known = (torch.empty(shape) for _ in range(4))
         keys, values = (tuple(torch.empty(kept, dtype=dtype) for _ in layers) for _ in range(2))
-        prompt = Prompt(keys, values, None, torch.empty(kept[0], dtype=torch.long))
+        prompt = PromptCache(keys, values, None, torch.empty(kept[0], dtype=torch.long))
         x, t = torch.cat([x] * rows), torch.empty(kept[0])
         if device == "cpu":
             model.velocity(x, t, prompt)

@@ -1,0 +1,38 @@
+"""The classes that the published folders name to AutoProcessor and AutoTokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from janusflow.models.janusflow.processing import JanusFlowProcessor
+from janusflow.utils.hub import locate
+from janusflow.utils.safe_io import read_object
+
+OF_AUTO = ("_from_auto", "trust_remote_code", "code_revision", "_commit_hash", "use_fast")
+
+
+class VLChatProcessor:
+    """What every published folder calls its processor: JanusFlow's, or Janus's."""
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **hub) -> JanusFlowProcessor:
+        """The processor of a folder's or hub id's family; ValueError where there is none."""
+        hub = {k: v for k, v in hub.items() if k not in OF_AUTO and v is not None}
+        folder = locate(name, files=["*.json", "*.jinja"], **hub)
+        path = folder / "config.json"
+        if path.is_file() and "gen_vision_config" in read_object(path):
+            from janusflow.models.janus_pro.processing import JanusProProcessor
+
+            return JanusProProcessor.from_pretrained(folder)
+        return JanusFlowProcessor.from_pretrained(folder)
+
+
+class JanusFlowTokenizer:
+    """tokenizer.json as it is, spaces and all, with BOS first and padding on the left."""
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **hub) -> PreTrainedTokenizerFast:
+        """The tokenizer of the folder's processor, the tags of images included."""
+        return VLChatProcessor.from_pretrained(name, **hub).tokenizer

@@ -1,0 +1,101 @@
+"""How a folder says that answers are drawn: generation_config.json, and the tokenizer's ids.
+
+The published folder has no generation_config.json and its config.json no ids, because they belong
+to the tokenizer. They are read from there, so that `model.generate(**inputs)` stops at the end.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import GenerationConfig
+from transformers.utils import cached_file
+
+from janusflow.utils.safe_io import parse_object, read_object, read_text
+
+FILE = "generation_config.json"
+IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+def read(name: str | Path, **hub) -> GenerationConfig:
+    """What generation_config.json says, and ids of the tokenizer where it says none.
+
+    ValueError for a file that makes no configuration.
+    """
+    hub = {key: value for key, value in hub.items() if key in HUB}
+    path = _file(name, FILE, hub)
+    said = {} if path is None else read_object(path)
+    for key, kind in KINDS.items():
+        _check(said.get(key), kind, f"{FILE} in {str(name)!r} holds {key}")
+    try:
+        config = GenerationConfig(**{k: v for k, v in said.items() if k not in UNSAID})
+    except Exception as error:  # transformers' validators raise classes of their own
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{FILE} in {str(name)!r} makes no configuration ({reason})") from error
+    ids = _ids(name, hub) if any(said.get(key) is None for key in IDS) else {}
+    for key, value in ids.items():
+        if said.get(key) is None:
+            setattr(config, key, value)
+    return config
+
+
+IDLE = ("use_cache", "output_attentions", "output_hidden_states")  # of every new model
+KINDS = dict(  # which transformers takes as they come, and stumbles over later
+    do_sample=bool,
+    max_new_tokens=int,
+    max_length=int,
+    num_beams=int,
+    num_return_sequences=int,
+    top_k=int,
+    top_p=float,
+    temperature=float,
+    repetition_penalty=float,
+)
+UNSAID = ("transformers_version", "_from_model_config", "_commit_hash")
+
+
+def _check(value, kind: type, what: str) -> None:
+    right = value is None or isinstance(value, kind) or (kind is float and type(value) is int)
+    if not right or (kind is not bool and (isinstance(value, bool) or (value or 0) < 0)):
+        names = {bool: "true or false", int: "a whole number from 0", float: "a number from 0"}
+        raise ValueError(f"{what} {value!r:.40}; expected {names[kind]}")
+
+
+def says_something(config: GenerationConfig) -> bool:
+    """Whether a configuration holds more than ids, which the tokenizer's files hold already."""
+    said = config.to_diff_dict()
+    return bool(said.keys() - {*IDS, *UNSAID, *IDLE})
+
+
+def _ids(name: str | Path, hub: dict) -> dict[str, int]:
+    """Ids of the tokens that tokenizer_config.json or special_tokens_map.json name, where found."""
+    whole = _file(name, "tokenizer.json", hub)
+    if whole is None:
+        return {}
+    content = parse_object(read_text(whole, "tokenizer_bytes"), whole)
+    added = content.get("added_tokens")
+    known = {one["content"]: one["id"] for one in added or () if isinstance(one, dict)}
+    named: dict[str, str] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = _file(name, file, hub)
+        named |= _named(read_object(path)) if path is not None else {}
+    found = {f"{kind}_token_id": known.get(token) for kind, token in named.items()}
+    found.setdefault("pad_token_id", found.get("eos_token_id"))
+    return {key: value for key, value in found.items() if isinstance(value, int)}
+
+
+def _named(content: dict) -> dict[str, str]:
+    """Tokens that a file names, as text or as {"content": text}."""
+    tokens = {kind: content.get(f"{kind}_token") for kind in ("bos", "eos", "pad")}
+    texts = {k: t.get("content") if isinstance(t, dict) else t for k, t in tokens.items()}
+    return {kind: text for kind, text in texts.items() if isinstance(text, str)}
+
+
+def _file(name: str | Path, file: str, hub: dict) -> Path | None:
+    """A file of a folder or hub id, None where there is none."""
+    quiet = {
+        f"_raise_exceptions_for_{why}": False for why in ("missing_entries", "connection_errors")
+    }
+    found = cached_file(str(name), file, **hub, **quiet)
+    return None if found is None else Path(found)

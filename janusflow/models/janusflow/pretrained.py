@@ -1,0 +1,152 @@
+"""JanusFlow as a model of transformers: weights, embeddings, generation's defaults."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel
+from transformers import initialization as init
+
+from janusflow.models.janusflow import generation_defaults
+from janusflow.models.janusflow.configuration import JanusFlowConfig
+from janusflow.models.janusflow.generation_adapters import (
+    ConvNextBlock,
+    GlobalResponseNorm,
+    VelocityHead,
+)
+from janusflow.models.janusflow.vision import VisionEncoder
+from janusflow.utils import finite
+from janusflow.utils.atomic_io import readable
+from janusflow.utils.checkpoint_files import check_size
+from janusflow.utils.cpu.malloc import returned
+from janusflow.utils.cpu.onednn_linear import use_onednn
+from janusflow.utils.hub import PACKAGED
+
+
+class JanusFlowPreTrainedModel(PreTrainedModel):
+    """What transformers, its Trainer and peft ask of a model, beside the network itself."""
+
+    config_class = JanusFlowConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ("LlamaDecoderLayer", "ConvNextBlock", "Block")
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Fresh weights: transformers' rule, and the parts that it does not know start as the
+        identity.
+        """
+        super()._init_weights(module)
+        if isinstance(module, GlobalResponseNorm):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, ConvNextBlock):
+            init.zeros_(module.cond_embeds_mapper.weight)
+            init.zeros_(module.cond_embeds_mapper.bias)
+        elif isinstance(module, VelocityHead):
+            init.zeros_(module.unpatch_conv.weight)
+        elif isinstance(module, VisionEncoder):
+            init.normal_(module.vision_tower.pos_embed, std=0.02)
+            init.normal_(module.vision_tower.attn_pool.latent, std=0.02)
+        elif isinstance(module, JanusFlowPreTrainedModel):
+            init.normal_(module.beg_of_und_embed, std=0.02)
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """How answers are drawn unless told otherwise; one object for model and language model."""
+        inner = self.__dict__["_modules"].get("language_model")
+        return self.__dict__["_answers"] if inner is None else inner.generation_config
+
+    @generation_config.setter
+    def generation_config(self, config: GenerationConfig) -> None:
+        inner = self.__dict__["_modules"].get("language_model")
+        if inner is None:  # while the model is being built
+            self.__dict__["_answers"] = config
+        else:
+            inner.generation_config = config
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_output_embeddings(use_onednn(value))
+
+    @classmethod
+    def from_pretrained(cls, name, *args, **kwargs) -> JanusFlowPreTrainedModel:
+        """Reads safetensors only; raises ValueError where names or shapes differ from the
+        configuration's.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        name = PACKAGED.get(str(name), name)
+        if Path(name).is_dir() and "subfolder" not in kwargs:
+            config = kwargs.get("config") or JanusFlowConfig.from_pretrained(name)
+            check_size(config.parameters, Path(name))
+        if kwargs.get("generation_config") is None:
+            kwargs["generation_config"] = generation_defaults.read(name, **kwargs)
+        kwargs |= dict(use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
+        coded = kwargs.get("quantization_config") is not None
+        try:
+            with returned() if coded else nullcontext():
+                model, info = super().from_pretrained(name, *args, **kwargs)
+                if coded:
+                    _let_go(model)
+        except (SafetensorError, RuntimeError, KeyError, TypeError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"the files in {str(name)!r} make no model ({reason}); fetch config.json and the "
+                "weights again"
+            ) from error
+        for fault in ("missing", "unexpected", "mismatched"):
+            _refuse(name, fault, info.get(f"{fault}_keys") or ())
+        finite.check_weights(model.state_dict(), repr(str(name)))
+        return (model, info) if wants_info else model
+
+    def save_pretrained(self, folder, *args, **kwargs) -> None:
+        """The published layout; ValueError for quantised weights, which it has no names for."""
+        if getattr(self, "hf_quantizer", None) is not None:
+            raise ValueError(
+                "these weights are quantised, the published layout holds plain ones; save the "
+                "model as it was loaded from, and quantise when loading"
+            )
+        super().save_pretrained(folder, *args, **kwargs)
+        if not generation_defaults.says_something(self.generation_config):
+            (Path(folder) / generation_defaults.FILE).unlink(missing_ok=True)
+        readable(Path(folder))
+
+
+def _let_go(model: nn.Module) -> None:
+    """Gives plain weights memory of their own: as views of the file they keep all its pages."""
+    for weight in model.parameters():
+        if type(weight) is nn.Parameter:
+            weight.data = weight.data.clone()
+
+
+def _refuse(name, fault: str, keys) -> None:
+    """Raises if tensors are at fault; mismatched keys come as (name, found, expected)."""
+    if not keys:
+        return
+    first = sorted(keys, key=str)[0]
+    verb = {"missing": "lacks", "unexpected": "has", "mismatched": "has"}[fault]
+    kind = {"missing": "", "unexpected": " unknown", "mismatched": " misshapen"}[fault]
+    detail = repr(first)
+    if isinstance(first, tuple | list):
+        detail = f"{first[0]!r} ({tuple(first[1])} instead of {tuple(first[2])})"
+    raise ValueError(
+        f"checkpoint {str(name)!r} {verb} {len(keys)}{kind} tensors, the first {detail}; is this "
+        f"a JanusFlow checkpoint?"
+    )

@@ -1,0 +1,101 @@
+"""The usual keywords of a transformers processor: those that mean something here, no others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+GROUPS = ("processor_kwargs", "text_kwargs", "images_kwargs", "common_kwargs")
+# what other processors take and this one does anyway, or has nothing to do with
+ALWAYS = {
+    "add_special_tokens": (True, None),
+    "return_attention_mask": (True, None),
+    "return_token_type_ids": (False, None),
+    "return_mm_token_type_ids": (False, None),
+    "return_tensors": ("pt",),
+    "videos": (None,),
+    "audio": (None,),
+    "tools": (None,),
+    "documents": (None,),
+    "chat_template": (None,),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Padding:
+    """How rows of different lengths become one tensor."""
+
+    padding: bool | str | None = True  # to the longest, "max_length", or False for none
+    max_length: int | None = None  # tokens
+    truncation: bool | str | None = False  # rows are never cut: longer ones than max_length refused
+    padding_side: str | None = None  # "left" for answers, "right" as some trainers want it
+    pad_to_multiple_of: int | None = None  # tokens
+
+    @classmethod
+    def read(cls, given: Mapping) -> Padding:
+        """From keywords, grouped or not; TypeError for one that is unknown, ValueError for what
+        cannot be done.
+        """
+        flat = {key: value for key, value in given.items() if key not in GROUPS}
+        for group in GROUPS:
+            flat |= given.get(group) or {}
+        for name, value in flat.items():
+            if name in ALWAYS:
+                _always(name, value)
+            elif name not in cls.__dataclass_fields__:
+                raise TypeError(_unknown(name, [*cls.__dataclass_fields__, *ALWAYS]))
+        return cls(**{k: v for k, v in flat.items() if k not in ALWAYS})
+
+    def __post_init__(self):
+        if self.padding not in (True, False, None, "longest", "max_length", "do_not_pad"):
+            raise ValueError(
+                f"padding is {self.padding!r:.40}; expected True, False, 'longest' or 'max_length'"
+            )
+        if self.padding_side not in (None, "left", "right"):
+            raise ValueError(f"padding_side is {self.padding_side!r:.40}; expected left or right")
+        if self.padding == "max_length" and self.max_length is None:
+            raise ValueError("padding is 'max_length' and max_length is not given; give both")
+
+    def length(self, rows: Sequence[Sequence]) -> int:
+        """Of all rows once padded; ValueError where one is too long or may not be padded."""
+        sizes = [len(row) for row in rows]
+        longest = max(sizes)
+        if self.max_length is not None and longest > self.max_length:
+            raise ValueError(
+                f"a prompt has {longest} tokens, max_length is {self.max_length}; prompts with "
+                "images are not cut, shorten the text or raise max_length"
+            )
+        if self.padding in (False, None, "do_not_pad"):
+            if min(sizes) < longest:
+                raise ValueError(
+                    f"prompts have {min(sizes)} to {longest} tokens and make no tensor without "
+                    "padding; leave padding on"
+                )
+            return longest
+        longest = self.max_length if self.padding == "max_length" else longest
+        unit = self.pad_to_multiple_of or 1
+        return -(-longest // unit) * unit
+
+    def tensor(self, rows: Sequence[Sequence], fill) -> Tensor:
+        """Rows of different lengths -> (B, length)."""
+        length, right = self.length(rows), self.padding_side == "right"
+        gaps = [[fill] * (length - len(row)) for row in rows]
+        whole = [
+            [*row, *gap] if right else [*gap, *row] for row, gap in zip(rows, gaps, strict=True)
+        ]
+        return torch.tensor(whole)
+
+
+def _always(name: str, value) -> None:
+    if not any(value is one or value == one for one in ALWAYS[name]):
+        raise ValueError(f"{name} is {value!r:.40}; this processor does only {ALWAYS[name][0]!r}")
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else f"; it takes {', '.join(sorted(known))}"
+    return f"the processor takes no argument {name!r}{hint}"
