@@ -418,7 +418,7 @@ def main() -> None:
         app(standalone_mode=False)
     except OSError as error:
         _leave(locked_dir.advised(error))
-    except (ValueError, TypeError, FloatingPointError, ImportError) as error:
+    except (ValueError, TypeError, FloatingPointError, ImportError, MemoryError) as error:
         _leave(str(error))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)

@@ -15,6 +15,9 @@ def precompute(
     vae: Annotated[str | None, typer.Option(help="Autoencoder, if the model has no vae/.")] = None,
     teacher: Annotated[str, typer.Option(help="own, timm:NAME, or none.")] = "own",
     weights: Annotated[str, typer.Option(help="Of a timm teacher: hub or .safetensors.")] = "hub",
+    size: Annotated[
+        int | None, typer.Option(help="Pixels that a timm teacher sees; its own unless told.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="In which features are kept.")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     limit: Annotated[int, typer.Option(help="Pictures that may be unreadable.")] = 100,
@@ -26,7 +29,7 @@ def precompute(
         needs = f"precompute needs {error.name}: pip install 'janusflow[train]'"
         raise ModuleNotFoundError(needs, name=error.name) from error
 
-    encoders = precompute.load(model, vae, teacher, weights, device, dtype)
+    encoders = precompute.load(model, vae, teacher, weights, device, dtype, size)
     done = precompute.precompute(data, encoders, out, limit)
     print(done)
     return {"out": out, "result": done}

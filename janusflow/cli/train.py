@@ -12,7 +12,9 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
     recipe: Annotated[str | None, typer.Option(help="A recipe of the small world.")] = None,
     stage: Annotated[str | None, typer.Option(help="Of the paper: 1, 2 or 3; or tune.")] = None,
-    model: Annotated[str, typer.Option(help="Where a stage begins.")] = "janusflow/scenes",
+    model: Annotated[
+        str | None, typer.Option(help="Model that a stage begins with; janusflow/scenes.")
+    ] = None,
     vae: Annotated[str | None, typer.Option(help="Autoencoder, if the model has no vae/.")] = None,
     data: Annotated[
         list[Path], typer.Option(help="Folder, .jsonl, .parquet, .tar or .txt; repeat for several.")
@@ -20,10 +22,18 @@ def train(
     cache: Annotated[Path | None, typer.Option(help="What precompute wrote; data.cache.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of settings, under --set.")] = None,
     set_: Annotated[list[str], typer.Option("--set", help="As in training.lr=2e-5.")] = [],  # noqa: B006
-    start: Annotated[Path | None, typer.Option(help="Run whose weights to begin with.")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--init-from", "--start", help="Run, or model, whose averaged weights to begin with."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
     export: Annotated[Path | None, typer.Option(help="Write the averaged model here.")] = None,
+    export_dtype: Annotated[
+        str, typer.Option(help="Of --export: bfloat16, or float32 to train on from there.")
+    ] = "bfloat16",
     threads: Annotated[int | None, typer.Option(help="Of torch; all cores unless told.")] = None,
 ) -> dict:
     """Trains: a recipe from nothing, or a stage on pictures and texts of your own.
@@ -31,7 +41,7 @@ def train(
     The stage `tune` is for a few pictures; `--set adapter.rank=8` trains an adapter only. A run
     that was cut off goes on where its last checkpoint stands.
     """
-    from janusflow.utils.devices import use_threads
+    from janusflow.utils.devices import DTYPES, use_threads
 
     try:
         from janusflow.training import config as settings
@@ -41,6 +51,8 @@ def train(
         raise ModuleNotFoundError(needs, name=error.name) from error
 
     use_threads(threads)
+    if export_dtype not in DTYPES:
+        raise ValueError(f"--export-dtype is {export_dtype!r}; choose one of {', '.join(DTYPES)}")
     if (recipe is None) == (stage is None) and not (export and recipe is None):
         raise ValueError("give either --recipe or --stage; see janusflow train --help")
     if not resume and list(out.glob("step-*.safetensors")):
@@ -59,6 +71,6 @@ def train(
             return dict(out=out, plan=told)
         plan.run()
     if export:
-        loop.export(out, export)
+        loop.export(out, export, DTYPES[export_dtype], model)
         print(export)
     return dict(out=out, export=export)

@@ -52,6 +52,7 @@ class Found:
     alpha: float
     root: bool  # rank-stabilised: alpha / sqrt(rank)
     layers: dict[str, tuple[Tensor, Tensor]]
+    targets: tuple[str, ...] = ()  # ends of the names of all layers that it is to have
 
 
 def need_peft() -> None:
@@ -83,6 +84,16 @@ def add(model: nn.Module, adapter: Adapter, seed: int = 0) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _inject(model, TRAINED, chosen, r=adapter.rank, lora_alpha=adapter.alpha)
+
+
+@torch.no_grad()
+def merge(model: nn.Module) -> None:
+    """Adds the trained adapter to the weights that it stands beside, and takes it out."""
+    adapted = [(n, m) for n, m in model.named_modules() if hasattr(m, "get_base_layer")]
+    for name, module in adapted:
+        module.merge(adapter_names=[TRAINED])
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, module.get_base_layer())
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -155,7 +166,17 @@ def read(folder: Path, weights: str = WEIGHTS) -> Found:
         raise ValueError(f"{str(folder / CONFIG)!r} has r {rank!r} and lora_alpha {alpha!r}")
     limits.hold("width", rank, f"{str(folder / CONFIG)!r} has rank {rank}")
     layers = _tensors(folder / weights, rank)
-    return Found(str(folder), rank, float(alpha), config.get("use_rslora") is True, layers)
+    rooted = config.get("use_rslora") is True
+    return Found(str(folder), rank, float(alpha), rooted, layers, _targets(config))
+
+
+def _targets(config: dict) -> tuple[str, ...]:
+    """The layers that a configuration names one by one; none where it chooses in another way."""
+    named = config.get("target_modules")
+    other = ("layers_to_transform", "layers_pattern", "exclude_modules")
+    if not isinstance(named, list) or any(config.get(key) for key in other):
+        return ()
+    return tuple(str(name) for name in named)
 
 
 # What is taken from a configuration or may stand there; of all else only what switches nothing on.
@@ -235,6 +256,7 @@ def attach(model: nn.Module, found: Found, name: str) -> None:
     known = dict(_layers(model))
     for layer, (a, b) in found.layers.items():
         _fits(found, layer, known.get(layer), a, b)
+    _whole(found, list(known))
     _inject(
         model,
         name,
@@ -251,6 +273,16 @@ def attach(model: nn.Module, found: Found, name: str) -> None:
             module.lora_A[name].weight.copy_(a)
             module.lora_B[name].weight.copy_(b)
         module.eval()
+
+
+def _whole(found: Found, names: list[str]) -> None:
+    """ValueError for an adapter that has not all the layers that its configuration names."""
+    wanted = [n for n in names for end in found.targets if n == end or n.endswith(f".{end}")]
+    if missing := [name for name in wanted if name not in found.layers]:
+        raise ValueError(
+            f"the adapter in {found.where!r} has {len(wanted) - len(missing)} of {len(wanted)} "
+            f"layers that its {CONFIG} names; it lacks {missing[0]}: save it again"
+        )
 
 
 def _fits(found: Found, layer: str, base: nn.Module | None, a: Tensor, b: Tensor) -> None:

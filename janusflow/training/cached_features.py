@@ -33,7 +33,7 @@ def find(settings: Settings, data: Path | Sequence[Path], vae, processor) -> Cac
 def taught(settings: Settings) -> bool:
     """Whether a teacher looks at pictures."""
     align = settings.alignment
-    looks = align is not None and (align.teacher in ("own", "random") or ":" in align.teacher)
+    looks = align is not None and align.teacher not in ("ema", "oracle", "cached")
     return looks and align.kind == "teacher" and align.weight > 0
 
 

@@ -5,7 +5,7 @@ Ma et al. 2024, arXiv 2411.07975, table 1; Esser et al. 2024, arXiv 2403.03206, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,6 +27,7 @@ PARTS = {
     "generation": ("vision_gen_enc_model.", "vision_gen_dec_model."),
     "language_model": ("language_model.",),
 }
+PROJECTOR = "projector"  # of the alignment
 SCHEDULES = ("constant", "cosine", "linear")
 
 
@@ -50,6 +51,7 @@ class Stage:
     decay_from: float = 0.0  # share of the steps after which the rate begins to fall
     optimizer: str = "adamw"
     betas: tuple[float, float] = (0.9, 0.95)
+    rates: dict[str, float] = field(default_factory=dict)  # of parts, as multiples of lr
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0  # of the gradient's norm
     ema: float = 0.99  # warmed up as (step) / (step + 9)
@@ -69,6 +71,9 @@ class Stage:
         one_of("trainable", self.trainable, PARTS)
         one_of("schedule", [self.schedule], SCHEDULES)
         one_of("optimizer", [self.optimizer], OPTIMIZERS)
+        one_of("rates", self.rates, (*PARTS, PROJECTOR))
+        if not all(0 <= rate < float("inf") for rate in self.rates.values()):
+            raise ValueError(f"rates are {self.rates}; expected multiples of lr, 0 or more")
         one_of("density", [self.density], DENSITIES)
         one_of("time_weight", [self.time_weight], WEIGHTS)
         for name in ("lr", "steps", "batch", "max_grad_norm", "shift", "capacity"):
@@ -114,6 +119,12 @@ class Stage:
         for kind, count in _summed(self.mixture, self.batch, opening, steps).items():
             found[kind] = found.get(kind, 0) + count
         return found
+
+    def rate_of(self, name: str) -> float:
+        """What multiplies the rate for a parameter, by the part that its name belongs to."""
+        name = name.removeprefix("model.")
+        part = next((p for p, starts in PARTS.items() if name.startswith(starts)), PROJECTOR)
+        return self.rates.get(part, 1.0)
 
     @property
     def time_options(self) -> dict[str, float]:

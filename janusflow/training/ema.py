@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -103,9 +103,38 @@ def tensors(state: State) -> dict[str, Tensor]:
     """Every tensor of the state under one name; sharded ones stay sharded."""
     found = {name: p.detach() for name, p in state.parameters.items()}
     found |= {f"ema.{name}": value for name, value in state.ema.items()}
-    for index, moments in state.optimizer.state_dict()["state"].items():
-        found |= {f"optimizer.{state.names[index]}.{key}": v for key, v in moments.items()}
+    saved = state.optimizer.state_dict()
+    for index, moments in saved["state"].items():
+        for key, value in moments.items():
+            found |= _named(f"{state.names[index]}.{key}", value)
+    for index, group in enumerate(saved["param_groups"]):
+        for key, value in group.items():
+            if _is_number(value) and key not in GIVEN:
+                found |= _named(f"{index}.{key}", value, "group")
     return found
+
+
+GIVEN = {  # numbers of an optimizer's groups that the settings decide, not the steps taken
+    "lr", "weight_decay", "rate", "decays", "initial_lr", "eps", "amsgrad", "maximize", "foreach",
+    "capturable", "differentiable", "fused", "decoupled_weight_decay", "momentum", "nesterov",
+    "ns_steps",
+}  # fmt: skip
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float)
+
+
+def _named(name: str, value, start: str = "optimizer") -> dict[str, Tensor]:
+    """A number of an optimizer stands in a checkpoint as a tensor, under a name that says so."""
+    if isinstance(value, Tensor):
+        return {f"{start}.{name}": value}
+    if _is_number(value):
+        kind = torch.float64 if isinstance(value, float) else torch.int64
+        return {f"{start}-number.{name}": torch.tensor(value, dtype=kind)}
+    if value is None:
+        return {}
+    raise ValueError(f"the optimizer keeps a {type(value).__name__} {name!r}; choose another")
 
 
 @torch.no_grad()
@@ -115,16 +144,23 @@ def load(state: State, found: dict[str, Tensor], step: int) -> None:
     ValueError for what is missing or has another shape.
     """
     load_weights(state, found)
-    moments: dict[int, dict[str, Tensor]] = {}
-    places = {name: i for i, name in enumerate(state.names)}
-    parameters = state.parameters
-    for key in (key for key in found if key.startswith("optimizer.")):
-        name, _, moment = key.removeprefix("optimizer.").rpartition(".")
+    moments: dict[int, dict] = {}
+    places, parameters = {name: i for i, name in enumerate(state.names)}, state.parameters
+    saved = state.optimizer.state_dict()
+    for key, value in found.items():
+        start, _, rest = key.partition(".")
+        name, _, moment = rest.rpartition(".")
+        if start == "group-number":
+            saved["param_groups"][int(name)][moment] = value.item()
+        if start not in ("optimizer", "optimizer-number"):
+            continue
         if name not in places:
             raise ValueError(f"the checkpoint trained {name!r}, this run does not")
-        like = parameters[name] if found[key].shape == parameters[name].shape else None
-        moments.setdefault(places[name], {})[moment] = _as(found[key], like)
-    saved = state.optimizer.state_dict()
+        if start == "optimizer-number":
+            value = value.item()
+        else:
+            value = _as(value, parameters[name] if value.shape == parameters[name].shape else None)
+        moments.setdefault(places[name], {})[moment] = value
     state.optimizer.load_state_dict({**saved, "state": moments})
     state.step = step
 
@@ -143,6 +179,12 @@ def load_weights(state: State, found: dict[str, Tensor]) -> None:
                         f"the checkpoint has no {own!r} of shape {tuple(target.shape)}"
                     )
             _local(target).copy_(_local(_as(found[own], target)))
+
+
+def averages(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's tensors with the averages in place of the weights."""
+    start = "ema."
+    return {**found, **{n.removeprefix(start): x for n, x in found.items() if n.startswith(start)}}
 
 
 def _as(tensor: Tensor, like: Tensor | None) -> Tensor:

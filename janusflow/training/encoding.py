@@ -67,7 +67,9 @@ def made_with(vae: nn.Module, image_processor) -> dict:
 def taught_by(name: str, teacher: Encoder, dtype: torch.dtype) -> dict:
     """The fingerprint of features: the teacher and its weights, in which dtype they are kept."""
     kept = str(dtype).removeprefix("torch.")
-    return {"teacher": name, "weights": weights_of(teacher.network), "dtype": kept}
+    found = {"teacher": name, "weights": weights_of(teacher.network), "dtype": kept}
+    size = getattr(teacher.network, "size", None)
+    return found | ({"size": size} if size else {})
 
 
 def weights_of(network: nn.Module) -> str:

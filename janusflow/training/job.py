@@ -23,7 +23,7 @@ from janusflow.data.samples import BrokenSample
 from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.scenes.world import scene
-from janusflow.training import cached_features, init_checkpoint, loop
+from janusflow.training import cached_features, checkpoints, export, init_checkpoint, loop
 from janusflow.training import config as settings
 from janusflow.training.config import Settings
 from janusflow.training.ema import learning_rate, trained
@@ -35,6 +35,7 @@ from janusflow.utils import locked_dir
 from janusflow.utils.hub import locate
 from janusflow.utils.renamed import old_names
 
+MODEL = "janusflow/scenes"  # where a stage begins unless told
 MEASURED = 3  # steps of a dry run
 KILOBYTES = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a MiB
 
@@ -191,24 +192,26 @@ def of_recipe(
 
 def of_stage(
     stage: int | str,
-    model: str,
+    model: str | None,
     data: Path | Sequence[Path] | None,
     out: Path,
     changes: dict | None = None,
     start: Path | None = None,
     vae: str | None = None,
 ) -> TrainJob:
-    """A stage of the paper, or "tune", from a model, on files.
+    """A stage of the paper, or "tune", on files: from a model, or from where another run ended.
 
+    `start` is that run's folder; its averaged weights over its own model, or over `model` if one is
+    named, are written into `out` in float32 and trained from there. It may be a model's folder too.
     Kinds of sample that the data does not have are left out of the mixture; ValueError where none
     is left.
     """
     chosen = settings.changed(settings.of_stage(stage), changes or {})
     if not data:
         raise ValueError("a stage needs --data: a folder, .jsonl, .parquet, .tar or .txt")
-    folder = locate(model)
-    processor = JanusFlowProcessor.from_pretrained(folder)
-    encode = Latents(load_vae(folder, vae))
+    begun = _beginning(model, start, out)
+    processor = JanusFlowProcessor.from_pretrained(begun.under)
+    encode = Latents(load_vae(begun.under, vae))
     cached = (
         cached_features.find(chosen, data, encode.vae, processor) if chosen.data.cache else None
     )
@@ -219,22 +222,61 @@ def of_stage(
     )
     chosen = replace(chosen, training=with_kinds(chosen.training, set(mixture.sources)))
 
-    def trainer() -> Trainer:
-        accelerator = accelerator_of(chosen, out)
+    def built(folder: Path, accelerator) -> Trainer:
         encode.vae.to(accelerator.device)
         source = Ahead(mixture, ahead, encode) if ahead else mixture
-        made = loop.trainer_of(chosen, folder, source, accelerator)
+        made = loop.trainer_of(chosen, folder, source, accelerator, encode.vae)
         if cached is not None:
             cached_features.teach(made, cached)
         return made
+
+    def trainer() -> Trainer:
+        accelerator = accelerator_of(chosen, out)
+        with accelerator.main_process_first():
+            folder = begun.folder()
+        return built(folder, accelerator)
 
     def preview() -> Preview:
         prompts = chosen.run.sample_prompts or captions(mixture)
         return Preview(processor, encode.vae, prompts, chosen.training.seed)
 
-    drawn = preview if chosen.run.sample_every else None
-    meta = {"model": str(folder), "data": json.dumps(report.fingerprint(mixture))}
-    return TrainJob(chosen, trainer, out, meta, start, drawn, read=report.describe(mixture))
+    return TrainJob(
+        chosen,
+        trainer,
+        out,
+        {"model": begun.name, "data": json.dumps(report.fingerprint(mixture))},
+        preview=preview if chosen.run.sample_every else None,
+        rehearsal=lambda: built(begun.under, accelerator_of(chosen, out)),
+        read=report.describe(mixture),
+    )
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The model that a run begins with: how its files name it, a folder of its shape, and what
+    makes or finds its weights.
+    """
+
+    name: str
+    under: Path
+    folder: Callable[[], Path]
+
+
+def _beginning(model: str | None, start: Path | None, out: Path) -> Beginning:
+    own = out / export.BASE
+    if (own / "config.json").is_file() and model is None:  # as the run itself once began
+        return Beginning(export.BASE, own, lambda: own)
+    if start is not None and not checkpoints.complete(start):
+        if not (start / "config.json").is_file():
+            raise ValueError(f"{start} holds neither a run's checkpoint nor a model; check it")
+        if model is not None:
+            raise ValueError(f"{start} is a model, and so is --model {model}; give one of them")
+        model, start = str(start), None
+    if start is None:
+        folder = locate(model or MODEL)
+        return Beginning(export.named_from(model or MODEL, out), folder, lambda: folder)
+    under = export.base_of(start, checkpoints.latest(start)[2], model)
+    return Beginning(export.BASE, under, lambda: export.start_from(start, out, model))
 
 
 def captions(mixture: Mixture) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,20 +12,25 @@ import torch
 
 from janusflow.models import lora
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.training import checkpoints, init_checkpoint
+from janusflow.training import checkpoints
 from janusflow.training.config import Settings, dump
-from janusflow.training.ema import State, freeze_all_but, load_weights
+from janusflow.training.ema import State, averages, freeze_all_but, load_weights
 from janusflow.training.encoding import weights_of
+from janusflow.training.export import export
 from janusflow.training.metrics import Monitor
 from janusflow.training.preview import Preview, check
-from janusflow.training.recipes import Recipe
 from janusflow.training.trainer import BatchSource, Trainer, asked_to_stop, build
 from janusflow.utils import locked_dir
 from janusflow.utils.flops import Meter
-from janusflow.utils.hub import FLOW_MAP, SUMS
 from janusflow.utils.renamed import old_names
 
+__all__ = ["Stopped", "export", "run", "trainer_of"]
+
 SETTINGS = "settings.yaml"
+ADVICE = (
+    "That state is saved: go on from it with a lower training.lr or max_grad_norm, or pass over "
+    "such steps by --set run.max_bad_steps={number} ({skipped} were passed over)"
+)
 CHANGES = "changes.jsonl"  # of settings, where a run was resumed with others
 
 
@@ -47,12 +51,12 @@ def run(
 ) -> Stopped:
     """Trains to the end, going on from the last whole checkpoint in `out`.
 
-    A new run begins with the weights, not the optimizer, of the run in `start` if one is given.
+    A new run begins with the averaged weights of the run in `start` if one is given.
     The first process draws `preview` every `run.sample_every` steps and at the end.
     """
     meta = (meta or {}) | ({"base": trainer.base} if trainer.base else {})
     if not trainer.restore(out, meta) and start:
-        load_weights(trainer.state, checkpoints.latest(start)[1])
+        load_weights(trainer.state, averages(checkpoints.latest(start)[1]))
     settings = trainer.settings
     if trainer.rank == 0:
         locked_dir.write(out / SETTINGS, dump(settings))
@@ -67,7 +71,10 @@ def run(
     preview = preview if trainer.rank == 0 else None
     with asked_to_stop() as asked, together(out):
         while trainer.state.step < steps:
-            found = _step(trainer, monitor, asked())
+            with kept_on_failure(trainer, out, meta):
+                found = _step(trainer, monitor, asked())
+            if found is None:  # the step was passed over
+                continue
             monitor.add(found)
             step = trainer.state.step
             if preview and (step % settings.run.sample_every == 0 or step == steps):
@@ -95,12 +102,57 @@ def _record(trainer: Trainer, out: Path) -> None:
     print(f"janusflow: from step {step} on: {told}", file=sys.stderr)
 
 
-def _step(trainer: Trainer, monitor: Monitor, stop: bool) -> dict:
-    """A step; the operations of the first one are counted."""
-    if monitor.meter is None:
-        monitor.meter, found = Meter.of(trainer, stop)
-        return found
-    return trainer.step(stop=stop)
+def _step(trainer: Trainer, monitor: Monitor, stop: bool) -> dict | None:
+    """A step; the operations of the first one are counted. None where a loss or gradient was not
+    finite and the step is one of those that may be passed over.
+    """
+    try:
+        if monitor.meter is None:
+            monitor.meter, found = Meter.of(trainer, stop)
+            return found
+        return trainer.step(stop=stop)
+    except FloatingPointError as error:
+        most = trainer.settings.run.max_bad_steps
+        if len(trainer.skipped) >= most:
+            raise FloatingPointError(
+                f"{error} {ADVICE.format(number=most + 1, skipped=len(trainer.skipped))}"
+            ) from error
+        trainer.skip()
+        monitor.skip()
+        if trainer.rank == 0:
+            print(f"janusflow: {error}; the step is passed over", file=sys.stderr)
+        return None
+
+
+@contextmanager
+def kept_on_failure(trainer: Trainer, out: Path, meta: dict[str, str]):
+    """Where a step fails before any weight has moved, the state before it is saved; a lack of
+    memory on the GPU is told with what to do.
+    """
+    try:
+        yield
+    except Exception as error:
+        together = trainer.world == 1 or isinstance(error, FloatingPointError)
+        if trainer.settled and together:
+            trainer.optimizer.zero_grad(set_to_none=True)
+            trainer.save(out, meta)
+        if isinstance(error, torch.OutOfMemoryError):
+            raise MemoryError(_less_memory(trainer)) from error
+        raise
+
+
+def _less_memory(trainer: Trainer) -> str:
+    stage, run = trainer.settings.at(trainer.state.step).training, trainer.settings.run
+    ways = [f"run.accumulation={2 * run.accumulation} (smaller micro-batches, the same training)"]
+    if not run.gradient_checkpointing:
+        ways.append("run.gradient_checkpointing=true (slower, the same training)")
+    if trainer.settings.adapter is None:
+        ways.append("adapter.rank=8 in a new run (trains far fewer numbers)")
+    return (
+        f"the GPU's memory ran out at step {trainer.state.step} (batch {stage.batch}, "
+        f"{run.accumulation} micro-batches a process, packs of {stage.capacity} places); set "
+        f"{', or '.join(ways)}, or lower training.batch"
+    )
 
 
 @contextmanager
@@ -131,37 +183,6 @@ def trainer_of(
     made = build(settings, model, data, accelerator, vae)
     made.base = base
     return made
-
-
-def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Writes the averaged weights of a run's newest checkpoint in the published layout, or, where
-    an adapter was trained, that alone in peft's.
-    """
-    _, found, meta = checkpoints.latest(run)
-    base = Path(meta.get("model", run / "base"))
-    if adapter := checkpoints.settings_of(meta).get("adapter"):
-        return _export_adapter(folder, lora.Adapter(**adapter), found, base)
-    if "recipe" in meta:
-        init_checkpoint.first_model(Recipe.from_json(meta["recipe"]), base)
-    model = JanusFlowModel.from_pretrained(base, dtype=torch.float32)
-    own = model.state_dict()
-    for name in own:
-        for key in (f"ema.model.{name}", f"ema.{name}"):  # the second as once written
-            if key in found:
-                own[name].copy_(found[key])
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in (*base.glob("*.json"), *run.glob(FLOW_MAP)):
-        shutil.copy(file, folder)
-    model.to(dtype).save_pretrained(folder)
-    (folder / SUMS).unlink(missing_ok=True)  # of what was there before
-    if (base / "vae").exists():
-        shutil.copytree(base / "vae", folder / "vae", dirs_exist_ok=True)
-
-
-def _export_adapter(folder: Path, adapter: lora.Adapter, found: dict, base: Path) -> None:
-    start = "ema.model."
-    own = {k.removeprefix(start): value for k, value in found.items() if k.startswith(start)}
-    lora.save(folder, adapter, own, str(base))
 
 
 __getattr__ = old_names(__name__, {"engine_of": "trainer_of"})

@@ -60,6 +60,10 @@ class Monitor:
         if step % every == 0 or step == settings.steps:
             self.report()
 
+    def skip(self) -> None:
+        """A step was passed over."""
+        self.bar.update()
+
     def report(self) -> None:
         """One line of the log, the trackers' scalars, and the bar's words."""
         line = self.line()

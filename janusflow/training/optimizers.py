@@ -1,13 +1,17 @@
-"""Optimizers by name: AdamW, and Muon for the matrices inside the network."""
+"""Optimizers by name, their parameters in groups: what decays, and how fast each part learns."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
 
 Named = Iterable[tuple[str, nn.Parameter]]
+Rates = Callable[[str], float]
+OPTIMIZERS: dict[str, Callable] = {}
+EMBEDDINGS = ("embed_tokens", "beg_of_und_embed", "pos_embed", "latent")
 OUTSIDE = ("embed_tokens", "lm_head", "beg_of_und_embed", "pos_embed")  # rows are looked up
 
 
@@ -48,24 +52,77 @@ class Together(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-def adamw(named: Named, lr: float, betas: tuple[float, float], weight_decay: float):
-    parameters = [p for _, p in named]
-    return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
+def groups(named: Named, weight_decay: float, rate_of: Rates = lambda _: 1.0) -> list[dict]:
+    """Parameters that share a weight decay and a rate. Norms, biases and embeddings, whose size
+    means something, do not decay ("decays" is False); "rate" multiplies the schedule's.
+    """
+    found: dict[tuple[bool, float], dict] = {}
+    for name, p in named:
+        key = decays(name, p), rate_of(name)
+        own = found.setdefault(key, {"params": [], "decays": key[0], "rate": key[1]})
+        own["params"].append(p)
+    return [own | {"weight_decay": weight_decay * own["decays"]} for own in found.values()]
 
 
-def muon(named: Named, lr: float, betas: tuple[float, float], weight_decay: float):
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay means anything for a parameter: for what multiplies matrices."""
+    return parameter.ndim >= 2 and not any(word in name for word in EMBEDDINGS)
+
+
+def optimizer(make: Callable) -> Callable:
+    """Registers what builds an optimizer of named parameters, under the function's name:
+    (named, lr, betas, weight_decay, rate_of) -> torch.optim.Optimizer, whose groups are those of
+    `groups`. It is then a value of `training.optimizer`.
+    """
+    OPTIMIZERS[make.__name__] = make
+    return make
+
+
+@optimizer
+def adamw(named: Named, lr: float, betas, weight_decay: float, rate_of: Rates = lambda _: 1.0):
+    """Loshchilov and Hutter 2019, arXiv 1711.05101."""
+    return torch.optim.AdamW(groups(named, weight_decay, rate_of), lr=lr, betas=betas)
+
+
+@optimizer
+def muon(named: Named, lr: float, betas, weight_decay: float, rate_of: Rates = lambda _: 1.0):
     """Orthogonalised momentum for matrices, with AdamW's step length, and AdamW for the rest.
 
     Jordan et al. 2024 (Muon); Liu et al. 2025, arXiv 2502.16982, for the length.
     """
     named = list(named)
-    inner = [p for name, p in named if p.ndim == 2 and not any(o in name for o in OUTSIDE)]
-    ids = {id(p) for p in inner}
+    inner = [(n, p) for n, p in named if p.ndim == 2 and not any(o in n for o in OUTSIDE)]
+    ids = {id(p) for _, p in inner}
     rest = [(name, p) for name, p in named if id(p) not in ids]
     matrices = torch.optim.Muon(
-        inner, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+        groups(inner, weight_decay, rate_of), lr=lr, adjust_lr_fn="match_rms_adamw"
     )
-    return Together(matrices, adamw(rest, lr, betas, weight_decay))
+    return Together(matrices, adamw(rest, lr, betas, weight_decay, rate_of)) if rest else matrices
 
 
-OPTIMIZERS = {"adamw": adamw, "muon": muon}
+@optimizer
+def adamw_8bit(named: Named, lr: float, betas, weight_decay: float, rate_of: Rates = lambda _: 1.0):
+    """AdamW whose two moments take a byte a number (Dettmers et al. 2022, arXiv 2110.02861)."""
+    library = _library("bitsandbytes", "adamw_8bit")
+    return library.optim.AdamW8bit(groups(named, weight_decay, rate_of), lr=lr, betas=betas)
+
+
+@optimizer
+def adamw_schedule_free(
+    named: Named, lr: float, betas, weight_decay: float, rate_of: Rates = lambda _: 1.0
+):
+    """AdamW whose averaging replaces a schedule (Defazio et al. 2024, arXiv 2405.15682); use it
+    with training.schedule=constant.
+    """
+    library = _library("schedulefree", "adamw_schedule_free")
+    made = library.AdamWScheduleFree(groups(named, weight_decay, rate_of), lr=lr, betas=betas)
+    made.train()
+    return made
+
+
+def _library(name: str, asked: str):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        needs = f"training.optimizer={asked} needs {name}: pip install {name}, or choose adamw"
+        raise ModuleNotFoundError(needs, name=name) from error

@@ -62,10 +62,11 @@ def load(
     weights: str | Path | None = "hub",
     device: str = "auto",
     dtype: str = "float32",
+    size: int | None = None,
 ) -> Encoders:
     """The encoders of a model. `teacher`: "own", "timm:NAME", or "none" for latents alone.
 
-    `weights` are of a timm teacher, as teachers.TimmEncoder takes them.
+    `weights` and `size` are of a timm teacher, as teachers.TimmEncoder takes them.
     """
     if teacher not in ("own", "none") and not teacher.startswith("timm:"):
         raise ValueError(f"--teacher is {teacher!r}; choose own, none or timm:NAME")
@@ -75,7 +76,7 @@ def load(
     found = Encoders(JanusFlowProcessor.from_pretrained(folder), load_vae(folder, vae).to(place))
     if teacher != "none":
         whole = JanusFlowModel.from_pretrained(folder, dtype=torch.float32).eval()
-        found.teacher, found.name = make(teacher, whole, weights=weights), teacher
+        found.teacher, found.name = make(teacher, whole, weights=weights, size=size), teacher
         found.teacher.network.to(place)
         found.dtype = DTYPES[dtype]
     return found

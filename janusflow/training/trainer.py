@@ -41,7 +41,7 @@ from janusflow.utils.cpu.onednn_linear import repeating
 from janusflow.utils.renamed import old_names
 
 BINS = 10
-AFTER = "no weight has moved: lower training.lr or look at the data, and start again"
+AFTER = "no weight has moved."
 COUNTED = 2 * BINS + 5  # by time; three products of gradients, tokens, who was stopped
 
 
@@ -72,6 +72,8 @@ class Trainer:
     data: BatchSource
     now: Settings | None = None  # in force at this step
     base: str = ""  # fingerprint of the model that the run begins with
+    skipped: list[int] = field(default_factory=list)  # steps whose loss was not finite
+    settled: bool = True  # False while the weights move
     changes: dict = field(default_factory=dict)  # of settings, where the run was resumed
     _latest: list = field(default_factory=list)  # micro-batches of this step and their losses
 
@@ -108,7 +110,8 @@ class Trainer:
             )
         rate = learning_rate(stage, number)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate", 1.0)
+        self.settled = False
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
@@ -116,7 +119,15 @@ class Trainer:
         average(self.state, stage.ema)
         main = self.objective.main
         main.updated(self.state.step)
+        self.settled = True
         return found | {"grad_norm": norm, "lr": rate, "measured": main.measured()}
+
+    def skip(self) -> None:
+        """Passes over the step at hand: no weight moves, the next step is another batch's."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.skipped.append(self.state.step)
+        self.state.step += 1
+        self._latest.clear()
 
     def _enter(self, number: int) -> None:
         """Lets the settings of a step hold, where some change on the way."""
@@ -124,8 +135,9 @@ class Trainer:
             self.now = self.settings.at(number)
             self.objective.enter(self.now.training, self.now.alignment)
             stage = self.now.training
-            own = {"betas": stage.betas, "weight_decay": stage.weight_decay}
             for group in self.optimizer.param_groups:
+                own = {"weight_decay": stage.weight_decay * group.get("decays", True)}
+                own |= {"betas": stage.betas}
                 group.update({key: value for key, value in own.items() if key in group})
 
     def _follow(self) -> None:
@@ -250,6 +262,7 @@ class Trainer:
         named = tensors(self.state) | self.objective.state_tensors()
         sharded = [name for name, x in named.items() if hasattr(x, "to_local")]
         meta = meta | {"step": str(step), "settings": json.dumps(self.settings.as_dict())}
+        meta["skipped"] = json.dumps(self.skipped)
         if sharded and run.sharded:
             local = {n: x.to_local() if n in set(sharded) else x for n, x in named.items()}
             meta["sharded"] = json.dumps(sharded)
@@ -274,6 +287,7 @@ class Trainer:
             self.settings, self.changes = resume.continued(self.settings, before, step, out)
             load(self.state, found, step)
             self.objective.load_tensors(found)
+            self.skipped = [int(number) for number in json.loads(theirs.get("skipped", "[]"))]
             self.now = None
             self._follow()
             return True
@@ -376,7 +390,8 @@ def build(
     module = LossModule(model.train(), aligner, stage, run.packed, settings.objective, vae)
     module.touched = accelerator.num_processes > 1
     named = list(trained(module))
-    optimizer = OPTIMIZERS[stage.optimizer](named, stage.lr, stage.betas, stage.weight_decay)
+    numbers = stage.lr, stage.betas, stage.weight_decay
+    optimizer = OPTIMIZERS[stage.optimizer](named, *numbers, stage.rate_of)
     names = _in_order(optimizer, named)
     module, prepared = accelerator.prepare(module, optimizer)
     ema = {name: p.detach().clone() for name, p in trained(module)}

@@ -306,3 +306,11 @@ def test_a_pickle_is_not_opened(copied, tmp_path, tiny_pipe):
     with pytest.raises(ValueError, match="pickle"):
         tiny_pipe.load_lora_weights(copied)
     assert not (tmp_path / "harm").exists()
+
+
+def test_an_adapter_that_has_not_all_its_layers_is_refused(run, copied):
+    path = copied / lora.WEIGHTS
+    whole = load_file(path)
+    save_file(dict(list(whole.items())[:6]), path)
+    with pytest.raises(ValueError, match=rf"has 3 of {len(whole) // 2} layers"):
+        JanusFlowPipeline.from_pretrained(run / "base").load_lora_weights(copied)

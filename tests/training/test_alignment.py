@@ -13,7 +13,7 @@ from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.scenes.patches import pixels
 from janusflow.scenes.shapes import render_batch
 from janusflow.scenes.world import COLORS, SHAPES, scene
-from janusflow.training import losses
+from janusflow.training import config, losses
 from janusflow.training.alignment import repa, teachers
 from janusflow.training.alignment.repa import PRESETS, Aligner, Alignment
 from janusflow.training.alignment.similarity import by_block, cknna
@@ -466,6 +466,38 @@ def test_what_a_teacher_needs_and_lacks_is_named(model, view, tmp_path):
         teachers.make("timm:vit_x", model)
     with pytest.raises(ValueError, match=r"expected a \.safetensors file"):
         teachers.make(f"timm:{TIMM}", model, weights=tmp_path / "vit.pth")
+
+
+def test_a_teachers_file_and_size_are_settings(tmp_path, view, model):
+    """A patch of 16 pixels sees 96 as 6 x 6 tokens, the student's own grid."""
+    source = timm.create_model(TIMM, num_classes=3)
+    save_file(source.state_dict(), tmp_path / "vit.safetensors")
+    items = [f"alignment.teacher=timm:{TIMM}", "alignment.teacher_size=96"]
+    items.append(f"alignment.teacher_weights={tmp_path / 'vit.safetensors'}")
+    chosen = config.changed(config.of_stage(2), config.parse(items)).alignment
+    aligner = repa.build(chosen, model)
+    assert aligner.teach[0](view).shape == (3, 36, 192)
+
+
+def test_a_teacher_of_ones_own_is_chosen_by_its_name(view, model):
+    @teachers.teacher
+    def brightness(_wanted):
+        class Brightness:
+            width = 1
+
+            def __call__(self, view):
+                (pixels,) = view.need("pixel_values")
+                return pixels.mean(1).unfold(1, 16, 16).unfold(2, 16, 16).mean((3, 4)).flatten(1)
+
+        return Brightness()
+
+    try:
+        chosen = config.changed(config.of_stage(2), {"alignment.teacher": "brightness"}).alignment
+        assert repa.build(chosen, model).teach[0](view).shape == (3, 36)
+    finally:
+        del teachers.TEACHERS["brightness"]
+    with pytest.raises(ValueError, match="did you mean 'oracle'"):
+        config.changed(config.of_stage(2), {"alignment.teacher": "oracel"})
 
 
 # CKNNA

@@ -1,29 +1,70 @@
-"""Runs that go on: with other numbers, after a failure, in another place."""
+"""Runs that go on: with other numbers, after a failure, in another place, as another stage."""
 
+import io
 import json
 import shutil
+import tarfile
 
 import pytest
 import torch
+from PIL import Image
 
-from janusflow.training import checkpoints, config, job, loop
+from janusflow import JanusFlowModel
+from janusflow.scenes.world import render, scene
+from janusflow.training import checkpoints, config, export, job, trainer
 
-SMALL = {"steps": 12, "run.save_every": 2, "run.keep": 99, "pictures": 2, "questions": 1}
+SMALL = {
+    "training.steps": 12,
+    "training.batch": 3,
+    "training.warmup": 1,
+    "training.lr": 1e-3,
+    "training.trainable": "linear,generation",
+    "run.save_every": 2,
+    "run.keep": 99,
+    "run.log_every": 1,
+    "alignment": "none",
+}
+
+
+def picture(index: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(render(scene("train", index).objects)).save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """The first model of the smallest recipe."""
-    out = tmp_path_factory.mktemp("runs") / "base"
-    job.of_recipe("scenes-smoke", out, {**SMALL, "steps": 1}).run()
-    return out / "base"
+def data(tmp_path_factory):
+    """What strangers have: a folder with captions, lines in two spellings, a shard, a table."""
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path_factory.mktemp("data")
+    for index in range(8):
+        (folder / f"{index}.png").write_bytes(picture(index))
+    for index in range(3):
+        (folder / f"{index}.txt").write_text(scene("train", index).caption)
+    rows = [
+        {"image_path": "3.png", "caption": "a red circle"},
+        {"img": "4.png", "text": "a star"},
+        {"image": "5.png", "question": "how many shapes are there?", "answer": 2},
+        {"text": "only words"},
+    ]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with tarfile.open(folder / "shard.tar", "w") as tar:
+        for name, content in (("a.png", picture(6)), ("a.txt", b"a blue ring")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    table = {"image": [{"bytes": picture(7), "path": None}], "text": ["a green heart"]}
+    table = datasets.Dataset.from_dict(table).cast_column("image", datasets.Image())
+    table.to_parquet(str(folder / "table.parquet"))
+    (folder / "6.png").unlink()
+    (folder / "7.png").unlink()
+    return folder
 
 
-def planned(base, out, **changes) -> job.TrainJob:
-    if not (out / "base").exists():
-        shutil.copytree(base, out / "base")
+def planned(tiny_folder, data, out, stage=1, start=None, **changes) -> job.TrainJob:
     changes = {name.replace("__", "."): value for name, value in changes.items()}
-    return job.of_recipe("scenes-smoke", out, SMALL | changes)
+    model = None if start else str(tiny_folder)
+    return job.of_stage(stage, model, data, out, SMALL | changes, start)
 
 
 def cut(out, step: int) -> None:
@@ -38,33 +79,135 @@ def same(one, other, step: int) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
-def test_a_run_changed_on_the_way_and_killed_twice_is_the_one_done_at_once(base, tmp_path, capsys):
+def test_a_run_changed_on_the_way_and_killed_twice_is_the_one_done_at_once(
+    tiny_folder, data, tmp_path, capsys
+):
     parts, once = tmp_path / "parts", tmp_path / "once"
-    planned(base, parts, steps=6).run()
+    planned(tiny_folder, data, parts, training__steps=6).run()
     cut(parts, 4)  # the first kill
-    changes = {"lr": 1e-4, "training__schedule": "cosine", "training__batch": 4}
-    planned(base, parts, steps=9, **changes).run()
-    assert "from step 4 on: training.lr 0.0015 -> 0.0001" in capsys.readouterr().err
+    changes = {"training__lr": 1e-4, "training__schedule": "cosine", "training__batch": 4}
+    planned(tiny_folder, data, parts, training__steps=9, **changes).run()
+    assert "from step 4 on: training.lr 0.001 -> 0.0001" in capsys.readouterr().err
     cut(parts, 8)  # the second
-    planned(base, parts, steps=12, **changes, training__seed=3).run()
+    planned(tiny_folder, data, parts, training__steps=12, **changes, training__seed=3).run()
     assert len((parts / "changes.jsonl").read_text().splitlines()) == 2
     settings = config.read(parts / "settings.yaml")
-    planned(base, once, **settings).run()
+    job.of_stage(1, str(tiny_folder), data, once, settings).run()
     assert same(parts, once, 12)
     lines = [json.loads(x) for x in (once / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 12
 
 
-def test_a_finished_run_can_be_given_more_steps(base, tmp_path):
+def test_a_finished_run_can_be_given_more_steps(tiny_folder, data, tmp_path):
     more, once = tmp_path / "more", tmp_path / "once"
-    planned(base, more, steps=4, training__schedule="constant").run()
-    assert planned(base, more, steps=8, training__schedule="constant").run().finished
-    planned(base, once, steps=8, training__schedule="constant").run()
-    assert same(more, once, 8)
+    planned(tiny_folder, data, more, training__steps=2).run()
+    assert planned(tiny_folder, data, more, training__steps=4).run().finished
+    planned(tiny_folder, data, once, training__steps=4).run()
+    assert same(more, once, 4)
 
 
-def test_a_run_goes_on_in_another_folder(base, tmp_path):
-    planned(base, tmp_path / "one", steps=4).run()
-    shutil.move(tmp_path / "one", tmp_path / "two")
-    assert planned(base, tmp_path / "two", steps=6).run().state.step == 6
-    loop.export(tmp_path / "two", tmp_path / "model")
+def test_a_run_moves_with_its_model(tiny_folder, data, tmp_path):
+    shutil.copytree(tiny_folder, tmp_path / "here" / "model")
+    planned(tmp_path / "here" / "model", data, tmp_path / "here" / "run", training__steps=2).run()
+    there = (tmp_path / "here").rename(tmp_path / "there")
+    assert str(tmp_path) not in checkpoints.latest(there / "run")[2]["model"]
+    export.export(there / "run", tmp_path / "out")
+    shutil.rmtree(there / "model")
+    with pytest.raises(ValueError, match="--model"):
+        export.export(there / "run", tmp_path / "out")
+    export.export(there / "run", tmp_path / "again", model=str(tiny_folder))
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_other_weights_or_other_data_are_refused(tiny_folder, data, tmp_path):
+    out, other = tmp_path / "run", tmp_path / "model"
+    planned(tiny_folder, data, out, training__steps=2).run()
+    shutil.copytree(tiny_folder, other)
+    model = JanusFlowModel.from_pretrained(other)
+    with torch.no_grad():
+        model.language_model.model.norm.weight[0] += 1
+    model.save_pretrained(other)
+    with pytest.raises(ValueError, match="began with other weights"):
+        planned(other, data, out).run()
+    (tmp_path / "data").mkdir()
+    for name in ("0.png", "0.txt"):
+        shutil.copy(data / name, tmp_path / "data")
+    with pytest.raises(ValueError, match=r"other data \(7 generation samples then, 1 now\)"):
+        planned(tiny_folder, tmp_path / "data", out).run()
+    allowed = planned(tiny_folder, tmp_path / "data", out, training__steps=3, run__allow="data")
+    assert allowed.run().finished
+
+
+@pytest.fixture
+def bad_step(monkeypatch):
+    """Losses that are not finite in the third step."""
+    forward = trainer.Trainer._forward
+
+    def spoilt(self, samples, number, rows, counts):
+        total, sums = forward(self, samples, number, rows, counts)
+        return (total, sums * float("nan")) if number == 2 else (total, sums)
+
+    monkeypatch.setattr(trainer.Trainer, "_forward", spoilt)
+
+
+@pytest.mark.usefixtures("bad_step")
+def test_a_loss_that_is_not_finite_leaves_the_last_good_state_to_go_on_from(
+    tiny_folder, data, tmp_path
+):
+    with pytest.raises(FloatingPointError, match=r"at step 2.*run\.max_bad_steps=1"):
+        planned(tiny_folder, data, tmp_path, training__steps=4, run__save_every=9).run()
+    assert checkpoints.complete(tmp_path) == [2]
+    done = planned(tiny_folder, data, tmp_path, training__steps=4, run__max_bad_steps=1).run()
+    assert done.finished and json.loads(checkpoints.latest(tmp_path)[2]["skipped"]) == [2]
+
+
+@pytest.mark.usefixtures("bad_step")
+def test_steps_passed_over_are_counted_over_the_whole_run(tiny_folder, data, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for steps, out in ((4, whole), (3, parts), (4, parts)):
+        found = planned(tiny_folder, data, out, training__steps=steps, run__max_bad_steps=1).run()
+        assert found.finished
+    assert same(whole, parts, 4)
+
+
+def test_a_lack_of_memory_says_which_setting_helps(tiny_folder, data, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(trainer.Trainer, "_forward", full)
+    with pytest.raises(MemoryError, match=r"run\.accumulation=2 .*gradient_checkpointing.*rank"):
+        planned(tiny_folder, data, tmp_path).run()
+
+
+def test_the_papers_chain_is_three_commands(janusflow, tiny_folder, data, tmp_path):
+    changes = SMALL | {"training.steps": 2, "alignment": "janusflow"}
+    del changes["training.trainable"]
+    words = [f"--set={name}={value}" for name, value in changes.items()]
+    before = ["--model", tiny_folder]
+    for stage in (1, 2, 3):
+        out = tmp_path / str(stage)
+        asked = ["--stage", stage, "--data", data, "--out", out, *before, *words, "--threads", 1]
+        code, _, err = janusflow("train", *asked)
+        assert code == 0, err
+        before = ["--init-from", out]
+    assert "generation" in err and "understanding" in err and "skipped" not in err
+    found = checkpoints.latest(tmp_path / "1")[1]
+    begun = JanusFlowModel.from_pretrained(tmp_path / "2" / "base", dtype=torch.float32)
+    own = begun.state_dict()
+    learnt = [n for n in found if n.startswith("ema.model.")]
+    assert all(torch.equal(found[n], own[n.removeprefix("ema.model.")]) for n in learnt)
+    shutil.rmtree(tmp_path / "1")  # what a run needs lies in its own folder
+    export.export(tmp_path / "2", tmp_path / "model")
+    code, _, err = janusflow("train", *asked)  # the same command goes on
+    assert code == 0, err
+
+
+def test_a_run_on_an_adapter_is_a_model_to_begin_with(tiny_folder, data, tmp_path):
+    adapter = {"adapter__rank": 2, "training__lr": 0.1, "training__steps": 2}
+    planned(tiny_folder, data, tmp_path / "lora", **adapter).run()
+    merged = export.start_from(tmp_path / "lora", tmp_path / "next")
+    pipe = JanusFlowModel.from_pretrained(tiny_folder, dtype=torch.float32)
+    before, after = pipe.state_dict(), JanusFlowModel.from_pretrained(merged).state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name].float())}
+    assert moved and not any("language_model" in name for name in moved)

@@ -103,7 +103,7 @@ def test_a_new_run_begins_with_the_weights_of_another(finished, tmp_path):
     done = job.of_recipe("scenes-smoke", tmp_path, {"training.lr": 1e-12}, finished).run()
     theirs = checkpoints.latest(finished)[1]
     for name, parameter in done.state.parameters.items():
-        torch.testing.assert_close(parameter.detach(), theirs[name], rtol=0, atol=1e-6)
+        torch.testing.assert_close(parameter.detach(), theirs[f"ema.{name}"], rtol=0, atol=1e-6)
 
 
 # What learns

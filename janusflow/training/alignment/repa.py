@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from janusflow.models.attention_capture import Heads
 from janusflow.training import losses
-from janusflow.training.alignment.teachers import Teacher, View, make
+from janusflow.training.alignment.teachers import Teacher, View, find, make
 
 KINDS = ("teacher", "dispersive", "contrastive")
 PROJECTORS = ("mlp", "conv", "linear")
@@ -31,6 +31,8 @@ class Alignment:
 
     kind: str = "teacher"  # or, without one, "dispersive" (hidden states), "contrastive" (velocity)
     teacher: str = "own"  # a name of teachers.TEACHERS, or "timm:NAME"
+    teacher_weights: str = "hub"  # of timm's: hub, none (fresh), or a .safetensors file
+    teacher_size: int | None = None  # pixels that it sees images at; its own unless told
     tap: int | float = 0.25  # block, counted from 1, or share of the depth
     projector: str = "mlp"  # from the tapped tokens to the teacher's width
     normalisation: str = "none"  # of the teacher; "zscore" over the tokens of a picture
@@ -58,6 +60,12 @@ class Alignment:
                     f"alignment's {name} is {getattr(self, name)!r}; choose one of "
                     f"{', '.join(options)}"
                 )
+        if self.kind == "teacher":
+            find(self.teacher)
+        if self.teacher_size is not None and not 14 <= self.teacher_size <= 4096:
+            raise ValueError(
+                f"alignment's teacher_size is {self.teacher_size}; expected 14 to 4096"
+            )
         if not 0 <= self.weight < float("inf") or not 0 <= self.cleaner <= 1:
             raise ValueError(
                 f"alignment got weight {self.weight} and cleaner {self.cleaner}; expected a finite "
@@ -334,14 +342,10 @@ def build(
     teacher = None
     if protocol.kind == "teacher":
         place = block(protocol.teacher_tap, sizes.num_hidden_layers)
-        teacher = make(
-            protocol.teacher,
-            model,
-            average=average,
-            block=place,
-            cleaner=protocol.cleaner,
-            **options,
-        )
+        known = dict(average=average, block=place, cleaner=protocol.cleaner)
+        known["weights"] = None if protocol.teacher_weights == "none" else protocol.teacher_weights
+        known["size"] = protocol.teacher_size
+        teacher = make(protocol.teacher, model, **{**known, **options})
     return Aligner(protocol, sizes.hidden_size, sizes.num_hidden_layers, teacher)
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,18 +80,18 @@ class TimmEncoder(nn.Module):
 
     Pictures are resized and normalised as the encoder was trained; class and register tokens are
     left out, maps (B, C, h, w) read as tokens. `weights`: a safetensors file, or None for fresh
-    ones, or "hub" for timm's own, which need a network once.
+    ones, or "hub" for timm's own, which need a network once. `size`: pixels a side that it sees
+    images at, its own unless told; DINOv2 has 1,369 tokens at its own 518, and 256 at 224.
     """
 
-    def __init__(self, name: str, weights: str | Path | None = "hub"):
-        import timm
+    def __init__(self, name: str, weights: str | Path | None = "hub", size: int | None = None):
         from timm.data import resolve_model_data_config
 
         super().__init__()
-        self.network = timm.create_model(name, num_classes=0, **_source(name, weights))
+        self.network = _created(name, size, num_classes=0, **_source(name, weights))
         self.network.requires_grad_(False).eval()
         wanted = resolve_model_data_config(self.network)
-        self.side = wanted["input_size"][-1]
+        self.size, self.side = size, size or wanted["input_size"][-1]
         self.register_buffer("mean", torch.tensor(wanted["mean"]).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(wanted["std"]).view(3, 1, 1))
         self.width = self.network.num_features
@@ -104,6 +105,22 @@ class TimmEncoder(nn.Module):
             last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
             return features.flatten(1, 2) if last else features.flatten(2).transpose(1, 2)
         return features[:, getattr(self.network, "num_prefix_tokens", 0) :]
+
+
+def _created(name: str, size: int | None, **options) -> nn.Module:
+    """timm's network; its positions are fitted to `size` where it has a fixed number of them."""
+    import timm
+
+    if size is None:
+        return timm.create_model(name, **options)
+    try:
+        return timm.create_model(name, img_size=size, **options)
+    except TypeError:  # a network of convolutions takes any
+        return timm.create_model(name, **options)
+    except AssertionError as error:
+        raise ValueError(
+            f"alignment.teacher_size {size} does not fit {name!r} ({error})"
+        ) from error
 
 
 def _source(name: str, weights: str | Path | None) -> dict:
@@ -180,39 +197,95 @@ def untrained(sizes: VisionSizes, seed: int = 0) -> VisionEncoder:
         return VisionEncoder(sizes).requires_grad_(False).eval()
 
 
-TEACHERS = ("own", "ema", "cached", "oracle", "random")
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is known where a teacher is made; it takes what it needs. `argument` is what stands in
+    its name after the colon, as NAME in "timm:NAME".
+    """
+
+    model: nn.Module  # that is trained
+    argument: str | None = None
+    average: nn.Module | None = None  # of the model, for the teacher "ema"
+    block: int | None = None  # of it
+    cleaner: float = 0.2
+    weights: str | Path | None = "hub"  # of an encoder from elsewhere
+    size: int | None = None  # pixels that it sees images at
+    cached_width: int | None = None
 
 
-def make(
-    name: str,
-    model: nn.Module,
-    *,
-    average: nn.Module | None = None,
-    block: int | None = None,
-    cleaner: float = 0.2,
-    weights: str | Path | None = "hub",
-    cached_width: int | None = None,
-) -> Teacher:
-    """The teacher of that name for a JanusFlow model; "timm:NAME" is any encoder of timm.
+Maker = Callable[[Wanted], Teacher]
+TEACHERS: dict[str, Maker] = {}
 
-    `average` and `block` belong to "ema", `weights` to timm's, `cached_width` to "cached".
+
+def teacher(make: Maker) -> Maker:
+    """Registers what makes a teacher under the function's name, for `alignment.teacher=NAME`, or
+    NAME:ARGUMENT.
+    """
+    TEACHERS[make.__name__.removesuffix("_")] = make
+    return make
+
+
+@teacher
+def own(wanted: Wanted) -> Teacher:
+    """The vision encoder of the model itself."""
+    return Encoder(wanted.model.vision_und_enc_model, wanted.model.config.vision.width)
+
+
+@teacher
+def random(wanted: Wanted) -> Teacher:
+    """The same encoder with fresh weights."""
+    sizes = wanted.model.config.vision
+    place = next(wanted.model.vision_und_enc_model.parameters()).device
+    return Encoder(untrained(sizes).to(place), sizes.width)
+
+
+@teacher
+def oracle(_: Wanted) -> Teacher:
+    """What really lies under each patch."""
+    return Oracle()
+
+
+@teacher
+def cached(wanted: Wanted) -> Teacher:
+    """What was computed before."""
+    width = wanted.model.config.vision.width
+    return Cached(width if wanted.cached_width is None else wanted.cached_width)
+
+
+@teacher
+def ema(wanted: Wanted) -> Teacher:
+    """The average of the model."""
+    if wanted.average is None or wanted.block is None:
+        raise ValueError("the teacher 'ema' needs the averaged model and one of its blocks")
+    width = wanted.model.config.language_config.hidden_size
+    return Average(wanted.average, wanted.block, wanted.cleaner, width)
+
+
+@teacher
+def timm_(wanted: Wanted) -> Teacher:
+    """Any encoder of timm, as timm:vit_base_patch14_dinov2."""
+    if not wanted.argument:
+        raise ValueError("the teacher 'timm' needs a network's name, as timm:vit_base_patch16_224")
+    network = TimmEncoder(wanted.argument, wanted.weights, wanted.size)
+    return Encoder(network, network.width)
+
+
+def find(name: str) -> tuple[Maker, str | None]:
+    """What makes the teacher of that name, and the name's argument; ValueError with the nearest."""
+    first, colon, argument = name.partition(":")
+    if first not in TEACHERS or (colon and not argument):
+        near = difflib.get_close_matches(first, TEACHERS, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"no teacher named {name!r}; {hint}choose one of {', '.join(TEACHERS)}:NAME"
+        )
+    return TEACHERS[first], argument or None
+
+
+def make(name: str, model: nn.Module, **options) -> Teacher:
+    """The teacher of that name for a JanusFlow model; `options` are fields of `Wanted`.
+
     ValueError for an unknown name, or what it needs and did not get.
     """
-    sizes = model.config.vision
-    if name == "own":
-        return Encoder(model.vision_und_enc_model, sizes.width)
-    if name == "random":
-        fresh = untrained(sizes).to(next(model.vision_und_enc_model.parameters()).device)
-        return Encoder(fresh, sizes.width)
-    if name == "oracle":
-        return Oracle()
-    if name == "cached":
-        return Cached(sizes.width if cached_width is None else cached_width)
-    if name == "ema":
-        if average is None or block is None:
-            raise ValueError("the teacher 'ema' needs the averaged model and one of its blocks")
-        return Average(average, block, cleaner, model.config.language_config.hidden_size)
-    if name.startswith("timm:"):
-        network = TimmEncoder(name.removeprefix("timm:"), weights)
-        return Encoder(network, network.width)
-    raise ValueError(f"no teacher named {name!r}; choose one of {', '.join(TEACHERS)}, timm:NAME")
+    maker, argument = find(name)
+    return maker(Wanted(model=model, argument=argument, **options))

@@ -1,0 +1,131 @@
+"""A run as a model: its averaged weights over the model that it began with, as published ones lie.
+
+In float32 such a folder holds the averages as training keeps them, so another run can begin there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from janusflow.models import lora
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.training import checkpoints, init_checkpoint
+from janusflow.training.ema import freeze_all_but
+from janusflow.training.recipes import Recipe
+from janusflow.utils.hub import FLOW_MAP, PACKAGED, SUMS, locate
+
+BASE = "base"  # the folder, in a run's, of the model that it began with
+
+
+def export(
+    run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16, model: str | None = None
+) -> None:
+    """Writes the averaged weights of a run's newest checkpoint in the published layout, or, where
+    an adapter was trained, that alone in peft's.
+
+    `model` is what the run began with, where it no longer lies where it was. ValueError for a run
+    without a checkpoint.
+    """
+    _, found, meta = checkpoints.latest(run)
+    base = base_of(run, meta, model)
+    if adapter := checkpoints.settings_of(meta).get("adapter"):
+        lora.save(folder, lora.Adapter(**adapter), _averages(found), meta.get("model", str(base)))
+        return
+    write(_over(base, found), base, folder, dtype)
+    for file in run.glob(FLOW_MAP):
+        shutil.copy(file, folder)
+
+
+def start_from(run: Path, out: Path, model: str | None = None) -> Path:
+    """The model that a new run in `out` begins with: the averages of another run's newest
+    checkpoint over its own model (or over `model`), in float32, an adapter merged. Written into
+    `out` once, so that the folder holds all that the run needs.
+    """
+    base = out / BASE
+    if (base / "config.json").is_file():
+        return base
+    _, found, meta = checkpoints.latest(run)
+    under = base_of(run, meta, model)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".base-") as folder:
+        part = Path(folder) / BASE
+        write(_over(under, found, checkpoints.settings_of(meta)), under, part, torch.float32)
+        os.replace(part, base)
+    return base
+
+
+def base_of(run: Path, meta: Mapping[str, str], model: str | None = None) -> Path:
+    """The folder of the model that a run began with: `model`, or as the run's own files say."""
+    if model is not None:
+        return locate(model)
+    if "recipe" in meta:
+        init_checkpoint.first_model(Recipe.from_json(meta["recipe"]), run / BASE)
+        return run / BASE
+    named = meta.get("model", BASE)
+    if (run / named / "config.json").is_file():
+        return run / named
+    try:
+        return locate(named)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"the model that the run in {run} began with is not at {named!r} any more; name it by "
+            "--model"
+        ) from error
+
+
+def named_from(model: str, out: Path) -> str:
+    """How a run in `out` names the model that it begins with: a folder by its way from there, so
+    that both may move together; a name of the hub as it is.
+    """
+    path = Path(model)
+    if model in PACKAGED or not path.is_dir():
+        return model
+    return os.path.relpath(path.resolve(), out.resolve())
+
+
+def write(model: nn.Module, base: Path, folder: Path, dtype: torch.dtype) -> None:
+    """A model with the files that `base` has beside its weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in base.glob("*.json"):
+        if not file.name.endswith(".index.json"):  # of weights in several files
+            shutil.copy(file, folder)
+    model.to(dtype).save_pretrained(folder)
+    (folder / SUMS).unlink(missing_ok=True)  # of what was there before
+    if (base / "vae").exists():
+        shutil.copytree(base / "vae", folder / "vae", dirs_exist_ok=True)
+
+
+def _averages(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The averages by the model's own names."""
+    start = "ema.model."
+    own = {k.removeprefix(start): value for k, value in found.items() if k.startswith(start)}
+    return own or {k.removeprefix("ema."): v for k, v in found.items() if k.startswith("ema.")}
+
+
+@torch.no_grad()
+def _over(base: Path, found: Mapping[str, Tensor], settings: Mapping | None = None) -> nn.Module:
+    """The model in `base` with a checkpoint's averages, in float32."""
+    model = JanusFlowModel.from_pretrained(base, dtype=torch.float32)
+    adapter = (settings or {}).get("adapter")
+    if adapter:
+        freeze_all_but(model, tuple(_trainable(settings)))
+        lora.add(model, lora.Adapter(**adapter))
+    own = model.state_dict()
+    for name, value in _averages(found).items():
+        if name in own:
+            own[name].copy_(value)
+    if adapter:
+        lora.merge(model)
+    return model
+
+
+def _trainable(settings: Mapping) -> list[str]:
+    stage = settings["training"]
+    return stage["trainable"] if "trainable" in stage else stage["trains"]
