@@ -428,3 +428,72 @@ def test_two_rows_by_a_large_matrix_are_the_product():
         found = [torch.nn.functional.linear(x, weight, bias) for _ in range(2)]
     assert torch.equal(*found) and len(mode.packed) == 1
     assert (found[0] - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
+# The layout of transformers
+
+
+@pytest.mark.parametrize(
+    ("block", "settings", "words"),
+    [
+        (None, {"_attn_implementation": "someone/kernels"}, "attn_implementation"),
+        ("text_config", {"attn_implementation": "someone/kernels"}, "attn_implementation"),
+        (None, {"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
+        ("vq_config", {"__class__": "x"}, "__class__"),
+    ],
+)
+def test_a_converted_configuration_obeys_nobody(saved, tmp_path, block, settings, words):
+    config = copied(saved, tmp_path) / "config.json"
+    content = json.loads(config.read_text())
+    (content if block is None else content[block]).update(settings)
+    config.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=words):
+        janusflow.load(tmp_path)
+
+
+def test_a_configuration_that_does_not_tell_keeps_the_head_of_the_weights(saved, pipe, tmp_path):
+    config = copied(saved, tmp_path) / "config.json"
+    content = json.loads(config.read_text())
+    assert content.pop("tie_word_embeddings") is False
+    config.write_text(json.dumps(content))
+    again = janusflow.load(tmp_path)
+    assert torch.equal(again.model.lm_head.weight, pipe.model.lm_head.weight)
+    assert again.model.config.tie_word_embeddings is False
+
+
+def test_what_the_folder_says_of_answers_is_kept(saved, tmp_path):
+    path = copied(saved, tmp_path) / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"do_sample": True, "top_k": 9}))
+    config = janusflow.load(tmp_path).model.generation_config
+    assert (config.do_sample, config.top_k, config.guidance_scale) == (True, 9, 5.0)
+
+
+def test_drawing_uses_nothing_that_transformers_is_about_to_drop(pipe, caplog, recwarn):
+    pipe(RED, generator=seed(0))
+    told = [str(w.message) for w in recwarn if w.category is FutureWarning]
+    assert not told and "deprecated" not in caplog.text
+
+
+def test_roles_are_the_files_or_as_told(folder):
+    processor = janusflow.JanusProProcessor.from_pretrained
+    assert repr(processor(folder)).startswith("JanusProProcessor(")
+    turns = [{"role": "User", "content": "hi"}]
+    assert "<|User|>: hi" in processor(folder).apply_chat_template(turns)
+    told = processor(folder, sft_format="deepseek_old").apply_chat_template(turns)
+    assert "\nUser: hi" in told
+
+
+def test_transformers_own_classes_take_a_saved_folder(saved, pipe):
+    from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
+
+    model = AutoModelForImageTextToText.from_pretrained(saved)
+    inputs = pipe.processor("what is it?", Image.new("RGB", (64, 64)))
+    labels = inputs["input_ids"].clone()
+    assert model(**inputs, labels=labels).loss.isfinite()
+    assert model.generation_config.eos_token_id == pipe.processor.tokenizer.eos_token_id
+    model.resize_token_embeddings(480)
+    assert model.lm_head.weight.shape[0] == 480
+    assert AutoProcessor.from_pretrained(saved).tokenizer("hi").input_ids
+    answers = pipeline("image-text-to-text", model=str(saved))
+    chat = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    assert answers(text=chat, max_new_tokens=2)

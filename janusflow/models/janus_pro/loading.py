@@ -6,15 +6,30 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
+from transformers import (
+    GenerationConfig,
+    JanusConfig,
+    JanusForConditionalGeneration,
+    JanusVisionConfig,
+    JanusVQVAEConfig,
+    LlamaConfig,
+)
 
 from janusflow.models.janus_pro import convert, tensors
 from janusflow.models.janus_pro.processing import JanusProProcessor
+from janusflow.models.janusflow import generation_defaults
+from janusflow.models.janusflow.configuration import known_settings
 from janusflow.utils import finite
-from janusflow.utils.checkpoint_files import check_size
+from janusflow.utils.checkpoint_files import check_settings, check_size
 from janusflow.utils.safe_io import read_object
 
 GUIDANCE = 5.0  # the published weight
+BLOCKS = {  # of transformers' config.json, and the class that each is made into
+    None: JanusConfig,
+    "text_config": LlamaConfig,
+    "vision_config": JanusVisionConfig,
+    "vq_config": JanusVQVAEConfig,
+}
 
 
 def read_config(folder: Path) -> dict:
@@ -60,7 +75,7 @@ def load_model(
     _check_pictures(config, processor)
     model = _assemble(folder if weights is None else None, config, weights, dtype)
     finite.check_weights(model.state_dict(), repr(str(folder)))
-    model.generation_config = generation(processor)
+    model.generation_config = generation(processor, generation_defaults.read(folder))
     return model.eval()
 
 
@@ -80,13 +95,28 @@ def _check_pictures(config: JanusConfig, processor: JanusProProcessor) -> None:
 
 def own_config(folder: Path) -> JanusConfig:
     """The configuration of a folder in transformers' layout; ValueError where it makes none."""
+    content = read_config(folder)
+    for block, kind in BLOCKS.items():
+        part = content if block is None else content.get(block)
+        if isinstance(part, dict):
+            check_settings(part, kind, known_settings(kind), block or "config.json")
     try:
         config = JanusConfig.from_pretrained(folder)
+        if "tie_word_embeddings" not in content:  # transformers would tie, the head is its own
+            config.tie_word_embeddings = not _has_head(folder)
     except Exception as error:  # transformers' validators raise classes of their own
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{folder / 'config.json'} makes no Janus ({reason})") from error
     convert.within_limits(config)
     return config
+
+
+def _has_head(folder: Path) -> bool:
+    """Whether the weights hold an output matrix beside the embedding, or there are none to tell."""
+    try:
+        return any("lm_head.weight" in tensors.names(path) for path in tensors.files(folder))
+    except ValueError:
+        return True
 
 
 def _without_memory(config: JanusConfig) -> JanusForConditionalGeneration:
@@ -148,13 +178,15 @@ def _check_names(config: JanusConfig, weights: dict[str, Tensor]) -> None:
             )
 
 
-def generation(processor: JanusProProcessor) -> GenerationConfig:
-    """What transformers' own `generate` needs to draw a picture."""
+def generation(
+    processor: JanusProProcessor, said: GenerationConfig | None = None
+) -> GenerationConfig:
+    """What transformers' own `generate` needs to draw an image, beside what a folder said."""
     tokenizer = processor.tokenizer
-    return GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=processor.pad_id,
-        guidance_scale=GUIDANCE,
-        generation_kwargs={"boi_token_id": processor.image_start_id},
-    )
+    config = GenerationConfig() if said is None else said
+    ids = dict(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
+    for name, value in (ids | dict(pad_token_id=processor.pad_id, guidance_scale=GUIDANCE)).items():
+        if getattr(config, name) is None:
+            setattr(config, name, value)
+    config.generation_kwargs = {"boi_token_id": processor.image_start_id}
+    return config

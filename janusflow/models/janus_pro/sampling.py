@@ -44,6 +44,7 @@ def draw(
     rows = [*prompts, *(against or ())]
     count = model.model.vqmodel.quantize.quant_state_dims
     total = count[0] * count[1]
+    check_length(model, max(map(len, rows)) + total - 1)
     cache, hidden = read(model, rows, total - 1)
     angles = _angles(model, [len(row) for row in rows], total - 1, hidden)
     mask = padding([len(row) for row in rows], cache.keys[0].shape[2], hidden)
@@ -54,6 +55,16 @@ def draw(
             yield tokens
             if step + 1 < total:
                 hidden = _step(model, tokens, len(rows), cache, angles, step, mask)
+
+
+def check_length(model, tokens: int) -> None:
+    """ValueError for more tokens than the language model has positions."""
+    most = model.config.text_config.max_position_embeddings
+    if tokens > most:
+        raise ValueError(
+            f"the prompt and the image have {tokens:,} tokens, the model {most:,} positions; "
+            "shorten the text"
+        )
 
 
 def _guided(logits: Tensor, guides: bool, combine: Combine, step: int, total: int) -> Tensor:
@@ -96,7 +107,7 @@ def read(model, rows: Sequence[Ids], more: int) -> tuple[Slots, Tensor]:
         out = language(torch.tensor(distinct, device=like.device), use_cache=True)
         for place, prompt in enumerate(distinct):
             mine = [i for i, row in enumerate(rows) if row == prompt]
-            cache.put(mine, out.past_key_values, place)
+            cache.put(mine, out[CACHE], place)
             last[mine] = out.last_hidden_state[place, -1]
     return cache, last
 

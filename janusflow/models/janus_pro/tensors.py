@@ -31,6 +31,17 @@ def read(folder: Path) -> dict[str, Tensor]:
     return found
 
 
+def names(path: Path) -> set[str]:
+    """The tensors' names in one file of weights, by its header where it has one."""
+    if path.suffix == ".bin":
+        return set(_read_pickle(path))
+    try:
+        with safe_open(path, "pt") as file:
+            return set(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged ({error}); fetch it again") from error
+
+
 def files(folder: Path) -> list[Path]:
     """The files that hold the weights, all of them there; ValueError otherwise."""
     for name in NAMES:

@@ -185,10 +185,10 @@ class JanusFlowConfig(PreTrainedConfig):
                 f"{str(name)!r} holds a Janus or Janus-Pro in the published layout; use "
                 "janusflow.load, and save_pretrained writes the layout that transformers reads"
             )
-        check_settings(content, cls, _settings(cls), "config.json")
+        check_settings(content, cls, known_settings(cls), "config.json")
         language = content.get("language_config")
         if isinstance(language, dict):
-            check_settings(language, LlamaConfig, _settings(LlamaConfig), "language_config")
+            check_settings(language, LlamaConfig, known_settings(LlamaConfig), "language_config")
         return content, rest
 
     @property
@@ -306,7 +306,7 @@ def _language(given: Any) -> LlamaConfig:
         raise ValueError(f"language_config makes no llama ({reason}); check config.json") from error
 
 
-def _settings(kind: type) -> set[str]:
+def known_settings(kind: type) -> set[str]:
     """What a config.json may set of transformers' class."""
     plain = {"model_type", "torch_dtype", "_name_or_path", "name_or_path", "rope_scaling"}
     return plain | {"output_attentions", "num_labels"} | {f.name for f in fields(kind)}
