@@ -13,10 +13,13 @@ from janusflow.evaluation.report import failures
 from janusflow.evaluation.tasks.registry import TASKS
 from janusflow.pipelines import image_io
 from janusflow.utils import images
+from samplers.benchmark.style import paper
 
 SHOWN = 8  # failures of each group
 CELL = 128  # pixels of a picture on the sheet
-TEXT = 44  # pixels of the text below it
+TEXT = 56  # pixels of the text below it
+HEAD = 20  # pixels of a group's name
+GAP = 8
 
 
 def draw(report: dict, folder: Path) -> list[Path]:
@@ -36,28 +39,38 @@ def draw(report: dict, folder: Path) -> list[Path]:
 def failure_sheet(
     report: dict, folder: Path, split: str, place: Callable[[dict], Path]
 ) -> Image.Image:
-    """A row per group: its first failures, with what was asked for and what was found."""
-    groups = report["scores"][split]["groups"]
-    high = CELL + TEXT
-    sheet = Image.new("RGB", (110 + SHOWN * (CELL + 8), len(groups) * (high + 8)), "white")
+    """The first failures of each group that has any: what was asked for above, found below."""
+    groups = {name: failures(report, split, name) for name in report["scores"][split]["groups"]}
+    shown = {name: wrong for name, wrong in groups.items() if wrong}
+    columns = max((min(SHOWN, len(wrong)) for wrong in shown.values()), default=1)
+    high = HEAD + CELL + TEXT
+    size = (max(columns * (CELL + GAP) + GAP, 320), max(1, len(shown)) * high + GAP)
+    sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
-    for row, name in enumerate(groups):
-        top, wrong = row * (high + 8) + 4, failures(report, split, name)
-        pen.text((6, top), f"{name}\n{len(wrong)} wrong", "black")
-        for column, item in enumerate(wrong[:SHOWN]):
-            left = 110 + column * (CELL + 8)
-            picture = images.read(folder / place(item))
-            sheet.paste(picture.convert("RGB").resize((CELL, CELL)), (left, top))
-            asked, found = (
-                fill(item["wanted"], 23, max_lines=3),
-                fill(item["said"], 23, max_lines=2),
-            )
-            pen.text((left, top + CELL), asked, "black", font_size=9)
-            below = top + CELL + 11 * (asked.count("\n") + 1)
-            pen.text((left, below), found, "firebrick", font_size=9)
+    if not shown:
+        pen.text((GAP, GAP), "nothing failed", "black", font_size=13)
+    for row, (name, wrong) in enumerate(shown.items()):
+        top = row * high + GAP
+        count = report["scores"][split]["groups"][name]["items"]
+        pen.text((GAP, top), f"{name}: {len(wrong)} of {count} wrong", "black", font_size=13)
+        for column, item in enumerate(wrong[:columns]):
+            image = images.read(folder / place(item)).convert("RGB").resize((CELL, CELL))
+            _failure(sheet, image, item, GAP + column * (CELL + GAP), top + HEAD)
     return sheet
 
 
+def _failure(sheet: Image.Image, image: Image.Image, item: dict, left: int, top: int) -> None:
+    """One image with its prompt in black and what was found in it in red."""
+    pen = ImageDraw.Draw(sheet)
+    sheet.paste(image, (left, top))
+    asked = fill(item["wanted"], 24, max_lines=2)
+    found = fill(item["said"], 24, max_lines=2)
+    pen.text((left, top + CELL + 2), asked, "black", font_size=10)
+    below = top + CELL + 2 + 12 * (asked.count("\n") + 1)
+    pen.text((left, below), found, "firebrick", font_size=10)
+
+
+@paper
 def bars(report: dict, path: Path) -> Path:
     """Scores with their intervals, a panel per split."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -69,7 +82,7 @@ def bars(report: dict, path: Path) -> Path:
     for number, (split, scores) in enumerate(splits.items(), 1):
         axes = figure.add_subplot(len(splits), 1, number)
         _panel(axes, {**scores["groups"], "overall": scores["overall"]})
-        axes.set_title(split)
+        axes.set_title(f"{split}, n = {scores['overall']['items']}", loc="right")
     canvas.draw()
     return image_io.save(Image.fromarray(_pixels(canvas)), {"software": "matplotlib"}, path)
 
@@ -90,5 +103,5 @@ def _panel(axes, groups: dict) -> None:
         places = [k + (i - (len(measures) - 1) / 2) * 0.38 for k in range(len(scores))]
         axes.bar(places, scores, 0.36, yerr=[below, above], capsize=2, label=measure)
     axes.set_xticks(range(len(groups)), list(groups), rotation=15)
-    axes.set_ylim(0, 1.02)
-    axes.legend(loc="upper right", fontsize=8)
+    axes.set(ylim=(0, 1.02), ylabel="score, 95 % interval")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(measures))

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from samplers.benchmark.style import paper, thinned
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -23,6 +25,7 @@ GAP = 0.06  # between pictures, in widths of a picture
 LINE = 0.13  # height of a caption's line, in widths of a picture
 
 
+@paper
 def images(
     pictures: Sequence,
     captions: Sequence[str] | None = None,
@@ -52,6 +55,7 @@ def images(
     return axes.figure
 
 
+@paper
 def strip(rows: Mapping[str, Sequence], times: Sequence[float], axes: Axes | None = None) -> Figure:
     """Pictures along a trajectory: a labelled row each, a column for each time.
 
@@ -101,29 +105,31 @@ def _legend(axes: Axes, down: float = 0.17) -> None:
     )
 
 
+@paper
 def work_precision(
     curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
     floor: float | None = None,
     axes: Axes | None = None,
 ) -> Figure:
-    """Error against network calls, both on logarithmic axes; `curves` is {name: (calls, errors)}.
+    """Error against network evaluations, both axes logarithmic; `curves`: {name: (calls, errors)}.
 
     `floor` is the error of the reference itself: below that line differences mean nothing.
     """
     axes = axes or _axes(6, 3.8)
     if floor is not None:
-        axes.axhline(floor, color="k", ls=":", lw=1, label="doubt of the reference")
+        axes.axhline(floor, color="k", ls=":", lw=1, label="error of the reference")
     for name, (calls, errors) in curves.items():
         axes.loglog(calls, errors, "o-", ms=4, label=name)
-    ticks = sorted({n for calls, _ in curves.values() for n in calls})
+    ticks = thinned(sorted({n for calls, _ in curves.values() for n in calls}))
     axes.set_xticks(ticks, [str(n) for n in ticks])
     axes.minorticks_off()
-    axes.set(xlabel="network calls", ylabel="error at t = 1")
+    axes.set(xlabel="network evaluations (NFE)", ylabel="error at t = 1")
     axes.grid(alpha=0.3)
     _legend(axes)
     return axes.figure
 
 
+@paper
 def bars(
     scores: Mapping[str, Mapping[str, tuple[float, float, float]]], axes: Axes | None = None
 ) -> Figure:
@@ -137,11 +143,12 @@ def bars(
         reach = np.clip([score - low, high - score], 0, None)
         axes.bar(places, score, 0.94 * width, yerr=reach, capsize=2, label=name)
     axes.set_xticks(range(len(groups)), groups, rotation=15)
-    axes.set_ylim(0, 1.02)
+    axes.set(ylim=(0, 1.02), ylabel="score")
     _legend(axes, 0.24)  # the groups' names are long and turned
     return axes.figure
 
 
+@paper
 def curves(
     lines: Mapping[str, tuple], xlabel: str, ylabel: str, axes: Axes | None = None
 ) -> Figure:

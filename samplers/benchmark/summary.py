@@ -82,6 +82,8 @@ class Report:
 
     def plot(self, path: str | Path, field: str | None = None) -> None:
         """Work against precision, one curve per method; PNG, SVG or PDF by the file's ending."""
+        from samplers.benchmark.figure import plot
+
         plot(self, path, field or self.rows[0].field)
 
 
@@ -208,45 +210,3 @@ def ratio_table(report: Report) -> str:
         shown = [f"{cells[n]:.3g}" if n in cells else "" for n in calls]
         lines.append(f" {name:<23.23}" + "".join(f"{c:>7}" for c in shown))
     return "\n".join(lines)
-
-
-def plot(report: Report, path: str | Path, name: str) -> None:
-    """Ours, the peers that are best at some number of calls, and the rest in grey."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("the plot needs matplotlib: pip install matplotlib") from error
-    rows = [r for r in report.rows if r.field == name and math.isfinite(r.e) and r.e > 0]
-    methods = unique(r.method for r in rows)
-    lead = leaders(rows)
-    figure = Figure(figsize=(7.5, 5), layout="constrained")
-    axes = figure.add_subplot()
-    for method in sorted(methods, key=lambda m: (m[0] == OURS) + (m in lead)):
-        mine = [r for r in rows if r.method == method]
-        axes.plot([r.calls for r in mine], [r.e for r in mine], **style(method, lead))
-    shown = [r.e for r in rows if r.library == OURS or r.method in lead]
-    ticks = unique(sorted(r.asked for r in rows))
-    axes.set(xscale="log", yscale="log", ylim=(min(shown) / 2, 2 * max(shown)), title=name)
-    axes.set(xlabel="network calls", ylabel="e, geometric mean of endpoint errors")
-    axes.set_xticks(ticks, map(str, ticks))
-    axes.minorticks_off()
-    axes.legend(fontsize="small", loc="lower left")
-    figure.savefig(path, dpi=150)
-
-
-def leaders(rows: list[Row]) -> set[tuple[str, str, str]]:
-    """The peers as shipped that nobody else's beats at some number of calls."""
-    shipped = [r for r in rows if r.grid == "as shipped"]
-    return {
-        min((r for r in shipped if r.asked == n), key=lambda r: r.e).method
-        for n in {r.asked for r in shipped}
-    }
-
-
-def style(method: tuple[str, str, str], lead: set[tuple[str, str, str]]) -> dict:
-    library, solver, grid = method
-    if library == OURS:
-        return {"marker": "o", "linewidth": 2, "label": f"{solver} ({grid})"}
-    if method in lead:
-        return {"linestyle": "--", "marker": ".", "label": f"{library} {solver} ({grid})"}
-    return {"color": "0.8", "linewidth": 0.8, "linestyle": "-" if grid == "as shipped" else ":"}

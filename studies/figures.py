@@ -1,0 +1,63 @@
+"""The figures of README and pages that show the shipped model: python -m studies.figures"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+import samplers
+from janusflow import JanusFlowPipeline
+from janusflow.evaluation import plots
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+SEED = 3  # one for all, not chosen
+
+
+def gallery(pipe: JanusFlowPipeline) -> None:
+    """docs/images.png: one image for each line of docs/prompts.txt, captioned."""
+    prompts = (DOCS / "prompts.txt").read_text(encoding="utf-8").splitlines()
+    generators = [torch.Generator().manual_seed(SEED + i) for i in range(len(prompts))]
+    out = pipe(prompts, generator=generators)
+    figure = plots.images(out.images, prompts, columns=6)
+    figure.savefig(DOCS / "images.png", dpi=200)
+
+
+def trajectory(pipe: JanusFlowPipeline) -> None:
+    """docs/trajectory.png: the state and the expected image on the way from noise to data."""
+    field = pipe.field(["a red circle left of a blue square"], 2.0)
+    noise = pipe.prepare_latents(1, None, None, torch.Generator().manual_seed(SEED))
+    with torch.no_grad():
+        path = list(samplers.trajectory(field, noise, 8, "euler"))
+        times, states = zip(*path, strict=True)
+        ends = [x + (1 - t) * field(x, t) for t, x in path]
+    rows = {"state": states, "expected image": ends}
+    shown = {name: [pipe.decode(x.float())[0] for x in row] for name, row in rows.items()}
+    plots.strip(shown, times).savefig(DOCS / "trajectory.png", dpi=200)
+
+
+def work_precision() -> None:
+    """docs/work-precision.png: error against evaluations on an exact field."""
+    problem = samplers.PROBLEMS["mixture"]()
+    noise = problem.noise(128)
+    exact = problem.solution(noise)
+    counts, found = (4, 6, 8, 10, 16, 32), {}
+    for name in ("euler", "heun", "dpmpp_2m", "abm", "auto"):
+        errors = []
+        for calls in counts:
+            x = samplers.sample(problem.velocity, noise, calls, name)
+            errors.append(float((x - exact).flatten(1).norm(dim=1).log().mean().exp()))
+        found[name] = (counts, errors)
+    plots.work_precision(found).savefig(DOCS / "work-precision.png", dpi=200)
+
+
+def main() -> None:
+    pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes")
+    pipe.set_progress_bar_config(disable=True)
+    gallery(pipe)
+    trajectory(pipe)
+    work_precision()
+
+
+if __name__ == "__main__":
+    main()
