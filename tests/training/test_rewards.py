@@ -48,7 +48,7 @@ def test_a_drawn_scene_has_every_reward_of_the_scorer_and_another_has_less():
     images = [render(realise(p, generator("test", 0)).objects) for p in asked]
     right = Graded(pixels=np.stack(images), requests=asked)
     wrong = Graded(pixels=np.stack(images), requests=asked[1:] + asked[:1])
-    for name in ("strict", "lenient", "parts"):
+    for name in ("strict", "lenient", "parts", "second_reader"):
         assert rewards.find(name)(right).tolist() == [1.0] * 4
         assert rewards.find(name)(wrong).max() < 1
 
@@ -76,6 +76,19 @@ def test_a_reward_rises(tiny_folder, tmp_path, darkness):
     run(tiny_folder, tmp_path, darkness, **{"training.steps": 12, "training.lr": 4e-3})
     seen = logged(tmp_path, "reward")
     assert np.mean(seen[-3:]) > np.mean(seen[:3]) + 0.005  # five times its noise
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "awm", "best_of_n", "dpo"])
+def test_every_algorithm_trains_towards_the_reward(tiny_folder, tmp_path, darkness, algorithm):
+    """One step: the loss is a number, and the gradient raises what was better."""
+    changes = {"objective.lag_first": 1.0, "objective.lag_last": 1.0, "training.lr": 1e-3}
+    if algorithm == "grpo":
+        changes |= {"objective.steps": 3, "objective.ratio_clip": 1.0}
+    plan = job.plan(str(tiny_folder), tmp_path, darkness, algorithm, TINY | changes)
+    trainer = plan.trainer()
+    first = [trainer.step() for _ in range(2)][-1]
+    assert np.isfinite(first["loss"]) and first["grad_norm"] > 0
+    assert algorithm in first["parts"] or first["loss"] == 0
 
 
 def test_a_reward_run_cut_off_and_resumed_ends_in_the_same_bits(tiny_folder, tmp_path):

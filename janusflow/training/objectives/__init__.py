@@ -2,7 +2,9 @@
 
 from janusflow.training.objectives import flow as flow
 from janusflow.training.objectives import flow_map as flow_map
+from janusflow.training.objectives import grpo as grpo
 from janusflow.training.objectives import maps as maps
+from janusflow.training.objectives import matching as matching
 from janusflow.training.objectives import nft as nft
 from janusflow.training.objectives.network import Batch, Network
 from janusflow.training.objectives.registry import (

@@ -54,9 +54,19 @@ class Online(Objective):
         self.lag = (lag_first, lag_last, max(1, lag_steps))
         self.test_every, self.test_prompts = test_every, test_prompts
         self.policy = Copy(context.model, "policy")
-        self.base = Copy(context.model, "base") if kl else None
+        self.base = self.make_base() if kl else None
         self.tests: Sequence[Sample] = ()  # set by the run
         self._measured: dict[str, float] = {}
+
+    def make_base(self) -> Copy:
+        """The model as it is before the first update."""
+        return Copy(self.context.model, "base")
+
+    def noise(self, keys: Sequence[tuple[int, ...]]) -> Tensor:
+        """Normal numbers of a latent's shape, a function of the keys alone."""
+        shape = shape_of(self.context.model, self.context.vae)
+        each = [torch.randn(shape, generator=timestep_sampling.generator(*key)) for key in keys]
+        return torch.stack(each)
 
     def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
         self._measured = {}
@@ -66,22 +76,28 @@ class Online(Objective):
         if not made:
             return list(samples)
         seed = self.context.stage.seed
-        latents = self.images(made, [(seed, step, NOISE, row) for row in rows])
+        latents, told = self.rollout(made, [(seed, step, NOISE, row) for row in rows])
         found = self.rewards(made, latents)
         advantage = self.advantages(found)
         self._measure(found, step)
+        told |= {"advantage": advantage} | self.extras(found, advantage)
         kept = [
-            replace(s, latents=x, extra=dict(s.extra) | {"advantage": a, "reward": r})
-            for s, x, a, r in zip(made, latents, advantage, found, strict=True)
+            replace(s, latents=x, extra=dict(s.extra) | {n: v[i] for n, v in told.items()})
+            for i, (s, x) in enumerate(zip(made, latents, strict=True))
         ]
         return kept + [s for s in samples if s.kind != "generation"]
 
+    def rollout(self, samples: Sequence[Sample], keys: Sequence[tuple[int, ...]]):
+        """The images' latents, and what else to keep of how they came about, (B, ...) by name."""
+        return self.images(samples, keys), {}
+
+    def extras(self, rewards: Tensor, advantage: Tensor) -> dict[str, Tensor]:
+        """What an algorithm wants to keep of each image's reward, (B,) by name."""
+        return {}
+
     def images(self, samples: Sequence[Sample], keys: Sequence[tuple[int, ...]]) -> Tensor:
         """Latents (B, c, h, w) by the policy, from noise that depends on the keys alone."""
-        shape = shape_of(self.context.model, self.context.vae)
-        noise = torch.stack(
-            [torch.randn(shape, generator=timestep_sampling.generator(*key)) for key in keys]
-        )
+        noise = self.noise(keys)
         model = self.policy.model
         path = sampling.paths(model, samples, noise, self.ts, self.solver, self.guidance)
         return path[:, -1].cpu()
