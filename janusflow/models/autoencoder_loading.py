@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from janusflow.models.autoencoder import PatchAutoencoder
 from janusflow.models.latents import pixels_per_latent
 from janusflow.utils import finite, limits
-from janusflow.utils.checkpoint_files import OBEYED, check_size
+from janusflow.utils.checkpoint_files import LOADING, check_size
 from janusflow.utils.hub import AUTOENCODER, locate
 from janusflow.utils.safe_io import read_object
 
@@ -132,7 +132,7 @@ def _kind(source: Path) -> type:
     name = config.get("_class_name", "AutoencoderKL")
     if not isinstance(name, str) or name not in VAES:
         raise ValueError(f"{str(source)!r} is a {name!r:.60}; expected one of {', '.join(VAES)}")
-    for key in OBEYED:
+    for key in LOADING:
         if config.get(key):
             raise ValueError(
                 f"config.json in {str(source)!r} holds {key!r}, which is not taken from a file; "

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
+from janusflow.models.tokenizer_guard import check_probe, check_tokenizer
 from janusflow.utils.safe_io import parse_object, read_object, read_text
+from janusflow.utils.text import printable
 
 FILES = [
     "tokenizer.json",
@@ -72,12 +74,17 @@ def _read_config(path: Path) -> dict | None:
 
 def parse_tokenizer(text: str) -> Tokenizer:
     """tokenizer.json as it is, without the truncation or padding that may be saved in it."""
+    check_tokenizer(parse_object(text, Path(FILES[0])))
     try:
         tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"tokenizer.json describes no tokenizer: {error}") from None
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # nothing narrower, and panics of Rust
+        reason = printable(error, 160)
+        raise ValueError(f"tokenizer.json describes no tokenizer: {reason}") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    check_probe(tokenizer)
     return tokenizer
 
 

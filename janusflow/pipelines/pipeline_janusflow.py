@@ -89,6 +89,7 @@ class JanusFlowPipeline(Editing, Coding, Integration, BasePipeline):
             model = JanusFlowModel.from_pretrained(folder, dtype=dtype, **options).eval()
         processor = processor or JanusFlowProcessor.from_pretrained(folder)
         processor.check_fits(model.config.language_config.vocab_size)
+        processor.check_images(model.config.vision)
         if not isinstance(vae, nn.Module):
             wide = vae_dtype(model.dtype if dtype == "auto" else dtype)
             vae = load_vae(folder, vae, wide, variant=variant, required=False)

@@ -11,9 +11,10 @@ from safetensors import SafetensorError, safe_open
 
 from janusflow.utils import limits
 from janusflow.utils.safe_io import check_file, read_object
+from janusflow.utils.text import printable
 
 # What other libraries would obey in a stranger's folder: code, files or adapters from elsewhere.
-OBEYED = (
+LOADING = (
     "attn_implementation",
     "experts_implementation",
     "quantization_config",
@@ -32,18 +33,19 @@ def check_settings(content: dict, kind: type, known: Iterable[str], name: str) -
     `known` are the settings of `kind`; of other names the class's own attributes are refused,
     because transformers would put the file's value in their place.
     """
-    known = {*known, *OBEYED}
+    known = {*known, *LOADING}
     for key, value in content.items():
         plain = key.removeprefix("_").removesuffix("_internal")
-        loads = plain in OBEYED and value not in HARMLESS
+        loads = plain in LOADING and value not in HARMLESS
         hides = not {plain, key} & known and hasattr(kind, key)
         if loads or hides or key.startswith("__"):
-            raise ValueError(f"{name} holds {key!r}, which is not taken from a file; remove it")
-        if plain in ("dtype", "torch_dtype") and not _is_dtype(value):
+            shown = printable(repr(key), 60)
+            raise ValueError(f"{name} holds {shown}, which is not taken from a file; remove it")
+        if plain in ("dtype", "torch_dtype") and not is_dtype(value):
             raise ValueError(f"{name} holds {key} {value!r:.60}; expected a name such as 'float32'")
 
 
-def _is_dtype(value) -> bool:
+def is_dtype(value) -> bool:
     """None, a dtype, or one's name as configurations spell it."""
     if isinstance(value, str):
         value = getattr(torch, value.removeprefix("torch."), value)
@@ -68,10 +70,13 @@ def weight_files(folder: Path) -> list[Path]:
         for name in sorted(set(map(str, names.values()))):
             if not name.endswith(".safetensors") or Path(name).name != name:
                 raise ValueError(
-                    f"{str(path)!r} names {name!r}; expected safetensors files of its folder"
+                    f"{str(path)!r} names {printable(name, 80)!r}; expected safetensors files "
+                    "of its folder"
                 )
             if not (folder / name).is_file():
-                raise ValueError(f"{str(folder)!r} lacks {name}, which {path.name} lists")
+                raise ValueError(
+                    f"{str(folder)!r} lacks {printable(name, 80)}, which {path.name} lists"
+                )
     found = sorted(folder.glob("*.safetensors"))
     if not found:
         raise ValueError(f"{str(folder)!r} holds no safetensors files; fetch its weights")
@@ -94,10 +99,13 @@ def _numbers(path: Path) -> int:
             kinds = {key: part.get_dtype() for key, part in parts.items()}
             count = sum(math.prod(part.get_shape()) for part in parts.values())
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is a damaged weight file ({error}); fetch it again") from error
+        raise ValueError(
+            f"{path} is a damaged weight file ({printable(error, 160)}); fetch it again"
+        ) from error
     wrong = [key for key, kind in kinds.items() if not kind.startswith(("F", "BF"))]
     if wrong:
-        raise ValueError(f"{wrong[0]} in {path} is of {kinds[wrong[0]]}, no floating-point numbers")
+        shown = printable(wrong[0], 80)
+        raise ValueError(f"{shown} in {path} is of {kinds[wrong[0]]}, no floating-point numbers")
     return count
 
 

@@ -15,6 +15,8 @@ LIMITS: dict[str, tuple[int, str]] = {
     "prompts_bytes": (16 * 2**20, "bytes of a prompt file"),
     "results_bytes": (256 * 2**20, "bytes of an evaluator's results"),
     "prompt": (4_000, "characters of a prompt"),
+    "text": (262_144, "characters of a text with its chat format"),
+    "tokens": (16_384, "tokens of a text"),
     "number": (100_000, "steps, pictures per prompt or at once, or tokens of an answer"),
     "items": (1_000_000, "pictures of a category, or answers of a template, in an evaluation"),
     "threads": (1_024, "threads of torch"),
@@ -30,6 +32,7 @@ LIMITS: dict[str, tuple[int, str]] = {
     "image_size": (16_384, "pixels along a side of a vision tower's picture"),
     "package_bytes": (2**30, "bytes of a package"),
     "member_bytes": (256 * 2**20, "bytes of a file in a package"),
+    "labels": (10_000, "labels of a configuration"),
     "parameters": (40_000_000_000, "parameters of a network"),
 }
 

@@ -27,6 +27,11 @@ def printable(text: object, longest: int = LONGEST) -> str:
     return f"{line[: longest - tail - 5]} ... {line[-tail:]}"
 
 
+def plain(text: str) -> str:
+    """A text of several lines for a terminal: unseen characters written out, lines as they are."""
+    return "".join(c if c == "\n" or c == "\t" else _seen(c) for c in text.replace("\r\n", "\n"))
+
+
 def _seen(letter: str) -> str:
     if letter in "\t\n\r ":
         return " "

@@ -19,9 +19,8 @@ from janusflow.models.janus_pro import convert, tensors
 from janusflow.models.janus_pro.processing import JanusProProcessor
 from janusflow.models.janusflow import generation_defaults
 from janusflow.models.janusflow.configuration import known_settings
-from janusflow.utils import finite
+from janusflow.utils import config_guard, finite
 from janusflow.utils.checkpoint_files import check_settings, check_size
-from janusflow.utils.safe_io import read_object
 
 GUIDANCE = 5.0  # the published weight
 BLOCKS = {  # of transformers' config.json, and the class that each is made into
@@ -34,8 +33,7 @@ BLOCKS = {  # of transformers' config.json, and the class that each is made into
 
 def read_config(folder: Path) -> dict:
     """config.json; ValueError if it is missing or damaged."""
-    path = folder / "config.json"
-    return read_object(path)
+    return config_guard.read_config(folder / "config.json")
 
 
 def is_original(config: dict) -> bool:

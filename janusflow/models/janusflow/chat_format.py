@@ -132,6 +132,6 @@ def render(
 
 def roles(sft_format: str) -> tuple[str, str]:
     """The user's and the assistant's name in a format."""
-    if sft_format not in FORMATS:
-        raise ValueError(f"no chat format {sft_format!r}; choose one of {', '.join(FORMATS)}")
+    if not isinstance(sft_format, str) or sft_format not in FORMATS:
+        raise ValueError(f"no chat format {sft_format!r:.60}; choose one of {', '.join(FORMATS)}")
     return FORMATS[sft_format]

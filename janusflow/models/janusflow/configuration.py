@@ -8,8 +8,8 @@ from typing import Any
 from transformers import LlamaConfig, PreTrainedConfig
 
 from janusflow.utils.checkpoint_files import check_settings
+from janusflow.utils.config_guard import read_config
 from janusflow.utils.limits import hold
-from janusflow.utils.safe_io import read_object
 
 # Vision towers by their published names; a configuration may override any of these in its `params`.
 TOWERS: dict[str, dict[str, int | float]] = {
@@ -178,7 +178,7 @@ class JanusFlowConfig(PreTrainedConfig):
         ValueError for a setting that would, for one that hides a method, and for broken JSON.
         """
         if (Path(name) / "config.json").is_file():
-            read_object(Path(name) / "config.json")
+            read_config(Path(name) / "config.json")
         content, rest = super().get_config_dict(name, **kwargs)
         if "gen_vision_config" in content:
             raise ValueError(

@@ -1,6 +1,5 @@
 """Pictures as the vision tower saw them in training, through PIL as published."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from janusflow.utils.images import to_rgb
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+LARGEST = 1e6  # of numbers that pixels are scaled and moved by
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -35,11 +35,15 @@ class JanusFlowImageProcessor:
                 "1 <= min_size <= image_size <= 4096"
             )
         numbers = (self.rescale_factor, *(self.image_mean or ()), *(self.image_std or ()))
-        if not all(math.isfinite(number) for number in numbers) or 0 in (self.image_std or ()):
+        real = all(isinstance(n, int | float) and abs(n) < LARGEST for n in numbers)
+        if not real or not 0 < self.rescale_factor or 0 in (self.image_std or ()):
             raise ValueError(
-                f"rescale_factor {self.rescale_factor!r}, image_mean {self.image_mean} and "
-                f"image_std {self.image_std} have to be finite, image_std not zero"
+                f"rescale_factor {self.rescale_factor!r:.40}, image_mean {self.image_mean} and "
+                f"image_std {self.image_std} have to be finite and small, the first above zero, "
+                "image_std not zero"
             )
+        if not all(isinstance(x, bool) for x in (self.do_rescale, self.do_normalize)):
+            raise ValueError("do_rescale and do_normalize have to be true or false")
 
     @classmethod
     def from_dict(cls, config: Mapping) -> "JanusFlowImageProcessor":
@@ -78,7 +82,9 @@ class JanusFlowImageProcessor:
         """(3, S, S) float32 of one picture."""
         pixels = np.asarray(self.square(to_rgb(image))).transpose(2, 0, 1)
         if self.do_rescale:
-            pixels = pixels * self.rescale_factor  # in float64, then rounded once, as published
+            pixels = pixels * float(
+                self.rescale_factor
+            )  # in float64, then rounded once, as published
         pixels = pixels.astype(np.float32)
         if self.do_normalize and self.image_mean is not None:
             mean = np.array(self.image_mean, np.float32)[:, None, None]
@@ -103,6 +109,7 @@ def _channels(values) -> tuple[float, ...] | None:
     if values is None:
         return None
     values = (values,) * 3 if isinstance(values, int | float) else values
-    if len(values) != 3 or not all(isinstance(v, int | float) for v in values):
-        raise TypeError(f"{values!r:.40} is not three numbers")
+    right = isinstance(values, list | tuple) and len(values) == 3
+    if not right or not all(isinstance(v, int | float) and abs(v) < LARGEST for v in values):
+        raise TypeError(f"{values!r:.40} is not three small numbers")
     return tuple(float(value) for value in values)

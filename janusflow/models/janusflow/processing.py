@@ -22,7 +22,11 @@ from janusflow.models.janusflow.image_processing import JanusFlowImageProcessor
 from janusflow.models.janusflow.processor_options import Padding
 from janusflow.models.janusflow.tokenizer import BOS, EOS, PAD
 from janusflow.models.processor_files import FILES, ProcessorFiles, add_tags, parse_tokenizer
+from janusflow.models.tokenizer_guard import tokenizing
+from janusflow.utils import limits
 from janusflow.utils.hub import locate
+from janusflow.utils.safe_io import check_prompt
+from janusflow.utils.text import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +45,9 @@ class Tags:
 
     def __post_init__(self):
         for name in ("image_tag", "image_start_tag", "image_end_tag", "image_gen_tag", "pad_tag"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a token's text")
+            if not _is_tag(getattr(self, name)):
+                shown = printable(repr(getattr(self, name)), 60)
+                raise ValueError(f"{name} is {shown}; expected a token's text")
         count = self.num_image_tokens
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 65536:
             raise ValueError(f"num_image_tokens is {count!r}; expected a number from 1 to 65536")
@@ -51,11 +56,18 @@ class Tags:
                 "add_special_token is true, which no published checkpoint uses; set it to false"
             )
         roles(self.sft_format)
+        if not isinstance(self.system_prompt, str):
+            raise ValueError(f"system_prompt is {self.system_prompt!r:.40}; expected a text")
+        check_prompt(self.system_prompt, "system_prompt")
 
     @classmethod
     def from_dict(cls, config: Mapping) -> Tags:
         known = cls.__dataclass_fields__
         return cls(**{k: v for k, v in config.items() if k in known and v is not None})
+
+
+def _is_tag(value) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 256
 
 
 class JanusFlowProcessor(ProcessorMixin):
@@ -187,6 +199,9 @@ class JanusFlowProcessor(ProcessorMixin):
         return [*turns[:first], replace(turns[first], text=text), *turns[first + 1 :]]
 
     def _render(self, turns: list[Turn], **options) -> str:
+        for turn in turns:
+            if turn.kind != "assistant":
+                check_prompt(turn.text, "a question or prompt")
         eos = self.tokenizer.eos_token
         return render(
             turns, self.role_words, **{"system": self.tags.system_prompt, "eos": eos, **options}
@@ -244,7 +259,10 @@ class JanusFlowProcessor(ProcessorMixin):
 
     def ids(self, text: str) -> list[int]:
         """Ids of a text with BOS first, exactly once even if the text itself begins with it."""
-        ids = self.tokenizer(text).input_ids
+        limits.hold("text", len(text), f"a text has {len(text)} characters")
+        with tokenizing():
+            ids = self.tokenizer(text).input_ids
+        limits.hold("tokens", len(ids), f"a text has {len(ids)} tokens")
         return ids[1:] if ids[1:2] == [self.tokenizer.bos_token_id] else ids
 
     def decode(self, ids, skip_special_tokens: bool = True, **kwargs) -> str:
@@ -262,6 +280,16 @@ class JanusFlowProcessor(ProcessorMixin):
             raise ValueError(
                 f"token {token!r} has id {max(ids)}, the model's vocabulary {vocab_size}; "
                 "resize the embeddings or use the checkpoint's own tokenizer"
+            )
+
+    def check_images(self, vision) -> None:
+        """ValueError unless images and placeholders are made as the vision tower takes them."""
+        made = (self.image_processor.image_size, self.tags.num_image_tokens)
+        if made != (vision.image_size, vision.tokens):
+            raise ValueError(
+                f"the processor makes images of side {made[0]} and {made[1]} placeholders, the "
+                f"network takes {vision.image_size} and {vision.tokens}; take config.json, "
+                "preprocessor_config.json and processor_config.json from one folder"
             )
 
     def _pad(self, rows: list[list[int]], padding: Padding | None = None) -> dict[str, Tensor]:
@@ -312,7 +340,7 @@ def _tokenizer(files: ProcessorFiles, pad: str) -> PreTrainedTokenizerFast:
     for name, token in (("bos_token", bos), ("eos_token", eos)):
         if backend.token_to_id(token) is None:
             raise ValueError(
-                f"tokenizer.json has no {token!r}, which is the {name}; "
+                f"tokenizer.json has no {printable(token, 60)!r}, which is the {name}; "
                 "take tokenizer.json and tokenizer_config.json from one checkpoint"
             )
     return PreTrainedTokenizerFast(

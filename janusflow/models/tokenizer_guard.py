@@ -1,0 +1,141 @@
+"""tokenizer.json of strangers: what would hang, panic, or cut one text in two ways is refused."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from tokenizers import Tokenizer
+
+from janusflow.utils import limits
+from janusflow.utils.text import printable
+
+NORMALIZERS = {
+    "Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Replace",
+    "Prepend", "ByteLevel", "BertNormalizer", "Nmt",
+}  # fmt: skip
+STEPS = 32  # of a normalizer
+GROWTH = 64.0  # times that a normalizer may lengthen a text
+PREFIX = 64  # letters that it may put before a text
+PROBE = "A red circle, 0 é 圆 🙂\n  two blue squares"
+
+
+def check_tokenizer(content: Mapping) -> None:
+    """ValueError for a setting of tokenizer.json that is not obeyed, in one sentence."""
+    model = content.get("model")
+    if isinstance(model, Mapping) and model.get("dropout"):
+        raise _refused(
+            f"sets dropout {printable(model['dropout'], 20)}, which cuts a text in other tokens "
+            "each time; set it to null"
+        )
+    _check_normalizer(content.get("normalizer"))
+    if (growth := _growth(_steps(content.get("decoder"), "decoders"))) > GROWTH:
+        raise _refused(
+            f"has a decoder that makes a text {growth:.0f} times as long; at most {GROWTH:.0f}"
+        )
+    for part in _steps(content.get("pre_tokenizer"), "pretokenizers"):
+        if part.get("type") == "FixedLength" and not _is_count(part.get("length")):
+            raise _refused("has a pre-tokenizer FixedLength without a length of at least 1")
+    _check_ids(model, content.get("added_tokens"))
+
+
+def check_probe(tokenizer: Tokenizer) -> None:
+    """ValueError for a tokenizer that fails on plain words, other letters and white space."""
+    with tokenizing():
+        tokenizer.decode(tokenizer.encode(PROBE).ids)
+
+
+@contextmanager
+def tokenizing() -> Iterator[None]:
+    """Turns what the library raises, panics of Rust included, into a ValueError."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # a PanicException is no Exception
+        if isinstance(error, Exception) and type(error) is not Exception:
+            raise
+        raise ValueError(
+            f"the tokenizer cannot read this text ({printable(error, 160)}); take tokenizer.json "
+            "from the published checkpoint"
+        ) from None
+
+
+def _check_normalizer(normalizer) -> None:
+    steps = list(_steps(normalizer, "normalizers"))
+    if len(steps) > STEPS:
+        raise _refused(f"has a normalizer of {len(steps)} steps; at most {STEPS} are taken")
+    for step in steps:
+        if step.get("type") not in NORMALIZERS:
+            shown = printable(repr(step.get("type")), 40)
+            raise _refused(f"has a normalizer {shown}, which is not taken")
+    growth = _growth(steps)
+    prefix = sum(len(str(s.get("prepend", ""))) for s in steps if s["type"] == "Prepend")
+    if growth > GROWTH or prefix > PREFIX:
+        raise _refused(
+            f"has a normalizer that makes a text {growth:.0f} times as long and puts {prefix} "
+            f"letters before it; at most {GROWTH:.0f} and {PREFIX} are taken"
+        )
+
+
+def _growth(steps: Iterable[Mapping]) -> float:
+    """How many letters become of one, at most."""
+    replaced = (_grows(step) for step in steps if step.get("type") == "Replace")
+    return math.prod(max(1.0, growth) for growth in replaced)
+
+
+def _grows(step: Mapping) -> float:
+    """How many letters a replacement puts in the place of one."""
+    pattern = step.get("pattern")
+    found = pattern.get("String") if isinstance(pattern, Mapping) else None
+    if found == "":
+        raise _refused("has a normalizer that replaces the empty text")
+    return len(str(step.get("content", ""))) / len(found or "x")
+
+
+def _steps(node, inner: str) -> Iterator[Mapping]:
+    """The steps of a sequence, of sequences inside it too, or the one step."""
+    if not isinstance(node, Mapping):
+        return
+    yield node
+    parts = node.get(inner)
+    for part in parts if isinstance(parts, list) else ():
+        yield from _steps(part, inner)
+
+
+def _check_ids(model, added) -> None:
+    """Two texts may not have one id, nor ids be far beyond any vocabulary."""
+    vocab = model.get("vocab") if isinstance(model, Mapping) else None
+    tokens = set(vocab.items()) if isinstance(vocab, Mapping) and _is_plain(vocab) else set()
+    for token in added if isinstance(added, list) else ():
+        if isinstance(token, Mapping) and _is_plain({token.get("content"): token.get("id")}):
+            tokens.add((token["content"], token["id"]))
+    most = limits.most("vocabulary")
+    for (text, number), count in zip(tokens, _counts(tokens), strict=True):
+        if number >= most:
+            raise _refused(f"gives {printable(repr(text), 40)} the id {number}; at most {most}")
+        if count > 1:
+            raise _refused(f"gives several tokens the id {number}, {printable(repr(text), 40)} too")
+
+
+def _counts(tokens: set[tuple[str, int]]) -> Iterator[int]:
+    found = Counter(number for _, number in tokens)
+    return (found[number] for _, number in tokens)
+
+
+def _is_plain(vocab: Mapping) -> bool:
+    return all(isinstance(k, str) and _is_number(v) for k, v in vocab.items())
+
+
+def _is_number(value) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_count(value) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _refused(what: str) -> ValueError:
+    return ValueError(f"tokenizer.json {what}; take it from the published checkpoint")
