@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -273,6 +276,59 @@ def attach(model: nn.Module, found: Found, name: str) -> None:
             module.lora_A[name].weight.copy_(a)
             module.lora_B[name].weight.copy_(b)
         module.eval()
+        module.__class__ = _per_call(type(module))
+
+
+_ACTIVE: ContextVar[Mapping[str, float] | None] = ContextVar("janusflow_adapters", default=None)
+
+
+@contextmanager
+def active(weights: Mapping[str, float] | None) -> Iterator[None]:
+    """Inside, in this thread, adapted layers compute with these adapters and weights, whatever is
+    switched on them meanwhile; None leaves it to the layers.
+    """
+    token = _ACTIVE.set(weights)
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+@cache
+def _per_call(kind: type) -> type:
+    """peft's layer, which asks the running call for its adapters before it asks itself."""
+
+    def names(self) -> list[str]:
+        weights = _ACTIVE.get()
+        return kind.active_adapters.fget(self) if weights is None else list(weights)
+
+    def disabled(self) -> bool:
+        weights = _ACTIVE.get()
+        return kind.disable_adapters.fget(self) if weights is None else not weights
+
+    def scaling(self) -> dict[str, float]:
+        own, weights = self.__dict__["scaling"], _ACTIVE.get()
+        if weights is None:
+            return own
+        return own | {n: w * trained_scale(self, n) for n, w in weights.items() if n in own}
+
+    members = dict(
+        active_adapters=property(names),
+        disable_adapters=property(disabled),
+        scaling=property(scaling, lambda self, value: self.__dict__.update(scaling=value)),
+        __module__=kind.__module__,
+    )
+    return kind if issubclass(kind, PerCall) else type(kind.__name__, (PerCall, kind), members)
+
+
+class PerCall:
+    """Marks the layers of `_per_call`."""
+
+
+def trained_scale(layer: nn.Module, name: str) -> float:
+    """alpha / rank of an adapter in a layer, or alpha / sqrt(rank) where it is rank-stabilised."""
+    rank = layer.r[name]
+    return layer.lora_alpha[name] / (rank**0.5 if layer.use_rslora.get(name) else rank)
 
 
 def _whole(found: Found, names: list[str]) -> None:

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from janusflow.pipelines.guided_velocity import read_guidance
+from janusflow.models import lora
+from janusflow.pipelines.guided_velocity import read_guidance, rule_of
+from samplers.guidance import Guided
 
 
 @dataclass(eq=False)
@@ -28,6 +30,13 @@ class Call:
     velocity: object = None
     prompts: tuple[list[str], object] = ((), None)  # and the negative ones
     outer: Call | None = field(default=None, repr=False)
+
+    def guide(self, guidance) -> None:
+        """Combines both velocities by another rule from now on."""
+        if isinstance(self.velocity, Guided):
+            self.velocity.rule = rule_of(guidance)
+        else:
+            self.velocity.replace_rule(guidance)
 
 
 _CURRENT: ContextVar[Call | None] = ContextVar("janusflow_call", default=None)
@@ -45,14 +54,18 @@ class CallState:
     """For a pipeline: what diffusers' callbacks read and write, kept by call."""
 
     @contextmanager
-    def _call(self, **state) -> Iterator[Call]:
-        """A call from its beginning to its end, after which offloaded parts leave the device."""
+    def _call(self, adapters=None, **state) -> Iterator[Call]:
+        """A call from its beginning to its end, after which offloaded parts leave the device.
+
+        It computes with these adapters, or with those that are active when it begins.
+        """
         call = Call(self, outer=_CURRENT.get(), **state)
         token = _CURRENT.set(call)
         running = self.__dict__.setdefault("_running_calls", set())
         running.add(call)
         try:
-            yield call
+            with lora.active(self._adapter_weights(adapters)):
+                yield call
         finally:
             running.discard(call)
             _CURRENT.reset(token)
@@ -95,7 +108,7 @@ class CallState:
             )
         call.guidance_scale = read_guidance(value)
         if call.velocity is not None:
-            call.velocity.replace_rule(call.guidance_scale)
+            call.guide(call.guidance_scale)
 
     @property
     def _guidance_scale(self):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,16 +32,17 @@ class Chat:
         *,
         stream: bool = False,
         max_new_tokens: int | None = None,
+        adapters=None,
         **settings,
     ) -> str | list | Iterator[str]:
         """The answer to a question, or to a list of turns, about no, one or several images.
 
         A list of questions or conversations, with a list of images for each, gives a list of
         answers; `num_return_sequences` above 1 gives a list for each question. With `stream=True`
-        an iterator over the pieces of one answer, and who leaves it ends the computation. Further
-        settings are those of transformers' `generate`; without them and without a generation
-        configuration beside the weights the answer is greedy and at most 512 tokens long, with a
-        warning where that cuts it.
+        an iterator over the pieces of one answer, and who leaves it ends the computation.
+        `adapters` are those of this call, as in `pipe(prompt)`. Further settings are those of
+        transformers' `generate`; without them and without a generation configuration beside the
+        weights the answer is greedy and at most 512 tokens long, with a warning where that cuts it.
         """
         one = is_one(prompt)
         _check_images(images, one)
@@ -54,9 +56,10 @@ class Chat:
             return self.streamed(
                 lambda **own: self.answer(inputs, **streaming.with_criteria(chosen, own)),
                 self.echoes,
+                adapters,
             )
         chosen = self._settings(f"{type(self).__name__}.chat", settings)
-        with self._call():
+        with self._call(adapters):
             ids = self.answer(inputs, **chosen)
         self._warn_if_cut(ids, settings, chosen)
         answers = [text.strip() for text in self.processor.batch_decode(ids)]
@@ -88,7 +91,8 @@ class Chat:
             "pad_token_id": tokenizer.pad_token_id,
         }
         said = {k for k in defaults if any(getattr(s, k, None) is not None for s in sources)}
-        return {k: v for k, v in defaults.items() if k not in said} | dict(given)
+        missing = {k: v for k, v in defaults.items() if k not in said}
+        return _filled(given, missing)
 
     def _warn_if_cut(self, ids: Tensor, given: Mapping, chosen: Mapping) -> None:
         """Warns where an answer ends at a length that the caller did not choose."""
@@ -102,7 +106,7 @@ class Chat:
                     stacklevel=3,
                 )
 
-    def streamed(self, answer: Callable, skip_prompt: bool) -> Iterator[str]:
+    def streamed(self, answer: Callable, skip_prompt: bool, adapters=None) -> Iterator[str]:
         """The pieces of text that `answer(streamer=..., stopping_criteria=[...])` gives.
 
         It runs in a thread of its own, which ends at the next token once the iterator is left, or
@@ -110,10 +114,23 @@ class Chat:
         """
 
         def call(**own) -> None:
-            with self._call():
+            with self._call(adapters):
                 answer(**own)
 
         return streaming.stream(call, self.processor.tokenizer, skip_prompt)
+
+
+def _filled(given: Mapping, missing: Mapping) -> dict:
+    """The caller's settings with defaults, inside a copy of his generation configuration where he
+    gave one, since transformers wants either.
+    """
+    config = given.get("generation_config")
+    if config is None:
+        return {**missing, **given}
+    config = copy.deepcopy(config)
+    for name, value in missing.items():
+        setattr(config, name, value)
+    return {**given, "generation_config": config}
 
 
 def is_one(prompt) -> bool:

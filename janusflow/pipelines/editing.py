@@ -78,7 +78,8 @@ class Editing:
         mask = _mask(options.mask_image, originals, height, width)
         pixels = _pixels(self, originals, height, width)
         state = dict(num_timesteps=len(ts) - 1, guidance_scale=options.guidance_scale)
-        with self._call(**state, prompts=(prompts, options.negative_prompt)) as call:
+        state["prompts"] = (prompts, options.negative_prompt)
+        with self._call(options.adapters, **state) as call:
             call.velocity = self.field(prompts, options.guidance_scale, options.negative_prompt)
             v = samplers.count(call.velocity)
             data, spent = self.encode(pixels), 0

@@ -53,10 +53,6 @@ class GuidedVelocity(Guided):
         """The velocity that follows the prompt alone."""
         return self._cond(x, self.embedded(t, x))
 
-    def replace_rule(self, guidance) -> None:
-        """Combines by another rule from now on."""
-        self.rule = rule_of(guidance)
-
 
 def rule_of(guidance: samplers.Rule | float | Callable | str | np.ndarray) -> samplers.Rule:
     """The rule that a weight, a rule, its text or one weight an image stands for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -126,6 +126,29 @@ class Adapted:
                 setattr(self.model.get_submodule(parent), own, layer.get_base_layer())
         if hasattr(self.model, "peft_config"):
             del self.model.peft_config
+
+    def _adapter_weights(self, chosen=None) -> dict[str, float] | None:
+        """{name: weight} of those that a call computes with: chosen ones, or the active ones now;
+        None where none is loaded.
+        """
+        known = self.get_list_adapters()
+        if chosen is not None:
+            chosen = [chosen] if isinstance(chosen, str) else chosen
+            weights = dict(chosen) if isinstance(chosen, Mapping) else dict.fromkeys(chosen, 1.0)
+            if unknown := [name for name in weights if name not in known]:
+                raise ValueError(
+                    f"no adapter named {unknown[0]!r} is loaded; there are "
+                    f"{', '.join(known) or 'none'}"
+                )
+            self._unmerged("adapters of a call")
+            return weights
+        if not known or any(layer.merged for layer in self._adapted()):
+            return None
+        return {name: self._weight(name) for name in self.get_active_adapters()}
+
+    def _weight(self, name: str) -> float:
+        layer = next(layer for layer in self._adapted() if name in layer.lora_A)
+        return layer.scaling[name] / lora.trained_scale(layer, name)
 
     def _adapted(self) -> Iterator[nn.Module]:
         return (layer for layer in self.model.modules() if hasattr(layer, "lora_A"))

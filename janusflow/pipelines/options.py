@@ -37,6 +37,7 @@ class RunOptions:
     callback_on_step_end: Callable | None = None  # (pipe, step, t, tensors) -> tensors or None
     callback_on_step_end_tensor_inputs: Sequence[str] | None = ("latents",)
     memory_limit: int | None = None  # bytes that decoding may take; None: pipe.limit_memory's
+    adapters: object = None  # {name: weight} or names; None: those that are active
     return_dict: bool = True  # False: a tuple (images, calls)
 
     def __post_init__(self):

@@ -27,6 +27,7 @@ from janusflow.pipelines.options import Texts, check_output_type, takes, texts, 
 from janusflow.pipelines.outputs import Shown
 from janusflow.utils import finite, images
 from janusflow.utils.atomic_io import readable
+from janusflow.utils.checkpoint_files import one_layout
 from janusflow.utils.hub import locate
 from samplers.guidance import Rule
 
@@ -60,6 +61,7 @@ class TokenOptions:
     output_type: str = "pil"  # pil, np, pt or latent (the tokens)
     callback_on_step_end: Callable | None = None  # (pipe, step, t, tensors) -> None
     callback_on_step_end_tensor_inputs: Sequence[str] | None = ("tokens",)
+    adapters: object = None  # {name: weight} or names; None: those that are active
     return_dict: bool = True  # False: a tuple (images, calls)
 
     def __post_init__(self):
@@ -116,7 +118,8 @@ class JanusProPipeline(BasePipeline):
         """
         self._check_saved()
         folder = clean(Path(folder))
-        self.model.save_pretrained(folder, **kwargs)
+        with one_layout(folder, "model", kwargs.get("variant")):
+            self.model.save_pretrained(folder, **kwargs)
         self.processor.save_pretrained(folder)
         readable(folder)
 
@@ -170,7 +173,8 @@ class JanusProPipeline(BasePipeline):
             options.callback_on_step_end_tensor_inputs,
             self._callback_tensor_inputs,
         )
-        with self._call(num_timesteps=total, guidance_scale=options.guidance_scale) as call:
+        state = dict(num_timesteps=total, guidance_scale=options.guidance_scale)
+        with self._call(options.adapters, **state) as call:
             tokens = self._draw(call, rows[0], rows[1] if guided else None, choose, callback)
             images = self.decode(tokens, options.output_type)
         calls = tokens.shape[1] * len(rows)

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from janusflow.data.samples import Sample
+from janusflow.models import latents as coding
 from janusflow.models.autoencoder import PatchAutoencoder
 from janusflow.models.janusflow.tokenizer import BOS, EOS, IMAGE, IMAGE_END, IMAGE_START
 from janusflow.scenes.patches import pixels
@@ -63,8 +64,7 @@ class Batches:
             return []
         images = pixels(render_batch([s.objects for s in scenes]))
         with torch.no_grad():
-            latents = self.autoencoder.encode(images).latent_dist.mode()
-        latents = latents * self.autoencoder.config.scaling_factor
+            latents = coding.encode(self.autoencoder, images)
         return [
             Sample(
                 kind="generation",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from janusflow.data.feature_cache import FORMAT
 from janusflow.data.samples import Sample
+from janusflow.models import latents as coding
 from janusflow.training.alignment.teachers import Encoder, View
 from janusflow.utils import atomic_io, digests
 
@@ -19,10 +20,7 @@ BATCH = 16  # pictures encoded at once
 @torch.no_grad()
 def latents_of(vae: nn.Module, pixels: Tensor) -> Tensor:
     """The scaled mean latents of pictures (B, 3, S, S), as the model takes them, float32."""
-    shift = vae.config.get("shift_factor") or 0.0
-    place = next(vae.parameters(), pixels).device
-    mode = vae.encode(pixels.to(place, vae.dtype)).latent_dist.mode()
-    return (mode.float() - shift) * vae.config.scaling_factor
+    return coding.encode(vae, pixels.to(next(vae.parameters(), pixels).device))
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import samplers
+from janusflow.models import latents as coding
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.prompt_cache import PromptCache
@@ -64,9 +65,8 @@ class Preview:
         both = PromptCache.cat([cond, uncond])
         pair = samplers.guidance.stacked(_field(model, both), _field(model, cond))
         v = samplers.guide(pair, GUIDANCE)
-        z = samplers.sample(v, self._noise().to(place), STEPS, "euler").to(self.vae.dtype)
-        z = z / self.vae.config.scaling_factor + (self.vae.config.get("shift_factor") or 0.0)
-        pixels = self.vae.decode(z, return_dict=False)[0].float().clamp(-1, 1)
+        found = samplers.sample(v, self._noise().to(place), STEPS, "euler")
+        pixels = coding.decode(self.vae, found).clamp(-1, 1)
         bytes_ = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         return [Image.fromarray(one) for one in bytes_]
 

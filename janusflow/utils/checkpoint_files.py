@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -24,6 +26,7 @@ LOADING = (
     "per_layer_config",
 )
 HARMLESS = (None, False, "eager", "sdpa")  # what saved configurations may say of these
+VARIANT = re.compile(r"(\.(?P<variant>[^.]+?))?(-\d{5}-of-\d{5})?\.safetensors")
 SLACK = 1_000_000  # parameters that a small network may have beyond twice its files'
 
 
@@ -81,6 +84,37 @@ def weight_files(folder: Path) -> list[Path]:
     if not found:
         raise ValueError(f"{str(folder)!r} holds no safetensors files; fetch its weights")
     return found
+
+
+@contextmanager
+def one_layout(folder: Path, stem: str, variant: str | None = None) -> Iterator[None]:
+    """Weights named `stem` are saved inside: what an older save left in the other layout goes.
+
+    Readers take a single file before shards and believe an index before they look for its files, so
+    that an older file or index beside the new weights would be read, or refused, in their place.
+    """
+    kind = f".{variant}" if variant else ""
+    single, index = folder / f"{stem}{kind}.safetensors", f"{stem}.safetensors.index{kind}.json"
+    index = folder / index
+    before = index.stat().st_mtime_ns if index.exists() else None
+    yield
+    sharded = index.exists() and index.stat().st_mtime_ns != before
+    (single if sharded else index).unlink(missing_ok=True)
+    for path in folder.glob(f"{stem}.safetensors.index*.json"):
+        names = set(read_object(path, "index_bytes").get("weight_map", {}).values())
+        if not all((folder / name).is_file() for name in names):
+            path.unlink()
+
+
+def check_variant(folder: Path, variant: str | None, stem: str = "model") -> None:
+    """ValueError where the folder has weights named `stem`, but none of that variant."""
+    names = [path.name for path in folder.glob(f"{stem}*.safetensors")]
+    kinds = {name: VARIANT.fullmatch(name.removeprefix(stem)) for name in names}
+    found = {match["variant"] for match in kinds.values() if match}
+    if names and variant not in found:
+        others = ", ".join(sorted(map(repr, found - {None}))) or "none"
+        asked = f"variant {variant!r}" if variant else "weights without a variant"
+        raise ValueError(f"{str(folder)!r} holds no {asked}; its variants are {others}")
 
 
 def stored(folder: Path) -> int:

@@ -233,9 +233,9 @@ def square_crop(image: Image.Image, size: int, share: float = 0.5) -> Image.Imag
     return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
-def grid(images: list[Image.Image], gap: int = 4) -> Image.Image:
-    """Pictures of one size side by side on white, nearly square."""
-    columns = int(np.ceil(np.sqrt(len(images))))
+def grid(images: list[Image.Image], gap: int = 4, columns: int | None = None) -> Image.Image:
+    """Images of one size side by side on white, nearly square unless `columns` says otherwise."""
+    columns = columns or int(np.ceil(np.sqrt(len(images))))
     rows = -(-len(images) // columns)
     w, h = images[0].size
     size = (columns * (w + gap) - gap, rows * (h + gap) - gap)

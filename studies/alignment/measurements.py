@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import samplers
+from janusflow.models import latents as coding
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.scenes.scorer import score
 from janusflow.training import losses, timestep_sampling
@@ -59,7 +60,7 @@ def scene_score(lab: Lab, model: JanusFlowModel, seed: int) -> dict:
 
     v = samplers.guide((velocity(cond), velocity(uncond)), study.guidance)
     latents = samplers.sample(v, noise, study.calls, solver="abm")
-    images = lab.autoencoder.decode(latents / lab.autoencoder.config.scaling_factor).sample
+    images = coding.decode(lab.autoencoder, latents)
     images = images.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     scores = [score(i, world.request(k)) for i, k in zip(images, kinds, strict=True)]
     asked = [KINDS[k][1] for k in kinds]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from janusflow.models import latents
 from janusflow.models.autoencoder import PatchAutoencoder
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.janusflow.tokenizer import build_tokenizer
@@ -76,8 +77,8 @@ def rendered(scenes: list) -> Iterator[Tensor]:
 def pool(split: str, count: int, autoencoder: PatchAutoencoder) -> Pool:
     kinds, scenes = draw(split, count)
     with torch.no_grad():
-        parts = [autoencoder.encode(p).latent_dist.mode() for p in rendered(scenes)]
-    return Pool(kinds, scenes, torch.cat(parts) * autoencoder.config.scaling_factor)
+        parts = [latents.encode(autoencoder, p) for p in rendered(scenes)]
+    return Pool(kinds, scenes, torch.cat(parts))
 
 
 def autoencoder(channels: int, count: int = 512) -> PatchAutoencoder:

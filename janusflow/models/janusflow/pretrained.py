@@ -21,7 +21,7 @@ from janusflow.models.janusflow.generation_adapters import (
 from janusflow.models.janusflow.vision import VisionEncoder
 from janusflow.utils import finite
 from janusflow.utils.atomic_io import readable
-from janusflow.utils.checkpoint_files import check_size
+from janusflow.utils.checkpoint_files import check_size, check_variant, one_layout
 from janusflow.utils.cpu.malloc import returned
 from janusflow.utils.cpu.onednn_linear import use_onednn
 from janusflow.utils.hub import PACKAGED
@@ -96,6 +96,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         if Path(name).is_dir() and "subfolder" not in kwargs:
             config = kwargs.get("config") or JanusFlowConfig.from_pretrained(name)
             check_size(config.parameters, Path(name))
+            check_variant(Path(name), kwargs.get("variant"))
         if kwargs.get("generation_config") is None:
             kwargs["generation_config"] = generation_defaults.read(name, **kwargs)
         kwargs |= dict(use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
@@ -123,7 +124,8 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
                 "these weights are quantised, the published layout holds plain ones; save the "
                 "model as it was loaded from, and quantise when loading"
             )
-        super().save_pretrained(folder, *args, **kwargs)
+        with one_layout(Path(folder), "model", kwargs.get("variant")):
+            super().save_pretrained(folder, *args, **kwargs)
         if not generation_defaults.says_something(self.generation_config):
             (Path(folder) / generation_defaults.FILE).unlink(missing_ok=True)
         readable(Path(folder))

@@ -49,12 +49,12 @@ class Forecast:
 
     def __str__(self) -> str:
         """The same in GiB, as a person reads it."""
-        return ", ".join(f"{name} {size / GIB:.2f} GiB" for name, size in self.told().items())
+        return ", ".join(f"{name} {size / GIB:.3g} GiB" for name, size in self.told().items())
 
     def _repr_html_(self) -> str:
         """A table for notebooks."""
         rows = (
-            f"<tr><th>{name}</th><td>{size / GIB:.2f} GiB</td></tr>"
+            f"<tr><th>{name}</th><td>{size / GIB:.3g} GiB</td></tr>"
             for name, size in self.told().items()
         )
         return f"<table>{''.join(rows)}</table>"

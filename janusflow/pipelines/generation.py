@@ -1,0 +1,306 @@
+"""Images from prompts: what a call was asked for, its field, its walk, and the best of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import samplers
+from janusflow.models.janusflow.compiled import Compiled
+from janusflow.models.janusflow.first_block_cache import Reuse
+from janusflow.models.prompt_cache import PromptCache
+from janusflow.pipelines.calls import Call, StepCallback
+from janusflow.pipelines.flow_maps import PromptFlowMap, weights_of
+from janusflow.pipelines.generators import Generators, generators, seeded
+from janusflow.pipelines.guided_velocity import GuidedVelocity
+from janusflow.pipelines.options import GenerateOptions, Texts, takes, texts, whole
+from janusflow.pipelines.outputs import JanusFlowOutput
+from janusflow.pipelines.presets import FLOW_MAP, resolve
+from janusflow.pipelines.trajectory import Trajectory, expected
+from janusflow.pipelines.trajectory import chosen as chosen_frames
+from janusflow.pipelines.verifiers import best, scorer
+from samplers.guidance import Guided
+
+
+@dataclass(frozen=True)
+class Run:
+    """A call of `pipe(prompt)` as it was asked for."""
+
+    prompts: list[str]
+    options: GenerateOptions
+    solver: samplers.Solver
+    ts: Tensor
+    rule: object
+    generator: Generators
+    cache: Reuse | None
+    callback: StepCallback | None
+
+    @property
+    def state(self) -> dict:
+        """What the running call begins with."""
+        told = self.options.negative_prompt
+        scale = self.options.guidance_scale
+        return dict(
+            num_timesteps=len(self.ts) - 1,
+            guidance_scale=scale,
+            prompts=(self.prompts, told),
+            adapters=self.options.adapters,
+        )
+
+    @property
+    def captions(self) -> list[str]:
+        """A text for each image."""
+        return [text for text in self.prompts for _ in range(self.options.num_images_per_prompt)]
+
+    def noise(self, pipe) -> Tensor:
+        """Where the next walk starts."""
+        options = self.options
+        sides = options.height, options.width
+        return pipe.prepare_latents(len(self.captions), *sides, self.generator, options.latents)
+
+
+class Generation:
+    """For a pipeline with a flow: `pipe(prompt)` and `pipe.trajectory(prompt)`."""
+
+    _compiled: Compiled | None = None
+
+    @torch.no_grad()
+    @takes(GenerateOptions)
+    def __call__(self, prompt: Texts, options: GenerateOptions) -> JanusFlowOutput | tuple:
+        """Images of the prompts, those of one prompt beside each other.
+
+        `quality` is "exact" (Euler, 30 steps), "high", "fast" or "draft" (presets.py), on the
+        model's own pilot grid where `pipe.grids` has one; what is given beside it takes the place
+        of the preset's. `sampler` names one of `samplers.SOLVERS`, which takes
+        `num_inference_steps` steps on `grid` (a name of `samplers.GRIDS`, a rule, or times from 0
+        to 1). `guidance_scale` is a number or any rule of `samplers.guidance`, also as text;
+        `negative_prompt` takes the empty prompt's place.
+
+        `latents` (images, channels, height / 8, width / 8) is the noise to start from; otherwise it
+        comes from `seed`, one more for each image, or from `generator`, one for all or one an
+        image. `first_block_cache` is a tolerance: where the first block changes less, the others
+        are left out. `memory_limit` are bytes that decoding may take.
+
+        `callback_on_step_end(pipe, step, t, {"latents": x})` may change the latents, in place or by
+        returning others, and the solver goes on from there; in it `pipe._interrupt = True` ends
+        this call and `pipe.guidance_scale = w` changes its guidance. `output_type` is "pil", "np",
+        "pt" or "latent". Raises ValueError for what does not fit.
+        """
+        run = self._prepared(texts(prompt), options)
+        with self._call(**run.state) as call:
+            call.velocity = self._field(run)
+            v = samplers.count(call.velocity)
+            x, scores = self._drawn(call, run, v)
+            decoded = self.decode(x, options.output_type, options.memory_limit)
+        if not options.return_dict:
+            return (decoded, v.calls)
+        skipped = run.cache.skipped(len(x)) if run.cache else None
+        return JanusFlowOutput(decoded, v.calls, skipped, run.captions, scores)
+
+    def _drawn(self, call: Call, run: Run, v) -> tuple[Tensor, list[float] | None]:
+        """The end of one walk, or of the best of several with its scores."""
+
+        def draw() -> Tensor:
+            if isinstance(call.velocity, Guided):  # whose rule a callback may have changed
+                call.guide(run.rule)
+            return self._solve(call, v, run.noise(self), run.ts, run.solver, run.callback)
+
+        options = run.options
+        if options.best_of == 1:
+            return draw(), None
+        score = scorer(self, options.verifier)
+        draws = (draw() for i in range(options.best_of) if not (i and call.interrupt))
+        return best(
+            draws, lambda x: score(self.decode(x, "pil", options.memory_limit), run.captions)
+        )
+
+    @torch.no_grad()
+    @takes(GenerateOptions)
+    def trajectory(self, prompt: Texts, frames: int = 8, *, options: GenerateOptions) -> Trajectory:
+        """The images that the model expects on its way, at most `frames` of them: a strip or a GIF.
+
+        Options are those of `pipe(prompt)`; the solver's states are kept, one a step.
+        """
+        run = self._prepared(texts(prompt), options)
+        with self._call(**run.state) as call:
+            call.velocity = self._field(run)
+            start = run.noise(self)
+            walk = self._states(call, call.velocity, start, run.ts, run.solver, run.callback)
+            states = [start, *walk]
+            found = expected(states, run.ts[: len(states)])
+            places = chosen_frames(len(found), whole(frames, "frames", required=True))
+            shown = [self.decode(found[i], "pil", options.memory_limit) for i in places]
+        return Trajectory(shown, [float(run.ts[i + 1]) for i in places], run.captions)
+
+    def _prepared(self, prompts: list[str], options: GenerateOptions) -> Run:
+        """Everything of a call that is known before the network is asked."""
+        chosen = resolve(
+            options.quality,
+            self.grids,
+            sampler=options.sampler,
+            steps=options.num_inference_steps,
+            grid=options.grid,
+        )
+        scorer(self, options.verifier)  # refuses an unknown name
+        solver, ts = chosen.path()
+        count = len(prompts) * options.num_images_per_prompt
+        generator = generators(options.generator, options.seed, count)
+        if options.best_of > 1 and options.latents is not None:
+            raise ValueError("latents are one noise an image, best_of needs several; leave one out")
+        return Run(
+            prompts=prompts,
+            options=options,
+            solver=seeded(solver, generator),
+            ts=ts,
+            rule=chosen.rule(options.guidance_scale),
+            generator=generator,
+            cache=self._first_block_cache(options.first_block_cache),
+            callback=self._callback(options),
+        )
+
+    def _callback(self, options) -> StepCallback | None:
+        return StepCallback.of(
+            options.callback_on_step_end,
+            options.callback_on_step_end_tensor_inputs,
+            self._callback_tensor_inputs,
+        )
+
+    def _prompt_embeds(self, call: Call) -> Tensor:
+        """Token embeddings (2 B, L, D) of a call, what to move away from first, as diffusers has
+        it; the empty prompt's are zero behind the first token.
+        """
+        prompts, negative = call.prompts
+        one = negative is None or isinstance(negative, str)
+        avoided = [negative] * len(prompts) if one else list(negative)
+        inputs = self._prompt_inputs(
+            [*(a or p for a, p in zip(avoided, prompts, strict=True)), *prompts]
+        )
+        embeds = self.model.get_input_embeddings()(inputs["input_ids"])
+        first = inputs["attention_mask"].argmax(1)
+        for row, text in enumerate(avoided):
+            if not text:
+                embeds[row, first[row] + 1 :] = 0
+        return embeds
+
+    def _drop_rows(self, call: Call, new: Tensor, old: Tensor) -> None:
+        """Takes prompt_embeds without the rows to move away from, as diffusers' callbacks return
+        them when guidance ends; ValueError for other embeddings, since prompts were read already.
+        """
+        if not torch.equal(new, old[-len(new) :]) or call.guidance_scale not in (1, None):
+            raise ValueError(
+                "the callback changed prompt_embeds, which were read before the first step; change "
+                "the prompt, or the guidance by pipe.guidance_scale"
+            )
+
+    def _first_block_cache(self, tolerance: float | None) -> Reuse | None:
+        if tolerance is not None and self._compiled:
+            raise ValueError(
+                "first_block_cache chooses blocks at every step, which a compiled graph cannot; "
+                "leave one of it and compile() out"
+            )
+        return None if tolerance is None else Reuse(self.model, tolerance)
+
+    def field(
+        self,
+        prompts: Sequence[str],
+        guidance: samplers.guidance.Rule | float | str = 1.0,
+        negative_prompt: Texts | None = None,
+        num_images_per_prompt: int = 1,
+        reuse: Reuse | None = None,
+        ts: Tensor | None = None,
+    ) -> GuidedVelocity:
+        """The guided velocity v(x, t) of these prompts, ready for anything in `samplers`.
+
+        Each prompt's keys and values are computed here, once. `reuse` is a first-block cache. `ts`
+        (S,) are times that it will be asked for, of which the network makes its embeddings and
+        modulations here, in one product.
+        """
+        cond, uncond = self.encode_prompts(prompts, negative_prompt)
+        rows = torch.arange(len(prompts)).repeat_interleave(num_images_per_prompt).tolist()
+        ready = ts is not None and not self._compiled
+        return GuidedVelocity(
+            self.model,
+            cond[rows],
+            uncond[rows],
+            guidance,
+            ts=ts.to(self._execution_device, torch.float32) if ready else None,
+            network=reuse or self._compiled,
+        )
+
+    def _field(self, run: Run) -> GuidedVelocity | PromptFlowMap:
+        """The field that the call's solver takes: a velocity, or a flow map."""
+        options, count = run.options, run.options.num_images_per_prompt
+        if not run.solver.maps:
+            told = options.negative_prompt
+            return self.field(run.prompts, run.rule, told, count, run.cache, run.ts)
+        own = self.grids[FLOW_MAP].guidance if FLOW_MAP in self.grids else 1.0
+        asked = weights_of(options.guidance_scale)
+        if asked - {own, GenerateOptions.guidance_scale, 1.0}:
+            raise ValueError(
+                f"guidance_scale is {max(asked):g}, and a flow map has its guidance {own:g} in its "
+                "weights; leave it out"
+            )
+        if options.negative_prompt or run.cache is not None:
+            given = "negative_prompt" if options.negative_prompt else "first_block_cache"
+            raise ValueError(f"a flow map takes no {given}; leave it out")
+        return self.flow_map(run.prompts, count, run.ts)
+
+    def flow_map(
+        self, prompts: Texts, num_images_per_prompt: int = 1, ts: Tensor | None = None
+    ) -> PromptFlowMap:
+        """u(x, t, s) of these prompts, the mean velocity from t to s, for `samplers` ("jump").
+
+        The model is one that `janusflow distill` made, with its teacher's guidance in the weights;
+        ValueError for another, whose maps `samplers.integrated(pipe.field(prompts))` gives by
+        integration. `ts` (S,) are times that it will be asked for, embedded in one product.
+        """
+        if FLOW_MAP not in self.grids:
+            raise ValueError(
+                "this model is no flow map; distil it by janusflow distill, or integrate: "
+                "samplers.integrated(pipe.field(prompts))"
+            )
+        cond = self._encode(texts(prompts))
+        rows = torch.arange(len(cond)).repeat_interleave(num_images_per_prompt).tolist()
+        known = None if ts is None else ts.to(self._execution_device, torch.float32)
+        return PromptFlowMap(self.model, cond[rows], known)
+
+    def encode_prompts(
+        self, prompts: Sequence[str], negative_prompt: Texts | None = None
+    ) -> tuple[PromptCache, PromptCache]:
+        """What to follow and what to move away from, one row a prompt; an empty negative prompt is
+        none.
+        """
+        prompts = list(prompts)
+        followed = self._encode(prompts)
+        one = negative_prompt is None or isinstance(negative_prompt, str)
+        negative = [negative_prompt] * len(prompts) if one else list(negative_prompt)
+        if len(negative) != len(prompts):
+            raise ValueError(
+                f"{len(negative)} negative prompts came for {len(prompts)} prompts; give one each"
+            )
+        given = [text for text in negative if text]
+        if not given:
+            return followed, followed.first()
+        avoided = self._encode(given)
+        if len(given) == len(negative):
+            return followed, avoided
+        each = PromptCache.cat([followed.first(), avoided])
+        behind = iter(range(len(prompts), len(prompts) + len(given)))
+        return followed, each[[next(behind) if text else i for i, text in enumerate(negative)]]
+
+    def _encode(self, prompts: list[str]) -> PromptCache:
+        """One row a text; equal texts are computed once."""
+        distinct = list(dict.fromkeys(prompts))
+        prompt = self.model.encode_prompt(**self._prompt_inputs(distinct))
+        if distinct == prompts:
+            return prompt
+        return prompt[[distinct.index(text) for text in prompts]]
+
+    def _prompt_inputs(self, prompts: list[str]) -> dict[str, Tensor]:
+        inputs = self.processor.prompt(prompts).to(self._execution_device)
+        image = (self.default_size // (16 if self.vae is None else self._unit)) ** 2 + 1
+        self._limit_positions(inputs["input_ids"].shape[1] + image, "a prompt with its image")
+        return {name: inputs[name] for name in ("input_ids", "attention_mask")}

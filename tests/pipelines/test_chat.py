@@ -1,0 +1,189 @@
+"""Answers: one for each question, none that goes on unread, nothing swallowed on the way."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import GenerationConfig, StoppingCriteria
+
+from janusflow.scenes.shapes import render
+from janusflow.scenes.world import scene
+
+Q = "what is it?"
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return [render(scene("test", i).objects) for i in range(2)]
+
+
+def test_a_list_of_questions_gets_a_list_of_answers(tiny_pipe, pictures):
+    short = dict(max_new_tokens=5)
+    alone = [tiny_pipe.chat(Q, [picture], **short) for picture in pictures]
+    assert tiny_pipe.chat([Q, Q], [[p] for p in pictures], **short) == alone
+    assert tiny_pipe.chat([Q], [pictures[:1]], **short) == alone[:1]
+    turns = [[{"role": "user", "content": Q}], [{"role": "user", "content": "and that?"}]]
+    assert len(tiny_pipe.chat(turns, **short)) == 2
+
+
+def test_several_answers_to_a_question_are_a_list(tiny_pipe, pictures):
+    several = dict(num_return_sequences=3, do_sample=True, max_new_tokens=4)
+    found = tiny_pipe.chat(Q, pictures[:1], **several)
+    assert len(found) == 3 and all(isinstance(answer, str) for answer in found)
+    found = tiny_pipe.chat([Q, Q], [[p] for p in pictures], **several)
+    assert [len(answers) for answers in found] == [3, 3]
+    beams = tiny_pipe.chat(Q, pictures[:1], num_return_sequences=2, num_beams=2, max_new_tokens=4)
+    assert len(beams) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (
+            lambda p: p.chat(Q, max_new_token=3),
+            TypeError,
+            "'max_new_token', which nothing",
+        ),
+        (lambda p: p.chat(Q, [None]), ValueError, "images holds None"),
+        (lambda p: p.conversation([None]), ValueError, "images holds None"),
+        (lambda p: p.chat([Q, Q], stream=True), ValueError, "a stream is of one answer"),
+        (lambda p: p.chat(Q, stream=True, num_return_sequences=2), ValueError, "of one answer"),
+        (lambda p: p.chat("a red circle " * 900), ValueError, "positions of the language model"),
+        (lambda p: p("a red circle " * 900), ValueError, "positions of the language model"),
+        (lambda p: p.conversation().ask(Q, tempreature=1.0), TypeError, "did you mean 'temperatu"),
+        (lambda p: p.conversation().ask(Q, num_return_sequences=2), ValueError, "from one answer"),
+        (lambda p: p.chat(Q, adapters=["a"]), ValueError, "no adapter named 'a' is loaded"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_by_name(tiny_pipe, call, kind, message):
+    with pytest.raises(kind, match=message):
+        call(tiny_pipe)
+
+
+def test_a_given_generation_configuration_is_what_counts(tiny_pipe, recwarn):
+    config = GenerationConfig(max_new_tokens=3)
+    before = config.to_dict()
+    found = tiny_pipe.chat(Q, generation_config=config)
+    assert found == tiny_pipe.chat(Q, max_new_tokens=3)
+    assert config.to_dict() == before
+    sampled = GenerationConfig(max_new_tokens=20, do_sample=True, temperature=50.0)
+    answers = {tiny_pipe.chat(Q, generation_config=sampled) for _ in range(3)}
+    assert len(answers) > 1
+    assert not [w for w in recwarn if "cut" in str(w.message)]
+
+
+def test_a_generation_configuration_beside_the_weights_comes_before_our_defaults(tiny_pipe):
+    holders = (tiny_pipe.model, tiny_pipe.model.language_model)
+    before = [getattr(holder, "generation_config", None) for holder in holders]
+    for holder in holders:
+        holder.generation_config = GenerationConfig(max_new_tokens=3)
+    try:
+        assert tiny_pipe.chat(Q) == tiny_pipe.chat(Q, max_new_tokens=3)
+    finally:
+        for holder, config in zip(holders, before, strict=True):
+            holder.generation_config = config
+
+
+def test_an_answer_cut_by_our_default_is_told(tiny_pipe, monkeypatch):
+    from janusflow.pipelines import chat
+
+    monkeypatch.setattr(chat, "LONGEST", 3)
+    with pytest.warns(UserWarning, match="cut after 3 tokens"):
+        tiny_pipe.chat(Q)
+
+
+class Counted(StoppingCriteria):
+    """Counts the tokens of an answer."""
+
+    def __init__(self):
+        self.tokens = 0
+
+    def __call__(self, ids, *_, **__):
+        self.tokens += 1
+        return torch.zeros(len(ids), dtype=torch.bool)
+
+
+def test_who_leaves_a_stream_ends_its_computation(tiny_pipe, pictures):
+    counted = Counted()
+    for _ in tiny_pipe.chat(
+        Q, pictures[:1], stream=True, max_new_tokens=500, stopping_criteria=[counted]
+    ):
+        break
+    at_once = counted.tokens
+    time.sleep(0.2)
+    assert counted.tokens == at_once < 400
+    assert threading.active_count() < 20
+
+
+@pytest.mark.slow
+def test_a_program_that_ends_amid_a_stream_ends_well(tiny_folder):
+    code = (
+        "import sys; from janusflow import JanusFlowPipeline\n"
+        "p = JanusFlowPipeline.from_pretrained(sys.argv[1])\n"
+        "s = p.chat('what is it?', stream=True, max_new_tokens=100_000)\n"
+        "print(len(next(s)) > 0)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(tiny_folder)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (out.returncode, out.stdout) == (0, "True\n"), out.stderr[-500:]
+
+
+def test_beams_in_a_conversation_answer_as_in_a_chat(tiny_pipe, pictures):
+    talk = tiny_pipe.conversation(pictures[:1])
+    short = dict(max_new_tokens=5, num_beams=3)
+    assert talk.ask(Q, **short) == tiny_pipe.chat(Q, pictures[:1], **short)
+    assert talk.ask("and now?", max_new_tokens=3) is not None
+
+
+def test_a_float_that_overshoots_changes_no_answer(tiny_pipe, pictures):
+    floats = pictures[0] / 255
+    expected = tiny_pipe.chat(Q, [floats], max_new_tokens=6)
+    floats[0, 0, 0] = 1.0001
+    assert tiny_pipe.chat(Q, [floats], max_new_tokens=6) == expected
+
+
+# Pixels of editing and encoding
+
+
+@pytest.mark.parametrize("kind", ["uint8", "bool", "float", "pil", "batch"])
+def test_a_mask_of_zero_and_one_is_a_mask(tiny_pipe, pictures, kind):
+    mask = np.zeros((96, 96), np.uint8)
+    mask[:, 48:] = 1
+    given = {
+        "uint8": mask,
+        "bool": mask > 0,
+        "float": mask.astype(np.float32),
+        "pil": Image.fromarray(mask),
+        "batch": torch.tensor(mask)[None, None],
+    }[kind]
+    few = dict(num_inference_steps=2, seed=0, output_type="np")
+    found = tiny_pipe.edit(pictures[0], "a star", mask_image=given, **few).images
+    white = tiny_pipe.edit(pictures[0], "a star", mask_image=mask * 255, **few).images
+    assert np.array_equal(found, white)
+    assert np.abs(found[0, :, :48] - pictures[0][:, :48] / 255).max() < 1e-6
+
+
+def test_a_mask_that_selects_nothing_is_refused(tiny_pipe, pictures):
+    for nothing in (np.zeros((96, 96), np.uint8), Image.new("L", (96, 96), 100)):
+        with pytest.raises(ValueError, match="the mask selects nothing"):
+            tiny_pipe.edit(pictures[0], "a star", mask_image=nothing)
+
+
+def test_encoding_reads_every_kind_of_image_alike(tiny_pipe, pictures):
+    image = Image.fromarray(pictures[0])
+    expected = tiny_pipe.encode(image)
+    for kind in (pictures[0], pictures[0] / 255, image.convert("RGBA"), [image], pictures[0][None]):
+        assert torch.allclose(tiny_pipe.encode(kind), expected, atol=1e-5)
+    assert tiny_pipe.encode(image.convert("L")).shape == expected.shape
+    assert tiny_pipe.encode([image, image]).shape[0] == 2
+    with pytest.raises(ValueError, match="multiples of 8"):
+        tiny_pipe.encode(image.resize((90, 90)))
