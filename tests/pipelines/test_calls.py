@@ -63,7 +63,8 @@ def test_diffusers_cutoff_ends_the_guidance_of_its_call(tiny_pipe):
     )
     own = samplers.within(2.0, 0.0, 0.5)  # guides the steps that begin before 0.5
     same = run(tiny_pipe, num_inference_steps=10, guidance_scale=own)
-    assert cut.calls == same.calls == 10 + 5 and torch.equal(cut.images, same.images)
+    assert cut.calls == same.calls == 10 + 5
+    assert torch.allclose(cut.images, same.images, atol=1e-4)
     several = MultiPipelineCallbacks(
         [SDCFGCutoffCallback(cutoff_step_index=1, cutoff_step_ratio=None)]
     )
