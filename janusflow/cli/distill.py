@@ -11,6 +11,9 @@ import typer
 def distill(
     model: Annotated[str, typer.Argument(help="Packaged model, folder or hub id.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    pairs: Annotated[
+        Path | None, typer.Option(help="Folder of janusflow pairs: reflow on them instead.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of settings, under --set.")] = None,
     set_: Annotated[list[str], typer.Option("--set", help="As in training.lr=2e-4.")] = [],  # noqa: B006
     init_from: Annotated[
@@ -22,8 +25,8 @@ def distill(
 ) -> dict:
     """Trains a model of the small world as a flow map of its own guided trajectories.
 
-    The result draws in one, two or four evaluations; a run that was cut off is resumed from its
-    last checkpoint.
+    The result draws in one, two or four evaluations. With --pairs its flow becomes straighter
+    instead (reflow). A run that was cut off is resumed from its last checkpoint.
     """
     from janusflow.utils.devices import use_threads
 
@@ -38,7 +41,7 @@ def distill(
     if not resume and list(out.glob("step-*.safetensors")):
         raise ValueError(f"{out} holds checkpoints already; choose another folder or --resume")
     changes = (settings.read(config) if config else {}) | settings.parse(set_)
-    distillation.plan(model, out, changes, init_from).run()
+    distillation.plan(model, out, changes, init_from, made=pairs).run()
     if export:
         loop.export(out, export)
         print(export)

@@ -33,6 +33,7 @@ from janusflow.cli.options import (
 )
 from janusflow.cli.options import guidance as parse_guidance
 from janusflow.cli.output import scripted
+from janusflow.cli.pairs import pairs
 from janusflow.cli.pilot import pilot
 from janusflow.cli.precompute import precompute
 from janusflow.cli.reward import reward
@@ -404,6 +405,7 @@ app.command()(scripted(precompute))
 app.command()(scripted(data))
 app.command()(scripted(reward))
 app.command()(scripted(distill))
+app.command()(scripted(pairs))
 app.command()(scripted(pilot))
 
 

@@ -6,15 +6,22 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 from janusflow.models.autoencoder_loading import load_vae
+from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training import config as settings
 from janusflow.training import init_checkpoint, loop
 from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
+from janusflow.training.encoding import weights_of
 from janusflow.training.job import TrainJob
+from janusflow.training.pairs import Pairs, PairSettings, make
 from janusflow.training.rewards.prompts import Prompts
 from janusflow.training.trainer import Trainer, accelerator_of
-from janusflow.utils.hub import FLOW_MAP, locate
+from janusflow.utils.atomic_io import write_text
+from janusflow.utils.hub import FLOW_MAP, REFLOW, locate
+from janusflow.utils.safe_io import parse_object, read_prompts, read_text
 from samplers import PilotGrid
 
 STAGE = Stage(  # 48 prompts a step, and a third as many conversations
@@ -37,13 +44,17 @@ def plan(
     changes: Mapping[str, object] | None = None,
     start: Path | None = None,
     categories: tuple[float, ...] = (1, 2, 2, 1, 3, 3, 3),
+    made: Path | None = None,
 ) -> TrainJob:
     """Training of `model` to follow its own guided trajectories in few evaluations.
 
     The teacher draws on its grid of the quality "fast", with that quality's guidance, unless
     `changes` (those of `--set`) say otherwise. The export carries the times, for `pipe.flow_map`.
+    From `made`, a folder of pairs, it is reflow instead, whose export counts its rounds.
     """
     folder = locate(model)
+    if made is not None:
+        return _reflow(folder, out, changes, start, made)
     chosen = settings.changed(_defaults(folder), dict(changes or {}))
     vae = load_vae(folder, None)
     data = Prompts(init_checkpoint.batches(folder), 1, categories)
@@ -58,6 +69,54 @@ def plan(
         return made
 
     return TrainJob(chosen, trainer, out, {"model": str(folder)}, start)
+
+
+def _reflow(folder: Path, out: Path, changes, start: Path | None, made: Path) -> TrainJob:
+    base = Settings(training=STAGE, alignment=None)
+    own = {"objective.name": "reflow", "run.save_every": 20, "run.log_every": 1}
+    own |= {"training.density": "u_shaped"}  # towards both ends; Lee et al. 2024, arXiv 2405.20320
+    chosen = settings.changed(base, own | dict(changes or {}))
+    data = Pairs(made, init_checkpoint.batches(folder), chosen.training.seed)
+    told = data.settings()
+
+    def trainer() -> Trainer:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / REFLOW, json.dumps({"round": told["round"]}))
+        return loop.trainer_of(chosen, folder, data, accelerator_of(chosen, out))
+
+    return TrainJob(chosen, trainer, out, {"model": str(folder)}, start)
+
+
+def pairs(
+    model: str,
+    out: Path,
+    count: int,
+    prompts: Path | None = None,
+    seed: int = 0,
+    part: tuple[int, int] = (0, 1),
+    **how,
+) -> dict[str, float]:
+    """Makes pairs of `model`'s flow, of the prompts of a file or of the small world's training
+    prompts; see `training.pairs.make`.
+    """
+    folder = locate(model)
+    network = JanusFlowModel.from_pretrained(folder, dtype=torch.float32).eval()
+    source = Prompts(init_checkpoint.batches(folder), 1)
+    if prompts is None:
+        samples = [source.one(i) for i in range(count)]
+    else:
+        samples = [source.text(line) for line in read_prompts(prompts)]
+    rounds = folder / REFLOW
+    before = parse_object(read_text(rounds, "config_bytes"), rounds) if rounds.is_file() else {}
+    told = PairSettings(
+        model=str(model),
+        weights=weights_of(network),
+        count=count,
+        seed=seed,
+        round=int(before.get("round", 0)) + 1,
+        **how,
+    )
+    return make(network, load_vae(folder, None), samples, told, out, part)
 
 
 def _defaults(folder: Path) -> Settings:

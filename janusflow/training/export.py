@@ -19,7 +19,7 @@ from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training import checkpoints, init_checkpoint
 from janusflow.training.ema import freeze_all_but
 from janusflow.training.recipes import Recipe
-from janusflow.utils.hub import FLOW_MAP, PACKAGED, SUMS, locate
+from janusflow.utils.hub import FLOW_MAP, PACKAGED, REFLOW, SUMS, locate
 
 BASE = "base"  # the folder, in a run's, of the model that it began with
 
@@ -39,7 +39,7 @@ def export(
         lora.save(folder, lora.Adapter(**adapter), _averages(found), meta.get("model", str(base)))
         return
     write(_over(base, found), base, folder, dtype)
-    for file in run.glob(FLOW_MAP):
+    for file in (*run.glob(FLOW_MAP), *run.glob(REFLOW)):
         shutil.copy(file, folder)
 
 

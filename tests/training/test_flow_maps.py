@@ -7,7 +7,7 @@ import torch
 
 from janusflow.data.samples import Sample
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.training import checkpoints, distillation, sampling
+from janusflow.training import checkpoints, distillation, pairs, sampling
 from janusflow.training.objectives.flow_map import segments
 from studies import few_evaluations
 
@@ -89,3 +89,28 @@ def test_a_distillation_cut_off_and_resumed_ends_in_the_same_bits(tiny_folder, t
     again = checkpoints.read(tmp_path, 4)[0]
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_pairs_are_made_once_in_any_division_and_reflow_trains_on_them(
+    janusflow, tiny_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pairs, "SHARD", 4)
+    (tmp_path / "prompts.txt").write_text("a star\na red ring\n")
+    how = ["--sampler", "euler", "--steps", 2, "--count", 6, "--prompts", tmp_path / "prompts.txt"]
+    make = ["pairs", tiny_folder, *how]
+    code, said, err = janusflow(*make, "-o", tmp_path / "a")
+    assert code == 0 and "6 pairs" in said and "straightness" in said, err
+    for part in ("1/2", "0/2"):
+        assert janusflow(*make, "-o", tmp_path / "b", "--part", part)[0] == 0
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert len(files) == 3
+    assert all((tmp_path / x / n).read_bytes() for x in "ab" for n in files)
+    for name in files[:2]:
+        one, two = (pairs.read(tmp_path / x / name) for x in "ab")
+        assert all(torch.equal(p.latents, q.latents) for p, q in zip(one, two, strict=True))
+    assert "0 pairs" in janusflow(*make, "-o", tmp_path / "a")[1]
+    words = [f"--set={k}={json.dumps(v)}" for k, v in TINY.items() if k[:9] != "objective"]
+    words += ["--pairs", tmp_path / "a", "--export", tmp_path / "model"]
+    code, _, err = janusflow("distill", tiny_folder, "-o", tmp_path / "run", *words)
+    assert code == 0, err
+    assert json.loads((tmp_path / "model" / "reflow.json").read_text()) == {"round": 1}

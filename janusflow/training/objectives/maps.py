@@ -196,7 +196,7 @@ class Reflow(Objective):
             if sample.kind == "generation" and "noise" not in sample.extra:
                 raise ValueError(
                     f"{sample.name!r:.80} has no noise of its own; make pairs by janusflow pairs "
-                    "and give their folder as --data"
+                    "and give their folder as janusflow distill --pairs"
                 )
         return list(samples)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -59,14 +59,18 @@ class Prompts:
         return self.sample(prompt("train", category, int(rng.integers(2**31))))
 
     def sample(self, request: Prompt) -> Sample:
+        """A request as a sample without an image."""
+        return replace(self.text(request.text), request=request)
+
+    def text(self, text: str) -> Sample:
+        """A prompt that nothing holds an image to."""
         tokenizer = self.batches.tokenizer
         ids = [tokenizer.token_to_id(BOS)]
-        ids += tokenizer.encode(_turn(request.text), add_special_tokens=False).ids
+        ids += tokenizer.encode(_turn(text), add_special_tokens=False).ids
         return Sample(
             kind="generation",
             input_ids=torch.tensor(ids),
-            request=request,
-            name=request.text,
+            name=text,
         )
 
     def test(self, count: int, first: int = 0) -> list[Sample]:
