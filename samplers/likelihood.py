@@ -16,6 +16,9 @@ import torch
 from torch import Tensor
 
 from samplers.core import Solver, Times, Velocity, find, sample, times
+from samplers.fields import Wrapped, jumps_of
+
+NEAR = 1e-6  # how far from 0 and 1 a grid may end
 
 
 @dataclass(frozen=True)
@@ -49,45 +52,93 @@ def log_likelihood(
     Without `probes` the trace of the Jacobian is exact and costs as many backward passes per call
     as a sample has elements. With them it is Hutchinson's estimate, the mean of e . J e over that
     many random signs e drawn once for the run, one backward pass each; Grathwohl et al. 2019.
+    The result can be differentiated by the data and by what v depends on, through v's second
+    derivatives; that keeps every call's graph, so use torch.no_grad() for the value alone.
+    Raises ValueError for a grid that does not rise from 0 to 1 and for stochastic solvers, which
+    do not lead back to the noise that the data came from.
     """
-    shape, size, chosen = data.shape, data[0].numel(), find(solver, **options)
+    chosen = find(solver, **options)
+    if chosen.stochastic or chosen.maps:
+        raise ValueError(
+            f"{chosen.name} follows no path of the velocity back from the data, so there is no "
+            "density to add up; choose a deterministic solver such as heun or dopri5"
+        )
+    ts = times(ts, chosen, jumps_of(v))
+    if abs(float(ts[0])) > NEAR or abs(float(ts[-1]) - 1) > NEAR:
+        raise ValueError(
+            f"the grid of a likelihood rises from 0 (noise) to 1 (data); this goes from "
+            f"{float(ts[0]):g} to {float(ts[-1]):g}"
+        )
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(False), torch.no_grad():
+            return _integrated(v, data.clone(), ts.clone(), chosen, probes, generator)
+    return _integrated(v, data, ts, chosen, probes, generator)
+
+
+def _integrated(
+    v: Velocity,
+    data: Tensor,
+    ts: Tensor,
+    solver: Solver,
+    probes: int | None,
+    generator: torch.Generator | None,
+) -> LogLikelihood:
+    """State and divergence taken back to the noise together."""
+    data = data.to(torch.promote_types(data.dtype, torch.float32))
+    size = math.prod(data.shape[1:])
     signs = None if probes is None else _signs(probes, data, generator)
-
-    def augmented(z: Tensor, t: Tensor) -> Tensor:
-        x, t = z[:, :size].reshape(shape), t.reshape(-1, *[1] * (len(shape) - 1)) if t.ndim else t
-        k, divergence = _exact(v, x, t) if signs is None else _estimated(v, x, t, signs)
-        return torch.cat((k.reshape(len(k), -1), divergence), 1)
-
-    start = torch.cat((data.reshape(len(data), -1), data.new_zeros(len(data), probes or 1)), 1)
-    end = sample(augmented, start, times(ts, chosen).flip(0), chosen)
+    start = torch.cat((data.reshape(len(data), size), data.new_zeros(len(data), probes or 1)), 1)
+    end = sample(_Augmented(v, data.shape, signs), start, ts.flip(0), solver)
     noise, change = end[:, :size], end[:, size:]
     prior = -0.5 * (noise.square().sum(1) + size * math.log(2 * math.pi))
     error = change.std(1) / math.sqrt(probes) if probes else torch.zeros_like(prior)
-    return LogLikelihood(prior + change.mean(1), error, noise.reshape(shape))
+    return LogLikelihood(prior + change.mean(1), error.detach(), noise.reshape(data.shape))
 
 
-def _exact(v: Velocity, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """v(x, t) and its divergence (B, 1), one backward pass per element of a sample."""
-    x, k = _differentiable(v, x, t)
-    with torch.enable_grad():
-        rows = k.reshape(len(k), -1).sum(0).unbind()
-    slopes = (torch.autograd.grad(row, x, retain_graph=True)[0] for row in rows)
+class _Augmented(Wrapped):
+    """The velocity of the state (B, D) beside its divergence (B, 1 or probes)."""
+
+    def __init__(self, v: Velocity, shape: torch.Size, signs: Tensor | None):
+        super().__init__(v)
+        self.shape, self.signs = shape, signs
+
+    def __call__(self, z: Tensor, t: Tensor) -> Tensor:
+        size = math.prod(self.shape[1:])
+        x = z[:, :size].reshape(self.shape)
+        t = t.reshape(-1, *[1] * (len(self.shape) - 1)) if t.ndim else t
+        k, divergence = self._divergence(x, t)
+        return torch.cat((k.reshape(len(k), size), divergence), 1)
+
+    def _divergence(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """v(x, t) and its divergence, with their graphs if gradients are followed."""
+        follow = torch.is_grad_enabled()
+        with torch.enable_grad():
+            x = x if follow and x.requires_grad else x.detach().requires_grad_()
+            k = self.v(x, t).to(x.dtype)
+            k = k if k.requires_grad else k + 0 * x  # a velocity that ignores the state
+            divergence = _exact(k, x, follow) if self.signs is None else self._probed(k, x, follow)
+        return (k, divergence) if follow else (k.detach(), divergence.detach())
+
+    def _probed(self, k: Tensor, x: Tensor, follow: bool) -> Tensor:
+        """e . J e for each of the probes, (B, probes)."""
+        products = [_slope(k, x, e, follow) * e for e in self.signs]
+        return torch.stack([p.reshape(len(x), -1).sum(1) for p in products], 1)
+
+
+def _exact(k: Tensor, x: Tensor, follow: bool) -> Tensor:
+    """The trace of the Jacobian (B, 1), one backward pass per element of a sample."""
+    rows = k.reshape(len(k), -1).sum(0).unbind()
+    slopes = (_slope(row, x, None, follow) for row in rows)
     diagonal = [slope.reshape(len(x), -1)[:, i] for i, slope in enumerate(slopes)]
-    return k.detach(), torch.stack(diagonal, 1).sum(1, keepdim=True)
+    return torch.stack(diagonal, 1).sum(1, keepdim=True)
 
 
-def _estimated(v: Velocity, x: Tensor, t: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
-    """v(x, t) and e . J e for each of the probes, (B, probes)."""
-    x, k = _differentiable(v, x, t)
-    products = [torch.autograd.grad(k, x, e, retain_graph=True)[0] * e for e in signs]
-    return k.detach(), torch.stack([p.reshape(len(x), -1).sum(1) for p in products], 1)
-
-
-def _differentiable(v: Velocity, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        k = v(x, t).to(x.dtype)
-        return x, k if k.requires_grad else k + 0 * x  # a velocity that ignores the state
+def _slope(k: Tensor, x: Tensor, weight: Tensor | None, follow: bool) -> Tensor:
+    """The gradient of (weight times) k, zero where k does not depend on x."""
+    (slope,) = torch.autograd.grad(
+        k, x, weight, retain_graph=True, create_graph=follow, materialize_grads=True
+    )
+    return slope
 
 
 def _signs(probes: int, data: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -136,7 +136,7 @@ def diffusers_peers() -> list[Peer]:
 
 def scheduler_peer(name: str, scheduler, *, sign: int = -1, ask=None, **facts) -> Peer:
     """A peer around a scheduler; ask(steps) gives the arguments of its `set_timesteps`."""
-    from samplers import diffusers_bridge
+    from samplers import diffusers as diffusers_bridge
 
     ask = ask or (lambda steps: {"num_inference_steps": steps})
 

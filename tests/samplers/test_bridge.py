@@ -10,6 +10,7 @@ from samplers.benchmark.measure import fixed
 from samplers.benchmark.peers import SCHEDULERS
 from samplers.benchmark.problems import gaussian, straight
 from samplers.diffusers import SolverScheduler, as_shipped, from_diffusers
+from samplers.diffusers.as_scheduler import _seeds
 from samplers.grids import shifted, uniform
 from samplers.search.learn import fit
 
@@ -125,15 +126,42 @@ def test_a_stochastic_solver_draws_the_same_noise_at_every_step():
         stepped(SolverScheduler(solver="euler_maruyama", seed=s), FIELD.velocity, noise, 8)
         for s in (1, 1, 2)
     )
+    generator = torch.Generator().manual_seed(_seeds(1, None)[0])
     alone = samplers.sample(
-        FIELD.velocity,
-        noise,
-        uniform(8),
-        "euler_maruyama",
-        generator=torch.Generator().manual_seed(1),
+        FIELD.velocity, noise, uniform(8), "euler_maruyama", generator=generator
     )
     assert torch.equal(one, two) and not torch.equal(one, other)
     assert torch.allclose(one.float(), alone, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["euler_maruyama", "sde_heun", "overshoot"])
+def test_the_noise_of_a_stochastic_solver_is_not_that_of_the_latents(name):
+    """A pipeline and a scheduler may have the same seed."""
+    x = torch.randn(20000, 1, generator=torch.Generator().manual_seed(0))
+    s = SolverScheduler(solver=name, seed=0)
+    s.set_timesteps(2)
+    y = x
+    for t in s.timesteps:
+        y = s.step(torch.zeros_like(x), t, y, return_dict=False)[0]
+    drift = samplers.sample(lambda x, _: torch.zeros_like(x), x, 2, "euler")
+    kept = torch.linalg.lstsq(drift, y).solution
+    assert abs(float(kept)) < 1.0
+    z = torch.randn(20000, 1, generator=torch.Generator().manual_seed(0))
+    fresh = y - y.mean() - torch.linalg.lstsq(x, y).solution * x
+    assert abs(float(torch.corrcoef(torch.cat([z, fresh], 1).T)[0, 1])) < 0.05
+
+
+def test_a_stochastic_solver_takes_the_generators_that_step_gets():
+    def end(*seeds):
+        s, x = SolverScheduler(solver="euler_maruyama"), torch.ones(2, 3)
+        s.set_timesteps(3)
+        generators = [torch.Generator().manual_seed(i) for i in seeds]
+        for t in s.timesteps:
+            x = s.step(torch.zeros_like(x), t, x, generator=generators).prev_sample
+        return x
+
+    one, two = end(1, 2), end(2, 3)
+    assert torch.equal(one, end(1, 2)) and torch.equal(one[1], two[0])
 
 
 def test_diffusers_euler_and_ours_agree_in_their_own_conventions():
@@ -176,11 +204,146 @@ def test_a_run_may_start_part_of_the_way():
     assert torch.allclose(x.float(), alone, atol=2e-5)
 
 
-def test_a_timestep_inside_a_step_is_refused():
-    scheduler = SolverScheduler(solver="midpoint")
-    scheduler.set_timesteps(4)
-    with pytest.raises(ValueError, match="no step of midpoint starts"):
-        scheduler.step(torch.zeros(1, 2), scheduler.timesteps[1], torch.zeros(1, 2))
+STRAIGHT = straight()
+
+
+@pytest.mark.parametrize(
+    "grid", [{"num_inference_steps": 14}, {"sigmas": [1 - i / 14 for i in range(14)]}]
+)
+@pytest.mark.parametrize("solver", fixed(), ids=lambda s: s.name)
+def test_a_run_may_start_at_any_call(solver, grid):
+    """Where the velocity is one everywhere, every rule goes as far as there is noise."""
+    if solver.name in ("auto", "exponential", "exponential3"):
+        pytest.skip("not exact on a straight path")
+    for first in range(1, solver.cost(14), 5):
+        s, x = SolverScheduler(solver=solver.name, grid=None if "sigmas" in grid else "uniform"), 0
+        s.set_timesteps(**grid)
+        s.set_begin_index(first)
+        x = start = torch.zeros(1, 2, dtype=torch.float64)
+        for t in s.timesteps[first:]:
+            x = s.step(-STRAIGHT.velocity(x, t), t, x, return_dict=False)[0]
+        way = STRAIGHT.velocity(start, 0) * s.timesteps[first] / 1000
+        assert torch.allclose(x, way, atol=1e-6), (solver.name, first)
+
+
+def test_what_is_written_into_the_latents_stays_written():
+    for name in ("euler", "heun", "abm", "auto", "dpmpp_2m"):
+        s, x = SolverScheduler(solver=name), torch.ones(1, 2)
+        s.set_timesteps(4)
+        for i, t in enumerate(s.timesteps):
+            x = s.step(torch.zeros(1, 2), t, x, return_dict=False)[0]
+            if i == 1:
+                x.mul_(0)
+        assert torch.equal(x, torch.zeros(1, 2)), name
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mu"),
+    [
+        (diffusers.UniPCMultistepScheduler(flow_shift=5.0, **FLOW), None),
+        (diffusers.DPMSolverMultistepScheduler(flow_shift=3.0, **FLOW), None),
+        (Euler(use_dynamic_shifting=True, shift_terminal=0.02), 0.8),
+        (Euler(use_beta_sigmas=True), None),
+        (Euler(use_karras_sigmas=True, shift=3.0), None),
+        (Euler(use_exponential_sigmas=True), None),
+    ],
+)
+def test_a_models_schedule_is_kept(theirs, mu):
+    ours = SolverScheduler.from_config(theirs.config, solver="euler")
+    for s in (ours, theirs):
+        s.set_timesteps(6, **({} if mu is None else {"mu": mu}))
+    assert torch.allclose(ours.sigmas, theirs.sigmas.float(), atol=2e-3)
+
+
+def test_inverted_sigmas_count_up_and_predict_the_other_sign():
+    theirs = Euler(invert_sigmas=True)
+    ours = SolverScheduler.from_config(theirs.config, solver="euler")
+    sigmas, ends = [1 - i / 5 for i in range(5)], []
+    for s in (theirs, ours):
+        s.set_timesteps(sigmas=sigmas)
+        x = torch.ones(1, 2)
+        for i, t in enumerate(s.timesteps):
+            x = s.step(x * s.sigmas[i], t, x, return_dict=False)[0]
+        ends.append(x)
+    assert torch.allclose(ours.sigmas, theirs.sigmas) and torch.allclose(*ends)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "told"),
+    [
+        (diffusers.EulerDiscreteScheduler(), "prediction_type='epsilon'"),
+        (diffusers.DDIMScheduler(prediction_type="v_prediction"), "v_prediction"),
+        (diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction"), "use_flow_sigmas"),
+        (diffusers.UniPCMultistepScheduler(use_karras_sigmas=True, **FLOW), "use_karras_sigmas"),
+        (Euler(stochastic_sampling=True), "stochastic_sampling"),
+        (diffusers.UniPCMultistepScheduler(final_sigmas_type="sigma_min", **FLOW), "final_sigmas"),
+    ],
+)
+def test_what_no_solver_of_velocities_can_follow_is_refused_by_name(theirs, told):
+    with pytest.raises(ValueError, match=told):
+        SolverScheduler.from_config(theirs.config, solver="euler")
+
+
+@pytest.mark.parametrize(
+    "sigmas", [[], [1.0, 0.5, 0.5], [0.5, 0.8], [1.0, float("nan")], [1.0, 0.0], [1.2, 0.5]]
+)
+def test_sigmas_that_do_not_fall_are_refused(sigmas):
+    with pytest.raises(ValueError, match="sigmas fall from at most 1"):
+        SolverScheduler(solver="euler").set_timesteps(sigmas=sigmas)
+
+
+def test_a_number_of_steps_may_come_with_sigmas_if_they_agree():
+    s = SolverScheduler(solver="euler")
+    s.set_timesteps(2, sigmas=[1.0, 0.5])
+    with pytest.raises(ValueError, match="one number of steps"):
+        s.set_timesteps(3, sigmas=[1.0, 0.5])
+
+
+def test_a_pipeline_may_say_what_the_model_is_told():
+    """CogView4 shifts the sigmas and not the timesteps."""
+    theirs, timesteps = Euler(use_dynamic_shifting=True), [1000.0, 750.0, 500.0, 250.0]
+    sigmas = [t / 1000 for t in timesteps]
+    ours = SolverScheduler.from_config(theirs.config, solver="euler")
+    for s in (ours, theirs):
+        s.set_timesteps(timesteps=timesteps, sigmas=sigmas, mu=0.8)
+    assert torch.equal(ours.timesteps, theirs.timesteps)
+    assert torch.allclose(ours.sigmas, theirs.sigmas)
+    data, noise = torch.zeros(1, 2), torch.ones(1, 2)
+    mixed = [s.scale_noise(data, s.timesteps[1:2], noise) for s in (ours, theirs)]
+    assert torch.allclose(*mixed)
+
+
+def test_the_shift_can_be_set_and_a_timestep_found():
+    s = SolverScheduler(solver="heun")
+    s.set_shift(3.0)
+    s.set_timesteps(4)
+    plain = SolverScheduler(solver="heun", shift=3.0)
+    plain.set_timesteps(4)
+    assert s.shift == 3.0 and torch.equal(s.timesteps, plain.timesteps)
+    assert s.index_for_timestep(s.timesteps[2]) == 2
+    with pytest.raises(ValueError, match="none of the scheduler's"):
+        s.index_for_timestep(3.3)
+
+
+def test_a_pilots_grid_is_taken_as_it_is(tmp_path):
+    grid = samplers.pilot(FIELD.velocity, FIELD.noise(4), 4, "abm", looks=12)
+    s = SolverScheduler(solver="abm", grid=grid, shift=3.0)
+    noise = FIELD.noise(6).float()
+    x = stepped(s, FIELD.velocity, noise, 4)
+    alone = samplers.sample(FIELD.velocity, noise, grid, "abm")
+    assert torch.allclose(x.float(), alone, atol=2e-5)
+    s.save_config(tmp_path)
+    assert SolverScheduler.from_pretrained(tmp_path).config.grid == list(grid.times)
+    with pytest.raises(ValueError, match="num_inference_steps=4"):
+        s.set_timesteps(5)
+
+
+def test_two_grids_at_once_are_refused():
+    s = SolverScheduler(solver="euler", grid="cosine")
+    s.set_timesteps(sigmas=[1.0, 2 / 3, 1 / 3])  # what a pipeline passes of itself
+    assert float(s.sigmas[1]) == pytest.approx(0.75)
+    with pytest.raises(ValueError, match="leave one of them out"):
+        s.set_timesteps(sigmas=[1.0, 0.3])
 
 
 def test_a_half_precision_network_keeps_a_float32_state():

@@ -123,3 +123,57 @@ def test_gradients_are_found_though_the_caller_wants_none():
 def test_too_few_probes_are_refused():
     with pytest.raises(ValueError, match="take at least 2"):
         log_likelihood(mixture, points(3, 2), 8, probes=1)
+
+
+VARIANCE = 0.25
+
+
+def narrow(x, t, variance=VARIANCE):
+    """The velocity for data from N(0, variance)."""
+    return (t * variance - (1 - t)) / ((1 - t) ** 2 + t * t * variance) * x
+
+
+POINTS = torch.tensor([[1.0], [0.2]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["rk4", "abm", "dopri8", "dopri5_each"])
+def test_the_gradient_is_the_score(name):
+    x = POINTS.clone().requires_grad_()
+    grid = 64 if name == "rk4" else torch.linspace(0, 1, 65)
+    value = log_likelihood(narrow, x, grid, name).value
+    (score,) = torch.autograd.grad(value.sum(), x)
+    assert torch.allclose(score, -x / VARIANCE, atol=1e-3)
+
+
+@pytest.mark.parametrize("probes", [None, 4])
+def test_what_the_velocity_depends_on_gets_its_gradient(probes):
+    """d log N(x; 0, s) / ds = (x^2 / s - 1) / (2 s)."""
+    s = torch.tensor(VARIANCE, dtype=torch.float64, requires_grad=True)
+    field = lambda x, t: narrow(x, t, s)  # noqa: E731
+    value = log_likelihood(field, POINTS, 64, "rk4", probes=probes).value
+    (slope,) = torch.autograd.grad(value.sum(), s)
+    want = (POINTS.square() / VARIANCE - 1).sum() / (2 * VARIANCE)
+    assert float(slope) == pytest.approx(float(want), abs=1e-3)
+
+
+def test_without_gradients_nothing_is_kept():
+    with torch.no_grad():
+        assert not log_likelihood(narrow, POINTS.clone().requires_grad_(), 8).value.requires_grad
+
+
+@pytest.mark.parametrize("ts", [[1.0, 0.5, 0.0], [0.5, 0.75, 1.0], [0.0, 0.5]])
+def test_a_grid_that_does_not_lead_from_noise_to_data_is_refused(ts):
+    with pytest.raises(ValueError, match="rises from 0"):
+        log_likelihood(narrow, POINTS, ts)
+
+
+@pytest.mark.parametrize("name", ["euler_maruyama", "churn", "jump"])
+def test_a_solver_that_follows_no_path_is_refused(name):
+    with pytest.raises(ValueError, match="choose a deterministic solver"):
+        log_likelihood(narrow, POINTS, 8, name)
+
+
+def test_inference_mode_gives_the_same():
+    plain = log_likelihood(narrow, POINTS, 16).value
+    with torch.inference_mode():
+        assert torch.equal(log_likelihood(narrow, POINTS * 1, 16).value, plain)

@@ -1,0 +1,116 @@
+"""The grid of a run as diffusers' configurations describe it, in our time t = 1 - sigma.
+
+Shifts are applied to the grid that the solver or the caller chose. Where the configuration names a
+rule for the sigmas themselves (karras, exponential, beta, a terminal one), diffusers' own scheduler
+computes them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from samplers.grids import Grid
+
+RULES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+DIFFUSION = ("beta_start", "beta_schedule", "beta_min", "sigma_data")  # of other paths
+SHARED = (
+    "num_train_timesteps",
+    "shift",
+    "use_dynamic_shifting",
+    "time_shift_type",
+    "shift_terminal",
+    *RULES,
+)
+
+
+def refuse(config: Mapping[str, Any]) -> None:
+    """ValueError for a configuration that a solver of velocities cannot serve."""
+    kind = config.get("_class_name", "the configuration")
+    flow = not any(name in config for name in DIFFUSION)
+    predicts = config.get("prediction_type", "flow_prediction" if flow else "no flow_prediction")
+    if predicts != "flow_prediction":
+        raise ValueError(
+            f"{kind} is for a model with prediction_type={predicts!r}; solvers here drive models "
+            "that predict the velocity (flow_prediction), so keep this pipeline's own scheduler"
+        )
+    if not config.get("use_flow_sigmas", True):
+        raise ValueError(
+            f"{kind} has use_flow_sigmas=False, a schedule of noise that is not the straight "
+            "path's; set it to True if the model is a flow"
+        )
+    named = [name for name in RULES if config.get(name)]
+    if named and not flow:
+        raise ValueError(
+            f"{kind} with {named[0]} lays its sigmas on a variance-preserving path; pass "
+            f"{named[0]}=False and choose a grid, or keep the pipeline's own scheduler"
+        )
+    for name, plain in (("stochastic_sampling", False), ("final_sigmas_type", "zero")):
+        if config.get(name, plain) != plain:
+            raise ValueError(
+                f"{kind} has {name}={config[name]!r}, which belongs to its own steps; pass "
+                f"{name}={plain!r} and choose a solver, stochastic ones among them"
+            )
+
+
+def checked(sigmas: Sequence[float] | Tensor) -> list[float]:
+    """Sigmas that a pipeline passes: falling numbers above 0 and at most 1, or ValueError."""
+    values = [float(s) for s in sigmas]
+    told = f"sigmas fall from at most 1 to above 0, where the last step then ends; got {values}"
+    if not values or not all(0 < s <= 1 for s in values):  # NaN included
+        raise ValueError(f"{told:.300}")
+    if any(b >= a for a, b in pairwise(values)):
+        raise ValueError(f"{told:.300}")
+    return values
+
+
+def by_rule(config: Any) -> bool:
+    """Whether the configuration has a rule for the sigmas beyond a shift."""
+    return bool(config.shift_terminal) or any(config[name] for name in RULES)
+
+
+def from_rule(
+    config: Any, shift: float, steps: int, sigmas: list[float] | None, mu: float | None
+) -> Tensor:
+    """The grid by diffusers' own computation."""
+    given = {name: config[name] for name in SHARED} | {"shift": shift}
+    theirs = FlowMatchEulerDiscreteScheduler(**given)
+    theirs.set_timesteps(steps if sigmas is None else None, sigmas=sigmas, mu=mu)
+    return 1 - theirs.sigmas.double()
+
+
+def shifted(config: Any, shift: float, ts: Tensor, mu: float | None) -> Tensor:
+    """sigma -> shift sigma / (1 + (shift - 1) sigma) on a grid, shift from mu if it is dynamic."""
+    if config.use_dynamic_shifting:
+        if mu is None:
+            raise ValueError("use_dynamic_shifting is on: pass mu to set_timesteps")
+        shift = math.exp(mu) if config.time_shift_type == "exponential" else mu
+    sigmas = 1 - ts
+    return 1 - shift * sigmas / (1 + (shift - 1) * sigmas)
+
+
+def even(sigmas: list[float]) -> bool:
+    """Whether these are the 1, 1 - 1/N, ..., 1/N that pipelines pass when nobody asked for any."""
+    n = len(sigmas)
+    return all(abs(s - (1 - i / n)) < 1e-4 for i, s in enumerate(sigmas))
+
+
+def fixed_grid(times: list[float], steps: int) -> Tensor:
+    """A list of times as the grid of a run of so many steps."""
+    if len(times) != steps + 1:
+        raise ValueError(
+            f"this scheduler's grid has {len(times) - 1} steps and the pipeline asks for {steps}; "
+            f"pass num_inference_steps={len(times) - 1} or make a grid for {steps}"
+        )
+    return torch.tensor(times, dtype=torch.float64)
+
+
+def listed(grid: Any) -> str | list[float] | Grid | None:
+    """A grid as a configuration can keep it: a name, or a list of times (a PilotGrid's too)."""
+    return grid if grid is None or isinstance(grid, str) else [float(t) for t in grid]
