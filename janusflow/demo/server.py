@@ -29,6 +29,7 @@ def start(pipe, name: str, host: str = "127.0.0.1", port: int = 0, wait: bool = 
             f"the page needs gradio 6 or newer, not {_gradio()}; pip install -U gradio"
         )
     from janusflow.demo import page
+    from janusflow.demo.protection import protected
     from janusflow.demo.requests import MAX_BYTES
 
     blocks = page.build(pipe, name, _about(pipe), PROMPTS[name == OWN])
@@ -51,6 +52,7 @@ def start(pipe, name: str, host: str = "127.0.0.1", port: int = 0, wait: bool = 
         footer_links=[],
         theme=page.theme(),
         css=page.style(),
+        app_kwargs=protected(host),
     )
     blocks.files = folder  # lives as long as the page
     if wait:

@@ -17,7 +17,7 @@ import httpx
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from janusflow.demo import page, requests, server, worker
+from janusflow.demo import page, protection, requests, server, worker
 from janusflow.demo.requests import Refused, Wish
 
 ASKED = dict(prompt="a red circle", sampler="euler", calls=3, guidance=2.0, seed=0)
@@ -168,7 +168,7 @@ def test_two_samplers_start_from_the_same_noise(address, tiny_pipe):
     asked = ("a red circle", "euler", 3, "euler", 3, 2.0, 5)
     left, right, note = client(address).predict(*asked, api_name="/compare")
     assert (pixels(left) == direct(tiny_pipe, 5)).all() and (pixels(left) == pixels(right)).all()
-    assert "differ by 0.0 grey levels" in note
+    assert "differ by 0.0 of 255 grey levels" in note
 
 
 def test_an_answer_is_that_of_the_pipeline(address, tiny_pipe, tmp_path):
@@ -285,6 +285,67 @@ def test_a_full_queue_turns_people_away(tiny_pipe, monkeypatch):
     finally:
         gate.open.set()
         blocks.close(verbose=False)
+
+
+# Who may ask, and how much
+
+
+STRANGE = [{"host": "evil.example"}, {"origin": "https://evil.example"}, {"origin": "null"}]
+
+
+@pytest.mark.parametrize("headers", STRANGE, ids=str)
+def test_other_names_and_pages_neither_send_files_nor_ask(headers, address):
+    base = f"{address}gradio_api/"
+    files = {"files": ("p.png", png())}
+    asked = {"data": ["a", "euler", 2, 2.0, 0, []], "session_hash": "x", "fn_index": 0}
+    assert httpx.post(f"{base}upload", files=files, headers=headers).status_code == 403
+    assert httpx.post(f"{base}queue/join", json=asked, headers=headers).status_code == 403
+    assert httpx.get(address, headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize("index", [999, -1, 10**9])
+def test_a_function_that_there_is_not_is_no_failure_of_ours(index, address):
+    asked = {"data": [], "session_hash": "x", "fn_index": index}
+    for route in ("queue/join", "run/predict", "api/nothing", "call/nothing"):
+        answer = httpx.post(f"{address}gradio_api/{route}", json=asked)
+        assert 400 <= answer.status_code < 500, (route, answer.text)
+
+
+def test_a_large_body_that_is_no_file_does_not_come_in(address):
+    content = b"{" + b" " * 2**19
+    answer = httpx.post(f"{address}gradio_api/queue/join", content=content)
+    assert answer.status_code == 413
+
+
+def test_a_visitor_sends_so_much_an_hour_and_no_more(monkeypatch):
+    import asyncio
+
+    taken, now = [], [0.0]
+    monkeypatch.setattr(protection.time, "monotonic", lambda: now[0])
+
+    async def app(_scope, receive, send):
+        taken.append(len((await receive())["body"]))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def upload(who):
+        codes = []
+
+        async def receive():
+            return {"type": "http.request", "body": b"x" * 60}
+
+        async def send(message):
+            codes.append(message.get("status"))
+
+        scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "client": (who, 1)}
+        await quota({**scope, "headers": []}, receive, send)
+        return codes[0]
+
+    quota = protection.Quota(app, each=100, everyone=200)
+    visitors = ["a", "a", "a", "b", "b", "c"]
+    codes = [asyncio.run(upload(who)) for who in visitors]
+    assert codes == [200, 200, 429, 200, 200, 429] and sum(taken) == 240
+    now[0] = 3601.0
+    assert asyncio.run(upload("a")) == 200
 
 
 def test_it_listens_on_this_machine_only_and_asks_no_other(address):
