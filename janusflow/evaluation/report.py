@@ -121,7 +121,8 @@ def _listed(value) -> str:
 
 def terminal(report: dict) -> str:
     """Tables and protocol, no line over 80 columns."""
-    blocks = []
+    caution = report["protocol"].get("caution")
+    blocks = ["\n".join(wrap(caution, WIDTH))] if caution else []
     for split, scores in report["scores"].items():
         blocks.append("\n".join([f"{report['protocol']['task']}, {split}", *narrow(scores)]))
     blocks.append("\n".join(wrap("; ".join(described(report["protocol"])), 80)))
@@ -131,6 +132,8 @@ def terminal(report: dict) -> str:
 def markdown(report: dict) -> str:
     """Tables, protocol and the note on the intervals."""
     lines = [f"# {report['protocol']['task']}", ""]
+    if caution := report["protocol"].get("caution"):
+        lines += [f"**{caution}**", ""]
     for split, scores in report["scores"].items():
         lines += [f"## {split}", "", *_markdown_table(table(scores)), ""]
     lines += [*_left(report), "", "## Protocol", ""]

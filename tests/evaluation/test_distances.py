@@ -137,6 +137,29 @@ def test_folders_are_measured_the_reference_once(folders, tiny_folder, janusflow
     assert janusflow("evaluate", "--rescore", folders / "out")[0] == 0
 
 
+def test_images_of_others_are_described_by_their_own_text(folders, tiny_folder, janusflow):
+    """Never by the model and sampler of the plan, which did not generate them."""
+    import json
+
+    from janusflow.pipelines.image_io import save
+
+    given = ("--pictures", folders / "fake")
+    assert evaluate(janusflow, tiny_folder, folders, *given)[0] == 0
+    told = json.loads((folders / "out" / "report.json").read_text())["protocol"]
+    assert {told[name] for name in ("model", "sampler", "steps", "fingerprint")} == {"unknown"}
+    for path in (folders / "fake").rglob("*.png"):
+        save(Image.open(path), {"model": "mine", "steps": 7 + path.stem.count("0")}, path)
+    assert evaluate(janusflow, tiny_folder, folders, *given, out="told")[0] == 0
+    told = json.loads((folders / "told" / "report.json").read_text())["protocol"]
+    assert told["model"] == "mine" and told["steps"] == "2 different: 8, 7"
+
+
+def test_a_fid_of_few_images_is_marked(folders, tiny_folder, janusflow):
+    said = evaluate(janusflow, tiny_folder, folders, "--pictures", folders / "fake")[1]
+    assert said.startswith("FID OF 6 IMAGES IN 48 CHANNELS")
+    assert "**FID OF 6 IMAGES" in (folders / "out" / "report.md").read_text()
+
+
 def test_pictures_of_prompts_are_made_and_measured(folders, tiny_folder, janusflow):
     (folders / "prompts.txt").write_text("a red circle\ntwo stars\n")
     given = ("--prompts", folders / "prompts.txt", "--seeds", 2, "--steps", 1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from janusflow.evaluation import features, provenance
 from janusflow.evaluation.frechet import frechet
+from janusflow.evaluation.origins import origins
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import share, wait
 from janusflow.evaluation.task import PICTURED, Sources, Task
@@ -118,7 +119,20 @@ def protocol(plan: Plan, folder: Path) -> tuple[Sources, dict]:
     made |= {"features": name, "network": net["network"], "resized_to": net["side"]}
     if "prompts" in plan.paths:
         made |= official.calls(plan, folder, _shots(plan))
+    else:
+        made |= given(Path(plan.paths["pictures"]))
+    if plan.task == "fid" and (fewer := min(len(ours), len(theirs))) <= ours.shape[1]:
+        made["caution"] = (
+            f"FID OF {fewer} IMAGES IN {ours.shape[1]} CHANNELS: the covariance is singular, the "
+            "score is biased upwards; take more images than channels, or kid"
+        )
     return {}, made | {"torchmetrics": provenance.version("torchmetrics")}
+
+
+def given(folder: Path) -> dict:
+    """What the report may say of images that the plan's model did not generate."""
+    told = origins(features.files(folder, "pictures"), ("model", *PICTURED))
+    return told | {"weights": {}, "fingerprint": "unknown", "seeds": "unknown"}
 
 
 class Given(nn.Module):
