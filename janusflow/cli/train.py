@@ -34,6 +34,12 @@ def train(
     export_dtype: Annotated[
         str, typer.Option(help="Of --export: bfloat16, or float32 to train on from there.")
     ] = "bfloat16",
+    best: Annotated[
+        bool, typer.Option("--best", help="--export the best state, by run.keep_best.")
+    ] = False,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write the newest checkpoint's shards as one file.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(help="Of torch; all cores unless told.")] = None,
 ) -> dict:
     """Trains: a recipe from nothing, or a stage on pictures and texts of your own.
@@ -53,6 +59,11 @@ def train(
     use_threads(threads)
     if export_dtype not in DTYPES:
         raise ValueError(f"--export-dtype is {export_dtype!r}; choose one of {', '.join(DTYPES)}")
+    if merge:
+        from janusflow.training import checkpoints
+
+        print(merged := checkpoints.merge(out))
+        return dict(out=out, merged=merged)
     if (recipe is None) == (stage is None) and not (export and recipe is None):
         raise ValueError("give either --recipe or --stage; see janusflow train --help")
     if not resume and list(out.glob("step-*.safetensors")):
@@ -71,6 +82,6 @@ def train(
             return dict(out=out, plan=told)
         plan.run()
     if export:
-        loop.export(out, export, DTYPES[export_dtype], model)
+        loop.export(out, export, DTYPES[export_dtype], model, best)
         print(export)
     return dict(out=out, export=export)

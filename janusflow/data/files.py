@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,24 @@ class Found:
     def add(self, other: Found) -> None:
         self.sources += other.sources
         self.skipped |= other.skipped
+
+
+READERS: dict[str, Callable[[Path], Found]] = {}
+
+
+def reader(suffix: str) -> Callable:
+    """Registers what opens files of this suffix, in `--data` itself and in its folders: a function
+    (path) -> [(kind, records), ...], where records have a length and give a `Record` by number, or
+    raise BrokenSample.
+    """
+    if not suffix.startswith("."):
+        raise ValueError(f"a reader's suffix is {suffix!r}; expected as in '.csv'")
+
+    def register(opened: Callable[[Path], list[tuple[str, Records]]]) -> Callable:
+        READERS[suffix] = lambda path: Found(list(opened(path)))
+        return opened
+
+    return register
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from janusflow.data.files import CAPTIONS, PICTURES, Found, fetch, read_caption
+from janusflow.data.files import CAPTIONS, PICTURES, READERS, Found, fetch, read_caption
 from janusflow.data.lines import open_lines
 from janusflow.data.options import Data
 from janusflow.data.records import Record, to_record
@@ -83,6 +83,8 @@ def open_folder(
         found.add(open_lines(file, options.ignore, named))
     _add_tables(found, [f for f in files if f.suffix == ".parquet"], options, seed)
     found.sources += open_shards([f for f in files if f.suffix == ".tar"], options.ignore)
+    for file in (f for f in files if f.suffix in READERS):
+        found.add(READERS[file.suffix](file))
     pictures = [f for f in files if f.suffix.lower() in PICTURES]
     captioned = tuple(f for f in pictures if caption_of(f))
     found.sources += [("generation", Captioned(captioned))] if captioned else []
@@ -154,7 +156,7 @@ def _add_texts(found: Found, texts: Iterable[Path], files: Sequence[Path]) -> No
 
 
 def _name_the_rest(found: Found, files: Sequence[Path]) -> None:
-    known = {*PICTURES, *CAPTIONS, *READ}
+    known = {*PICTURES, *CAPTIONS, *READ, *READERS}
     rest = Counter(f.suffix or f.name for f in files if f.suffix.lower() not in known)
     for suffix, count in rest.items():
         found.skipped[f"{count} x {suffix}"] = "this format is not read"

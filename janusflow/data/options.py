@@ -13,6 +13,7 @@ class Data:
 
     crop: str | None = None  # of images to be generated; None: random, or center where cached
     cache: str | None = None  # folder that `janusflow precompute` wrote
+    held_out: str | None = None  # a file or folder that evaluations see and training does not
     weights: tuple[float, ...] = ()  # one for each --data; by the number of samples unless told
     streaming: bool = False  # parquet in its order, shuffled in a buffer, instead of memory-mapped
     buffer: int = 1000  # rows of that buffer

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from janusflow.data.files import PICTURES, Found, fetch
+from janusflow.data.files import PICTURES, READERS, Found, fetch, reader
 from janusflow.data.folders import files_of, open_folder, open_text
 from janusflow.data.lines import open_lines
 from janusflow.data.mixture import Blend, Mixture, Tally
@@ -19,7 +19,7 @@ from janusflow.data.shards import COMPRESSED, open_shards
 from janusflow.data.tables import open_streams, open_table
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 
-__all__ = ["as_paths", "fetch", "find", "open_data", "scan", "signature"]
+__all__ = ["as_paths", "fetch", "find", "open_data", "reader", "scan", "signature"]
 
 PICTURED = {*PICTURES, ".jsonl", ".parquet", ".tar"}
 SINGLE = {
@@ -45,8 +45,10 @@ def scan(
         return open_folder(path, options, seed, exclude)
     if path.name.endswith(COMPRESSED) and path.is_file():
         raise ValueError(f"{path} is compressed, so nothing in it has a place; unpack it to .tar")
+    if path.is_file() and path.suffix in READERS:
+        return READERS[path.suffix](path)
     if not path.is_file() or path.suffix not in SINGLE:
-        forms = ", ".join(SINGLE)
+        forms = ", ".join([*SINGLE, *READERS])
         raise ValueError(f"{str(path)!r} is no folder and no {forms} file; check --data")
     found = SINGLE[path.suffix](path, options, seed)
     if not found.sources:

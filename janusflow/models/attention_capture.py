@@ -135,3 +135,16 @@ def _split(layer: nn.Module, out: Tensor, prefix: int) -> Heads:
     """(B, tokens, 3 heads d) as the layer itself divides it, without the class token."""
     q, k, _ = out.unflatten(-1, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)[..., prefix:, :]
     return Heads(layer.q_norm(q), layer.k_norm(k))
+
+
+@contextmanager
+def last_block(decoder: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects what the last block of a language model puts out, which its list of hidden states
+    holds after the last norm only.
+    """
+    seen: list[Tensor] = []
+    hook = decoder.norm.register_forward_pre_hook(lambda _norm, inputs: seen.append(inputs[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()

@@ -1,8 +1,9 @@
 """Checkpoints of a run: safetensors files, complete or absent, never a pickle.
 
-A checkpoint is `step-N.safetensors`, or the files `step-N-of-K-R.safetensors` of K processes. Each
-is written under another name, synced and renamed; a set with a file missing, or with one that does
-not match its checksum, is passed over.
+A checkpoint is `step-N.safetensors`, or, of sharded weights, a folder `step-N` (see
+`sharded_checkpoints`); release 0.1 wrote files `step-N-of-K-R.safetensors` of K processes, which
+are read. Each is written under another name, synced and renamed; a set with a file missing, or with
+one that does not match its checksum, is passed over.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from janusflow.training import sharded_checkpoints
 from janusflow.utils import atomic_io, digests
 from janusflow.utils.safe_io import check_file, parse_object
 
@@ -68,7 +70,9 @@ def complete(out: Path) -> list[int]:
     for path in out.glob("step-*.safetensors"):
         if match := NAME.fullmatch(path.name):
             sets.setdefault(int(match[1]), []).append(match)
-    return sorted((step for step, found in sets.items() if _is_whole(found)), reverse=True)
+    whole = {step for step, found in sets.items() if _is_whole(found)}
+    folders = (path for path in out.glob("step-*") if sharded_checkpoints.is_complete(path))
+    return sorted(whole | {int(path.name[5:]) for path in folders}, reverse=True)
 
 
 def _is_whole(found: list[re.Match]) -> bool:
@@ -78,6 +82,8 @@ def _is_whole(found: list[re.Match]) -> bool:
 
 def files(out: Path, step: int) -> list[Path]:
     """The files of a whole checkpoint in the processes' order."""
+    if is_sharded(out, step):
+        return sorted(sharded_checkpoints.path_of(out, step).glob("*.safetensors"))
     single = path_of(out, step)
     if single.exists():
         return [single]
@@ -87,8 +93,22 @@ def files(out: Path, step: int) -> list[Path]:
     return [path for path in found if f"-of-{whole}-" in path.name]
 
 
-def read(out: Path, step: int) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Whole tensors, shards joined, and the metadata; ValueError if a file is damaged."""
+def is_sharded(out: Path, step: int) -> bool:
+    """Whether a checkpoint is a folder of shards that was not merged."""
+    folder = sharded_checkpoints.path_of(out, step)
+    return sharded_checkpoints.is_complete(folder) and not path_of(out, step).exists()
+
+
+def read(
+    out: Path, step: int, wanted: Callable[[str], bool] = lambda _: True
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Whole tensors, shards joined, and the metadata; ValueError if a file is damaged. Of shards
+    only the tensors of `wanted` names are read.
+    """
+    if is_sharded(out, step):
+        folder = sharded_checkpoints.path_of(out, step)
+        sharded_checkpoints.check(folder)
+        return sharded_checkpoints.read(folder, wanted), sharded_checkpoints.read_meta(folder)
     parts = [_read_file(path) for path in files(out, step)]
     tensors, meta = parts[0]
     try:
@@ -116,21 +136,41 @@ def settings_of(meta: dict[str, str]) -> dict:
     return parse_object(meta.get("settings", "{}"), Path("a checkpoint's settings"))
 
 
-def newest(out: Path) -> Iterator[tuple[int, dict[str, Tensor], dict[str, str]]]:
+def newest(
+    out: Path, wanted: Callable[[str], bool] = lambda _: True
+) -> Iterator[tuple[int, dict[str, Tensor], dict[str, str]]]:
     """Steps, tensors and metadata of the readable checkpoints, the newest first; a damaged one is
     passed over with a warning.
     """
     for step in complete(out):
         try:
-            tensors, meta = read(out, step)
+            tensors, meta = read(out, step, wanted)
         except ValueError as error:
-            warnings.warn(f"{error}; trying the checkpoint before it", stacklevel=2)
+            passed_over(error)
             continue
         yield step, tensors, meta
 
 
-def latest(out: Path) -> tuple[int, dict[str, Tensor], dict[str, str]]:
+def passed_over(error: ValueError) -> None:
+    warnings.warn(f"{error}; trying the checkpoint before it", stacklevel=3)
+
+
+def latest(
+    out: Path, wanted: Callable[[str], bool] = lambda _: True
+) -> tuple[int, dict[str, Tensor], dict[str, str]]:
     """The newest that is whole; ValueError if there is none."""
-    for found in newest(out):
+    for found in newest(out, wanted):
         return found
     raise ValueError(f"{out} holds no whole checkpoint; train first")
+
+
+def merge(out: Path) -> Path:
+    """Writes the newest checkpoint of sharded weights as one file beside its folder.
+
+    ValueError if it is one file already, or none.
+    """
+    step = next(iter(complete(out)), None)
+    if step is None or not is_sharded(out, step):
+        raise ValueError(f"{out} holds no checkpoint in shards; there is nothing to merge")
+    write(path_of(out, step), *read(out, step))
+    return path_of(out, step)

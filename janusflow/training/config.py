@@ -52,12 +52,16 @@ class Run:
     save_every: int = 500  # steps
     keep: int = 2  # newest checkpoints that stay
     milestone_every: int = 0  # steps between checkpoints that stay for good; 0 for none
-    sharded: bool = False  # one file a process, where the weights are sharded
+    sharded: bool = True  # sharded weights are saved in shards; or gathered into one file
     log_every: int = 10
     watch_every: int = 0  # steps between cosines of the gradients of flow and alignment; 0 for none
     trackers: tuple[str, ...] = ()
     sample_every: int = 0  # steps between grids of samples; 0 for none
     sample_prompts: tuple[str, ...] = ()  # of them; the data's first captions unless told
+    evaluate_every: int = 0  # steps between evaluations on held-out data; 0 for none
+    evaluate_count: int = 16  # samples, and prompts for the scorer, of an evaluation
+    evaluate_scorer: bool = False  # a stage's images are scored as scenes of the small world
+    keep_best: str = ""  # held_out or strict: the best state by it stays in the folder best
     max_bad_samples: int = 100  # samples that may be unreadable before the run stops
     max_bad_steps: int = 0  # steps that may be skipped because a loss or gradient is not finite
     workers: int = 0  # processes that read or draw samples ahead of the network
@@ -70,9 +74,17 @@ class Run:
         for name in ("accumulation", "save_every", "keep", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"run.{name} is {getattr(self, name)}; expected at least 1")
-        for name in ("milestone_every", "watch_every", "sample_every", "max_bad_steps"):
+        every = ("milestone_every", "watch_every", "sample_every", "evaluate_every")
+        for name in (*every, "max_bad_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"run.{name} is {getattr(self, name)}; expected 0 or more")
+        if self.keep_best:
+            one_of("run.keep_best", [self.keep_best], ("held_out", "strict"))
+        if self.evaluate_count < 1 or (self.keep_best and not self.evaluate_every):
+            raise ValueError(
+                f"run.evaluate_count is {self.evaluate_count} and run.keep_best "
+                f"{self.keep_best!r}; expected at least 1, and run.evaluate_every beside keep_best"
+            )
         if not 0 <= self.workers <= 256:
             raise ValueError(f"run.workers is {self.workers}; expected 0 to 256")
 
@@ -90,6 +102,12 @@ class Settings:
     later: dict[int, dict[str, object]] = field(default_factory=dict)  # by step
 
     def __post_init__(self):
+        kind, parts = self.alignment and self.alignment.kind, self.run.accumulation
+        if kind in ("dispersive", "contrastive") and self.alignment.weight and parts > 1:
+            raise ValueError(
+                f"the alignment {kind!r} compares the samples of a micro-batch with each other, so "
+                f"that run.accumulation={parts} would be another training; set it to 1"
+            )
         for step in self.later:
             if step < 1:
                 raise ValueError(f"later has changes at step {step}; expected a step of at least 1")

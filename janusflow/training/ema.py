@@ -144,6 +144,13 @@ def load(state: State, found: dict[str, Tensor], step: int) -> None:
     ValueError for what is missing or has another shape.
     """
     load_weights(state, found)
+    load_moments(state, found)
+    state.step = step
+
+
+@torch.no_grad()
+def load_moments(state: State, found: Mapping[str, Tensor]) -> None:
+    """What the optimizer keeps, of tensors that are whole or sharded already."""
     moments: dict[int, dict] = {}
     places, parameters = {name: i for i, name in enumerate(state.names)}, state.parameters
     saved = state.optimizer.state_dict()
@@ -162,7 +169,6 @@ def load(state: State, found: dict[str, Tensor], step: int) -> None:
             value = _as(value, parameters[name] if value.shape == parameters[name].shape else None)
         moments.setdefault(places[name], {})[moment] = value
     state.optimizer.load_state_dict({**saved, "state": moments})
-    state.step = step
 
 
 @torch.no_grad()
@@ -189,7 +195,7 @@ def averages(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _as(tensor: Tensor, like: Tensor | None) -> Tensor:
     """On the device of `like`, and sharded as it is."""
-    if like is None:
+    if like is None or hasattr(tensor, "device_mesh"):
         return tensor
     tensor = tensor.to(like.device)
     if not hasattr(like, "device_mesh"):

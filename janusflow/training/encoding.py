@@ -43,8 +43,8 @@ class Latents:
         for first in range(0, len(bare), BATCH):
             part = bare[first : first + BATCH]
             encoded = latents_of(self.vae, torch.cat([found[i].pixel_values for i in part])).cpu()
-            for i, latents in zip(part, encoded, strict=True):
-                found[i] = replace(found[i], latents=latents)
+            for i, own in zip(part, encoded, strict=True):
+                found[i] = replace(found[i], latents=own)
         return found
 
 

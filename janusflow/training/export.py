@@ -25,15 +25,20 @@ BASE = "base"  # the folder, in a run's, of the model that it began with
 
 
 def export(
-    run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16, model: str | None = None
+    run: Path,
+    folder: Path,
+    dtype: torch.dtype = torch.bfloat16,
+    model: str | None = None,
+    best: bool = False,
 ) -> None:
-    """Writes the averaged weights of a run's newest checkpoint in the published layout, or, where
-    an adapter was trained, that alone in peft's.
+    """Writes the averaged weights of a run's newest checkpoint, or of its `best` by
+    `run.keep_best`, in the published layout, or, where an adapter was trained, that alone in
+    peft's.
 
     `model` is what the run began with, where it no longer lies where it was. ValueError for a run
     without a checkpoint.
     """
-    _, found, meta = checkpoints.latest(run)
+    _, found, meta = checkpoints.latest(run / "best" if best else run, _is_average)
     base = base_of(run, meta, model)
     if adapter := checkpoints.settings_of(meta).get("adapter"):
         lora.save(folder, lora.Adapter(**adapter), _averages(found), meta.get("model", str(base)))
@@ -51,7 +56,7 @@ def start_from(run: Path, out: Path, model: str | None = None) -> Path:
     base = out / BASE
     if (base / "config.json").is_file():
         return base
-    _, found, meta = checkpoints.latest(run)
+    _, found, meta = checkpoints.latest(run, _is_average)
     under = base_of(run, meta, model)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".base-") as folder:
@@ -100,6 +105,10 @@ def write(model: nn.Module, base: Path, folder: Path, dtype: torch.dtype) -> Non
     (folder / SUMS).unlink(missing_ok=True)  # of what was there before
     if (base / "vae").exists():
         shutil.copytree(base / "vae", folder / "vae", dirs_exist_ok=True)
+
+
+def _is_average(name: str) -> bool:
+    return name.startswith("ema.")
 
 
 def _averages(found: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from janusflow.training import config as settings
 from janusflow.training.config import Settings
 from janusflow.training.ema import learning_rate, trained
 from janusflow.training.encoding import Latents
+from janusflow.training.held_out import HeldOut, of_world
 from janusflow.training.preview import COUNT, Preview
 from janusflow.training.recipes import RECIPES
 from janusflow.training.trainer import Trainer, accelerator_of
@@ -50,6 +51,7 @@ class TrainJob:
     meta: dict[str, str]
     start: Path | None = None
     preview: Callable[[], Preview] | None = None  # None: no samples are drawn on the way
+    held_out: Callable[[], HeldOut] | None = None  # None: nothing is evaluated on the way
     rehearsal: Callable[[], Trainer] | None = None  # for a dry run, where `trainer` trains before
     before: str | None = None  # what is trained first
     read: str = ""  # what was found of the data
@@ -63,7 +65,8 @@ class TrainJob:
         with locked_dir.alone(self.out):
             trainer = self.trainer()
             preview = self.preview() if self.preview else None
-            return loop.run(trainer, self.out, self.meta, self.start, preview)
+            held_out = self.held_out() if self.held_out else None
+            return loop.run(trainer, self.out, self.meta, self.start, preview, held_out)
 
     def describe(self) -> str:
         """What learns, what it costs, and how long it would take by a short measurement."""
@@ -187,7 +190,12 @@ def of_recipe(
     before = f"vision encoder, {recipe.vision_steps:,} steps of {recipe.vision_batch} scenes"
     before = None if (out / "base/model.safetensors").exists() else before
     meta = {"recipe": recipe.to_json()}
-    return TrainJob(chosen, trainer, out, meta, start, drawn, rehearsal, before)
+
+    def held_out() -> HeldOut:
+        return of_world(out / "base", chosen.run.evaluate_count)
+
+    seen = held_out if chosen.run.evaluate_every else None
+    return TrainJob(chosen, trainer, out, meta, start, drawn, seen, rehearsal, before)
 
 
 def of_stage(
@@ -240,15 +248,39 @@ def of_stage(
         prompts = chosen.run.sample_prompts or captions(mixture)
         return Preview(processor, encode.vae, prompts, chosen.training.seed)
 
+    def held_out() -> HeldOut:
+        return _held_out(chosen, begun.under, processor, encode)
+
     return TrainJob(
         chosen,
         trainer,
         out,
         {"model": begun.name, "data": json.dumps(report.fingerprint(mixture))},
         preview=preview if chosen.run.sample_every else None,
+        held_out=held_out if chosen.run.evaluate_every else None,
         rehearsal=lambda: built(begun.under, accelerator_of(chosen, out)),
         read=report.describe(mixture),
     )
+
+
+def _held_out(chosen: Settings, folder: Path, processor, encode: Latents) -> HeldOut:
+    """The first samples of `data.held_out`, and the scorer's prompts where they are asked for."""
+    count, samples, requests = chosen.run.evaluate_count, [], ()
+    if chosen.data.held_out is None and not chosen.run.evaluate_scorer:
+        raise ValueError(
+            "run.evaluate_every needs something to evaluate on: set data.held_out to a folder that "
+            "is not trained on, or run.evaluate_scorer=true for a model of the small world"
+        )
+    if chosen.data.held_out is not None:
+        options = replace(chosen.data, crop="center", cache=None, weights=())
+        mixture = open_data(Path(chosen.data.held_out), processor, encode, options=options)
+        if "generation" not in mixture.sources:
+            raise ValueError(f"data.held_out {chosen.data.held_out!r} has no images with captions")
+        samples = mixture.draw(0, counts={"generation": count})
+    if chosen.run.evaluate_scorer:
+        known = of_world(folder, count)
+        samples, requests = samples or known.samples, known.requests
+    return HeldOut(samples, requests, encode.vae)
 
 
 @dataclass(frozen=True)

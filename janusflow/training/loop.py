@@ -17,6 +17,7 @@ from janusflow.training.config import Settings, dump
 from janusflow.training.ema import State, averages, freeze_all_but, load_weights
 from janusflow.training.encoding import weights_of
 from janusflow.training.export import export
+from janusflow.training.held_out import HeldOut, begin, evaluate
 from janusflow.training.metrics import Monitor
 from janusflow.training.preview import Preview, check
 from janusflow.training.trainer import BatchSource, Trainer, asked_to_stop, build
@@ -48,11 +49,13 @@ def run(
     meta: dict[str, str] | None = None,
     start: Path | None = None,
     preview: Preview | None = None,
+    held_out: HeldOut | None = None,
 ) -> Stopped:
     """Trains to the end, going on from the last whole checkpoint in `out`.
 
     A new run begins with the averaged weights of the run in `start` if one is given.
-    The first process draws `preview` every `run.sample_every` steps and at the end.
+    `held_out` is evaluated every `run.evaluate_every` steps and at the end. The first process draws
+    `preview` every `run.sample_every` steps and at the end.
     """
     meta = (meta or {}) | ({"base": trainer.base} if trainer.base else {})
     if not trainer.restore(out, meta) and start:
@@ -69,6 +72,8 @@ def run(
     if preview is not None:
         check(trainer.state)
     preview = preview if trainer.rank == 0 else None
+    if trainer.rank == 0:
+        begin(out, trainer.state.step)
     with asked_to_stop() as asked, together(out):
         while trainer.state.step < steps:
             with kept_on_failure(trainer, out, meta):
@@ -79,6 +84,8 @@ def run(
             step = trainer.state.step
             if preview and (step % settings.run.sample_every == 0 or step == steps):
                 preview(trainer, out)
+            if held_out and (step % settings.run.evaluate_every == 0 or step == steps):
+                evaluate(held_out, trainer, out, meta)
             if step % settings.run.save_every == 0 or step == steps or found["stop"]:
                 trainer.save(out, meta)
             if found["stop"]:
@@ -143,7 +150,10 @@ def kept_on_failure(trainer: Trainer, out: Path, meta: dict[str, str]):
 
 def _less_memory(trainer: Trainer) -> str:
     stage, run = trainer.settings.at(trainer.state.step).training, trainer.settings.run
-    ways = [f"run.accumulation={2 * run.accumulation} (smaller micro-batches, the same training)"]
+    align = trainer.settings.alignment
+    ways = []
+    if align is None or align.kind == "teacher":
+        ways.append(f"run.accumulation={2 * run.accumulation} (smaller parts, the same training)")
     if not run.gradient_checkpointing:
         ways.append("run.gradient_checkpointing=true (slower, the same training)")
     if trainer.settings.adapter is None:

@@ -24,7 +24,7 @@ class Monitor:
         self.meter = None  # what a token costs, once a step was counted
         start = trainer.state.step
         if self.first:
-            _cut(self.path, start)
+            cut(self.path, start)
         self.bar = tqdm(
             total=trainer.settings.steps, initial=start, unit="step", desc="train", disable=None
         )  # silent where nobody looks
@@ -128,7 +128,7 @@ def _scalars(line: dict) -> dict:
     return found | {f"flow_by_time/{i}": value for i, value in bins if value is not None}
 
 
-def _cut(path: Path, step: int) -> None:
+def cut(path: Path, step: int) -> None:
     """Takes out the lines of steps that will be done again, and one that was cut in the middle."""
     if not path.exists():
         return

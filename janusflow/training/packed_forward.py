@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from janusflow.data.attention import NAME, Segments
 from janusflow.data.samples import Sample
-from janusflow.models.attention_capture import Heads, attending
+from janusflow.models.attention_capture import Heads, attending, last_block
 from janusflow.models.janusflow.generation_adapters import Times
 from janusflow.utils.forward_mode import differentiable_attention
 
@@ -186,8 +186,9 @@ def forward(
         made = torch.cat([times.embedding[:, None].to(made.dtype), made], dim=1)  # (G, 1 + n, D)
     layout = lay_out(samples, packs, hide, made.shape[1] if count else 0)
     embeds = _embed(model, samples, layout, packs, made)
-    with attending(model.language_model, attend) as looked:
-        out = model.language_model.model(
+    decoder = model.language_model.model
+    with attending(model.language_model, attend) as looked, last_block(decoder) as end:
+        out = decoder(
             inputs_embeds=embeds,
             position_ids=layout.positions.to(embeds.device),
             use_cache=False,
@@ -201,7 +202,8 @@ def forward(
         heard = times if target is None else _heard(model, target, x)
         velocity = _decode(model, _pictures(last, places), features, heard).to(x.dtype)
         if tap is not None:
-            hidden = _pictures(out.hidden_states[tap].flatten(0, 1), places)
+            tapped = end[0] if tap == len(decoder.layers) else out.hidden_states[tap]
+            hidden = _pictures(tapped.flatten(0, 1), places)
         heads = looked.at(places) if attend else None
     before, targets, owner, answers = _labelled(samples, layout, packs)
     logits = model.language_model.lm_head(last.index_select(0, before.to(last.device)))

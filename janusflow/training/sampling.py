@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import samplers
 from janusflow.data.samples import Sample
+from janusflow.models import latents
 from janusflow.models.prompt_cache import PromptCache
 
 AT_ONCE = 64  # images of a batch of sampling
@@ -81,13 +82,11 @@ def paths(
 
 
 @torch.no_grad()
-def pixels_of(vae: nn.Module, latents: Tensor) -> Tensor:
+def pixels_of(vae: nn.Module, states: Tensor) -> Tensor:
     """Scaled latents (B, c, h, w) -> images (B, H, W, 3) uint8 on the CPU, as they are saved."""
-    place = next(vae.parameters(), latents)
-    z = latents.to(place.device, place.dtype) / vae.config.scaling_factor
-    z = z + (vae.config.get("shift_factor") or 0.0)
-    parts = [vae.decode(one, return_dict=False)[0] for one in z.split(AT_ONCE)]
-    pixels = torch.cat(parts).float().clamp(-1, 1)
+    place = next(vae.parameters(), states).device
+    parts = [latents.decode(vae, one) for one in states.to(place).split(AT_ONCE)]
+    pixels = torch.cat(parts).clamp(-1, 1)
     return ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu()
 
 

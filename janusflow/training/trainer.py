@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from janusflow.data.attention import use_packed_attention
 from janusflow.data.samples import KINDS, Sample
 from janusflow.training import checkpoints, config, losses, resume
+from janusflow.training import sharded_checkpoints as shards
 from janusflow.training.alignment import repa
 from janusflow.training.config import Settings
 from janusflow.training.ema import (
@@ -256,24 +257,25 @@ class Trainer:
 
     # Checkpoints
 
-    def save(self, out: Path, meta: dict[str, str]) -> None:
-        """Writes a checkpoint of this step into `out`; all processes call it together."""
+    def save(self, out: Path, meta: dict[str, str], keep: int | None = None) -> None:
+        """Writes a checkpoint of this step into `out`, where `keep` of them stay (`run.keep` unless
+        told); all processes call it together.
+        """
         run, step, world = self.settings.run, self.state.step, self.world
         named = tensors(self.state) | self.objective.state_tensors()
         sharded = [name for name, x in named.items() if hasattr(x, "to_local")]
         meta = meta | {"step": str(step), "settings": json.dumps(self.settings.as_dict())}
         meta["skipped"] = json.dumps(self.skipped)
         if sharded and run.sharded:
-            local = {n: x.to_local() if n in set(sharded) else x for n, x in named.items()}
-            meta["sharded"] = json.dumps(sharded)
-            checkpoints.write(checkpoints.path_of(out, step, self.rank, world), local, meta)
+            folder, wait = shards.path_of(out, step), self.accelerator.wait_for_everyone
+            shards.write(folder, named, meta, self.rank, world, wait)
         else:
             named = {name: _whole(x) for name, x in named.items()}
             if self.rank == 0:
                 checkpoints.write(checkpoints.path_of(out, step), named, meta)
         self.accelerator.wait_for_everyone()
         if self.rank == 0:
-            checkpoints.clean(out, run.keep, run.milestone_every, step)
+            checkpoints.clean(out, keep or run.keep, run.milestone_every, step)
 
     def restore(self, out: Path, meta: dict[str, str] | None = None) -> bool:
         """Goes on from the newest whole checkpoint in `out`; False if there is none. `meta` is what
@@ -281,17 +283,44 @@ class Trainer:
 
         What may change of the settings changes from there on; ValueError for what must stay.
         """
-        for step, found, theirs in checkpoints.newest(out):
+        for step in checkpoints.complete(out):
+            try:
+                found, theirs = self._read(out, step)
+            except ValueError as error:
+                checkpoints.passed_over(error)
+                continue
             before = config.from_dict(checkpoints.settings_of(theirs))
             resume.guard(meta or {}, theirs, self.settings.run.allow, out)
             self.settings, self.changes = resume.continued(self.settings, before, step, out)
-            load(self.state, found, step)
+            if found is None:
+                folder = shards.path_of(out, step)
+                shards.load(self.state, folder, step)
+                found = shards.read(folder, lambda name: name.startswith("objective."))
+            else:
+                load(self.state, found, step)
             self.objective.load_tensors(found)
             self.skipped = [int(number) for number in json.loads(theirs.get("skipped", "[]"))]
             self.now = None
             self._follow()
             return True
         return False
+
+    def _read(self, out: Path, step: int) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
+        """A checkpoint's tensors, or None where each process is to take its shards from it, and
+        what it says of its run. ValueError if it is damaged.
+        """
+        split = any(hasattr(x, "to_local") for x in self.state.ema.values())
+        if not (split and checkpoints.is_sharded(out, step)):
+            return checkpoints.read(out, step)
+        folder, error = shards.path_of(out, step), None
+        try:
+            shards.check(folder, self.rank, self.world)
+        except ValueError as own:
+            error = own
+        whole = torch.tensor(float(error is None), device=self.accelerator.device)
+        if float(self.accelerator.reduce(whole, "sum")) < self.world:  # the same for all processes
+            raise error or ValueError(f"a file of {folder} does not match its checksum")
+        return None, shards.read_meta(folder)
 
 
 def _culprit(batch: Batch, loss: str, index: int) -> str:

@@ -38,10 +38,10 @@ def replacing(path: Path, sync: bool = True, tag: str = "") -> Iterator[Path]:
         yield part
         os.chmod(part, mode)
         if sync:
-            _sync(part)
+            sync_path(part)
         os.replace(part, target)
         if sync:
-            _sync(target.parent)
+            sync_path(target.parent)
     except (OSError, SafetensorError) as error:
         drop(part)
         raise refused(path, error) from error
@@ -102,7 +102,8 @@ def readable(folder: Path) -> None:
             os.chmod(path, mode)
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Lets the bytes of a file, or the entries of a folder, reach the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

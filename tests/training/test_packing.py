@@ -119,6 +119,18 @@ def test_packed_equals_padded_in_losses_and_gradients(model, kinds, seed, capaci
     assert_same(losses_and_gradients(model, *batch, capacity=capacity), padded)
 
 
+def test_a_tap_at_full_depth_is_before_the_last_norm(model):
+    samples, x, t, dropped = draw(MIXED, 1)
+    depth, seen = len(model.language_model.model.layers), []
+    last = model.language_model.model.layers[-1]
+    hook = last.register_forward_hook(lambda _layer, _inputs, out: seen.append(out))
+    out = packed_forward.forward(model, samples, x, t, dropped, tap=depth)
+    hook.remove()
+    whole = seen[0] if isinstance(seen[0], torch.Tensor) else seen[0][0]
+    rows = whole.flatten(0, 1)
+    assert all((rows == token).all(dim=1).any() for token in out.hidden[0])
+
+
 def test_packed_equals_the_separate_paths_of_generation_and_understanding(model):
     samples, x, t, dropped = draw(MIXED, 1)
     out = packed_forward.forward(model, samples, x, t, dropped, tap=2, attend=[3])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from janusflow import JanusFlowModel
 from janusflow.scenes.world import render, scene
-from janusflow.training import checkpoints, config, export, job, trainer
+from janusflow.training import checkpoints, config, export, held_out, job, trainer
 
 SMALL = {
     "training.steps": 12,
@@ -211,3 +211,23 @@ def test_a_run_on_an_adapter_is_a_model_to_begin_with(tiny_folder, data, tmp_pat
     before, after = pipe.state_dict(), JanusFlowModel.from_pretrained(merged).state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name].float())}
     assert moved and not any("language_model" in name for name in moved)
+
+
+def test_a_run_is_told_of_itself_and_keeps_its_best_state(tiny_folder, data, tmp_path):
+    changes = {"run__evaluate_every": 2, "run__evaluate_count": 3, "run__evaluate_scorer": True}
+    changes |= {"data__held_out": str(data), "run__keep_best": "held_out", "training__steps": 4}
+    quiet, told = tmp_path / "quiet", tmp_path / "told"
+    planned(tiny_folder, data, quiet, training__steps=4).run()
+    planned(tiny_folder, data, told, **changes).run()
+    assert same(quiet, told, 4)  # evaluations draw none of the training's numbers
+    lines = held_out.history(told)
+    assert [line["step"] for line in lines] == [2, 4] and 0 <= lines[0]["strict"] <= 1
+    assert len(lines[0]["held_out_by_time"]) == 10
+    best = min(lines, key=lambda line: line["held_out"])
+    assert checkpoints.complete(told / "best") == [best["step"]]
+    cut(told, 2)
+    planned(tiny_folder, data, told, **changes).run()
+    assert held_out.history(told) == lines
+    export.export(told, tmp_path / "model", best=True)
+    with pytest.raises(ValueError, match=r"data\.held_out"):
+        planned(tiny_folder, data, quiet, run__evaluate_every=2).run()

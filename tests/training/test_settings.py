@@ -106,3 +106,9 @@ def test_what_decides_the_tensors_does_not_change(tmp_path):
             resume.continued(asked(item), asked(), 4, tmp_path)
         with pytest.raises(ValueError, match="stays as it is"):
             asked(f"later.3.{item}")
+
+
+def test_losses_that_compare_samples_do_not_depend_on_the_accumulation():
+    for name in ("dispersive", "contrastive"):
+        with pytest.raises(ValueError, match="would be another training"):
+            asked(f"alignment={name}", "run.accumulation=2")

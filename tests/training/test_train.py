@@ -542,12 +542,18 @@ def test_two_processes_train_as_one_with_the_whole_batch(finished, tmp_path, way
 
     one, two = (train(count, folder, 2) for count, folder in folders.items())
     assert one == pytest.approx(two, rel=1e-6)
+    assert checkpoints.is_sharded(folders[2], 2) == (way == "FSDP2")
     ours, theirs = (checkpoints.latest(folder)[1] for folder in folders.values())
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], rtol=0, atol=1e-5)
-    crossed = train(1, folders[2], 3)  # one process goes on from two processes' checkpoint
+    shutil.copytree(folders[2], tmp_path / "alone")
+    crossed = train(1, tmp_path / "alone", 3)  # one process goes on from two processes' checkpoint
     assert crossed == pytest.approx(train(2, folders[1], 3), rel=1e-5)
+    assert crossed == pytest.approx(train(2, folders[2], 3), rel=1e-5)  # two take their shards
+    if way == "FSDP2":
+        checkpoints.merge(folders[2])
+        assert not checkpoints.is_sharded(folders[2], 3)
 
 
 def test_two_processes_make_their_first_model_and_hold_one_folder(tmp_path):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GenerationMixin, LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from janusflow.models.attention_capture import last_block
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.generation_adapters import (
     GenerationDecoder,
@@ -164,10 +165,17 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """`velocity` alone, for graphs that hold nothing else."""
         features, times, sequence = self.enter(latents.to(self.dtype), t)
-        out = self._after(prompt, sequence, output_hidden_states=return_hidden is not None)
+        decoder = self.language_model.model
+        if return_hidden == len(decoder.layers):  # its list holds that after the last norm only
+            with last_block(decoder) as seen:
+                out = self._after(prompt, sequence)
+            hidden = seen[0]
+        else:
+            out = self._after(prompt, sequence, output_hidden_states=return_hidden is not None)
+            hidden = None if return_hidden is None else out.hidden_states[return_hidden]
         heard = times if target is None else self._heard(target)
         v = self.leave(out.last_hidden_state, features, heard).to(latents.dtype)
-        return v if return_hidden is None else (v, out.hidden_states[return_hidden][:, 1:])
+        return v if return_hidden is None else (v, hidden[:, 1:])
 
     def _heard(self, t: Tensor | Times) -> Times:
         """A time as the decoder alone hears it."""

@@ -1,0 +1,147 @@
+"""What a run is told of itself on its way: the loss on data that it does not see, by t, and what
+the exact scorer of the small world says of its images. Both by the averaged weights and from fixed
+noise.
+
+Evaluations stand in `evaluations.jsonl`; the best by a metric is kept in the folder `best`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from janusflow.data.samples import Sample
+from janusflow.scenes.batches import Batches
+from janusflow.scenes.world import Scene, scene
+from janusflow.training import init_checkpoint, losses, rewards, sampling
+from janusflow.training.metrics import cut
+from janusflow.training.packed_forward import forward
+from janusflow.training.preview import GUIDANCE, STEPS, averaged, check
+from janusflow.training.rewards.prompts import Prompts
+from janusflow.training.timestep_sampling import step_noise
+from janusflow.training.trainer import Trainer
+
+FILE, BEST = "evaluations.jsonl", "best"
+BINS = 10  # times at which the loss is taken, the middles of equal parts of [0, 1]
+AT_ONCE = 32  # samples of a forward pass
+METRICS = {"held_out": -1, "strict": 1}  # 1 where more is better
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """`samples` have latents and were not trained on; `requests` are prompts of the small world,
+    whose images, of the samples' size, the scorer reads.
+    """
+
+    samples: Sequence[Sample] = ()
+    requests: Sequence[Sample] = ()
+    vae: nn.Module | None = None
+    seed: int = 0
+
+    def __call__(self, trainer: Trainer) -> dict:
+        """{"held_out": mean, "held_out_by_time": [...], "strict": share of images that are right},
+        as far as there are samples for them.
+        """
+        check(trainer.state)
+        model, found = trainer.objective.model, {}
+        with averaged(trainer.state), sampling.evaluating(model), trainer.accelerator.autocast():
+            if self.samples:
+                by_time = self.losses(model)
+                found["held_out"] = round(float(by_time.mean()), 6)
+                found["held_out_by_time"] = [round(float(x), 6) for x in by_time]
+            if self.requests:
+                found["strict"] = self.strict(model)
+        return found
+
+    @torch.no_grad()
+    def losses(self, model: nn.Module) -> Tensor:
+        """The flow loss at the middle of each tenth of [0, 1], mean over the samples, (10,)."""
+        place, sums = next(model.parameters()).device, torch.zeros(BINS, dtype=torch.float64)
+        for first in range(0, len(self.samples), AT_ONCE):
+            part = self.samples[first : first + AT_ONCE]
+            data = torch.stack([sample.latents for sample in part]).to(place)
+            rows = range(first, first + len(part))
+            noise = step_noise(self.seed, 0, rows, tuple(data.shape[1:])).to(place)
+            for number in range(BINS):
+                t = torch.full((len(part),), (number + 0.5) / BINS, device=place)
+                x = losses.interpolate(noise, data, t)
+                v = forward(model, part, x, t, packed=False).velocity
+                sums[number] += float(losses.flow(v.float(), noise, data).sum())
+        return sums / len(self.samples)
+
+    def strict(self, model: nn.Module) -> float:
+        """Share of the images that are exactly what their prompts ask for."""
+        shape = tuple(self.samples[0].latents.shape)
+        noise = step_noise(self.seed, 1, range(len(self.requests)), shape)
+        ts = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)
+        states = sampling.paths(model, self.requests, noise, ts, "euler", GUIDANCE)
+        pixels = sampling.pixels_of(self.vae, states[:, -1]).numpy()
+        asked = [sample.request for sample in self.requests]
+        graded = rewards.Graded(pixels=pixels, requests=asked)
+        return float(rewards.find("strict")(graded).mean())
+
+
+@dataclass(frozen=True)
+class HeldOutScenes(Batches):
+    """Scenes that no training draws."""
+
+    def training_scene(self, index: int) -> Scene:
+        return scene("test", index)
+
+
+def of_world(folder: Path, count: int, scored: bool = True) -> HeldOut:
+    """Scenes and prompts of the small world's test split, for a model of it."""
+    known = init_checkpoint.batches(folder)
+    samples = HeldOutScenes(known.tokenizer, known.autoencoder).pictures(range(count))
+    requests = Prompts(known).test(count) if scored else ()
+    return HeldOut(samples, requests, known.autoencoder)
+
+
+def evaluate(held_out: HeldOut, trainer: Trainer, out: Path, meta: dict[str, str]) -> None:
+    """Evaluates in the first process, writes the numbers down, and keeps the best state of all
+    processes, where `run.keep_best` names a metric.
+    """
+    place, metric = trainer.accelerator.device, trainer.settings.run.keep_best
+    best = torch.zeros((), device=place)
+    if trainer.rank == 0:
+        line = {"step": trainer.state.step, **held_out(trainer)}
+        before = history(out)
+        with open(out / FILE, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if trainer.settings.run.trackers:
+            numbers = {f"evaluation/{k}": v for k, v in line.items() if isinstance(v, float)}
+            trainer.accelerator.log(numbers, step=trainer.state.step)
+        if metric:
+            best += float(is_best(metric, line, before))
+    if metric and float(trainer.accelerator.reduce(best, "sum")):
+        (out / BEST).mkdir(exist_ok=True)
+        trainer.save(out / BEST, meta, keep=1)
+
+
+def is_best(metric: str, line: dict, before: Sequence[dict]) -> bool:
+    """Whether no evaluation before was as good; ValueError for a metric that there is not."""
+    if metric not in line:
+        raise ValueError(
+            f"run.keep_best is {metric!r}, which this run does not measure; it measures "
+            f"{', '.join(k for k in METRICS if k in line)}"
+        )
+    sign = METRICS[metric]
+    return all(sign * line[metric] > sign * one[metric] for one in before if metric in one)
+
+
+def history(out: Path) -> list[dict]:
+    """The evaluations of a run so far."""
+    path = out / FILE
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def begin(out: Path, step: int) -> None:
+    """Takes out the evaluations of steps that will be done again."""
+    cut(out / FILE, step)

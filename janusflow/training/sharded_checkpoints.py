@@ -1,0 +1,134 @@
+"""Checkpoints of sharded weights: a folder to which every process writes its shards alone, by
+torch.distributed.checkpoint as safetensors, and from which any number of processes read theirs.
+
+No process ever holds more than its part. A folder is complete when it has its name; each file's
+checksum stands beside it, so that damage is found by reading it once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from janusflow.training.ema import State, load_moments
+from janusflow.utils import atomic_io
+from janusflow.utils.safe_io import read_object
+
+META = "meta.json"
+Wait = Callable[[], None]  # for all processes
+
+
+def path_of(out: Path, step: int) -> Path:
+    return out / f"step-{step:08d}"
+
+
+def is_complete(folder: Path) -> bool:
+    return folder.is_dir() and not folder.suffix and (folder / META).is_file()
+
+
+def write(
+    folder: Path,
+    named: Mapping[str, Tensor],
+    meta: Mapping[str, str],
+    rank: int,
+    world: int,
+    wait: Wait,
+) -> None:
+    """Every process writes its shards; the folder takes its name once all are on the disk."""
+    import torch.distributed.checkpoint as dcp
+
+    part = folder.with_suffix(".part")
+    if rank == 0:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    wait()
+    writer = dcp.HuggingFaceStorageWriter(path=str(part), save_distributed=True)
+    dcp.save(dict(named), storage_writer=writer)
+    wait()
+    for file in _share(part, rank, world):
+        (part / f"{file.name}.sha256").write_text(_digest(file), encoding="utf-8")
+    wait()
+    if rank == 0:
+        (part / META).write_text(json.dumps(dict(meta)), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(part, folder)
+        atomic_io.sync_path(folder.parent)
+    wait()
+
+
+def _share(folder: Path, rank: int, world: int) -> list[Path]:
+    """The files that a process looks after."""
+    return sorted(folder.glob("*.safetensors"))[rank::world]
+
+
+def _digest(file: Path) -> str:
+    found = hashlib.sha256()
+    with open(file, "rb") as content:
+        while part := content.read(2**20):
+            found.update(part)
+    return found.hexdigest()
+
+
+def check(folder: Path, rank: int = 0, world: int = 1) -> None:
+    """ValueError where a file of this process's share does not match its checksum."""
+    for file in _share(folder, rank, world):
+        said = file.with_name(f"{file.name}.sha256")
+        if not said.is_file() or said.read_text(encoding="utf-8") != _digest(file):
+            raise ValueError(f"{file} does not match its checksum")
+
+
+def read_meta(folder: Path) -> dict[str, str]:
+    """What the processes said of the run; ValueError if it cannot be read."""
+    return read_object(folder / META)
+
+
+def read(folder: Path, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
+    """Whole tensors of these names, in one process without the others."""
+    import torch.distributed.checkpoint as dcp
+
+    reader = dcp.HuggingFaceStorageReader(path=str(folder))
+    known = reader.read_metadata().state_dict_metadata
+    found = {
+        name: torch.empty(about.size, dtype=about.properties.dtype)
+        for name, about in known.items()
+        if wanted(name)
+    }
+    if found:
+        dcp.load(found, storage_reader=reader, no_dist=True)
+    return found
+
+
+@torch.no_grad()
+def load(state: State, folder: Path, step: int) -> None:
+    """Each process takes its shards into the state, whatever the number of them was before.
+
+    ValueError for what is missing or has another shape.
+    """
+    import torch.distributed.checkpoint as dcp
+
+    reader = dcp.HuggingFaceStorageReader(path=str(folder))
+    known = reader.read_metadata().state_dict_metadata
+    parameters = state.parameters
+    found: dict[str, Tensor] = {name: p.detach() for name, p in parameters.items()}
+    found |= {f"ema.{name}": x for name, x in state.ema.items()}
+    for name, tensor in found.items():
+        if name not in known or known[name].size != tensor.shape:
+            shape = tuple(tensor.shape)
+            raise ValueError(f"the checkpoint in {folder} has no {name!r} of shape {shape}")
+    for name, about in known.items():
+        if name.startswith(("optimizer", "group")):
+            owner = name.partition(".")[2].rpartition(".")[0]
+            like = parameters.get(owner)
+            same = like is not None and like.shape == about.size
+            kind, empty = about.properties.dtype, torch.empty_like if same else torch.empty
+            found[name] = empty(like if same else about.size, dtype=kind)
+    dcp.load(found, storage_reader=reader)
+    load_moments(state, found)
+    state.step = step
