@@ -12,6 +12,8 @@ from janusflow.scenes.world import SPLITS
 from janusflow.utils.limits import hold
 from janusflow.utils.locked_dir import write
 from janusflow.utils.safe_io import check_file
+from janusflow.utils.text import printable
+from janusflow.utils.typed import built
 
 FILE = "protocol.json"
 GROWS = ("splits", "prompts", "seeds")  # more of them can be added to what a folder holds
@@ -93,11 +95,12 @@ def read(folder: Path) -> Plan:
     path = folder / FILE
     try:
         values = json.loads(check_file(path).read_text(encoding="utf-8"))
-        return Plan(**values | {"splits": tuple(values["splits"])})
+        return built(Plan, values, str(path))
     except OSError as error:
         raise ValueError(
             f"{str(folder)!r} holds no {FILE} ({error.strerror}); name a folder that "
             "`janusflow evaluate` filled"
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); evaluate into another folder") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = printable(error, 160)
+        raise ValueError(f"{path} is damaged ({reason}); evaluate into another folder") from error

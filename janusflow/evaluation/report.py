@@ -10,12 +10,17 @@ from textwrap import wrap
 from janusflow.evaluation.tasks.registry import TASKS
 from janusflow.utils.locked_dir import write
 from janusflow.utils.safe_io import check_file
+from janusflow.utils.text import printable
+from janusflow.utils.typed import fits
 
 NOTE = (
     "Brackets hold 95 % intervals: Wilson's per group, which take answers for independent, and for "
     "the overall score, the mean of the groups, a bootstrap over whole texts."
 )
 WIDTH = 80
+ITEM = dict(  # what each answer of a report has
+    split=str, group=str, index=int, seed=int, cluster=int | str, scores=dict[str, float | bool]
+)
 Rows = list[list[str]]
 
 
@@ -33,15 +38,17 @@ def load(path: Path) -> dict:
         report = json.loads(check_file(path).read_text(encoding="utf-8"))
         if not (report["items"] and report["scores"] and report["protocol"]["task"]):
             raise ValueError("it is empty")
-        for item in report["items"]:
-            _ = item["split"], item["group"], item["index"], item["seed"], item["cluster"]
-            item["scores"].values()
+        if report["protocol"]["task"] not in TASKS or not fits(report["scores"], dict[str, dict]):
+            raise ValueError("its task or scores are none of ours")
+        for number, item in enumerate(report["items"]):
+            if wrong := [name for name, hint in ITEM.items() if not fits(item[name], hint)]:
+                raise ValueError(f"{wrong[0]} of item {number} is {item[wrong[0]]!r:.60}")
     except OSError as error:
         raise ValueError(f"report {str(path)!r} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{str(path)!r} is no report ({error!r:.200}); give a report.json of `janusflow "
-            "evaluate`"
+            f"{str(path)!r} is no report ({printable(repr(error), 120)}); give a report.json of "
+            "`janusflow evaluate`"
         ) from error
     return report
 

@@ -7,11 +7,12 @@ the processes that accelerate or torchrun started.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import groupby
 from typing import TypeVar
+
+from janusflow.utils import processes
 
 Job = TypeVar("Job")
 Made = TypeVar("Made")
@@ -55,7 +56,7 @@ def fill(
 
 def share() -> tuple[int, int]:
     """This process's number and how many there are."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if processes.world() == 1:
         return 0, 1
     state = _state()
     return state.process_index, state.num_processes

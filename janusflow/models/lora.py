@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from janusflow.utils import atomic_io, limits
 from janusflow.utils.safe_io import read_object
+from janusflow.utils.text import printable
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
@@ -165,8 +166,12 @@ def read(folder: Path, weights: str = WEIGHTS) -> Found:
     _check(config, str(folder / CONFIG))
     rank, alpha = config.get("r", 8), config.get("lora_alpha", 8)
     plain = isinstance(rank, int) and not isinstance(rank, bool)
-    if not plain or rank < 1 or not isinstance(alpha, int | float) or isinstance(alpha, bool):
-        raise ValueError(f"{str(folder / CONFIG)!r} has r {rank!r} and lora_alpha {alpha!r}")
+    number = isinstance(alpha, int | float) and not isinstance(alpha, bool) and abs(alpha) <= 1e6
+    if not plain or rank < 1 or not number:
+        raise ValueError(
+            f"{str(folder / CONFIG)!r} has r {rank!r:.40} and lora_alpha {alpha!r:.40}; expected a "
+            "whole number of at least 1 and a number up to a million"
+        )
     limits.hold("width", rank, f"{str(folder / CONFIG)!r} has rank {rank}")
     layers = _tensors(folder / weights, rank)
     rooted = config.get("use_rslora") is True
@@ -229,19 +234,23 @@ def _tensors(path: Path, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
                 match = TENSOR.fullmatch(key)
                 if match is None:
                     raise ValueError(
-                        f"{str(path)!r} holds {key!r:.100}; only lora_A and lora_B are read"
+                        f"{str(path)!r} holds {printable(repr(key), 100)}; only lora_A and "
+                        "lora_B are read"
                     )
                 found.setdefault(match[1], {})[match[2]] = file.get_tensor(key)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{str(path)!r} is a damaged weight file ({error})") from error
+        raise ValueError(
+            f"{str(path)!r} is a damaged weight file ({printable(error, 160)})"
+        ) from error
     for layer, pair in found.items():
         whole = pair.keys() == {"A", "B"} and all(
-            x.is_floating_point() and bool(x.isfinite().all()) for x in pair.values()
+            x.is_floating_point() and x.element_size() > 1 and bool(x.isfinite().all())
+            for x in pair.values()
         )
         if not whole or pair["A"].shape[:1] != (rank,) or pair["B"].shape[1:2] != (rank,):
             raise ValueError(
-                f"{str(path)!r} has no finite pair of rank {rank} for {layer!r:.100}; save the "
-                "adapter again"
+                f"{str(path)!r} has no finite pair of rank {rank}, in two bytes a number or more, "
+                f"for {printable(repr(layer), 100)}; save the adapter again"
             )
     if not found:
         raise ValueError(f"{str(path)!r} holds no tensors; save the adapter again")

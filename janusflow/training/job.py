@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
 import tempfile
@@ -32,7 +31,7 @@ from janusflow.training.held_out import HeldOut, of_world
 from janusflow.training.preview import COUNT, Preview
 from janusflow.training.recipes import RECIPES
 from janusflow.training.trainer import Trainer, accelerator_of
-from janusflow.utils import locked_dir
+from janusflow.utils import locked_dir, processes
 from janusflow.utils.hub import locate
 from janusflow.utils.renamed import old_names
 
@@ -58,7 +57,7 @@ class TrainJob:
 
     def run(self) -> loop.Stopped:
         """Trains to the end, or until SIGTERM or Ctrl-C, which leave a checkpoint."""
-        if int(os.environ.get("RANK", 0)) == 0:
+        if processes.rank() == 0:
             told = [*self.read.splitlines(), *warnings_of(self.settings)]
             for said in told:
                 print(f"janusflow: {said}", file=sys.stderr)

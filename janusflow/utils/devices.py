@@ -1,10 +1,9 @@
 """Which device and number format to use when nobody says."""
 
-import os
-
 import torch
 
 from janusflow.utils import limits
+from janusflow.utils.processes import number
 
 EIGHT_BIT = "int8"  # of the weights; the arithmetic is bfloat16's
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -17,7 +16,7 @@ def pick_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         if torch.cuda.is_available():
-            own = int(os.environ.get("LOCAL_RANK", -1))
+            own = number("LOCAL_RANK", -1, 0)
             return torch.device("cuda", own) if own >= 0 else torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:

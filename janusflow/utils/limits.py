@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from janusflow.utils.text import printable
+
 # name: (at most, of what). Chosen far above what honest files need and far below what a machine
 # cannot hold.
 LIMITS: dict[str, tuple[int, str]] = {
@@ -55,5 +57,6 @@ def hold(name: str, value: int, what: str) -> None:
     """ValueError where `what` ("x.png has 9 x 9 pixels") goes beyond the limit."""
     if value > most(name):
         raise ValueError(
-            f"{what}; at most {most(name)} are taken, or set JANUSFLOW_MAX_{name.upper()}"
+            f"{printable(what, 200)}; at most {most(name)} are taken, or set "
+            f"JANUSFLOW_MAX_{name.upper()}"
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from janusflow.utils import processes
 from janusflow.utils.atomic_io import (  # noqa: F401 (their old place)
     AGAIN,
     advised,
@@ -27,7 +27,7 @@ def alone(out: Path) -> Iterator[None]:
     Of several processes of one run the first holds it for all. ValueError if another run holds it,
     OSError if it cannot be written.
     """
-    if int(os.environ.get("RANK", 0)) > 0:
+    if processes.rank() > 0:
         yield
         return
     from filelock import FileLock, Timeout
