@@ -1,4 +1,4 @@
-"""The published way of making pictures, as the yardstick of speed: 30 Euler steps, each of which
+"""The published way of making images, as the yardstick of speed: 30 Euler steps, each of which
 reads the whole prompt again for both rows, with state and time in bfloat16.
 
 Written from its description (Ma et al. 2024; what its code does is in docs/speed.md). Nothing else
@@ -38,9 +38,11 @@ def sample(
     blind[:, 0] = 0
     blind.scatter_(1, first, 1)
     positions = (attention_mask.cumsum(1) - 1).clamp(min=0).repeat(2, 1)
-    x, dt = noise.to(state), torch.tensor(1 / steps, dtype=state)
+    place = input_ids.device
+    x, dt = noise.to(place, state), torch.tensor(1 / steps, dtype=state, device=place)
     for step in range(steps):
-        t = torch.full((2 * len(x),), step / steps, dtype=state)
+        clock = torch.full((2 * len(x),), 1000 * step / steps, dtype=state, device=place)
+        t = clock.float() / 1000  # the published code rounds 1000 t, which the network sees
         cond, uncond = _velocity(model, text, seen, positions, x.repeat(2, 1, 1, 1), t).chunk(2)
         x = x + dt * (guidance_scale * cond - (guidance_scale - 1) * uncond).to(state)
     return x
@@ -48,10 +50,10 @@ def sample(
 
 def _velocity(model, text: Tensor, seen: Tensor, positions: Tensor, x: Tensor, t: Tensor):
     """Both rows through everything, prompt included."""
-    features, times = model.vision_gen_enc_model(x.to(model.dtype), t.float())
+    features, times = model.vision_gen_enc_model(x.to(model.dtype), t)
     tokens = model.vision_gen_enc_aligner(features.flatten(2).transpose(1, 2))
     own = torch.cat([times.embedding[:, None], tokens], dim=1)
-    after = positions[:, -1:] + 1 + torch.arange(own.shape[1])
+    after = positions[:, -1:] + 1 + torch.arange(own.shape[1], device=own.device)
     hidden = model.language_model.model(
         inputs_embeds=torch.cat([text, own], dim=1),
         attention_mask=torch.cat([seen, seen.new_ones(own.shape[:2])], dim=1),
@@ -64,6 +66,6 @@ def _velocity(model, text: Tensor, seen: Tensor, positions: Tensor, x: Tensor, t
 
 
 def prompts(pipe, texts: Sequence[str], noise: Tensor, **options) -> Tensor:
-    """`sample` for a pipeline's texts, one picture each."""
-    rows = pipe.processor.prompt(list(texts))
+    """`sample` for a pipeline's texts, one image each, on the pipeline's device."""
+    rows = pipe.processor.prompt(list(texts)).to(pipe.device)
     return sample(pipe.model, rows["input_ids"], rows["attention_mask"], noise, **options)

@@ -47,9 +47,7 @@ def of_pipeline(
     "error" is the RMS distance from the converged end of the same guided field, guidance 2 all the
     way, in latents. `model` is its name for the protocol.
     """
-    noise = pipe.prepare_latents(
-        len(texts), None, None, torch.Generator().manual_seed(seed), None
-    ).cpu()
+    noise = pipe.prepare_latents(len(texts), None, None, torch.Generator().manual_seed(seed), None)
     truth = samplers.sample(pipe.field(texts, 2.0), noise, TRUTH, "rk4")
     ways: dict[str, Callable[[], tuple[Tensor, int]]] = {
         "published": lambda: (reference_sampler.prompts(pipe, texts, noise), 60)
@@ -158,12 +156,22 @@ def fresh(model: JanusFlowModel) -> JanusFlowModel:
     return model.eval()
 
 
+def finish() -> None:
+    """Waits for what was given to a GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    elif torch.backends.mps.is_available():
+        torch.mps.synchronize()
+
+
 def _in_turns(ways: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in tqdm(range(rounds), desc="rounds", disable=None):
         for name, way in ways.items():
+            finish()
             started = time.perf_counter()
             way()
+            finish()
             seconds[name].append(time.perf_counter() - started)
     return seconds
 

@@ -116,7 +116,7 @@ class Coding:
         if output_type == "latent":
             return latents
         vae, policy = coding.upcast(self._autoencoder), self._decoding
-        z = coding.to_code(vae, latents.to(vae.device, vae.dtype))
+        z = coding.to_code(vae, latents.to(self._execution_device, vae.dtype))
         limit = policy.limit if memory_limit is None else memory_limit
         ways = dict(slicing=policy.slicing, tiling=policy.tiling)
         pixels = memory.decode(vae, z, limit, **ways)

@@ -137,5 +137,10 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
         each number of rows, size, and bucket of prompt lengths. Each costs its compiling once, in
         the run that first needs it. Returns the pipeline.
         """
-        self._compiled = Compiled(self.model, **options)
+        self._compiled, self._compile_options = Compiled(self.model, **options), options
         return self
+
+    def to(self, *args, **kwargs) -> JanusFlowPipeline:
+        """As `BasePipeline.to`; graphs are made anew for another device or dtype."""
+        super().to(*args, **kwargs)
+        return self.compile(**self._compile_options) if self._compiled else self

@@ -30,14 +30,31 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The named dtype to compute in; by default bfloat16 on CUDA and float32 elsewhere."""
+    """The named dtype to compute in; by default float32, on CUDA bfloat16, or float16 where the
+    card only emulates that, as T4 and V100 do.
+    """
     if name == EIGHT_BIT:
         return torch.bfloat16
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        if device.type != "cuda":
+            return torch.float32
+        with torch.cuda.device(device):
+            real = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if real else torch.float16
     if name not in DTYPES:
         raise ValueError(f"no dtype {name!r}; choose auto, {', '.join(DTYPES)} or {EIGHT_BIT}")
     return DTYPES[name]
+
+
+def execution_device(module: torch.nn.Module) -> torch.device:
+    """Where a module computes: the device to which accelerate's hooks fetch its weights, or where
+    they lie.
+    """
+    for part in module.modules():
+        device = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        if device is not None:
+            return torch.device(device)
+    return next(module.parameters()).device
 
 
 def written(dtype: torch.dtype, asked: str = "") -> str:

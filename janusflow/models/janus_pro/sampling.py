@@ -17,6 +17,7 @@ from janusflow.models.janus_pro.kv_cache import Slots, padding, slots
 from janusflow.models.prompt_cache import CACHE
 from janusflow.utils import finite
 from janusflow.utils.cpu.tall_linear import two_rows
+from janusflow.utils.devices import execution_device
 
 Ids = tuple[int, ...]
 Combine = Callable[[Tensor, Tensor, float], Tensor]
@@ -99,7 +100,8 @@ def read(model, rows: Sequence[Ids], more: int) -> tuple[Slots, Tensor]:
     Distinct prompts are read once each, those of one length together, so that nothing is padded.
     """
     language, longest = model.model.language_model, max(map(len, rows))
-    like = model.model.generation_embeddings.weight.new_empty(0)
+    weight = model.model.generation_embeddings.weight
+    like = torch.empty(0, dtype=weight.dtype, device=execution_device(model))
     cache = slots(language, len(rows), longest, longest + more, like)
     last = like.new_zeros(len(rows), language.config.hidden_size)
     for _, same in groupby(sorted(set(rows), key=lambda row: (len(row), row)), key=len):

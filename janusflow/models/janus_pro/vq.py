@@ -28,7 +28,8 @@ def fold(pixels: Tensor, patch: int) -> Tensor:
 def tokens(vq, folded: Tensor) -> Tensor:
     """The codes (B, n) that point most nearly as the picture does, in reading order."""
     z = vq.quant_conv(vq.encoder(folded)).flatten(2).transpose(1, 2)
-    codes = nn.functional.normalize(vq.quantize.embedding.weight, dim=-1)
+    table = vq.quantize.embedding  # called, and not read, for the sake of offloading's hooks
+    codes = nn.functional.normalize(table(torch.arange(table.num_embeddings, device=z.device)))
     return (nn.functional.normalize(z, dim=-1) @ codes.T).argmax(dim=-1)
 
 

@@ -6,6 +6,12 @@ from torch import Tensor, nn
 from janusflow.models.janusflow.configuration import VisionSizes
 
 
+class Tower(VisionTransformer):
+    """timm's ViT without its head, called as a module, so that hooks of offloading see it."""
+
+    forward = VisionTransformer.forward_features
+
+
 class VisionEncoder(nn.Module):
     """Pixels (B, 3, S, S), normalised -> tokens (B, (S / patch)^2, width), after the final norm.
 
@@ -15,7 +21,7 @@ class VisionEncoder(nn.Module):
 
     def __init__(self, sizes: VisionSizes):
         super().__init__()
-        self.vision_tower = VisionTransformer(
+        self.vision_tower = Tower(
             img_size=sizes.image_size,
             patch_size=sizes.patch_size,
             embed_dim=sizes.width,
@@ -28,4 +34,4 @@ class VisionEncoder(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.vision_tower.forward_features(pixels)
+        return self.vision_tower(pixels)
