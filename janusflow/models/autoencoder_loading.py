@@ -15,6 +15,7 @@ from janusflow.utils import finite, limits
 from janusflow.utils.checkpoint_files import LOADING, check_size
 from janusflow.utils.hub import AUTOENCODER, locate
 from janusflow.utils.safe_io import read_object
+from janusflow.utils.text import printable
 
 VAES = {"AutoencoderKL": AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
 COUNTS = dict(
@@ -158,7 +159,7 @@ def _check_count(value, name: str, limit: str) -> None:
 
 
 def _unfit(source: Path, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split())[:200]
+    reason = printable(error, 200)
     return ValueError(
         f"the autoencoder in {str(source)!r} cannot be loaded ({reason}); check its config.json "
         "and weights"

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from janusflow.utils import limits
 from janusflow.utils.safe_io import read_bytes
+from janusflow.utils.text import printable
 
 OVERSHOOT = 0.05  # of floats beyond 0 and 1; bicubic resizing overshoots by 0.02 on photographs
 
@@ -71,7 +72,7 @@ def _open(content: bytes) -> Image.Image:
 
 def _broken(name: str, error: Exception) -> ValueError:
     """What to say of any exception of PIL's decoders, which raise every kind on broken bytes."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = printable(error, 200) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         reason = f"none of {', '.join(FORMATS)}"
     return ValueError(f"{name!r} is not a whole picture ({reason})")
