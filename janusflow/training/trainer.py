@@ -31,13 +31,13 @@ from janusflow.training.ema import (
     State,
     average,
     fill_gradients,
-    learning_rate,
     load,
     tensors,
     trained,
 )
 from janusflow.training.objective import Batch, LossModule, draw
 from janusflow.training.optimizers import OPTIMIZERS
+from janusflow.training.schedules import learning_rate
 from janusflow.utils.cpu.onednn_linear import repeating
 from janusflow.utils.renamed import old_names
 
