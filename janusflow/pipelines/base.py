@@ -15,6 +15,7 @@ from janusflow.utils import hub
 from janusflow.utils.devices import DTYPES, full_name, pick_device
 from janusflow.utils.keywords import refuse_unknown
 
+SAVING = ("max_shard_size", "variant", "safe_serialization")
 LOADING = ("dtype", "torch_dtype", "device_map", "variant", "use_safetensors", *hub.KEYWORDS)
 
 
@@ -118,6 +119,17 @@ def check_loading(function: str, given: dict, more: tuple[str, ...] = ()) -> dic
     if given.get("use_safetensors") is False:
         raise ValueError("use_safetensors is False; pickles are never read, leave it out")
     return {name: value for name, value in given.items() if name in hub.KEYWORDS}
+
+
+def check_saving(pipe, given: dict) -> dict:
+    """The keywords for the networks' `save_pretrained`; TypeError for one that nothing takes, and
+    ValueError while adapters are loaded.
+    """
+    refuse_unknown(f"{type(pipe).__name__}.save_pretrained", given, SAVING)
+    if given.get("safe_serialization") is False:
+        raise ValueError("safe_serialization is False; pickles are never written, leave it out")
+    pipe._check_saved()
+    return {name: value for name, value in given.items() if name != "safe_serialization"}
 
 
 def _target(args: tuple, kwargs: dict) -> tuple:

@@ -18,7 +18,7 @@ from janusflow.models.janus_pro import sampling, vq
 from janusflow.models.janus_pro.image_ranking import Choice
 from janusflow.models.janus_pro.loading import GUIDANCE, is_original, load_model, read_config
 from janusflow.models.janus_pro.processing import JanusProProcessor
-from janusflow.pipelines.base import BasePipeline, check_loading, clean, read_dtype
+from janusflow.pipelines.base import BasePipeline, check_loading, check_saving, clean, read_dtype
 from janusflow.pipelines.calls import Call, StepCallback
 from janusflow.pipelines.conversation import Reread
 from janusflow.pipelines.generators import generators
@@ -116,7 +116,7 @@ class JanusProPipeline(BasePipeline):
         """transformers' layout; `kwargs` such as `max_shard_size` go to the model. ValueError while
         adapters are loaded.
         """
-        self._check_saved()
+        kwargs = check_saving(self, kwargs)
         folder = clean(Path(folder))
         with one_layout(folder, "model", kwargs.get("variant")):
             self.model.save_pretrained(folder, **kwargs)

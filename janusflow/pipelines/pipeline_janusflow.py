@@ -13,7 +13,7 @@ from janusflow.models.janusflow.compiled import Compiled
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.pipelines import prefix_cache
-from janusflow.pipelines.base import BasePipeline, check_loading, clean, read_dtype
+from janusflow.pipelines.base import BasePipeline, check_loading, check_saving, clean, read_dtype
 from janusflow.pipelines.coding import Coding
 from janusflow.pipelines.editing import Editing
 from janusflow.pipelines.generation import Generation
@@ -97,7 +97,7 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
 
         ValueError while adapters are loaded.
         """
-        self._check_saved()
+        kwargs = check_saving(self, kwargs)
         folder = clean(Path(folder))
         self.model.save_pretrained(folder, **kwargs)
         self.processor.save_pretrained(folder)

@@ -37,3 +37,18 @@ def test_graphs_are_timed_only_with_speed(janusflow):
 def test_a_source_without_git_has_no_commit(folder, monkeypatch):
     monkeypatch.setattr(speed, "__file__", f"{folder}/speed.py")
     assert speed.commit() == ""
+
+
+def test_the_published_clock_is_rounded_after_it_is_multiplied(tiny_pipe):
+    """1000 t in bfloat16 is what the published network sees; rounding t first is another time."""
+    seen = []
+    encoder = tiny_pipe.model.vision_gen_enc_model
+    hook = encoder.register_forward_pre_hook(lambda _, args: seen.append(args[1][0].clone()))
+    try:
+        noise = tiny_pipe.prepare_latents(1, None, None, 0)
+        speed.reference_sampler.prompts(tiny_pipe, [TEXT], noise, steps=30)
+    finally:
+        hook.remove()
+    expected = torch.tensor([1000 * i / 30 for i in range(30)]).bfloat16().float()
+    assert torch.equal((torch.stack(seen) * 1000).round(), expected.round())
+    assert not torch.equal((torch.arange(30) / 30).bfloat16().float() * 1000, expected)

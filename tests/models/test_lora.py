@@ -314,3 +314,25 @@ def test_an_adapter_that_has_not_all_its_layers_is_refused(run, copied):
     save_file(dict(list(whole.items())[:6]), path)
     with pytest.raises(ValueError, match=rf"has 3 of {len(whole) // 2} layers"):
         JanusFlowPipeline.from_pretrained(run / "base").load_lora_weights(copied)
+
+
+def test_an_adapter_is_found_by_weight_name_subfolder_and_file(pipe, copied, tmp_path):
+    (tmp_path / "adapter" / lora.WEIGHTS).rename(copied / "mine.safetensors")
+    pipe.load_lora_weights(copied, adapter_name="named", weight_name="mine.safetensors")
+    pipe.load_lora_weights(tmp_path, "inside", subfolder="adapter", weight_name="mine.safetensors")
+    pipe.load_lora_weights(copied / "mine.safetensors", adapter_name="file")
+    ends = []
+    for name in ("named", "inside", "file"):
+        pipe.set_adapters(name)
+        ends.append(latents(pipe))
+    assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
+    for name, message in (
+        ("a.bin", "expected a .safetensors file"),
+        ("b.safetensors", "lacks b.s"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pipe.load_lora_weights(copied, weight_name=name)
+    with pytest.raises(
+        TypeError, match="'adaptername', which nothing takes; did you mean 'adapter_n"
+    ):
+        pipe.load_lora_weights(copied, adaptername="x")
