@@ -48,6 +48,7 @@ def place(
         watch()
         return field(x, t)
 
+    watched.jumps = field.jumps
     about = dict(
         quality=quality,
         guidance=chosen.written(f"{guidance_scale:g}"),

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from janusflow.utils import atomic_io, digests
 from janusflow.utils.safe_io import check_file, read_object
-from janusflow.utils.text import printable
 
 ABOUT = "cache.json"
 FORMAT = 1
@@ -173,5 +172,5 @@ def _read_about(folder: Path) -> dict:
 
 
 def _damaged(path: Path, why) -> CacheError:
-    reason = printable(why, 160)
+    reason = " ".join(str(why).split())[:160]
     return CacheError(f"{path} is damaged ({reason}); delete it and {AGAIN}")

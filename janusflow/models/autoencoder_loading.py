@@ -15,7 +15,6 @@ from janusflow.utils import finite, limits
 from janusflow.utils.checkpoint_files import LOADING, check_size
 from janusflow.utils.hub import AUTOENCODER, locate
 from janusflow.utils.safe_io import read_object
-from janusflow.utils.text import printable
 
 VAES = {"AutoencoderKL": AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
 COUNTS = dict(
@@ -159,7 +158,7 @@ def _check_count(value, name: str, limit: str) -> None:
 
 
 def _unfit(source: Path, error: Exception) -> ValueError:
-    reason = printable(error, 200)
+    reason = " ".join(str(error).split())[:200]
     return ValueError(
         f"the autoencoder in {str(source)!r} cannot be loaded ({reason}); check its config.json "
         "and weights"

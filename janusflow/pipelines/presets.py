@@ -84,7 +84,7 @@ def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **
     if (learned := (grids or {}).get(FLOW_MAP)) and not {"sampler", "grid"} & given.keys():
         return _jumps(learned, given.get("steps"), name)
     if not given and (pilot := (grids or {}).get(name)):
-        given = dict(sampler=pilot.solver, grid=pilot.ts, guided=guided_times(pilot, quality))
+        given = dict(sampler=pilot.runs, grid=pilot.ts, guided=guided_times(pilot, quality))
     if isinstance(given.get("grid"), np.ndarray | list | tuple):
         given["grid"] = torch.as_tensor(np.asarray(given["grid"], dtype=np.float64))
     if isinstance(grid := given.get("grid"), Tensor):

@@ -18,7 +18,6 @@ from janusflow.utils.atomic_io import (  # noqa: F401 (their old place)
 from janusflow.utils.atomic_io import write_text as write  # noqa: F401
 
 LOCK = ".lock"
-HELD: list[Path] = []  # folders of this process, whose last word a signal must not cut off
 
 
 @contextmanager
@@ -43,16 +42,12 @@ def alone(out: Path) -> Iterator[None]:
         ) from None
     except (OSError, NotImplementedError) as error:  # the latter where nothing can be locked
         raise refused(out, error) from error
-    HELD.append(out)
     try:
         yield
-    except KeyboardInterrupt as stop:
-        if not getattr(stop, "told", False):
-            print(f"janusflow: stopped; {stays(out)}", file=sys.stderr)
-        stop.told = True  # once is enough
+    except KeyboardInterrupt:
+        print(f"janusflow: stopped; {stays(out)}", file=sys.stderr)
         raise
     finally:
-        HELD.remove(out)
         lock.release()
 
 

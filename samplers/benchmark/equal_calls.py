@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from samplers.benchmark import suite
 from samplers.benchmark.measure import (
     endpoints,
     fixed,
@@ -131,7 +133,8 @@ def theirs(rivals: list[Peer], calls: Iterable[int], place: Placer | None) -> It
         for grid in ("as shipped", "pilot") if place and not peer.stochastic else ("as shipped",):
             for asked in calls:
                 if steps := peer.steps(asked):
-                    ts = None if grid == "as shipped" else place(peer.cost(steps), peer.solver)
+                    placed = grid != "as shipped" and place(peer.cost(steps), peer.solver)
+                    ts = getattr(placed, "ts", placed) if placed is not False else None
                     who = {"library": peer.library, "solver": peer.name, "grid": grid}
                     yield who | {"asked": asked}, partial(peer.play, steps, ts)
 
@@ -143,13 +146,13 @@ class Placer:
         self.v, self.noise = v, noise
         self.found: dict[tuple[str, int], PilotGrid] = {}
 
-    def __call__(self, calls: int, solver: Solver) -> Tensor:
+    def __call__(self, calls: int, solver: Solver) -> PilotGrid | Tensor:
         if solver.steps(calls) == 1:
             return uniform(1)
         key = solver.name, calls
         if key not in self.found:
             self.found[key] = pilot_grid(self.v, self.noise, calls, solver)
-        return self.found[key].ts
+        return self.found[key]
 
     def cost(self) -> dict:
         """What each grid took, in calls on a batch of so many samples."""
@@ -195,7 +198,14 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="files of learned solvers, each used on its own field",
     )
-    p.add_argument("--calls", nargs="+", type=int, default=list(CALLS))
+    p.add_argument(
+        "--suite",
+        choices=[*suite.HALVES, "both"],
+        nargs="?",
+        const="both",
+        help="one page on a solver (auto) over families of hard fields, or over half of them",
+    )
+    p.add_argument("--calls", nargs="+", type=int, help="4 to 64 by default; 4 to 32 of a suite")
     p.add_argument("--samples", type=int, default=512)
     p.add_argument("--seed", type=int, default=0, help="of the noise")
     p.add_argument("--no-peers", action="store_true", help="leave the other libraries out")
@@ -208,13 +218,16 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: list[str] | None = None) -> Report:
+def main(arguments: list[str] | None = None) -> Report | suite.Page:
     args = parser().parse_args(arguments)
     try:
-        report = measure(args)
+        report = measure_suite(args) if args.suite else measure(args)
     except ValueError as error:
         raise SystemExit(f"samplers.benchmark: {error}") from error
-    print(ratio_table(report) if args.ratios else f"{report}\n\n{ratio_table(report)}")
+    if args.suite:
+        print(report)
+    else:
+        print(ratio_table(report) if args.ratios else f"{report}\n\n{ratio_table(report)}")
     if args.csv:
         report.to_csv(args.csv)
     if args.json:
@@ -222,6 +235,19 @@ def main(arguments: list[str] | None = None) -> Report:
     if args.plot:
         report.plot(args.plot)
     return report
+
+
+def measure_suite(args: argparse.Namespace) -> suite.Page:
+    halves = suite.HALVES if args.suite == "both" else [args.suite]
+    if args.csv or args.plot:
+        raise ValueError("a suite is written as a page and with --json; leave --csv and --plot out")
+    return suite.run(
+        args.calls or suite.CALLS,
+        halves,
+        solver=args.solvers[0] if args.solvers else "auto",
+        piloted=not args.no_pilot,
+        watch=lambda field: print(field, end=" \r", file=sys.stderr, flush=True),
+    )
 
 
 def measure(args: argparse.Namespace) -> Report:
@@ -235,7 +261,7 @@ def measure(args: argparse.Namespace) -> Report:
             run(
                 field.velocity,
                 noise,
-                calls=args.calls,
+                calls=args.calls or CALLS,
                 solvers=[*solvers, *(replace(r, name="learned") for r in rules if r.name == text)],
                 reference=field.solution(noise),
                 others=not args.no_peers,

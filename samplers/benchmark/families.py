@@ -15,7 +15,8 @@ from random import Random
 import torch
 from torch import Tensor
 
-from samplers.benchmark.problems import Mixture, Problem, normal
+from samplers.benchmark.problems import Mixture, Problem, gaussian, guided, mixture, normal
+from samplers.benchmark.problems import digits as blurred_digits
 from samplers.core import Velocity
 from samplers.guidance import autoguidance, guide, within, zero_star
 
@@ -203,3 +204,18 @@ def switched(rng: Random) -> Problem:
         "autoguidance": lambda: guide((strong, blurred), within(autoguidance(2), start, stop)),
     }[kind]()
     return made(velocity, dim, f"{kind}({dim}, {weight:.1f})")
+
+
+@family
+def mild(rng: Random) -> Problem:
+    """For comparison: Gaussians, wide mixtures, weak guidance, digits blurred by .15 to .25."""
+    kind = rng.choice(["gaussian", "mixture", "guided", "digits"])
+    dim = rng.choice([2, 3, 10, 32, 64])
+    options = {"dim": dim, "seed": seeded(rng)}
+    if kind == "gaussian":
+        return gaussian(**options, low=uniformly(rng, 0.05, 0.2), high=rng.uniform(1, 2))
+    if kind == "mixture":
+        return mixture(**options, modes=rng.choice([6, 12, 40]), spread=rng.uniform(0.15, 0.35))
+    if kind == "guided":
+        return guided(**options, modes=rng.choice([12, 24]), weight=rng.uniform(1.5, 2.5))
+    return blurred_digits(spread=rng.uniform(0.15, 0.25))

@@ -20,7 +20,8 @@ from samplers.grids import uniform
 def endpoints(v: Velocity, noise: Tensor, tolerance: float) -> Tensor:
     """Where the exact flow ends, by dopri8 at this tolerance."""
     tight = {"rtol": tolerance, "atol": tolerance, "max_calls": 10**6}
-    return sample(v, noise, [0, 1], "dopri8", **tight)
+    stops = [0.0, *(t for t in getattr(v, "jumps", ()) if 0 < t < 1), 1.0]
+    return sample(v, noise, stops, "dopri8", **tight)
 
 
 def judged(

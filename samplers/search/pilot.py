@@ -1,8 +1,9 @@
 """A grid for one field, found by a look at it with a handful of samples.
 
 The samples are first integrated finely. The solver's own grid and one at equal shares of the local
-error seen there are then tried on them; the better one is tilted as long as the error at the
-end goes down. All of it is calls of v, and their number is reported.
+error seen there are then tried on them; the better one is tilted as long as the error at the end
+goes down. For `auto` the solver is chosen too, and its last step is fitted to the samples where
+that helps others. All of it is calls of v, and their number is reported.
 """
 
 from __future__ import annotations
@@ -10,26 +11,31 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise, product
 from pathlib import Path as File
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from samplers.core import Solver, Velocity, count, find, sample, times, trajectory
+from samplers.core import SOLVERS, Solver, Velocity, count, find, sample, times, trajectory
 from samplers.files import read_json
-from samplers.grids import interpolate, pin, uniform
-from samplers.solvers.auto import tilt_steps
+from samplers.grids import GRIDS, at_jumps, interpolate, pieces, pin, uniform
+from samplers.search.regression import corrected
+from samplers.solvers.auto import tilt_steps, tilted
+from samplers.solvers.linear_multistep import Learned, assemble, linearize
 
 FINE = 64  # calls of the fine pass, at least
 LOOKS = 800  # calls spent on trials, about, unless told otherwise
 TILTS = 6  # polynomials that the search may add to the logarithm of the steps
 RESERVE = 0.5  # what a tilt has to gain, so that eight samples do not bend the grid to themselves
-MARGIN = 0.7  # and equal shares, against the solver's own grid
-FORMAT = "samplers pilot grid 1"
+MARGIN = 0.85  # and any other choice, against what was best before it
+LUCK = 0.1  # of the mean squared error, added to that of each sample
+FORMAT = "samplers pilot grid 2"
+BEFORE = "samplers pilot grid 1"  # without `asked` and `weights`, still read
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class PilotGrid:
     error: float  # at the end on these samples, geometric mean of the RMS
     before: float  # the same on the solver's own grid
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the field, as the caller says
+    asked: str = ""  # the solver that it was to be for; "auto" takes what the pilot chose
+    weights: tuple[tuple[float, ...], ...] | None = None  # of a rule fitted to the samples
 
     def __iter__(self) -> Iterator[float]:
         return iter(self.times)
@@ -54,6 +62,25 @@ class PilotGrid:
     def ts(self) -> Tensor:
         """The times as a tensor, (n + 1,)."""
         return torch.tensor(self.times, dtype=torch.float64)
+
+    @property
+    def chosen(self) -> Solver:
+        """What runs on this grid: a solver, or the rule of these weights."""
+        if self.weights is None:
+            return find(self.solver)
+        weights = torch.zeros(len(self), len(self), dtype=torch.float64)
+        for i, row in enumerate(self.weights):
+            weights[i, : i + 1] = torch.tensor(row, dtype=torch.float64)
+        return assemble(f"{self.solver}, fitted", self.ts, weights, {})
+
+    @property
+    def runs(self) -> str | Solver:
+        """The choice by its name where it has one."""
+        return self.solver if self.weights is None else self.chosen
+
+    def chosen_for(self, solver: Solver) -> Solver:
+        """What runs on this grid if `solver` is asked for: the choice if it was made for it."""
+        return self.chosen if solver.name == self.asked else solver
 
     @property
     def fingerprint(self) -> str:
@@ -69,13 +96,16 @@ class PilotGrid:
     def load(cls, path: str | File, settings: Mapping[str, Any] | None = None) -> PilotGrid:
         """Reads it back; ValueError if it was made for a field with other settings than these."""
         content = read_json(path)
-        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        if not isinstance(content, dict) or content.pop("format", None) not in (FORMAT, BEFORE):
             raise ValueError(f"{path} is not a grid saved by PilotGrid.save; make one with pilot()")
         known = content.pop("fingerprint", None)
         try:
-            made = cls(**content | {"times": tuple(float(t) for t in content["times"])})
+            rows = content.get("weights")
+            tuples = {"times": tuple(float(t) for t in content["times"])}
+            tuples |= {"weights": rows and tuple(tuple(map(float, row)) for row in rows)}
+            made = cls(**content | tuples)
             made.settings.keys()
-            times(made, find(made.solver))
+            times(made, made.chosen)
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as missing:
             raise ValueError(f"{path} lacks what a grid needs ({missing}); make it anew") from None
         if known != made.fingerprint or (settings is not None and made.settings != dict(settings)):
@@ -97,44 +127,121 @@ def pilot(
 ) -> PilotGrid:
     """A grid for this field, solver and number of calls from a few samples of noise, (B, ...).
 
+    For "auto" other solvers are tried as well, and the weights of their last step are fitted to the
+    samples; `sample(v, noise, found, "auto")` then runs what did best.
+
     Args:
         looks: trial runs of `calls` calls each; by default as many as make 800 calls, 12 at least.
         settings: what identifies the field (model, prompt, guidance); saved with the grid.
     """
     solver = find(solver)
-    own = times(calls, solver)
     looks = max(12, LOOKS // calls) if looks is None else looks
     counted = count(v)
     with torch.no_grad():
-        fine = list(trajectory(counted, noise, max(FINE, 4 * calls), "auto"))
-        trial = _trial(counted, noise, fine[-1][1], solver)
-        before = trial(own)
-        shares = equal_shares(fine, len(own) - 1, solver.order)
-        bent = trial(shares)
-        start = (bent, shares) if bent < MARGIN * before else (before, own)
-        error, ts = _descend(trial, *start, looks - 2)
+        chooses = solver == SOLVERS["auto"]
+        flight = Flight(counted, noise, calls, corrects=chooses)
+        own = times(calls, solver, flight.jumps)
+        best = flight.look(own, solver)
+        before = best.plain
+        others = candidates(calls)[: max(0, looks - 2)] if chooses else []
+        for other in others:
+            best = flight.better(best, other, GRIDS[other.grid](other.steps(calls)))
+        shares = equal_shares(flight.fine, len(best.ts) - 1, best.solver.order)
+        best = flight.better(best, best.solver, shares)
+        best = _descend(flight, best, looks - 2 - len(others))
+    made = best.rule()
     return PilotGrid(
-        times=tuple(ts.tolist()),
-        solver=solver.name,
+        times=tuple((best.ts if made is None else made.nodes).tolist()),
+        solver=best.solver.name if made is None else solver.name,
         samples=len(noise),
         evaluations=counted.calls,
-        error=error,
+        error=best.error,
         before=before,
         settings=dict(settings or {}),
+        asked=solver.name,
+        weights=made and tuple(tuple(w[: i + 1].tolist()) for i, w in enumerate(made.weights)),
     )
 
 
-Trial = Callable[[Tensor], float]  # grid -> error
+OTHERS = ("fireflow", "abm3", "abm2", "midpoint", "dpmpp_3m", "abm", "ralston", "dpmpp_2m")
 
 
-def _trial(v: Velocity, noise: Tensor, end: Tensor, solver: Solver) -> Trial:
-    def error(ts: Tensor) -> float:
-        x = sample(v, noise, ts, solver, nonfinite="return")
-        square = (x - end).double().square().flatten(1).mean(1)
-        e = float((square.log().mean() / 2).exp())
-        return e if math.isfinite(e) else math.inf
+def candidates(calls: int) -> list[Solver]:
+    """Other solvers, on the grid of `auto`, that can spend so many calls."""
+    able = []
+    for name in OTHERS:
+        with suppress(ValueError):
+            SOLVERS[name].steps(calls)
+            able.append(replace(SOLVERS[name], grid="tilted"))
+    return able
 
-    return error
+
+@dataclass(frozen=True)
+class Found:
+    """A trial: what it missed, and without the changes of its last step what it would have."""
+
+    error: float
+    plain: float
+    ts: Tensor
+    solver: Solver
+    changes: Tensor | None  # of the weights of the last state, one per velocity
+
+    def rule(self) -> Learned | None:
+        """The solver on the grid as a rule of its own, if its last step is changed."""
+        if self.changes is None:
+            return None
+        nodes, weights = linearize(self.solver, self.ts)
+        weights[-1, 1:] += self.changes
+        return assemble(f"{self.solver.name}, fitted", nodes, weights, {})
+
+
+class Flight:
+    """A few samples flown finely, and what each trial misses at the end."""
+
+    def __init__(self, v: Velocity, noise: Tensor, calls: int, corrects: bool):
+        self.v, self.noise, self.calls = v, noise, calls
+        self.jumps = tuple(getattr(v, "jumps", ()))
+        self.corrects = corrects and not self.jumps  # a rule of one piece cannot begin anew
+        ts = at_jumps(tilted(max(FINE, 4 * calls)), self.jumps)
+        self.fine = list(trajectory(v, noise, ts, "abm"))
+        self.end = self.fine[-1][1]
+
+    def look(self, ts: Tensor, solver: Solver) -> Found:
+        """Flies once; the last step is corrected where this helps samples not fitted to."""
+        past: list[Tensor] = []
+        at: list[float] = []
+
+        def told(x: Tensor, t: Tensor) -> Tensor:
+            past.append(self.v(x, t).clone())
+            at.append(float(t))
+            return past[-1]
+
+        told.jumps = self.jumps
+        missing = self.end - sample(told, self.noise, ts, solver, nonfinite="return")
+        plain = missed(missing)
+        if not self.corrects or any(s <= t for t, s in pairwise(at)):  # a rule's times rise
+            return Found(plain, plain, ts, solver, None)
+        error, changes = corrected(past, missing, missed)
+        return Found(error, plain, ts, solver, changes)
+
+    def better(self, best: Found, solver: Solver, ts: Tensor) -> Found:
+        """The best, or this solver on this grid if it gains enough and costs no more."""
+        ts = at_jumps(ts, self.jumps)
+        cost = sum(solver.cost(len(part) - 1) for part in pieces(ts, self.jumps))
+        if cost > self.calls:
+            return best
+        found = self.look(ts, solver)
+        return found if found.error < MARGIN * best.error else best
+
+
+def missed(x: Tensor) -> float:
+    """Geometric mean over samples of the RMS, infinity where one is; x (B, ...).
+
+    Each is raised a little, lest one that ends well by chance decide.
+    """
+    square = x.flatten(1).square().mean(1).cpu().double()
+    e = float(((square + LUCK * square.mean()).log().mean() / 2).exp())
+    return e if math.isfinite(e) else math.inf
 
 
 def equal_shares(fine: list[tuple[Tensor, Tensor]], n: int, order: int | None) -> Tensor:
@@ -156,25 +263,23 @@ def equal_shares(fine: list[tuple[Tensor, Tensor]], n: int, order: int | None) -
     return pin(interpolate(uniform(n), share / share[-1], ts))
 
 
-def _descend(trial: Trial, best: float, start: Tensor, looks: int) -> tuple[float, Tensor]:
+def _descend(flight: Flight, start: Found, looks: int) -> Found:
     """Tilts the steps of `start`, one polynomial after the other, by strides that are halved."""
-    lowest, ts, tilt, stride = best, start, [0.0] * TILTS, 0.3
-    while looks > 0 and stride > 0.01 and best > 0:
+    best, lowest, tilt, stride = start, start.error, [0.0] * TILTS, 0.3
+    while looks > 0 and stride > 0.01 and best.error > 0:
         moved = False
-        for k in range(TILTS):
-            for change in (stride, -stride):
-                if looks <= 0:
-                    break
-                tried = [a + change * (i == k) for i, a in enumerate(tilt)]
-                looks -= 1
-                grid = tilt_steps(start, tried)
-                error = trial(grid)
-                price = error * math.exp(RESERVE * sum(a * a for a in tried))
-                if price < lowest:
-                    lowest, best, ts, tilt, moved = price, error, grid, tried, True
-                    break
+        for k, change in product(range(TILTS), (stride, -stride)):
+            if looks <= 0:
+                break
+            tried = [a + change * (i == k) for i, a in enumerate(tilt)]
+            looks -= 1
+            ts = at_jumps(tilt_steps(start.ts, tried), flight.jumps)
+            found = flight.look(ts, start.solver)
+            price = found.error * math.exp(RESERVE * sum(a * a for a in tried))
+            if price < lowest:
+                best, lowest, tilt, moved = found, price, tried, True
         stride = stride if moved else stride / 2
-    return best, ts
+    return best
 
 
 def _fingerprint(settings: Mapping[str, Any]) -> str:

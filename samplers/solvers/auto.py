@@ -1,67 +1,203 @@
-"""The default: a multistep rule, its form and its grid, chosen from the number of steps alone.
+"""The default: Adams' rules of several orders, blended, on a grid of its own.
 
-Nothing here is trained on the field at hand. The numbers were fitted once, to the mean error over
-ten fields (Gaussian, mixtures in 2 to 64 dimensions, guided ones, digits) and checked on ten
-others; `pilot` improves the grid by a look at a field.
+High orders pay where a field is smooth and lose where it is not; which is which depends on the
+place along the path and on the number of steps. So every step takes a mean of the rules of orders
+one to five, each by a share that was fitted once over families of fields (`KNOTS`). Nothing here
+looks at the field at hand; `pilot` does.
 """
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import count
+from functools import lru_cache
+from itertools import count, islice, zip_longest
 
 import torch
 from torch import Tensor
 
-from samplers.core import Path, Velocity, solver
+from samplers.core import Path, Velocity, advance, solver
 from samplers.grids import grid, pin, uniform
-from samplers.solvers.adams import Form, Scheme, adams
+from samplers.solvers.adams import Form, Scheme, adams, move
+
+Polynomial = tuple[float, ...]  # coefficients of Legendre's polynomials P_0, P_1, ... in y
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What does best from so many steps on."""
+class Knot:
+    """What was fitted for so many steps; between two knots everything is a mean of theirs.
+
+    The n steps lie at y = -1 + 1/n, -1 + 3/n, ... 1 - 1/n. A step is exp(sum_k tilt_k P_k(y)) long,
+    in proportion. `predict` and `correct` are the shares, as polynomials in y, of the rules through
+    two, three, ... values; the rest goes to Euler's rule, and to no correction.
+    """
 
     steps: int
-    predictor: int
-    corrector: int
-    sd: float  # of the form
-    pace: float  # of the clock
-    tilt: tuple[float, ...]  # of the grid
-
-    @property
-    def scheme(self) -> Scheme:
-        """The start is not renewed: below a hundred steps its calls do more good elsewhere."""
-        return Scheme(self.predictor, self.corrector, Form(1.0, self.sd, self.pace), renewed=False)
+    tilt: Polynomial
+    predict: tuple[Polynomial, ...]
+    correct: tuple[Polynomial, ...]
 
 
-CHOICES = (
-    Choice(1, 2, 0, 2.0, 2.0, (-0.66, -0.15, -0.22, 0.18, 0.0)),
-    Choice(4, 2, 0, 2.0, 2.0, (-0.66, -0.15, -0.22, 0.18, 0.0)),
-    Choice(6, 2, 3, 1.71, 2.42, (-0.61, -0.15, -0.55, -0.32, 0.0)),
-    Choice(8, 3, 4, 0.41, 0.82, (-0.36, -0.32, -0.18, -0.34, 0.03)),
-    Choice(10, 3, 4, 0.39, 0.70, (-0.18, -0.35, 0.10, -0.52, -0.24)),
-    Choice(16, 5, 6, 0.38, 2.37, (-0.31, -0.46, -0.26, -0.31, -0.26)),
-    Choice(20, 5, 6, 0.37, 1.39, (-0.35, -0.51, -0.45, -0.25, -0.16)),
-    Choice(32, 5, 6, 0.33, 0.63, (-0.15, -0.28, -0.29, -0.16, -0.12)),
-    Choice(48, 5, 6, 0.5, 1.0, (0.0, -0.22, -0.19, -0.17, 0.05)),
+KNOTS = (
+    Knot(
+        steps=4,
+        tilt=(-0.921, -0.459, -0.539, -0.291, -0.383, 0.091),
+        predict=((0.674, -0.033, 0.526), (-0.021, -1.091, 0.241), (0.0, 0.0, 0.0)),
+        correct=(
+            (0.342, 0.094, 0.197),
+            (0.546, -0.188, 0.158),
+            (-0.026, -0.096, 0.023),
+            (0.0, 0.0, 0.0),
+        ),
+    ),
+    Knot(
+        steps=6,
+        tilt=(-0.985, -0.684, -0.496, -0.14, -0.403, 0.182),
+        predict=((0.457, -0.015, 0.335), (0.047, -0.868, 0.136), (0.0, 0.0, 0.0)),
+        correct=(
+            (0.421, 0.016, 0.109),
+            (0.64, -0.142, 0.063),
+            (-0.083, -0.087, -0.01),
+            (0.0, 0.0, 0.0),
+        ),
+    ),
+    Knot(
+        steps=8,
+        tilt=(-0.694, -0.669, -0.492, -0.283, -0.306, 0.066),
+        predict=((0.886, 0.082, 0.621), (-0.049, -0.511, -0.052), (0.0, 0.0, 0.0)),
+        correct=(
+            (0.139, 0.002, 0.165),
+            (0.449, 0.162, -0.131),
+            (0.372, -0.319, 0.017),
+            (0.0, 0.0, 0.0),
+        ),
+    ),
+    Knot(
+        steps=10,
+        tilt=(-0.76, -1.02, -0.553, -0.092, -0.329, -0.056),
+        predict=((0.836, 0.269, 1.3), (0.13, -0.914, -0.476), (0.0, 0.0, 0.0)),
+        correct=(
+            (-0.061, -0.266, 0.051),
+            (0.405, 0.144, -0.241),
+            (0.621, -0.191, 0.069),
+            (0.0, 0.0, 0.0),
+        ),
+    ),
+    Knot(
+        steps=16,
+        tilt=(-0.548, -0.722, -0.568, -0.365, -0.126, 0.005),
+        predict=((0.436, 0.494, 1.084), (0.337, -0.542, -0.525), (0.307, -0.118, -0.36)),
+        correct=(
+            (-0.067, -0.157, -0.176),
+            (0.504, 0.052, -0.077),
+            (0.546, -0.182, 0.142),
+            (0.008, 0.082, -0.017),
+        ),
+    ),
+    Knot(
+        steps=32,
+        tilt=(-0.764, -0.748, -0.35, -0.336, -0.127, -0.159),
+        predict=((0.264, 0.427, 0.864), (0.234, -0.35, -0.456), (0.536, -0.031, -0.355)),
+        correct=(
+            (-0.122, -0.172, -0.24),
+            (0.466, 0.065, -0.068),
+            (0.585, -0.122, 0.178),
+            (0.063, 0.171, 0.035),
+        ),
+    ),
 )
+DEPTH = 5  # values that the longest rule looks back over
 
-
-def choice(steps: int) -> Choice:
-    """The last entry that asks for no more steps."""
-    return CHOICES[bisect_right(CHOICES, steps, key=lambda c: c.steps) - 1]
+MANY = Scheme(5, 6, Form(1.0, 0.5, 1.0), renewed=False)  # from MANY_STEPS on, order is all
+MANY_STEPS = 48
 
 
 @solver(order=3, grid="tilted")
 def auto(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-    """Predict, evaluate, correct in the form that suits the number of steps (see `CHOICES`).
+    """Predict, evaluate, correct, by a blend of Adams' rules that suits the number of steps.
 
-    The order is that of the start, whose values are not found again; what follows it is of higher
-    order.
+    From 48 steps on a scheme of fixed order takes over; its start is of order three.
     """
-    return adams(v, x, ts, choice(len(ts) - 1).scheme)
+    if len(ts) > MANY_STEPS:
+        yield from adams(v, x, ts, MANY)
+        return
+    known: deque[Tensor] = deque(maxlen=DEPTH)
+    ahead = x
+    for t, (correct, predict) in zip(ts[:-1].unbind(), plan(tuple(ts.tolist())), strict=True):
+        known.appendleft(v(ahead, t))
+        if correct:
+            x = advance(x, *zip(correct, known, strict=False))
+            yield x
+        ahead = advance(x, *zip(predict, known, strict=False))
+    yield ahead
+
+
+Row = tuple[float, ...]  # weights of the newest velocity, the one before, ...
+
+
+@lru_cache(maxsize=256)
+def plan(ts: tuple[float, ...]) -> tuple[tuple[Row, Row], ...]:
+    """For each step, once its velocity is known: correct the step before, predict its own end."""
+    n = len(ts) - 1
+    knot = knot_of(n)
+    forward = [shares(knot.predict, y) for y in middles(n)]
+    back = [shares(knot.correct, y) for y in middles(n)]
+    rows, predict = [], ()
+    for i in range(n):
+        correct = add(blend(ts, i - 1, i, (0.0, *back[i - 1][1:])), (0.0, *predict), back[i - 1][0])
+        predict = blend(ts, i, i, forward[i])
+        rows.append((correct if i else (), predict))
+    return tuple(rows)
+
+
+def shares(rules: tuple[Polynomial, ...], y: float) -> Row:
+    """Those of the rules through one, two, ... values at y; they add up to one."""
+    p = [1.0, *islice(_legendre(y), len(rules[0]) - 1)]
+    higher = [sum(c * q for c, q in zip(rule, p, strict=True)) for rule in rules]
+    return (1 - sum(higher), *higher)
+
+
+def blend(ts: tuple[float, ...], step: int, newest: int, of: Row) -> Row:
+    """The step's weights by the rules through 1, 2, ... values back from the newest, in shares.
+
+    Near the beginning, where a rule's values are not there yet, it is the longest that has them.
+    """
+    total: Row = ()
+    for points, share in enumerate(of, 1):
+        nodes = [ts[newest - j] for j in range(min(points, newest + 1))]
+        total = add(total, move(Form(), ts[step], ts[step + 1], nodes).weights, share)
+    return total
+
+
+def add(a: Row, b: Row, scale: float) -> Row:
+    """a + scale b, the shorter one continued by zeros."""
+    return tuple(p + scale * q for p, q in zip_longest(a, b, fillvalue=0.0))
+
+
+def middles(n: int) -> list[float]:
+    """Of n steps, counted from -1 to 1."""
+    return [(2 * i + 1) / n - 1 for i in range(n)]
+
+
+@lru_cache(maxsize=256)
+def knot_of(n: int) -> Knot:
+    """For n steps: between two knots in proportion to log n, beyond them the nearest."""
+    i = bisect_right(KNOTS, n, key=lambda k: k.steps)
+    below, above = KNOTS[max(0, i - 1)], KNOTS[min(i, len(KNOTS) - 1)]
+    if below is above or n <= below.steps:
+        return below
+    share = math.log(n / below.steps) / math.log(above.steps / below.steps)
+
+    def mean(a: Polynomial, b: Polynomial) -> Polynomial:
+        return tuple(p + share * (q - p) for p, q in zip(a, b, strict=True))
+
+    return Knot(
+        steps=n,
+        tilt=mean(below.tilt, above.tilt),
+        predict=tuple(map(mean, below.predict, above.predict)),
+        correct=tuple(map(mean, below.correct, above.correct)),
+    )
 
 
 @grid
@@ -70,7 +206,7 @@ def tilted(n: int, tilt: tuple[float, ...] | None = None) -> Tensor:
 
     Without `tilt`, the grid of `auto` for n steps.
     """
-    return tilt_steps(uniform(n), tilt_of(n) if tilt is None else tilt)
+    return tilt_steps(uniform(n), knot_of(n).tilt if tilt is None else tilt)
 
 
 def tilt_steps(ts: Tensor, tilt: Iterable[float]) -> Tensor:
@@ -82,17 +218,9 @@ def tilt_steps(ts: Tensor, tilt: Iterable[float]) -> Tensor:
     return pin(ends / ends[-1])
 
 
-def tilt_of(n: int) -> tuple[float, ...]:
-    """The tilt of `auto` for n steps: between two entries in proportion to log n."""
-    here = choice(n)
-    above = next((c for c in CHOICES if c.steps > n), here)
-    share = math.log(n / here.steps) / math.log(above.steps / here.steps) if above != here else 0.0
-    return tuple(a + share * (b - a) for a, b in zip(here.tilt, above.tilt, strict=True))
-
-
-def _legendre(y: Tensor) -> Iterator[Tensor]:
-    """P_1, P_2, ... at y, by Bonnet's recursion."""
-    before, now = torch.ones_like(y), y
+def _legendre(y):
+    """P_1, P_2, ... at y, a number or a tensor, by Bonnet's recursion."""
+    before, now = 0 * y + 1, y
     for k in count(1):
         yield now
         before, now = now, ((2 * k + 1) * y * now - k * before) / (k + 1)

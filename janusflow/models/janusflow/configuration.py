@@ -10,7 +10,6 @@ from transformers import LlamaConfig, PreTrainedConfig
 from janusflow.utils.checkpoint_files import check_settings
 from janusflow.utils.config_guard import read_config
 from janusflow.utils.limits import hold
-from janusflow.utils.text import printable
 
 # Vision towers by their published names; a configuration may override any of these in its `params`.
 TOWERS: dict[str, dict[str, int | float]] = {
@@ -303,7 +302,7 @@ def _language(given: Any) -> LlamaConfig:
     try:
         return LlamaConfig(**settings)
     except Exception as error:  # transformers' validators raise classes of their own
-        reason = printable(error, 400)
+        reason = " ".join(str(error).split())[:400]
         raise ValueError(f"language_config makes no llama ({reason}); check config.json") from error
 
 
