@@ -72,9 +72,9 @@ def saturation(images):
 WEIGHTS = (1.5, 3.0, 5.0, 8.0)
 RULES = {
     "plain": samplers.cfg,
-    "only t <= 0.5": lambda w: samplers.within(w, 0.0, 0.5),
-    "CFG-Zero*": samplers.zero_star,
-    "APG": samplers.projected,
+    "only t <= 0.5": lambda w: samplers.guidance_interval(w, 0.0, 0.5),
+    "CFG-Zero*": samplers.cfg_zero_star,
+    "APG": samplers.apg,
 }
 made = {("none", 1.0): draw(1.0)}
 for name, rule in RULES.items():

@@ -24,6 +24,7 @@ from samplers.fields import Velocity as Velocity
 from samplers.fields import Watched, is_flow_map, jumps_of, on_grid, unwatched
 from samplers.fields import count as count
 from samplers.grids import GRIDS, NEAR, Grid, at_jumps, pieces
+from samplers.registry import Registry
 from samplers.states import Layout
 
 Path = Iterator[Tensor]
@@ -97,7 +98,9 @@ class Solver:
         return super().__reduce_ex__(2)
 
 
-SOLVERS: dict[str, Solver] = {}
+SOLVERS: Registry[Solver] = Registry(
+    "solver", {"dopri5_each": "dopri5_per_sample", "bosh3_each": "bosh3_per_sample"}
+)
 
 
 def solver(
@@ -117,7 +120,7 @@ def find(solver: str | Solver, **options: Any) -> Solver:
     """The solver of that name (or the one given) with its options bound."""
     if isinstance(solver, str):
         if solver not in SOLVERS:
-            raise ValueError(f"no solver named {solver!r}; choose one of {', '.join(SOLVERS)}")
+            raise ValueError(SOLVERS.unknown(solver))
         solver = SOLVERS[solver]
     return solver.with_options(**options)
 
@@ -220,7 +223,9 @@ def _run(
         yield from ((t, noise) for t in ts[1:].unbind())
         return
     field = unwatched(v) if transformed() else Watched(v)
-    yield from _pieces(field, noise, ts, solver, jumps_of(v))
+    project = getattr(v, "project", None)  # onto what the field keeps, as inpainting does
+    for t, x in _pieces(field, noise, ts, solver, jumps_of(v)):
+        yield t, x if project is None else project(x, t)
     if check and isinstance(field, Watched):
         field.check(noise)
 

@@ -46,6 +46,11 @@ class Wrapped:
     def jumps(self) -> tuple[float, ...]:
         return jumps_of(self.v)
 
+    @property
+    def project(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """(state, t) -> the nearest state that the field allows, None where it allows all."""
+        return getattr(self.v, "project", None)
+
     def on_grid(self, ts: Tensor) -> Wrapped:
         inner = on_grid(self.v, ts)
         if inner is self.v:

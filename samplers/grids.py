@@ -7,8 +7,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from samplers.registry import Registry
+
 Grid = Callable[..., Tensor]
-GRIDS: dict[str, Grid] = {}
+GRIDS: Registry[Grid] = Registry("grid")
 
 
 def grid(place: Grid) -> Grid:

@@ -67,6 +67,13 @@ class _Packed(Wrapped):
         super().__init__(v)
         self.layout = layout
 
+    @property
+    def project(self):
+        inner = getattr(self.v, "project", None)
+        if inner is None:
+            return None
+        return lambda x, t: self.layout.pack(inner(self.layout.unpack(x), t))
+
     def __call__(self, x: Tensor, *times: Tensor) -> Tensor:
         state = self.layout.unpack(x)
         k = self.v(state, *times)

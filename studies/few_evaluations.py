@@ -42,7 +42,7 @@ def draw(model, folder: Path, way: str, samples: list, noise: Tensor) -> tuple[T
     if name == "fast":
         pilot = samplers.PilotGrid.load(folder / "pilot-fast.json")
         name, ts = pilot.solver, pilot.ts
-        guidance = samplers.within(2.0, *pilot.settings["guided"])
+        guidance = samplers.guidance_interval(2.0, *pilot.settings["guided"])
     else:
         ts = samplers.core.times(int(count), samplers.core.find(name))
     v = samplers.count(sampling.field(model, samples, guidance))

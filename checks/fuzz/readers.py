@@ -232,7 +232,7 @@ def texts() -> Iterator[bytes]:
 def spelt() -> Iterator[bytes]:
     yield from (
         b"cfg:2",
-        b"within:4,0.1,0.9",
+        b"guidance_interval:4,0.1,0.9",
         b"rescaled:3,0.7",
         b"projected:2,0,1",
         b"cfg++:0.5,9",

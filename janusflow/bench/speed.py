@@ -130,7 +130,7 @@ def _guided(model: JanusFlowModel, ids: Tensor, pictures: int, steps: int):
     cond, uncond = model.encode_prompt(ids), model.encode_prompt(ids, unconditional=True)
     both = PromptCache.cat([cond[[0] * pictures], uncond[[0] * pictures]])
     at = CachedTimes(model, samplers.GRIDS["uniform"](steps).float())
-    pair = samplers.guidance.stacked(lambda x, t: model.velocity(x, at(t, x), both))
+    pair = samplers.guidance.batched_pair(lambda x, t: model.velocity(x, at(t, x), both))
     return samplers.guide(pair, 2.0)
 
 

@@ -11,7 +11,9 @@ Vae = Annotated[str | None, typer.Option(help="Autoencoder, if the model's folde
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16; int8 weights.")]
 Steps = Annotated[int, typer.Option(help="Steps of the sampler.")]
-Guidance = Annotated[str, typer.Option(help="A weight, 1 for none, or a rule: within:4,0.1,0.9")]
+Guidance = Annotated[
+    str, typer.Option(help="A weight, 1 for none, or a rule: guidance_interval:4,0.1,0.9")
+]
 Sampler = Annotated[str, typer.Option(help="A solver of `samplers`.")]
 Reuse = Annotated[
     float | None, typer.Option(help="Skip blocks where less than this share changes: 0.1; off.")
@@ -37,5 +39,5 @@ def guidance(text: str):
             return rules.parse(text)
     raise ValueError(
         f"guidance {text!r} is not a finite number or a rule; choose 1 for none, or one of "
-        f"{', '.join(rules.RULES)}, as in within:4,0.1,0.9"
+        f"{', '.join(rules.RULES)}, as in guidance_interval:4,0.1,0.9"
     )

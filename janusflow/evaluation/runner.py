@@ -84,9 +84,9 @@ def protocol(plan: Plan, kind: Task) -> dict:
 
 
 def guided_between(guidance: str) -> list[float]:
-    """Times between which a rule guides: all of [0, 1] but for `within`."""
+    """Times between which a rule guides: all of [0, 1] but for `guidance_interval`."""
     name, _, numbers = guidance.partition(":")
-    if name != "within":
+    if name not in ("guidance_interval", "within"):
         return [0.0, 1.0]
     given = [float(number) for number in numbers.split(",")[1:3]]
     return given + [0.1, 0.9][len(given) :]

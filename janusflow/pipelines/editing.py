@@ -92,8 +92,8 @@ class Editing:
             field = v
             if mask is not None:
                 smaller = _shrunk(mask, self.vae_scale_factor)
-                field = samplers.masked(v, data, noise, smaller)
-            start = samplers.between(data, noise, ts[0])
+                field = samplers.inpaint(v, data, noise, smaller)
+            start = samplers.interpolate(data, noise, ts[0])
             x = self._solve(call, field, start, ts, solver, self._callback(options))
             shown = _shown(self, x, options, pixels, mask)
         if not options.return_dict:
@@ -154,7 +154,7 @@ def _part(solver: samplers.Solver, ts: Tensor, strength: float, invert: bool) ->
             f"{solver.name} adds noise on its way, so nothing leads back; choose a solver without, "
             "such as heun"
         )
-    part = samplers.partway(ts, strength)
+    part = samplers.img2img_timesteps(ts, strength)
     if isinstance(solver, Learned) and (invert or strength < 1):
         raise ValueError(
             f"{solver.name} only runs from noise to data at the times it learned; choose another "
@@ -274,7 +274,7 @@ def _psnr(some: Tensor, others: Tensor) -> list[float]:
 
 def check_edit(strength: float, invert: bool, source_prompt, generator) -> None:
     """ValueError for a strength outside (0, 1] and for what inversion excludes or alone takes."""
-    samplers.partway(torch.tensor([0.0, 1.0]), strength)
+    samplers.img2img_timesteps(torch.tensor([0.0, 1.0]), strength)
     if source_prompt is not None and not invert:
         raise ValueError("a source prompt describes the image to inversion; add invert")
     if generator is not None and invert:

@@ -60,8 +60,8 @@ def rule_of(guidance: samplers.Rule | float | Callable | str | np.ndarray) -> sa
 
 
 def read_guidance(guidance):
-    """A weight or rule from what people write: 2, "2", "cfg:2", "within:4,0.1,0.9", or an array
-    with one weight an image. ValueError for a text that is neither a number nor a rule.
+    """A weight or rule from what people write: 2, "2", "cfg:2", "guidance_interval:4,0,0.5", or an
+    array with one weight an image. ValueError for a text that is neither a number nor a rule.
     """
     if isinstance(guidance, np.ndarray | np.generic):
         guidance = guidance.item() if guidance.ndim == 0 else torch.from_numpy(guidance.copy())
@@ -77,7 +77,7 @@ def read_guidance(guidance):
         return parse(guidance)
     raise ValueError(
         f"guidance {guidance!r:.80} is not a finite number or a rule; choose 1 for none, or one of "
-        f"{', '.join(RULES)}, as in within:4,0.1,0.9"
+        f"{', '.join(RULES)}, as in guidance_interval:4,0.1,0.9"
     )
 
 

@@ -37,7 +37,7 @@ class Quality:
         """The guidance inside `guided`."""
         if self.guided == (0.0, 1.0):
             return guidance_scale
-        return samplers.within(guidance_scale, *self.guided)
+        return samplers.guidance_interval(guidance_scale, *self.guided)
 
     def written(self, guidance: str) -> str:
         """The rule as the command line writes it; ValueError unless the interval can be added."""
@@ -50,7 +50,7 @@ class Quality:
                 f"guidance {guidance!r} is a rule, and this quality has an interval of its own; "
                 "give a number, or leave the quality out"
             ) from None
-        return f"within:{weight:g},{self.guided[0]:g},{self.guided[1]:g}"
+        return f"guidance_interval:{weight:g},{self.guided[0]:g},{self.guided[1]:g}"
 
     def told(self) -> dict[str, str | int]:
         """For an image's text."""

@@ -66,7 +66,7 @@ def make(
     _claim(out, settings)
     solver = samplers.core.find(settings.sampler)
     ts = times_of(settings.times, settings.steps, solver)
-    until = samplers.within(settings.guidance, 0, settings.guided_until)
+    until = samplers.guidance_interval(settings.guidance, 0, settings.guided_until)
     shape, bent = shape_of(model, vae), []
     shards = range(part[0], -(-settings.count // SHARD), part[1])
     todo = [n for n in shards if not whole(_file(out, n))]

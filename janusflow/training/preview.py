@@ -63,7 +63,7 @@ class Preview:
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         cond, uncond = (model.encode_prompt(ids, mask, unconditional=u) for u in (False, True))
         both = PromptCache.cat([cond, uncond])
-        pair = samplers.guidance.stacked(_field(model, both), _field(model, cond))
+        pair = samplers.guidance.batched_pair(_field(model, both), _field(model, cond))
         v = samplers.guide(pair, GUIDANCE)
         found = samplers.sample(v, self._noise().to(place), STEPS, "euler")
         pixels = coding.decode(self.vae, found).clamp(-1, 1)

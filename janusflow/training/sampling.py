@@ -36,7 +36,7 @@ def field(model: nn.Module, samples: Sequence[Sample], guidance: object = 1.0):
     ids, mask = (x.to(place) for x in padded(samples))
     cond = model.encode_prompt(ids, mask)
     both = PromptCache.cat([cond, cond.first()])
-    pair = samplers.guidance.stacked(_velocity(model, both), _velocity(model, cond))
+    pair = samplers.guidance.batched_pair(_velocity(model, both), _velocity(model, cond))
     return samplers.guide(pair, guidance)
 
 

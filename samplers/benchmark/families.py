@@ -18,7 +18,9 @@ from torch import Tensor
 from samplers.benchmark.problems import Mixture, Problem, gaussian, guided, mixture, normal
 from samplers.benchmark.problems import digits as blurred_digits
 from samplers.core import Velocity
-from samplers.guidance import autoguidance, guide, within, zero_star
+from samplers.guidance import autoguidance, guide
+from samplers.guidance import cfg_zero_star as zero_star
+from samplers.guidance import guidance_interval as within
 
 Family = Callable[[Random], Problem]
 FAMILIES: dict[str, Family] = {}

@@ -1,1 +1,21 @@
 """One file a family of solvers; importing it registers them."""
+
+from importlib import import_module
+
+FAMILIES = (
+    "runge_kutta",
+    "multistep",
+    "exponential",
+    "auto",
+    "adaptive",
+    "adaptive_per_sample",
+    "stochastic",
+    "inversion",
+    "jump",
+)
+
+
+def register() -> None:
+    """Imports every family, so that `SOLVERS` is complete."""
+    for family in FAMILIES:
+        import_module(f"samplers.solvers.{family}")

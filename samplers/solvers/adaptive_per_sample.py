@@ -51,7 +51,7 @@ DORMAND_PRINCE = Tableau(
 
 
 @solver(order=5, calls=6, extra=2, adaptive=True)
-def dopri5_each(
+def dopri5_per_sample(
     v: Velocity,
     x: Tensor,
     ts: Tensor,
@@ -61,12 +61,12 @@ def dopri5_each(
     max_calls: int = 10_000,
 ) -> Path:
     """Dormand and Prince 5(4), each sample with its own steps."""
-    field = Limited("dopri5_each", v, ts, max_calls)
+    field = Limited("dopri5_per_sample", v, ts, max_calls)
     return _Control(field, DORMAND_PRINCE, rtol, atol).path(x, ts)
 
 
 @solver(order=3, calls=3, extra=2, adaptive=True)
-def bosh3_each(
+def bosh3_per_sample(
     v: Velocity,
     x: Tensor,
     ts: Tensor,
@@ -76,7 +76,7 @@ def bosh3_each(
     max_calls: int = 10_000,
 ) -> Path:
     """Bogacki and Shampine 3(2), each sample with its own steps; cheaper at loose tolerances."""
-    field = Limited("bosh3_each", v, ts, max_calls)
+    field = Limited("bosh3_per_sample", v, ts, max_calls)
     return _Control(field, BOGACKI_SHAMPINE, rtol, atol).path(x, ts)
 
 

@@ -7,7 +7,7 @@ import samplers
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 
 
-@pytest.mark.parametrize("text", ["within:4E42", "cfg:-1e39", "cfg++:1,1e30", "cfg++:1,1e9"])
+@pytest.mark.parametrize("text", ["cfg_rescale:4E42", "cfg:-1e39", "cfg++:1,1e30", "cfg++:1,1e9"])
 def test_guidance_beyond_what_a_number_holds_is_refused(text):
     with pytest.raises(ValueError, match="guidance"):
         samplers.guidance.parse(text)
@@ -15,7 +15,7 @@ def test_guidance_beyond_what_a_number_holds_is_refused(text):
 
 def test_a_long_guidance_is_not_repeated_in_full():
     with pytest.raises(ValueError) as caught:
-        samplers.guidance.parse("within:40" + "\0" * 5000)
+        samplers.guidance.parse("guidance_interval:40" + "\0" * 5000)
     assert len(str(caught.value)) < 600
 
 

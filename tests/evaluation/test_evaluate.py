@@ -271,8 +271,8 @@ def test_the_protocol_says_all_that_a_repetition_needs(poor):
     wanted = "fingerprint weights sampler grid steps network_calls guidance guided_between dtype"
     wanted += " seeds prompts splits batch device side evaluator packages model task"
     assert set(wanted.split()) <= set(told)
-    assert runner.guided_between("within:4,0.3") == [0.3, 0.9]
-    assert runner.guided_between("within:4,0.2,0.6") == [0.2, 0.6]
+    assert runner.guided_between("guidance_interval:4,0.3") == [0.3, 0.9]
+    assert runner.guided_between("guidance_interval:4,0.2,0.6") == [0.2, 0.6]
     assert runner.guided_between("3") == [0, 1]
 
 

@@ -325,7 +325,7 @@ def test_scale_one_reads_one_row_and_a_rule_of_samplers_guides_as_a_number(pipe)
     ruled = pipe(RED, guidance_scale=guidance.cfg(5.0), temperature=0)
     numbered = pipe(RED, guidance_scale=5.0, temperature=0)
     assert torch.equal(ruled.tokens, numbered.tokens) and numbered.calls == 32
-    never = guidance.within(5.0, 2.0, 3.0)
+    never = guidance.guidance_interval(5.0, 2.0, 3.0)
     assert torch.equal(pipe(RED, guidance_scale=never, temperature=0).tokens, plain.tokens)
 
 

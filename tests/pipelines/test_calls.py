@@ -61,7 +61,7 @@ def test_diffusers_cutoff_ends_the_guidance_of_its_call(tiny_pipe):
         num_inference_steps=10,
         callback_on_step_end=SDCFGCutoffCallback(cutoff_step_ratio=0.4),
     )
-    own = samplers.within(2.0, 0.0, 0.5)  # guides the steps that begin before 0.5
+    own = samplers.guidance_interval(2.0, 0.0, 0.5)  # guides the steps that begin before 0.5
     same = run(tiny_pipe, num_inference_steps=10, guidance_scale=own)
     assert cut.calls == same.calls == 10 + 5
     assert torch.allclose(cut.images, same.images, atol=1e-4)

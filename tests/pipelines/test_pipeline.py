@@ -64,7 +64,7 @@ def test_guidance_one_is_the_conditional_field_and_weights_extrapolate(tiny_pipe
 
 
 def test_an_interval_of_guidance_saves_its_calls(tiny_pipe):
-    rule = samplers.within(2.0, 0.25, 0.5)
+    rule = samplers.guidance_interval(2.0, 0.25, 0.5)
     assert run(tiny_pipe, "a star", guidance_scale=rule).calls == 4 + 1  # the rule ends before 0.5
 
 

@@ -7,7 +7,7 @@ from samplers.core import SOLVERS, count, sample
 from samplers.solvers import adaptive_per_sample
 
 WHOLE = ["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"]
-EACH = ["dopri5_each", "bosh3_each"]
+EACH = ["dopri5_per_sample", "bosh3_per_sample"]
 SLACK = {"fehlberg2": 200}  # its estimate is that far below its error
 GRID = torch.tensor([0.0, 1.0], dtype=torch.float64)
 

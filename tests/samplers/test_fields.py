@@ -31,7 +31,7 @@ class Network(torch.nn.Module):
         return self.layer(torch.cat([x, t[:, None]], 1)) + shift
 
 
-@pytest.mark.parametrize("name", ["euler", "auto", "dopri5", "dopri5_each"])
+@pytest.mark.parametrize("name", ["euler", "auto", "dopri5", "dopri5_per_sample"])
 def test_a_network_of_times_per_sample_is_helped_to_run(name):
     net, grid = Network(), [0, 0.5, 1]
     with pytest.raises(TypeError, match=r"pass samplers\.batched\(v\)"):
@@ -86,7 +86,7 @@ def test_a_network_behind_two_predictions_may_reuse_its_buffer():
     assert torch.allclose(sample(guided, X, 1, "euler"), X * (1 - 2.5))
 
 
-@pytest.mark.parametrize("name", ["heun", "auto", "dopri5_each"])
+@pytest.mark.parametrize("name", ["heun", "auto", "dopri5_per_sample"])
 def test_a_state_may_be_a_tuple_or_a_dict(name):
     def v(state, t):
         return {"image": -state["image"], "audio": [state["audio"][0] * t.to(torch.float32)]}
@@ -152,7 +152,7 @@ def test_transforms_of_functions_go_through_a_run(name):
 
 def test_vmap_of_an_adaptive_solver_is_refused():
     with pytest.raises(TypeError, match="fixed steps"):
-        torch.vmap(lambda x: sample(decay, x[None], [0, 1], "dopri5_each"))(X)
+        torch.vmap(lambda x: sample(decay, x[None], [0, 1], "dopri5_per_sample"))(X)
 
 
 @pytest.mark.parametrize("name", [name for name in VELOCITY if SOLVERS[name].time_gradient])

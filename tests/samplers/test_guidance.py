@@ -1,25 +1,27 @@
 import math
+import pickle
 from itertools import pairwise
 
 import pytest
 import torch
 
-from samplers import guidance
+import samplers
+from samplers import guidance, sample
 from samplers.guidance import (
     RULES,
     Pair,
+    apg,
     autoguidance,
+    batched_pair,
     cfg,
     cfg_plus_plus,
+    cfg_rescale,
+    cfg_zero_star,
+    guidance_interval,
     guide,
     pair,
     parse,
-    projected,
-    rescaled,
     rule,
-    stacked,
-    within,
-    zero_star,
 )
 
 TIMES = [0.0, 0.02, 0.3, 0.55, 1.0]
@@ -57,7 +59,8 @@ def test_scale_one_changes_no_bit(name, t):
 @pytest.mark.parametrize("name", RULES)
 def test_equal_predictions_need_no_guidance(name):
     cond, _ = predictions(dtype=torch.float64)
-    torch.testing.assert_close(RULES[name](3.0)(cond, cond, at(0.4)), cond)
+    made = RULES[name](3.0)
+    torch.testing.assert_close(made(cond, cond, at(0.4)), cond)
 
 
 @pytest.mark.parametrize("t", TIMES)
@@ -120,7 +123,7 @@ def test_a_weight_may_be_a_function_of_time():
 
 def test_within_evaluates_the_second_prediction_only_inside():
     cond, uncond = (constant(p) for p in predictions())
-    guided = guide((cond, uncond), within(cfg(2.0), 0.2, 0.6))
+    guided = guide((cond, uncond), guidance_interval(cfg(2.0), 0.2, 0.6))
     for t in (0.0, 0.2, 0.4, 0.6, 0.8):
         guided(torch.zeros(3, 4, 6, 6), at(t))
     assert cond.times == [0.0, 0.2, 0.4, 0.6, 0.8]
@@ -131,18 +134,18 @@ def test_within_evaluates_the_second_prediction_only_inside():
 
 def test_rescaling_fully_restores_the_deviation_of_cond():
     cond, uncond = predictions(dtype=torch.float64)
-    full = rescaled(4.0, 1.0)(cond, uncond, at(0.5))
+    full = cfg_rescale(4.0, 1.0)(cond, uncond, at(0.5))
     torch.testing.assert_close(full.flatten(1).std(1), cond.flatten(1).std(1))
     torch.testing.assert_close(
-        rescaled(4.0, 0.0)(cond, uncond, at(0.5)), cfg(4.0)(cond, uncond, at(0.5))
+        cfg_rescale(4.0, 0.0)(cond, uncond, at(0.5)), cfg(4.0)(cond, uncond, at(0.5))
     )
-    half = rescaled(4.0, 0.5)(cond, uncond, at(0.5))
+    half = cfg_rescale(4.0, 0.5)(cond, uncond, at(0.5))
     torch.testing.assert_close(half, (full + cfg(4.0)(cond, uncond, at(0.5))) / 2)
 
 
 def test_zero_star_ignores_the_length_of_uncond():
     cond, uncond = predictions(dtype=torch.float64)
-    made = zero_star(3.0)
+    made = cfg_zero_star(3.0)
     torch.testing.assert_close(
         made(cond, uncond, at(0.5)),
         made(cond, uncond * torch.tensor([-2.0, 0.1, 7.0]).view(3, 1, 1, 1), at(0.5)),
@@ -151,14 +154,14 @@ def test_zero_star_ignores_the_length_of_uncond():
 
 def test_zero_star_moves_from_the_closest_multiple_of_uncond():
     cond, uncond = predictions(dtype=torch.float64)
-    start = zero_star(0.0)(cond, uncond, at(0.5))
+    start = cfg_zero_star(0.0)(cond, uncond, at(0.5))
     remainder = ((cond - start) * uncond).flatten(1).sum(1)
     torch.testing.assert_close(remainder, torch.zeros_like(remainder))
 
 
 def test_zero_star_stands_still_at_first_and_evaluates_nothing():
     cond, uncond = (constant(p) for p in predictions())
-    guided = guide((cond, uncond), zero_star(3.0, until=0.1))
+    guided = guide((cond, uncond), cfg_zero_star(3.0, until=0.1))
     x = torch.randn(3, 4, 6, 6)
     assert torch.equal(guided(x, at(0.0)), torch.zeros_like(x)) and guided.cost(at(0.0)) == 0
     guided(x, at(0.1))
@@ -167,16 +170,16 @@ def test_zero_star_stands_still_at_first_and_evaluates_nothing():
 
 def test_projection_leaves_the_component_along_cond_alone():
     cond, uncond = predictions(dtype=torch.float64)
-    change = projected(5.0)(cond, uncond, at(0.5)) - cond
+    change = apg(5.0)(cond, uncond, at(0.5)) - cond
     along = (change * cond).flatten(1).sum(1)
     torch.testing.assert_close(along, torch.zeros_like(along), atol=1e-12, rtol=0)
-    everything = projected(5.0, parallel=1.0)(cond, uncond, at(0.5))
+    everything = apg(5.0, parallel=1.0)(cond, uncond, at(0.5))
     torch.testing.assert_close(everything, cfg(5.0)(cond, uncond, at(0.5)))
 
 
 def test_projection_keeps_the_difference_within_its_radius():
     cond, uncond = predictions(dtype=torch.float64)
-    change = projected(2.0, parallel=1.0, radius=0.7)(cond, uncond, at(0.5)) - cond
+    change = apg(2.0, parallel=1.0, radius=0.7)(cond, uncond, at(0.5)) - cond
     torch.testing.assert_close(change.flatten(1).norm(dim=1), torch.full((3,), 0.7).double())
 
 
@@ -209,7 +212,7 @@ def test_a_pair_without_cond_alone_is_counted_honestly():
 
 def test_guided_fields_can_be_guided_again_and_the_cost_adds_up():
     cond, uncond = predictions()
-    strong = guide((constant(cond), constant(uncond)), within(2.0, 0.2, 0.8))
+    strong = guide((constant(cond), constant(uncond)), guidance_interval(2.0, 0.2, 0.8))
     twice = guide((strong, constant(uncond)), autoguidance(1.5))
     assert [twice.cost(at(t)) for t in (0.0, 0.5)] == [2, 3]
 
@@ -221,12 +224,12 @@ def test_one_stacked_call_equals_two():
         return rows * x + t
 
     x = torch.randn(3, 4, 6, 6)
-    one = guide(stacked(both), 3.0)(x, at(0.5))
+    one = guide(batched_pair(both), 3.0)(x, at(0.5))
     two = guide(pair(lambda x, t: 2 * x + t, lambda x, t: -x + t), 3.0)(x, at(0.5))
     torch.testing.assert_close(one, two)
     times = torch.rand(3, 1, 1, 1)
     torch.testing.assert_close(
-        guide(stacked(both), 3.0)(x, times),
+        guide(batched_pair(both), 3.0)(x, times),
         guide(pair(lambda x, t: 2 * x + t, lambda x, t: -x + t), 3.0)(x, times),
     )
 
@@ -267,9 +270,9 @@ def test_weights_that_do_not_fit_are_refused():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: within(2.0, 0.8, 0.2),
-        lambda: rescaled(2.0, 1.5),
-        lambda: projected(2.0, radius=0.0),
+        lambda: guidance_interval(2.0, 0.8, 0.2),
+        lambda: cfg_rescale(2.0, 1.5),
+        lambda: apg(2.0, radius=0.0),
         lambda: cfg_plus_plus(0.5, torch.tensor([0.0, 0.5, 0.4, 1.0])),
         lambda: cfg_plus_plus(0.5, 0),
     ],
@@ -281,7 +284,10 @@ def test_options_out_of_range_are_refused(make):
 
 def test_rules_are_read_from_text():
     cond, uncond = predictions()
-    for text, expected in {"cfg:2.5": cfg(2.5), "within:4,0.1,0.9": within(4.0, 0.1, 0.9)}.items():
+    for text, expected in {
+        "cfg:2.5": cfg(2.5),
+        "guidance_interval:4,0.1,0.9": guidance_interval(4.0, 0.1, 0.9),
+    }.items():
         for t in TIMES:
             assert torch.equal(parse(text)(cond, uncond, at(t)), expected(cond, uncond, at(t)))
     with pytest.raises(ValueError, match="choose one of cfg"):
@@ -291,14 +297,69 @@ def test_rules_are_read_from_text():
             parse(text)
 
 
-def test_a_new_rule_is_one_function(monkeypatch):
-    monkeypatch.setattr(guidance, "RULES", dict(RULES))
-
+def test_a_new_rule_is_one_function():
     @rule
     def sharpened(weight):
         return lambda cond, uncond, t: cond + weight * (1 - float(t)) * (cond - uncond)
 
     cond, uncond = predictions()
-    guided = guide((constant(cond), constant(uncond)), within(parse("sharpened:2"), 0.0, 0.5))
+    made = guidance_interval(parse("sharpened:2"), 0.0, 0.5)
+    del RULES["sharpened"]
+    guided = guide((constant(cond), constant(uncond)), made)
     torch.testing.assert_close(guided(cond, at(0.5)), 2 * cond - uncond)
     assert guided.cost(at(0.5)) == 2 and guided.cost(at(0.6)) == 1
+
+
+def test_cfg_plus_plus_takes_the_steps_of_the_run():
+    """Its definition, step by step, on a grid that it was not told of."""
+    cond, uncond = predictions(dtype=torch.float64)
+    x = torch.zeros_like(cond)
+    ts = torch.tensor([0.0, 0.1, 0.4, 1.0], dtype=torch.float64)
+    guided = guide((constant(cond), constant(uncond)), cfg_plus_plus(0.6))
+    end = sample(guided, x, ts, "euler")
+    for t, s in pairwise(ts):
+        data = x + (1 - t) * torch.lerp(uncond, cond, 0.6)
+        x = s * data + (1 - s) * (x - t * uncond)
+    torch.testing.assert_close(end, x)
+    assert guided.calls == 6
+
+
+@pytest.mark.parametrize(("steps", "still"), [(50, 2), (28, 1), (100, 4)])
+def test_the_standstill_of_zero_star_is_a_share_of_the_steps(steps, still):
+    """Also where the steps are short at first."""
+    cond, uncond = constant(torch.ones(1, 2)), constant(torch.zeros(1, 2))
+    ts = torch.linspace(0, 1, steps + 1, dtype=torch.float64) ** 1.5
+    sample(guide((cond, uncond), cfg_zero_star(3.0)), torch.zeros(1, 2), ts, "euler")
+    assert len(cond.times) == steps - still
+
+
+def test_momentum_adds_the_differences_of_the_calls_before():
+    cond, uncond = predictions(dtype=torch.float64)
+    ts = torch.linspace(0, 1, 4, dtype=torch.float64)
+    field = guide((constant(cond), constant(uncond)), apg(2.0, parallel=1.0, momentum=-0.5))
+    end, d, x = sample(field, torch.zeros_like(cond), ts, "euler"), 0, torch.zeros_like(cond)
+    for _ in range(3):
+        d = cond - uncond - 0.5 * d
+        x = x + (cond + d) / 3
+    torch.testing.assert_close(end, x)
+    torch.testing.assert_close(sample(field, torch.zeros_like(cond), ts, "euler"), end)
+    with pytest.raises(ValueError, match="calls of a run"):
+        field(cond, at(0.5))
+
+
+def test_a_rule_prints_and_pickles_as_written():
+    made = guidance_interval(cfg(4.0), 0.1, stop=0.8)
+    assert repr(made) == "guidance_interval(cfg(4.0), 0.1, stop=0.8)"
+    assert repr(pickle.loads(pickle.dumps(made))) == repr(made)
+    assert "guidance_interval" in repr(RULES) and "<table>" in RULES._repr_html_()
+
+
+@pytest.mark.parametrize("old", ["within", "rescaled", "zero_star", "projected"])
+def test_names_of_the_last_release_warn(old):
+    new = guidance.OLD[old]
+    with pytest.warns(DeprecationWarning, match=new):
+        assert parse(f"{old}:3").written[0] == new
+    with pytest.warns(DeprecationWarning, match=new):
+        assert getattr(samplers, old) is RULES[new]
+    with pytest.warns(DeprecationWarning, match=new):
+        assert getattr(guidance, old) is RULES[new]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from samplers.core import SOLVERS, count, sample
-from samplers.solvers.inversion import between, masked, partway, round_trip
+from samplers.solvers.inversion import img2img_timesteps, inpaint, interpolate, round_trip
 
 STD = torch.tensor([0.2, 0.5, 2.0], dtype=torch.float64)
 
@@ -81,7 +81,7 @@ def test_a_straight_path_is_undone_exactly(name):
 
 @pytest.mark.parametrize("strength", [0.05, 0.5, 0.81, 1.0])
 def test_an_edit_starts_where_its_strength_says(strength):
-    ts = partway(grid(10), strength)
+    ts = img2img_timesteps(grid(10), strength)
     assert float(ts[0]) == pytest.approx(1 - strength) and ts[-1] == 1
     assert (ts.diff() > 0).all() and len(ts) - 1 == math.ceil(round(10 * strength, 6))
 
@@ -89,8 +89,8 @@ def test_an_edit_starts_where_its_strength_says(strength):
 def test_more_strength_moves_further_from_the_data():
     data, noise, distances = draw(64, 3, seed=1), draw(64, 3, seed=2), []
     for strength in (0.1, 0.4, 0.7, 1.0):
-        ts = partway(grid(20), strength)
-        edited = sample(gaussian, between(data, noise, ts[0]), ts)
+        ts = img2img_timesteps(grid(20), strength)
+        edited = sample(gaussian, interpolate(data, noise, ts[0]), ts)
         distances.append(float((edited - data).square().mean()))
     assert distances == sorted(distances)
 
@@ -98,7 +98,7 @@ def test_more_strength_moves_further_from_the_data():
 @pytest.mark.parametrize("strength", [0.0, -0.1, 1.01, math.nan])
 def test_a_strength_out_of_range_is_refused(strength):
     with pytest.raises(ValueError, match="choose it above 0 and at most 1"):
-        partway(grid(10), strength)
+        img2img_timesteps(grid(10), strength)
 
 
 def smooth(x, t):
@@ -112,7 +112,7 @@ def test_what_the_mask_keeps_is_kept(name, dtype):
     data, noise = draw(2, 3, 4, 4, dtype=dtype), draw(2, 3, 4, 4, seed=1, dtype=dtype)
     mask = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
     mask[..., :2] = True
-    edited = sample(masked(smooth, data, noise, mask), noise, grid(10), name)
+    edited = sample(inpaint(smooth, data, noise, mask), noise, grid(10), name)
     torch.testing.assert_close(edited[..., 2:], data[..., 2:])
     assert (edited[..., :2] - data[..., :2]).abs().mean() > 0.1
 
@@ -125,9 +125,9 @@ def test_the_inside_of_the_mask_sees_the_outside_as_it_is_at_that_time():
         return smooth(x, t)
 
     mask = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
-    sample(masked(v, data, noise, mask), noise, grid(4), "heun")
+    sample(inpaint(v, data, noise, mask), noise, grid(4), "heun")
     for x, t in seen:
-        torch.testing.assert_close(x[..., 0], between(data, noise, t)[..., 0])
+        torch.testing.assert_close(x[..., 0], interpolate(data, noise, t)[..., 0])
 
 
 @pytest.mark.parametrize("name", ["euler_maruyama", "sde_heun", "churn", "overshoot"])
@@ -137,7 +137,12 @@ def test_stochastic_solvers_lead_back_to_what_the_mask_keeps(name):
     mask[:, :2] = 1
     generator = torch.Generator().manual_seed(0)
     edited = sample(
-        masked(smooth, data, noise, mask), noise, grid(100), name, strength=2.0, generator=generator
+        inpaint(smooth, data, noise, mask),
+        noise,
+        grid(100),
+        name,
+        strength=2.0,
+        generator=generator,
     )
     assert (edited - data)[..., 2:].square().mean().sqrt() < 0.1
     assert (edited - data)[..., :2].square().mean().sqrt() > 0.1
@@ -145,10 +150,10 @@ def test_stochastic_solvers_lead_back_to_what_the_mask_keeps(name):
 
 def test_a_full_mask_is_no_mask():
     data, noise = draw(2, 1, 3, 3), draw(2, 1, 3, 3, seed=1)
-    everywhere = masked(smooth, data, noise, torch.ones(3, 3))
+    everywhere = inpaint(smooth, data, noise, torch.ones(3, 3))
     assert torch.equal(sample(everywhere, noise, grid(5)), sample(smooth, noise, grid(5)))
 
 
 def test_a_mask_out_of_range_is_refused():
     with pytest.raises(ValueError, match="values from 0"):
-        masked(smooth, draw(1, 1, 2, 2), draw(1, 1, 2, 2), torch.tensor([[0.0, 255.0]]))
+        inpaint(smooth, draw(1, 1, 2, 2), draw(1, 1, 2, 2), torch.tensor([[0.0, 255.0]]))

@@ -4,7 +4,16 @@ import pytest
 import torch
 
 import samplers
-from samplers import SOLVERS, cfg, count, guide, rescaled, sample, within, zero_star
+from samplers import (
+    SOLVERS,
+    cfg,
+    cfg_rescale,
+    cfg_zero_star,
+    count,
+    guidance_interval,
+    guide,
+    sample,
+)
 from samplers.core import times
 from samplers.grids import at_jumps, pieces
 from samplers.guidance import cfg_plus_plus
@@ -77,15 +86,15 @@ def test_a_grid_without_the_jump_is_left_alone():
 
 
 def test_rules_know_their_jumps():
-    assert within(4.0, 0.1, 0.8).jumps == (0.1, 0.8)
-    assert within(zero_star(2.0, 0.2), 0.1, 0.8).jumps == (0.1, 0.2, 0.8)
-    assert rescaled(within(3.0)).jumps == (0.1, 0.9)
-    assert zero_star(3.0).jumps == (0.04,) and zero_star(1.0).jumps == ()
+    assert guidance_interval(4.0, 0.1, 0.8).jumps == (0.1, 0.8)
+    assert guidance_interval(cfg_zero_star(2.0, 0.2), 0.1, 0.8).jumps == (0.1, 0.2, 0.8)
+    assert cfg_rescale(guidance_interval(3.0)).jumps == (0.1, 0.9)
+    assert cfg_zero_star(3.0).jumps == (0.04,) and cfg_zero_star(1.0).jumps == ()
     assert cfg(3.0).jumps == () and len(cfg_plus_plus(0.5, 4).jumps) == 3
 
 
 def test_a_guided_field_has_the_jumps_of_its_rule_and_of_what_it_guides():
-    field = guide((Steps(), lambda x, t: -x), within(2.0, 0.1, 0.8))  # noqa: ARG005
+    field = guide((Steps(), lambda x, t: -x), guidance_interval(2.0, 0.1, 0.8))  # noqa: ARG005
     assert field.jumps == field.checked().jumps == count(field).jumps == (0.1, 0.3, 0.8)
 
 

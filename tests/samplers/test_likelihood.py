@@ -55,7 +55,8 @@ def test_a_gaussian_of_any_shape_has_its_density(shape):
 
 
 @pytest.mark.parametrize(
-    "name, ts", [("heun", 200), ("rk4", 80), ("dopri5", [0.0, 1.0]), ("dopri5_each", [0.0, 1.0])]
+    "name, ts",
+    [("heun", 200), ("rk4", 80), ("dopri5", [0.0, 1.0]), ("dopri5_per_sample", [0.0, 1.0])],
 )
 def test_a_mixture_has_its_density_by_any_solver(name, ts):
     data = 1.5 * points(8, 2)
@@ -136,7 +137,7 @@ def narrow(x, t, variance=VARIANCE):
 POINTS = torch.tensor([[1.0], [0.2]], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", ["rk4", "abm", "dopri8", "dopri5_each"])
+@pytest.mark.parametrize("name", ["rk4", "abm", "dopri8", "dopri5_per_sample"])
 def test_the_gradient_is_the_score(name):
     x = POINTS.clone().requires_grad_()
     grid = 64 if name == "rk4" else torch.linspace(0, 1, 65)

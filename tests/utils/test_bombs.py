@@ -260,7 +260,9 @@ def test_what_cannot_be_read_does_not_push_out_what_can(tmp_path):
         assert checkpoints.latest(tmp_path)[0] == 1
 
 
-@pytest.mark.parametrize("rule", ["cfg:nan", "within:" + "9" * 5000, "cfg:" + "1," * 9000, "\0"])
+@pytest.mark.parametrize(
+    "rule", ["cfg:nan", "cfg_rescale:" + "9" * 5000, "cfg:" + "1," * 9000, "\0"]
+)
 def test_a_hostile_rule_of_guidance_is_refused(rule):
     with pytest.raises(ValueError) as caught:
         options.guidance(rule)

@@ -47,7 +47,9 @@ class FlowMap(Objective):
         super().__init__(context)
         self.solver = samplers.core.find(sampler)
         self.ts = times_of(times, steps, self.solver)
-        self.guidance = samplers.within(guidance, 0, guided_until) if guidance != 1 else 1.0
+        self.guidance = (
+            samplers.guidance_interval(guidance, 0, guided_until) if guidance != 1 else 1.0
+        )
         self.segments = segments(len(self.ts) - 1, evaluations)
         self.factor, self.stretch = len(self.segments), stretch
         self.teacher = Copy(context.model, "teacher")

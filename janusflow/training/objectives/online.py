@@ -49,7 +49,7 @@ class Online(Objective):
         self.reward, self.group, self.kl = rewards.find(reward), group, kl
         self.solver = samplers.core.find(sampler)
         self.ts = times_of(times, steps, self.solver)
-        rule = samplers.within(guidance, 0, guided_until)
+        rule = samplers.guidance_interval(guidance, 0, guided_until)
         self.guidance = 1.0 if guidance == 1 else rule
         self.lag = (lag_first, lag_last, max(1, lag_steps))
         self.test_every, self.test_prompts = test_every, test_prompts

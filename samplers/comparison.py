@@ -1,0 +1,116 @@
+"""Solvers side by side on one field, at equal numbers of network evaluations."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samplers.core import Solver, Velocity, count, find, sample
+
+SOLVERS = ("euler", "heun", "dpmpp_2m", "abm", "auto")
+CALLS = (4, 6, 8, 10, 16, 32)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Errors by solver and number of evaluations (NFE); NaN where a solver cannot spend them.
+
+    An error is the geometric mean over the samples of the RMS distance to the reference. Shows
+    itself as text, and as a table in a notebook; `figure` draws it.
+    """
+
+    errors: dict[str, dict[int, float]]
+    samples: int
+    reference: str
+
+    @property
+    def calls(self) -> list[int]:
+        return list(next(iter(self.errors.values())))
+
+    def best(self, calls: int) -> str:
+        """The solver with the smallest error at so many evaluations."""
+        at = {name: row[calls] for name, row in self.errors.items() if row[calls] == row[calls]}
+        return min(at, key=at.__getitem__)
+
+    def __repr__(self) -> str:
+        head = f"{'NFE':18}" + "".join(f"{n:>10}" for n in self.calls)
+        rows = (
+            f"{name:18}" + "".join(f"{_written(e):>10}" for e in row.values())
+            for name, row in self.errors.items()
+        )
+        foot = f"RMS to {self.reference}, geometric mean of {self.samples} samples"
+        return "\n".join([head, *rows, foot])
+
+    def _repr_html_(self) -> str:
+        best = {n: self.best(n) for n in self.calls}
+
+        def cell(name: str, n: int) -> str:
+            text = _written(self.errors[name][n])
+            return f"<td><b>{text}</b></td>" if name == best[n] else f"<td>{text}</td>"
+
+        head = "".join(f"<th>{n}</th>" for n in self.calls)
+        rows = "".join(
+            f"<tr><th>{html.escape(name)}</th>{''.join(cell(name, n) for n in self.calls)}</tr>"
+            for name in self.errors
+        )
+        foot = f"RMS to {html.escape(self.reference)}, geometric mean of {self.samples} samples."
+        return f"<table><tr><th>NFE</th>{head}</tr>{rows}<caption>{foot}</caption></table>"
+
+    def figure(self) -> Any:
+        """The errors over the evaluations, both on a logarithmic scale, by matplotlib."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.add_subplot()
+        for name, row in self.errors.items():
+            axes.loglog(list(row), list(row.values()), marker="o", label=name)
+        axes.set_xlabel("network evaluations (NFE)")
+        axes.set_ylabel("RMS error")
+        axes.legend()
+        return figure
+
+
+def compare(
+    v: Velocity,
+    noise: Tensor,
+    solvers: Sequence[str | Solver] = SOLVERS,
+    calls: Sequence[int] = CALLS,
+    *,
+    reference: Tensor | float = 1e-6,
+) -> Comparison:
+    """Errors of solvers, each on its own grid, at equal numbers of evaluations of v.
+
+    Args:
+        noise: the states that every run starts from, (B, ...).
+        reference: where the exact flow ends, shaped like noise, or a tolerance to find it with by
+            dopri8; it costs hundreds of evaluations.
+    """
+    chosen = [find(solver) for solver in solvers]
+    told = "the given ends" if isinstance(reference, Tensor) else f"dopri8 at {reference:g}"
+    with torch.no_grad():
+        if not isinstance(reference, Tensor):
+            tight = {"rtol": reference, "atol": reference, "max_calls": 10**6}
+            reference = sample(v, noise, [0, 1], "dopri8", **tight)
+        errors = {
+            one.name: {n: _error(v, noise, n, one, reference) for n in calls} for one in chosen
+        }
+    return Comparison(errors, len(noise), told)
+
+
+def _error(v: Velocity, noise: Tensor, calls: int, solver: Solver, reference: Tensor) -> float:
+    try:
+        solver.steps(calls)
+    except ValueError:
+        return float("nan")
+    x = sample(count(v), noise, calls, solver, nonfinite="return")
+    square = (x - reference).square().flatten(1).mean(1).cpu().double()
+    return float((square.log().mean() / 2).exp())
+
+
+def _written(error: float) -> str:
+    return "-" if error != error else f"{error:.2e}"

@@ -1,0 +1,134 @@
+"""From data to noise and back: round trips, image to image, inpainting, FlowEdit."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from samplers.core import Solver, Times, Velocity, count, find, sample, times
+from samplers.fields import Wrapped, on_grid
+from samplers.registry import renamed
+from samplers.solvers.stochastic import Generators, draws
+
+OLD = {"between": "interpolate", "partway": "img2img_timesteps", "masked": "inpaint"}
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """Data taken to noise and back: both ends (B, ...), RMS error per sample (B,), calls of v."""
+
+    noise: Tensor
+    restored: Tensor
+    error: Tensor
+    calls: int
+
+    def psnr(self, peak: float) -> Tensor:
+        """20 log10(peak / error) in dB, (B,); `peak` is the largest difference data can have."""
+        return 20 * torch.log10(peak / self.error)
+
+
+def round_trip(
+    v: Velocity, data: Tensor, ts: Times, solver: str | Solver = "heun", **options
+) -> RoundTrip:
+    """Integrates data to noise along the reverse of the grid `ts`, and back along `ts`.
+
+    An integer for ts is the number of calls each way, on the solver's own grid.
+    """
+    chosen, counted = find(solver, **options), count(v)
+    ts = times(ts, chosen, counted.jumps)
+    noise = sample(counted, data, ts.flip(0), chosen)
+    restored = sample(counted, noise, ts, chosen)
+    error = (restored - data).reshape(len(data), -1).square().mean(1).sqrt()
+    return RoundTrip(noise, restored, error, counted.calls)
+
+
+def interpolate(data: Tensor, noise: Tensor, t: float | Tensor) -> Tensor:
+    """The state (1 - t) noise + t data of the linear path."""
+    return (1 - t) * noise + t * data
+
+
+def img2img_timesteps(ts: Tensor, strength: float) -> Tensor:
+    """The part of a grid that changes data by `strength`: from 1 - strength to the end.
+
+    strength 1 is the whole grid, and near 0 only its last moment is left. Start the run from
+    interpolate(data, noise, img2img_timesteps(ts, strength)[0]), or from data inverted to that
+    time.
+    """
+    if not 0 < strength <= 1:
+        raise ValueError(f"the strength of an edit is {strength}; choose it above 0 and at most 1")
+    start = ts[0] + (1 - strength) * (ts[-1] - ts[0])
+    rest = ts[1:][ts[1:] > start]
+    if len(rest) > 1 and rest[0] - start < 1e-9:  # 1 - 0.9 is a little less than 0.1: no step
+        rest = rest[1:]
+    return torch.cat((start[None], rest))
+
+
+def inpaint(v: Velocity, data: Tensor, noise: Tensor, mask: Tensor) -> "Inpainting":
+    """A velocity that changes data only where `mask` is 1 and leads back to it where mask is 0.
+
+    Outside the mask it is (data - x) / (1 - t), the straight way to the data from wherever the
+    state is. There v sees the line (1 - t) noise + t data, and every state of a run is put back on
+    it, so that the data is kept to the last digit by any solver, stochastic ones included. `mask`
+    broadcasts against data; values between 0 and 1 blend. Start the run from
+    interpolate(data, noise, ts[0]).
+    """
+    mask = mask.to(data)
+    if not ((mask >= 0) & (mask <= 1)).all():
+        raise ValueError("a mask holds values from 0 (keep) to 1 (change); this one goes beyond")
+    return Inpainting(v, data, noise, mask)
+
+
+class Inpainting(Wrapped):
+    """v inside a mask, the straight way to the data outside; see `inpaint`."""
+
+    def __init__(self, v: Velocity, data: Tensor, noise: Tensor, mask: Tensor):
+        super().__init__(v)
+        self.data, self.noise, self.mask = data, noise, mask
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        inside, t = self.v(self.project(x, t), t), t.to(x.dtype)
+        pull = torch.where(t < 1, 1 / (1 - t), 0.0)  # at the end there is no time left to correct
+        outside = self.data - self.noise + pull * (interpolate(self.data, self.noise, t) - x)
+        return torch.lerp(outside.to(x.dtype), inside.to(x.dtype), self.mask.to(x.dtype))
+
+    def project(self, x: Tensor, t: Tensor) -> Tensor:
+        """x with the line where nothing is to change."""
+        line = interpolate(self.data, self.noise, t.to(x.dtype)).to(x.dtype)
+        return torch.where(self.mask == 0, line, x)
+
+
+def flow_edit(
+    source: Velocity,
+    target: Velocity,
+    data: Tensor,
+    ts: Times,
+    *,
+    averages: int = 1,
+    generator: Generators = None,
+) -> Tensor:
+    """Data (B, ...) led from one prompt to another without inversion; Kulikov et al. 2024.
+
+    The edit z starts at the data and moves with target(z_t, t) - source(x_t, t), where x_t is the
+    data under fresh noise of time t and z_t = z + x_t - data, the mean over `averages` draws, each
+    two calls. An integer for ts is a number of steps of a uniform grid; start the grid later, as by
+    `img2img_timesteps`, to stay closer to the data.
+    """
+    ts = times(ts, find("euler"))
+    source, target = on_grid(source, ts), on_grid(target, ts)
+    draw, z = draws(data, generator), data
+    for t, s in pairwise(ts):
+        for_all = torch.zeros_like(data)
+        for _ in range(averages):
+            x = interpolate(data, draw(), t.to(data.dtype))
+            moved = target(z + x - data, t).clone() - source(x, t)
+            for_all = for_all + moved.to(data.dtype) / averages
+        z = z + float(s - t) * for_all
+    return z
+
+
+def __getattr__(name: str):
+    """Names of release 0.1, with a warning."""
+    if name in OLD:
+        return globals()[renamed(name, OLD[name])]
+    raise AttributeError(f"module 'samplers.editing' has no attribute {name!r}")

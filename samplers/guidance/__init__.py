@@ -1,0 +1,52 @@
+"""Guidance: two predictions of the velocity become one.
+
+A rule is a function (cond, uncond, t) -> velocity. `cond` follows the prompt; `uncond` is whatever
+to move away from: the empty prompt, a negative prompt, or a weaker model. States have any shape
+with the batch first, and every norm, mean and projection is taken sample by sample.
+
+The weight w means v = uncond + w (cond - uncond), so that 1 is no guidance at all. Wherever a rule
+takes a weight it takes a number, a tensor (B,) with one number per sample, or a function of t;
+wherever it takes another rule it takes any function (cond, uncond, t), or a weight for `cfg`.
+"""
+
+from samplers.guidance.base import OLD, RULES, Combine, Rule, Weight, parse, rule
+from samplers.guidance.fields import Guided, Pair, batched_pair, guide, pair
+from samplers.guidance.rules import (
+    apg,
+    autoguidance,
+    cfg,
+    cfg_plus_plus,
+    cfg_rescale,
+    cfg_zero_star,
+    guidance_interval,
+)
+from samplers.registry import renamed
+
+__all__ = [
+    "RULES",
+    "Combine",
+    "Guided",
+    "Pair",
+    "Rule",
+    "Weight",
+    "apg",
+    "autoguidance",
+    "batched_pair",
+    "cfg",
+    "cfg_plus_plus",
+    "cfg_rescale",
+    "cfg_zero_star",
+    "guidance_interval",
+    "guide",
+    "pair",
+    "parse",
+    "rule",
+]
+
+
+def __getattr__(name: str):
+    """Names of release 0.1, with a warning."""
+    old = {**OLD, "stacked": "batched_pair"}
+    if name in old:
+        return globals()[renamed(name, old[name])]
+    raise AttributeError(f"module 'samplers.guidance' has no attribute {name!r}")

@@ -1,0 +1,161 @@
+"""What a rule of guidance is, how it is registered, and how it is read from text."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samplers.registry import Registry
+
+Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
+Weight = float | Tensor | Callable[[Tensor], float | Tensor]
+
+LARGEST = 3e38  # weight
+OLD = {  # names of release 0.1, for one more release
+    "within": "guidance_interval",
+    "rescaled": "cfg_rescale",
+    "zero_star": "cfg_zero_star",
+    "projected": "apg",
+}
+
+
+RULES: Registry[Callable[..., Rule]] = Registry("guidance rule", OLD)
+
+
+@dataclass(frozen=True, repr=False)
+class Rule:
+    """How to combine two predictions, and how many of them that takes at time t.
+
+    reads(t) is 2 where both matter, 1 where the result is `cond` as it stands, 0 where it is zero.
+    `jumps` are the times at which the velocity jumps: grids place a time there, and solvers begin
+    anew, each side seeing its own limit. `for_grid` gives the rule for a run on a grid, where it
+    depends on the steps; `written` is how it was made: name, arguments and keywords.
+    """
+
+    combine: Combine
+    reads: Callable[[Tensor], int] = lambda _: 2
+    jumps: tuple[float, ...] = ()
+    for_grid: Callable[[Tensor], Rule] | None = None
+    written: tuple[str, tuple, dict] | None = None
+
+    def __call__(self, cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
+        return self.combine(cond, uncond, t)
+
+    def on_grid(self, ts: Tensor) -> Rule:
+        """The rule during a run on this grid."""
+        return self if self.for_grid is None else replace(self.for_grid(ts), written=self.written)
+
+    def __repr__(self) -> str:
+        if self.written is None:
+            return f"Rule({getattr(self.combine, '__name__', self.combine)})"
+        name, args, options = self.written
+        told = [repr(a) for a in args] + [f"{k}={v!r}" for k, v in options.items()]
+        return f"{name}({', '.join(told)})"
+
+    def __reduce__(self) -> tuple:
+        """Pickles a registered rule by its name and arguments."""
+        if self.written is None or self.written[0] not in RULES:
+            return super().__reduce_ex__(2)
+        return _remade, self.written
+
+
+def _remade(name: str, args: tuple, options: dict) -> Rule:
+    return RULES[name](*args, **options)
+
+
+def rule(make=None, *, name: str | None = None):
+    """Registers a function that makes a rule from a weight (and options with defaults) in RULES."""
+    if make is None:
+        return lambda make: rule(make, name=name)
+    label = name or make.__name__
+
+    @functools.wraps(make)
+    def made(*args: Any, **options: Any) -> Rule:
+        one = make(*args, **options)
+        one = one if isinstance(one, Rule) else Rule(one)
+        return replace(one, written=(label, args, options))
+
+    RULES[label] = made
+    return made
+
+
+def parse(text: str) -> Rule:
+    """A registered rule written as name:number,..., as "cfg:2" or "guidance_interval:4,0.1,0.9"."""
+    name, _, numbers = text.partition(":")
+    if name not in RULES:
+        raise ValueError(RULES.unknown(name))
+    try:
+        return RULES[name](*(float(number) for number in numbers.split(",")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"guidance {text!r:.80} does not read as name:number,..., for example {name}:2 "
+            f"({error!s:.200})"
+        ) from error
+
+
+def number(weight: float | Tensor) -> float | Tensor:
+    """A finite float, or a finite tensor with one weight per sample."""
+    if isinstance(weight, Tensor) and weight.ndim > 0:
+        if not weight.isfinite().all():
+            raise ValueError("guidance weights hold NaN or infinity; give finite ones, 1 for none")
+        return weight
+    if isinstance(weight, bool) or not isinstance(weight, Real | Tensor):
+        raise TypeError(f"guidance weight {weight!r} is not a number; give one, 1 for no guidance")
+    if not abs(weight) <= LARGEST:  # NaN included; beyond it float32 overflows
+        raise ValueError(
+            f"guidance weight {weight:g} is not finite in float32; 1 means no guidance"
+        )
+    return float(weight)
+
+
+def schedule(weight: Weight) -> Callable[[Tensor], float | Tensor]:
+    if callable(weight):
+        return lambda t: number(weight(t))
+    constant = number(weight)
+    return lambda _: constant
+
+
+def unless_one(w: Callable[[Tensor], float | Tensor]) -> Callable[[Tensor], int]:
+    """Reads `cond` alone at weight 1; to look for ones in a tensor would wait for the device."""
+
+    def reads(t: Tensor) -> int:
+        value = w(t)
+        return 1 if isinstance(value, float) and value == 1 else 2
+
+    return reads
+
+
+def weight_at(w: Callable[[Tensor], float | Tensor], t: Tensor, like: Tensor) -> float | Tensor:
+    value = w(t)
+    if isinstance(value, float):
+        return value
+    if len(value) not in (1, len(like)):
+        raise ValueError(f"{len(value)} guidance weights for {len(like)} samples; give one each")
+    return value.to(like).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def where(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    if mask.ndim == 0:
+        return yes if mask else no
+    return torch.where(mask, yes, no)
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product per sample, (B, ...) twice -> (B, 1, ..., 1)."""
+    return (a * b).reshape(len(a), -1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
+
+
+def deviation(x: Tensor) -> Tensor:
+    """Standard deviation per sample, (B, ...) -> (B, 1, ..., 1)."""
+    flat = x.reshape(len(x), -1)
+    return flat.std(1, correction=0).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def ratio(a: Tensor, b: Tensor, otherwise: float) -> Tensor:
+    return torch.where(b == 0, otherwise, a / b)

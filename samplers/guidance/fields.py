@@ -1,0 +1,166 @@
+"""Two predictions, and the field that a rule makes of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from samplers.fields import Velocity, jumps_of, on_grid
+from samplers.guidance.base import Combine, Rule
+from samplers.guidance.rules import as_rule
+
+
+@dataclass(frozen=True)
+class Pair:
+    """both(x, t) -> (cond, uncond), and if it can be had alone, cond(x, t).
+
+    cost(t, reads) counts the network evaluations per sample for the first `reads` predictions;
+    `jumps` are times at which a prediction jumps.
+    """
+
+    both: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    cond: Velocity | None = None
+    cost: Callable[[Tensor, int], int] = lambda _, reads: reads
+    jumps: tuple[float, ...] = ()
+    for_grid: Callable[[Tensor], "Pair"] | None = None  # where a prediction depends on the grid
+
+
+def pair(cond: Velocity, uncond: Velocity) -> Pair:
+    """Two velocities, guided ones included, evaluated one after the other."""
+
+    def cost(t: Tensor, reads: int) -> int:
+        return sum(v.cost(t) if isinstance(v, Guided) else 1 for v in (cond, uncond)[:reads])
+
+    jumps = (*jumps_of(cond), *jumps_of(uncond))
+    dependent = any(hasattr(v, "on_grid") for v in (cond, uncond))
+    return Pair(
+        lambda x, t: (cond(x, t).clone(), uncond(x, t)),  # one buffer may serve both
+        cond,
+        cost,
+        jumps,
+        (lambda ts: pair(on_grid(cond, ts), on_grid(uncond, ts))) if dependent else None,
+    )
+
+
+def batched_pair(both: Velocity, cond: Velocity | None = None) -> Pair:
+    """Both predictions by one call: `both` gets (2 B, ...), conditional rows first."""
+
+    def split(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return both(torch.cat((x, x)), torch.cat((t, t)) if t.ndim else t).chunk(2)
+
+    return Pair(split, cond, jumps=jumps_of(both))
+
+
+@dataclass
+class Guided:
+    """The velocity that a rule makes of a pair; `calls` adds up what it has evaluated."""
+
+    pair: Pair
+    rule: Rule
+    tally: list[int] = field(default_factory=lambda: [0], repr=False)  # shared by every grid's
+
+    @property
+    def calls(self) -> int:
+        """Network evaluations so far."""
+        return self.tally[0]
+
+    def on_grid(self, ts: Tensor) -> "Guided":
+        """The field during a run on this grid, counted together with this one."""
+        if self.rule.for_grid is None and self.pair.for_grid is None:
+            return self
+        return _Running(self, ts)
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        """Times at which the velocity jumps, rising."""
+        return tuple(sorted({*self.pair.jumps, *self.rule.jumps}))
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        reads = self._reads(t)
+        self.tally[0] += self.pair.cost(t, reads)
+        if reads == 0:
+            return torch.zeros_like(x)
+        if reads == 1:
+            return self.pair.cond(x, t)
+        cond, uncond = self.pair.both(x, t)
+        return self.rule(cond.to(x.dtype), uncond.to(x.dtype), t)
+
+    def checked(self) -> "Guided":
+        """The same field, which looks at each prediction and at what the rule makes of them.
+
+        FloatingPointError names the first that is not finite, with its time and sample. Each look
+        waits for the device: for finding out, not for use.
+        """
+        return Guided(_looked_pair(self.pair), _looked_rule(self.rule))
+
+    def cost(self, t: Tensor) -> int:
+        """Network evaluations per sample that one call at t spends: with two networks, 0 to 2."""
+        return self.pair.cost(t, self._reads(t))
+
+    def _reads(self, t: Tensor) -> int:
+        reads = self.rule.reads(t)
+        return 2 if reads == 1 and self.pair.cond is None else reads
+
+
+def guide(predictions: Pair | tuple[Velocity, Velocity], rule: Combine | float | Tensor) -> Guided:
+    """The velocity (x, t) -> v of a guided field, ready for any solver.
+
+    `predictions` is a Pair, a tuple of two velocities (cond, uncond), or a function (x, t) that
+    returns both predictions. Where the rule leaves `cond` as it is, the second prediction is not
+    evaluated. Predictions of a narrower dtype are combined in the state's dtype.
+    """
+    if isinstance(predictions, tuple):
+        predictions = pair(*predictions)
+    elif not isinstance(predictions, Pair):
+        predictions = Pair(predictions)
+    return Guided(predictions, as_rule(rule))
+
+
+class _Running(Guided):
+    """A guided field during a run on a grid; it takes up a rule that its source is given."""
+
+    def __init__(self, source: Guided, ts: Tensor):
+        pair = source.pair if source.pair.for_grid is None else source.pair.for_grid(ts)
+        super().__init__(pair, source.rule.on_grid(ts), source.tally)
+        self.source, self.ts, self.made_of = source, ts, source.rule
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        if self.source.rule is not self.made_of:
+            self.made_of = self.source.rule
+            self.rule = self.made_of.on_grid(self.ts)
+        return super().__call__(x, t)
+
+
+def _looked_pair(pair: Pair) -> Pair:
+    one, again = pair.cond, pair.for_grid
+
+    def both(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        cond, uncond = pair.both(_looked("the state", x, t), t)
+        cond = _looked("the velocity with the prompt", cond, t)
+        return cond, _looked("the velocity without the prompt", uncond, t)
+
+    def cond(x: Tensor, t: Tensor) -> Tensor:
+        return _looked("the velocity with the prompt", one(x, t), t)
+
+    for_grid = None if again is None else lambda ts: _looked_pair(again(ts))
+    return Pair(both, None if one is None else cond, pair.cost, pair.jumps, for_grid)
+
+
+def _looked_rule(rule: Rule) -> Rule:
+    def combine(cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
+        return _looked("the guided velocity", rule(cond, uncond, t), t)
+
+    for_grid = None if rule.for_grid is None else lambda ts: _looked_rule(rule.on_grid(ts))
+    return Rule(combine, rule.reads, rule.jumps, for_grid)
+
+
+def _looked(name: str, v: Tensor, t: Tensor) -> Tensor:
+    rows = v.isfinite().flatten(1).all(1) if v.ndim > 1 else v.isfinite()
+    if not bool(rows.all()):
+        sample = int((~rows).int().argmax())
+        raise FloatingPointError(
+            f"{name} is not finite at t = {float(t.min()):.6g}, first in sample "
+            f"{sample + 1} of {len(v)}"
+        )
+    return v

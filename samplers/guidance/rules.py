@@ -1,0 +1,247 @@
+"""The rules of guidance. Each is a function of a weight that says its formula and its source."""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from samplers.fields import jumps_of
+from samplers.guidance.base import (
+    Combine,
+    Rule,
+    Weight,
+    deviation,
+    dot,
+    number,
+    ratio,
+    rule,
+    schedule,
+    unless_one,
+    weight_at,
+    where,
+)
+
+MOST_STEPS = 100_000  # of a run that cfg++ is made for
+NEAR = 1e-9  # two times that are one
+
+
+@rule
+def cfg(weight: Weight) -> Rule:
+    """Classifier-free guidance, uncond + w (cond - uncond); Ho and Salimans 2022.
+
+    Raises TypeError for what is not a number and ValueError for NaN and infinity.
+    """
+    w = schedule(weight)
+    return Rule(
+        lambda cond, uncond, t: torch.lerp(uncond, cond, weight_at(w, t, cond)),
+        unless_one(w),
+        jumps_of(weight),
+    )
+
+
+@rule
+def autoguidance(weight: Weight) -> Rule:
+    """Away from a worse model: the formula of `cfg` for the pair (strong, weak), both prompted.
+
+    Karras et al. 2024, "Guiding a Diffusion Model with a Bad Version of Itself".
+    """
+    return cfg(weight)
+
+
+@rule
+def guidance_interval(
+    guided: Combine | float | Tensor, start: float = 0.1, stop: float = 0.9
+) -> Rule:
+    """Guides while start <= t <= stop and follows `cond` elsewhere; Kynkäänniemi et al. 2024."""
+    guided = as_rule(guided)
+    if not start <= stop:
+        raise ValueError(f"guidance from t = {start} to {stop} never acts; give start <= stop")
+
+    def inside(t: Tensor) -> Tensor:
+        return (t >= start) & (t <= stop)
+
+    def combine(cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
+        return where(inside(t), guided(cond, uncond, t), cond)
+
+    jumps = (float(start), *(t for t in guided.jumps if start < t < stop), float(stop))
+    return Rule(
+        combine,
+        lambda t: guided.reads(t) if inside(t).any() else 1,
+        jumps,
+        _through(guided, lambda inner: guidance_interval(inner, start, stop)),
+    )
+
+
+@rule
+def cfg_rescale(guided: Combine | float | Tensor, phi: float = 0.7) -> Rule:
+    """Gives the guided velocity g back the deviation of `cond`, by the share phi in [0, 1].
+
+    g (1 - phi + phi std(cond) / std(g)), deviations per sample; Lin et al. 2024, section 3.4.
+    """
+    guided = as_rule(guided)
+    if not 0 <= phi <= 1:
+        raise ValueError(f"the share of rescaling is {phi}; choose it between 0 (none) and 1")
+
+    def combine(cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
+        g = guided(cond, uncond, t)
+        return torch.lerp(g, g * ratio(deviation(cond), deviation(g), otherwise=1.0), phi)
+
+    again = _through(guided, lambda inner: cfg_rescale(inner, phi))
+    return Rule(combine, guided.reads, guided.jumps, again)
+
+
+@rule
+def cfg_zero_star(weight: Weight, until: float = 0.04) -> Rule:
+    """CFG-Zero*: s uncond + w (cond - s uncond), s = <cond, uncond> / |uncond|^2; first nothing.
+
+    For the share `until` of the steps the state stands still, because there the guided velocity is
+    worse than none, and no network is called: on a grid of N steps the first until N, rounded.
+    Where the grid was laid with a time at t = until (a number of calls does that), where that is no
+    step, and where no grid is known, the share is one of the time. until = 0 moves from the start, and so does w = 1. Fan et al. 2025
+    (2503.18886).
+    """
+    made = _still_until(weight, until)
+    return replace(made, for_grid=lambda ts: _still_until(weight, _still_steps(ts, until)))
+
+
+def _still_steps(ts: Tensor, until: float) -> float:
+    """The time at which the share `until` of a grid's steps ends."""
+    rising = ts.sort().values
+    first = round(until * (len(ts) - 1))
+    timed = bool((rising == until).any()) or abs(float(rising[0])) > NEAR
+    return until if timed or first == 0 else float(rising[min(first, len(ts) - 1)])
+
+
+def _still_until(weight: Weight, until: float) -> Rule:
+    w = schedule(weight)
+
+    def combine(cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
+        scale = ratio(dot(cond, uncond), dot(uncond, uncond), otherwise=1.0)
+        value = weight_at(w, t, cond)
+        moving = (t >= until) | (value == 1)
+        return where(moving, torch.lerp(scale * uncond, cond, value), torch.zeros_like(cond))
+
+    def reads(t: Tensor) -> int:
+        value = w(t)
+        still = isinstance(value, float) and value != 1 and bool((t < until).all())
+        return 0 if still else unless_one(w)(t)
+
+    begins = () if isinstance(weight, Real) and weight == 1 else (float(until),)
+    return Rule(combine, reads, (*begins, *jumps_of(weight)))
+
+
+@rule
+def apg(
+    weight: Weight, parallel: float = 0.0, radius: float = math.inf, momentum: float = 0.0
+) -> Rule:
+    """Adaptive projected guidance, cond + (w - 1) (d_orthogonal + parallel d_parallel).
+
+    d = cond - uncond, shortened to at most `radius` (a Euclidean norm per sample), is split along
+    and across `cond`; the part along it is what saturates. Sadat et al. 2024 (2410.02416). They
+    split predictions of the data; a rule sees velocities, and splits these as diffusers does.
+    With a momentum (theirs is negative, -0.5 or so) d is first d + momentum (d of the call before),
+    which makes v depend on the calls of the run: for rules of one call per step.
+    """
+    w = schedule(weight)
+    if not radius > 0:
+        raise ValueError(f"the radius of projected guidance is {radius}; it must be positive")
+    if not -1 < momentum < 1:
+        raise ValueError(f"the momentum of projected guidance is {momentum}; choose it in (-1, 1)")
+
+    def started(average: Callable[[Tensor], Tensor]) -> Rule:
+        def combine(cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
+            d = average(cond - uncond)
+            bound = torch.tensor(radius, dtype=d.dtype)
+            d = d * ratio(bound, dot(d, d).sqrt(), otherwise=1.0).clamp(max=1.0)
+            along = ratio(dot(d, cond), dot(cond, cond), otherwise=0.0) * cond
+            return cond + (weight_at(w, t, cond) - 1) * (d - (1 - parallel) * along)
+
+        return Rule(combine, unless_one(w), jumps_of(weight))
+
+    if momentum == 0:
+        return started(lambda d: d)
+    return replace(started(_outside_a_run), for_grid=lambda _: started(_Average(momentum)))
+
+
+class _Average:
+    """d + momentum (the average so far), of one run."""
+
+    def __init__(self, momentum: float):
+        self.momentum, self.last = momentum, None
+
+    def __call__(self, d: Tensor) -> Tensor:
+        self.last = d if self.last is None else d + self.momentum * self.last
+        return self.last
+
+
+def _outside_a_run(_: Tensor) -> Tensor:
+    raise ValueError(
+        "momentum is of the calls of a run: sample the guided field, or take field.on_grid(ts) for "
+        "a loop of your own"
+    )
+
+
+@rule(name="cfg++")
+def cfg_plus_plus(weight: float, steps: int | Tensor | None = None) -> Rule:
+    """CFG++ for flows: each step renoises the guided data with the unconditional noise.
+
+    From t to s that reads s data_guided + (1 - s) noise_uncond, with data = x + (1 - t) v and
+    noise = x - t v: an Euler step of `cfg` with the weight w s (1 - t) / (s - t). Exact for Euler;
+    other solvers see that weight held during each step. The steps are those of the run; a rule
+    called by itself takes `steps`, a grid or the number of a uniform one's. w lies in [0, 1] and 1
+    does not mean no guidance. Chung et al. 2024.
+    """
+    if isinstance(weight, Tensor) or callable(weight):
+        raise TypeError("the weight of cfg++ is one number; weigh by time or by sample with cfg")
+    weight = number(weight)
+    if isinstance(steps, Tensor):
+        return _renoised(weight, steps)
+    if steps is None:
+        return replace(Rule(_without_grid(weight)), for_grid=lambda ts: _renoised(weight, ts))
+    if not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"cfg++ is made for {steps:g} steps; give it 1 to {MOST_STEPS}")
+    alone = _renoised(weight, torch.linspace(0, 1, int(steps) + 1, dtype=torch.float64))
+    return replace(alone, for_grid=lambda ts: _renoised(weight, ts))
+
+
+def _without_grid(weight: float) -> Combine:
+    """What cfg++ is outside a run: the weights of thirty even steps, and a warning."""
+    thirty = _renoised(weight, torch.linspace(0, 1, 31, dtype=torch.float64))
+
+    def combine(cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
+        warnings.warn(
+            "the weights of cfg++ follow from the grid, and outside a run they are those of 30 "
+            "even steps; sample the guided field, or give the rule its steps",
+            stacklevel=3,
+        )
+        return thirty(cond, uncond, t)
+
+    return combine
+
+
+def _renoised(weight: float, grid: Tensor) -> Rule:
+    if grid.ndim != 1 or len(grid) < 2 or not (grid.diff() > 0).all():
+        raise ValueError("cfg++ needs the increasing grid of the sampling run, or its steps")
+    weights = weight * grid[1:] * (1 - grid[:-1]) / grid.diff()
+
+    def held(t: Tensor) -> Tensor:
+        step = torch.searchsorted(grid.to(t), t.contiguous() + NEAR, right=True) - 1
+        return weights.to(t)[step.clamp(0, len(weights) - 1)]
+
+    held.jumps = tuple(grid[1:-1].tolist())
+    return cfg(held)
+
+
+def as_rule(value: Combine | float | Tensor) -> Rule:
+    if isinstance(value, Rule):
+        return value
+    return Rule(value) if callable(value) else cfg(value)
+
+
+def _through(inner: Rule, outer: Callable[[Rule], Rule]) -> Callable[[Tensor], Rule] | None:
+    """How a rule around another depends on the grid: as the inner one does."""
+    return None if inner.for_grid is None else lambda ts: outer(inner.on_grid(ts))

@@ -1,0 +1,59 @@
+"""Tables of what can be chosen by name: solvers, grids, rules."""
+
+from __future__ import annotations
+
+import difflib
+import html
+import warnings
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Registry(dict[str, T]):
+    """What there is by name; shows itself as a list, and as a table in a notebook.
+
+    A name of release 0.1 is found too, with a warning; listing leaves it out.
+    """
+
+    def __init__(self, kind: str, old: Mapping[str, str] | None = None):
+        super().__init__()
+        self.kind, self.old = kind, dict(old or {})
+
+    def __missing__(self, name: str) -> T:
+        if name not in self.old:
+            raise KeyError(name)
+        return self[renamed(name, self.old[name])]
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self.old
+
+    def unknown(self, name: str) -> str:
+        """What to tell somebody who asked for a name that is not here."""
+        close = difflib.get_close_matches(str(name), self, 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        return f"no {self.kind} named {name!r:.80}{hint}; choose one of {', '.join(self)}"
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:20} {line(one)}" for name, one in self.items())
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td><code>{html.escape(name)}</code></td><td>{html.escape(line(one))}</td></tr>"
+            for name, one in self.items()
+        )
+        return f"<table><tr><th>{self.kind}</th><th>what it does</th></tr>{rows}</table>"
+
+
+def line(one: Any) -> str:
+    """The first line of what an entry says of itself."""
+    text = getattr(one, "doc", None) or getattr(one, "__doc__", None) or ""
+    return text.partition("\n")[0]
+
+
+def renamed(old: str, new: str, stacklevel: int = 3) -> str:
+    """The new name, after a warning about the old one."""
+    text = f"{old} is now {new}; the old name goes with the next release"
+    warnings.warn(text, DeprecationWarning, stacklevel=stacklevel)
+    return new
