@@ -101,8 +101,8 @@ def cfg_zero_star(weight: Weight, until: float = 0.04) -> Rule:
     For the share `until` of the steps the state stands still, because there the guided velocity is
     worse than none, and no network is called: on a grid of N steps the first until N, rounded.
     Where the grid was laid with a time at t = until (a number of calls does that), where that is no
-    step, and where no grid is known, the share is one of the time. until = 0 moves from the start, and so does w = 1. Fan et al. 2025
-    (2503.18886).
+    step, and where no grid is known, the share is one of the time. until = 0 moves from the start,
+    and so does w = 1. Fan et al. 2025 (2503.18886).
     """
     made = _still_until(weight, until)
     return replace(made, for_grid=lambda ts: _still_until(weight, _still_steps(ts, until)))
