@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from janusflow.cli.assemble import assemble
 from janusflow.cli.convert import convert
 from janusflow.cli.data import data
 from janusflow.cli.demo import demo
@@ -397,6 +398,7 @@ def info(
 
 
 app.command()(scripted(convert))
+app.command()(scripted(assemble))
 app.command()(demo)
 app.command()(serve)
 app.command()(scripted(evaluate))

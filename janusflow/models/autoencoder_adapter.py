@@ -29,7 +29,7 @@ KINDS = (
 
 
 class AdaptedAutoencoder(ModelMixin, ConfigMixin):
-    """An autoencoder of one of the `KINDS`, made from its own `settings`; its file stays its own."""
+    """An autoencoder of one of the `KINDS` with its own `settings`; its files stay its own."""
 
     @register_to_config
     def __init__(
@@ -94,7 +94,8 @@ class AdaptedAutoencoder(ModelMixin, ConfigMixin):
             mean, deviation = config.latents_mean, config.latents_std
         else:
             mean, deviation = [0.0], [1 / config.scaling_factor]
-        parts = (torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in (mean, deviation))
+        place = dict(dtype=like.dtype, device=like.device)
+        parts = (torch.as_tensor(x, **place) for x in (mean, deviation))
         return tuple(part.view(1, -1, 1, 1) for part in parts)
 
 

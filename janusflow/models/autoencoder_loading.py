@@ -1,15 +1,17 @@
-"""The autoencoder of a model's folder: one of two classes, of a size that its weights bear out."""
+"""The autoencoder of a model's folder: of a class known here, as large as its weights say."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import diffusers
 import torch
 from diffusers import AutoencoderKL
 from diffusers.utils import is_accelerate_available
 from safetensors import SafetensorError
 
 from janusflow.models.autoencoder import PatchAutoencoder
+from janusflow.models.autoencoder_adapter import KINDS, AdaptedAutoencoder
 from janusflow.models.latents import pixels_per_latent
 from janusflow.utils import finite, limits
 from janusflow.utils.checkpoint_files import LOADING, check_size
@@ -17,6 +19,7 @@ from janusflow.utils.hub import AUTOENCODER, locate
 from janusflow.utils.safe_io import read_object
 
 VAES = {"AutoencoderKL": AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
+VAES |= {name: getattr(diffusers, name) for name in KINDS}
 COUNTS = dict(
     latent_channels="width",
     patch_size="width",
@@ -75,7 +78,12 @@ def load_vae(
     if missing := sorted(info["missing_keys"]):  # diffusers would go on with random numbers
         raise ValueError(f"{str(source)!r} lacks {missing[0]!r}; fetch the autoencoder again")
     finite.check_weights(vae.state_dict(), repr(str(source)))
-    return vae
+    return adapted(vae)
+
+
+def adapted(vae: torch.nn.Module) -> torch.nn.Module:
+    """The autoencoder behind AutoencoderKL's interface, in which it may be already."""
+    return AdaptedAutoencoder.adapt(vae) if type(vae).__name__ in KINDS else vae
 
 
 def locate_autoencoder(name: str | Path) -> Path:
@@ -104,7 +112,13 @@ def check_vae(vae: torch.nn.Module, config) -> None:
             f"{sizes.latent_channels}; name the one that the model was trained with"
         )
     factor = pixels_per_latent(vae)
-    if factor != 8 and factor * sizes.patch != config.vision.patch_size:
+    told = sizes.pixels_per_latent
+    if told is not None and factor != told:
+        raise ValueError(
+            f"the autoencoder makes a latent of {factor} x {factor} pixels, the network takes "
+            f"{told} x {told}; name the one that the model was trained with"
+        )
+    if told is None and factor != 8 and factor * sizes.patch != config.vision.patch_size:
         raise ValueError(
             f"the autoencoder makes a latent of {factor} x {factor} pixels, the network takes "
             "8 x 8; name the one that the model was trained with"
@@ -120,7 +134,7 @@ def described_vae(folder: Path, name: str | Path | None) -> torch.nn.Module:
     with torch.device("meta"):
         if source is None:
             return AutoencoderKL(**SDXL)
-        return _kind(source).from_config(read_object(source / "config.json"))
+        return adapted(_kind(source).from_config(read_object(source / "config.json")))
 
 
 def _kind(source: Path) -> type:

@@ -172,7 +172,7 @@ def autoencoder(config: JanusFlowConfig, folder: Path, vae: str | Path | None = 
         found = described_vae(folder, vae).config
     except ValueError as error:
         return Finding("autoencoder", False, f"The autoencoder cannot be used: {error}.")
-    kind, made = found.get("_class_name", "AutoencoderKL"), found.latent_channels
+    kind, made = found.get("_class_name", "AutoencoderKL"), found["latent_channels"]
     wanted = config.generation.latent_channels
     if made == wanted:
         return Finding("autoencoder", True, f"The {kind} makes the network's {made} channels.")

@@ -27,6 +27,7 @@ LOADING = (
 )
 HARMLESS = (None, False, "eager", "sdpa")  # what saved configurations may say of these
 VARIANT = re.compile(r"(\.(?P<variant>[^.]+?))?(-\d{5}-of-\d{5})?\.safetensors")
+COUNTERS = "num_batches_tracked"  # a batch norm's, whole numbers that nothing reads
 SLACK = 1_000_000  # parameters that a small network may have beyond twice its files'
 
 
@@ -136,7 +137,11 @@ def _numbers(path: Path) -> int:
         raise ValueError(
             f"{path} is a damaged weight file ({printable(error, 160)}); fetch it again"
         ) from error
-    wrong = [key for key, kind in kinds.items() if not kind.startswith(("F", "BF"))]
+    wrong = [
+        key
+        for key, kind in kinds.items()
+        if not kind.startswith(("F", "BF")) and not key.endswith(COUNTERS)
+    ]
     if wrong:
         shown = printable(wrong[0], 80)
         raise ValueError(f"{shown} in {path} is of {kinds[wrong[0]]}, no floating-point numbers")

@@ -10,7 +10,9 @@ from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.utils.hub import locate
 from janusflow.utils.safe_io import read_object
 
-OF_AUTO = ("_from_auto", "trust_remote_code", "code_revision", "_commit_hash", "use_fast")
+# what transformers' own loading passes to every part; also what begins with _
+OF_AUTO = ("trust_remote_code", "code_revision", "use_fast", "config", "task")
+OF_MODEL = ("dtype", "torch_dtype", "device_map", "model_kwargs")
 
 
 class VLChatProcessor:
@@ -19,7 +21,11 @@ class VLChatProcessor:
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub) -> JanusFlowProcessor:
         """The processor of a folder's or hub id's family; ValueError where there is none."""
-        hub = {k: v for k, v in hub.items() if k not in OF_AUTO and v is not None}
+        hub = {
+            key: value
+            for key, value in hub.items()
+            if key not in OF_AUTO + OF_MODEL and not key.startswith("_") and value is not None
+        }
         folder = locate(name, files=["*.json", "*.jinja"], **hub)
         path = folder / "config.json"
         if path.is_file() and "gen_vision_config" in read_object(path):

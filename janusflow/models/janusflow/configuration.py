@@ -7,9 +7,14 @@ from typing import Any
 
 from transformers import LlamaConfig, PreTrainedConfig
 
+from janusflow.models.janusflow.language import (
+    NUMBERS,
+    language_class,
+    other_language_config,
+    positive,
+)
 from janusflow.utils.checkpoint_files import check_settings
 from janusflow.utils.config_guard import read_config
-from janusflow.utils.limits import hold
 
 # Vision towers by their published names; a configuration may override any of these in its `params`.
 TOWERS: dict[str, dict[str, int | float]] = {
@@ -44,17 +49,6 @@ LANGUAGE_DEFAULTS = dict(
     tie_word_embeddings=False,
 )
 
-# Whole numbers of the language model, and the limit (utils/limits.py) that holds for each.
-LANGUAGE_NUMBERS = dict(
-    vocab_size="vocabulary",
-    hidden_size="width",
-    intermediate_size="mlp_width",
-    num_hidden_layers="layers",
-    num_attention_heads="width",
-    num_key_value_heads="width",
-    head_dim="width",
-    max_position_embeddings="positions",
-)
 ACTIVATIONS = ("silu", "gelu", "relu", "gelu_new", "gelu_pytorch_tanh", "swish", "quick_gelu")
 
 
@@ -68,6 +62,9 @@ class VisionSizes:
     layers: int  # blocks kept after `select_layer`
     heads: int
     mlp_ratio: float
+    library: str | None = None  # "timm" or "transformers" for a tower that is not the published one
+    name: str = ""  # timm's name of it
+    settings: dict | None = None  # transformers' configuration of it
 
     @property
     def tokens(self) -> int:
@@ -84,15 +81,7 @@ class GenerationSizes:
     encoder_layers: int
     decoder_layers: int
     norm_eps: float
-
-
-def _positive(value: Any, name: str, limit: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"{name} is {value!r:.60}; expected a whole number of at least 1, check config.json"
-        )
-    hold(limit, value, f"{name} is {value}")
-    return value
+    pixels_per_latent: int | None = None  # and side, where the configuration says it
 
 
 def _number(value: Any, name: str, low: float, high: float) -> float:
@@ -154,7 +143,7 @@ class JanusFlowConfig(PreTrainedConfig):
                 f"vision_und_enc_config"
             )
         hidden = {
-            _positive(block["params"].get("hidden_size", text.hidden_size), "hidden_size", "width")
+            positive(block["params"].get("hidden_size", text.hidden_size), "hidden_size", "width")
             for block in (self.vision_gen_enc_config, self.vision_gen_dec_config)
         }
         if hidden != {text.hidden_size}:
@@ -188,13 +177,16 @@ class JanusFlowConfig(PreTrainedConfig):
         check_settings(content, cls, known_settings(cls), "config.json")
         language = content.get("language_config")
         if isinstance(language, dict):
-            check_settings(language, LlamaConfig, known_settings(LlamaConfig), "language_config")
+            kind = language_class(language.get("model_type", "llama"))
+            check_settings(language, kind, known_settings(kind), "language_config")
         return content, rest
 
     @property
     def parameters(self) -> int:
         """Of the network, to a few per cent: what its large matrices hold."""
         text, vision, generation = self.language_config, self.vision, self.generation
+        if text.model_type != "llama" or vision.library is not None:
+            return _counted(self)
         hidden, wide, channels = text.hidden_size, vision.width, generation.channels
         heads = 2 * (text.num_attention_heads + text.num_key_value_heads) * text.head_dim
         block = hidden * (heads + 3 * text.intermediate_size)
@@ -218,7 +210,7 @@ class JanusFlowConfig(PreTrainedConfig):
     def generation(self) -> GenerationSizes:
         encoder = _params(self.vision_gen_enc_config, "vision_gen_enc_config")
         decoder = _params(self.vision_gen_dec_config, "vision_gen_dec_config")
-        patch = _positive(encoder.get("stride", 2), "vision_gen_enc_config.stride", "width")
+        patch = positive(encoder.get("stride", 2), "vision_gen_enc_config.stride", "width")
         _only(encoder, "kernel_size", patch)
         _only(encoder, "padding", 0)
         _only(decoder, "upsamples", patch.bit_length() - 1 if patch & (patch - 1) == 0 else None)
@@ -240,22 +232,36 @@ class JanusFlowConfig(PreTrainedConfig):
         eps = _number(encoder.get("norm_eps", 1e-6), "norm_eps", 0, 1)
         _only(decoder, "norm_eps", eps)
         return GenerationSizes(
-            latent_channels=_positive(latents, "input_channels", "width"),
+            latent_channels=positive(latents, "input_channels", "width"),
             patch=patch,
-            channels=_positive(channels[0], "block_out_channels", "width"),
-            encoder_layers=_positive(
+            channels=positive(channels[0], "block_out_channels", "width"),
+            encoder_layers=positive(
                 encoder.get("layers_in_middle", 2), "layers_in_middle", "layers"
             ),
-            decoder_layers=_positive(
+            decoder_layers=positive(
                 decoder.get("layers_in_middle", 2), "layers_in_middle", "layers"
             ),
             norm_eps=eps,
+            pixels_per_latent=encoder.get("pixels_per_latent")
+            and positive(encoder["pixels_per_latent"], "pixels_per_latent", "width"),
         )
+
+
+def _counted(config: JanusFlowConfig) -> int:
+    """Parameters of a network with parts that this file has no formula for; takes no memory."""
+    import torch
+
+    from janusflow.models.janusflow.modeling import JanusFlowModel
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in JanusFlowModel(config).parameters())
 
 
 def vision_sizes(block: Any, where: str) -> VisionSizes:
     """The tower that a block of config.json names; ValueError for one that is not built here."""
     params = _params(block, where)
+    if params.get("library") is not None:
+        return _foreign_sizes(params, where)
     name = params.get("model_name", "siglip_large_patch16_384")
     if not isinstance(name, str) or name not in TOWERS:
         raise ValueError(f"no vision tower named {name!r:.60}; choose one of {', '.join(TOWERS)}")
@@ -266,22 +272,46 @@ def vision_sizes(block: Any, where: str) -> VisionSizes:
     sizes = {key: params.get(key, default) for key, default in TOWERS[name].items()}
     for key in ("image_size", "patch_size", "width", "layers", "heads"):
         limit = key if key in ("image_size", "layers") else "width"
-        sizes[key] = _positive(sizes[key], f"{where}.{key}", limit)
+        sizes[key] = positive(sizes[key], f"{where}.{key}", limit)
     _number(sizes["mlp_ratio"], f"{where}.mlp_ratio", 0, 64)
     sizes["layers"] = _select_layers(sizes["layers"], params.get("select_layer", -1))
     return VisionSizes(**sizes)
 
 
-def _language(given: Any) -> LlamaConfig:
+def _foreign_sizes(params: dict, where: str) -> VisionSizes:
+    """A vision tower of timm or transformers, as `janusflow assemble` writes it."""
+    library, settings = params["library"], params.get("config")
+    if library not in ("timm", "transformers"):
+        raise ValueError(f"{where}.library is {library!r:.60}; expected timm or transformers")
+    if library == "transformers":
+        if not isinstance(settings, dict):
+            raise ValueError(f"{where}.config is {settings!r:.60}; expected a block of settings")
+        check_settings(settings, PreTrainedConfig, settings.keys(), where)
+        for key, limit in dict(intermediate_size="mlp_width", num_channels="width").items():
+            if settings.get(key) is not None:
+                positive(settings[key], f"{where}.{key}", limit)
+        told = (settings.get("hidden_size"), settings.get("num_hidden_layers"))
+        if told != (params.get("width"), params.get("layers")):
+            raise ValueError(f"{where} says width and layers twice and differently: {told}")
+    sizes = {}
+    for key in ("image_size", "patch_size", "width", "layers", "heads"):
+        limit = key if key in ("image_size", "layers") else "width"
+        sizes[key] = positive(params.get(key), f"{where}.{key}", limit)
+    name = str(params.get("model_name", ""))
+    return VisionSizes(**sizes, mlp_ratio=4, library=library, name=name, settings=settings)
+
+
+def _language(given: Any) -> PreTrainedConfig:
     """The llama that `language_config` describes; ValueError for numbers that make none."""
     if given is not None and not isinstance(given, dict):
         raise ValueError(f"language_config is {given!r:.60}; expected a block of settings")
+    if (given or {}).get("model_type", "llama") != "llama":
+        return other_language_config(given)
     settings = {**LANGUAGE_DEFAULTS, **(deepcopy(given) or {})}
-    if settings.pop("model_type", "llama") != "llama":
-        raise ValueError("language_config is not a llama; is this a JanusFlow checkpoint?")
-    for key, limit in LANGUAGE_NUMBERS.items():
+    settings.pop("model_type", None)
+    for key, limit in NUMBERS.items():
         if settings.get(key) is not None or key in LANGUAGE_DEFAULTS:
-            _positive(settings[key], f"language_config.{key}", limit)
+            positive(settings[key], f"language_config.{key}", limit)
     _number(settings["rms_norm_eps"], "language_config.rms_norm_eps", 0, 1)
     if settings.get("hidden_act", "silu") not in ACTIVATIONS:
         raise ValueError(

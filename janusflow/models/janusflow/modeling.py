@@ -11,7 +11,7 @@ import math
 import torch
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
-from transformers import DynamicCache, GenerationMixin, LlamaForCausalLM
+from transformers import DynamicCache, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from janusflow.models.attention_capture import last_block
@@ -21,8 +21,9 @@ from janusflow.models.janusflow.generation_adapters import (
     GenerationEncoder,
     Times,
 )
+from janusflow.models.janusflow.language import build_language_model
 from janusflow.models.janusflow.pretrained import JanusFlowPreTrainedModel
-from janusflow.models.janusflow.vision import VisionEncoder
+from janusflow.models.janusflow.vision import build_vision_encoder
 from janusflow.models.norms import LanguageRMSNorm, keep_float64
 from janusflow.models.prompt_cache import CACHE, PromptCache
 from janusflow.utils.cpu.onednn_linear import repeating, use_onednn
@@ -44,13 +45,13 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
     def __init__(self, config: JanusFlowConfig):
         super().__init__(config)
         self.sizes, hidden = config.generation, config.language_config.hidden_size
-        eps = config.language_config.rms_norm_eps
-        self.vision_und_enc_model = VisionEncoder(config.vision)
+        eps = getattr(config.language_config, "rms_norm_eps", 1e-6)
+        self.vision_und_enc_model = build_vision_encoder(config.vision)
         self.vision_und_enc_aligner = nn.Linear(config.vision.width, hidden)
         self.beg_of_und_embed = nn.Parameter(torch.empty(1, hidden))
         self.vision_gen_enc_model = GenerationEncoder(self.sizes, hidden)
         self.vision_gen_enc_aligner = nn.Linear(self.sizes.channels, hidden)
-        self.language_model = LlamaForCausalLM(config.language_config)
+        self.language_model = build_language_model(config.language_config)
         self.vision_gen_dec_aligner_norm = LanguageRMSNorm(hidden, eps)
         self.vision_gen_dec_aligner = nn.Linear(hidden, self.sizes.channels)
         self.vision_gen_dec_model = GenerationDecoder(self.sizes, hidden)
@@ -152,7 +153,8 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
             return len(latents)
         sizes = self.sizes
         tokens = latents.shape[2] * latents.shape[3] // sizes.patch**2
-        width = max(self.config.language_config.intermediate_size, 8 * sizes.channels)
+        text = self.config.language_config
+        width = max(getattr(text, "intermediate_size", 4 * text.hidden_size), 8 * sizes.channels)
         return max(1, HEAP // (tokens * width * self.dtype.itemsize))
 
     def unchecked_velocity(

@@ -1,7 +1,11 @@
-"""The understanding encoder: timm's SigLIP ViT, whose names are the published ones."""
+"""The understanding encoder: timm's SigLIP ViT, whose names are the published ones, or another."""
 
+from __future__ import annotations
+
+import timm
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
 
 from janusflow.models.janusflow.configuration import VisionSizes
 
@@ -35,3 +39,55 @@ class VisionEncoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.vision_tower(pixels)
+
+
+class TimmEncoder(nn.Module):
+    """A vision transformer of timm by name, its class and register tokens dropped."""
+
+    def __init__(self, sizes: VisionSizes):
+        super().__init__()
+        if not timm.is_model(sizes.name):
+            raise ValueError(f"timm has no model {sizes.name!r:.60}; see timm.list_models()")
+        self.vision_tower = timm.create_model(
+            sizes.name, img_size=sizes.image_size, num_classes=0, pretrained=False
+        )
+        self.vision_tower.forward = self.vision_tower.forward_features  # as `Tower` has it
+        self.tokens = sizes.tokens
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.vision_tower(pixels)[:, -self.tokens :]
+
+
+class TransformersEncoder(nn.Module):
+    """A vision encoder of transformers by its configuration, its class and register tokens dropped.
+
+    SigLIP 2 in its form for any aspect ratio takes flattened patches, here those of the square.
+    """
+
+    def __init__(self, sizes: VisionSizes):
+        super().__init__()
+        settings = dict(sizes.settings)
+        config = AutoConfig.for_model(settings.pop("model_type", None), **settings)
+        self.vision_tower = AutoModel.from_config(config)
+        self.flattens = config.model_type.startswith("siglip2")
+        self.sizes = sizes
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        inputs = self._patches(pixels) if self.flattens else dict(pixel_values=pixels)
+        return self.vision_tower(**inputs).last_hidden_state[:, -self.sizes.tokens :]
+
+    def _patches(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Patches (B, n, p p 3) in reading order, with the grid that they form."""
+        p = self.sizes.patch_size
+        cut = pixels.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # (B, 3, h, p, w, p)
+        grid = cut.shape[2], cut.shape[4]
+        flat = cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+        ones = flat.new_ones(flat.shape[:2])
+        shapes = pixels.new_tensor([grid] * len(pixels)).long()
+        return dict(pixel_values=flat, pixel_attention_mask=ones, spatial_shapes=shapes)
+
+
+def build_vision_encoder(sizes: VisionSizes) -> nn.Module:
+    """The encoder that the sizes describe; ValueError for one that cannot be built."""
+    kinds = {None: VisionEncoder, "timm": TimmEncoder, "transformers": TransformersEncoder}
+    return kinds[sizes.library](sizes)

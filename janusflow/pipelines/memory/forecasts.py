@@ -142,7 +142,7 @@ def sampling(
     """
     text = model.config.language_config
     heads = text.num_key_value_heads or text.num_attention_heads
-    width = text.hidden_size // text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     kept = (rows * shape[0], heads, tokens, width)
     layers = range(text.num_hidden_layers)
     with FakeTensorMode(), torch.no_grad(), Living(_without_data(model, dtype)) as living:

@@ -1,0 +1,96 @@
+"""Language models of transformers: the published Llama, and any other whose blocks take a cache."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from torch import nn
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DynamicLayer
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from janusflow.utils.limits import hold
+
+# Whole numbers of a language model, and the limit (utils/limits.py) that holds for each.
+NUMBERS = dict(
+    vocab_size="vocabulary",
+    hidden_size="width",
+    intermediate_size="mlp_width",
+    num_hidden_layers="layers",
+    num_attention_heads="width",
+    num_key_value_heads="width",
+    head_dim="width",
+    max_position_embeddings="positions",
+)
+NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings")
+
+
+def positive(value: Any, name: str, limit: str) -> int:
+    """A whole number of at least 1 within a limit; ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"{name} is {value!r:.60}; expected a whole number of at least 1, check config.json"
+        )
+    hold(limit, value, f"{name} is {value}")
+    return value
+
+
+def language_class(kind: Any) -> type[PreTrainedConfig]:
+    """The configuration class of a causal language model; ValueError for another `model_type`."""
+    if not isinstance(kind, str) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ValueError(
+            f"language_config.model_type is {kind!r:.60}, no causal language model of this "
+            "transformers; is this a JanusFlow checkpoint?"
+        )
+    return CONFIG_MAPPING[kind]
+
+
+def other_language_config(given: dict) -> PreTrainedConfig:
+    """A language model's configuration other than Llama's; ValueError for what does not fit."""
+    settings = deepcopy(given)
+    kind = language_class(settings.pop("model_type"))
+    for key, limit in NUMBERS.items():
+        if settings.get(key) is not None:
+            positive(settings[key], f"language_config.{key}", limit)
+    try:
+        config = kind(**settings)
+    except Exception as error:  # transformers' validators raise classes of their own
+        reason = " ".join(str(error).split())[:400]
+        raise ValueError(f"language_config makes no {kind.__name__} ({reason})") from error
+    for key in NEEDED:
+        positive(getattr(config, key, None), f"language_config.{key}", NUMBERS[key])
+    if not hasattr(config, "rope_parameters"):
+        raise ValueError(
+            f"language_config is of a {config.model_type}, not a llama and without its rotary "
+            "positions; take one such as Qwen3, Qwen2, Mistral or SmolLM2"
+        )
+    layers = DynamicCache(config=config).layers
+    if any(type(layer) is not DynamicLayer for layer in layers):
+        raise ValueError(
+            f"a {config.model_type} of these settings keeps no keys and values of whole prompts "
+            "(sliding windows or states); take a language model with full attention in every block"
+        )
+    return config
+
+
+def build_language_model(config: PreTrainedConfig) -> nn.Module:
+    """The network of a configuration; ValueError where it is not built like Llama's.
+
+    Its blocks are called one by one with rotary embeddings, so both have to be where Llama has
+    them.
+    """
+    from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+    if config.model_type == "llama":
+        return LlamaForCausalLM(config)
+    network = AutoModelForCausalLM.from_config(config)
+    inner = getattr(network, "model", None)
+    lacks = [part for part in ("layers", "norm", "rotary_emb") if not hasattr(inner, part)]
+    if lacks or not isinstance(getattr(network, "lm_head", None), nn.Linear):
+        raise ValueError(
+            f"a {config.model_type} has no {lacks[0] if lacks else 'lm_head'} where Llama has it; "
+            "take one such as Qwen3, Qwen2, Mistral or SmolLM2"
+        )
+    return network
