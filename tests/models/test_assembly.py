@@ -1,5 +1,7 @@
 """Models put together from other language models, vision encoders and autoencoders, all tiny."""
 
+import json
+
 import diffusers
 import pytest
 import torch
@@ -89,6 +91,18 @@ def siglip(folder):
     SiglipVisionModel(config).save_pretrained(folder)
 
 
+def vit(folder):
+    """As timm's folders on the hub are."""
+    import timm
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    tower = timm.create_model("test_vit", img_size=64, num_classes=0)
+    save_file(tower.state_dict(), folder / "model.safetensors")
+    told = dict(architecture="test_vit", pretrained_cfg=dict(input_size=[3, 64, 64]))
+    (folder / "config.json").write_text(json.dumps(told))
+
+
 def kl(channels: int, **more):
     def make(folder):
         settings = dict(latent_channels=channels, **BLOCKS, **LEVELS, **more)
@@ -134,6 +148,7 @@ PARTS = {
     "smollm2": smollm2,
     "siglip2": siglip2,
     "siglip": siglip,
+    "timm": vit,
     "kl4": kl(4),
     "kl16": kl(16, shift_factor=0.1, scaling_factor=0.36),
     "kl32": kl(32),
@@ -189,7 +204,7 @@ def train(pipe, steps: int) -> list[float]:
 
 @pytest.mark.parametrize(
     ("language", "vision", "vae"),
-    [("qwen3", "siglip2", "kl16"), ("smollm2", "siglip", "kl32"), ("qwen3", "siglip", "dc")],
+    [("qwen3", "siglip2", "kl16"), ("smollm2", "siglip", "kl32"), ("qwen3", "timm", "dc")],
 )
 def test_a_model_of_foreign_parts_trains_saves_loads_samples_and_answers(
     parts, tmp_path, language, vision, vae
