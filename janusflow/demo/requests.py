@@ -107,7 +107,7 @@ def picture(path: str | Path | None) -> Image.Image:
         raise Refused(TOO_WIDE) from error
     except Exception as error:  # pillow raises whatever its decoders do
         raise Refused(
-            f"This is not a whole picture; please send one of {', '.join(FORMATS)}."
+            f"This is not a whole image; please send one of {', '.join(FORMATS)}."
         ) from error
 
 

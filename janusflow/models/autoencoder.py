@@ -57,7 +57,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> Tensor:
-        """Sets the weights from pictures (N, 3, H, W) in [-1, 1]; returns the kept share of
+        """Sets the weights from images (N, 3, H, W) in [-1, 1]; returns the kept share of
         variance.
         """
         p, c = self.config.patch_size, self.config.latent_channels

@@ -27,21 +27,21 @@ def ask(pipe, conversations: Sequence, images=None, **settings) -> list[str]:
     return [text.strip() for text in pipe.processor.batch_decode(ids)]
 
 
-def message(text: str, pictures: Sequence, marks: Sequence[str] = ()) -> list[dict]:
-    """One user's message, the pictures before the text, as published.
+def message(text: str, images: Sequence, marks: Sequence[str] = ()) -> list[dict]:
+    """One user's message, the images before the text, as published.
 
-    Where the text holds as many `marks` as there are pictures, they stand there instead.
+    Where the text holds as many `marks` as there are images, they stand there instead.
     """
     for mark in marks:
-        if pictures and text.count(mark) == len(pictures):
+        if images and text.count(mark) == len(images):
             texts = text.split(mark)
             break
     else:
-        texts = [""] * len(pictures) + [text]
+        texts = [""] * len(images) + [text]
     parts = []
-    for piece, picture in zip(texts, [*pictures, None], strict=True):
+    for piece, image in zip(texts, [*images, None], strict=True):
         parts += [{"type": "text", "text": piece}] if piece else []
-        parts += [] if picture is None else [{"type": "image", "image": picture}]
+        parts += [] if image is None else [{"type": "image", "image": image}]
     return [{"role": "user", "content": parts}]
 
 
@@ -59,7 +59,7 @@ def likelihoods(
     prompts = processor.apply_chat_template(list(conversations))
     rows = [f"{prompt} {told.strip()}" for prompt, told in zip(prompts, continuations, strict=True)]
     counts = [_added(processor, *pair) for pair in zip(prompts, rows, strict=True)]
-    images = [pictures_of(conversation) for conversation in conversations]
+    images = [images_of(conversation) for conversation in conversations]
     inputs = processor(text=rows, images=images).to(pipe.device)
     longest = max(counts)
     logits = pipe.model(**inputs, logits_to_keep=longest + 1).logits[:, :-1].float()
@@ -72,8 +72,8 @@ def likelihoods(
     ]
 
 
-def pictures_of(conversation: Sequence[dict]) -> list:
-    """The pictures inside a conversation's messages, in reading order."""
+def images_of(conversation: Sequence[dict]) -> list:
+    """The images inside a conversation's messages, in reading order."""
     parts = [part for turn in conversation for part in turn["content"]]
     return [part["image"] for part in parts if part["type"] == "image"]
 

@@ -1,7 +1,7 @@
-"""Questions that begin alike: the picture and the words before it are read once.
+"""Questions that begin alike: the image and the words before it are read once.
 
 A prompt's keys and values depend on nothing behind it. So rows of a batch that share their first
-tokens and their pictures share those keys and values, and a conversation's next question finds its
+tokens and their images share those keys and values, and a conversation's next question finds its
 history's already there. What is left goes through transformers' `generate` as always.
 """
 
@@ -43,7 +43,7 @@ def generate(model: JanusFlowModel, inputs, **settings) -> Tensor | None:
     """`model.generate(**inputs, **settings)` with what rows have in common computed once; None
     where nothing is shared that would pay.
 
-    Rows are those of the processor, padded in front. Their pictures have to lie within the tokens
+    Rows are those of the processor, padded in front. Their images have to lie within the tokens
     that all begin with, and some rows must show the same ones.
     """
     pixels, places = inputs.get("pixel_values"), inputs.get("image_token_mask")
@@ -55,7 +55,7 @@ def generate(model: JanusFlowModel, inputs, **settings) -> Tensor | None:
     shown = places[0][seen[0]][:shared]
     if places.sum() != len(ids) * shown.sum() or not bool(shown.any()):
         return None
-    pixels = pixels.flatten(0, -4).unflatten(0, (len(ids), -1))  # (B, pictures, 3, S, S)
+    pixels = pixels.flatten(0, -4).unflatten(0, (len(ids), -1))  # (B, images, 3, S, S)
     first, which = distinct(pixels)
     if len(first) == len(ids):
         return None

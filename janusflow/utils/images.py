@@ -29,20 +29,20 @@ from janusflow.utils.safe_io import read_bytes
 
 OVERSHOOT = 0.05  # of floats beyond 0 and 1; bicubic resizing overshoots by 0.02 on photographs
 
-# What PIL may open; others run programs (EPS calls Ghostscript) or hold pictures in pictures.
+# What PIL may open; others run programs (EPS calls Ghostscript) or hold images in images.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
 def read(path: Path) -> Image.Image:
-    """A picture, upright and in RGB; of an animation the first.
+    """An image, upright and in RGB; of an animation the first frame.
 
-    ValueError if the file is no picture of `FORMATS`, is cut short or is huge.
+    ValueError if the file is no image of `FORMATS`, is cut short or is huge.
     """
-    return decode(read_bytes(path, "picture_bytes", "picture"), str(path))
+    return decode(read_bytes(path, "picture_bytes", "image"), str(path))
 
 
 def decode(content: bytes, name: str) -> Image.Image:
-    """A picture from the bytes of its file; see `read`."""
+    """An image from the bytes of its file; see `read`."""
     if Image.MAX_IMAGE_PIXELS and limits.most("pixels") > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limits.most("pixels")  # PIL's own limit would come first
     try:
@@ -74,7 +74,7 @@ def _broken(name: str, error: Exception) -> ValueError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         reason = f"none of {', '.join(FORMATS)}"
-    return ValueError(f"{name!r} is not a whole picture ({reason})")
+    return ValueError(f"{name!r} is not a whole image ({reason})")
 
 
 def to_rgb(image) -> Image.Image:
@@ -84,14 +84,14 @@ def to_rgb(image) -> Image.Image:
         image = _from_array(image)
     if not isinstance(image, Image.Image):
         raise TypeError(
-            f"a picture is a PIL image, an array or a tensor, not {type(image).__name__}; "
+            f"an image is a PIL image, an array or a tensor, not {type(image).__name__}; "
             "open files with PIL.Image.open"
         )
     _check_size(*image.size)
     try:
         return _from_pil(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ValueError(f"the picture cannot be read: {error}") from error
+        raise ValueError(f"the image cannot be read: {error}") from error
 
 
 def to_mask(image) -> Image.Image:
@@ -155,8 +155,8 @@ def _array(image):
 
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
-        raise ValueError(f"the picture has {width} x {height} pixels; expected at least one")
-    limits.hold("pixels", width * height, f"the picture has {width} x {height} pixels")
+        raise ValueError(f"the image has {width} x {height} pixels; expected at least one")
+    limits.hold("pixels", width * height, f"the image has {width} x {height} pixels")
 
 
 def _from_pil(image: Image.Image) -> Image.Image:
@@ -185,7 +185,7 @@ def _channels_last(array: np.ndarray) -> np.ndarray:
         array = array[..., 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))):
         raise ValueError(
-            f"an array of shape {array.shape} is no picture; expected (H, W), (H, W, C) or "
+            f"an array of shape {array.shape} is no image; expected (H, W), (H, W, C) or "
             "(C, H, W) with 1, 3 or 4 channels"
         )
     _check_size(array.shape[1], array.shape[0])
@@ -205,7 +205,7 @@ def _to_bytes(array: np.ndarray) -> np.ndarray:
     if low >= 0 and high <= 255:
         return array.astype(np.uint8)
     raise ValueError(
-        f"the picture's values run from {low} to {high}; expected 0 to 255, or 0 to 65535"
+        f"the image's values run from {low} to {high}; expected 0 to 255, or 0 to 65535"
     )
 
 
@@ -214,7 +214,7 @@ def _in_range(array: np.ndarray) -> np.ndarray:
     low, high = float(array.min()), float(array.max())
     if not (-OVERSHOOT <= low and high <= 1 + OVERSHOOT):  # NaN included
         raise ValueError(
-            f"the picture's values run from {low:g} to {high:g}; floats are expected from 0 to 1, "
+            f"the image's values run from {low:g} to {high:g}; floats are expected from 0 to 1, "
             "so divide by 255, add 1 and halve, or convert to uint8"
         )
     return array.clip(0, 1)
@@ -224,7 +224,7 @@ def square_crop(image: Image.Image, size: int, share: float = 0.5) -> Image.Imag
     """The short side becomes `size`, of the long side a window is cut: `share` 0 is its left or
     upper end, 1 the other, 0.5 the middle.
 
-    Cut and resized at once, so that a picture of 1 x 1,000,000 costs no more than any other.
+    Cut and resized at once, so that an image of 1 x 1,000,000 costs no more than any other.
     """
     width, height = image.size
     side = min(width, height)

@@ -128,7 +128,7 @@ def test_a_broken_picture_is_named(content, janusflow, tiny_folder, tmp_path):
     path = picture(tmp_path)
     path.write_bytes(path.read_bytes()[:200] if content == "cut" else content)
     code, _, err = janusflow("chat", path, "what?", "--model", tiny_folder)
-    assert code == 2 and "not a whole picture" in err and err.count("\n") == 1
+    assert code == 2 and "not a whole image" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe\x00", b"a\x00b", b"x" * 5000])

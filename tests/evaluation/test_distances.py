@@ -182,7 +182,7 @@ def test_pictures_of_prompts_are_made_and_measured(folders, tiny_folder, janusfl
         (["--pictures", "nowhere"], "is no folder"),
         (["--pictures", "empty"], "holds 0 pictures"),
         (["--pictures", "mixed"], "pictures of one size"),
-        (["--pictures", "broken"], "is not a whole picture"),
+        (["--pictures", "broken"], "is not a whole image"),
         ([], "give --pictures FOLDER, or --prompts FILE"),
         (["--pictures", "fake", "--features", "weights.pth"], "Inception"),
         (["--prompts", "bad.json"], "is no MJHQ"),

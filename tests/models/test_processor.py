@@ -379,7 +379,7 @@ def test_what_is_no_picture_is_refused(tmp_path):
         np.broadcast_to(np.uint8(0), (20_000, 20_000)),
     ]
     for image in bad:
-        with pytest.raises(ValueError, match="picture"):
+        with pytest.raises(ValueError, match="image"):
             to_rgb(image)
     with pytest.raises(TypeError, match=r"PIL\.Image\.open"):
         to_rgb("picture.png")
