@@ -1,6 +1,6 @@
 """How long pictures take, in turns with the published way in the same run.
 
-`janusflow bench --speed` for a model, `python -m janusflow.bench.speed` for the 1.3B's widths with
+`janusflow bench speed` for a model, `python -m janusflow.bench.speed` for the 1.3B's widths with
 fewer blocks.
 """
 

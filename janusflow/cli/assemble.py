@@ -2,49 +2,89 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from janusflow.cli.command import command
+from janusflow.cli.options import MODEL, OUTPUT, option, path
+from janusflow.cli.terminal import importing
+
+SHAPE = "Shape"  # panel of --help
 
 
-def assemble(
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `assemble` is asked for."""
+
     language_model: Annotated[
-        str, typer.Option(help="Folder or hub id of a causal language model of transformers.")
-    ],
+        str,
+        option(help="Folder or hub id of a causal language model of transformers.", panel=MODEL),
+    ]
     vision: Annotated[
-        str, typer.Option(help="Folder or hub id of a vision encoder of timm or transformers.")
-    ],
-    vae: Annotated[str, typer.Option(help="Folder or hub id of an autoencoder of diffusers.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; new or empty.")],
+        str,
+        option(help="Folder or hub id of a vision encoder of timm or transformers.", panel=MODEL),
+    ]
+    vae: Annotated[
+        str, option(help="Folder or hub id of an autoencoder of diffusers.", panel=MODEL)
+    ]
+    out: Annotated[
+        Path,
+        option(
+            "--out",
+            "-o",
+            help="Folder to write; new or empty.",
+            panel=OUTPUT,
+            parser=path,
+            metavar="PATH",
+        ),
+    ]
     channels: Annotated[
         int | None,
-        typer.Option(help="Channels of the generation encoder; 3/8 of the language model's width."),
-    ] = None,
+        option(
+            help="Channels of the generation encoder. By default 3/8 of the language model's width.",
+            panel=SHAPE,
+        ),
+    ] = None
     layers: Annotated[
-        int, typer.Option(help="ConvNeXt blocks of the generation encoder, and of the decoder.")
-    ] = 2,
+        int,
+        option(help="ConvNeXt blocks of the generation encoder, and of the decoder.", panel=SHAPE),
+    ] = 2
     patch: Annotated[
-        int | None, typer.Option(help="Latents per token and side; so many that it has 16 pixels.")
-    ] = None,
+        int | None,
+        option(
+            help="Latents per token and side. By default so many that a token spans 16 pixels.",
+            panel=SHAPE,
+        ),
+    ] = None
     image_size: Annotated[
-        int | None, typer.Option(help="Side of images in pixels; the vision encoder's own.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the weights that are new.")] = 0,
-) -> dict:
-    """Puts a model together that `train` then teaches to answer and to make images."""
-    from janusflow.models.autoencoder_loading import locate_autoencoder
-    from janusflow.models.janusflow import assembly
-    from janusflow.utils.hub import locate
+        int | None,
+        option(help="Side of images in pixels. By default the vision encoder's own.", panel=SHAPE),
+    ] = None
+    seed: Annotated[int, option(help="Seed of the weights that are new.", panel=SHAPE)] = 0
 
+
+@command("assemble", panel="Training and files")
+def assemble(options: Options) -> dict:
+    """Puts a model together that `train` then teaches to answer and to generate images."""
+    with importing("importing"):
+        from janusflow.models.autoencoder_loading import locate_autoencoder
+        from janusflow.models.janusflow import assembly
+        from janusflow.utils.hub import locate
+
+    out = options.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {str(out)!r} is not an empty folder; choose another")
     adapters = assembly.Adapters(
-        channels=channels, layers=layers, patch=patch, image_size=image_size, seed=seed
+        channels=options.channels,
+        layers=options.layers,
+        patch=options.patch,
+        image_size=options.image_size,
+        seed=options.seed,
     )
     files = ["*.json", "*.safetensors"]
-    parts = [locate(name, files=files) for name in (language_model, vision)]
-    model = assembly.assemble(*parts, locate_autoencoder(vae), out, adapters)
+    parts = [locate(name, files=files) for name in (options.language_model, options.vision)]
+    model = assembly.assemble(*parts, locate_autoencoder(options.vae), out, adapters)
     count = sum(p.numel() for p in model.parameters())
     print(f"{out}: {count:,} parameters; next: janusflow train --stage adapt --model {out}")
     return dict(model=str(out), parameters=count)

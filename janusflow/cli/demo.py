@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
-import typer
+from janusflow.cli import options as o
+from janusflow.cli.command import command
+from janusflow.cli.options import OUTPUT, option
+from janusflow.cli.terminal import importing
 
 
-def demo(
-    model: Annotated[str, typer.Option(help="Packaged model, folder or hub id.")] = (
-        "janusflow/scenes"
-    ),
-    vae: Annotated[
-        str | None, typer.Option(help="Autoencoder, if the model's folder has no vae/.")
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address; others can reach 0.0.0.0.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes the first free one from 7860.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-) -> None:
-    """Opens a page to paint, compare and ask, on this machine."""
-    from janusflow.demo import server
-    from janusflow.pipelines import image_io
+@dataclass(frozen=True, kw_only=True)
+class Options(o.Placement):
+    """What `demo` is asked for."""
 
-    if not 0 <= port < 65_536:
-        raise ValueError(f"--port is {port}; expected a number from 0 to 65535")
-    server.start(image_io.load(model, vae, device, dtype), model, host, port)
+    host: Annotated[
+        str, option(help="Address to listen on; 0.0.0.0 lets others in.", panel=OUTPUT)
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, option(help="Port; 0 takes the first free one from 7860.", panel=OUTPUT)
+    ] = 0
+
+
+@command("demo", panel="Images and answers", json=False)
+def demo(options: Options) -> None:
+    """Opens a page in the browser to generate, compare and ask, on this machine."""
+    with importing():
+        from janusflow.cli import loading
+        from janusflow.demo import server
+
+    if not 0 <= options.port < 65_536:
+        raise ValueError(f"--port is {options.port}; expected a number from 0 to 65535")
+    server.start(loading.load(options), options.model, options.host, options.port)

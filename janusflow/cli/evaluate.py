@@ -1,94 +1,107 @@
-"""The command `janusflow evaluate`."""
+"""`janusflow evaluate`: scores of a model, or of two against each other."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from janusflow.cli import options as o
+from janusflow.cli.command import command
+from janusflow.cli.options import MODEL, OUTPUT, option, path
+from janusflow.cli.terminal import importing
 
-from janusflow.cli.options import (
-    DEFAULT,
-    Device,
-    Dtype,
-    Grid,
-    Guidance,
-    Lora,
-    Model,
-    OwnSampler,
-    OwnSteps,
-    Quality,
-    Reuse,
-    Vae,
-)
-from janusflow.cli.options import guidance as parse_guidance
+TASK = "Task"
+FILE = dict(panel=TASK, parser=path, metavar="PATH")
 
 
-def evaluate(
-    ctx: typer.Context,
+@dataclass(frozen=True, kw_only=True)
+class Options(o.Adapted):
+    """What `evaluate` is asked for."""
+
     task: Annotated[
-        str, typer.Option(help="scenes, scenes-vqa, judge, round-trip, geneval, dpg, fid, kid.")
-    ] = "scenes",
+        str,
+        option(
+            help="What is measured: scenes, scenes-vqa, judge, round-trip, geneval, dpg, fid, kid, "
+            "or a task of a plugin.",
+            panel=TASK,
+            autocompletion=o.names.tasks,
+        ),
+    ] = "scenes"
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder; by default evaluation/TASK.")
-    ] = None,
+        Path | None,
+        option(
+            "--out",
+            "-o",
+            help="Folder of answers and report. By default evaluation/TASK.",
+            panel=OUTPUT,
+            parser=path,
+            metavar="PATH",
+        ),
+    ] = None
     split: Annotated[
-        list[str], typer.Option(help="test, pairs, counts, relations, long, paraphrases; or all.")
-    ] = ["test"],  # noqa: B006 (typer copies it)
+        list[str],
+        option(
+            help="A split: test, pairs, counts, relations, long, paraphrases, or all; repeat.",
+            panel=TASK,
+        ),
+    ] = field(default_factory=lambda: ["test"])
     prompts: Annotated[
-        str, typer.Option(help="How many per category or template; or a file or folder of them.")
-    ] = "100",
-    seeds: Annotated[int, typer.Option(help="Pictures per prompt.")] = 4,
-    rescore: Annotated[Path | None, typer.Option(help="Score this folder's answers anew.")] = None,
+        str,
+        option(
+            help="How many prompts a category or template, or a file or folder of them.", panel=TASK
+        ),
+    ] = "100"
+    seeds: Annotated[int, option(help="Images a prompt.", panel=TASK)] = 4
+    rescore: Annotated[
+        Path | None, option(help="A folder whose answers are scored anew.", **FILE)
+    ] = None
     compare: Annotated[
-        tuple[Path, Path] | None, typer.Option(help="Two report.json: paired tests.")
-    ] = None,
+        tuple[Path, Path] | None,
+        option(help="Two report.json that paired tests compare.", panel=TASK),
+    ] = None
     results: Annotated[
-        Path | None, typer.Option(help="Read an official evaluator's file on --out.")
-    ] = None,
-    reference: Annotated[Path | None, typer.Option(help="fid, kid: real pictures.")] = None,
-    pictures: Annotated[Path | None, typer.Option(help="fid, kid: pictures to measure.")] = None,
-    features: Annotated[
-        str | None, typer.Option(help="fid, kid: a model, or Inception's .pth; the model's own.")
-    ] = None,
-    draw: Annotated[bool, typer.Option(help="Draw bars and failures.")] = True,
-    model: Model = DEFAULT,
-    vae: Vae = None,
-    lora: Lora = None,
-    quality: Quality = "exact",
-    steps: OwnSteps = None,
-    guidance: Guidance = "2",
-    sampler: OwnSampler = None,
-    grid: Grid = None,
-    reuse: Reuse = None,
-    batch: Annotated[int, typer.Option(help="Pictures or questions at once.")] = 16,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-) -> dict:
-    """Scores a model, or two reports against each other; see docs/evaluation.md."""
-    from janusflow.cli import evaluate_actions, families
-    from janusflow.pipelines import auto
-
-    if compare:
-        return evaluate_actions.tell_comparison(*compare)
-    if rescore:
-        return evaluate_actions.publish(evaluate_actions.rescore(rescore), rescore, draw)
-    if results:
-        folder = out or Path("evaluation", task)
-        return evaluate_actions.publish(evaluate_actions.results(results, folder), folder, draw)
-    kind, written = auto.family(model), families.given(ctx)
-    families.check(kind, written)
-    guidance = families.guidance(kind, guidance, written)
-    made = evaluate_actions.way(model, quality, sampler, steps, grid, guidance)
-    given = dict(reference=reference, pictures=pictures, features=features)
-    made |= dict(seeds=seeds, batch=batch, reuse=reuse)
-    if prompts.isdecimal():
-        made["prompts"] = int(prompts)
-    else:
-        given["prompts"] = prompts
-    paths = {name: str(value) for name, value in given.items() if value is not None}
-    plan = evaluate_actions.plan(task, split, model, vae, lora, device, dtype, paths, **made)
-    rule, out = parse_guidance(plan.guidance), out or Path("evaluation", task)
-    return evaluate_actions.publish(
-        evaluate_actions.run(plan, out, vae, device, dtype, rule), out, draw
+        Path | None, option(help="An official evaluator's results on --out.", **FILE)
+    ] = None
+    reference: Annotated[Path | None, option(help="fid, kid: a folder of real images.", **FILE)] = (
+        None
     )
+    images: Annotated[
+        Path | None, option(help="fid, kid: a folder of images to measure.", **FILE)
+    ] = None
+    features: Annotated[
+        str | None,
+        option(
+            help="fid, kid: a model, or Inception's .pth. By default the model's own encoder.",
+            panel=TASK,
+        ),
+    ] = None
+    figures: Annotated[bool, option(help="Whether bars and failures are drawn.", panel=OUTPUT)] = (
+        True
+    )
+    quality: o.Quality = None
+    num_inference_steps: o.Steps = None
+    sampler: o.Sampler = None
+    grid: o.Grid = None
+    guidance_scale: o.GuidanceScale = None
+    first_block_cache: o.FirstBlockCache = None
+    batch_size: Annotated[int, option(help="Images or questions at once.", panel=MODEL)] = 16
+
+
+@command("evaluate", panel="Measuring", plugins=True)
+def evaluate(options: Options) -> dict:
+    """Scores a model, or two reports against each other; see docs/evaluation.md."""
+    with importing():
+        from janusflow.cli import evaluate_actions as actions
+
+    folder = options.out or Path("evaluation", options.task)
+    if options.compare:
+        return actions.tell_comparison(*options.compare)
+    if options.rescore:
+        folder = options.rescore
+        return actions.publish(actions.rescore(folder), folder, options.figures)
+    if options.results:
+        found = actions.results(options.results, folder)
+    else:
+        found = actions.run(actions.plan(options), folder, options)
+    return actions.publish(found, folder, options.figures)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from janusflow.evaluation import comparison, provenance, report, runner
+from janusflow.cli import families, loading
+from janusflow.cli.options import guidance
+from janusflow.evaluation import comparison, report, runner
 from janusflow.evaluation import plan as plans
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.runner import rescore
 from janusflow.evaluation.tasks import official_results
-from janusflow.models.autoencoder_loading import locate_autoencoder
-from janusflow.pipelines import auto, image_io
-from janusflow.pipelines.outputs import time_grid
+from janusflow.pipelines import auto
 from janusflow.pipelines.presets import grid_text, read_grid, read_grids, resolve
+from janusflow.pipelines.time_grid import time_grid
 from janusflow.scenes.world import SPLITS
 from janusflow.utils.devices import pick_device, pick_dtype, place, written
 from janusflow.utils.hub import locate
@@ -22,67 +22,57 @@ from samplers.core import find
 __all__ = ["compare", "plan", "publish", "rescore", "run", "tell_comparison", "way"]
 
 
-def way(
-    model: str,
-    quality: str,
-    sampler: str | None,
-    steps: int | None,
-    grid: str | None,
-    guidance: str,
-) -> dict:
-    """How pictures are made, as a plan tells it; Janus-Pro's tokens have no solver and no times."""
-    if auto.family(model) == auto.PRO:
-        return dict(
-            sampler="tokens", grid="in reading order, temperature 1", steps=1, guidance=guidance
-        )
-    given = dict(sampler=sampler, steps=steps, grid=read_grid(grid))
-    chosen = resolve(quality, read_grids(locate(model)), **given)
+def way(options) -> dict:
+    """How images are generated, in a plan's words; Janus-Pro's tokens have no solver."""
+    kind = families.check(options)
+    text = families.guided(kind, options.guidance_scale)
+    if kind == auto.PRO:
+        told = dict(sampler="tokens", grid="in reading order, temperature 1")
+        return told | dict(steps=1, guidance=text)
+    steps = families.check_steps(options.num_inference_steps)
+    given = dict(sampler=options.sampler, steps=steps, grid=read_grid(options.grid))
+    chosen = resolve(options.quality or "exact", read_grids(locate(options.model)), **given)
     solver = find(chosen.sampler)
     time_grid(solver, 1, chosen.grid)
     return dict(
         sampler=chosen.sampler,
         grid=grid_text(chosen.grid) or solver.grid,
         steps=chosen.steps,
-        guidance=chosen.written(guidance),
+        guidance=chosen.written(text),
     )
 
 
-def plan(
-    task: str,
-    splits: Sequence[str],
-    model: str,
-    vae: str | None,
-    lora: str | None,
-    device: str,
-    dtype: str,
-    paths: dict[str, str],
-    **others,
-) -> Plan:
-    """Checks all options before the model is loaded; ValueError for the first that does not fit.
-
-    `others` are the plan's own fields: those of `way`, numbers, and `reuse`.
-    """
+def plan(options) -> Plan:
+    """Checks all options before the model is loaded; ValueError for the first that does not fit."""
+    numbers = dict(seeds=options.seeds, batch=options.batch_size, reuse=options.first_block_cache)
+    given = dict(reference=options.reference, pictures=options.images, features=options.features)
+    if options.prompts.isdecimal():
+        numbers["prompts"] = int(options.prompts)
+    else:
+        given["prompts"] = options.prompts
+    paths = {name: str(value) for name, value in given.items() if value is not None}
+    splits = options.split
     if "all" in splits:
         splits = [name for name in SPLITS if name != "train"]
-    digests = runner.task(task).inputs(paths)
-    folder, chosen = locate(model), pick_device(device)
-    return Plan(
-        task=task,
-        model=model,
-        weights=provenance.weights(
-            folder,
-            locate_autoencoder(vae) if vae else None,
-            locate(lora, files=["adapter_*"]) if lora else None,
-        ),
-        lora=lora or "",
+    made = way(options)
+    digests = runner.task(options.task).inputs(paths)
+    folder, chosen = locate(options.model), pick_device(options.device)
+    found = Plan(
+        task=options.task,
+        model=options.model,
+        weights=loading.weights(options, options.lora),
+        lora=options.lora or "",
         side=auto.side(folder),
-        dtype=written(pick_dtype(dtype, chosen), dtype),
+        dtype=written(pick_dtype(options.dtype, chosen), options.dtype),
         device=place(chosen),
         splits=tuple(dict.fromkeys(splits)),
         paths={name: _absolute(path) for name, path in paths.items()},
         digests=digests,
-        **others,
+        **made,
+        **numbers,
     )
+    guidance(found.guidance)
+    return found
 
 
 def _absolute(path: str) -> str:
@@ -90,15 +80,17 @@ def _absolute(path: str) -> str:
     return str(Path(path).resolve()) if Path(path).exists() else path
 
 
-def run(plan: Plan, out: Path, vae: str | None, device: str, dtype: str, guidance) -> dict | None:
+def run(plan: Plan, out: Path, options) -> dict | None:
     """Evaluates into the folder `out`, loading the model where anything is missing there."""
-    settings = dict(guidance_scale=guidance)
+    settings = dict(guidance_scale=guidance(plan.guidance))
     if plan.sampler != "tokens":
         settings |= dict(num_inference_steps=plan.steps, sampler=plan.sampler)
-        settings |= dict(grid=read_grid(plan.grid), reuse=plan.reuse)
+        settings |= dict(grid=read_grid(plan.grid), first_block_cache=plan.reuse)
 
     def load():
-        return image_io.load(plan.model, vae, device, dtype, plan.lora or None)
+        pipe = loading.load(options, options.lora)
+        pipe.set_progress_bar_config(disable=True)  # the runner has a bar of its own
+        return pipe
 
     return runner.run(load, plan, out, settings)
 

@@ -1,102 +1,66 @@
-"""What `janusflow info` says of a model, from its configuration alone."""
+"""`janusflow info`: a model's parts, and the memory that generating takes."""
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+from typing import Annotated
 
-from janusflow.models.janusflow.configuration import JanusFlowConfig
-from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.pipelines import memory
-from janusflow.utils.devices import pick_device
-from janusflow.utils.hub import locate
+import typer
 
-PARTS = {
-    "vision encoder": ("vision_und_enc_model", "vision_und_enc_aligner", "beg_of_und_embed"),
-    "language model": ("language_model",),
-    "generation encoder": ("vision_gen_enc_model", "vision_gen_enc_aligner"),
-    "generation decoder": (
-        "vision_gen_dec_model",
-        "vision_gen_dec_aligner",
-        "vision_gen_dec_aligner_norm",
-    ),
-}
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+from janusflow.cli import options as o
+from janusflow.cli.command import command
+from janusflow.cli.options import MODEL, SAMPLING, option
+from janusflow.cli.terminal import importing
 
 
-def count_parameters(config: JanusFlowConfig) -> dict[str, int]:
-    """Parameters of each part; no memory is taken."""
-    with torch.device("meta"):
-        sizes = {name: p.numel() for name, p in JanusFlowModel(config).named_parameters()}
-    return {
-        part: sum(n for name, n in sizes.items() if name.split(".")[0] in roots)
-        for part, roots in PARTS.items()
-    }
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `info` is asked for."""
+
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The model: a packaged one, a folder or a hub id; of the published ones the "
+            "configuration is packaged, and nothing is downloaded.",
+            autocompletion=o.names.models,
+        ),
+    ] = o.DEFAULT
+    vae: o.Vae = None
+    images: Annotated[int, option(help="Images at once.", panel=SAMPLING)] = 1
+    height: o.Height = None
+    width: o.Width = None
+    tokens: Annotated[int, option(help="Tokens of a prompt.", panel=MODEL)] = 20
 
 
-def facts(name: str) -> dict:
-    """Parameters of each part, and the bytes that the weights take in each format."""
-    return told(name, count_parameters(JanusFlowConfig.from_pretrained(locate(name))))
+@command("info", panel="Models and names")
+def info(options: Options) -> dict:
+    """Shows a model's parts, and the memory in MiB that generating images takes."""
+    with importing():
+        from janusflow.models import published
+        from janusflow.pipelines import auto
+
+    _check(options)
+    if auto.family(published.folder(options.model) or options.model) == auto.PRO:
+        from janusflow.cli import info_janus_pro
+
+        print(info_janus_pro.describe(options.model))
+        return info_janus_pro.facts(options.model)
+    from janusflow.cli import info_janusflow as flow
+    from janusflow.pipelines import image_io  # noqa: F401 (whose memory is told)
+
+    print(flow.describe(options.model))
+    setting = dict(height=options.height, width=options.width, tokens=options.tokens)
+    needed = flow.needed(options.model, options.vae, pictures=options.images, **setting)
+    print(flow.memory_table(needed, options.images))
+    return flow.facts(options.model) | {"memory": needed}
 
 
-def told(name: str, counts: dict[str, int]) -> dict:
-    total = sum(counts.values())
-    sizes = {dtype: total * size for dtype, size in BYTES.items()}
-    return {"model": name, "parts": counts, "parameters": total, "bytes": sizes}
+def _check(options: Options) -> None:
+    from janusflow.utils import limits
 
-
-def needed(name: str, vae: str | None = None, **setting) -> dict[str, dict[str, int]]:
-    """Bytes to make pictures in each format, and what the program itself takes by now."""
-    folder = locate(name)
-    kinds = {kind: (getattr(torch, kind), False) for kind in BYTES}
-    kinds["int8"] = (torch.bfloat16, True)
-    setting = dict(device=pick_device().type) | setting
-    try:
-        found = {
-            kind: memory.of_folder(folder, vae, dtype=dtype, eight_bit=coded, **setting).told()
-            for kind, (dtype, coded) in kinds.items()
-        }
-    except (RuntimeError, TypeError, AssertionError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{name} describes a network that does not run ({reason}); check its config.json"
-        ) from error
-    return found | {"program": {"peak": memory.of_program()}}
-
-
-def memory_table(found: dict[str, dict[str, int]], pictures: int) -> str:
-    """For a terminal of 80 columns, in MiB."""
-    columns = ("weights", "sampling", "decoding", "peak")
-    plural = "picture" if pictures == 1 else "pictures"
-    lines = [
-        "",
-        f"  MiB to make {pictures} {plural} at once, the autoencoder's included",
-        f"  {'':<12}" + "".join(f"{name:>12}" for name in columns),
-    ]
-    for kind, sizes in found.items():
-        if "weights" in sizes:
-            cells = "".join(f"{sizes[name] / 2**20:>12,.0f}" for name in columns)
-            lines.append(f"  {kind:<12}{cells}")
-    own = found["program"]["peak"] / 2**20
-    return "\n".join([*lines, f"  the program itself, on a CPU, takes {own:,.0f} more"])
-
-
-def describe(name: str) -> str:
-    """A table for a terminal of 80 columns."""
-    config = JanusFlowConfig.from_pretrained(locate(name))
-    text, vision, generation = config.language_config, config.vision, config.generation
-    counts = count_parameters(config)
-    total = sum(counts.values())
-    tokens = (vision.image_size // 8 // generation.patch) ** 2
-    lines = [
-        name,
-        f"  language model   {text.num_hidden_layers} blocks of {text.hidden_size}, "
-        f"{text.num_attention_heads} heads, MLP {text.intermediate_size}, {text.vocab_size} tokens",
-        f"  vision encoder   {vision.layers} blocks of {vision.width}, {vision.image_size} px, "
-        f"{vision.tokens} tokens",
-        f"  generation       {generation.latent_channels} channels, {generation.channels} wide, "
-        f"{tokens} tokens at {vision.image_size} px",
-        "",
-        *(f"  {part:<20}{count:>15,}" for part, count in counts.items()),
-        f"  {'parameters':<20}{total:>15,}",
-    ]
-    return "\n".join(lines)
+    for name in ("images", "height", "width", "tokens"):
+        number = getattr(options, name)
+        kind = "side" if name in ("height", "width") else "number"
+        if number is not None and number < 1:
+            raise ValueError(f"--{name} is {number}; expected at least 1")
+        limits.hold(kind, number or 1, f"--{name} is {number}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from transformers import JanusConfig, JanusForConditionalGeneration
 
-from janusflow.cli.info import BYTES, told
+from janusflow.cli.info_janusflow import BYTES, told
+from janusflow.models import published
 from janusflow.models.janus_pro import convert, tensors
 from janusflow.models.janus_pro.loading import is_original, own_config, read_config
 from janusflow.models.janus_pro.processing import JanusProProcessor
@@ -21,11 +22,13 @@ PARTS = {
 
 
 def configuration(name: str) -> JanusConfig:
-    """transformers' configuration of either layout."""
+    """transformers' configuration of either layout; a published model's is packaged."""
+    if (known := published.configuration(name)) is not None:
+        return known
     folder = locate(name, files=FILES)
-    published = read_config(folder)
-    if is_original(published):
-        return convert.config(published, tensors.read(folder), image_token=0)
+    content = read_config(folder)
+    if is_original(content):
+        return convert.config(content, tensors.read(folder), image_token=0)
     return own_config(folder)
 
 
@@ -61,7 +64,7 @@ def describe(name: str) -> str:
 
 def _roles(name: str) -> list[str]:
     """How the tokenizer's folder has the roles written, nothing where there is no tokenizer."""
-    folder = locate(name, files=FILES)
+    folder = published.folder(name) or locate(name, files=FILES)
     if not (folder / "tokenizer.json").is_file():
         return []
     words = JanusProProcessor.from_pretrained(folder).role_words

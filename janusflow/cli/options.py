@@ -1,35 +1,156 @@
-"""Options that several commands share."""
+"""Options that several commands share, in the words of the Python API."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Option(help="Packaged model, folder or hub id.")]
-Vae = Annotated[str | None, typer.Option(help="Autoencoder, if the model's folder has no vae/.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16; int8 weights.")]
-Steps = Annotated[int, typer.Option(help="Steps of the sampler.")]
-Guidance = Annotated[
-    str, typer.Option(help="A weight, 1 for none, or a rule: guidance_interval:4,0.1,0.9")
-]
-Sampler = Annotated[str, typer.Option(help="A solver of `samplers`.")]
-Reuse = Annotated[
-    float | None, typer.Option(help="Skip blocks where less than this share changes: 0.1; off.")
-]
-Quality = Annotated[str, typer.Option(help="exact, high, fast or draft.")]
-OwnSteps = Annotated[int | None, typer.Option(help="Steps; the quality's own.")]
-OwnSampler = Annotated[str | None, typer.Option(help="A solver; the quality's own.")]
-Grid = Annotated[
-    str | None, typer.Option(help="A grid of `samplers`, '0 0.3 1', or a pilot's .json.")
-]
-Lora = Annotated[str | None, typer.Option(help="Folder or hub id of an adapter.")]
+from janusflow.cli import names
+
 DEFAULT = "janusflow/scenes"
+MODEL, SAMPLING, OUTPUT = "Model", "Sampling", "Output"  # panels of --help
+
+
+def path(text: str | Path) -> Path:
+    """A path as the user wrote it; an empty one is no place."""
+    if not str(text) or str(text).isspace():
+        raise typer.BadParameter("it is empty; name a file or a folder")
+    return Path(text)
+
+
+def option(*words: str, help: str, panel: str, **more):
+    """`typer.Option` with a sentence of help in a panel."""
+    return typer.Option(*words, help=help, rich_help_panel=panel, **more)
+
+
+Model = Annotated[
+    str,
+    option(
+        help="The model: a packaged one, a folder or a hub id.",
+        panel=MODEL,
+        autocompletion=names.models,
+    ),
+]
+Vae = Annotated[
+    str | None,
+    option(
+        help="The autoencoder's folder or hub id, for a model without vae/ of its own.",
+        panel=MODEL,
+        autocompletion=names.folders,
+    ),
+]
+Lora = Annotated[
+    str | None,
+    option(
+        help="The folder or hub id of a LoRA adapter.", panel=MODEL, autocompletion=names.folders
+    ),
+]
+Device = Annotated[
+    str,
+    option(
+        help="The device: auto, cpu, cuda, cuda:1, mps, ... auto takes the fastest there is.",
+        panel=MODEL,
+        autocompletion=names.devices,
+    ),
+]
+Dtype = Annotated[
+    str,
+    option(
+        help="Number format: auto, float32 (fp32), bfloat16 (bf16), float16 (fp16), or int8 for "
+        "8-bit weights. auto is the shortest that the device computes in.",
+        panel=MODEL,
+        autocompletion=names.dtypes,
+    ),
+]
+Quality = Annotated[
+    str | None,
+    option(
+        help="How much work an image gets: exact (the default), high, fast or draft.",
+        panel=SAMPLING,
+        autocompletion=names.qualities,
+    ),
+]
+Steps = Annotated[
+    int | None,
+    option(
+        "--steps",
+        help="Steps of the sampler (or --num-inference-steps). By default the quality's: 30 for "
+        "exact.",
+        panel=SAMPLING,
+    ),
+]
+Sampler = Annotated[
+    str | None,
+    option(
+        help="The solver; `janusflow samplers` lists them. By default the quality's.",
+        panel=SAMPLING,
+        autocompletion=names.samplers,
+    ),
+]
+Grid = Annotated[
+    str | None,
+    option(
+        help="The times of the steps: a name that `janusflow grids` lists, times such as "
+        "'0 0.3 1', or a pilot's .json. By default the solver's own.",
+        panel=SAMPLING,
+        autocompletion=names.grids,
+    ),
+]
+GuidanceScale = Annotated[
+    str | None,
+    option(
+        help="A weight, 1 for no guidance, or a rule that `janusflow rules` lists. By default 2, "
+        "for Janus-Pro 5.",
+        panel=SAMPLING,
+        autocompletion=names.rules,
+    ),
+]
+NegativePrompt = Annotated[
+    str | None,
+    option(help="A text to move away from. By default the empty prompt.", panel=SAMPLING),
+]
+Height = Annotated[
+    int | None, option(help="Height in pixels. By default the model's.", panel=SAMPLING)
+]
+Width = Annotated[
+    int | None, option(help="Width in pixels. By default the model's.", panel=SAMPLING)
+]
+FirstBlockCache = Annotated[
+    float | None,
+    option(
+        help="Leaves blocks out where less than this share changes, such as 0.1. Off by default.",
+        panel=SAMPLING,
+    ),
+]
+Compile = Annotated[
+    bool, option("--compile", help="Compiles the network with torch.compile first.", panel=MODEL)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Which model, and where and how it computes."""
+
+    model: Model = DEFAULT
+    vae: Vae = None
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapted(Placement):
+    """The same with an adapter."""
+
+    model: Model = DEFAULT
+    vae: Vae = None
+    lora: Lora = None
 
 
 def guidance(text: str):
-    """A number, or a rule of `samplers.guidance` by name."""
+    """A number, or a rule of `samplers.guidance` by name; ValueError for anything else."""
     from samplers import guidance as rules
 
     try:
@@ -37,7 +158,9 @@ def guidance(text: str):
     except ValueError:
         if text.split(":")[0] in rules.RULES:
             return rules.parse(text)
+    name = text.split(":")[0]
     raise ValueError(
-        f"guidance {text!r} is not a finite number or a rule; choose 1 for none, or one of "
-        f"{', '.join(rules.RULES)}, as in guidance_interval:4,0.1,0.9"
+        f"guidance {text!r:.80} is neither a finite number nor a rule"
+        f"{names.hint(name, rules.RULES)}; give 1 for none, or one of {', '.join(rules.RULES)}, as "
+        "in guidance_interval:4,0.1,0.9"
     )

@@ -1,48 +1,117 @@
-"""`--json` of the command line: what a command returns, as one object on stdout, nothing else."""
+"""Where images go: one file, a grid of several in one file, or a folder."""
 
 from __future__ import annotations
 
-import inspect
-import io
-import json
-import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
-from functools import wraps
+import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
-import typer
+from janusflow.cli.options import OUTPUT, option
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
-
-
-def scripted(command: Callable[..., dict]) -> Callable[..., None]:
-    """The command with one more option, `--json`: its prints are dropped and the dictionary that it
-    returns is written instead. Paths become text, NaN and infinity null.
-    """
-
-    @wraps(command)
-    def run(*args, as_json: bool = False, **kwargs) -> None:
-        if not as_json:
-            command(*args, **kwargs)
-            return
-        with redirect_stdout(io.StringIO()):
-            result = command(*args, **kwargs)
-        write(result)
-
-    # typer reads annotations in the namespace of `run`, where those of the command mean nothing
-    own = inspect.signature(command, eval_str=True).parameters
-    option = inspect.Parameter(
-        "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json
-    )
-    run.__signature__ = inspect.Signature([*own.values(), option])
-    run.__annotations__ = {name: p.annotation for name, p in own.items()} | {"as_json": Json}
-    return run
+Out = Annotated[
+    str,
+    option(
+        "--out",
+        "-o",
+        help="A .png, .jpg or .webp (several images make a grid), or a folder; one that ends in / "
+        "is made.",
+        panel=OUTPUT,
+        metavar="PATH",
+    ),
+]
+Seed = Annotated[
+    int,
+    option(
+        help="Seed of the first image's noise, from 0; the next image has seed + 1.", panel=OUTPUT
+    ),
+]
+MOST_SEED = 2**63 - 1
 
 
-def write(result: dict) -> None:
-    from samplers.benchmark.summary import finite
+@dataclass(frozen=True)
+class Output:
+    """A place that was checked before any work is done."""
 
-    plain = json.loads(json.dumps(result, default=str))
-    json.dump(finite(plain), sys.stdout, allow_nan=False, ensure_ascii=False)
-    print()
+    path: Path
+    folder: bool
+
+    def write(self, images: list, notes: list[dict]) -> dict:
+        """Writes the images with their notes, prints the files, and tells of both."""
+        from janusflow.pipelines import image_io
+        from janusflow.utils.images import grid
+
+        self.prepare()
+        if self.folder:
+            paths = [self.path / f"{i:05d}.png" for i in range(len(images))]
+        else:
+            paths = [self.path]
+            if len(images) > 1:
+                joint = dict(notes[0], prompt="\n".join(note["prompt"] for note in notes))
+                images, joined = [grid(images)], [joint]
+            else:
+                joined = notes
+            notes_of = joined
+        rows = zip(images, notes if self.folder else notes_of, paths, strict=True)
+        files = [image_io.save(*row) for row in rows]
+        print(*files, sep="\n")
+        return dict(files=files, images=notes, pictures=notes)
+
+    def prepare(self) -> None:
+        """Makes the folder if it is missing."""
+        if self.folder:
+            from janusflow.utils import locked_dir
+
+            locked_dir.make_folder(self.path)
+
+
+def output(text: str) -> Output:
+    """Where `--out` says; ValueError unless it can be written and ends as an image does."""
+    from janusflow.pipelines.image_io import FORMATS
+
+    if not text.strip():
+        raise ValueError("--out is empty; name an image file or a folder")
+    path = Path(text)
+    if path.is_dir() or text.endswith(("/", os.sep)):
+        check_folder(_existing(path))
+        return Output(path, True)
+    check_folder(path.parent)
+    if path.suffix.lower() not in FORMATS:
+        wanted = ", ".join(FORMATS)
+        raise ValueError(
+            f"--out is {text!r:.200}; expected a file that ends in {wanted}, or a folder that "
+            "exists or ends in /"
+        )
+    check_file(path)
+    return Output(path, False)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def check_folder(folder: Path) -> None:
+    """ValueError unless files can be written there."""
+    if not folder.is_dir():
+        raise ValueError(f"folder {str(folder)!r:.200} does not exist; make it or choose another")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"folder {str(folder)!r:.200} cannot be written; choose another")
+
+
+def check_file(path: Path) -> None:
+    """ValueError for what stands in a file's place and is not to be replaced."""
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise ValueError(f"{str(path)!r:.200} is no file that could be replaced; choose another")
+    if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):
+        raise ValueError(f"{str(path)!r:.200} is read-only; make it writable or choose another")
+
+
+def check_seed(first: int, count: int = 1) -> None:
+    """ValueError unless `first` and the seeds after it are ones that torch takes."""
+    if not 0 <= first <= MOST_SEED - (count - 1):
+        raise ValueError(f"--seed is {first}; expected 0 to {MOST_SEED - (count - 1)}")

@@ -2,48 +2,88 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from janusflow.cli import options as o
+from janusflow.cli import runs
+from janusflow.cli.command import command
+from janusflow.cli.options import OUTPUT, SAMPLING, option, path
+from janusflow.cli.output import check_seed
 
-def pairs(
-    model: Annotated[str, typer.Argument(help="Packaged model, folder or hub id.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the pairs.")],
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `pairs` is asked for."""
+
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The model: a packaged one, a folder or a hub id.", autocompletion=o.names.models
+        ),
+    ]
+    out: Annotated[
+        Path,
+        option(
+            "--out", "-o", help="Folder of the pairs.", panel=OUTPUT, parser=path, metavar="PATH"
+        ),
+    ]
     prompts: Annotated[
         Path | None,
-        typer.Option(help="Text file, one prompt a line; prompts of the small world unless given."),
-    ] = None,
-    count: Annotated[int, typer.Option(help="Pairs, over all prompts in turn.")] = 1024,
-    sampler: Annotated[str, typer.Option(help="A name of samplers.SOLVERS.")] = "abm",
-    steps: Annotated[int, typer.Option(help="Of the sampler.")] = 8,
-    guidance_scale: Annotated[float, typer.Option(help="Burnt in; 1 for none.")] = 2.0,
-    guidance_end: Annotated[float, typer.Option(help="Time until which guidance acts.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+        option(
+            help="A file with one prompt a line. By default prompts of the small world.",
+            panel=OUTPUT,
+            parser=path,
+            metavar="PATH",
+        ),
+    ] = None
+    count: Annotated[int, option(help="Pairs, over all prompts in turn.", panel=OUTPUT)] = 1024
+    sampler: Annotated[
+        str,
+        option(
+            help="The solver; `janusflow samplers` lists them.",
+            panel=SAMPLING,
+            autocompletion=o.names.samplers,
+        ),
+    ] = "abm"
+    steps: Annotated[int, option(help="Steps of the sampler.", panel=SAMPLING)] = 8
+    guidance_scale: Annotated[
+        float, option(help="A weight that the pairs have burnt in, 1 for none.", panel=SAMPLING)
+    ] = 2.0
+    guidance_end: Annotated[
+        float, option(help="The time, 0 to 1, until which guidance acts.", panel=SAMPLING)
+    ] = 1.0
+    seed: Annotated[int, option(help="Seed of the noise, from 0.", panel=SAMPLING)] = 0
     part: Annotated[
-        str, typer.Option(help="Which share of the files to make, as 0/4 of four processes.")
-    ] = "0/1",
-    threads: Annotated[int | None, typer.Option(help="Of torch; all cores unless told.")] = None,
-) -> dict:
+        str,
+        option(help="Which share of the files, as 0/4 for the first of four.", panel=OUTPUT),
+    ] = "0/1"
+    threads: runs.Threads = None
+
+
+@command("pairs", panel="Training and files", plugins=True)
+def pairs(options: Options) -> dict:
     """Integrates noise to data and keeps both, with the prompts, for the objective reflow.
 
     Files that are there stay, so a run that was cut off is resumed. Prints how straight the flow is
     along them: 0 for straight ways at even speed.
     """
-    from janusflow.utils.devices import use_threads
-
-    try:
+    with runs.training_libraries():
         from janusflow.training import distillation
-    except ModuleNotFoundError as error:
-        needs = f"training needs {error.name}: pip install 'janusflow[train]'"
-        raise ModuleNotFoundError(needs, name=error.name) from error
+        from janusflow.utils.devices import use_threads
 
-    use_threads(threads)
-    how = dict(sampler=sampler, steps=steps, guidance=guidance_scale, guided_until=guidance_end)
-    found = distillation.pairs(model, out, count, prompts, seed, _part(part), **how)
-    print(f"{found['made']} pairs in {out}, straightness {found['straightness']:.4f}")
-    return dict(out=out) | found
+    use_threads(options.threads)
+    check_seed(options.seed)
+    share = _part(options.part)
+    how = dict(sampler=options.sampler, steps=options.steps)
+    how |= dict(guidance=options.guidance_scale, guided_until=options.guidance_end)
+    place = (options.model, options.out, options.count, options.prompts, options.seed)
+    found = distillation.pairs(*place, share, **how)
+    print(f"{found['made']} pairs in {options.out}, straightness {found['straightness']:.4f}")
+    return dict(out=options.out) | found
 
 
 def _part(text: str) -> tuple[int, int]:

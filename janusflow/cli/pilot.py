@@ -1,69 +1,125 @@
-"""The command `janusflow pilot`."""
+"""`janusflow pilot`: the times of a quality's few steps, placed for one model."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from janusflow.cli import options as o
+from janusflow.cli.command import command
+from janusflow.cli.options import OUTPUT, SAMPLING, option, path
+from janusflow.cli.output import check_folder, check_seed
+from janusflow.cli.terminal import importing
 
-from janusflow.cli.options import DEFAULT, Device, Dtype, Model, OwnSampler, OwnSteps, Quality, Vae
 
+@dataclass(frozen=True, kw_only=True)
+class Options(o.Placement):
+    """What `pilot` is asked for."""
 
-def pilot(
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A .json; the model's own folder.")
-    ] = None,
-    model: Model = DEFAULT,
-    vae: Vae = None,
-    quality: Quality = "fast",
-    steps: OwnSteps = None,
-    sampler: OwnSampler = None,
-    guidance: Annotated[float, typer.Option(help="A weight.")] = 2.0,
-    until: Annotated[
-        float | None, typer.Option(help="The time after which nothing guides; the quality's.")
-    ] = None,
+        Path | None,
+        option(
+            "--out",
+            "-o",
+            help="A .json. By default the model's own folder.",
+            panel=OUTPUT,
+            parser=path,
+            metavar="PATH",
+        ),
+    ] = None
     prompts: Annotated[
-        Path | None, typer.Option(help="File with one prompt a line; training scenes.")
-    ] = None,
-    samples: Annotated[int, typer.Option(help="Prompts that are flown, all at once.")] = 24,
-    looks: Annotated[int | None, typer.Option(help="Grids that are tried.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-) -> dict:
-    """Places a quality's few calls for a model: a grid that its presets then use."""
-    from tqdm import tqdm
+        Path | None,
+        option(
+            help="A file with one prompt a line. By default training scenes.",
+            panel=OUTPUT,
+            parser=path,
+            metavar="PATH",
+        ),
+    ] = None
+    quality: Annotated[
+        str,
+        option(
+            help="Whose steps are placed: exact, high, fast or draft.",
+            panel=SAMPLING,
+            autocompletion=o.names.qualities,
+        ),
+    ] = "fast"
+    num_inference_steps: o.Steps = None
+    sampler: o.Sampler = None
+    guidance_scale: Annotated[
+        float, option(help="A weight, 1 for no guidance.", panel=SAMPLING)
+    ] = 2.0
+    guidance_end: Annotated[
+        float | None,
+        option(
+            help="The time, 0 to 1, after which nothing guides. By default the quality's.",
+            panel=SAMPLING,
+        ),
+    ] = None
+    samples: Annotated[
+        int, option(help="Prompts that are measured, all at once.", panel=SAMPLING)
+    ] = 24
+    max_trials: Annotated[
+        int | None, option(help="Grids that are tried. By default some 100.", panel=SAMPLING)
+    ] = None
+    seed: Annotated[int, option(help="Seed of the noise, from 0.", panel=SAMPLING)] = 0
 
-    from janusflow.cli import pilot_grid
-    from janusflow.pipelines import auto, image_io
-    from janusflow.pipelines.presets import grid_file, grid_text, resolve
-    from janusflow.utils import limits, safe_io
-    from janusflow.utils.hub import PACKAGED, relist
 
-    if auto.family(model) == auto.PRO:
-        raise ValueError("pilot places the calls of a flow, which Janus-Pro has not")
-    resolve(quality, sampler=sampler, steps=steps).path()
-    if until is not None and not 0 <= until <= 1:
-        raise ValueError(f"--until is {until:g}; expected a time from 0 to 1")
-    for name, number in (("--samples", samples), ("--looks", looks or 3)):
-        if not 3 <= number <= limits.most("number"):
-            raise ValueError(f"{name} is {number}; expected 3 to {limits.most('number')}")
-    if out is None and (model in PACKAGED or not Path(model).is_dir()):
-        raise ValueError(f"{model} is no folder of yours; name the file with --out")
-    out = out or grid_file(Path(model), quality)
-    image_io.check_folder(out.parent)
-    if out.suffix != ".json":
-        raise ValueError(f"--out is {str(out)!r}; expected a .json")
-    texts = safe_io.read_prompts(prompts) if prompts else pilot_grid.scene_prompts(samples)
-    pipe = image_io.load(model, vae, device, dtype)
-    options = dict(steps=steps, sampler=sampler, guidance_scale=guidance, until=until)
-    options |= dict(seed=seed, looks=looks)
-    about = 64 + (looks or 100) * resolve(quality, sampler=sampler, steps=steps).steps
+@command("pilot", panel="Measuring", plugins=True)
+def pilot(options: Options) -> dict:
+    """Places a quality's few steps for a model: a grid that its presets then use."""
+    with importing():
+        from tqdm import tqdm
+
+        from janusflow.cli import loading, pilot_grid
+        from janusflow.pipelines.presets import grid_text, resolve
+        from janusflow.utils import safe_io
+        from janusflow.utils.hub import relist
+
+    out = _checked(options)
+    texts = safe_io.read_prompts(options.prompts) if options.prompts else None
+    texts = texts or pilot_grid.scene_prompts(options.samples)
+    pipe = loading.load(options)
+    own = dict(steps=options.num_inference_steps, sampler=options.sampler)
+    about = 64 + (options.max_trials or 100) * resolve(options.quality, **own).steps
+    own |= dict(guidance_scale=options.guidance_scale, until=options.guidance_end)
+    own |= dict(seed=options.seed, looks=options.max_trials)
     with tqdm(total=about, desc="evaluations", disable=None) as bar:
-        found = pilot_grid.place(pipe, texts[:samples], quality, **options, watch=bar.update)
+        found = pilot_grid.place(
+            pipe, texts[: options.samples], options.quality, **own, watch=bar.update
+        )
     found.save(out)
     relist(out.parent)
     print(f"{found.solver} at {grid_text(found.ts)}")
     print(f"error {found.error:.3g}, on the solver's own grid {found.before:.3g}; {out}")
     return dict(file=out, times=list(found.times), error=found.error, before=found.before)
+
+
+def _checked(options: Options) -> Path:
+    """Where the grid goes; ValueError for what can be refused without a model."""
+    from janusflow.pipelines import auto
+    from janusflow.pipelines.presets import grid_file, resolve
+    from janusflow.utils import limits
+    from janusflow.utils.hub import PACKAGED
+
+    if auto.family(options.model) == auto.PRO:
+        raise ValueError("pilot places the steps of a flow, which Janus-Pro has not")
+    own = dict(steps=options.num_inference_steps, sampler=options.sampler)
+    resolve(options.quality, **own).path()
+    check_seed(options.seed)
+    end = options.guidance_end
+    if end is not None and not 0 <= end <= 1:
+        raise ValueError(f"--guidance-end is {end:g}; expected a time from 0 to 1")
+    most = limits.most("number")
+    for name, number in (("samples", options.samples), ("max-trials", options.max_trials or 3)):
+        if not 3 <= number <= most:
+            raise ValueError(f"--{name} is {number}; expected 3 to {most}")
+    model, out = options.model, options.out
+    if out is None and (model in PACKAGED or not Path(model).is_dir()):
+        raise ValueError(f"{model} is no folder of yours; name the file with --out")
+    out = out or grid_file(Path(model), options.quality)
+    check_folder(out.parent)
+    if out.suffix != ".json":
+        raise ValueError(f"--out is {str(out)!r:.200}; expected a .json")
+    return out

@@ -1,35 +1,80 @@
-"""`janusflow precompute`: latents and the teacher's features of all pictures, once, to disk."""
+"""`janusflow precompute`: latents and the teacher's features of all images, once, to disk."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from janusflow.cli import options as o
+from janusflow.cli.command import command
+from janusflow.cli.options import MODEL, OUTPUT, option, path
+from janusflow.cli.terminal import importing
 
 
-def precompute(
-    data: Annotated[list[Path], typer.Option(help="As of train; repeat for several.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the cache.")],
-    model: Annotated[str, typer.Option(help="Whose training it is for.")] = "janusflow/scenes",
-    vae: Annotated[str | None, typer.Option(help="Autoencoder, if the model has no vae/.")] = None,
-    teacher: Annotated[str, typer.Option(help="own, timm:NAME, or none.")] = "own",
-    weights: Annotated[str, typer.Option(help="Of a timm teacher: hub or .safetensors.")] = "hub",
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `precompute` is asked for."""
+
+    data: Annotated[
+        list[Path],
+        option(
+            help="Images with texts, as `train` takes them; repeat for several.",
+            panel=OUTPUT,
+            parser=path,
+            metavar="PATH",
+        ),
+    ]
+    out: Annotated[
+        Path,
+        option(
+            "--out", "-o", help="Folder of the cache.", panel=OUTPUT, parser=path, metavar="PATH"
+        ),
+    ]
+    max_bad_samples: Annotated[
+        int, option(help="Images that may be unreadable before the run stops.", panel=OUTPUT)
+    ] = 100
+    model: o.Model = o.DEFAULT
+    vae: o.Vae = None
+    teacher: Annotated[
+        str,
+        option(
+            help="Whose features are kept: own (the model's vision encoder), timm:NAME, none, or "
+            "a teacher of a plugin.",
+            panel=MODEL,
+        ),
+    ] = "own"
+    teacher_weights: Annotated[
+        str, option(help="Weights of a timm teacher: hub, or a .safetensors.", panel=MODEL)
+    ] = "hub"
     size: Annotated[
-        int | None, typer.Option(help="Pixels that a timm teacher sees; its own unless told.")
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="In which features are kept.")] = "float32",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    limit: Annotated[int, typer.Option(help="Pictures that may be unreadable.")] = 100,
-) -> dict:
-    """Computes what `janusflow train --cache` then only reads. Goes on where it was cut off."""
-    try:
-        from janusflow.training import precompute
-    except ModuleNotFoundError as error:
-        needs = f"precompute needs {error.name}: pip install 'janusflow[train]'"
-        raise ModuleNotFoundError(needs, name=error.name) from error
+        int | None,
+        option(help="Side in pixels that a timm teacher sees. By default its own.", panel=MODEL),
+    ] = None
+    dtype: Annotated[
+        str,
+        option(
+            help="Number format of the features on disk.",
+            panel=MODEL,
+            autocompletion=o.names.dtypes,
+        ),
+    ] = "float32"
+    device: o.Device = "auto"
 
-    encoders = precompute.load(model, vae, teacher, weights, device, dtype, size)
-    done = precompute.precompute(data, encoders, out, limit)
+
+@command("precompute", panel="Training and files", plugins=True)
+def precompute(options: Options) -> dict:
+    """Computes once what `janusflow train --cache` then reads. Resumes where it was cut off."""
+    with importing():
+        from janusflow.utils.extras import needed
+
+        with needed("train", "precompute"):
+            from janusflow.training import precompute as work
+
+    weights = options.teacher_weights
+    place = (options.model, options.vae, options.teacher, weights, options.device, options.dtype)
+    done = work.precompute(
+        options.data, work.load(*place, options.size), options.out, options.max_bad_samples
+    )
     print(done)
-    return {"out": out, "result": done}
+    return {"out": options.out, "result": done}

@@ -2,50 +2,56 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
+from janusflow.cli import options as o
+from janusflow.cli import runs
+from janusflow.cli.command import command
+from janusflow.cli.options import option
 
-def reward(
-    model: Annotated[str, typer.Argument(help="Packaged model, folder or hub id.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+
+@dataclass(frozen=True, kw_only=True)
+class Options(runs.Run):
+    """What `reward` is asked for."""
+
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The model: a packaged one, a folder or a hub id.", autocompletion=o.names.models
+        ),
+    ]
     reward: Annotated[
         str | None,
-        typer.Option(help="A reward or a sum of them; '0.65*strict + 0.35*lenient' unless given."),
-    ] = None,
-    objective: Annotated[str, typer.Option(help="The algorithm, such as nft.")] = "nft",
-    config: Annotated[Path | None, typer.Option(help="YAML of settings, under --set.")] = None,
-    set_: Annotated[list[str], typer.Option("--set", help="As in training.lr=2e-5.")] = [],  # noqa: B006
-    init_from: Annotated[
-        Path | None, typer.Option(help="Run whose weights to begin with, not its optimizer.")
-    ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = True,
-    export: Annotated[Path | None, typer.Option(help="Write the averaged model here.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Of torch; all cores unless told.")] = None,
-) -> dict:
+        option(
+            help="A reward or a weighted sum of them. By default '0.65*strict + 0.35*lenient'.",
+            panel=runs.RUN,
+            autocompletion=o.names.rewards,
+        ),
+    ] = None
+    objective: Annotated[
+        str,
+        option(
+            help="The algorithm, such as nft.",
+            panel=runs.RUN,
+            autocompletion=o.names.objectives,
+        ),
+    ] = "nft"
+
+
+@command("reward", panel="Training and files", plugins=True)
+def reward(options: Options) -> dict:
     """Trains a model of the small world on rewards of the images that it draws itself.
 
     Each step draws several images of each of some prompts, scores them, and moves the model towards
     the better ones. A run that was cut off is resumed from its last checkpoint.
     """
-    from janusflow.utils.devices import use_threads
-
-    try:
-        from janusflow.training import config as settings
-        from janusflow.training import loop
+    with runs.training_libraries():
         from janusflow.training.rewards import job
-    except ModuleNotFoundError as error:
-        needs = f"training needs {error.name}: pip install 'janusflow[train]'"
-        raise ModuleNotFoundError(needs, name=error.name) from error
 
-    use_threads(threads)
-    if not resume and list(out.glob("step-*.safetensors")):
-        raise ValueError(f"{out} holds checkpoints already; choose another folder or --resume")
-    changes = (settings.read(config) if config else {}) | settings.parse(set_)
-    job.plan(model, out, reward, objective, changes, init_from).run()
-    if export:
-        loop.export(out, export)
-        print(export)
-    return dict(out=out, export=export)
+    changes = runs.begin(options)
+    named = (options.reward, options.objective)
+    plan = job.plan(options.model, options.out, *named, changes, options.init_from)
+    return runs.end(options, plan.run())

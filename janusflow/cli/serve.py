@@ -2,64 +2,87 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from janusflow.cli import options as o
+from janusflow.cli.command import command
+from janusflow.cli.options import OUTPUT, option
+from janusflow.cli.terminal import importing
 
-def serve(
-    model: Annotated[str, typer.Argument(help="Packaged model, folder or hub id.")] = (
-        "janusflow/scenes"
-    ),
+ACCESS = "Access"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(o.Adapted):
+    """What `serve` is asked for."""
+
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The model: a packaged one, a folder or a hub id.", autocompletion=o.names.models
+        ),
+    ] = o.DEFAULT
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8000,
+        str, option(help="Address to listen at; 0.0.0.0 lets other machines in.", panel=OUTPUT)
+    ] = "127.0.0.1"
+    port: Annotated[int, option(help="Port to listen at; 0 takes a free one.", panel=OUTPUT)] = 8000
     name: Annotated[
-        str | None, typer.Option(help="What clients call the model; its hub id or folder's name.")
-    ] = None,
-    vae: Annotated[
-        str | None, typer.Option(help="Autoencoder, if the model's folder has no vae/.")
-    ] = None,
-    lora: Annotated[str | None, typer.Option(help="Folder or hub id of an adapter.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16, float16, or int8 for 8-bit weights.")
-    ] = "auto",
+        str | None,
+        option(
+            help="What clients call the model. By default its hub id or its folder's name.",
+            panel=OUTPUT,
+        ),
+    ] = None
     queue: Annotated[
-        int, typer.Option(help="Requests that may wait or run; the next get status 429.")
-    ] = 16,
+        int,
+        option(help="Requests that may wait or run; the next get status 429.", panel=OUTPUT),
+    ] = 16
+    max_body: Annotated[int, option(help="Megabytes that a request may have.", panel=OUTPUT)] = 16
     api_key: Annotated[
         str | None,
-        typer.Option(envvar="JANUSFLOW_API_KEY", help="Key that clients have to send; none."),
-    ] = None,
+        option(
+            help="Key that clients have to send. By default none.",
+            panel=ACCESS,
+            envvar="JANUSFLOW_API_KEY",
+        ),
+    ] = None
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Further name by which this server may be called.")
-    ] = None,
+        list[str],
+        option(help="A further name by which this server may be called; repeat.", panel=ACCESS),
+    ] = field(default_factory=list)
     allow_origin: Annotated[
-        list[str] | None,
-        typer.Option(help="Origin, as https://example.org, of pages that may ask this server."),
-    ] = None,
-    max_body: Annotated[int, typer.Option(help="Megabytes that a request may have.")] = 16,
-) -> None:
-    """Serves a model by OpenAI's API: images, edits, and chat about images."""
-    from janusflow.pipelines import image_io
-    from janusflow.serve import server
+        list[str],
+        option(
+            help="An origin, as https://example.org, of pages that may ask this server; repeat.",
+            panel=ACCESS,
+        ),
+    ] = field(default_factory=list)
 
-    check(port, queue, max_body, api_key)
+
+@command("serve", panel="Images and answers", json=False)
+def serve(options: Options) -> None:
+    """Serves a model by OpenAI's API: images, edits, and chat about images."""
+    with importing():
+        from janusflow.cli import loading
+        from janusflow.serve import server
+
+    check(options.port, options.queue, options.max_body, options.api_key)
     server.check_installed()
-    server.listen(host, port).close()  # before the model is loaded
+    server.listen(options.host, options.port).close()  # before the model is loaded
     server.start(
-        image_io.load(model, vae, device, dtype, lora),
-        name or served_name(model),
-        host,
-        port,
-        queue,
-        hosts=allow_host or (),
-        origins=allow_origin or (),
-        key=api_key or None,
-        max_body=max_body * server.MEGABYTE,
+        loading.load(options, options.lora),
+        options.name or served_name(options.model),
+        options.host,
+        options.port,
+        options.queue,
+        hosts=options.allow_host,
+        origins=options.allow_origin,
+        key=options.api_key or None,
+        max_body=options.max_body * server.MEGABYTE,
     )
 
 

@@ -2,86 +2,115 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from janusflow.cli import options as o
+from janusflow.cli import runs
+from janusflow.cli.command import command
+from janusflow.cli.options import option, path
+
+DATA = "Model and data"
+FILE = dict(panel=DATA, parser=path, metavar="PATH")
 
 
-def train(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
-    recipe: Annotated[str | None, typer.Option(help="A recipe of the small world.")] = None,
-    stage: Annotated[str | None, typer.Option(help="Of the paper: 1, 2 or 3; or tune.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Model that a stage begins with; janusflow/scenes.")
-    ] = None,
-    vae: Annotated[str | None, typer.Option(help="Autoencoder, if the model has no vae/.")] = None,
-    data: Annotated[
-        list[Path], typer.Option(help="Folder, .jsonl, .parquet, .tar or .txt; repeat for several.")
-    ] = [],  # noqa: B006
-    cache: Annotated[Path | None, typer.Option(help="What precompute wrote; data.cache.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML of settings, under --set.")] = None,
-    set_: Annotated[list[str], typer.Option("--set", help="As in training.lr=2e-5.")] = [],  # noqa: B006
-    start: Annotated[
-        Path | None,
-        typer.Option(
-            "--init-from", "--start", help="Run, or model, whose averaged weights to begin with."
+@dataclass(frozen=True, kw_only=True)
+class Options(runs.Run):
+    """What `train` is asked for."""
+
+    recipe: Annotated[
+        str | None,
+        option(
+            help="A recipe of the small world, such as scenes-pico.",
+            panel=DATA,
+            autocompletion=o.names.recipes,
         ),
-    ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
-    export: Annotated[Path | None, typer.Option(help="Write the averaged model here.")] = None,
-    export_dtype: Annotated[
-        str, typer.Option(help="Of --export: bfloat16, or float32 to train on from there.")
-    ] = "bfloat16",
+    ] = None
+    stage: Annotated[
+        str | None,
+        option(help="A stage of the paper: 1, 2 or 3; or tune, for a few images.", panel=DATA),
+    ] = None
+    model: Annotated[
+        str | None,
+        option(
+            help="The model that a stage begins with. By default janusflow/scenes.",
+            panel=DATA,
+            autocompletion=o.names.models,
+        ),
+    ] = None
+    vae: Annotated[
+        str | None,
+        option(help="The autoencoder, for a model without vae/ of its own.", panel=DATA),
+    ] = None
+    data: Annotated[
+        list[Path],
+        option(help="A folder, .jsonl, .parquet, .tar or .txt; repeat for several.", **FILE),
+    ] = field(default_factory=list)
+    cache: Annotated[
+        Path | None, option(help="What `janusflow precompute` wrote; sets data.cache.", **FILE)
+    ] = None
     best: Annotated[
-        bool, typer.Option("--best", help="--export the best state, by run.keep_best.")
-    ] = False,
+        bool,
+        option(
+            "--best",
+            help="Whether --export takes the best state, by run.keep_best.",
+            panel=runs.RUN,
+        ),
+    ] = False
     merge: Annotated[
-        bool, typer.Option("--merge", help="Write the newest checkpoint's shards as one file.")
-    ] = False,
-    threads: Annotated[int | None, typer.Option(help="Of torch; all cores unless told.")] = None,
-) -> dict:
-    """Trains: a recipe from nothing, or a stage on pictures and texts of your own.
+        bool,
+        option(
+            "--merge", help="Writes the newest checkpoint's shards as one file.", panel=runs.RUN
+        ),
+    ] = False
+    dry_run: Annotated[
+        bool, option("--dry-run", help="Says what would be done, and ends.", panel=runs.RUN)
+    ] = False
 
-    The stage `tune` is for a few pictures; `--set adapter.rank=8` trains an adapter only. A run
-    that was cut off goes on where its last checkpoint stands.
+
+@command("train", panel="Training and files", plugins=True)
+def train(options: Options) -> dict:
+    """Trains: a recipe from nothing, or a stage on images and texts of your own.
+
+    The stage `tune` is for a few images; `--set adapter.rank=8` trains an adapter only. A run
+    that was cut off resumes at its last checkpoint. `janusflow show` draws its losses.
     """
-    from janusflow.utils.devices import DTYPES, use_threads
+    with runs.training_libraries():
+        from janusflow.training import job as jobs  # noqa: F401 (says here what is missing)
 
-    try:
-        from janusflow.training import config as settings
-        from janusflow.training import job, loop
-    except ModuleNotFoundError as error:
-        needs = f"training needs {error.name}: pip install 'janusflow[train]'"
-        raise ModuleNotFoundError(needs, name=error.name) from error
-
-    use_threads(threads)
-    if export_dtype not in DTYPES:
-        raise ValueError(f"--export-dtype is {export_dtype!r}; choose one of {', '.join(DTYPES)}")
-    if merge:
+    changes = runs.begin(options)
+    if options.merge:
         from janusflow.training import checkpoints
 
-        print(merged := checkpoints.merge(out))
-        return dict(out=out, merged=merged)
-    if (recipe is None) == (stage is None) and not (export and recipe is None):
+        print(merged := checkpoints.merge(options.out))
+        return dict(out=options.out, merged=merged)
+    _check(options)
+    job = _job(options, changes)
+    if job is not None and options.dry_run:
+        print(told := job.describe())
+        return dict(out=options.out, plan=told)
+    return runs.end(options, job and job.run(), options.model, options.best)
+
+
+def _check(options: Options) -> None:
+    exports_only = options.export and options.recipe is None
+    if (options.recipe is None) == (options.stage is None) and not exports_only:
         raise ValueError("give either --recipe or --stage; see janusflow train --help")
-    if not resume and list(out.glob("step-*.safetensors")):
-        raise ValueError(f"{out} holds checkpoints already; choose another folder or --resume")
-    changes = (settings.read(config) if config else {}) | settings.parse(set_)
-    changes |= {"data.cache": str(cache)} if cache else {}
-    if recipe and data:
+    if options.recipe and options.data:
         raise ValueError("a recipe draws its own scenes; --data belongs to --stage")
-    if recipe:
-        plan = job.of_recipe(recipe, out, changes, start)
-    elif stage is not None:
-        plan = job.of_stage(stage, model, data, out, changes, start, vae)
-    if recipe or stage is not None:
-        if dry_run:
-            print(told := plan.describe())
-            return dict(out=out, plan=told)
-        plan.run()
-    if export:
-        loop.export(out, export, DTYPES[export_dtype], model, best)
-        print(export)
-    return dict(out=out, export=export)
+
+
+def _job(options: Options, changes: dict):
+    """The run that is asked for; None where an older one is only exported."""
+    from janusflow.training import job
+
+    changes |= {"data.cache": str(options.cache)} if options.cache else {}
+    out, first = options.out, options.init_from
+    if options.recipe:
+        return job.of_recipe(options.recipe, out, changes, first)
+    if options.stage is None:
+        return None
+    return job.of_stage(
+        options.stage, options.model, options.data, out, changes, first, options.vae
+    )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from janusflow.utils import atomic_io, digests
 from janusflow.utils.safe_io import check_file, read_object
+from janusflow.utils.text import printable
 
 ABOUT = "cache.json"
 FORMAT = 1
@@ -172,5 +173,5 @@ def _read_about(folder: Path) -> dict:
 
 
 def _damaged(path: Path, why) -> CacheError:
-    reason = " ".join(str(why).split())[:160]
+    reason = printable(why, 160)
     return CacheError(f"{path} is damaged ({reason}); delete it and {AGAIN}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from janusflow.data.permutation import mix
 from janusflow.data.records import Record, to_record
+from janusflow.utils.text import printable
 
 CURSORS = 2  # one that runs ahead, one for what stands in for broken rows
 
@@ -72,7 +73,7 @@ class Streamed:
             return cursor.at(place)
         except Exception as error:  # of the file's end, of arrow, of datasets
             self.cursors.remove(cursor)
-            why = " ".join(str(error).split())[:120] or "it ends early"
+            why = printable(error, 120) or "it ends early"
             names = ", ".join(path.name for path in self.paths[:3])
             raise ValueError(
                 f"row {place + 1} of {names} cannot be read ({why}); write the file again"

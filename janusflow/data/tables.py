@@ -13,6 +13,7 @@ from janusflow.data.options import Data
 from janusflow.data.records import Record, to_record
 from janusflow.data.rows import kind_of
 from janusflow.data.streams import Streamed, count_rows, embedded
+from janusflow.utils.text import printable
 
 SEEN = 200  # letters of a text that are looked at for its kind
 
@@ -100,7 +101,7 @@ def open_streams(paths: Sequence[Path], options: Data, seed: int) -> Found:
             try:
                 head = next(file.iter_batches(batch_size=256), None)
             except OSError as error:
-                why = " ".join(str(error).split())[:120]
+                why = printable(error, 120)
                 told = f"row 1 of {path} cannot be read ({why}); write the file again"
                 raise ValueError(told) from error
         if head is None:

@@ -18,6 +18,7 @@ from janusflow.evaluation import provenance
 from janusflow.training.alignment.teachers import TimmEncoder
 from janusflow.utils import atomic_io, images, safe_io
 from janusflow.utils.hub import locate
+from janusflow.utils.text import printable
 
 NAMES = (".png", ".jpg", ".jpeg", ".webp")
 INCEPTION = (".pth", ".pt")
@@ -109,7 +110,7 @@ def _inception(path: str) -> nn.Module:
     except ModuleNotFoundError as error:
         raise _lacking(error) from error
     except Exception as error:  # of torch.load and load_state_dict, of every kind
-        reason = " ".join(str(error).split())[:160]
+        reason = printable(error, 160)
         raise ValueError(f"{path!r} holds no weights of the FID's Inception ({reason})") from error
     net.side, net.num_features = 299, 2048
     return net

@@ -17,6 +17,7 @@ from janusflow.utils import finite, limits
 from janusflow.utils.checkpoint_files import LOADING, check_size
 from janusflow.utils.hub import AUTOENCODER, locate
 from janusflow.utils.safe_io import read_object
+from janusflow.utils.text import printable
 
 VAES = {"AutoencoderKL": AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
 VAES |= {name: getattr(diffusers, name) for name in KINDS}
@@ -172,7 +173,7 @@ def _check_count(value, name: str, limit: str) -> None:
 
 
 def _unfit(source: Path, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split())[:200]
+    reason = printable(error, 200)
     return ValueError(
         f"the autoencoder in {str(source)!r} cannot be loaded ({reason}); check its config.json "
         "and weights"

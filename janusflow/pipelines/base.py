@@ -12,7 +12,7 @@ from janusflow.pipelines.calls import CallState
 from janusflow.pipelines.chat import Chat
 from janusflow.pipelines.lora_mixin import Adapted
 from janusflow.utils import hub
-from janusflow.utils.devices import DTYPES, pick_device
+from janusflow.utils.devices import DTYPES, full_name, pick_device
 from janusflow.utils.keywords import refuse_unknown
 
 SAVING = ("max_shard_size", "variant", "safe_serialization")
@@ -87,7 +87,7 @@ def read_dtype(dtype, torch_dtype=None) -> torch.dtype | str:
     if chosen is None:
         return torch.float32
     if isinstance(chosen, str):
-        chosen = chosen if chosen == "auto" else DTYPES.get(chosen.removeprefix("torch."), chosen)
+        chosen = chosen if chosen == "auto" else DTYPES.get(full_name(chosen), chosen)
     if chosen == "auto" or chosen in DTYPES.values():
         return chosen
     raise ValueError(f"dtype is {chosen!r:.60}; choose auto or one of {', '.join(DTYPES)}")

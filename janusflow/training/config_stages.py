@@ -12,6 +12,7 @@ import numpy as np
 from janusflow.data.samples import KINDS
 from janusflow.training.losses import WEIGHTS
 from janusflow.training.optimizers import OPTIMIZERS
+from janusflow.training.schedules import SCHEDULES
 from janusflow.training.timestep_sampling import DENSITIES, options_of
 from janusflow.utils import limits
 
@@ -28,7 +29,6 @@ PARTS = {
     "language_model": ("language_model.",),
 }
 PROJECTOR = "projector"  # of the alignment
-SCHEDULES = ("constant", "cosine", "linear")
 
 
 @dataclass(frozen=True, kw_only=True)

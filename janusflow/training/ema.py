@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from janusflow.training.config_stages import PARTS, Stage
+from janusflow.training.config_stages import PARTS
 
 
 @dataclass
@@ -61,29 +61,28 @@ def freeze_all_but(model: nn.Module, parts: tuple[str, ...]) -> None:
         parameter.requires_grad_(name.startswith(prefixes) and not unused)
 
 
-def learning_rate(stage: Stage, step: int) -> float:
-    """At an optimizer's step, counted from 0: a linear warm-up, then constant, or from
-    `decay_from` on down to zero, linearly or as half a cosine.
-    """
-    rate = stage.lr * min(1.0, (step + 1) / max(1, stage.warmup))
-    start = stage.decay_from * stage.steps
-    if stage.schedule == "constant" or step < start:
-        return rate
-    left = (stage.steps - step) / (stage.steps - start)
-    if stage.schedule == "cosine":
-        left = 0.5 - 0.5 * torch.cos(torch.tensor(torch.pi * left, dtype=torch.float64)).item()
-    return min(rate, stage.lr * left)
+def average(state: State, decay: float) -> None:
+    """Moves the averages of a state; sharded tensors are averaged where they lie."""
+    values = [_local(p) for p in state.parameters.values()]
+    move([_local(x) for x in state.ema.values()], values, decay, state.step)
 
 
 @torch.no_grad()
-def average(state: State, decay: float) -> None:
-    """Moves the averages: ema <- decay ema + (1 - decay) weights, warmed up by the step.
-
-    Sharded tensors are averaged where they lie.
+def move(
+    averages: Sequence[Tensor], values: Sequence[Tensor], decay: float, step: int | None = None
+) -> None:
+    """ema <- d ema + (1 - d) value, in place. d is `decay`, warmed up as n / (n + 9) where a step
+    n, counted from 1, is given, so that the first weights are soon forgotten.
     """
-    decay = min(decay, state.step / (state.step + 9))
-    values = [_local(p) for p in state.parameters.values()]
-    torch._foreach_lerp_([_local(x) for x in state.ema.values()], values, 1 - decay)
+    decay = decay if step is None else min(decay, step / (step + 9))
+    torch._foreach_lerp_(list(averages), list(values), 1 - decay)
+
+
+def move_module(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """The same for what learns of a whole model and its average."""
+    pairs = zip(average.parameters(), model.parameters(), strict=True)
+    ours, theirs = zip(*((a, p.detach()) for a, p in pairs if p.requires_grad), strict=True)
+    move(ours, theirs, decay, step)
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -37,10 +37,13 @@ CHANGES = "changes.jsonl"  # of settings, where a run was resumed with others
 
 @dataclass(frozen=True)
 class Stopped:
-    """How a run ended: at its last step, or at the step where it was asked to."""
+    """How a run ended: at its last step, or at the step where it was asked to, and by which signal;
+    0 where another process of the run was asked.
+    """
 
     state: State
     finished: bool
+    signal: int = 0
 
 
 def run(
@@ -77,7 +80,7 @@ def run(
     with asked_to_stop() as asked, together(out):
         while trainer.state.step < steps:
             with kept_on_failure(trainer, out, meta):
-                found = _step(trainer, monitor, asked())
+                found = _step(trainer, monitor, bool(asked()))
             if found is None:  # the step was passed over
                 continue
             monitor.add(found)
@@ -94,7 +97,7 @@ def run(
     if trainer.rank == 0 and trainer.state.step < steps:
         where = f"stopped at step {trainer.state.step} of {steps}"
         print(f"janusflow: {where}; {locked_dir.stays(out)}", file=sys.stderr)
-    return Stopped(trainer.state, trainer.state.step == steps)
+    return Stopped(trainer.state, trainer.state.step == steps, asked())
 
 
 def _record(trainer: Trainer, out: Path) -> None:

@@ -21,7 +21,7 @@ from janusflow.training.ema import State
 from janusflow.training.encoding import latents_of
 from janusflow.training.trainer import Trainer
 from janusflow.utils import atomic_io
-from janusflow.utils.images import grid
+from janusflow.utils.images import captioned, grid
 
 STEPS = 20  # of Euler
 GUIDANCE = 2.0
@@ -48,7 +48,7 @@ class Preview:
             images = self.pictures(model)
         path = out / "samples" / f"step-{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
-        sheet = grid(images)
+        sheet = grid(list(map(captioned, images, self.prompts)))
         with atomic_io.replacing(path, sync=False) as part:
             sheet.save(part, format="PNG")
         _track(trainer, sheet, step)

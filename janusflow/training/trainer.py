@@ -31,13 +31,13 @@ from janusflow.training.ema import (
     State,
     average,
     fill_gradients,
-    learning_rate,
     load,
     tensors,
     trained,
 )
 from janusflow.training.objective import Batch, LossModule, draw
 from janusflow.training.optimizers import OPTIMIZERS
+from janusflow.training.schedules import learning_rate
 from janusflow.utils.cpu.onednn_linear import repeating
 from janusflow.utils.renamed import old_names
 
@@ -457,8 +457,8 @@ def _share_averages(averaged: nn.Module, ema: dict[str, Tensor]) -> None:
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """A function that says whether SIGTERM or Ctrl-C came; a second Ctrl-C leaves at once."""
+def asked_to_stop() -> Iterator[Callable[[], int]]:
+    """A function that gives the signal that came, or 0; a second Ctrl-C leaves at once."""
     came: list[int] = []
 
     def note(number: int, _frame) -> None:
@@ -467,11 +467,11 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
         came.append(number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield lambda: 0
         return
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: bool(came)
+        yield lambda: came[0] if came else 0
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import time
-import warnings
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from janusflow.data.prefetch import ahead
 from janusflow.models.janusflow.vision import VisionEncoder
 from janusflow.scenes import patches
 from janusflow.scenes.questions import vocabulary
+from janusflow.training import schedules
 from janusflow.training.recipes import RECIPES, Recipe
 from janusflow.utils import atomic_io
 from janusflow.utils.devices import pick_device
@@ -111,7 +111,6 @@ def pretrain(
     parameters = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.vision_lr, betas=recipe.betas)
     start = _take_up(kept, recipe, parameters, optimizer)
-    schedule = _schedule(optimizer, recipe, start)
     steps = range(start, recipe.vision_steps)
     batches = ahead(partial(patches.batch, count=recipe.vision_batch), steps, workers)
     bar = tqdm(steps, desc="vision encoder", mininterval=5, disable=None, initial=start)
@@ -124,24 +123,19 @@ def pretrain(
             raise FloatingPointError(
                 f"the vision encoder's gradient is not finite at step {step}; lower vision_lr"
             )
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.vision_lr * _share(recipe, step)
         optimizer.step()
-        schedule.step()
         bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
         if kept and (step + 1) % KEEP == 0:
             _keep(kept, step + 1, recipe, parameters, optimizer)
     return encoder.cpu(), heads.cpu()
 
 
-def _schedule(optimizer, recipe: Recipe, start: int):
-    """Up for a tenth of the steps and down again; brought to step `start`."""
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.vision_lr, total_steps=recipe.vision_steps, pct_start=0.1
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the optimizer has not moved yet
-        for _ in range(start):
-            schedule.step()
-    return schedule
+def _share(recipe: Recipe, step: int) -> float:
+    """Up for a tenth of the steps and down again."""
+    steps = recipe.vision_steps
+    return schedules.share(step, steps, steps // 10, "cosine", 0.1)
 
 
 def _keep(path: Path, step: int, recipe: Recipe, parameters, optimizer) -> None:

@@ -1,5 +1,7 @@
 """Which device and number format to use when nobody says."""
 
+from difflib import get_close_matches
+
 import torch
 
 from janusflow.utils import limits
@@ -7,6 +9,13 @@ from janusflow.utils.processes import number
 
 EIGHT_BIT = "int8"  # of the weights; the arithmetic is bfloat16's
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SHORT = {
+    "fp32": "float32",
+    "float": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+}
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -31,8 +40,9 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """The named dtype to compute in; by default float32, on CUDA bfloat16, or float16 where the
-    card only emulates that, as T4 and V100 do.
+    card only emulates that, as T4 and V100 do. "bf16" and "torch.bfloat16" are bfloat16 too.
     """
+    name = full_name(name)
     if name == EIGHT_BIT:
         return torch.bfloat16
     if name == "auto":
@@ -42,8 +52,16 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
             real = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if real else torch.float16
     if name not in DTYPES:
-        raise ValueError(f"no dtype {name!r}; choose auto, {', '.join(DTYPES)} or {EIGHT_BIT}")
+        near = get_close_matches(name, ["auto", *DTYPES, *SHORT, EIGHT_BIT], 1)
+        hint = f"did you mean {near[0]}? Choose" if near else "choose"
+        raise ValueError(f"no dtype {name!r:.80}; {hint} auto, {', '.join(DTYPES)} or {EIGHT_BIT}")
     return DTYPES[name]
+
+
+def full_name(name: str) -> str:
+    """torch's name of a dtype that may be written short ("bf16") or with its module."""
+    name = name.removeprefix("torch.")
+    return SHORT.get(name, name)
 
 
 def execution_device(module: torch.nn.Module) -> torch.device:

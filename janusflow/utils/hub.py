@@ -192,6 +192,6 @@ def _download(name: str, files: list[str], hub: dict) -> str:
         reason = printable(str(error).split("\n")[0].strip().rstrip(".:"), 160)
         problem = f"is no folder here and could not be taken from the hub ({reason})"
     raise ValueError(
-        f"model {printable(name, 200)!r} {problem}; give a folder, a hub id such as "
+        f"model {printable(name, 80)!r} {problem}; give a folder, a hub id such as "
         f"deepseek-ai/JanusFlow-1.3B, or {known}"
     )

@@ -16,16 +16,18 @@ evaluation):
 from __future__ import annotations
 
 import io
+import textwrap
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from janusflow.utils import limits
 from janusflow.utils.safe_io import read_bytes
+from janusflow.utils.text import printable
 
 OVERSHOOT = 0.05  # of floats beyond 0 and 1; bicubic resizing overshoots by 0.02 on photographs
 
@@ -71,7 +73,7 @@ def _open(content: bytes) -> Image.Image:
 
 def _broken(name: str, error: Exception) -> ValueError:
     """What to say of any exception of PIL's decoders, which raise every kind on broken bytes."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = printable(error, 200) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         reason = f"none of {', '.join(FORMATS)}"
     return ValueError(f"{name!r} is not a whole image ({reason})")
@@ -231,6 +233,20 @@ def square_crop(image: Image.Image, size: int, share: float = 0.5) -> Image.Imag
     left, top = share * (width - side), share * (height - side)
     box = (left, top, left + side, top + side)
     return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+
+
+def captioned(image: Image.Image, text: str, lines: int = 3) -> Image.Image:
+    """An image with a text below it on white, in at most so many lines."""
+    font = ImageFont.load_default()
+    letter = max(1, round(font.getlength("n" * 20) / 20))
+    wrapped = textwrap.wrap(text, max(8, image.width // letter))[:lines]
+    height = int(font.getbbox("Ag")[3]) + 3
+    sheet = Image.new("RGB", (image.width, image.height + lines * height + 4), "white")
+    sheet.paste(image, (0, 0))
+    pen = ImageDraw.Draw(sheet)
+    for number, line in enumerate(wrapped):
+        pen.text((1, image.height + 2 + number * height), line, fill="black", font=font)
+    return sheet
 
 
 def grid(images: list[Image.Image], gap: int = 4, columns: int | None = None) -> Image.Image:

@@ -18,6 +18,7 @@ from janusflow.utils.atomic_io import (  # noqa: F401 (their old place)
 from janusflow.utils.atomic_io import write_text as write  # noqa: F401
 
 LOCK = ".lock"
+HELD: list[Path] = []  # folders of this process, whose last word a signal must not cut off
 
 
 @contextmanager
@@ -42,12 +43,16 @@ def alone(out: Path) -> Iterator[None]:
         ) from None
     except (OSError, NotImplementedError) as error:  # the latter where nothing can be locked
         raise refused(out, error) from error
+    HELD.append(out)
     try:
         yield
-    except KeyboardInterrupt:
-        print(f"janusflow: stopped; {stays(out)}", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        if not getattr(stop, "told", False):
+            print(f"janusflow: stopped; {stays(out)}", file=sys.stderr)
+        stop.told = True  # once is enough
         raise
     finally:
+        HELD.remove(out)
         lock.release()
 
 

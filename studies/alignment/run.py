@@ -31,6 +31,8 @@ from janusflow.training.alignment.repa import (
     watching,
 )
 from janusflow.training.alignment.teachers import Cached, View
+from janusflow.training.ema import move_module
+from janusflow.training.schedules import share
 from janusflow.utils import atomic_io
 from janusflow.utils.devices import use_threads
 from studies.alignment import findings
@@ -107,12 +109,6 @@ def optimizers_of(study: Study, model: nn.Module, extra: nn.Module | None) -> li
     return both
 
 
-def rate(study: Study, step: int) -> float:
-    """Share of the rate: linear warm-up, constant, then linearly to zero."""
-    falling = (study.steps - step) / (study.steps * (1 - study.decay_from))
-    return min(1.0, (step + 1) / study.warmup, falling)
-
-
 def run(lab: Lab, arm: str, seed: int, bar=print) -> dict:
     """Trains one arm with one seed; what was measured, as plain numbers."""
     study, protocol = lab.study, ARMS[arm]
@@ -134,12 +130,13 @@ def run(lab: Lab, arm: str, seed: int, bar=print) -> dict:
         conflict = cosine if cosine is not None else conflict
         total.backward()
         nn.utils.clip_grad_norm_(learns, 1.0)
+        falls = share(step, study.steps, study.warmup, "linear", study.decay_from)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * rate(study, step)
+                group["lr"] = group["initial_lr"] * falls
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        blend(average, model, min(study.ema, (step + 1) / (step + 10)))
+        move_module(average, model, study.ema, step + 1)
         if (step + 1) % study.every == 0:
             now = {"step": step + 1} | {k: v.mean().item() for k, v in parts.items()}
             points.append(now | {"gradient_cosine": conflict} | measure(lab, average, seed))
@@ -170,13 +167,6 @@ def compute(lab, model, extra, seed, step) -> tuple[dict[str, Tensor], float | N
     if (step + 1) % lab.study.every == 0 and "alignment" in parts:
         cosine = gradient_cosine(parts["flow"], parts["alignment"], states[-1]).item()
     return parts, cosine
-
-
-@torch.no_grad()
-def blend(average: nn.Module, model: nn.Module, decay: float) -> None:
-    pairs = zip(average.parameters(), model.parameters(), strict=True)
-    ours, theirs = zip(*((a, p) for a, p in pairs if p.requires_grad), strict=True)
-    torch._foreach_lerp_(ours, theirs, 1 - decay)
 
 
 # The command

@@ -29,7 +29,9 @@ from janusflow.scenes.questions import vocabulary
 from janusflow.scenes.shapes import render_batch
 from janusflow.scenes.world import SPLITS, Scene, generator, scene
 from janusflow.training import checkpoints
+from janusflow.training.ema import move_module
 from janusflow.training.optimizers import OPTIMIZERS
+from janusflow.training.schedules import learning_rate
 from janusflow.utils.devices import use_threads
 from studies.janus_pro_scenes.settings import RECIPES, SIDE, ProRecipe
 
@@ -96,7 +98,7 @@ def train_step(recipe: ProRecipe, state: State, processor: JanusProProcessor) ->
     if not torch.isfinite(loss):
         raise FloatingPointError(f"the loss is not finite at step {state.step}")
     for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(recipe, state.step)
+        group["lr"] = learning_rate(recipe, state.step, "linear")
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
@@ -105,15 +107,8 @@ def train_step(recipe: ProRecipe, state: State, processor: JanusProProcessor) ->
         raise FloatingPointError(f"the gradient is not finite at step {state.step}")
     state.optimizer.step()
     state.step += 1
-    _average(state, min(recipe.ema, state.step / (state.step + 9)))
+    move_module(state.ema, state.model, recipe.ema, state.step)
     return {"next": loss.item(), "grad_norm": norm.item()}
-
-
-@torch.no_grad()
-def _average(state: State, decay: float) -> None:
-    pairs = zip(state.ema.parameters(), state.model.parameters(), strict=True)
-    averages, values = zip(*((a, p) for a, p in pairs if p.requires_grad), strict=True)
-    torch._foreach_lerp_(averages, values, 1 - decay)
 
 
 def build(recipe: ProRecipe, base: Path) -> tuple[nn.Module, JanusProProcessor]:
@@ -164,13 +159,6 @@ def start_from_flow(state: State, name: str) -> None:
         if shapes != {k: v.shape for k, v in given.items()}:
             raise ValueError(f"the language model of {name!r} has other sizes than the recipe's")
         own.load_state_dict(given)
-
-
-def learning_rate(recipe: ProRecipe, step: int) -> float:
-    """Linear warm-up, constant, then linearly to zero over the last part."""
-    tail = recipe.steps * (1 - recipe.decay_from)
-    falling = (recipe.steps - step) / tail if tail else 1.0
-    return recipe.lr * min(1.0, (step + 1) / max(1, recipe.warmup), falling)
 
 
 def save(out: Path, state: State, recipe: ProRecipe, keep: int = 2) -> None:

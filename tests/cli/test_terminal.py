@@ -21,9 +21,9 @@ def long_ones(folder):
     prompts.write_text("a red circle\ntwo blue squares\na green star\n")
     few = ["--prompts=1", "--seeds=1", "--steps=1", f"--out={folder / 'scores'}"]
     return {
-        "generate": ["generate", f"--prompts={prompts}", "--steps=1", "--batch=1"],
+        "generate": ["generate", f"--prompts={prompts}", "--steps=1", "--batch-size=1"],
         "evaluate": ["evaluate", *few],
-        "pilot": ["pilot", "--quality=draft", "--samples=3", "--looks=3"],
+        "pilot": ["pilot", "--quality=draft", "--samples=3", "--max-trials=3"],
         "train": ["train", "--recipe=scenes-smoke", "--threads=1", "--set", "steps=2"],
     }
 

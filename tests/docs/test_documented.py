@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from janusflow.cli.main import app
+from janusflow.cli.old_names import ALSO
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [
@@ -57,7 +58,10 @@ def fault(words: list[str]) -> str | None:
             return None
         if rest[0] not in COMMANDS:
             return f"no command {rest[0]}"
-        known = {opt for p in COMMANDS[rest[0]].params for opt in (*p.opts, *p.secondary_opts)}
+        command = COMMANDS[rest[0]]
+        if rest[1:] and rest[1] in getattr(command, "commands", {}):
+            command = command.commands[rest[1]]
+        known = {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)} | {*ALSO}
         strange = [option for option in options if option not in known | {"--help"}]
         return f"{rest[0]} has no {strange}" if strange else None
     top = name.split(".")[0]

@@ -231,3 +231,18 @@ def test_a_run_is_told_of_itself_and_keeps_its_best_state(tiny_folder, data, tmp
     export.export(told, tmp_path / "model", best=True)
     with pytest.raises(ValueError, match=r"data\.held_out"):
         planned(tiny_folder, data, quiet, run__evaluate_every=2).run()
+
+
+def test_loader_processes_change_no_bit(tiny_folder, data, tmp_path):
+    """Samples come in the same order, and what is broken in a process is told to the run."""
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "0.png").write_bytes(b"\x89PNG broken")
+    alone, many = tmp_path / "alone", tmp_path / "many"
+    changes = {"training__steps": 3, "training__batch": 9, "alignment": "janusflow"}
+    for out, workers in ((alone, 0), (many, 2)):
+        with pytest.warns(UserWarning, match=r"0\.png.*another sample stands in"):
+            planned(tiny_folder, tmp_path / "data", out, run__workers=workers, **changes).run()
+    assert same(alone, many, 3)
+    with pytest.raises(ValueError, match=r"0 are allowed; the last: .*0\.png"):
+        limit = {"run__max_bad_samples": 0, "run__workers": 1, "training__steps": 6}
+        planned(tiny_folder, tmp_path / "data", many, **changes | limit).run()

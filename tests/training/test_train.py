@@ -33,8 +33,9 @@ from janusflow.training import (
 )
 from janusflow.training.alignment import repa
 from janusflow.training.config_stages import STAGES
-from janusflow.training.ema import freeze_all_but, learning_rate
+from janusflow.training.ema import freeze_all_but
 from janusflow.training.recipes import RECIPES
+from janusflow.training.schedules import learning_rate
 from janusflow.training.trainer import build
 from janusflow.utils import locked_dir as folders
 

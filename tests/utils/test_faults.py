@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
+from janusflow.cli import app as commands
 from janusflow.cli import main
 from janusflow.data.feature_cache import Cache
 from janusflow.pipelines import image_io
@@ -97,13 +98,13 @@ def test_a_folder_that_cannot_be_made_is_named_with_what_to_do(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_command_says_what_stays_and_how_to_go_on(number, tmp_path, monkeypatch, capsys):
-    def work(**_):
+    def work(*_, **__):
         with locked_dir.alone(tmp_path):
             os.kill(os.getpid(), number)
             signal.pause()
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(main, "app", work)
+    monkeypatch.setattr(commands, "app", work)
     monkeypatch.setattr(sys, "argv", ["janusflow", "evaluate"])
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -112,7 +113,9 @@ def test_a_stopped_command_says_what_stays_and_how_to_go_on(number, tmp_path, mo
     finally:
         signal.signal(signal.SIGINT, ours)
     said = capsys.readouterr().err
-    assert left.value.code == 130 and said.startswith("janusflow: stopped; what is whole stays in")
+    assert left.value.code == 128 + number and said.startswith(
+        "janusflow: stopped; what is whole stays in"
+    )
     assert "same command" in said and said.count("\n") == 1
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -128,10 +131,10 @@ def test_a_stopped_command_says_what_stays_and_how_to_go_on(number, tmp_path, mo
     ids=str,
 )
 def test_whatever_cannot_be_written_is_said_with_what_to_do(error, monkeypatch, capsys):
-    def work(**_):
+    def work(*_, **__):
         raise error
 
-    monkeypatch.setattr(main, "app", work)
+    monkeypatch.setattr(commands, "app", work)
     monkeypatch.setattr(sys, "argv", ["janusflow", "train"])
     with pytest.raises(SystemExit) as left:
         main.main()

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from janusflow.utils import limits
 from janusflow.utils.safe_io import read_bytes
+from janusflow.utils.text import printable
 
 CLIENTS = {  # how each registry's client writes one package into the folder where it is run
     "debian": ("apt-get", "download", "-q"),
@@ -83,7 +84,9 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
         else:
             raise ValueError(f"{path.name} is no package; expected {', '.join(ARCHIVES)}")
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ValueError(f"{path.name} cannot be unpacked ({error}); fetch it again") from error
+        raise ValueError(
+            f"{path.name} cannot be unpacked ({printable(error, 160)}); fetch it again"
+        ) from error
 
 
 def _tarred(file) -> Iterator[tuple[str, bytes]]:

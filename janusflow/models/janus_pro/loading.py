@@ -21,6 +21,7 @@ from janusflow.models.janusflow import generation_defaults
 from janusflow.models.janusflow.configuration import known_settings
 from janusflow.utils import config_guard, finite
 from janusflow.utils.checkpoint_files import check_settings, check_size
+from janusflow.utils.text import printable
 
 GUIDANCE = 5.0  # the published weight
 BLOCKS = {  # of transformers' config.json, and the class that each is made into
@@ -103,7 +104,7 @@ def own_config(folder: Path) -> JanusConfig:
         if "tie_word_embeddings" not in content:  # transformers would tie, the head is its own
             config.tie_word_embeddings = not _has_head(folder)
     except Exception as error:  # transformers' validators raise classes of their own
-        reason = " ".join(str(error).split())[:300]
+        reason = printable(error, 300)
         raise ValueError(f"{folder / 'config.json'} makes no Janus ({reason})") from error
     convert.within_limits(config)
     return config
@@ -123,7 +124,7 @@ def _without_memory(config: JanusConfig) -> JanusForConditionalGeneration:
         with torch.device("meta"):
             return JanusForConditionalGeneration(config)
     except Exception as error:  # whatever a constructor makes of a stranger's settings
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = printable(f"{type(error).__name__}: {error}", 300)
         raise ValueError(f"config.json makes no Janus ({reason}); fetch it again") from error
 
 
@@ -137,7 +138,7 @@ def _assemble(
             folder, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
         )
     except (RuntimeError, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = printable(error, 300)
         raise ValueError(f"the weights cannot be loaded ({reason}); fetch them again") from error
     lacking = sorted(report["missing_keys"])
     if any(convert.rename(name) != name for name in report["unexpected_keys"]):

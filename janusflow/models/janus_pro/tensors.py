@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from janusflow.utils.safe_io import read_object
+from janusflow.utils.text import printable
 
 NAMES = ("model.safetensors", "pytorch_model.bin")
 
@@ -39,7 +40,7 @@ def names(path: Path) -> set[str]:
         with safe_open(path, "pt") as file:
             return set(file.keys())
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged ({error}); fetch it again") from error
+        raise ValueError(f"{path} is damaged ({printable(error, 160)}); fetch it again") from error
 
 
 def files(folder: Path) -> list[Path]:
@@ -59,7 +60,9 @@ def _indexed(index: Path) -> list[Path]:
     try:
         names = sorted(set(read_object(index, "index_bytes")["weight_map"].values()))
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is no index of weights ({error}); fetch it again") from None
+        raise ValueError(
+            f"{index} is no index of weights ({printable(error, 160)}); fetch it again"
+        ) from None
     if any(not isinstance(name, str) or Path(name).name != name for name in names):
         raise ValueError(f"{index} names files outside its folder; fetch it again")
     if any(Path(name).suffix not in (".bin", ".safetensors") for name in names):
@@ -76,7 +79,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged ({error}); fetch it again") from error
+        raise ValueError(f"{path} is damaged ({printable(error, 160)}); fetch it again") from error
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -88,10 +91,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UnpicklingError as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = printable(error, 160)
         raise ValueError(f"{path} holds more than tensors and is not opened ({reason})") from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = printable(error, 160)
         raise ValueError(f"{path} is damaged ({reason}); fetch it again") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; expected tensors by name")

@@ -15,6 +15,7 @@ from janusflow.models.janusflow.language import (
 )
 from janusflow.utils.checkpoint_files import check_settings
 from janusflow.utils.config_guard import read_config
+from janusflow.utils.text import printable
 
 # Vision towers by their published names; a configuration may override any of these in its `params`.
 TOWERS: dict[str, dict[str, int | float]] = {
@@ -332,7 +333,7 @@ def _language(given: Any) -> PreTrainedConfig:
     try:
         return LlamaConfig(**settings)
     except Exception as error:  # transformers' validators raise classes of their own
-        reason = " ".join(str(error).split())[:400]
+        reason = printable(error, 400)
         raise ValueError(f"language_config makes no llama ({reason}); check config.json") from error
 
 

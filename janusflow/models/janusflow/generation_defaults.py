@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 from transformers.utils import cached_file
 
 from janusflow.utils.safe_io import parse_object, read_object, read_text
+from janusflow.utils.text import printable
 
 FILE = "generation_config.json"
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -31,7 +32,7 @@ def read(name: str | Path, **hub) -> GenerationConfig:
     try:
         config = GenerationConfig(**{k: v for k, v in said.items() if k not in UNSAID})
     except Exception as error:  # transformers' validators raise classes of their own
-        reason = " ".join(str(error).split())[:200]
+        reason = printable(error, 200)
         raise ValueError(f"{FILE} in {str(name)!r} makes no configuration ({reason})") from error
     ids = _ids(name, hub) if any(said.get(key) is None for key in IDS) else {}
     for key, value in ids.items():

@@ -25,6 +25,7 @@ from janusflow.utils.checkpoint_files import check_size, check_variant, one_layo
 from janusflow.utils.cpu.malloc import returned
 from janusflow.utils.cpu.onednn_linear import use_onednn
 from janusflow.utils.hub import PACKAGED
+from janusflow.utils.text import printable
 
 
 class JanusFlowPreTrainedModel(PreTrainedModel):
@@ -107,7 +108,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
                 if coded:
                     _let_go(model)
         except (SafetensorError, RuntimeError, KeyError, TypeError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = printable(error, 200)
             raise ValueError(
                 f"the files in {str(name)!r} make no model ({reason}); fetch config.json and the "
                 "weights again"

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from janusflow.training.ema import move
+
 
 class Copy:
     """The model as it was when the copy was first used; `follow` lets it move after the model.
@@ -29,11 +31,10 @@ class Copy:
             self._copy = copy.deepcopy(self._model).requires_grad_(False).eval()
         return self._copy
 
-    @torch.no_grad()
     def follow(self, lag: float) -> None:
         """copy <- lag copy + (1 - lag) model, where the model learns."""
         ours, theirs = zip(*self._pairs(), strict=True)
-        torch._foreach_lerp_(list(ours), list(theirs), 1 - lag)
+        move(ours, theirs, lag)
 
     def _pairs(self):
         own = dict(self.model.named_parameters())

@@ -1,0 +1,230 @@
+"""`janusflow bench`: three measurements of a model, each a command.
+
+`samplers`: error against network evaluations. `speed`: seconds an image of every quality.
+`transformers`: Janus-Pro beside transformers' own loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from janusflow.cli import options as o
+from janusflow.cli.command import HELP, Group, command
+from janusflow.cli.options import MODEL, OUTPUT, SAMPLING, option, path
+from janusflow.cli.output import check_folder, check_seed
+from janusflow.cli.terminal import importing, tell
+
+PROMPT = "a red circle left of a blue square"
+FILE = dict(panel=OUTPUT, parser=path, metavar="PATH")
+Prompts = Annotated[
+    list[str] | None,
+    option(help=f"A prompt; repeat for several. By default {PROMPT!r}.", panel=SAMPLING),
+]
+Seed = Annotated[int, option(help="Seed of the noise, from 0.", panel=SAMPLING)]
+Save = Annotated[Path | None, option(help="A JSON file for rows and protocol.", **FILE)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samplers(o.Placement):
+    """What `bench samplers` is asked for."""
+
+    prompt: Prompts = None
+    solvers: Annotated[
+        str | None,
+        option(help="Solvers with commas between. By default all that fit.", panel=SAMPLING),
+    ] = None
+    nfe: Annotated[
+        str, option(help="Numbers of network evaluations with commas between.", panel=SAMPLING)
+    ] = "4,8,16,32"
+    guidance_scale: o.GuidanceScale = None
+    samples: Annotated[int, option(help="Noises a prompt.", panel=SAMPLING)] = 4
+    seed: Seed = 0
+    reference: Annotated[
+        int, option(help="Evaluations of rk4 that stand for the truth.", panel=SAMPLING)
+    ] = 256
+    peers: Annotated[
+        bool, option(help="Whether other libraries' solvers run too.", panel=SAMPLING)
+    ] = True
+    pilot: Annotated[
+        bool, option(help="Whether times placed by a pilot run too.", panel=SAMPLING)
+    ] = False
+    csv: Annotated[Path | None, option(help="A CSV file for the rows.", **FILE)] = None
+    save: Save = None
+    plot: Annotated[Path | None, option(help="A figure: .png, .svg or .pdf.", **FILE)] = None
+
+
+@command("samplers", plugins=True)
+def samplers(options: Samplers) -> dict:
+    """Measures each solver's error against its network evaluations on a JanusFlow."""
+    with importing():
+        from janusflow.bench import solvers as bench
+        from janusflow.cli import loading
+        from janusflow.pipelines import auto
+        from samplers.core import find
+
+    if auto.family(options.model) == auto.PRO:
+        raise ValueError(
+            "bench samplers compares solvers of a flow, which Janus-Pro has not; take "
+            f"janusflow bench transformers --model {options.model}"
+        )
+    names = options.solvers.split(",") if options.solvers else []
+    arguments = dict(
+        calls=numbers("--nfe", options.nfe), solvers=[find(name.strip()) for name in names] or None
+    )
+    arguments |= {n: getattr(options, n) for n in ("samples", "seed", "reference", "pilot")}
+    rule = o.guidance(options.guidance_scale or "2")
+    _check(options)
+    pipe = loading.load(options)
+    texts = options.prompt or [PROMPT]
+    found = bench.run(pipe, texts, rule, others=options.peers, name=options.model, **arguments)
+    print(found)
+    print(f"\nreference: {found.protocol['reference']} (RMS)")
+    print(f"each call: {found.protocol['network_evaluations_per_call']:g} network evaluations")
+    files = ((options.csv, found.to_csv), (options.save, found.to_json), (options.plot, found.plot))
+    for place, write in files:
+        if place is not None:
+            write(place)
+    return found.content()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed(o.Placement):
+    """What `bench speed` is asked for."""
+
+    prompt: Prompts = None
+    seed: Seed = 0
+    rounds: Annotated[int, option(help="Turns of every way.", panel=SAMPLING)] = 5
+    compile: Annotated[
+        bool, option("--compile", help="Times graphs of torch.compile too.", panel=MODEL)
+    ] = False
+    save: Save = None
+
+
+@command("speed")
+def speed(options: Speed) -> dict:
+    """Times every quality in turns with the published way, in seconds an image."""
+    with importing():
+        import json
+
+        from janusflow.bench import speed
+        from janusflow.cli import loading
+        from janusflow.pipelines import auto
+        from janusflow.utils import locked_dir
+
+    if auto.family(options.model) == auto.PRO:
+        raise ValueError(
+            "bench speed times qualities of a flow, which Janus-Pro has not; take "
+            f"janusflow bench transformers --model {options.model}"
+        )
+    if not 1 <= options.rounds <= 10_000:
+        raise ValueError(f"--rounds is {options.rounds}; expected 1 to 10000")
+    _check(options)
+    pipe = loading.load(options)
+    pipe.set_progress_bar_config(disable=True)
+    texts = options.prompt or [PROMPT]
+    about = dict(rounds=options.rounds, seed=options.seed, model=options.model)
+    found = speed.of_pipeline(pipe, texts, compile=options.compile, **about)
+    print(speed.table(found))
+    if options.save:
+        locked_dir.write(options.save, json.dumps(found, indent=1))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transformers:
+    """What `bench transformers` is asked for."""
+
+    model: o.Model = "janusflow/scenes-pro"
+    prompt: Prompts = None
+    guidance_scale: Annotated[
+        float, option(help="A weight, 1 for no guidance.", panel=SAMPLING)
+    ] = 5.0
+    rounds: Annotated[int, option(help="Turns of either.", panel=SAMPLING)] = 5
+    device: o.Device = "auto"
+    dtype: o.Dtype = "auto"
+    vae: Annotated[str | None, typer.Option(hidden=True)] = None
+
+
+@command("transformers")
+def transformers(options: Transformers) -> dict:
+    """Times Janus-Pro in turns with transformers' own loop on the same weights."""
+    with importing():
+        from janusflow.bench import janus_pro as bench
+        from janusflow.cli import loading
+        from janusflow.pipelines import auto
+
+    if auto.family(options.model) != auto.PRO:
+        raise ValueError(
+            f"transformers has a loop of its own for Janus-Pro alone, and {options.model} is a "
+            "JanusFlow; take janusflow bench speed"
+        )
+    if not 1 <= options.rounds <= 10_000:
+        raise ValueError(f"--rounds is {options.rounds}; expected 1 to 10000")
+    pipe = loading.load(options)
+    pipe.set_progress_bar_config(disable=True)
+    texts = options.prompt or [PROMPT]
+    found = bench.compare(pipe, texts, options.rounds, options.guidance_scale)
+    print(bench.table(found, len(texts)))
+    return found
+
+
+def _check(options: Samplers | Speed) -> None:
+    check_seed(options.seed)
+    for name in ("csv", "save", "plot"):
+        place = getattr(options, name, None)
+        if place is not None:
+            check_folder(place.parent)
+
+
+def numbers(name: str, text: str) -> list[int]:
+    """Whole numbers with commas between; ValueError for others and for more than the limit."""
+    from janusflow.utils import limits
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and int(part[:19]) > 0 for part in parts):
+        raise ValueError(f"{name} is {text!r:.80}; expected numbers of at least 1, as in 4,8,16")
+    for part in parts:
+        limits.hold("number", int(part[:19]), f"{name} holds {part:.40}")
+    return [int(part) for part in parts]
+
+
+class Bench(Group):
+    """Takes `janusflow bench --...` of version 0.1 too, where the model chose the measurement."""
+
+    def parse_args(self, ctx, args):
+        return super().parse_args(ctx, _chosen(list(args)))
+
+
+def _chosen(args: list[str]) -> list[str]:
+    """The arguments with the command that version 0.1 would have run."""
+    if args and (not args[0].startswith("-") or args[0] in ("-h", "--help")):
+        return args
+    chosen = "samplers"
+    if "--speed" in args:
+        args, chosen = [word for word in args if word != "--speed"], "speed"
+    elif _model(args):
+        from janusflow.pipelines import auto
+
+        chosen = "transformers" if auto.family(_model(args)) == auto.PRO else chosen
+    tell(f"warning: write janusflow bench {chosen}; bench alone goes with the next release")
+    return [chosen, *args]
+
+
+def _model(args: list[str]) -> str | None:
+    for word, after in pairwise([*args, ""]):
+        name, equals, value = word.partition("=")
+        if name == "--model":
+            return value if equals else after
+    return None
+
+
+app = typer.Typer(
+    cls=Bench, context_settings=HELP, help="Measures samplers and speed on this machine."
+)
+for each in (samplers, speed, transformers):
+    each.mount(app)

@@ -1,0 +1,70 @@
+"""`janusflow chat`: questions about an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from janusflow.cli import options as o
+from janusflow.cli.command import command
+from janusflow.cli.options import OUTPUT, option, path
+from janusflow.cli.terminal import importing, tell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(o.Adapted):
+    """What `chat` is asked for."""
+
+    image: Annotated[
+        Path, typer.Argument(help="The image to talk about.", parser=path, metavar="IMAGE")
+    ]
+    question: Annotated[
+        list[str], typer.Argument(help="What to ask; several questions follow each other.")
+    ]
+    max_new_tokens: Annotated[
+        int, option(help="Tokens of the longest answer; a longer one is cut.", panel=OUTPUT)
+    ] = 512
+
+
+@command("chat", panel="Images and answers")
+def chat(options: Options) -> dict:
+    """Answers questions about an image, each with the earlier ones in mind."""
+    with importing():
+        from janusflow.cli import loading
+        from janusflow.utils import images
+
+    _check(options)
+    image = images.read(options.image)
+    pipe = loading.load(options, options.lora)
+    talk = pipe.conversation([image])
+    answers = [_answer(talk, text, options.max_new_tokens) for text in options.question]
+    said = dict(question=options.question, answer=answers)
+    if len(answers) == 1:
+        said = dict(question=options.question[0], answer=answers[0])
+    return said | dict(image=options.image, picture=options.image, model=options.model)
+
+
+def _check(options: Options) -> None:
+    from janusflow.utils import limits
+
+    if not all(text.strip() for text in options.question):
+        raise ValueError("the question is empty; ask something about the image")
+    most = options.max_new_tokens
+    if most < 1:
+        raise ValueError(f"--max-new-tokens is {most}; expected at least 1")
+    limits.hold("number", most, f"--max-new-tokens is {most}")
+
+
+def _answer(talk, question: str, most: int) -> str:
+    """Prints the answer as it comes; says so where it ends because `most` tokens are spent."""
+    pieces = []
+    for piece in talk.stream(question, max_new_tokens=most):
+        print(piece, end="", flush=True)
+        pieces.append(piece)
+    print()
+    if getattr(talk, "cut", False):
+        tell(f"the answer is cut after {most} tokens; raise --max-new-tokens for the rest")
+    return "".join(pieces)

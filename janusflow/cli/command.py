@@ -1,0 +1,234 @@
+"""A command is a function of one options object: `@command()` makes typer's command of it.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options(Placement):
+        image: Annotated[Path, typer.Argument(help="The image to describe.")]
+
+    @command("describe")
+    def describe(options: Options) -> dict: ...
+
+The fields become options, `--json` prints the dictionary that is returned and nothing else, and
+`--plugin` imports a user's module first where the function asks for it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import sys
+import typing
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Annotated
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from janusflow.cli.old_names import renamed
+
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Writes one JSON object on stdout and nothing else.",
+        rich_help_panel="Scripts",
+    ),
+]
+Plugins = Annotated[
+    list[str],
+    typer.Option(
+        "--plugin",
+        help="A module or .py file that registers names of your own; repeat for several.",
+        rich_help_panel="Scripts",
+    ),
+]
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+class Interrupted(Exception):
+    """A signal's exception on its way through typer, which would drop it."""
+
+    def __init__(self, signal: KeyboardInterrupt):
+        super().__init__(str(signal))
+        self.signal = signal
+
+
+class Ended(Exception):
+    """A command that has its result, and an exit code other than 0."""
+
+    def __init__(self, result: dict, code: int):
+        super().__init__(code)
+        self.result, self.code = result, code
+
+
+class Command(TyperCommand):
+    """typer's command, which takes options by their old names and hands signals on."""
+
+    def parse_args(self, ctx, args):
+        known = {name for p in self.params for name in (*p.opts, *p.secondary_opts)}
+        return super().parse_args(ctx, renamed(args, known))
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted(error) from error
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A function with the signature that typer reads, and how it is listed."""
+
+    name: str
+    run: Callable
+    panel: str
+
+    def mount(self, app: typer.Typer) -> None:
+        """Adds the command to an app."""
+        add = app.command(self.name, cls=Command, context_settings=HELP, rich_help_panel=self.panel)
+        add(self.run)
+
+
+def command(name: str, panel: str = "Commands", plugins: bool = False, json: bool = True):
+    """Registers a function of one options object; it returns a dictionary, or None without JSON."""
+
+    def register(function: Callable) -> Registration:
+        run = _runner(function, plugins)
+        own = _parameters(_options_of(function))
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        if plugins:
+            own.append(inspect.Parameter("plugin", keyword, default=[], annotation=Plugins))
+        if json:
+            own.append(inspect.Parameter("as_json", keyword, default=False, annotation=Json))
+        run.__name__, run.__doc__ = name, _unwrapped(function.__doc__)
+        run.__signature__ = inspect.Signature(own)
+        run.__annotations__ = {p.name: p.annotation for p in own}
+        return Registration(name, run, panel)
+
+    return register
+
+
+def _unwrapped(doc: str) -> str:
+    """Paragraphs as one line each, which the terminal's width breaks."""
+    return "\n\n".join(" ".join(part.split()) for part in doc.split("\n\n"))
+
+
+def _runner(function: Callable, plugins: bool) -> Callable:
+    def run(*, as_json: bool = False, plugin: list[str] = (), **values) -> None:
+        from janusflow.cli.terminal import Plain
+
+        stream = io.StringIO() if as_json else Plain(sys.stdout)
+        with redirect_stdout(stream):
+            if plugins:
+                from janusflow.utils import plugins as modules
+
+                modules.load(plugin)
+            result, code = _outcome(function, _options_of(function)(**values))
+        if as_json:
+            write(result)
+        if code:
+            raise typer.Exit(code)
+
+    return run
+
+
+def _outcome(function: Callable, options) -> tuple[dict, int]:
+    try:
+        return function(options), 0
+    except Ended as ended:
+        return ended.result, ended.code
+
+
+def _options_of(function: Callable) -> type:
+    name = next(iter(inspect.signature(function).parameters))
+    found = typing.get_type_hints(function)[name]
+    assert is_dataclass(found), f"{function.__name__} takes {found}, no options object"
+    return found
+
+
+def _parameters(options: type) -> list[inspect.Parameter]:
+    """The fields as keyword parameters, the class's own before those of its bases."""
+    hints = typing.get_type_hints(options, include_extras=True)
+    names = [name for kind in options.__mro__ for name in inspect.get_annotations(kind)]
+    known = {item.name: item for item in fields(options)}
+    found = []
+    for item in (known[name] for name in dict.fromkeys(names)):
+        default = item.default
+        if item.default_factory is not MISSING:
+            default = item.default_factory()
+        empty = inspect.Parameter.empty if default is MISSING else default
+        found.append(
+            inspect.Parameter(
+                item.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=empty,
+                annotation=hints[item.name],
+            )
+        )
+    return found
+
+
+def write(result: dict) -> None:
+    """One JSON object on stdout: paths as text, NaN and infinity as null, and letters that the
+    terminal has not by their numbers.
+    """
+    import json
+
+    from samplers.benchmark.summary import finite
+
+    plain = finite(json.loads(json.dumps(result, default=str)))
+    text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(plain, allow_nan=False)
+    print(text)
+
+
+class Group(TyperGroup):
+    """typer's group; a mistyped command gets the nearest one."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted(error) from error
+
+
+def advice(error: Exception) -> str | None:
+    """What the user can do about an error, in a sentence; None where only a developer can."""
+    if isinstance(error, OSError):
+        from janusflow.utils import locked_dir
+
+        return locked_dir.advised(error)
+    if isinstance(error, ValueError | TypeError | FloatingPointError | ImportError | MemoryError):
+        return str(error)
+    if type(error).__name__ == "SafetensorError":  # what its library says of a full disk too
+        from janusflow.utils import locked_dir
+
+        return f"weights cannot be written or read ({error}); {locked_dir.AGAIN}"
+    if hasattr(error, "format_message"):  # of the parser's own exceptions
+        return _parsing(error)
+    return None
+
+
+def _parsing(error) -> str:
+    """The parser's complaint with the nearest known option, and where to read on."""
+    ctx = getattr(error, "ctx", None)
+    where = ctx.command_path if ctx else "janusflow"
+    option = getattr(error, "option_name", None)
+    if type(error).__name__ == "NoSuchOption":
+        near = _nearest(option, ctx)
+        said = f"{where} has no option {option}"
+        return f"{said}; did you mean {near}?" if near else f"{said}; see {where} --help"
+    said = error.format_message().rstrip(".")
+    return said if said.endswith("?") else f"{said}; see {where} --help"
+
+
+def _nearest(option: str, ctx) -> str | None:
+    from difflib import get_close_matches
+
+    names = [n for p in (ctx.command.params if ctx else []) for n in p.opts if n[:2] == "--"]
+    starts = [name for name in names if name.startswith(option)]
+    return next(iter(starts or get_close_matches(option, names, 1, 0.5)), None)

@@ -1,0 +1,74 @@
+"""`janusflow doctor`: whether a model's files fit together and run here, and how fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from janusflow.cli import options as o
+from janusflow.cli.command import Ended, command
+from janusflow.cli.options import MODEL, OUTPUT, option
+from janusflow.cli.terminal import importing
+
+MARKS = {"ok": "ok", "warning": "warn", "problem": "FAIL"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `doctor` is asked for."""
+
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The model: a packaged one, a folder or a hub id.",
+            autocompletion=o.names.models,
+        ),
+    ] = o.DEFAULT
+    vae: o.Vae = None
+    device: o.Device = "auto"
+    dtype: o.Dtype = "auto"
+    speed: Annotated[
+        bool,
+        option(help="Whether the model is loaded and an image is timed.", panel=OUTPUT),
+    ] = True
+    steps: Annotated[
+        int, option(help="Steps that are timed; an image's seconds follow from them.", panel=MODEL)
+    ] = 2
+
+
+@command("doctor", panel="Models and names")
+def doctor(options: Options) -> dict:
+    """Checks a model: tokenizer, special tokens, autoencoder, memory, and seconds an image.
+
+    The exit code is 0 if nothing is wrong and 1 if something is.
+    """
+    with importing():
+        from janusflow.cli import doctor_checks as checks
+
+    if not 1 <= options.steps <= 1000:
+        raise ValueError(f"--steps is {options.steps}; expected 1 to 1000")
+    found = []
+    for finding in checks.run(options):
+        found.append(finding)
+        print(_line(finding))
+    wrong = [f for f in found if f.state == "problem"]
+    said = f"{len(wrong)} of {len(found)} checks failed" if wrong else "nothing is wrong"
+    print(f"\n{said}")
+    result = dict(
+        model=options.model,
+        ok=not wrong,
+        checks=[dict(name=f.name, state=f.state, found=f.found, **f.numbers) for f in found],
+    )
+    if wrong:
+        raise Ended(result, 1)
+    return result
+
+
+def _line(finding) -> str:
+    """A finding within 80 columns, continued under its text."""
+    import textwrap
+
+    head = f"{MARKS[finding.state]:<5}{finding.name:<16}"
+    return textwrap.fill(finding.found, 80, initial_indent=head, subsequent_indent=" " * 21)

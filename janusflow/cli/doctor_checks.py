@@ -1,0 +1,199 @@
+"""The checks of `janusflow doctor`, from what costs nothing to what loads the model.
+
+Each is a function that yields findings; what it raises becomes a finding too, so that one broken
+file does not hide what else is wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from janusflow.pipelines import auto
+from janusflow.utils.devices import describe, pick_device, pick_dtype, written
+from janusflow.utils.hub import locate
+from janusflow.utils.text import printable
+
+STEPS, PROMPT = 30, "a red circle left of a blue square"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found; `state` is "ok", "warning" or "problem"."""
+
+    name: str
+    state: str
+    found: str
+    numbers: dict = field(default_factory=dict)
+
+
+Check = Callable[[], Iterable[Finding]]
+
+
+def run(options) -> Iterator[Finding]:
+    """All checks that the files allow, one after the other."""
+    folder = locate(options.model)
+    kind = auto.family(options.model)
+    yield Finding("family", "ok", kind, {"family": kind})
+    flow = kind == auto.FLOW
+    vae = locate(options.vae) if options.vae else None
+    if vae and not flow:
+        raise ValueError("Janus-Pro brings its own VQ model; leave --vae out")
+    checks: list[tuple[str, Check]] = [
+        ("files", lambda: files(folder, vae)),
+        ("device", lambda: device(options)),
+    ]
+    drawable = not flow or vae or (folder / "vae").is_dir()
+    if flow and drawable:
+        checks.insert(1, ("autoencoder", lambda: autoencoder(folder, vae)))
+        checks.append(("memory", lambda: memory(folder, options)))
+    sound = True
+    for name, check in checks:
+        for finding in _guarded(name, check):
+            sound = sound and finding.state != "problem"
+            yield finding
+    if options.speed and not drawable:
+        yield Finding("speed", "warning", "not measured without an autoencoder; name one by --vae")
+    elif options.speed and sound:
+        yield from _guarded("speed", lambda: speed(options))
+    elif options.speed:
+        yield Finding("speed", "warning", "not measured; mend what is wrong first")
+
+
+def _guarded(name: str, check: Check) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        yield Finding(name, "problem", printable(error))
+    except (RuntimeError, KeyError, IndexError, AttributeError) as error:
+        yield Finding(name, "problem", printable(f"{type(error).__name__}: {error}"))
+
+
+def files(folder: Path, vae: Path | None) -> Iterator[Finding]:
+    """Tokens, tags, sizes and the autoencoder, from the folder's files without its weights."""
+    from janusflow.models import processor_checks
+
+    for found in processor_checks.examine(folder, vae):
+        yield Finding(found.check, "ok" if found.right else "problem", found.sentence)
+
+
+def autoencoder(folder: Path, vae: Path | None) -> Iterator[Finding]:
+    """Factor and number format of a JanusFlow's autoencoder; its channels are among `files`."""
+    from janusflow.models.autoencoder_loading import described_vae
+    from janusflow.pipelines.memory import factor
+
+    found = described_vae(folder, vae)
+    stored = _dtype_on_disk(vae or folder / "vae")
+    said = f"{type(found).__name__}, {factor(found)} pixels a latent, {stored or 'no weights'}"
+    numbers = dict(factor=factor(found), dtype=stored, channels=found.config.latent_channels)
+    yield Finding("vae weights", "ok" if stored else "problem", said, numbers)
+
+
+def _dtype_on_disk(source: Path) -> str | None:
+    """The format of the first weight; None where there is none."""
+    from safetensors import safe_open
+
+    for file in sorted(source.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            for key in weights.keys():
+                return str(weights.get_slice(key).get_dtype())
+    return None
+
+
+def device(options) -> Iterator[Finding]:
+    """Where the model would run, and in which format."""
+    place = pick_device(options.device)
+    dtype = pick_dtype(options.dtype, place)
+    said = f"{describe(place)} in {written(dtype, options.dtype)}"
+    slow = place.type == "cpu" and dtype != torch.float32
+    note = "; a CPU computes faster in float32" if slow else ""
+    yield Finding("device", "warning" if slow else "ok", said + note, {"device": str(place)})
+
+
+def memory(folder: Path, options) -> Iterator[Finding]:
+    """What one image takes beside what is free."""
+    from janusflow.pipelines import memory as forecasts
+
+    place = pick_device(options.device)
+    dtype = pick_dtype(options.dtype, place)
+    setting = dict(dtype=dtype, eight_bit=options.dtype == "int8", device=place.type)
+    peak = forecasts.of_folder(folder, options.vae, **setting).told()["peak"]
+    free = forecasts.free(place)
+    numbers = {"needed_bytes": peak, "free_bytes": free}
+    said = f"an image takes {peak / 2**30:.2f} GiB with the weights"
+    if free is None:
+        yield Finding("memory", "ok", said, numbers)
+        return
+    said += f", {free / 2**30:.2f} GiB are free"
+    if peak <= free:
+        yield Finding("memory", "ok", said, numbers)
+    else:
+        said += "; take --dtype bfloat16 or int8, smaller images, or another device"
+        yield Finding("memory", "problem", said, numbers)
+
+
+def speed(options) -> Iterator[Finding]:
+    """Loads the model and times a few steps and one answer."""
+    from janusflow.cli import loading
+
+    started = time.perf_counter()
+    pipe = loading.load(options)
+    pipe.set_progress_bar_config(disable=True)
+    loaded = time.perf_counter() - started
+    yield Finding("loading", "ok", f"{loaded:.1f} s", {"seconds": loaded})
+    yield _generated(pipe, options.steps if hasattr(pipe, "vae") else None)
+    yield _answered(pipe)
+
+
+def _generated(pipe, steps: int | None) -> Finding:
+    """Seconds an image: of so many steps, from which the published 30 follow, or of all tokens."""
+    make = _of_flow if steps else _of_tokens
+    seconds, how, image = make(pipe, steps)
+    low, high = image.getextrema() if image.mode == "L" else zip(*image.getextrema(), strict=True)
+    flat = low == high
+    said = f"{seconds:.2f} s an image ({how})"
+    if flat:
+        return Finding("generation", "problem", f"{said}, of one colour only; check the weights")
+    return Finding("generation", "ok", said, {"seconds": seconds})
+
+
+def _of_flow(pipe, steps: int):
+    def timed(count: int) -> tuple[float, object]:
+        started = time.perf_counter()
+        out = pipe(PROMPT, num_inference_steps=count, generator=torch.Generator().manual_seed(0))
+        return time.perf_counter() - started, out.images[0]  # PIL: the device is done
+
+    timed(1)  # allocations and kernels
+    once, _ = timed(1)
+    more, image = timed(1 + steps)
+    each = max((more - once) / steps, 0.0)
+    return once + (STEPS - 1) * each, f"{STEPS} Euler steps, {steps} of them timed", image
+
+
+def _of_tokens(pipe, _steps: None):
+    started = time.perf_counter()
+    out = pipe(PROMPT, generator=torch.Generator().manual_seed(0))
+    return time.perf_counter() - started, f"{out.tokens.shape[1]} tokens, timed", out.images[0]
+
+
+def _answered(pipe) -> Finding:
+    """Seconds a token of an answer."""
+    from PIL import Image
+
+    image = Image.new("RGB", (96, 96), "white")
+    started = time.perf_counter()
+    pipe.chat("what is it?", [image], max_new_tokens=1)
+    first = time.perf_counter() - started
+    started = time.perf_counter()
+    pipe.chat("what is it?", [image], max_new_tokens=9)
+    each = max(time.perf_counter() - started - first, 0.0) / 8
+    return Finding(
+        "answers",
+        "ok",
+        f"{first:.2f} s to the first token, {each:.3f} s for each of the next at most",
+        {"first_seconds": first, "token_seconds": each},
+    )

@@ -1,0 +1,151 @@
+"""`janusflow generate`: images from text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from janusflow.cli import options as o
+from janusflow.cli.command import command
+from janusflow.cli.options import OUTPUT, SAMPLING, option, path
+from janusflow.cli.output import Out, Output, Seed, check_seed, output
+from janusflow.cli.terminal import importing, tell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(o.Adapted):
+    """What `generate` is asked for."""
+
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(help="One text or several, each in quotes.", show_default=False),
+    ] = None
+    prompts: Annotated[
+        Path | None,
+        option(help="A file with one prompt a line.", panel=OUTPUT, parser=path, metavar="PATH"),
+    ] = None
+    out: Out = "out.png"
+    num_images: Annotated[
+        int,
+        option(help="Images a prompt (or --num-images-per-prompt).", panel=OUTPUT),
+    ] = 1
+    seed: Seed = 0
+    batch_size: Annotated[
+        int | None,
+        option(
+            help="Images at once. By default as many as memory holds, at most 16, on CUDA 64.",
+            panel=OUTPUT,
+        ),
+    ] = None
+    memory: Annotated[
+        float | None,
+        option(
+            help="Gigabytes that weights and images may take. By default what is free.",
+            panel=OUTPUT,
+        ),
+    ] = None
+    quality: o.Quality = None
+    num_inference_steps: o.Steps = None
+    sampler: o.Sampler = None
+    grid: o.Grid = None
+    guidance_scale: o.GuidanceScale = None
+    negative_prompt: o.NegativePrompt = None
+    height: o.Height = None
+    width: o.Width = None
+    first_block_cache: o.FirstBlockCache = None
+    best_of: Annotated[
+        int | None,
+        option(help="Candidates an image, of which one is kept. By default 1.", panel=SAMPLING),
+    ] = None
+    verifier: Annotated[
+        str | None,
+        option(
+            help="Who chooses among them: own, the model itself, or a verifier of a plugin.",
+            panel=SAMPLING,
+        ),
+    ] = None
+    temperature: Annotated[
+        float | None,
+        option(
+            help="Janus-Pro: how freely tokens are drawn, 0 for the likeliest. By default 1.",
+            panel=SAMPLING,
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        option(help="Janus-Pro: draws among this many tokens. Off by default.", panel=SAMPLING),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        option(
+            help="Janus-Pro: draws among tokens of this share, 0 to 1. Off by default.",
+            panel=SAMPLING,
+        ),
+    ] = None
+    compile: o.Compile = False
+
+
+@command("generate", panel="Images and answers", plugins=True)
+def generate(options: Options) -> dict:
+    """Generates images from text."""
+    with importing():
+        from janusflow.cli import batch, families, loading
+
+    kind = families.check(options)
+    rows = _rows(options)
+    place = output(options.out)
+    request = families.request(kind, options)
+    if options.memory is not None and not 0 < options.memory < 1e6:
+        raise ValueError(f"--memory is {options.memory}; expected gigabytes, more than 0")
+    pipe = loading.load(options, options.lora)
+    if options.compile:
+        pipe.compile()
+    size = batch.size(pipe, rows, options)
+    if place.folder:
+        return _fill(pipe, rows, size, options, request, place)
+    images, notes = batch.make(pipe, rows, options.seed, size, request)
+    return place.write(images, notes)
+
+
+def _fill(pipe, rows: list[str], size: int, options: Options, request, place: Output) -> dict:
+    """Generates what the folder lacks."""
+    from janusflow.cli import batch, loading
+
+    place.prepare()
+    about = request.about | {"weights": loading.fingerprint(options, options.lora)}
+    about |= {"vae": options.vae} if options.vae else {}
+    files = batch.fill(pipe, rows, options.seed, size, request.settings, about, place.path)
+    print(*files, sep="\n")
+    return dict(files=files)
+
+
+def _rows(options: Options) -> list[str]:
+    """One prompt an image, in order; ValueError for what no image comes of."""
+    from janusflow.utils import limits, safe_io
+
+    for name, number in (("num-images", options.num_images), ("batch-size", options.batch_size)):
+        if number is not None and number < 1:
+            raise ValueError(f"--{name} is {number}; expected at least 1")
+        limits.hold("number", number or 1, f"--{name} is {number}")
+    texts = list(options.prompt or [])
+    warn_of_loose_words(texts)
+    texts += safe_io.read_prompts(options.prompts) if options.prompts else []
+    for text in texts:
+        safe_io.check_prompt(text, "a prompt")
+    if not texts or not all(text.strip() for text in texts):
+        raise ValueError("there is no prompt, or an empty one; give a text such as 'a red circle'")
+    check_seed(options.seed, len(texts) * options.num_images)
+    return [text for text in texts for _ in range(options.num_images)]
+
+
+def warn_of_loose_words(texts: list[str]) -> None:
+    """A shell makes several prompts of a text without quotes."""
+    if len(texts) > 1 and all(len(text.split()) == 1 for text in texts):
+        whole = " ".join(texts)
+        tell(
+            f"warning: these are {len(texts)} prompts of one word each; for one image put the "
+            f"text in quotes: janusflow generate {whole!r:.120}"
+        )

@@ -1,0 +1,100 @@
+"""`janusflow samplers`, `grids`, `rules` and `models`: what names there are, and what they mean."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+
+from janusflow.cli.command import command
+from janusflow.cli.terminal import importing
+
+PANEL = "Models and names"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Nothing is asked for beside `--json` and `--plugin`."""
+
+
+@command("samplers", panel=PANEL, plugins=True)
+def samplers(_options: Options) -> dict:
+    """Lists the solvers: order, network evaluations a step, and what each does."""
+    with importing("importing torch"):
+        from samplers import SOLVERS
+
+    found = {}
+    for name, s in SOLVERS.items():
+        order = "" if s.order is None else str(s.order)
+        kinds = [k for k in ("adaptive", "stochastic") if getattr(s, k)]
+        found[name] = dict(order=s.order, calls=s.calls, kinds=kinds, about=_first(s.doc))
+        calls = "" if s.adaptive else f"{s.calls:g}"
+        _row(name, f"order {order or '-':<3} calls {calls or '-':<3}", found[name]["about"])
+    return {"samplers": found}
+
+
+@command("grids", panel=PANEL, plugins=True)
+def grids(_options: Options) -> dict:
+    """Lists the time grids with their options, as `--grid` takes them."""
+    with importing("importing torch"):
+        from samplers import GRIDS
+
+    found = {name: _first(inspect.getdoc(place)) for name, place in GRIDS.items()}
+    for name, about in found.items():
+        _row(name, "", about)
+    return {"grids": found}
+
+
+@command("rules", panel=PANEL, plugins=True)
+def rules(_options: Options) -> dict:
+    """Lists the guidance rules as `--guidance-scale` takes them, with what stands where."""
+    with importing("importing torch"):
+        from samplers import RULES
+
+    found = {}
+    for name, make in RULES.items():
+        words = [_argument(p) for p in inspect.signature(make).parameters.values()]
+        found[name] = dict(written=f"{name}:{','.join(words)}", about=_first(inspect.getdoc(make)))
+        _row(found[name]["written"], "", found[name]["about"])
+    return {"rules": found}
+
+
+@command("models", panel=PANEL)
+def models(_options: Options) -> dict:
+    """Lists the models that names stand for: those packaged, and those published on the hub."""
+    from janusflow.cli.names import HUB
+
+    found = {
+        "janusflow/scenes": "packaged; JanusFlow for the small world of shapes",
+        "janusflow/scenes-pro": "packaged; Janus-Pro for the same world",
+        **dict.fromkeys(HUB, "on the hub; janusflow info forecasts its memory first"),
+    }
+    for name, about in found.items():
+        _row(name, "", about)
+    return {"models": found}
+
+
+def _first(doc: str | None) -> str:
+    """The first sentence of a docstring, on one line."""
+    text = " ".join((doc or "").split("\n\n")[0].split())
+    return re.split(r"(?<! al)\. ", text)[0].rstrip(".")
+
+
+def _argument(parameter: inspect.Parameter) -> str:
+    default = parameter.default
+    plain = default is parameter.empty or callable(default)
+    return parameter.name if plain else f"{parameter.name}={default}"
+
+
+def _row(name: str, facts: str, about: str) -> None:
+    """A line of at most 80 columns where it can be, with a hanging indent where it cannot."""
+    import textwrap
+
+    head = f"{name:<18}{facts}{'  ' if facts else ''}"
+    if len(name) > 17:
+        print(name)
+        head = " " * 18
+    print(textwrap.fill(about, 80, initial_indent=head, subsequent_indent=" " * len(head)))
+
+
+COMMANDS = (samplers, grids, rules, models)

@@ -1,0 +1,32 @@
+"""A model as the options of a command name it."""
+
+from __future__ import annotations
+
+from janusflow.cli.options import Placement
+
+
+def load(options: Placement, lora: str | None = None):
+    """The pipeline on its device, with an adapter if one is named."""
+    from janusflow.pipelines import image_io
+
+    return image_io.load(options.model, options.vae, options.device, options.dtype, lora)
+
+
+def weights(options: Placement, lora: str | None = None) -> dict[str, str]:
+    """SHA-256 of every file of weights that an image comes from, the autoencoder's included."""
+    from janusflow.evaluation import provenance
+    from janusflow.models.autoencoder_loading import locate_autoencoder
+    from janusflow.utils.hub import locate
+
+    return provenance.weights(
+        locate(options.model),
+        locate_autoencoder(options.vae) if options.vae else None,
+        locate(lora, files=["adapter_*"]) if lora else None,
+    )
+
+
+def fingerprint(options: Placement, lora: str | None = None) -> str:
+    """Sixteen digits for all of them."""
+    from janusflow.evaluation import provenance
+
+    return provenance.fingerprint(weights(options, lora))

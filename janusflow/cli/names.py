@@ -1,0 +1,114 @@
+"""Values that the shell completes, and the nearest known name for a mistyped one.
+
+The registries stay the one truth: completing a name of `samplers` imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+HUB = (
+    "deepseek-ai/JanusFlow-1.3B",
+    "deepseek-ai/Janus-Pro-1B",
+    "deepseek-ai/Janus-Pro-7B",
+    "deepseek-ai/Janus-1.3B",
+)
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for a name near a known one, else nothing."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known), 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _starting(incomplete: str, known: Iterable[str]) -> list[str]:
+    return [name for name in known if name.startswith(incomplete)]
+
+
+def folders(incomplete: str) -> list[str]:
+    """Folders here, which a shell would complete by itself were there no completion of ours."""
+    from pathlib import Path
+
+    base = Path(incomplete) if incomplete.endswith("/") else Path(incomplete or ".").parent
+    try:
+        found = sorted(p for p in base.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError:
+        return []
+    return _starting(incomplete, [f"{p}/" for p in found])
+
+
+def models(incomplete: str) -> list[str]:
+    """Packaged models, the published ones, and folders."""
+    packaged = ("janusflow/scenes", "janusflow/scenes-pro")
+    return [*_starting(incomplete, packaged + HUB), *folders(incomplete)]
+
+
+def samplers(incomplete: str) -> list[str]:
+    """Solvers by name."""
+    from samplers import SOLVERS
+
+    return _starting(incomplete, SOLVERS)
+
+
+def grids(incomplete: str) -> list[str]:
+    """Time grids by name."""
+    from samplers import GRIDS
+
+    return _starting(incomplete, GRIDS)
+
+
+def rules(incomplete: str) -> list[str]:
+    """Guidance rules by name, ready for their weight."""
+    from samplers import RULES
+
+    return _starting(incomplete, [f"{name}:" for name in RULES])
+
+
+def qualities(incomplete: str) -> list[str]:
+    """Presets of work an image."""
+    return _starting(incomplete, ("exact", "high", "fast", "draft"))
+
+
+def dtypes(incomplete: str) -> list[str]:
+    """Number formats."""
+    return _starting(incomplete, ("auto", "float32", "bfloat16", "float16", "int8"))
+
+
+def devices(incomplete: str) -> list[str]:
+    """Kinds of device."""
+    return _starting(incomplete, ("auto", "cpu", "cuda", "mps"))
+
+
+def tasks(incomplete: str) -> list[str]:
+    """Evaluation tasks by name."""
+    from janusflow.evaluation.tasks.registry import TASKS
+
+    return _starting(incomplete, TASKS)
+
+
+def recipes(incomplete: str) -> list[str]:
+    """Training recipes by name."""
+    from janusflow.training.recipes import RECIPES
+
+    return _starting(incomplete, RECIPES)
+
+
+def rewards(incomplete: str) -> list[str]:
+    """Rewards by name."""
+    from janusflow.training.rewards import REWARDS
+
+    return _starting(incomplete, REWARDS)
+
+
+def objectives(incomplete: str) -> list[str]:
+    """Training objectives by name."""
+    from janusflow.training.objectives import OBJECTIVES
+
+    return _starting(incomplete, OBJECTIVES)
+
+
+def collections(incomplete: str) -> list[str]:
+    """What `janusflow data` fetches."""
+    return _starting(incomplete, ("stamps", "emoji", "efficientnet"))

@@ -1,0 +1,96 @@
+"""What the commands that train have in common: options of a run, its beginning and its end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from janusflow.cli.options import option, path
+from janusflow.cli.signals import Stopped
+
+RUN = "Run"
+PLACE = dict(panel=RUN, parser=path, metavar="PATH")
+Threads = Annotated[
+    int | None, option(help="Threads of torch. By default as many as cores.", panel=RUN)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run's folder, settings, beginning and end."""
+
+    out: Annotated[Path, option("--out", "-o", help="Folder of the run.", **PLACE)]
+    config: Annotated[
+        Path | None, option(help="A YAML file of settings, which --set overrides.", **PLACE)
+    ] = None
+    set: Annotated[
+        list[str], option("--set", help="A setting, as in training.lr=2e-5; repeat.", panel=RUN)
+    ] = field(default_factory=list)
+    init_from: Annotated[
+        Path | None,
+        option(
+            help="A run, or a model, whose averaged weights to begin with, without an optimizer.",
+            **PLACE,
+        ),
+    ] = None
+    resume: Annotated[bool, option(help="Whether to resume the run in --out.", panel=RUN)] = True
+    export: Annotated[
+        Path | None,
+        option(help="A folder for the averaged model, when the run has ended.", **PLACE),
+    ] = None
+    export_dtype: Annotated[
+        str,
+        option(
+            help="Number format of --export: bfloat16, or float32 to train on from there.",
+            panel=RUN,
+        ),
+    ] = "bfloat16"
+    threads: Threads = None
+
+
+@contextmanager
+def training_libraries() -> Iterator[None]:
+    """Around the imports of a command that trains: a word while they take time, and what to install
+    where one is missing.
+    """
+    from janusflow.cli.terminal import importing
+    from janusflow.utils.extras import needed
+
+    with importing(), needed("train", "training"):
+        yield
+
+
+def begin(options: Run) -> dict:
+    """The settings that the user changes; ValueError for what does not fit."""
+    from janusflow.training import config
+    from janusflow.utils.devices import DTYPES, full_name, use_threads
+
+    use_threads(options.threads)
+    if full_name(options.export_dtype) not in DTYPES:
+        known = ", ".join(DTYPES)
+        raise ValueError(f"--export-dtype is {options.export_dtype!r:.80}; choose one of {known}")
+    if not options.resume and list(options.out.glob("step-*.safetensors")):
+        raise ValueError(
+            f"{options.out} holds checkpoints already; choose another folder or --resume"
+        )
+    return (config.read(options.config) if options.config else {}) | config.parse(options.set)
+
+
+def end(options: Run, ended=None, model: str | None = None, best: bool = False) -> dict:
+    """Exports what was trained. A run that was stopped ends with the signal's code instead."""
+    from janusflow.training import loop
+    from janusflow.utils.devices import DTYPES, full_name
+
+    if ended is not None and not ended.finished:
+        stopped = Stopped(ended.signal or signal.SIGTERM)
+        stopped.told = True  # the run has said what stays
+        raise stopped
+    if options.export:
+        dtype = DTYPES[full_name(options.export_dtype)]
+        loop.export(options.out, options.export, dtype, model, best)
+        print(options.export)
+    return dict(out=options.out, export=options.export)

@@ -1,0 +1,172 @@
+"""`janusflow show`: what the log of a training run says, as a table and a figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from janusflow.cli.command import command
+from janusflow.cli.options import OUTPUT, option, path
+from janusflow.cli.output import check_file, check_folder
+
+LOG = "log.jsonl"
+ROWS = 12  # of the table
+NOT_LOSSES = ("step", "lr", "grad_norm", "gradient_cosine", "mfu", "peak_fraction", "seconds_left")
+FIGURES = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `show` is asked for."""
+
+    run: Annotated[
+        Path,
+        typer.Argument(help="Folder of a run of `janusflow train`.", parser=path, metavar="RUN"),
+    ]
+    out: Annotated[
+        Path | None,
+        option(
+            "--out",
+            "-o",
+            help="The figure: .png, .svg or .pdf. By default losses.png in the run's folder.",
+            panel=OUTPUT,
+            parser=path,
+            metavar="PATH",
+        ),
+    ] = None
+    figure: Annotated[bool, option(help="Whether the figure is drawn.", panel=OUTPUT)] = True
+
+
+@command("show", panel="Training and files")
+def show(options: Options) -> dict:
+    """Shows a training run: its losses, gradient norm, rates and time left, with a figure."""
+    out = options.out or options.run / "losses.png"
+    if options.figure:
+        if out.suffix.lower() not in FIGURES:
+            expected = ", ".join(FIGURES)
+            raise ValueError(f"--out is {str(out)!r:.200}; expected a file that ends in {expected}")
+        check_folder(out.parent)
+        check_file(out)
+    lines = read(options.run)
+    print(table(lines))
+    print(f"\n{summary(lines)}")
+    found = dict(run=options.run, lines=lines, figure=None)
+    if options.figure:
+        draw(lines, out)
+        print(out)
+        found["figure"] = out
+    return found
+
+
+def read(run: Path) -> list[dict]:
+    """The log's lines, one a report, in order of steps; ValueError where there is no log.
+
+    A line that was cut off while it was written is left out.
+    """
+    file = run / LOG if run.is_dir() else run
+    from janusflow.utils.safe_io import read_bytes
+
+    if not file.is_file():
+        raise ValueError(f"{str(run)!r:.200} holds no {LOG}; name the folder of a training run")
+    lines = []
+    for text in read_bytes(file, "results_bytes", "log").decode("utf-8", "replace").splitlines():
+        try:
+            line = json.loads(text)
+            lines.append({"step": int(line["step"]), **line})
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+            continue
+    if not lines:
+        raise ValueError(f"{str(file)!r:.200} holds no line yet; wait for the first report")
+    return sorted(lines, key=lambda line: line["step"])
+
+
+def losses(lines: Sequence[dict]) -> list[str]:
+    """Names of the losses in the log, the sum first."""
+    found = dict.fromkeys(name for line in lines for name in line)
+    return [
+        name
+        for name in found
+        if name not in NOT_LOSSES
+        and not name.endswith(("_weighted", "_per_s"))
+        and all(_number(line.get(name, 0.0)) for line in lines)
+    ]
+
+
+def _number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def table(lines: Sequence[dict]) -> str:
+    """At most twelve reports, evenly chosen, the last one among them, within 80 columns."""
+    names = [*losses(lines), *(n for n in ("grad_norm", "lr") if n in lines[-1])][:6]
+    last = len(lines) - 1
+    count = min(ROWS, len(lines))
+    chosen = sorted({round(last * i / max(count - 1, 1)) for i in range(count)})
+    head = f"{'step':>8}" + "".join(f"{name[:11]:>12}" for name in names)
+    rows = [
+        f"{lines[i]['step']:>8,}" + "".join(f"{_cell(lines[i].get(name)):>12}" for name in names)
+        for i in chosen
+    ]
+    return "\n".join([head, *rows])
+
+
+def _cell(value) -> str:
+    return f"{value:.4g}" if _number(value) else ""
+
+
+def summary(lines: Sequence[dict]) -> str:
+    """How far the run is, how fast, and where its loss was lowest."""
+    last = lines[-1]
+    said = [f"{len(lines)} reports up to step {last['step']:,}"]
+    scored = [line for line in lines if _number(line.get("loss"))]
+    if scored:
+        best = min(scored, key=lambda line: line["loss"])
+        said.append(f"lowest loss {best['loss']:.4g} at step {best['step']:,}")
+    if last.get("images_per_s"):
+        said.append(f"{last['images_per_s']:g} images/s")
+    left = last.get("seconds_left")
+    if _number(left) and left > 0:
+        said.append(f"{left / 3600:.1f} h left" if left >= 3600 else f"{left / 60:.0f} min left")
+    return ", ".join(said)
+
+
+def draw(lines: Sequence[dict], out: Path) -> None:
+    """Losses, the flow's loss by time, and gradient norm with learning rate, each over steps."""
+    from janusflow.utils import atomic_io
+    from janusflow.utils.extras import needed
+
+    with needed("eval", "a figure"):
+        from matplotlib.figure import Figure
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    for name in losses(lines):
+        left.plot(*_series(lines, name), label=name)
+    left.set(title="Losses", xlabel="step", yscale="log" if _positive(lines) else "linear")
+    left.legend()
+    for number in range(10):
+        rows = [(x["step"], (x.get("flow_by_time") or [None] * 10)[number]) for x in lines]
+        known = [row for row in rows if _number(row[1])]
+        if known:
+            middle.plot(*zip(*known, strict=True), color=(number / 9, 0.2, 1 - number / 9))
+    middle.set(title="Flow loss by t, blue 0 (noise) to red 1 (data)", xlabel="step")
+    right.plot(*_series(lines, "grad_norm"), label="gradient norm")
+    right.set(title="Gradient norm and learning rate", xlabel="step")
+    rate = right.twinx()
+    rate.plot(*_series(lines, "lr"), color="tab:orange", label="learning rate")
+    right.legend(handles=[*right.lines, *rate.lines])
+    with atomic_io.replacing(out, sync=False) as part:
+        figure.savefig(part, format=out.suffix[1:].lower(), dpi=120)
+
+
+def _series(lines: Sequence[dict], name: str) -> tuple[list, list]:
+    known = [(line["step"], line[name]) for line in lines if _number(line.get(name))]
+    return [step for step, _ in known], [value for _, value in known]
+
+
+def _positive(lines: Sequence[dict]) -> bool:
+    return all(value > 0 for name in losses(lines) for value in _series(lines, name)[1])

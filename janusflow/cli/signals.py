@@ -1,0 +1,89 @@
+"""Ctrl+C and SIGTERM: the exit code is 130 or 143 in every command, with one line on what is kept.
+
+During imports nothing is at stake and libraries may swallow exceptions, so that the process ends on
+the spot. Later the signal is an exception, which lets files be closed and removed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+NOTHING = "stopped while starting; nothing was written"
+KEPT = "stopped; files that were complete stay, and nothing half-written is left"
+_received: list[int] = []  # signals of this run, the first one first
+_held = 0  # folders that are locked for writing
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal's exception; `code` is the exit code that shells know."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.code = 128 + number
+
+
+def install() -> dict[int, object]:
+    """Catches both signals from now on; returns the handlers that stood there."""
+    _received.clear()
+    names = (signal.SIGINT, signal.SIGTERM)
+    return {number: signal.signal(number, _stop) for number in names}
+
+
+def restore(before: dict[int, object]) -> None:
+    """Puts the handlers back that `install` returned."""
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def code() -> int | None:
+    """The exit code if a signal came, though a library may have swallowed its exception."""
+    return 128 + _received[0] if _received else None
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    _received.append(number)
+    if _importing(frame) and not _writing():
+        _end_now(NOTHING, 128 + number)
+    raise Stopped(number)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _writing() -> bool:
+    """Whether a run holds a folder, whose last word must not be cut off."""
+    module = sys.modules.get("janusflow.utils.locked_dir")
+    return bool(module is not None and getattr(module, "HELD", None))
+
+
+def _end_now(message: str, code: int) -> None:
+    try:
+        if message:
+            os.write(2, f"janusflow: {message}\n".encode())
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:
+        os._exit(code)
+
+
+def leave(error: KeyboardInterrupt) -> None:
+    """Says what is kept, unless the command has said so, and ends with the signal's code."""
+    from janusflow.cli.terminal import tell
+
+    if not getattr(error, "told", False):
+        tell(KEPT)
+    exit_code = code() or getattr(error, "code", 130)
+    if any(t.daemon and type(t).__name__ != "TMonitor" for t in threading.enumerate()):
+        # threads that compute would make the interpreter abort on its way out
+        atexit.register(_end_now, "", exit_code)
+    sys.exit(exit_code)

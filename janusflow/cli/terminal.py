@@ -1,0 +1,85 @@
+"""What reaches the terminal: names from strangers' files pass here before anybody sees them."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from janusflow.utils.text import UNSEEN, printable
+
+LONGEST_WRITE = 2_000  # characters of one write to stderr; whatever is longer is no sentence
+MOVES = set("\r\n\x1b[A")  # what progress bars write to go up and down between their lines
+
+
+class Plain(io.TextIOBase):
+    """A stream for text of strangers: escape sequences, and letters that the terminal has not, are
+    written as in Python's strings (`\\x1b`); everything else passes.
+
+    With `longest` a write beyond so many characters becomes one line of some 300.
+    """
+
+    def __init__(self, stream: TextIO, longest: int | None = None):
+        self.stream, self.longest = stream, longest
+
+    def write(self, text: str) -> int:
+        """Writes, and returns how many characters came."""
+        self.stream.write(text if set(text) <= MOVES else self._plain(text))
+        return len(text)
+
+    def _plain(self, text: str) -> str:
+        if self.longest is not None and len(text) > self.longest:
+            text = printable(text) + "\n" * text.endswith("\n")
+        if not text.isprintable():
+            text = "".join(map(_seen, text))
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def encoding(self) -> str:
+        return getattr(self.stream, "encoding", None) or "utf-8"
+
+
+def _seen(letter: str) -> str:
+    import unicodedata
+
+    if letter.isprintable() or letter in "\n\r\t" or unicodedata.category(letter) not in UNSEEN:
+        return letter
+    return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def tell(message: object) -> None:
+    """One line on stderr: `janusflow: ` and the message, at most some 300 characters."""
+    print(f"janusflow: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def warn(message, *_args, **_kwargs) -> None:
+    """Takes the place of `warnings.showwarning`: one line without the source that gave it."""
+    tell(f"warning: {message}")
+
+
+@contextmanager
+def importing(word: str = "importing torch, diffusers and transformers") -> Iterator[None]:
+    """A word on a terminal's stderr while libraries are read, gone when they are there."""
+    shown = sys.stderr.isatty() and "transformers" not in sys.modules
+    if shown:
+        print(f"{word} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print(f"\r{' ' * (len(word) + 4)}\r", end="", file=sys.stderr, flush=True)
