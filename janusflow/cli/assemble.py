@@ -42,7 +42,7 @@ class Options:
     channels: Annotated[
         int | None,
         option(
-            help="Channels of the generation encoder. By default 3/8 of the language model's width.",
+            help="Channels of the generation encoder. By default 3/8 of the model's width.",
             panel=SHAPE,
         ),
     ] = None
