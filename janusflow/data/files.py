@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,9 +59,11 @@ class Subset:
 
 
 def fetch(folder: Path, given) -> bytes:
-    """The bytes of a picture inside the folder; ValueError for a name that leads out of it, or
-    what cannot be read.
+    """The bytes of a picture inside the folder, by its name or {"path": name}; ValueError for a
+    name that leads out of it, or what cannot be read.
     """
+    if isinstance(given, Mapping):
+        given = next((given[key] for key in ("path", "file_name", "url") if given.get(key)), given)
     if not isinstance(given, str) or not given or "\0" in given:
         raise ValueError(f"a picture is {given!r:.60}; expected the name of a file")
     if given.startswith(("http://", "https://")):

@@ -18,6 +18,7 @@ READ = {".jsonl", ".parquet", ".tar"}
 # Texts about a folder, not of it.
 ABOUT = ("readme", "license", "licence", "copying", "notice", "changelog", "authors")
 RUN = ("settings.yaml", "log.jsonl")  # a training's folder
+OF_RUN = {*RUN, "changes.jsonl", "evaluations.jsonl", "samples", "best", "base"}
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,12 @@ def files_of(path: Path, exclude: Sequence[Path] = (), found: Found | None = Non
     out = [folder.resolve() for folder in exclude]
     found = found or Found()
     kept = []
+    own = path.resolve() in out or _is_run(path)
     for file in sorted(path.rglob("*")):
         below = file.relative_to(path)
         if any(part.startswith(".") for part in below.parts):
+            continue
+        if own and (below.parts[0] in OF_RUN or below.parts[0].startswith("step-")):
             continue
         if _is_run(file) and file.is_dir():
             found.skipped[str(file)] = "the folder of a run"

@@ -33,7 +33,7 @@ LIKE = ("image", "img", "picture", "photo", "pixel")
 
 def picture_keys(row: Mapping) -> list[str]:
     """The keys of a row under which its pictures stand, the one that is read first."""
-    found = [key for key in PICTURES if row.get(key) not in (None, "", [])]
+    found = [key for key in PICTURES if row.get(key) not in (None, [])]
     return found + [key for key in PATHS if _names_picture(row.get(key))]
 
 
@@ -83,7 +83,7 @@ def _not_understood(row: Mapping, key: str, kind: str | None, pictured: bool) ->
         return f"names a picture ({value!r:.40}) and is not read"
     if isinstance(value, bytes) or (isinstance(value, Mapping) and "bytes" in value):
         return "holds a file and is not read"
-    if not pictured and isinstance(value, str | list) and any(x in key.lower() for x in LIKE):
+    if not pictured and any(word in key.lower() for word in LIKE):
         return "looks like a picture and is not read"
     if kind in ("text", "generation") and key in PAIRED:
         return f"is not read: {PAIRED[key]}"

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from janusflow.data.report import first_difference
 from janusflow.training.config import FIXED, Settings
+from janusflow.training.recipes import BOUNDED, Recipe
 from janusflow.utils.safe_io import parse_object
 
+NETWORK = (*(n for n in BOUNDED if n != "vision_batch"), "whitening", "init_std", "alignment_depth")
 SECTIONS = ("training", "alignment", "adapter", "objective")
 START = "choose another --out, or begin there with these weights by --init-from"
 
@@ -83,6 +85,14 @@ def guard(ours: Mapping[str, str], theirs: Mapping[str, str], allow: tuple[str, 
     it is told to go on (`run.allow`). What an older checkpoint does not say is not compared.
     """
     both = ours.keys() & theirs.keys()
+    if "recipe" in both:
+        mine, before = (asdict(Recipe.from_json(x["recipe"])) for x in (ours, theirs))
+        for name in NETWORK:
+            if mine[name] != before[name]:
+                raise ValueError(
+                    f"{out} holds a run of another network ({name} is {before[name]} there, "
+                    f"{mine[name]} here); choose another --out"
+                )
     if "base" in both and ours["base"] != theirs["base"] and "model" not in allow:
         raise ValueError(
             f"{out} holds a run that began with other weights than this model has; give the same "

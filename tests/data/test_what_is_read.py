@@ -53,6 +53,8 @@ def test_a_picture_is_found_under_the_keys_that_people_use(tmp_path, key):
         ({"image": "a.png", "mask": "m.png", "caption": "c"}, "'mask' names a picture"),
         ({"image_base64": "iVBO", "caption": "c"}, "'image_base64' looks like a picture"),
         ({"url": "https://x.org/a.jpg", "caption": "c"}, "on the web"),
+        ({"image_id": 7, "caption": "c"}, "'image_id' looks like a picture"),
+        ({"Image": "a.png", "Caption": "c"}, "'Image' names a picture"),
         ({"path": "a", "caption": "c"}, "'path' of a caption"),
         ({"blob": {"bytes": None, "path": "a"}, "text": "c"}, "'blob' holds a file"),
     ],
@@ -166,6 +168,19 @@ def test_a_runs_own_folder_is_no_data(tmp_path):
     found = scan(tmp_path, exclude=[tmp_path / "new"])
     assert [kind for kind, _ in found.sources] == ["generation"]
     assert list(found.skipped.values()) == ["the folder of a run"]
+    for name in ("log.jsonl", "evaluations.jsonl"):
+        (tmp_path / name).write_text('{"step": 1}')
+    (tmp_path / "settings.yaml").write_text("training: {}")  # a run in the data's own folder
+    assert [kind for kind, _ in scan(tmp_path, exclude=[tmp_path / "new"]).sources] == [
+        "generation"
+    ]
+
+
+def test_an_empty_name_is_a_broken_picture_and_no_text(tmp_path):
+    ((kind, records),) = find(lines(tmp_path / "x.jsonl", {"image": "", "text": "a red square"}))
+    assert kind == "generation"
+    with pytest.raises(BrokenSample, match="a picture is ''"):
+        records[0]
 
 
 def test_the_start_says_how_many_of_which_kind_and_shows_one(tmp_path):

@@ -94,6 +94,11 @@ def test_a_folder_keeps_what_decides_which_tensors_learn(copied):
         trained_recipe(copied, **{"training.trainable": "linear"})
 
 
+def test_a_folder_keeps_its_network(copied):
+    with pytest.raises(ValueError, match="hidden is 64 there, 32 here"):
+        trained_recipe(copied, hidden=32)
+
+
 def test_two_runs_do_not_share_a_folder(tmp_path):
     with folders.alone(tmp_path), pytest.raises(ValueError, match="another run is at work"):
         trained_recipe(tmp_path)

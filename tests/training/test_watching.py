@@ -14,7 +14,14 @@ from PIL import Image
 from torch import nn
 
 from janusflow.bench import throughput
-from janusflow.training import checkpoints, config, init_checkpoint, job, loop
+from janusflow.training import (
+    checkpoints,
+    config,
+    init_checkpoint,
+    job,
+    loop,
+    vision_pretraining,
+)
 from janusflow.training.preview import averaged
 from janusflow.training.recipes import RECIPES
 from janusflow.utils.flops import Counting, Meter, peak
@@ -130,6 +137,19 @@ def test_a_dry_run_says_memory_and_time(base, tmp_path):
     measured = int(lines["measured"].split()[0].replace(",", ""))
     assert measured > int(lines["memory"].split()[0].replace(",", ""))
     assert not checkpoints.complete(tmp_path) and not (tmp_path / "log.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_a_recipe_trains_nothing_and_leaves_nothing(tmp_path, monkeypatch):
+    def pretrain(recipe, *_):
+        assert recipe.vision_steps == 0
+        return pretrained(recipe)
+
+    pretrained = vision_pretraining.pretrain
+    monkeypatch.setattr(vision_pretraining, "pretrain", pretrain)
+    said = job.of_recipe("scenes-smoke", tmp_path / "run", {"warmup": 99}).describe()
+    assert "vision encoder, 4 steps" in said and "warm-up of 99 steps is longer" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_ways_whose_speed_is_compared_train_the_same(tmp_path):
