@@ -4,50 +4,84 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps
+from torch import Tensor
 
-from samplers.core import SOLVERS, Solver
+from janusflow.pipelines.presets import QUALITIES, resolve
+from samplers import GRIDS
+from samplers.core import SOLVERS, Solver, times
 
 MAX_TEXT = 400  # characters of a prompt or a question
-MAX_CALLS = 100  # of the guided velocity, for a picture
+MAX_NFE = 100  # evaluations of the guided velocity, for an image
+MAX_STRENGTH = 1.0  # of an edit
+MAX_COUNT = 4  # images of one request
 MAX_GUIDANCE = 15
 MAX_SEED = 2**31 - 1
 MAX_TOKENS = 128  # of an answer
-MAX_BYTES = 8 * 2**20  # of a picture that is sent
-MAX_PIXELS = 16_000_000  # of a picture that is sent, before it is shrunk
+MAX_BYTES = 8 * 2**20  # of an image that is sent
+MAX_PIXELS = 16_000_000  # of an image that is sent, before it is shrunk
 SIDE = 1_024  # pixels that are kept of it, by side
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-TOO_WIDE = f"The picture has more than {MAX_PIXELS // 10**6} million pixels; please shrink it."
+TOO_WIDE = f"The image has more than {MAX_PIXELS // 10**6} million pixels; please shrink it."
+OWN = "own"  # in a preset's place
 FIRST = ("auto", "euler", "heun", "abm", "dpmpp_2m")  # the samplers worth meeting first
 
 
-class Refused(ValueError):
+class InvalidRequest(ValueError):
     """A sentence for the visitor: nothing of the machine in it."""
 
 
+class Missing(InvalidRequest):
+    """Something is not there yet: a hint, and no error."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """A picture somebody asked for, within the limits; `Refused` says which one it passes."""
+class GenerationRequest:
+    """Images somebody asked for, within the limits; `InvalidRequest` says which one it passes.
+
+    `quality` is a preset; with "own" `sampler` and `nfe` (network evaluations, of the guided
+    velocity) take its place. Image i has the seed + i.
+    """
 
     prompt: str
+    negative_prompt: str = ""
+    quality: str = "own"
     sampler: str = "auto"
-    calls: int = 16
+    nfe: int = 16
     guidance: float = 2.0
     seed: int = 0
+    count: int = 1
 
     def __post_init__(self):
         text(self.prompt, "prompt")
         number(self.guidance, "guidance", 0, MAX_GUIDANCE)
         whole(self.seed, "seed", 0, MAX_SEED)
-        whole(self.calls, "number of calls", 1, MAX_CALLS)
+        whole(self.nfe, "number of evaluations", 1, MAX_NFE)
+        whole(self.count, "number of images", 1, MAX_COUNT)
+        if self.negative_prompt:
+            text(self.negative_prompt, "negative prompt")
+        if self.quality not in (OWN, *QUALITIES):
+            raise InvalidRequest("This quality is not on the list; please choose one that is.")
         if self.sampler not in samplers():
-            raise Refused("This sampler is not on the list; please choose one that is.")
-        if self.solver.cost(1) > self.calls:
-            least = self.solver.cost(1)
-            raise Refused(f"The sampler {self.sampler} takes {least} calls or more; allow them.")
+            raise InvalidRequest("This sampler is not on the list; please choose one that is.")
+        if (least := self.solver.cost(1)) > self.nfe:
+            raise InvalidRequest(
+                f"The sampler {self.sampler} takes {least} evaluations or more; allow them."
+            )
+
+    def path(self, grids: Mapping) -> tuple[Solver, Tensor, object]:
+        """The solver, its times, and the rule of guidance; `grids` are the model's own."""
+        if self.quality == OWN:
+            grid = self.solver.grid
+            place = GRIDS[grid] if isinstance(grid, str) else grid
+            return self.solver, times(place(self.steps), self.solver), self.guidance
+        own = {name: grid for name, grid in grids.items() if name in QUALITIES}
+        chosen = resolve(self.quality, own)
+        return *chosen.path(), chosen.rule(self.guidance)
 
     @property
     def solver(self) -> Solver:
@@ -55,13 +89,13 @@ class Wish:
 
     @property
     def steps(self) -> int:
-        """The most steps that cost no more than the calls allowed."""
-        fitting = (n for n in range(self.calls, 0, -1) if self.solver.cost(n) <= self.calls)
+        """The most steps that cost no more than the evaluations allowed."""
+        fitting = (n for n in range(self.nfe, 0, -1) if self.solver.cost(n) <= self.nfe)
         return next(fitting)
 
 
 def samplers() -> list[str]:
-    """Those that spend a known number of calls and need nothing but the noise."""
+    """Those that spend a known number of evaluations and need nothing but the noise."""
     names = [s.name for s in SOLVERS.values() if s.fixed]
     return [*FIRST, *sorted(set(names) - set(FIRST))]
 
@@ -69,9 +103,9 @@ def samplers() -> list[str]:
 def text(value, what: str) -> str:
     """`value` without blanks around it, if it is a text of 1 to MAX_TEXT characters."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise Refused(f"There is no {what} yet; please write one.")
+        raise Missing(f"There is no {what} yet; please write one.")
     if len(value) > MAX_TEXT:
-        raise Refused(f"The {what} is longer than {MAX_TEXT} characters; please shorten it.")
+        raise InvalidRequest(f"The {what} is longer than {MAX_TEXT} characters; please shorten it.")
     return value.strip()
 
 
@@ -79,34 +113,36 @@ def number(value, what: str, low: float, high: float) -> float:
     """`value`, if it is a finite number from `low` to `high`."""
     real = isinstance(value, int | float) and not isinstance(value, bool)
     if not real or not math.isfinite(value) or not low <= value <= high:
-        raise Refused(f"The {what} must be from {low} to {high}.")
+        raise InvalidRequest(f"The {what} must be from {low} to {high}.")
     return value
 
 
 def whole(value, what: str, low: int, high: int) -> int:
     """`value` as an int, if it is a whole number from `low` to `high`."""
     if number(value, what, low, high) != int(value):
-        raise Refused(f"The {what} must be a whole number.")
+        raise InvalidRequest(f"The {what} must be a whole number.")
     return int(value)
 
 
-def picture(path: str | Path | None) -> Image.Image:
-    """A sent file as an upright RGB picture of at most SIDE pixels a side.
+def image(path: str | Path | None) -> Image.Image:
+    """A sent file as an upright RGB image of at most SIDE pixels a side.
 
     Its size is looked at before it is opened and its dimensions before it is decoded.
     """
     if path is None:
-        raise Refused("There is no picture yet; please choose one.")
+        raise Missing("There is no image yet; please choose one.")
     try:
         if Path(path).stat().st_size > MAX_BYTES:
-            raise Refused(f"The file is larger than {MAX_BYTES // 2**20} MB; please shrink it.")
+            raise InvalidRequest(
+                f"The file is larger than {MAX_BYTES // 2**20} MB; please shrink it."
+            )
         return _decoded(path)
-    except Refused:
+    except InvalidRequest:
         raise
     except Image.DecompressionBombError as error:
-        raise Refused(TOO_WIDE) from error
+        raise InvalidRequest(TOO_WIDE) from error
     except Exception as error:  # pillow raises whatever its decoders do
-        raise Refused(
+        raise InvalidRequest(
             f"This is not a whole image; please send one of {', '.join(FORMATS)}."
         ) from error
 
@@ -114,12 +150,12 @@ def picture(path: str | Path | None) -> Image.Image:
 def _decoded(path: str | Path) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(path, formats=FORMATS)
-    with image:
-        if image.width * image.height > MAX_PIXELS:
-            raise Refused(TOO_WIDE)
-        image.draft("RGB", (SIDE, SIDE))  # a JPEG is decoded small at once
-        upright = ImageOps.exif_transpose(image).convert("RGBA")
+        found = Image.open(path, formats=FORMATS)
+    with found:
+        if found.width * found.height > MAX_PIXELS:
+            raise InvalidRequest(TOO_WIDE)
+        found.draft("RGB", (SIDE, SIDE))  # a JPEG is decoded small at once
+        upright = ImageOps.exif_transpose(found).convert("RGBA")
     plain = Image.new("RGB", upright.size, "white")
     plain.paste(upright, mask=upright.getchannel("A"))
     plain.thumbnail((SIDE, SIDE))

@@ -32,7 +32,7 @@ def start(pipe, name: str, host: str = "127.0.0.1", port: int = 0, wait: bool = 
     from janusflow.demo.protection import protected
     from janusflow.demo.requests import MAX_BYTES
 
-    blocks = page.build(pipe, name, _about(pipe), PROMPTS[name == OWN])
+    blocks = page.build(pipe, name, _about(pipe), PROMPTS[name == OWN], known=name == OWN)
     blocks.queue(max_size=QUEUE, api_open=False)
     _, address, _ = blocks.launch(
         server_name=host,

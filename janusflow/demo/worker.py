@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,67 +11,75 @@ from PIL import Image
 from torch import Tensor
 
 import samplers
-from janusflow.demo.requests import MAX_TOKENS, Wish, text
-from janusflow.pipelines.conversation import Stop
-from samplers.core import times
+from janusflow.demo.requests import MAX_STRENGTH, MAX_TOKENS, GenerationRequest, number, text
 
-LOOKS = 8  # previews of a picture on its way, at most
+LOOKS = 8  # previews of an image on its way, at most
 
 
 @dataclass(frozen=True)
 class Look:
-    """A picture on its way: what the model expects at time t, after so many calls."""
+    """An image on its way: what the model expects at time t, after `nfe` network evaluations."""
 
     image: Image.Image
     t: float
-    calls: int
+    nfe: int
 
 
 @torch.no_grad()
-def paint(pipe, wish: Wish) -> Iterator[Look | None]:
-    """What the model expects along the way, at most LOOKS times, and the picture at t = 1.
+def generate(pipe, request: GenerationRequest, seed: int | None = None) -> Iterator[Look | None]:
+    """What the model expects along the way, at most LOOKS times, and the image at t = 1.
 
     Between them comes None after every step: that is where the work can be stopped. The expected
-    picture is x + (1 - t) v with the velocity of the last step.
+    image is x + (1 - t) v with the velocity of the last step. `seed` takes the request's place.
     """
-    field = samplers.count(pipe.field([wish.prompt], wish.guidance))
-    noise = pipe.prepare_latents(1, None, None, torch.Generator().manual_seed(wish.seed))
-    grid = wish.solver.grid
-    place = samplers.GRIDS[grid] if isinstance(grid, str) else grid
-    ts = times(place(wish.steps), wish.solver)
-    path = samplers.trajectory(field, noise, ts, wish.solver)
+    seed = request.seed if seed is None else seed
+    solver, ts, rule = request.path(pipe.grids)
+    field = samplers.count(pipe.field([request.prompt], rule, request.negative_prompt or None))
+    noise = pipe.prepare_latents(1, None, None, torch.Generator().manual_seed(seed))
+    path = samplers.trajectory(field, noise, ts, solver)
     t, x = next(path)
-    due = set(np.linspace(1, wish.steps, LOOKS + 1).round().astype(int)[:-1])
+    steps = len(ts) - 1
+    due = set(np.linspace(1, steps, LOOKS + 1).round().astype(int)[:-1])
     for step, (s, y) in enumerate(path, 1):
         expected = y + (1 - s) / (s - t) * (y - x)
-        last = step == wish.steps
-        yield _look(pipe, expected, s, field.calls) if step in due and not last else None
+        yield _look(pipe, expected, s, field.calls) if step in due and step < steps else None
         t, x = s, y
     yield _look(pipe, x, t, field.calls)
 
 
-def _look(pipe, latents: Tensor, t: Tensor, calls: int) -> Look:
-    return Look(pipe.decode(latents.float())[0], float(t), calls)
+def edit(pipe, image: Image.Image, request: GenerationRequest, strength: float) -> Image.Image:
+    """The image changed towards the prompt, by more the larger the strength in (0, 1] is."""
+    number(strength, "strength", 0.05, MAX_STRENGTH)
+    made = pipe.edit(
+        image,
+        request.prompt,
+        strength=float(strength),
+        negative_prompt=request.negative_prompt or None,
+        guidance_scale=request.guidance,
+        generator=torch.Generator().manual_seed(request.seed),
+    )
+    return made.images[0]
+
+
+def _look(pipe, latents: Tensor, t: Tensor, nfe: int) -> Look:
+    return Look(pipe.decode(latents.float())[0], float(t), nfe)
 
 
 def apart(a: Image.Image, b: Image.Image) -> float:
-    """Mean absolute difference of two pictures, in grey levels of 255."""
+    """Mean absolute difference of two images, in grey levels of 255."""
     return float(np.abs(np.asarray(a, float) - np.asarray(b, float)).mean())
 
 
-def answer(pipe, image: Image.Image, question: str) -> Iterator[str]:
-    """The answer so far, longer each time; leaving early stops the model."""
-    stop, said = Stop(), ""
+def answer(pipe, image: Image.Image, question: str, turns: Sequence[dict] = ()) -> Iterator[str]:
+    """The answer so far, longer each time; leaving early stops the model. `turns` were before."""
+    told = [*turns, {"role": "user", "content": text(question, "question")}]
+    first = {"type": "image", "image": image}
+    told[0] = {"role": "user", "content": [first, {"type": "text", "text": told[0]["content"]}]}
+    said = ""
+    pieces = pipe.chat(told, stream=True, max_new_tokens=MAX_TOKENS)
     try:
-        pieces = pipe.chat(
-            text(question, "question"),
-            [image],
-            stream=True,
-            max_new_tokens=MAX_TOKENS,
-            stopping_criteria=[stop],
-        )
         for piece in pieces:
             said += piece
             yield said.strip()
     finally:
-        stop.left.set()
+        pieces.close()

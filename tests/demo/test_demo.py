@@ -6,6 +6,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,10 +18,13 @@ import httpx
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from janusflow.demo import page, protection, requests, server, worker
-from janusflow.demo.requests import Refused, Wish
+from janusflow.demo import jobs, protection, requests, server, worker
+from janusflow.demo.requests import GenerationRequest, InvalidRequest
 
-ASKED = dict(prompt="a red circle", sampler="euler", calls=3, guidance=2.0, seed=0)
+ASKED = dict(
+    prompt="a red circle", negative_prompt="", quality="own", sampler="euler", nfe=3, guidance=2.0,
+    seed=0, count=1,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def direct(pipe, seed, prompt="a red circle", steps=3):
     return np.asarray(pipe(prompt, num_inference_steps=steps, generator=generator).images[0])
 
 
-BAD_WISHES = {
+BAD_REQUESTS = {
     "no prompt": dict(prompt=" "),
     "no text": dict(prompt=["a"]),
     "a NUL": dict(prompt="a\0"),
@@ -52,31 +56,34 @@ BAD_WISHES = {
     "no sampler": dict(sampler="../euler"),
     "an adaptive sampler": dict(sampler="dopri5"),
     "a stochastic sampler": dict(sampler="churn"),
-    "no calls": dict(calls=0),
-    "calls without end": dict(calls=101),
-    "half a call": dict(calls=1.5),
-    "calls that are true": dict(calls=True),
-    "calls in words": dict(calls="3"),
-    "too few calls": dict(sampler="rk4", calls=3),
+    "no calls": dict(nfe=0),
+    "calls without end": dict(nfe=101),
+    "half a call": dict(nfe=1.5),
+    "calls that are true": dict(nfe=True),
+    "calls in words": dict(nfe="3"),
+    "too few calls": dict(sampler="rk4", nfe=3),
     "guidance below": dict(guidance=-1),
     "guidance that is no number": dict(guidance=float("nan")),
     "a seed below": dict(seed=-1),
     "a seed too large": dict(seed=2**31),
     "no seed": dict(seed=None),
+    "no quality": dict(quality="best"),
+    "many images": dict(count=5),
+    "a long negative prompt": dict(negative_prompt="a" * 401),
 }
 
 
-@pytest.mark.parametrize("case", BAD_WISHES)
+@pytest.mark.parametrize("case", BAD_REQUESTS)
 def test_what_passes_a_limit_is_refused_in_a_sentence_that_repeats_nothing(case):
-    with pytest.raises(Refused, match=r"^[A-Z][\w\s,.;-]+\.$") as caught:
-        Wish(**ASKED | BAD_WISHES[case])
+    with pytest.raises(InvalidRequest, match=r"^[A-Z][\w\s,.;-]+\.$") as caught:
+        GenerationRequest(**ASKED | BAD_REQUESTS[case])
     assert "../" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", requests.samplers())
-def test_no_sampler_spends_more_calls_than_allowed(name):
-    wish = Wish(**ASKED | dict(sampler=name, calls=17))
-    assert wish.solver.cost(wish.steps) <= 17 < wish.solver.cost(wish.steps + 1)
+def test_no_sampler_spends_more_evaluations_than_allowed(name):
+    request = GenerationRequest(**ASKED | dict(sampler=name, nfe=17))
+    assert request.solver.cost(request.steps) <= 17 < request.solver.cost(request.steps + 1)
 
 
 def bomb():
@@ -112,8 +119,8 @@ BAD_FILES = {
 def test_a_bad_upload_is_refused_without_its_path(case, tmp_path):
     content, message = BAD_FILES[case]
     (tmp_path / "p.png").write_bytes(content)
-    with pytest.raises(Refused, match=message) as caught:
-        requests.picture(tmp_path / "p.png")
+    with pytest.raises(InvalidRequest, match=message) as caught:
+        requests.image(tmp_path / "p.png")
     assert str(tmp_path) not in str(caught.value)
 
 
@@ -121,14 +128,18 @@ def test_an_upload_is_turned_upright_put_on_white_and_shrunk(tmp_path):
     turned = Image.Exif()
     turned[274] = 6
     Image.new("RGBA", (3000, 20), (255, 0, 0, 0)).save(tmp_path / "p.png", exif=turned)
-    image = requests.picture(tmp_path / "p.png")
+    image = requests.image(tmp_path / "p.png")
     assert image.mode == "RGB" and image.height == requests.SIDE > image.width
     assert image.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_a_painted_picture_is_the_pipelines_and_looks_come_on_the_way(tiny_pipe):
-    looks = [look for look in worker.paint(tiny_pipe, Wish(**ASKED | dict(calls=30))) if look]
-    assert len(looks) == worker.LOOKS + 1 and looks[-1].t == 1 and looks[-1].calls == 60
+    looks = [
+        look
+        for look in worker.generate(tiny_pipe, GenerationRequest(**ASKED | dict(nfe=30)))
+        if look
+    ]
+    assert len(looks) == worker.LOOKS + 1 and looks[-1].t == 1 and looks[-1].nfe == 60
     assert [look.t for look in looks] == sorted(look.t for look in looks)
     assert (np.asarray(looks[-1].image) == direct(tiny_pipe, 0, steps=30)).all()
 
@@ -136,7 +147,11 @@ def test_a_painted_picture_is_the_pipelines_and_looks_come_on_the_way(tiny_pipe)
 def test_on_a_straight_path_every_look_shows_the_end(tiny_pipe, monkeypatch):
     straight = torch.randn(1, 16, 12, 12, generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(tiny_pipe, "field", lambda *_: lambda _x, _t: straight)
-    looks = [look for look in worker.paint(tiny_pipe, Wish(**ASKED | dict(calls=9))) if look]
+    looks = [
+        look
+        for look in worker.generate(tiny_pipe, GenerationRequest(**ASKED | dict(nfe=9)))
+        if look
+    ]
     assert max(worker.apart(look.image, looks[-1].image) for look in looks) < 0.01
 
 
@@ -171,11 +186,52 @@ def test_two_samplers_start_from_the_same_noise(address, tiny_pipe):
     assert "differ by 0.0 of 255 grey levels" in note
 
 
-def test_an_answer_is_that_of_the_pipeline(address, tiny_pipe, tmp_path):
+def test_an_answer_is_that_of_the_pipeline_and_is_remembered(address, tiny_pipe, tmp_path):
     (tmp_path / "p.png").write_bytes(png())
-    said = client(address).predict(handle_file(tmp_path / "p.png"), "what?", api_name="/ask")
     image = Image.open(tmp_path / "p.png").convert("RGB")
-    assert said == tiny_pipe.chat("what?", [image], max_new_tokens=requests.MAX_TOKENS)
+    person = client(address)
+    talk, _ = person.predict(handle_file(tmp_path / "p.png"), "what?", [], api_name="/ask")
+    said = tiny_pipe.chat("what?", [image], max_new_tokens=requests.MAX_TOKENS)
+    assert [turn["role"] for turn in talk] == ["user", "assistant"] and said == talk[1]["content"][
+        0
+    ]["text"]
+    turns = [{"role": "user", "content": [{"type": "image", "image": image}]}]
+    turns[0]["content"] += [{"type": "text", "text": "what?"}]
+    turns += [{"role": "assistant", "content": said}, {"role": "user", "content": "and now?"}]
+    again, _ = person.predict(handle_file(tmp_path / "p.png"), "and now?", talk, api_name="/ask")
+    second = tiny_pipe.chat(turns, max_new_tokens=requests.MAX_TOKENS)
+    assert again[3]["content"][0]["text"] == second
+
+
+def test_a_preset_is_the_pipelines_and_images_have_seeds_that_follow(tiny_pipe):
+    asked = ASKED | dict(quality="draft", count=2, seed=7, negative_prompt="a blue square")
+    shelf = list(jobs.painting(tiny_pipe, *asked.values(), []))[-1][-1]
+    for seed, (image, caption) in zip((8, 7), shelf, strict=True):
+        same = tiny_pipe(
+            "a red circle",
+            negative_prompt="a blue square",
+            quality="draft",
+            generator=torch.Generator().manual_seed(seed),
+        )
+        assert (np.asarray(image) == np.asarray(same.images[0])).all() and str(seed) in caption
+
+
+def test_an_edit_is_the_pipelines(address, tiny_pipe, tmp_path):
+    Image.radial_gradient("L").resize((96, 96)).save(tmp_path / "p.png")
+    sent = handle_file(tmp_path / "p.png")
+    made, _ = client(address).predict(sent, "a star", 0.5, 2.0, 3, api_name="/edit")
+    image = Image.open(tmp_path / "p.png").convert("RGB")
+    generator = torch.Generator().manual_seed(3)
+    same = tiny_pipe.edit(image, "a star", strength=0.5, guidance_scale=2.0, generator=generator)
+    assert (pixels(made) == np.asarray(same.images[0])).all()
+
+
+def test_an_empty_prompt_is_a_hint_and_no_error(tiny_pipe, monkeypatch):
+    hints = []
+    monkeypatch.setattr(jobs.gr, "Info", lambda text, **_: hints.append(text))
+    deed = jobs.told(partial(jobs.painting, tiny_pipe), 4)
+    assert len(list(deed(*(ASKED | dict(prompt=" ")).values(), []))[-1]) == 4
+    assert hints == ["There is no prompt yet; please write one."]
 
 
 @pytest.mark.parametrize("case", ["text", "cut", "bomb"])
@@ -183,7 +239,7 @@ def test_a_bad_upload_is_named_to_the_visitor(case, address, tmp_path):
     content, message = BAD_FILES[case]
     (tmp_path / "p.png").write_bytes(content)
     with pytest.raises(AppError, match=message):
-        client(address).predict(handle_file(tmp_path / "p.png"), "what?", api_name="/ask")
+        client(address).predict(handle_file(tmp_path / "p.png"), "what?", [], api_name="/ask")
 
 
 def test_a_file_above_the_limit_does_not_come_in(address):
@@ -204,16 +260,16 @@ def call(address, name, *data):
 )
 def test_no_path_from_a_request_is_opened(path, address, monkeypatch):
     opened = []
-    monkeypatch.setattr(requests, "picture", opened.append)
+    monkeypatch.setattr(requests, "image", opened.append)
     sent = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    told = call(address, "ask", sent, "what?")
+    told = call(address, "ask", sent, "what?", [])
     assert opened == [] and "event: error" in told and "event: complete" not in told
     assert "etc" not in told and "janusflow" not in told and "cache" not in told
 
 
 def test_embedded_data_in_place_of_a_file_is_not_decoded(address):
     sent = {"url": "data:image/png;base64,AAAA", "meta": {"_type": "gradio.FileData"}}
-    assert "event: error" in call(address, "ask", sent, "what?")
+    assert "role" not in call(address, "ask", sent, "what?", [])
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", __file__, "README.md", "../../etc/passwd"])
@@ -256,7 +312,7 @@ class Gate:
 def test_a_cancelled_request_frees_its_slot(address, tiny_pipe, monkeypatch):
     gate = Gate(tiny_pipe, monkeypatch)
     person = client(address)
-    job = person.submit(*(ASKED | dict(calls=100)).values(), api_name="/paint")
+    job = person.submit(*(ASKED | dict(nfe=100)).values(), api_name="/paint")
     assert gate.reached.wait(20)
     threading.Timer(0.5, gate.open.set).start()  # to cancel waits for the step under way
     job.cancel()
@@ -297,7 +353,11 @@ STRANGE = [{"host": "evil.example"}, {"origin": "https://evil.example"}, {"origi
 def test_other_names_and_pages_neither_send_files_nor_ask(headers, address):
     base = f"{address}gradio_api/"
     files = {"files": ("p.png", png())}
-    asked = {"data": ["a", "euler", 2, 2.0, 0, []], "session_hash": "x", "fn_index": 0}
+    asked = {
+        "data": ["a", "", "own", "euler", 2, 2.0, 0, 1, []],
+        "session_hash": "x",
+        "fn_index": 0,
+    }
     assert httpx.post(f"{base}upload", files=files, headers=headers).status_code == 403
     assert httpx.post(f"{base}queue/join", json=asked, headers=headers).status_code == 403
     assert httpx.get(address, headers=headers).status_code == 403
@@ -356,7 +416,7 @@ def test_it_listens_on_this_machine_only_and_asks_no_other(address):
 
 def test_a_prompt_is_shown_as_text_only(tiny_pipe):
     prompt = "<img src=x onerror=alert(1)>"
-    steps = list(page._painting(tiny_pipe, *(ASKED | dict(prompt=prompt)).values(), []))
+    steps = list(jobs.painting(tiny_pipe, *(ASKED | dict(prompt=prompt)).values(), []))
     assert all(prompt not in str(way) for _, way, _, _ in steps)
 
 

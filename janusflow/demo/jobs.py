@@ -1,0 +1,122 @@
+"""What happens when a button is pressed, and what a visitor is told of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import wraps
+
+import gradio as gr
+from PIL import Image
+
+from janusflow.demo import parts, requests, worker
+from janusflow.demo.requests import GenerationRequest, InvalidRequest, Missing
+
+SHELF = 12  # images kept for a visitor
+TURNS = 6  # questions about one image that are remembered
+FIELDS = ("prompt", "negative_prompt", "quality", "sampler", "nfe", "guidance", "seed", "count")
+log = logging.getLogger("janusflow.demo")
+
+
+def painting(pipe, *values) -> Iterator[tuple]:
+    """The image on its way, the strip of its way, and the shelf, newest first; `values` are those
+    of `FIELDS`, and the shelf.
+    """
+    *asked, shelf = values
+    request = GenerationRequest(**dict(zip(FIELDS, asked, strict=True)))
+    yield gr.skip(), parts.way([], "Painting ..."), gr.skip(), gr.skip()
+    for seed in range(request.seed, request.seed + int(request.count)):
+        seen = []
+        for look in worker.generate(pipe, request, seed):
+            if look is None:
+                yield (gr.skip(),) * 4
+                continue
+            seen.append(look)
+            if look.t < 1:
+                note = f"t = {look.t:.2f}, on its way ..."
+                yield look.image, parts.way(seen, note), gr.skip(), gr.skip()
+        final = parts.signed(look, request, seed)
+        shelf = [(final, f"{request.prompt} · seed {seed}"), *shelf][:SHELF]
+        said = parts.way(seen, f"{look.nfe} network evaluations, seed {seed}")
+        yield final, said, gr.update(value=shelf, visible=True), shelf
+
+
+def comparing(pipe, prompt, left, left_nfe, right, right_nfe, guidance, seed) -> Iterator[tuple]:
+    """Both images on their way, and at last how much they differ."""
+    shared = {"prompt": prompt, "guidance": guidance, "seed": seed}
+    pair = [
+        GenerationRequest(sampler=left, nfe=left_nfe, **shared),
+        GenerationRequest(sampler=right, nfe=right_nfe, **shared),
+    ]
+    looks = [None, None]
+    for i, request in enumerate(pair):
+        for look in worker.generate(pipe, request):
+            looks[i] = look or looks[i]
+            yield *(one and one.image for one in looks), gr.skip()
+    images = [parts.signed(look, own, seed) for look, own in zip(looks, pair, strict=True)]
+    apart = worker.apart(looks[0].image, looks[1].image)
+    said = (
+        f"Left, {left}: {looks[0].nfe} network evaluations. Right, {right}: {looks[1].nfe}. "
+        f"The images differ by {apart:.1f} of 255 grey levels."
+    )
+    yield *images, parts.note(said)
+
+
+def editing(pipe, path, prompt, strength, guidance, seed) -> Iterator[tuple]:
+    """The changed image."""
+    image = requests.image(path)
+    request = GenerationRequest(prompt=prompt, guidance=guidance, seed=seed)
+    yield gr.skip(), parts.note("Painting ...")
+    made = worker.edit(pipe, image, request, strength)
+    yield made, parts.note(f"strength {strength:g}, seed {request.seed}")
+
+
+def answering(pipe, path, question, turns) -> Iterator[tuple]:
+    """The conversation with the answer as it grows, and an empty line for the next question."""
+    image, asked = requests.image(path), requests.text(question, "question")
+    turns = list(turns or [])[-2 * TURNS :]
+    plain = [{"role": t["role"], "content": _plain(t["content"])} for t in turns]
+    shown = [*plain, {"role": "user", "content": asked}]
+    yield [*shown, {"role": "assistant", "content": "..."}], gr.skip()
+    said = ""
+    for said in worker.answer(pipe, image, asked, plain):
+        yield [*shown, {"role": "assistant", "content": said or "..."}], gr.skip()
+    yield [*shown, {"role": "assistant", "content": said or "(no words)"}], ""
+
+
+def _plain(content) -> str:
+    """The text of a message, however the page's component has wrapped it."""
+    if isinstance(content, list):
+        content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
+    return requests.text(content, "message")
+
+
+def latest(shelf: list) -> Iterator[Image.Image]:
+    """The image painted last."""
+    if not shelf:
+        raise Missing("Nothing is painted yet; please paint something first.")
+    yield shelf[0][0]
+
+
+def told(deed: Callable, outputs: int = 1) -> Callable:
+    """What a visitor may know of an error: our own sentences. The rest goes to the log.
+
+    What is only missing yet is a hint, which leaves the outputs as they are.
+    """
+
+    @wraps(deed)
+    def safe(*args):
+        try:
+            yield from deed(*args)
+        except Missing as hint:
+            gr.Info(str(hint), duration=6)
+            yield gr.skip() if outputs == 1 else (gr.skip(),) * outputs
+        except InvalidRequest as error:
+            raise gr.Error(str(error), duration=8, print_exception=False) from None
+        except Exception:
+            log.exception("a request failed")
+            raise gr.Error(
+                "This did not work. Please try other settings.", duration=8, print_exception=False
+            ) from None
+
+    return safe

@@ -1,0 +1,162 @@
+"""The parts that the tabs of the page are made of, and the notes between them."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from pathlib import Path
+
+import gradio as gr
+from PIL import Image
+
+from janusflow.demo import requests, worker
+from janusflow.demo.requests import GenerationRequest
+
+
+def prompt(examples: list[str]) -> gr.Textbox:
+    """One line, so that Enter starts; longer texts wrap."""
+    return gr.Textbox(
+        label="Prompt", value=examples[0], lines=1, max_lines=4, max_length=requests.MAX_TEXT,
+        submit_btn=False, elem_classes="prompt",
+    )  # fmt: skip
+
+
+def negative() -> gr.Textbox:
+    return gr.Textbox(
+        label="Negative prompt", lines=1, max_length=requests.MAX_TEXT, placeholder="Nothing"
+    )
+
+
+def quality() -> gr.Dropdown:
+    """The presets, and "own", which the sampler and its evaluations below stand for."""
+    names = [(name.capitalize(), name) for name in ("fast", "draft", "high", "exact")]
+    own = ("Own: the sampler below", requests.OWN)
+    return gr.Dropdown([*names, own], value="fast", label="Quality", elem_id="quality")
+
+
+def sampler(value: str = "auto", label: str = "Sampler") -> gr.Dropdown:
+    return gr.Dropdown(requests.samplers(), value=value, label=label)
+
+
+def nfe(value: int = 16, label: str = "NFE (network evaluations)") -> gr.Slider:
+    return gr.Slider(2, requests.MAX_NFE, value, step=1, label=label, buttons=[])
+
+
+def guidance() -> gr.Slider:
+    return gr.Slider(0, requests.MAX_GUIDANCE, 2, step=0.1, label="Guidance scale", buttons=[])
+
+
+def seed() -> gr.Number:
+    return gr.Number(0, label="Seed", precision=0, minimum=0, maximum=requests.MAX_SEED)
+
+
+def count() -> gr.Slider:
+    return gr.Slider(1, requests.MAX_COUNT, 1, step=1, label="Images", buttons=[])
+
+
+def canvas(label: str, name: str) -> gr.Image:
+    return gr.Image(
+        label=label, format="png", interactive=False, buttons=["download"], elem_id=name,
+        elem_classes="canvas", show_label=False, alt_text=label,
+    )  # fmt: skip
+
+
+def gallery() -> gr.Gallery:
+    return gr.Gallery(
+        label="Made here", columns=6, height="auto", format="png", interactive=False,
+        object_fit="contain", buttons=["download"], elem_id="shelf", visible=False,
+    )  # fmt: skip
+
+
+def upload(name: str) -> gr.Image:
+    return upload_only(
+        gr.Image(
+            label="Image", type="filepath", image_mode=None, sources=["upload", "clipboard"],
+            height=300, buttons=[], elem_id=name, elem_classes="sent",
+        )
+    )  # fmt: skip
+
+
+def upload_only(image: gr.Image) -> gr.Image:
+    """An upload that takes only files sent to this page: no addresses, no embedded data.
+
+    gradio has checked by then that the path lies in its folder of uploads; it would also fetch
+    addresses, and open files of any size itself.
+    """
+
+    async def keep(path):
+        if str(path).lower().startswith(("http:", "https:")):
+            raise gr.Error("Please send the image itself.", print_exception=False)
+        return str(path)
+
+    image.async_move_resource_to_block_cache = keep
+    image.preprocess = lambda payload: payload and payload.path
+    return image
+
+
+def note(text: str) -> str:
+    """A line below an image; what visitors wrote is shown as text."""
+    return f'<p class="note">{html.escape(text)}</p>'
+
+
+def words(colors: list[str], shapes: list[str]) -> str:
+    """What the small world's model knows, folded away."""
+    known = f"Colors: {', '.join(colors)}. Shapes: {', '.join(shapes)}. Up to four shapes."
+    return f'<details class="note"><summary>Words it knows</summary>{html.escape(known)}</details>'
+
+
+def way(looks: list[worker.Look], text: str) -> str:
+    """Small images along t with a note below; only what this page made goes in."""
+    frames = "".join(
+        f'<figure><img alt="at t = {look.t:.2f}" src="{_data(look.image)}">'
+        f"<figcaption>{look.t:.2f}</figcaption></figure>"
+        for look in looks
+    )
+    empty = "<figure><div></div><figcaption>&nbsp;</figcaption></figure>"
+    return f'<div class="way">{frames}{empty * (worker.LOOKS + 1 - len(looks))}</div>{note(text)}'
+
+
+def _data(image: Image.Image) -> str:
+    small = image.copy()
+    small.thumbnail((96, 96))
+    file = io.BytesIO()
+    small.save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def signed(look: worker.Look, request: GenerationRequest, seed: int) -> Image.Image:
+    """The image with its story, which a PNG keeps as text."""
+    image = look.image.copy()
+    story = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+    story |= {"quality": request.quality, "sampler": request.sampler, "nfe": look.nfe}
+    story |= {"guidance": request.guidance, "seed": seed}
+    image.info = {key: str(value) for key, value in story.items()}
+    return image
+
+
+def style() -> str:
+    return (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+
+
+def theme() -> gr.themes.Base:
+    """Paper and ink, one accent; fonts of the machine, so that no other server is asked."""
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
+    return gr.themes.Base(
+        primary_hue="teal", neutral_hue="stone", radius_size="md", font=fonts,
+        font_mono=["ui-monospace", "monospace"],
+    ).set(
+        body_text_color_subdued="#6b665e", body_text_color_subdued_dark="#a8a39a",
+        color_accent="#1f5f5b", block_border_color="transparent",
+        border_color_primary="#e4dfd6", border_color_primary_dark="#3a3733",
+        button_secondary_background_fill="#efebe3", button_secondary_background_fill_dark="#2c2a27",
+        button_secondary_background_fill_hover="#e6e1d7", button_large_text_weight="500",
+        body_background_fill="#faf8f4", body_background_fill_dark="#191816",
+        block_border_width="0px", block_background_fill="transparent",
+        block_background_fill_dark="transparent", block_shadow="none",
+        block_label_background_fill="transparent", block_label_border_width="0px",
+        button_primary_background_fill="#1f5f5b", button_primary_background_fill_hover="#174a47",
+        button_primary_text_color="white", slider_color="#1f5f5b",
+        input_background_fill="white", input_background_fill_dark="#24221f",
+        input_border_color="#e4dfd6", input_border_color_dark="#3a3733",
+    )  # fmt: skip
