@@ -3,7 +3,7 @@
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput
+from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
@@ -22,11 +22,13 @@ class Deterministic:
         return self.mean
 
 
-class PatchAutoencoder(ModelMixin, ConfigMixin):
+class PatchAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
     """Principal components of the patches: (B, 3, 8 h, 8 w) in [-1, 1] <-> latents (B, c, h, w).
 
     Two convolutions with stride 8, fitted in closed form by `fit`; component i is divided by its
     standard deviation to the power `whitening` (0 keeps the pixels' scale, 1 makes all equal).
+    Patches are independent, so that tiles (`enable_tiling`) would give the same image at the same
+    cost.
     """
 
     @register_to_config
@@ -38,6 +40,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         whitening: float = 0.5,  # noqa: ARG002
     ):
         super().__init__()
+        self.use_slicing = self.use_tiling = False
         shape = dict(kernel_size=patch_size, stride=patch_size)
         self.encoder = nn.Conv2d(3, latent_channels, **shape)
         self.decoder = nn.ConvTranspose2d(latent_channels, 3, **shape)
@@ -52,7 +55,8 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> DecoderOutput | tuple:
         del generator  # the interface's; nothing here is random
-        sample = self.decoder(z)
+        parts = z.split(1 if self.use_slicing else len(z))
+        sample = torch.cat([self.decoder(part) for part in parts])
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
     @torch.no_grad()

@@ -89,6 +89,32 @@ def test_decoding_within_a_limit_gives_the_same_pictures(vae):
         memory.decode(vae, z, whole.nbytes + one // 100)
 
 
+def test_slicing_and_tiling_are_the_pipelines_and_the_autoencoder_is_not_touched(pipe, vae):
+    x = pipe.prepare_latents(3, None, None, 0)
+    whole, rows = pipe.decode(x, "pt"), []
+    hook = pipe.vae.decoder.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    try:
+        for way in (pipe, pipe.vae):
+            (way.enable_vae_slicing if way is pipe else way.enable_slicing)()
+            assert torch.allclose(pipe.decode(x, "pt"), whole, atol=1e-6)
+            (way.disable_vae_slicing if way is pipe else way.disable_slicing)()
+    finally:
+        hook.remove()
+    assert rows == [1] * 6
+    pipe.enable_vae_tiling()
+    assert torch.equal(pipe.decode(x, "pt"), whole)
+    pipe.disable_vae_tiling()
+    z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    before = vae.tile_latent_min_size, vae.tile_sample_min_size
+    vae.tile_latent_min_size, vae.tile_sample_min_size = 8, 64
+    tiles = memory.decode(vae, z, tiling=True)
+    assert tiles.shape == (1, 3, 128, 128) and not vae.use_tiling
+    vae.enable_tiling()
+    assert torch.equal(tiles, vae.decode(z).sample)
+    vae.disable_tiling()
+    vae.tile_latent_min_size, vae.tile_sample_min_size = before
+
+
 def test_a_pipeline_keeps_its_limit(pipe):
     told = pipe.forecast(4)
     asked = dict(num_inference_steps=1, generator=torch.Generator().manual_seed(0))
