@@ -3,8 +3,8 @@
     python -m studies.few_evaluations janusflow/scenes my-run/export --ways map:4,map:1,abm:8,fast
 
 A way is `map:N` (N evaluations of a flow map), `SOLVER:N` (N steps, unguided, on the solver's own
-grid), or `fast` (the model's pilot grid with its guidance). Prompts are those of the split "test",
-the same for all models.
+grid), or `fast:W` (the model's pilot grid, guided by W where that grid is; 2 unless told, 1 for
+none). Prompts are those of the split "test", the same for all models.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def draw(model, folder: Path, way: str, samples: list, noise: Tensor) -> tuple[T
     if name == "fast":
         pilot = samplers.PilotGrid.load(folder / "pilot-fast.json")
         name, ts = pilot.solver, pilot.ts
-        guidance = samplers.guidance_interval(2.0, *pilot.settings["guided"])
+        if (scale := float(count or 2)) != 1:
+            guidance = samplers.guidance_interval(scale, *pilot.settings["guided"])
     else:
         ts = samplers.core.times(int(count), samplers.core.find(name))
     v = samplers.count(sampling.field(model, samples, guidance))

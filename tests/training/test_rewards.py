@@ -117,3 +117,17 @@ def test_the_command_trains_and_exports(janusflow, tiny_folder, tmp_path):
 def test_a_group_is_never_cut(tiny_folder, tmp_path):
     with pytest.raises(ValueError, match="whole groups of 5"):
         run(tiny_folder, tmp_path, **{"objective.group": 5})
+
+
+def test_the_own_judge_is_sure_where_the_model_is():
+    from janusflow import JanusFlowPipeline
+    from janusflow.training.rewards import judge
+
+    pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes")
+    asked = [prompt("test", "colors", i) for i in range(3)]
+    images = np.stack([render(realise(p, generator("test", 0)).objects) for p in asked])
+    made = dict(pixels=images, model=pipe.model, processor=pipe.processor)
+    right = rewards.find("own_judge")(Graded(requests=asked, **made))
+    wrong = rewards.find("own_judge")(Graded(requests=asked[1:] + asked[:1], **made))
+    assert right.min() > 0.9 and right.mean() > wrong.mean() + 0.2
+    assert len(judge.questions(asked[0])) == 2

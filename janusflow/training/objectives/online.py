@@ -55,7 +55,8 @@ class Online(Objective):
         self.test_every, self.test_prompts = test_every, test_prompts
         self.policy = Copy(context.model, "policy")
         self.base = self.make_base() if kl else None
-        self.tests: Sequence[Sample] = ()  # set by the run
+        self.tests: Sequence[Sample] = ()  # set by the run, as the processor is
+        self.processor: object | None = None
         self._measured: dict[str, float] = {}
 
     def make_base(self) -> Copy:
@@ -110,9 +111,8 @@ class Online(Objective):
     def graded(self, samples: Sequence[Sample], latents: Tensor) -> rewards.Graded:
         pixels = sampling.pixels_of(self.context.vae, latents).numpy()
         requests = [s.request for s in samples]
-        return rewards.Graded(
-            pixels=pixels, requests=requests, latents=latents, model=self.context.model
-        )
+        made = dict(pixels=pixels, requests=requests, latents=latents)
+        return rewards.Graded(**made, model=self.policy.model, processor=self.processor)
 
     def advantages(self, found: Tensor) -> Tensor:
         """Rewards (B,) less the mean of their group, over the deviation of all in the step."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from janusflow.models.autoencoder_loading import load_vae
+from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.training import config as settings
 from janusflow.training import init_checkpoint, loop
 from janusflow.training.config import Settings
@@ -59,6 +60,7 @@ def plan(
     def trainer() -> Trainer:
         made = loop.trainer_of(chosen, folder, data, accelerator_of(chosen, out), vae)
         main = made.objective.main
+        main.processor = JanusFlowProcessor.from_pretrained(folder)
         main.tests = data.test(main.test_prompts, TESTED_FROM)
         return made
 

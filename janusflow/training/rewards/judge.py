@@ -1,0 +1,62 @@
+"""The model's own understanding as a reward: what it answers about the image that it drew."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from janusflow.scenes.world import NUMBERS, Need, Prompt
+from janusflow.training.rewards.registry import Graded, reward
+from janusflow.training.sampling import evaluating
+
+
+@reward(name="own_judge", batched=True)
+def own_judge(graded: Graded) -> Tensor:
+    """The mean probability of the right answers to questions about the request, by the model.
+
+    It asks for every need, the number of shapes and the relation. The model may be wrong about its
+    own images, and learns to draw what it is wrong about: watch `strict` beside it. ValueError
+    where no model and processor came with the images.
+    """
+    if graded.model is None or graded.processor is None:
+        raise ValueError("the reward own_judge needs the model and its processor; give both")
+    found = [
+        _answered(graded, image, request)
+        for image, request in zip(graded.pixels, graded.requests, strict=True)
+    ]
+    return torch.tensor(found)
+
+
+def questions(request: Prompt) -> list[tuple[str, str]]:
+    """Questions with the answers that a right image gets."""
+    pairs = [_about(need) for need in request.needs]
+    pairs.append(("how many shapes are there?", NUMBERS[sum(n.count for n in request.needs)]))
+    if request.relation:
+        first, second = (need.shape for need in request.needs)
+        pairs.append((f"is the {first} {request.relation} the {second}?", "yes"))
+    return pairs
+
+
+def _about(need: Need) -> tuple[str, str]:
+    if need.count == 1:
+        return f"is there {need.phrase}?", "yes"
+    return f"how many {need.plural} are there?", NUMBERS[need.count]
+
+
+@torch.no_grad()
+def _answered(graded: Graded, image: np.ndarray, request: Prompt) -> float:
+    """Of one image: all its questions in one batch, the first token of each answer."""
+    asked, answers = zip(*questions(request), strict=True)
+    shown = [Image.fromarray(image)]
+    inputs = graded.processor(list(asked), images=[shown] * len(asked))
+    place = next(graded.model.parameters()).device
+    with evaluating(graded.model):
+        logits = graded.model(**inputs.to(place)).logits[:, -1].float()
+    first = [
+        graded.processor.tokenizer.encode(f" {answer}", add_special_tokens=False)[0]
+        for answer in answers
+    ]
+    shares = logits.softmax(-1)[torch.arange(len(first)), torch.tensor(first)]
+    return float(shares.mean())
