@@ -10,7 +10,7 @@ import pytest
 import janusflow
 import samplers
 from janusflow.cli import main
-from janusflow.training import losses
+from janusflow.training import losses, objectives, rewards
 from janusflow.training.alignment import repa
 
 ROOT = Path(__file__).parent.parent.parent
@@ -21,6 +21,8 @@ REGISTRIES = (
     samplers.RULES,
     losses.WEIGHTS,
     repa.SIMILARITIES,
+    objectives.OBJECTIVES,
+    rewards.REWARDS,
 )
 
 

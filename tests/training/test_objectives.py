@@ -63,6 +63,7 @@ def test_accumulation_does_not_change_a_new_objective(tiny_folder):
         ({"objective.name": "flwo"}, "did you mean 'flow'"),
         ({"objective.beta": 1.0}, "has no option 'beta'"),
         ({"objective": "nft", "objective.beta": "wide"}, "expected float"),
+        ({"objective": "nft"}, "train by janusflow reward"),
     ],
 )
 def test_what_there_is_not_is_refused_by_name(tiny_folder, changes, told):

@@ -93,9 +93,11 @@ def test_every_algorithm_trains_towards_the_reward(tiny_folder, tmp_path, darkne
 
 def test_a_reward_run_cut_off_and_resumed_ends_in_the_same_bits(tiny_folder, tmp_path):
     changes = {"objective.kl": 0.1, "objective.test_every": 2, "objective.test_prompts": 6}
+    changes |= {"objective.watch": ["second_reader"]}
     run(tiny_folder, tmp_path, **changes)
     whole = checkpoints.read(tmp_path, 4)[0]
     scores = logged(tmp_path, "test_strict")
+    assert logged(tmp_path, "watched_second_reader") == [0] * 4  # of a network that knows nothing
     for step in (3, 4):
         checkpoints.path_of(tmp_path, step).unlink()
     run(tiny_folder, tmp_path, **changes)

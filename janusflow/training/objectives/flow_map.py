@@ -45,6 +45,7 @@ class FlowMap(Objective):
         stretch: float = 0.0,
     ):
         super().__init__(context)
+        context.need_vae("janusflow distill")
         self.solver = samplers.core.find(sampler)
         self.ts = times_of(times, steps, self.solver)
         self.guidance = (

@@ -32,6 +32,7 @@ class Online(Objective):
         context: Context,
         *,
         reward: str = "0.65*strict + 0.35*lenient",
+        watch: tuple = (),  # rewards that are logged and not learnt from
         group: int = 16,  # images of a prompt
         sampler: str = "abm",
         steps: int = 8,
@@ -46,7 +47,9 @@ class Online(Objective):
         test_prompts: int = 96,
     ):
         super().__init__(context)
+        context.need_vae("janusflow reward")
         self.reward, self.group, self.kl = rewards.find(reward), group, kl
+        self.watched = {name: rewards.find(name) for name in watch}
         self.solver = samplers.core.find(sampler)
         self.ts = times_of(times, steps, self.solver)
         rule = samplers.guidance_interval(guidance, 0, guided_until)
@@ -78,9 +81,10 @@ class Online(Objective):
             return list(samples)
         seed = self.context.stage.seed
         latents, told = self.rollout(made, [(seed, step, NOISE, row) for row in rows])
-        found = self.rewards(made, latents)
+        graded = self.graded(made, latents)
+        found = self.reward(graded).cpu()
         advantage = self.advantages(found)
-        self._measure(found, step)
+        self._measure(found, graded, step)
         told |= {"advantage": advantage} | self.extras(found, advantage)
         kept = [
             replace(s, latents=x, extra=dict(s.extra) | {n: v[i] for n, v in told.items()})
@@ -103,12 +107,8 @@ class Online(Objective):
         path = sampling.paths(model, samples, noise, self.ts, self.solver, self.guidance)
         return path[:, -1].cpu()
 
-    def rewards(self, samples: Sequence[Sample], latents: Tensor) -> Tensor:
-        """(B,) of the images that the autoencoder makes of the latents."""
-        graded = self.graded(samples, latents)
-        return self.reward(graded).cpu()
-
     def graded(self, samples: Sequence[Sample], latents: Tensor) -> rewards.Graded:
+        """The images that the autoencoder makes of the latents, ready for rewards."""
         pixels = sampling.pixels_of(self.context.vae, latents).numpy()
         requests = [s.request for s in samples]
         made = dict(pixels=pixels, requests=requests, latents=latents)
@@ -120,8 +120,10 @@ class Online(Objective):
         centred = (groups - groups.mean(dim=1, keepdim=True)).flatten()
         return centred / found.std(correction=0).clamp(min=1e-4)
 
-    def _measure(self, found: Tensor, step: int) -> None:
+    def _measure(self, found: Tensor, graded: rewards.Graded, step: int) -> None:
         self._measured["reward"] = float(found.mean())
+        for name, watched in self.watched.items():
+            self._measured[f"watched_{name}"] = float(watched(graded).mean())
         groups = found.view(-1, self.group)
         self._measured["undecided"] = float((groups.std(dim=1, correction=0) > 0).float().mean())
         if self.test_every and self.tests and step % self.test_every == 0:

@@ -40,6 +40,14 @@ class Context:
     stage: Stage
     vae: nn.Module | None = None  # the autoencoder, where the run has it at hand
 
+    def need_vae(self, command: str) -> nn.Module:
+        """The autoencoder; ValueError names the command that has one."""
+        if self.vae is None:
+            raise ValueError(
+                f"this objective draws with the model and needs its autoencoder; train by {command}"
+            )
+        return self.vae
+
 
 class Objective:
     """Base of objectives that need more than a function: state, copies of the model, other samples.
