@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from samplers import compiled
 from samplers.fields import Counted as Counted
 from samplers.fields import Velocity as Velocity
 from samplers.fields import Watched, is_flow_map, jumps_of, on_grid, unwatched
@@ -174,6 +175,8 @@ def sample(
     not; with nonfinite="return" the state is returned as it is. Under torch.compile and the
     transforms of torch.func, where no value can be looked at, it always is.
     """
+    if torch.compiler.is_compiling():
+        return compiled.run(v, noise, solver, ts, options)
     path = trajectory(v, noise, ts, solver, nonfinite=nonfinite, **options)
     return deque(path, maxlen=1)[0][1]
 

@@ -32,6 +32,11 @@ def on_grid(v: Any, ts: Tensor) -> Any:
     return v.on_grid(ts) if hasattr(v, "on_grid") else v
 
 
+def grid_dependent(v: Any) -> bool:
+    """Whether the field is another one on each grid."""
+    return bool(getattr(v, "grid_dependent", hasattr(v, "on_grid")))
+
+
 class Wrapped:
     """A field around another, which still says what solvers ask of the inner one."""
 
@@ -50,6 +55,10 @@ class Wrapped:
     def project(self) -> Callable[[Tensor, Tensor], Tensor] | None:
         """(state, t) -> the nearest state that the field allows, None where it allows all."""
         return getattr(self.v, "project", None)
+
+    @property
+    def grid_dependent(self) -> bool:
+        return grid_dependent(self.v)
 
     def on_grid(self, ts: Tensor) -> Wrapped:
         inner = on_grid(self.v, ts)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from samplers.fields import Velocity, jumps_of, on_grid
+from samplers.fields import Velocity, grid_dependent, jumps_of, on_grid
 from samplers.guidance.base import Combine, Rule
 from samplers.guidance.rules import as_rule
 
@@ -33,7 +33,7 @@ def pair(cond: Velocity, uncond: Velocity) -> Pair:
         return sum(v.cost(t) if isinstance(v, Guided) else 1 for v in (cond, uncond)[:reads])
 
     jumps = (*jumps_of(cond), *jumps_of(uncond))
-    dependent = any(hasattr(v, "on_grid") for v in (cond, uncond))
+    dependent = grid_dependent(cond) or grid_dependent(uncond)
     return Pair(
         lambda x, t: (cond(x, t).clone(), uncond(x, t)),  # one buffer may serve both
         cond,
@@ -67,9 +67,12 @@ class Guided:
 
     def on_grid(self, ts: Tensor) -> "Guided":
         """The field during a run on this grid, counted together with this one."""
-        if self.rule.for_grid is None and self.pair.for_grid is None:
-            return self
-        return _Running(self, ts)
+        return _Running(self, ts) if self.grid_dependent else self
+
+    @property
+    def grid_dependent(self) -> bool:
+        """Whether the rule or a prediction reads the grid of the run."""
+        return self.rule.for_grid is not None or self.pair.for_grid is not None
 
     @property
     def jumps(self) -> tuple[float, ...]:

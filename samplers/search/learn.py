@@ -254,7 +254,7 @@ def fit_grid(
 
         def loss(gaps: Tensor) -> Tensor:
             x = sample(v, noise, grid_of(gaps), solver, nonfinite="return")
-            return log_error(x, reference).double().cpu()
+            return log_error(x, reference).cpu().double()
 
         gaps = own.diff().log().requires_grad_()
         adam = torch.optim.Adam([gaps], lr=rate)

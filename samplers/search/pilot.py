@@ -253,7 +253,7 @@ def equal_shares(fine: list[tuple[Tensor, Tensor]], n: int, order: int | None) -
     ts = torch.stack([t for t, _ in fine])
     slopes = [(y - x) / float(b - a) for (a, x), (b, y) in pairwise(fine)]
     middles = (ts[1:] + ts[:-1]) / 2
-    bends = [float((q - p).double().square().mean().sqrt()) for p, q in pairwise(slopes)]
+    bends = [float((q - p).square().mean().sqrt()) for p, q in pairwise(slopes)]
     rate = torch.tensor(bends, dtype=torch.float64) / middles.diff()
     if not bool(rate.isfinite().all()) or rate.max() <= 0:
         return uniform(n)

@@ -1,0 +1,75 @@
+"""A whole run as one graph, for torch.compile(fullgraph=True).
+
+A solver on a grid that is known beforehand is a list of times and weights (see
+`solvers.linear_multistep.linearize`). They are found while the graph is traced; what is left is the
+calls of v and sums of tensors. Each state is written by the one before it and by the velocities
+that their difference needs.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from operator import index
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samplers.fields import Velocity, fitting, grid_dependent, jumps_of
+
+SMALL = 1e-13  # a weight that is rounding
+
+
+@torch.compiler.assume_constant_result
+def program(name: str, ts: Any, options: tuple) -> tuple:
+    """(times of the calls, steps): a step is the factor of the state, and (j, weight of v_j)."""
+    from samplers.core import find, times  # which runs this module
+    from samplers.solvers.linear_multistep import linearize
+
+    solver = find(name, **dict(options))
+    if not solver.fixed:
+        raise ValueError(
+            f"{name} looks at the state or draws noise, so it is no fixed graph; compile v alone, "
+            "or choose a solver with fixed steps"
+        )
+    grid = times(ts if isinstance(ts, int) else list(ts), solver)
+    nodes, weights = linearize(solver, grid)
+    return tuple(nodes[:-1].tolist()), tuple(_steps(weights.tolist()))
+
+
+def _steps(rows: list[list[float]]) -> list[tuple]:
+    """Rows of weights as steps from one state to the next."""
+    made = []
+    for before, row in pairwise(rows):
+        ratio = row[0] / before[0] if before[0] else 0.0
+        gaps = [w - ratio * b for b, w in zip(before[1:], row[1:], strict=True)]
+        kept = tuple((j, gap) for j, gap in enumerate(gaps) if abs(gap) > SMALL)
+        made.append((ratio, kept))
+    return made
+
+
+def run(v: Velocity, x: Tensor, solver: Any, ts: Any, options: dict[str, Any]) -> Tensor:
+    """The state at the end of the grid, traced without a break.
+
+    Raises for what is no constant of the graph: times in a tensor, fields that jump or depend on
+    the grid, states of several tensors.
+    """
+    if isinstance(ts, Tensor) or not isinstance(x, Tensor):
+        raise TypeError(
+            "under torch.compile a run takes one tensor as its state, and a number of calls or a "
+            "list of times; compile v alone for others"
+        )
+    if jumps_of(v) or grid_dependent(v):
+        raise ValueError("this field depends on the grid of the run; compile v alone")
+    if not isinstance(solver, str):
+        solver, options = solver.name, {**getattr(solver.path, "keywords", {}), **options}
+    ts = index(ts) if isinstance(ts, int) else ts  # a constant, though it may change between graphs
+    x = x.float() if x.dtype.itemsize < 4 else x
+    nodes, steps = program(solver, ts, tuple(options.items()))
+    ks = []
+    for t, (ratio, terms) in zip(nodes, steps, strict=True):
+        ks.append(fitting(v(x, torch.full((), t, dtype=torch.float64)), x))
+        x = x if ratio == 1 else ratio * x
+        for j, w in terms:
+            x = torch.add(x, ks[j], alpha=w)
+    return x
