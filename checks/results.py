@@ -29,6 +29,7 @@ from pathlib import Path
 
 from janusflow.evaluation import provenance
 from janusflow.utils.hub import PACKAGED
+from samplers.benchmark import suite
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -137,6 +138,13 @@ def held_out_splits() -> Result:
         rows.append({"split": split} | scored(told["scores"][split]["overall"], "strict"))
     command = "janusflow evaluate --splits SPLIT --prompts 100 --seeds 1"
     return of_model("janusflow/scenes", command, rows)
+
+
+@measure
+def samplers_suite() -> Result:
+    """`auto` over the best peer of every cell, on fields that no choice was made on."""
+    page = suite.run(halves=["held-out"])
+    return Result(command="python -m samplers.benchmark --suite held-out", rows=page.rows())
 
 
 def write(name: str, result: Result) -> None:

@@ -112,15 +112,18 @@ def interpolate(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
 NEAR = 1e-9  # two times that are one
 
 
+LEAST = 3  # steps to a piece between jumps, on the average: fewer cost more than the jump does
+
+
 def at_jumps(ts: Tensor, jumps: Iterable[float]) -> Tensor:
     """The grid with one of its inner times at each jump, those between moved in proportion.
 
-    Each jump takes the nearest time that is free, in order; the last ones get none where the grid
-    has fewer inner times than there are jumps. Rising and falling grids.
+    Each jump takes the nearest time that is free, in order. A grid of fewer than three steps to a
+    piece stays as it is: to begin anew would then cost more than the jump. The grid may also fall.
     """
     low, high = sorted((float(ts[0]), float(ts[-1])))
-    inner = sorted({float(t) for t in jumps if low + NEAR < t < high - NEAR})[: len(ts) - 2]
-    if not inner:
+    inner = sorted({float(t) for t in jumps if low + NEAR < t < high - NEAR})
+    if not inner or len(ts) - 1 < LEAST * (len(inner) + 1):
         return ts
     if ts[-1] < ts[0]:
         return -at_jumps(-ts, (-t for t in inner))

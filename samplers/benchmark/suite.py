@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby, product
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -56,14 +57,33 @@ class Page:
 
     cells: list[Cell]
 
+    def rows(self) -> list[dict]:
+        """Per half, grid and family: the geometric mean by number of calls, RMS and worst of all.
+
+        Two more summarise the hard families.
+        """
+        out = []
+        for half, grid in product(dict.fromkeys(c.half for c in self.cells), ("own", "pilot")):
+            cells = [c for c in self.cells if c.half == half and getattr(c, grid) is not None]
+            hard = [c for c in cells if c.family != "mild"]
+            named = {f: [c for c in cells if c.family == f] for f in {c.family: 0 for c in cells}}
+            for family, members in named.items():
+                out.append(row(half, grid, family, members, mean))
+            if hard:
+                out.append(row(half, grid, "hard, mean", hard, mean))
+                out.append(row(half, grid, "hard, worst", hard, max))
+        return out
+
     def __str__(self) -> str:
-        halves, grids = dict.fromkeys(c.half for c in self.cells), ("own", "pilot")
-        return "\n\n".join(
-            block(f"{half}, {grid}", [c for c in self.cells if c.half == half], grid)
-            for half in halves
-            for grid in grids
-            if getattr(self.cells[0], grid) is not None
-        )
+        blocks = []
+        for (half, grid), rows in groupby(self.rows(), key=lambda r: (r["half"], r["grid"])):
+            rows = [{k: v for k, v in r.items() if k not in ("half", "grid")} for r in rows]
+            head = f"{f'{half}, {grid}':<20}" + "".join(f"{k:>7}" for k in list(rows[0])[1:])
+            lines = [
+                f"{r.pop('family'):<20}" + "".join(f"{v:7.2f}" for v in r.values()) for r in rows
+            ]
+            blocks.append("\n".join([head, *lines]))
+        return "\n\n".join(blocks)
 
     def to_json(self, path: str | Path) -> None:
         protocol = dict(samples=SAMPLES, seed=SEED, looks=LOOKS, look_seed=LOOK_SEED)
@@ -132,19 +152,15 @@ def mean(ratios: list[float]) -> float:
     return math.exp(fmean(map(math.log, ratios)))
 
 
-def block(title: str, cells: list[Cell], grid: str) -> str:
-    calls = sorted({c.calls for c in cells})
-
-    def line(name: str, members: list[Cell], fold: Callable[[list[float]], float]) -> str:
-        columns = [[getattr(c, grid) for c in members if c.calls == n] for n in calls]
-        every = [r for column in columns for r in column]
-        ends = f"{math.sqrt(fmean(r * r for r in every)):8.2f}{max(every):8.2f}"
-        return f"{name:<18}" + "".join(f"{fold(column):7.2f}" for column in columns) + ends
-
-    families = dict.fromkeys(c.family for c in cells)
-    hard = [c for c in cells if c.family != "mild"]
-    lines = [f"{title:<18}" + "".join(f"{n:>7}" for n in calls) + f"{'RMS':>8}{'worst':>8}"]
-    lines += [line(name, [c for c in cells if c.family == name], mean) for name in families]
-    if hard:
-        lines += [line("hard, mean", hard, mean), line("hard, worst", hard, max)]
-    return "\n".join(lines)
+def row(half: str, grid: str, family: str, cells: list[Cell], fold: Callable) -> dict:
+    ratios = {
+        n: [getattr(c, grid) for c in cells if c.calls == n] for n in {c.calls for c in cells}
+    }
+    every = [r for column in ratios.values() for r in column]
+    columns = {str(n): round(fold(ratios[n]), 3) for n in sorted(ratios)}
+    ends = {"RMS": math.sqrt(fmean(r * r for r in every)), "worst": max(every)}
+    return (
+        dict(half=half, grid=grid, family=family)
+        | columns
+        | {k: round(v, 3) for k, v in ends.items()}
+    )

@@ -166,7 +166,7 @@ def test_another_solver_on_a_pilots_grid_is_that_solver():
 
 def test_a_pilot_places_times_at_jumps():
     field = samplers.guide((PROBLEMS["mixture"]().velocity, lambda x, t: -x), samplers.within(2.0))  # noqa: ARG005
-    made = pilot(field, PROBLEMS["mixture"]().noise(8), 8, looks=12)
+    made = pilot(field, PROBLEMS["mixture"]().noise(8), 12, looks=12)
     assert {0.1, 0.9} <= set(made.times)
 
 
@@ -194,3 +194,10 @@ def test_a_file_of_the_first_format_is_read(found, tmp_path):
     content["format"] = "samplers pilot grid 1"
     (tmp_path / "grid.json").write_text(json.dumps(content))
     assert PilotGrid.load(tmp_path / "grid.json").asked == ""
+
+
+def test_part_of_the_path_takes_orders_two_and_three():
+    """What the place says was fitted to whole paths: between jumps the rule is `abm3`'s."""
+    rows = plan((0.3, 0.4, 0.5, 0.6))
+    assert rows[2][1][:2] == pytest.approx((0.15, -0.05))
+    assert rows[2][0][:3] == pytest.approx((0.5 / 12, 0.8 / 12, -0.1 / 12))
