@@ -63,12 +63,12 @@ def answers(home: Path, out: Path) -> list:
 
 
 def _small(home: Path, out: Path) -> list:
-    return ["--model", home / "model", "--out", out, "--prompts", 1, "--batch", 3]
+    return ["--model", home / "model", "--out", out, "--prompts", 1, "--batch-size", 3]
 
 
 def generate(home: Path, out: Path) -> list:
     (home / "prompts.txt").write_text("\n".join(PROMPTS))
-    own = ["--prompts", home / "prompts.txt", "--steps", 2, "--batch", 2]
+    own = ["--prompts", home / "prompts.txt", "--steps", 2, "--batch-size", 2]
     return ["generate", "--model", home / "model", "--out", out, *own]
 
 

@@ -83,7 +83,7 @@ def sigkill(trial: Trial, end: dict) -> None:
 def sigterm(trial: Trial, end: dict) -> None:
     child = trial.start()
     whole = trial.midway(child, lambda: child.send(signal.SIGTERM))
-    trial.ends(child, 0, 130)
+    trial.ends(child, 143)
     trial.kept(whole)
     trial.goes_on(end)
 

@@ -60,11 +60,27 @@ def _check(options: Options) -> None:
 
 def _answer(talk, question: str, most: int) -> str:
     """Prints the answer as it comes; says so where it ends because `most` tokens are spent."""
-    pieces = []
-    for piece in talk.stream(question, max_new_tokens=most):
+    pieces, counted = [], _counter()
+    for piece in talk.stream(question, max_new_tokens=most, stopping_criteria=[counted]):
         print(piece, end="", flush=True)
         pieces.append(piece)
     print()
-    if getattr(talk, "cut", False):
+    ended = counted.last == talk.pipe.processor.tokenizer.eos_token_id
+    if counted.tokens >= most and not ended:
         tell(f"the answer is cut after {most} tokens; raise --max-new-tokens for the rest")
     return "".join(pieces)
+
+
+def _counter():
+    """A criterion that never stops an answer, and knows its tokens and the last of them."""
+    import torch
+    from transformers import StoppingCriteria
+
+    class Counter(StoppingCriteria):
+        tokens, last = 0, None
+
+        def __call__(self, input_ids, *_args, **_kwargs):
+            self.tokens, self.last = self.tokens + 1, int(input_ids[0, -1])
+            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+    return Counter()

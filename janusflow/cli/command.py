@@ -231,4 +231,4 @@ def _nearest(option: str, ctx) -> str | None:
 
     names = [n for p in (ctx.command.params if ctx else []) for n in p.opts if n[:2] == "--"]
     starts = [name for name in names if name.startswith(option)]
-    return next(iter(starts or get_close_matches(option, names, 1, 0.5)), None)
+    return next(iter(starts or get_close_matches(option, names, 1, 0.65)), None)

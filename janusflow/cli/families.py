@@ -42,8 +42,9 @@ def check(options) -> str:
     other = FLOW if kind == PRO else PRO
     for name in OWN[other]:
         if getattr(options, name, None) not in (None, False):
+            shown = name.removeprefix("num_inference_").replace("_", "-")
             raise ValueError(
-                f"--{name.replace('_', '-')} is for {other}, and this model is of {kind}; leave it "
+                f"--{shown} is for {other}, and this model is of {kind}; leave it "
                 f"out, or choose a model of {other}"
             )
     return kind

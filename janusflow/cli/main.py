@@ -49,7 +49,8 @@ def _run() -> None:
         _fail(error)
     if signals.code() or result == 130:
         raise KeyboardInterrupt
-    sys.exit(result if isinstance(result, int) else 0)
+    if isinstance(result, int) and result:
+        sys.exit(result)
 
 
 def _fail(error: Exception) -> None:

@@ -14,7 +14,7 @@ import threading
 from types import FrameType
 
 NOTHING = "stopped while starting; nothing was written"
-KEPT = "stopped; files that were complete stay, and nothing half-written is left"
+KEPT = "stopped; complete files stay, none is half-written, and the same command makes the rest"
 _received: list[int] = []  # signals of this run, the first one first
 _held = 0  # folders that are locked for writing
 

@@ -244,3 +244,24 @@ def test_a_folder_of_other_weights_is_generated_anew(janusflow, tiny_folder, tmp
     before = (out / "00000.png").read_bytes()
     assert janusflow(*words, "--vae", model / "vae")[0] == 0
     assert (out / "00000.png").read_bytes() != before  # its story names the autoencoder
+
+
+def test_an_answer_that_is_cut_says_so(janusflow, tiny_folder, tmp_path):
+    Image.new("RGB", (40, 40), "blue").save(tmp_path / "p.png")
+    words = ["chat", tmp_path / "p.png", "how many shapes are there?", "--model", tiny_folder]
+    code, _, err = janusflow(*words, "--max-new-tokens", 1)
+    assert code == 0 and "cut after 1 tokens" in err and err.count("\n") == 1
+
+
+def test_generating_without_an_autoencoder_is_refused_and_chat_needs_none(
+    janusflow, tiny_folder, tmp_path
+):
+    import shutil
+
+    model = shutil.copytree(tiny_folder, tmp_path / "m")
+    shutil.rmtree(model / "vae")
+    code, _, err = janusflow("generate", "x", "--model", model, "-o", tmp_path / "a.png")
+    assert code == 2 and "autoencoder" in err and err.count("\n") == 1
+    Image.new("RGB", (40, 40), "blue").save(tmp_path / "p.png")
+    words = ["chat", tmp_path / "p.png", "what?", "--model", model, "--max-new-tokens", 4]
+    assert janusflow(*words)[0] == 0

@@ -17,9 +17,7 @@ def run(monkeypatch, capsys, tmp_path):
 
     def go(*words) -> dict:
         monkeypatch.setattr(sys, "argv", ["janusflow", *map(str, words), "--json"])
-        with pytest.raises(SystemExit) as left:
-            main.main()
-        assert left.value.code == 0
+        main.main()
         return json.loads(capsys.readouterr().out)
 
     return go
@@ -64,8 +62,7 @@ def test_a_refusal_leaves_stdout_empty(monkeypatch, capsys):
 def test_every_command_takes_it(command, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(sys, "argv", ["janusflow", command, "--help"])
-    with pytest.raises(SystemExit):
-        main.main()
+    main.main()
     out = capsys.readouterr().out
     assert "--json" in out
     assert max(map(len, out.splitlines())) <= 80

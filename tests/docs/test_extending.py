@@ -69,8 +69,8 @@ def test_the_benchmark_measures_the_new_solver():
 def test_the_command_line_takes_all_three(monkeypatch, tiny_folder, tmp_path):
     out = tmp_path / "a.png"
     words = ["generate", "a star", "-o", out, "--model", tiny_folder, "--steps", "2"]
-    words += ["--sampler", "leap", "--grid", "cubic", "--guidance", "halved:4"]
+    words += ["--sampler", "leap", "--grid", "cubic", "--guidance-scale", "halved:4"]
     monkeypatch.setattr(sys, "argv", ["janusflow", *map(str, words)])
     main.main()
     told = Image.open(out).text
-    assert (told["sampler"], told["grid"], told["guidance"]) == ("leap", "cubic", "halved:4")
+    assert (told["sampler"], told["grid"], told["guidance_scale"]) == ("leap", "cubic", "halved:4")

@@ -110,13 +110,13 @@ def folders(tmp_path, monkeypatch):
 
 def evaluate(janusflow, tiny_folder, here, *more, task="fid", out="out"):
     words = ["--task", task, "--model", tiny_folder, "--device", "cpu", "-o", here / out]
-    return janusflow("evaluate", *words, "--reference", here / "real", "--no-draw", *more)
+    return janusflow("evaluate", *words, "--reference", here / "real", "--no-figures", *more)
 
 
 def test_folders_are_measured_the_reference_once(folders, tiny_folder, janusflow, monkeypatch):
     import json
 
-    given = ("--pictures", folders / "fake")
+    given = ("--images", folders / "fake")
     code, said, error = evaluate(janusflow, tiny_folder, folders, *given)
     assert code == 0, error
     assert "fid" in said and "no interval" in said
@@ -126,7 +126,7 @@ def test_folders_are_measured_the_reference_once(folders, tiny_folder, janusflow
     assert evaluate(janusflow, tiny_folder, folders, *given, task="kid", out="kid")[0] == 0
     assert [path.name for found in seen for path in found].count("0.png") == 1  # not of real
     assert list((folders / "cache").iterdir()) == [kept]
-    same = ("--pictures", folders / "real")
+    same = ("--images", folders / "real")
     assert evaluate(janusflow, tiny_folder, folders, *same, out="same")[0] == 0
     scores = [
         json.loads((folders / name / "report.json").read_text())["scores"]["real"]["overall"]
@@ -143,7 +143,7 @@ def test_images_of_others_are_described_by_their_own_text(folders, tiny_folder, 
 
     from janusflow.pipelines.image_io import save
 
-    given = ("--pictures", folders / "fake")
+    given = ("--images", folders / "fake")
     assert evaluate(janusflow, tiny_folder, folders, *given)[0] == 0
     told = json.loads((folders / "out" / "report.json").read_text())["protocol"]
     assert {told[name] for name in ("model", "sampler", "steps", "fingerprint")} == {"unknown"}
@@ -155,7 +155,7 @@ def test_images_of_others_are_described_by_their_own_text(folders, tiny_folder, 
 
 
 def test_a_fid_of_few_images_is_marked(folders, tiny_folder, janusflow):
-    said = evaluate(janusflow, tiny_folder, folders, "--pictures", folders / "fake")[1]
+    said = evaluate(janusflow, tiny_folder, folders, "--images", folders / "fake")[1]
     assert said.startswith("FID OF 6 IMAGES IN 48 CHANNELS")
     assert "**FID OF 6 IMAGES" in (folders / "out" / "report.md").read_text()
 
@@ -179,12 +179,12 @@ def test_pictures_of_prompts_are_made_and_measured(folders, tiny_folder, janusfl
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (["--pictures", "nowhere"], "is no folder"),
-        (["--pictures", "empty"], "holds 0 pictures"),
-        (["--pictures", "mixed"], "pictures of one size"),
-        (["--pictures", "broken"], "is not a whole image"),
+        (["--images", "nowhere"], "is no folder"),
+        (["--images", "empty"], "holds 0 pictures"),
+        (["--images", "mixed"], "pictures of one size"),
+        (["--images", "broken"], "is not a whole image"),
         ([], "give --pictures FOLDER, or --prompts FILE"),
-        (["--pictures", "fake", "--features", "weights.pth"], "Inception"),
+        (["--images", "fake", "--features", "weights.pth"], "Inception"),
         (["--prompts", "bad.json"], "is no MJHQ"),
     ],
 )

@@ -82,7 +82,20 @@ def test_a_tolerance_that_is_none_is_refused(tiny_pipe, wrong):
 
 
 def test_a_pictures_text_tells_what_was_skipped(janusflow, tmp_path):
-    words = ["generate", "a red circle", "--steps", "5", "--reuse", "0.5", "-o", tmp_path]
+    words = [
+        "generate",
+        "a red circle",
+        "--steps",
+        "5",
+        "--first-block-cache",
+        "0.5",
+        "-o",
+        tmp_path,
+    ]
     code, *_ = janusflow(*words)
     told = Image.open(tmp_path / "00000.png").text
-    assert code == 0 and told["reuse"] == "0.5" and 0 < int(told["skipped"]) < int(told["calls"])
+    assert (
+        code == 0
+        and told["first_block_cache"] == "0.5"
+        and 0 < int(told["skipped"]) < int(told["calls"])
+    )

@@ -250,15 +250,24 @@ def files(tmp_path, picture, mask):
 
 def test_the_command_edits_and_the_picture_tells_how(janusflow, tiny_folder, files):
     words = ["edit", files / "p.png", "a ring", "--model", tiny_folder, "--steps", 2]
-    area = ["--mask", files / "m.png", "-o", files / "out.png", "--seed", 3, "--device", "cpu"]
+    area = [
+        "--mask-image",
+        files / "m.png",
+        "-o",
+        files / "out.png",
+        "--seed",
+        3,
+        "--device",
+        "cpu",
+    ]
     assert janusflow(*words, *area) == (0, f"{files / 'out.png'}\n", "")
     told = Image.open(files / "out.png").text
-    keys = ("prompt", "strength", "seed", "mask", "invert", "steps")
+    keys = ("prompt", "strength", "seed", "mask_image", "invert", "num_inference_steps")
     assert [told[key] for key in keys] == ["a ring", "0.6", "3", str(files / "m.png"), "False", "2"]
-    back = ["--invert", "--source", "a star", "-o", files / "b.png", "--device", "cpu"]
+    back = ["--invert", "--source-prompt", "a star", "-o", files / "b.png", "--device", "cpu"]
     assert janusflow(*words, *back)[0] == 0
     told = Image.open(files / "b.png").text
-    assert told["source"] == "a star" and "seed" not in told and told["calls"] == "6"
+    assert told["source_prompt"] == "a star" and "seed" not in told and told["calls"] == "6"
 
 
 @pytest.mark.parametrize(
@@ -267,12 +276,12 @@ def test_the_command_edits_and_the_picture_tells_how(janusflow, tiny_folder, fil
         (["gone.png", "a"], "cannot be opened"),
         (["p.png", " "], "no prompt"),
         (["p.png", "a", "--strength", 0], "above 0"),
-        (["p.png", "a", "--source", "b"], "add invert"),
+        (["p.png", "a", "--source-prompt", "b"], "add invert"),
         (["p.png", "a", "--invert", "--seed", 1], "draws none"),
         (["p.png", "a", "--seed", -1], "expected 0 or more"),
-        (["p.png", "a", "--mask", "gone.png"], "cannot be opened"),
+        (["p.png", "a", "--mask-image", "gone.png"], "cannot be opened"),
         (["p.png", "a", "--sampler", "runge"], "no solver named"),
-        (["p.png", "a", "--guidance", "much"], "is not a finite number"),
+        (["p.png", "a", "--guidance-scale", "much"], "neither a finite number"),
         (["p.png", "a", "--out", "nowhere/a.png"], "does not exist"),
         (["p.png"], "prompt"),
     ],
@@ -285,8 +294,8 @@ def test_the_command_refuses_in_one_sentence(janusflow, files, monkeypatch, word
 
 def test_bench_measures_samplers_on_the_models_field(janusflow, tiny_folder, tmp_path):
     where = ["--model", tiny_folder, "--device", "cpu", "--csv", tmp_path / "b.csv"]
-    which = ["--solvers", "euler,heun", "--calls", "4,8", "--no-peers", "--samples", 1]
-    code, out, _ = janusflow("bench", *where, *which, "--reference", 32)
+    which = ["--solvers", "euler,heun", "--nfe", "4,8", "--no-peers", "--samples", 1]
+    code, out, _ = janusflow("bench", "samplers", *where, *which, "--reference", 32)
     assert code == 0 and "euler" in out and "each call: 2 network evaluations" in out
     rows = (tmp_path / "b.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * 2
@@ -295,12 +304,12 @@ def test_bench_measures_samplers_on_the_models_field(janusflow, tiny_folder, tmp
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--calls", "4,x"], "expected numbers"),
+        (["--nfe", "4,x"], "expected numbers"),
         (["--solvers", "runge"], "no solver named"),
         (["--csv", "nowhere/b.csv"], "does not exist"),
     ],
 )
 def test_bench_refuses_in_one_sentence(janusflow, files, monkeypatch, words, message):
     monkeypatch.chdir(files)
-    code, _, err = janusflow("bench", *words)
+    code, _, err = janusflow("bench", "samplers", *words)
     assert code == 2 and err.count("\n") == 1 and message in err

@@ -162,11 +162,11 @@ def test_a_containers_limit_counts(tmp_path):
 
 def test_info_tells_the_memory_of_a_setting(janusflow):
     one, four = (
-        json.loads(janusflow("info", "--json", f"--pictures={n}")[1])["memory"] for n in (1, 4)
+        json.loads(janusflow("info", "--json", f"--images={n}")[1])["memory"] for n in (1, 4)
     )
     assert four["float32"]["sampling"] == 4 * one["float32"]["sampling"]
     assert one["int8"]["weights"] < one["bfloat16"]["weights"] < one["float32"]["weights"]
-    assert "at least 1" in janusflow("info", "--pictures=0")[2]
+    assert "at least 1" in janusflow("info", "--images=0")[2]
     assert "multiples of 16" in janusflow("info", "--height=100")[2]
 
 
