@@ -7,6 +7,7 @@ import resource
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,6 +56,13 @@ class TrainJob:
     rehearsal: Callable[[], Trainer] | None = None  # for a dry run, where `trainer` trains before
     before: str | None = None  # what is trained first
     read: str = ""  # what was found of the data
+
+    @property
+    def engine(self) -> Callable[[], Trainer]:
+        """The name of release 0.1 for `trainer`."""
+        told = "TrainJob.engine is now called TrainJob.trainer; please rename it"
+        warnings.warn(told, DeprecationWarning, stacklevel=2)
+        return self.trainer
 
     def run(self) -> loop.Stopped:
         """Trains to the end, or until SIGTERM or Ctrl-C, which leave a checkpoint."""

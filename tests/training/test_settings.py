@@ -112,3 +112,16 @@ def test_losses_that_compare_samples_do_not_depend_on_the_accumulation():
     for name in ("dispersive", "contrastive"):
         with pytest.raises(ValueError, match="would be another training"):
             asked(f"alignment={name}", "run.accumulation=2")
+
+
+def test_old_names_of_classes_and_functions_still_stand():
+    from janusflow.training import loop, trainer
+
+    with pytest.warns(DeprecationWarning, match="Trainer"):
+        assert trainer.Engine is trainer.Trainer
+    with pytest.warns(DeprecationWarning, match="TrainJob"):
+        assert job.Plan is job.TrainJob
+    with pytest.warns(DeprecationWarning, match="trainer_of"):
+        assert loop.engine_of is loop.trainer_of
+    with pytest.raises(AttributeError):
+        _ = trainer.Motor
