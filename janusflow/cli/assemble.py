@@ -86,5 +86,6 @@ def assemble(options: Options) -> dict:
     parts = [locate(name, files=files) for name in (options.language_model, options.vision)]
     model = assembly.assemble(*parts, locate_autoencoder(options.vae), out, adapters)
     count = sum(p.numel() for p in model.parameters())
-    print(f"{out}: {count:,} parameters; next: janusflow train --stage adapt --model {out}")
+    following = f"janusflow train --stage 1 --model {out} --data FOLDER --out RUN"
+    print(f"{out}: {count:,} parameters; next: {following}")
     return dict(model=str(out), parameters=count)
