@@ -183,7 +183,7 @@ def test_pictures_of_prompts_are_made_and_measured(folders, tiny_folder, janusfl
         (["--images", "empty"], "holds 0 pictures"),
         (["--images", "mixed"], "pictures of one size"),
         (["--images", "broken"], "is not a whole image"),
-        ([], "give --pictures FOLDER, or --prompts FILE"),
+        ([], "give --images FOLDER, or --prompts FILE"),
         (["--images", "fake", "--features", "weights.pth"], "Inception"),
         (["--prompts", "bad.json"], "is no MJHQ"),
     ],

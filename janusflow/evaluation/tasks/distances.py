@@ -31,7 +31,7 @@ def inputs(paths: dict[str, str]) -> dict[str, str]:
     if "reference" not in paths:
         raise ValueError("--reference names no folder; give one of real pictures")
     if ("pictures" in paths) == ("prompts" in paths):
-        raise ValueError("give --pictures FOLDER, or --prompts FILE to make them, and not both")
+        raise ValueError("give --images FOLDER, or --prompts FILE to make them, and not both")
     found = {"reference": features.digest(Path(paths["reference"]), "reference")}
     if "pictures" in paths:
         found["pictures"] = features.digest(Path(paths["pictures"]), "pictures")
