@@ -10,7 +10,7 @@ import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count, islice, zip_longest
 
@@ -107,6 +107,8 @@ KNOTS = (
         ),
     ),
 )
+# the grid of the scheme that takes over from there, fitted for its high order
+KNOTS += (replace(KNOTS[-1], steps=48, tilt=(0.0, -0.22, -0.19, -0.17, 0.05, 0.0)),)
 # between jumps, or from the middle on, the place along the path says nothing: orders 2 and 3
 PART = Knot(1, (), ((1.0,), (0.0,)), ((0.0,), (1.0,)))
 DEPTH = 5  # values that the longest rule looks back over
