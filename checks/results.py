@@ -22,6 +22,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -81,8 +82,9 @@ def fingerprint(model: str) -> str:
 
 def evaluated(*words: str) -> dict:
     """What `janusflow evaluate WORDS --json` says."""
-    command = [sys.executable, "-m", "janusflow", "evaluate", *words, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "janusflow", "evaluate", *words, "--json", "--out", out]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}: {done.stderr.strip()[-300:]}")
     return json.loads(done.stdout)
@@ -122,7 +124,7 @@ def scenes() -> Result:
 @measure
 def questions() -> Result:
     """Answers of the shipped model by template, 900 questions."""
-    words = ("--task", "scenes-vqa", "--prompts", "100", "--batch", "64")
+    words = ("--task", "scenes-vqa", "--prompts", "100", "--batch-size", "64")
     test = evaluated(*words)["scores"]["test"]
     parts = {"overall": test["overall"], **test["groups"]}
     rows = [{"template": name} | scored(part, "exact") for name, part in parts.items()]
@@ -134,9 +136,9 @@ def held_out_splits() -> Result:
     """Strict score on the splits that training never shows."""
     rows = []
     for split in ("pairs", "counts", "relations", "long", "paraphrases"):
-        told = evaluated("--splits", split, "--prompts", "100", "--seeds", "1")
+        told = evaluated("--split", split, "--prompts", "100", "--seeds", "1")
         rows.append({"split": split} | scored(told["scores"][split]["overall"], "strict"))
-    command = "janusflow evaluate --splits SPLIT --prompts 100 --seeds 1"
+    command = "janusflow evaluate --split SPLIT --prompts 100 --seeds 1"
     return of_model("janusflow/scenes", command, rows)
 
 
