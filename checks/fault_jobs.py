@@ -117,7 +117,7 @@ def texts(out: Path) -> dict[str, np.ndarray]:
     }
 
 
-# Pictures of other batches differ by rounding.
+# Images of other batches differ by rounding.
 JOBS = {
     "train": Job("train", train, steps, weights),
     "evaluate": Job("evaluate", scenes, pngs, pixels),

@@ -1,9 +1,9 @@
 """What `janusflow info` predicts against what `janusflow generate` takes: python -m checks.forecast
 
 Writes a folder in the published layout with the 1.3B's widths, the SDXL autoencoder's sizes and
-fresh weights (`--blocks 24` is the whole model), makes pictures by the command line in a process of
+fresh weights (`--blocks 24` is the whole model), makes images by the command line in a process of
 its own, and compares what that process needs at most with the forecast's peak and the program's own
-share. One row for each dtype and number of pictures; on a CPU.
+share. One row for each dtype and number of images; on a CPU.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def write(folder: Path, blocks: int, dtype: torch.dtype) -> None:
 
 
 def published(processor: JanusFlowProcessor) -> ProcessorFiles:
-    """The files of the shipped model's processor, with the published pictures' size."""
+    """The files of the shipped model's processor, with the published images' size."""
     pixels = {**processor.files.preprocessor_config, "image_size": 384}
     tokens = {**processor.files.processor_config, "num_image_tokens": 576}
     return replace(processor.files, preprocessor_config=pixels, processor_config=tokens)

@@ -1,7 +1,7 @@
 """Folders of models made malformed at random, in five layouts: python -m checks.malformed [SEED]
 
 A tiny JanusFlow and a tiny Janus-Pro, whole and in shards, published and in transformers' layout.
-Each is copied, broken in one of WAYS, and loaded; what loads makes a picture and an answer.
+Each is copied, broken in one of WAYS, and loaded; what loads makes an image and an answer.
 Counted: refusals that are no sentence, other exceptions, more than SLOWEST seconds.
 """
 

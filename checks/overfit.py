@@ -1,8 +1,8 @@
-"""Learns a few pictures of the small world and their questions by heart, and says how nearly.
+"""Learns a few images of the small world and their questions by heart, and says how nearly.
 
-python -m checks.overfit 32 1500 OUT     (pictures, steps, folder)
+python -m checks.overfit 32 1500 OUT     (images, steps, folder)
 
-The flow loss cannot fall below what is left when the picture is known up to what prompt and noisy
+The flow loss cannot fall below what is left when the image is known up to what prompt and noisy
 latents tell: nothing with a prompt of its own; without (a tenth of the samples), or where captions
 are shared, the posterior's variance, which is computed here by drawing.
 """
@@ -87,14 +87,14 @@ def measured(trainer: Trainer, draws: int = 20) -> dict[str, float]:
 
 
 def known(made: list[Sample], dropped: Tensor) -> Tensor:
-    """(G, G) whether sample i's prompt leaves picture j possible."""
+    """(G, G) whether sample i's prompt leaves image j possible."""
     same = [[torch.equal(a.input_ids, b.input_ids) for b in made] for a in made]
     return torch.tensor(same) | dropped[:, None]
 
 
 def posterior_velocity(x: Tensor, t: Tensor, data: Tensor, possible: Tensor) -> Tensor:
     """E[data - noise | x_t], which no predictor beats: (B, ...), with x_t = (1 - t) noise + t data
-    and each possible picture as likely.
+    and each possible image as likely.
     """
     flat, rows, t = x.flatten(1).double(), data.flatten(1).double(), t.double()[:, None]
     apart = (flat[:, None] - t[..., None] * rows).square().sum(dim=-1) / (1 - t).square()

@@ -1,6 +1,6 @@
 """What a step costs outside the network: python -m checks.overhead [--wide]
 
-A step is what one more step adds to a call of the pipeline (guided Euler, one picture, latents
+A step is what one more step adds to a call of the pipeline (guided Euler, one image, latents
 out). "outside" is that without the time inside the network's parts, the hooks that measure it
 included; "stub" is a step whose velocity is a tensor that lies ready. `--wide` takes the 1.3B's
 widths with 2 blocks and fresh weights in the shipped model's place.
@@ -63,7 +63,7 @@ def stubbed(model, like: torch.Tensor):
 
 
 def pipeline(is_wide: bool) -> tuple[JanusFlowPipeline, torch.Tensor]:
-    """The pipeline and one picture's noise."""
+    """The pipeline and one image's noise."""
     pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes")
     if is_wide:
         pipe = JanusFlowPipeline(wide(2), pipe.processor, pipe.vae)

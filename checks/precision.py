@@ -1,7 +1,7 @@
 """Errors by number format against float64, on the packaged model: python -m checks.precision
 
-v: one guided velocity at t = 0.5; latents and picture: the end of 30 Euler steps, guidance 2. RMS
-of the difference over RMS of the float64 answer; for pictures the largest difference of 255.
+v: one guided velocity at t = 0.5; latents and image: the end of 30 Euler steps, guidance 2. RMS
+of the difference over RMS of the float64 answer; for images the largest difference of 255.
 """
 
 import sys
@@ -16,7 +16,7 @@ TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 @torch.no_grad()
 def answers(dtype: torch.dtype, steps: int = 30) -> tuple:
-    """(v, latents, picture) in float64 of a network in this dtype, on the same noise."""
+    """(v, latents, image) in float64 of a network in this dtype, on the same noise."""
     pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes", dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     shape = (2, pipe.model.config.generation.latent_channels, 12, 12)
@@ -30,7 +30,7 @@ def answers(dtype: torch.dtype, steps: int = 30) -> tuple:
 
 
 def table(steps: int = 30) -> list[tuple[str, float, float, float]]:
-    """(dtype, error of v, of latents, of pictures) for each of TYPES."""
+    """(dtype, error of v, of latents, of images) for each of TYPES."""
     exact = answers(torch.float64, steps)
     rows = []
     for dtype in TYPES:

@@ -1,6 +1,6 @@
-"""Questions that share a picture against the same ones alone: python -m checks.questions [--wide]
+"""Questions that share an image against the same ones alone: python -m checks.questions [--wide]
 
-"alone" reads the picture for each row of a batch, and all that was said for each turn of a
+"alone" reads the image for each row of a batch, and all that was said for each turn of a
 conversation; "shared" is what `asking.ask` and `pipe.conversation` do. In turns, greedy answers of
 so many tokens at most, medians with their range. `--wide` takes the 1.3B's widths with 4 blocks, a
 small vision encoder on 384 pixels and fresh weights.

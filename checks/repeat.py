@@ -1,4 +1,4 @@
-"""One seed, one picture: python -m checks.repeat
+"""One seed, one image: python -m checks.repeat
 
 Each of eight prompts alone, in a batch, in another order, and in another process; what differs at
 most in the latents (their RMS is about 1) and in the pictures (of 255).

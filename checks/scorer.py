@@ -1,6 +1,6 @@
 """How often the exact scorer is wrong: python -m checks.scorer --renders 2000 --seed 1
 
-Fresh renders and their reconstruction by the shipped autoencoder have to be accepted; pictures with
+Fresh renders and their reconstruction by the shipped autoencoder have to be accepted; images with
 one fault have to be rejected, drawn and reconstructed. Counts of both errors, with Wilson's bounds.
 """
 
@@ -116,7 +116,7 @@ def faulty(name: str, seed: int) -> Iterator[tuple[Scene, list[Obj]]]:
 
 
 def errors(pictures, accept: bool) -> int:
-    """Of (scene, picture): how many the strict score judges otherwise."""
+    """Of (scene, image): how many the strict score judges otherwise."""
     return sum(score(picture, shown.prompt).strict != accept for shown, picture in pictures)
 
 

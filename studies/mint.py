@@ -1,8 +1,8 @@
-"""A colour that the shipped model has never seen: makes pictures to learn it from, and looks
+"""A colour that the shipped model has never seen: makes images to learn it from, and looks
 whether a model has learnt it. docs/fine-tuning.md tells the story.
 
 python studies/mint.py make FOLDER --own 20
-python studies/mint.py look MODEL --lora ADAPTER --out pictures.png
+python studies/mint.py look MODEL --lora ADAPTER --out images.png
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OLD = 4  # prompts of the old world to show
 
 
 def draw(shape: str, rng: np.random.Generator) -> Image.Image:
-    """A mint shape somewhere in a picture."""
+    """A mint shape somewhere in an image."""
     size = float(rng.integers(28, 35))
     x, y = rng.uniform(size / 2 + 3, SIDE - size / 2 - 3, 2)
     mask = coverage(shape, x, y, size, 0, 0, SIDE, SIDE)[..., None]
@@ -39,7 +39,7 @@ def draw(shape: str, rng: np.random.Generator) -> Image.Image:
 
 
 def make(folder: Path, count: int = 20, own: int = 0) -> None:
-    """Writes `count` pictures with captions, and `own` that the model itself makes of captions it
+    """Writes `count` images with captions, and `own` that the model itself makes of captions it
     knows, so that it does not forget them (prior preservation; Ruiz et al. 2022, DreamBooth).
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def is_mint(picture: Image.Image, shape: str) -> bool:
 
 
 def look(pipe, seeds: int = 8, kept: int = 64) -> tuple[dict[str, float], dict[str, Image.Image]]:
-    """Shares of right pictures: mint shapes as shown, mint shapes never shown, and prompts of the
+    """Shares of right images: mint shapes as shown, mint shapes never shown, and prompts of the
     model's old world ("colors" of the test split); and a picture of each mint shape and of the
     first old prompts, by prompt.
     """
@@ -109,9 +109,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("make", "look"))
     parser.add_argument("where", help="folder to write, or model to look at")
-    parser.add_argument("--own", type=int, default=0, help="pictures by the model itself")
+    parser.add_argument("--own", type=int, default=0, help="images by the model itself")
     parser.add_argument("--lora", type=Path, help="adapter")
-    parser.add_argument("--out", type=Path, help="picture to write")
+    parser.add_argument("--out", type=Path, help="image to write")
     args = parser.parse_args()
     if args.what == "make":
         return make(Path(args.where), own=args.own)

@@ -1,7 +1,7 @@
 """How long the small pieces take: `pytest benchmarks`, with pytest-benchmark.
 
 Nothing here passes or fails by a time; compare two runs by `--benchmark-autosave` and
-`--benchmark-compare`. Whole pictures against the published way are `janusflow bench speed`.
+`--benchmark-compare`. Whole images against the published way are `janusflow bench speed`.
 """
 
 import pytest

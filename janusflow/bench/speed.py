@@ -1,4 +1,4 @@
-"""How long pictures take, in turns with the published way in the same run.
+"""How long images take, in turns with the published way in the same run.
 
 `janusflow bench speed` for a model, `python -m janusflow.bench.speed` for the 1.3B's widths with
 fewer blocks.
@@ -29,7 +29,7 @@ from janusflow.pipelines.presets import QUALITIES
 from janusflow.utils.cpu.onednn_linear import repeating, use_onednn
 from janusflow.utils.flops import Counting, peak
 
-TRUTH = 128  # calls of rk4 that stand for the converged picture
+TRUTH = 128  # calls of rk4 that stand for the converged image
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ python -m janusflow.bench.throughput --rounds 8 --json throughput.json
 The data is made anew: scenes as PNG with captions, conversations of one to four questions, texts of
 8 to 120 words. Four trainings of the same model take turns, a step each: with and without packing,
 with and without the cache. Without both it is the plain loop: every sample padded to the longest,
-pictures decoded, encoded by the autoencoder and seen by the teacher in every step.
+images decoded, encoded by the autoencoder and seen by the teacher in every step.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WAYS = {  # packed, cached
 
 
 def write_data(folder: Path, pictures: int, seed: int = 0) -> None:
-    """Pictures with captions, half as many conversations, half as many texts, lengths mixed."""
+    """Images with captions, half as many conversations, half as many texts, lengths mixed."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     names, conversations, paragraphs = list(TEMPLATES), [], []

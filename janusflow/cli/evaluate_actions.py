@@ -96,7 +96,7 @@ def run(plan: Plan, out: Path, options) -> dict | None:
 
 
 def results(path: Path, folder: Path) -> dict:
-    """The report of an official evaluator's file on the pictures that this folder holds."""
+    """The report of an official evaluator's file on the images that this folder holds."""
     held = plans.read(folder)
     official_results.take(path, folder, held.task)
     return rescore(folder)

@@ -1,7 +1,7 @@
-"""Latents and features that were computed once, kept on disk by what the picture's file holds.
+"""Latents and features that were computed once, kept on disk by what the image's file holds.
 
 A cache is a folder: `cache.json` says what it was made with, each `*.safetensors` holds some
-pictures under the SHA-256 of their files, every one with its own checksum. So a changed picture is
+images under the SHA-256 of their files, every one with its own checksum. So a changed image is
 not found, a moved one is, and files are whole or absent.
 """
 
@@ -30,7 +30,7 @@ class CacheError(OSError):
 
 
 def key_of(picture: bytes) -> str:
-    """The name of a picture in a cache."""
+    """The name of an image in a cache."""
     return digests.of_bytes(picture)[:32]
 
 
@@ -108,7 +108,7 @@ class Cache:
         self._enter(path)
 
     def get(self, key: str, names: Sequence[str]) -> dict[str, Tensor]:
-        """A picture's tensors of these names; CacheError if their bytes are not those written."""
+        """An image's tensors of these names; CacheError if their bytes are not those written."""
         path = self.places[key]
         try:
             file = self._open(path)

@@ -1,4 +1,4 @@
-"""Files of a data folder: a picture's bytes, a caption, and what a path was found to hold."""
+"""Files of a data folder: an image's bytes, a caption, and what a path was found to hold."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Subset:
 
 
 def fetch(folder: Path, given) -> bytes:
-    """The bytes of a picture inside the folder, by its name or {"path": name}; ValueError for a
+    """The bytes of an image inside the folder, by its name or {"path": name}; ValueError for a
     name that leads out of it, or what cannot be read.
     """
     if isinstance(given, Mapping):

@@ -23,7 +23,7 @@ OF_RUN = {*RUN, "changes.jsonl", "evaluations.jsonl", "samples", "best", "base"}
 
 @dataclass(frozen=True)
 class Captioned:
-    """Pictures of a folder, each with its caption in a file of the same name beside it."""
+    """Images of a folder, each with its caption in a file of the same name beside it."""
 
     pictures: tuple[Path, ...]
 
@@ -52,7 +52,7 @@ class Texts:
 
 
 def caption_of(picture: Path) -> Path | None:
-    """The file beside a picture that holds its caption."""
+    """The file beside an image that holds its caption."""
     both = (*CAPTIONS, *(suffix.upper() for suffix in CAPTIONS))
     return next((p for s in both if (p := picture.with_suffix(s)).is_file()), None)
 
@@ -69,7 +69,7 @@ def open_text(path: Path) -> Found:
 def open_folder(
     path: Path, options: Data | None = None, seed: int = 0, exclude: Sequence[Path] = ()
 ) -> Found:
-    """What a folder and those below it hold: *.jsonl, *.parquet, *.tar, pictures with captions
+    """What a folder and those below it hold: *.jsonl, *.parquet, *.tar, images with captions
     beside them, texts. `exclude`: folders that are passed over, as the run's own.
 
     ValueError if there is nothing to learn from, or a compressed shard.

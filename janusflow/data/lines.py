@@ -17,7 +17,7 @@ MAX_LINE = 16 * 2**20  # bytes of a line of JSON
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines of one kind; pictures are named relative to the file's folder.
+    """Lines of one kind; images are named relative to the file's folder.
 
     `starts` are the lines' places in the file and `numbers` theirs among its lines, so that opening
     reads the file once and keeps no text.
@@ -45,7 +45,7 @@ class Lines:
 def open_lines(path: Path, ignored: Collection[str] = (), named: set[Path] | None = None) -> Found:
     """A file's lines by their kinds; those that cannot be read count to the first kind found.
 
-    Adds to `named` the pictures that the lines name. ValueError for a row with a key that seems to
+    Adds to `named` the images that the lines name. ValueError for a row with a key that seems to
     name a file and is not understood, or a file of which no line can be learnt from.
     """
     places: dict[str, tuple[array, array]] = {}

@@ -27,7 +27,7 @@ class Prepared:
     processor: JanusFlowProcessor
     max_tokens: int = MAX_TOKENS
     centered: bool = False  # the crop, whatever the key
-    cached: Cached | None = None  # of pictures to be made
+    cached: Cached | None = None  # of images to be made
 
     @property
     def sequential(self) -> bool:
@@ -43,7 +43,7 @@ class Prepared:
         return [attempt(self.read, *pair) for pair in zip(indices, keys, strict=True)]
 
     def read(self, index: int, key: int) -> Sample:
-        """Sample number `index`; the key chooses the crop of a picture to be made."""
+        """Sample number `index`; the key chooses the crop of an image to be made."""
         try:
             record = self.records[index]
         except OSError as error:  # a disk's fault, of this one
@@ -81,9 +81,9 @@ def generation(processor: JanusFlowProcessor, record: Record, key: int = 0) -> S
 
 @dataclass(frozen=True)
 class Cached:
-    """Prepares generation with what a cache has of the picture; `pixels`: decodes it all the same.
+    """Prepares generation with what a cache has of the image; `pixels`: decodes it all the same.
 
-    CacheError for a picture that can be read and is not in the cache.
+    CacheError for an image that can be read and is not in the cache.
     """
 
     cache: Cache

@@ -98,7 +98,7 @@ def as_paths(paths: Path | str | Sequence[Path]) -> list[Path]:
 
 
 def signature(paths: Path | Sequence[Path]) -> str:
-    """Changes with the names and sizes of the files that may hold pictures; folders may move."""
+    """Changes with the names and sizes of the files that may hold images; folders may move."""
     found = hashlib.sha256()
     for path in as_paths(paths):
         files = files_of(path) if path.is_dir() else [path]

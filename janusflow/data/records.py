@@ -48,10 +48,10 @@ def parse_row(line: bytes, name: str) -> dict:
 def to_record(row: Mapping, kind: str, name: str, fetch: Callable[[Any], bytes]) -> Record:
     """A row of JSON, of a table or of a tar shard as a record of this kind.
 
-    generation: a picture (`image`, `image_path`, `file_name`, ...) and a text (`text`, `caption`,
+    generation: an image (`image`, `image_path`, `file_name`, ...) and a text (`text`, `caption`,
     `prompt`). understanding: `messages` as {role, content}, LLaVA's `conversations`, or `question`
-    and `answer`, with pictures under the same keys or in the messages. text: `text`. `fetch` turns
-    what stands for a picture into bytes. BrokenSample says what is missing or of the wrong type.
+    and `answer`, with images under the same keys or in the messages. text: `text`. `fetch` turns
+    what stands for an image into bytes. BrokenSample says what is missing or of the wrong type.
     """
     try:
         if kind == "text":
@@ -105,7 +105,7 @@ Message = Mapping[str, str]
 
 
 def _messages(row: Mapping) -> tuple[tuple[Message, ...], list]:
-    """The messages, and what stands for pictures inside them."""
+    """The messages, and what stands for images inside them."""
     if row.get("question") is not None and row.get("answer") is not None:
         asked = {"role": "user", "content": check_text(row["question"], "'question'")}
         return (
@@ -138,7 +138,7 @@ def _message(message: Any) -> tuple[Message, list]:
 
 
 def _part(part: Any) -> tuple[str, Any]:
-    """A part of a message's content, as chat templates have it: its text, and its picture if it
+    """A part of a message's content, as chat templates have it: its text, and its image if it
     names one. {"type": "text", "text": ...}, {"type": "image"} with or without "image", "path" or
     "url", {"type": "image_url", "image_url": {"url": ...}}.
     """
@@ -155,7 +155,7 @@ def _part(part: Any) -> tuple[str, Any]:
 
 
 def _shown(messages: tuple[Message, ...], count: int) -> tuple[Message, ...]:
-    """Pictures that no message places stand before the first one, as LLaVA has them."""
+    """Images that no message places stand before the first one, as LLaVA has them."""
     if not count or any(x in m["content"] for m in messages for x in (PLACEHOLDER, TAG)):
         return messages
     first, *rest = messages

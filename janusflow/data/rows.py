@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-# A picture: these keys always, the second ones where their value ends as a picture's file does.
+# An image: these keys always, the second ones where their value ends as an image's file does.
 PICTURES = (
     "image", "images", "image_path", "image_paths", "img", "img_path", "image_file", "image_name",
     "file_name", "picture", "photo", "image_url", "jpg", "jpeg", "png", "webp",
@@ -32,7 +32,7 @@ LIKE = ("image", "img", "picture", "photo", "pixel")
 
 
 def picture_keys(row: Mapping) -> list[str]:
-    """The keys of a row under which its pictures stand, the one that is read first."""
+    """The keys of a row under which its images stand, the one that is read first."""
     found = [key for key in PICTURES if row.get(key) not in (None, [])]
     return found + [key for key in PATHS if _names_picture(row.get(key))]
 
@@ -76,7 +76,7 @@ def _not_understood(row: Mapping, key: str, kind: str | None, pictured: bool) ->
     value = row[key]
     if value is None or key in TEXTS or key in CHATS:
         return None
-    if key in PATHS:  # the page that a text comes from, or where its picture once lay
+    if key in PATHS:  # the page that a text comes from, or where its image once lay
         caption = kind == "text" and row.get("caption") is not None
         return f"of a caption ({value!r:.40}) names no file of a picture" if caption else None
     if _names_picture(value) and not _on_the_web(value):

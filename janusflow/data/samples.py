@@ -16,7 +16,7 @@ class Sample:
     """Tensors of one example, on the CPU, before any batching.
 
     generation: `input_ids` are BOS and the prompt, without image tokens; `latents` are scaled as
-    the model takes them; `pixel_values` hold the clean picture once, normalised, or None where
+    the model takes them; `pixel_values` hold the clean image once, normalised, or None where
     the teacher's `features` and the latents were cached. understanding: the whole sequence with
     placeholders, whose places `image_token_mask` marks. understanding and text: `labels` are the
     ids to be learnt at their own places, -100 elsewhere.

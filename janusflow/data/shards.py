@@ -68,7 +68,7 @@ def open_shards(paths: Sequence[Path], ignored: Collection[str] = ()) -> list[tu
 
 
 def _by_kind(path: Path, starts: array, ignored: Collection[str]) -> dict[str, array]:
-    """Where the samples of each kind begin. A text alone beside pictures is a stray caption, which
+    """Where the samples of each kind begin. A text alone beside images is a stray caption, which
     will be named as broken.
     """
     kinds = [_kind_at(path, start, ignored) for start in starts]
@@ -147,7 +147,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _row(file, own: list[Member], name: str, whole: bool = True) -> dict:
-    """The row of a sample; unless `whole`, pictures are not read, only that they are there."""
+    """The row of a sample; unless `whole`, images are not read, only that they are there."""
     if len(own) > MAX_MEMBERS:
         raise BrokenSample(name, f"it has more than {MAX_MEMBERS} files")
     if faulty := next((m for m in own if m.fault), None):
@@ -162,7 +162,7 @@ def _row(file, own: list[Member], name: str, whole: bool = True) -> dict:
         elif suffix in PICTURES:
             content = _content(file, member, name) if whole else b""
             pictures.append((member.name, content))
-    named = picture_keys(row)  # where a picture once lay: here it lies beside its row
+    named = picture_keys(row)  # where an image once lay: here it lies beside its row
     row = {key: value for key, value in row.items() if key not in named}
     return row | ({"image": [content for _, content in sorted(pictures)]} if pictures else {})
 

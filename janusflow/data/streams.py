@@ -124,7 +124,7 @@ def count_rows(paths: Sequence[Path]) -> int:
 
 
 def embedded(given) -> bytes:
-    """The bytes of a picture in a table, bare or as `datasets` wraps them."""
+    """The bytes of an image in a table, bare or as `datasets` wraps them."""
     found = given.get("bytes") if isinstance(given, dict) else given
     if not isinstance(found, bytes):
         raise ValueError(f"a picture is a {type(found).__name__}; expected bytes")

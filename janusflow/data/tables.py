@@ -20,7 +20,7 @@ SEEN = 200  # letters of a text that are looked at for its kind
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of parquet files, read by Hugging Face `datasets`; pictures as bytes or as `Image`."""
+    """Rows of parquet files, read by Hugging Face `datasets`; images as bytes or as `Image`."""
 
     path: Path
     rows: object
@@ -34,7 +34,7 @@ class Table:
 
 
 def open_table(path: Path, ignored: Collection[str] = ()) -> Found:
-    """A table's rows by their kinds; a row without a picture, say, is a text.
+    """A table's rows by their kinds; a row without an image, say, is a text.
 
     ValueError for columns that are not understood, or of which none is a text.
     """

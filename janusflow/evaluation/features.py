@@ -1,4 +1,4 @@
-"""Networks that turn a picture into one vector, and the vectors of a folder of pictures."""
+"""Networks that turn an image into one vector, and the vectors of a folder of images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INCEPTION = (".pth", ".pt")
 
 
 class Pooled(nn.Module):
-    """A vision encoder's tokens, averaged: pictures (B, 3, S, S) uint8 -> (B, width)."""
+    """A vision encoder's tokens, averaged: images (B, 3, S, S) uint8 -> (B, width)."""
 
     def __init__(self, encoder: nn.Module, side: int, width: int):
         super().__init__()
@@ -133,7 +133,7 @@ def _transformers(folder: Path) -> nn.Module:
 
 
 def fingerprint(net: nn.Module) -> str:
-    """Of a network's weights and the size of picture it gets."""
+    """Of a network's weights and the size of image it gets."""
     digests = {
         name: provenance.digest(value.detach().cpu().contiguous().view(-1).view(torch.uint8))
         for name, value in net.state_dict().items()
@@ -142,7 +142,7 @@ def fingerprint(net: nn.Module) -> str:
 
 
 def files(folder: Path, role: str) -> list[Path]:
-    """The pictures of a folder and its subfolders, sorted; ValueError if there are fewer than 2."""
+    """The images of a folder and its subfolders, sorted; ValueError if there are fewer than 2."""
     if not folder.is_dir():
         raise ValueError(f"--{role} is {str(folder)!r}, which is no folder; give one of pictures")
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in NAMES and _shown(p, folder))
@@ -158,7 +158,7 @@ def _shown(path: Path, folder: Path) -> bool:
 
 
 def digest(folder: Path, role: str) -> str:
-    """Of names and contents of all its pictures."""
+    """Of names and contents of all its images."""
     return provenance.fingerprint(
         {str(p.relative_to(folder)): provenance.sha256(p) for p in files(folder, role)}
     )
@@ -182,7 +182,7 @@ def kept(path: Path, make: Callable[[], Tensor]) -> Tensor:
 
 
 def extract(net: nn.Module, found: Sequence[Path], batch: int, device: torch.device) -> Tensor:
-    """Features (pictures, D) of picture files of one size, float32 on the CPU."""
+    """Features (images, D) of image files of one size, float32 on the CPU."""
     from tqdm import tqdm
 
     made = []

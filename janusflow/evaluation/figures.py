@@ -1,4 +1,4 @@
-"""A report as pictures: what went wrong, and bars with intervals."""
+"""A report as images: what went wrong, and bars with intervals."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from janusflow.utils import images
 from samplers.benchmark.style import paper
 
 SHOWN = 8  # failures of each group
-CELL = 128  # pixels of a picture on the sheet
+CELL = 128  # pixels of an image on the sheet
 TEXT = 56  # pixels of the text below it
 HEAD = 20  # pixels of a group's name
 GAP = 8
 
 
 def draw(report: dict, folder: Path) -> list[Path]:
-    """bars.png where matplotlib is installed, and for pictures failures-SPLIT.png."""
+    """bars.png where matplotlib is installed, and for images failures-SPLIT.png."""
     if not report["items"]:
         return []
     made, task = [], TASKS[report["protocol"]["task"]]

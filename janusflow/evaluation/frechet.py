@@ -15,7 +15,7 @@ def frechet(mean: np.ndarray, covariance: np.ndarray, mean2, covariance2) -> flo
     """|m - m2|^2 + tr(C) + tr(C2) - 2 tr((C^1/2 C2 C^1/2)^1/2), of (D,) and (D, D) twice.
 
     The product under the root is symmetric, so that its eigenvalues are real and no matrix has to
-    have full rank. Dowson and Landau 1982; Heusel et al. 2017 for pictures.
+    have full rank. Dowson and Landau 1982; Heusel et al. 2017 for images.
     """
     half = root(covariance)
     middle = half @ covariance2 @ half

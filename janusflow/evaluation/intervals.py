@@ -46,7 +46,7 @@ def _sums(values: Sequence[float], clusters: Sequence) -> tuple[np.ndarray, np.n
 def bootstrap(groups: Sequence[tuple[Sequence[float], Sequence]], draws: int = DRAWS) -> Interval:
     """Percentile interval of the mean over groups of each group's mean; Efron 1979.
 
-    A group is (values, clusters), one of each per picture. Whole clusters (the pictures of one
+    A group is (values, clusters), one of each per image. Whole clusters (the images of one
     prompt) are drawn with replacement within each group, because they share what makes them hard.
     Where nothing varies the interval is a point.
     """
@@ -81,7 +81,7 @@ def overall(groups: Sequence[tuple[Sequence[float], Sequence]]) -> Interval:
 def mcnemar(only_a: int, only_b: int) -> float:
     """Two-sided exact p of the pairs that disagree: 2 P(Binomial(n, 1/2) <= min), at most 1.
 
-    `only_a` pictures are right in a alone, `only_b` in b alone; McNemar 1947.
+    `only_a` images are right in a alone, `only_b` in b alone; McNemar 1947.
     """
     n, least = only_a + only_b, min(only_a, only_b)
     tail = sum(comb(n, k) for k in range(least + 1))

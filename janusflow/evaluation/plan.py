@@ -29,10 +29,10 @@ class Plan:
     lora: str = ""  # an adapter, as the user named it; its files are among the weights
     dtype: str
     device: str = "cpu"
-    side: int  # pixels of a picture
+    side: int  # pixels of an image
     splits: tuple[str, ...] = ("test",)
     prompts: int = 100  # per category, or questions per template
-    seeds: int = 4  # pictures per prompt
+    seeds: int = 4  # images per prompt
     sampler: str = "euler"
     grid: str = "uniform"
     steps: int = 30

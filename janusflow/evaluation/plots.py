@@ -1,7 +1,7 @@
-"""Figures of what happens on the way from noise to picture, and of what was measured.
+"""Figures of what happens on the way from noise to image, and of what was measured.
 
 Every function draws into `axes`, or into a new figure of its own, and returns the figure; none
-shows or saves it. Pictures are whatever PIL or matplotlib takes: PIL pictures, or arrays
+shows or saves it. Images are whatever PIL or matplotlib takes: PIL images, or arrays
 (height, width, 3) in [0, 1] or of bytes. matplotlib is needed (`pip install janusflow[eval]`).
 """
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GAP = 0.06  # between pictures, in widths of a picture
-LINE = 0.13  # height of a caption's line, in widths of a picture
+GAP = 0.06  # between images, in widths of an image
+LINE = 0.13  # height of a caption's line, in widths of an image
 
 
 @paper
@@ -32,9 +32,9 @@ def images(
     columns: int | None = None,
     axes: Axes | None = None,
 ) -> Figure:
-    """Pictures of one size in rows, nearly square unless `columns` says otherwise.
+    """Images of one size in rows, nearly square unless `columns` says otherwise.
 
-    Captions stand above. ValueError without pictures, or if captions do not fit them.
+    Captions stand above. ValueError without images, or if captions do not fit them.
     """
     if not len(pictures):
         raise ValueError("there are no pictures to draw; give at least one")
@@ -57,9 +57,9 @@ def images(
 
 @paper
 def strip(rows: Mapping[str, Sequence], times: Sequence[float], axes: Axes | None = None) -> Figure:
-    """Pictures along a trajectory: a labelled row each, a column for each time.
+    """Images along a trajectory: a labelled row each, a column for each time.
 
-    `rows` maps a label to the pictures at `times`. ValueError if a row and the times differ in
+    `rows` maps a label to the images at `times`. ValueError if a row and the times differ in
     length.
     """
     for label, row in rows.items():
@@ -77,11 +77,11 @@ def strip(rows: Mapping[str, Sequence], times: Sequence[float], axes: Axes | Non
 def animation(
     pictures: Sequence, path: str | Path, seconds: float = 3.0, hold: float = 1.0, scale: int = 1
 ) -> Path:
-    """Pictures of a trajectory one after the other, the last held for `hold` seconds.
+    """Images of a trajectory one after the other, the last held for `hold` seconds.
 
     The file's ending decides: .gif (written by pillow, repeats) or .mp4 (written by the program
     ffmpeg). `scale` enlarges by a whole factor, pixels kept. ValueError for another ending,
-    without pictures, or where ffmpeg is not installed.
+    without images, or where ffmpeg is not installed.
     """
     path = Path(path)
     frames = [_enlarged(picture, scale) for picture in pictures]

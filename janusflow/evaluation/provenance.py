@@ -39,7 +39,7 @@ def fingerprint(digests: dict[str, str]) -> str:
 
 
 def evaluator() -> str:
-    """What reports and stored pictures are compared by."""
+    """What reports and stored images are compared by."""
     return f"janusflow.scenes {EVALUATOR_VERSION}"
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from janusflow.evaluation.plan import Plan
 
-# fields of a plan on which an answer of the network depends, and those of a picture
+# fields of a plan on which an answer of the network depends, and those of an image
 ANSWERED = ("dtype", "device", "batch", "side")
 PICTURED = ("sampler", "grid", "steps", "guidance", "reuse", *ANSWERED)
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture or answer: right or wrong by each measure, or a share between. `cluster` is
+    """One image or answer: right or wrong by each measure, or a share between. `cluster` is
     shared by what is not independent; `said` is what was found where something else was wanted.
     """
 
@@ -53,7 +53,7 @@ class Task:
     score: Callable[[Plan, Path], tuple[Sources, dict]]
     fields: tuple[str, ...]
     extra: Callable[[Sequence[Item]], dict] = lambda _items: {}
-    pictures: Callable[[dict], Path] | None = None  # where the picture of a report's item lies
+    pictures: Callable[[dict], Path] | None = None  # where the image of a report's item lies
     note: str = ""  # what the columns of its tables mean
     inputs: Callable[[dict[str, str]], dict[str, str]] = none  # digests of the paths it reads
     whole: Callable[[Plan, Path], dict] | None = None  # scores of a set that has no items

@@ -23,7 +23,7 @@ from janusflow.pipelines import image_io
 from janusflow.pipelines.answering import ask, likelihoods, message
 from janusflow.utils import images
 
-MARKS = ("<image>",)  # how tasks of lmms-eval say where a picture stands in a text
+MARKS = ("<image>",)  # how tasks of lmms-eval say where an image stands in a text
 LONGEST = 512  # new tokens where a task names no limit, as in the published example
 SETTINGS = ("max_new_tokens", "num_beams")  # go to transformers' `generate` as they are
 SAMPLING = ("temperature", "top_p", "top_k")  # likewise, where the temperature is above 0
@@ -31,7 +31,7 @@ KNOWN = {*SETTINGS, *SAMPLING, "do_sample", "until"}
 
 
 class Janus(lmms):
-    """Either family for tasks of pictures and a text."""
+    """Either family for tasks of images and a text."""
 
     is_simple = True
 
@@ -162,7 +162,7 @@ def cut(text: str, until: str | Sequence[str] | None) -> str:
 
 
 def picture(visual) -> Image.Image:
-    """A picture or the path of one; ValueError for a video or a sound."""
+    """An image or the path of one; ValueError for a video or a sound."""
     if isinstance(visual, Image.Image):
         return visual
     if isinstance(visual, str | os.PathLike):

@@ -2,7 +2,7 @@
 
 Two names for one model. `janusflow` is of lmms-eval's kind "simple", which runs every task of one
 round, multiple choice by likelihood included; `janusflow_chat` is of the kind "chat", which keeps
-pictures where a task's messages put them. Both take either family.
+images where a task's messages put them. Both take either family.
 """
 
 from lmms_eval.models.registry_v2 import ModelManifest

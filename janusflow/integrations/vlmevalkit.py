@@ -32,7 +32,7 @@ POPE_END = " Please answer yes or no."  # in the data; SHORT takes its place
 
 
 class JanusFlow(BaseModel):
-    """`generate_inner(message, dataset)` answers a message of pictures' paths and texts."""
+    """`generate_inner(message, dataset)` answers a message of images' paths and texts."""
 
     INSTALL_REQ = False
     INTERLEAVE = True

@@ -1,4 +1,4 @@
-"""Who attends to whom among a picture's tokens: queries and keys of a model's blocks and a
+"""Who attends to whom among an image's tokens: queries and keys of a model's blocks and a
 teacher's, as their forward passes compute them.
 
 Nothing is computed inside the passes, so gradient checkpointing and sharding do not notice.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Heads:
-    """Of one block and the tokens of each picture: (B, heads, n, d) both."""
+    """Of one block and the tokens of each image: (B, heads, n, d) both."""
 
     queries: Tensor
     keys: Tensor

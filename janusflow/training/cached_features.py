@@ -21,7 +21,7 @@ def find(settings: Settings, data: Path | Sequence[Path], vae, processor) -> Cac
     """The cache that the settings name, for these files, autoencoder and pixels.
 
     Features are taken from it where the run aligns with the teacher that they are of, and that
-    teacher does not learn; else pictures are decoded for the teacher. CacheError if it is stale.
+    teacher does not learn; else images are decoded for the teacher. CacheError if it is stale.
     """
     about = made_with(vae, processor.image_processor)
     cache = Cache.open(settings.data.cache, about, signature(data))
@@ -31,7 +31,7 @@ def find(settings: Settings, data: Path | Sequence[Path], vae, processor) -> Cac
 
 
 def taught(settings: Settings) -> bool:
-    """Whether a teacher looks at pictures."""
+    """Whether a teacher looks at images."""
     align = settings.alignment
     looks = align is not None and align.teacher not in ("ema", "oracle", "cached")
     return looks and align.kind == "teacher" and align.weight > 0

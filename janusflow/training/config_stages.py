@@ -61,7 +61,7 @@ class Stage:
     density_std: float | None = None  # None: 1
     shift: float = 1.0  # of t towards the noise
     time_weight: str = "even"  # of the flow loss, a name of losses.WEIGHTS
-    coupling: bool = False  # noise assigned to pictures by optimal transport in a micro-batch
+    coupling: bool = False  # noise assigned to images by optimal transport in a micro-batch
     flow: float = 1.0  # weights of the losses; alignment has its own
     next_token: float = 1.0
     capacity: int = 4096  # places of a pack
@@ -219,7 +219,7 @@ STAGES = {
         batch=256,
         mixture=_shares(21, 70, 9),
     ),
-    TUNE: Stage(  # a few pictures of one's own; not the paper's
+    TUNE: Stage(  # a few images of one's own; not the paper's
         trainable=ALL_BUT_VISION,
         lr=5e-4,
         warmup=20,

@@ -1,4 +1,4 @@
-"""What training computes of a picture once: its latents, its teacher's features, and by what."""
+"""What training computes of an image once: its latents, its teacher's features, and by what."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from janusflow.models import latents as coding
 from janusflow.training.alignment.teachers import Encoder, View
 from janusflow.utils import atomic_io, digests
 
-BATCH = 16  # pictures encoded at once
+BATCH = 16  # images encoded at once
 
 
 @torch.no_grad()
 def latents_of(vae: nn.Module, pixels: Tensor) -> Tensor:
-    """The scaled mean latents of pictures (B, 3, S, S), as the model takes them, float32."""
+    """The scaled mean latents of images (B, 3, S, S), as the model takes them, float32."""
     return coding.encode(vae, pixels.to(next(vae.parameters(), pixels).device))
 
 
 @torch.no_grad()
 def features_of(teacher: Encoder, pixels: Tensor) -> Tensor:
-    """What the teacher says of pictures (B, 3, S, S), (B, n, D), where its weights lie."""
+    """What the teacher says of images (B, 3, S, S), (B, n, D), where its weights lie."""
     place = next(teacher.network.parameters()).device
     t = torch.ones(len(pixels), device=place)
     return teacher(View(t=t, pixel_values=pixels.to(place)))
@@ -33,7 +33,7 @@ def features_of(teacher: Encoder, pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Latents:
-    """Gives generation samples without latents those of their pictures."""
+    """Gives generation samples without latents those of their images."""
 
     vae: nn.Module
 
@@ -49,7 +49,7 @@ class Latents:
 
 
 def made_with(vae: nn.Module, image_processor) -> dict:
-    """The fingerprint of latents: the encoder's weights and how pictures are prepared for it."""
+    """The fingerprint of latents: the encoder's weights and how images are prepared for it."""
     config = {
         name: value
         for name, value in dict(vae.config).items()

@@ -320,7 +320,7 @@ def _beginning(model: str | None, start: Path | None, out: Path) -> Beginning:
 
 
 def captions(mixture: Mixture) -> list[str]:
-    """The first texts of pictures to be made that can be read; ValueError if there is none."""
+    """The first texts of images to be made that can be read; ValueError if there is none."""
     found = []
     sources = mixture.sources["generation"].sources if "generation" in mixture.sources else []
     for records in (source.records for source in sources):

@@ -24,7 +24,7 @@ ROUND = 64  # places
 
 
 def length(sample: Sample, patch: int) -> int:
-    """Places of a sample in the sequence; a picture to be made adds its time token and tokens."""
+    """Places of a sample in the sequence; an image to be made adds its time token and tokens."""
     if sample.kind != "generation":
         return len(sample.input_ids)
     if sample.latents is None:
@@ -117,9 +117,9 @@ class Layout:
 def lay_out(
     samples: Sequence[Sample], packs: list[list[int]], dropped: Sequence[bool], tokens: int
 ) -> Layout:
-    """`dropped` (G,) says whose prompt is hidden: BOS alone stays, the picture's positions too.
+    """`dropped` (G,) says whose prompt is hidden: BOS alone stays, the image's positions too.
 
-    `tokens`: places of a picture to be made after its prompt, the time token included.
+    `tokens`: places of an image to be made after its prompt, the time token included.
     """
     numbers = {i: g for g, i in enumerate(_generation(samples))}
     ids, made, lengths, positions = [], [], [], []
@@ -227,7 +227,7 @@ def _check(samples, count: int, x, t, dropped) -> None:
 
 
 def _embed(model, samples, layout: Layout, packs, made: Tensor | None) -> Tensor:
-    """(rows, width, D): token embeddings, pictures seen, pictures made, zeros at the padding."""
+    """(rows, width, D): token embeddings, images seen, images made, zeros at the padding."""
     order = [samples[i] for one in packs for i in one]
     device = model.get_input_embeddings().weight.device
     pixels = [s.pixel_values for s in order if s.kind != "generation" and _sees(s)]

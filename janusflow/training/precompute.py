@@ -1,4 +1,4 @@
-"""Latents and the teacher's features of all pictures to be made, once, to disk."""
+"""Latents and the teacher's features of all images to be made, once, to disk."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Encoders:
         return made_with(self.vae, self.processor.image_processor) | {"features": taught}
 
     def __call__(self, pixels: Tensor) -> list[dict[str, Tensor]]:
-        """Pictures (B, 3, S, S) -> the tensors to keep of each."""
+        """Images (B, 3, S, S) -> the tensors to keep of each."""
         found = {"latents": latents_of(self.vae, pixels)}
         if self.teacher is not None:
             found["features"] = features_of(self.teacher, pixels).to(self.dtype)
@@ -84,7 +84,7 @@ def load(
 
 @dataclass
 class Summary:
-    """How many pictures were computed now, were there already, could not be read."""
+    """How many images were computed now, were there already, could not be read."""
 
     computed: int = 0
     known: int = 0
@@ -101,9 +101,9 @@ class Summary:
 def precompute(
     data: Path | Sequence[Path], encoders: Encoders, out: Path, limit: int = 100
 ) -> Summary:
-    """Fills a cache with every picture to be made in these files; what is there already stays.
+    """Fills a cache with every image to be made in these files; what is there already stays.
 
-    A run that was cut off loses at most one shard. ValueError for data without such pictures or
+    A run that was cut off loses at most one shard. ValueError for data without such images or
     with more than `limit` that cannot be read.
     """
     sources = [records for path in as_paths(data) for k, records in find(path) if k == "generation"]
@@ -136,7 +136,7 @@ def _fill(cache: Cache, encoders: Encoders, fresh: Iterator[tuple[str, Tensor]])
 def _fresh(
     sources: list[Records], processor: JanusFlowProcessor, cache: Cache, summary: Summary
 ) -> Iterator[tuple[str, Tensor]]:
-    """Keys and pixels (1, 3, S, S) of the pictures that the cache has not, read a batch ahead."""
+    """Keys and pixels (1, 3, S, S) of the images that the cache has not, read a batch ahead."""
     seen: set[str] = set()
 
     def read(records: Records, index: int):

@@ -25,13 +25,13 @@ from janusflow.utils.images import captioned, grid
 
 STEPS = 20  # of Euler
 GUIDANCE = 2.0
-COUNT = 8  # pictures, where no prompts are set
+COUNT = 8  # images, where no prompts are set
 
 
 @dataclass
 class Preview:
     """A grid of samples, into `samples/` of the run's folder and to the trackers that take
-    pictures.
+    images.
 
     It draws no numbers that training draws, so a run with it ends in the bits of one without.
     """

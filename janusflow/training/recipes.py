@@ -43,7 +43,7 @@ class Recipe:
     latent_channels: int = 16  # principal components of an 8 x 8 patch
     whitening: float = 0.5
 
-    # the vision encoder, trained first: what lies under each patch, which caption is the picture's
+    # the vision encoder, trained first: what lies under each patch, which caption is the image's
     vision_steps: int = 3_000
     vision_batch: int = 64
     vision_lr: float = 1e-3

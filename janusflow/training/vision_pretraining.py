@@ -70,9 +70,9 @@ def sigmoid_contrastive(pictures: Tensor, texts: Tensor, same: Tensor, scale, bi
 
 
 def matching(encoder: VisionEncoder, heads: Heads, tokens: Tensor, captions: list[str]):
-    """The contrastive loss (B,) of the pictures' tokens, and the share whose caption comes first.
+    """The contrastive loss (B,) of the images' tokens, and the share whose caption comes first.
 
-    Pictures with equal captions belong to each other's.
+    Images with equal captions belong to each other's.
     """
     pictures = encoder.vision_tower.forward_head(tokens)
     texts = heads.caption(word_ids(captions).to(tokens.device))

@@ -1,4 +1,4 @@
-"""NaN and infinity found where they appear, and named: in weights, logits and pictures."""
+"""NaN and infinity found where they appear, and named: in weights, logits and images."""
 
 from __future__ import annotations
 

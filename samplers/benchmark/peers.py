@@ -99,7 +99,7 @@ SINGLE = FLOW | {"lower_order_final": True}  # it turns this on by itself, warni
 
 # name, class (strings, because which exist depends on the version), its arguments, our facts.
 # Left out: Piflow and RFD4-Proteina, whose models do not predict a velocity; Helios' stages, which
-# resize the picture; UniPC's bh1, which is NaN on every flow.
+# resize the image; UniPC's bh1, which is NaN on every flow.
 SCHEDULERS = [
     ("Euler", "FlowMatchEulerDiscreteScheduler", {}, {}),
     ("Euler (Flux sigmas)", "FlowMatchEulerDiscreteScheduler", {}, {"ask": uniform_sigmas}),

@@ -56,14 +56,14 @@ def curve(runs: Sequence[dict], measure: str) -> dict[str, list]:
 
 
 def interval(rows: Sequence[Sequence[bool]], prompts: int = 12) -> tuple[float, float]:
-    """Bounds of the mean over seeds; pictures of one prompt stand together in each row."""
+    """Bounds of the mean over seeds; images of one prompt stand together in each row."""
     clusters = [np.arange(len(row)) // (len(row) // prompts) for row in rows]
     return tuple(bootstrap(list(zip(rows, clusters, strict=True))))
 
 
 def paired(runs: Sequence[dict], plain: Sequence[dict], measure: str) -> dict[str, list[float]]:
     """Arm less "none", seed by seed, of the mean over the last half of the curve: less noisy than
-    its last point, and the same weights, pictures and noises on both sides.
+    its last point, and the same weights, images and noises on both sides.
     """
 
     def late(run: dict) -> float:

@@ -1,5 +1,5 @@
 """What the alignment study measures of a model: flow loss on scenes never trained on, what a wrong
-prompt costs, pictures read back by the scorer, and how near its blocks are to a vision encoder.
+prompt costs, images read back by the scorer, and how near its blocks are to a vision encoder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from studies.alignment.world import KINDS
 
 @torch.no_grad()
 def measure(lab: Lab, model: JanusFlowModel, seed: int) -> dict:
-    """Held-out flow loss by time, what a wrong prompt costs, and the score of pictures."""
+    """Held-out flow loss by time, what a wrong prompt costs, and the score of images."""
     return held_out(lab, model) | scene_score(lab, model, seed)
 
 
@@ -46,7 +46,7 @@ def held_out(lab: Lab, model: JanusFlowModel) -> dict:
 
 
 def scene_score(lab: Lab, model: JanusFlowModel, seed: int) -> dict:
-    """Pictures of every prompt read back by the scorer: right or wrong, one after another."""
+    """Images of every prompt read back by the scorer: right or wrong, one after another."""
     study = lab.study
     kinds = np.repeat(np.arange(len(KINDS)), study.pictures)
     noise = torch.randn(
@@ -71,7 +71,7 @@ def scene_score(lab: Lab, model: JanusFlowModel, seed: int) -> dict:
 
 @torch.no_grad()
 def layers(lab: Lab, model: JanusFlowModel, pictures: int = 60, tokens: int = 8) -> list[float]:
-    """CKNNA of every block's tokens at t = 0.5 with the vision encoder's of the clean picture."""
+    """CKNNA of every block's tokens at t = 0.5 with the vision encoder's of the clean image."""
     pictures = min(pictures, len(lab.test))
     pool = replace(lab.test, objects=lab.test.objects[:pictures], kinds=lab.test.kinds[:pictures])
     clean = torch.cat([lab.encoder(p) for p in pool.pixels()])

@@ -1,4 +1,4 @@
-"""What all runs of the alignment study share: its numbers, its pictures, its fresh models."""
+"""What all runs of the alignment study share: its numbers, its images, its fresh models."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Lab:
     test: Pool
     texts: dict[str, Tensor]
     vocabulary: int
-    features: dict[str, Tensor]  # of the training pictures, by teacher
+    features: dict[str, Tensor]  # of the training images, by teacher
 
     def model(self, seed: int) -> JanusFlowModel:
         torch.manual_seed(seed)

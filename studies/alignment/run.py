@@ -3,7 +3,7 @@ teachers and without, several seeds each, and draws the curves:
 
     python -m studies.alignment.run --out runs/alignment
 
-All arms of a seed start from the same weights and see the same pictures, noises and times. A run
+All arms of a seed start from the same weights and see the same images, noises and times. A run
 is saved as it ends; the command goes on where it was stopped.
 """
 

@@ -1,4 +1,4 @@
-"""The easy world of the alignment study: one large object a picture, few shapes and colours.
+"""The easy world of the alignment study: one large object an image, few shapes and colours.
 
 Small enough that a model of two million parameters follows its prompts after minutes on one core.
 """
@@ -27,7 +27,7 @@ COLORS = ("red", "green", "blue", "yellow")
 SIZES = range(46, 53)  # pixels of 96
 REACH = 4  # pixels by which a centre may lie off the middle, along each axis
 KINDS = [(shape, color) for shape in SHAPES for color in COLORS]
-CHUNK = 256  # pictures rendered at once
+CHUNK = 256  # images rendered at once
 
 
 def request(kind: int) -> Prompt:
@@ -65,7 +65,7 @@ class Pool:
         return len(self.kinds)
 
     def pixels(self) -> Iterator[Tensor]:
-        """The pictures, (<= CHUNK, 3, 96, 96) at a time."""
+        """The images, (<= CHUNK, 3, 96, 96) at a time."""
         yield from rendered(self.objects)
 
 

@@ -25,7 +25,7 @@ class ProRecipe:
     init_std: float = 0.04
     vision_width: int = 64
     vision_blocks: int = 1
-    patch: int = 8  # pixels of a token and side: 144 tokens a picture
+    patch: int = 8  # pixels of a token and side: 144 tokens an image
     codes: int = 1024
     components: int = 24  # of a patch
 

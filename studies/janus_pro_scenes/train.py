@@ -1,4 +1,4 @@
-"""Training of a small Janus-Pro on the world of scenes: the next token of a picture.
+"""Training of a small Janus-Pro on the world of scenes: the next token of an image.
 
     python -m studies.janus_pro_scenes.train --recipe scenes-pro-pico --out runs/pro
 
@@ -58,7 +58,7 @@ def training_scene(recipe: ProRecipe, index: int) -> Scene:
 
 
 def batch(recipe: ProRecipe, model, processor: JanusProProcessor, step: int) -> dict[str, Tensor]:
-    """Tokens (B, n) of a step's pictures, and their captions' ids and mask (B, L), ending together.
+    """Tokens (B, n) of a step's images, and their captions' ids and mask (B, L), ending together.
 
     Some captions are replaced by the unconditional row.
     """
@@ -76,7 +76,7 @@ def batch(recipe: ProRecipe, model, processor: JanusProProcessor, step: int) -> 
 
 
 def losses(model, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """-log p of each picture's tokens given its prompt and the tokens before, mean (B,)."""
+    """-log p of each image's tokens given its prompt and the tokens before, mean (B,)."""
     n = tokens.shape[1]
     text = model.get_input_embeddings()(input_ids)
     drawn = model.prepare_embeddings_for_image_generation(tokens[:, :-1])

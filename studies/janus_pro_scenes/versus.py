@@ -1,10 +1,10 @@
-"""Token by token against a flow: score, time and network calls of one picture, in one table.
+"""Token by token against a flow: score, time and network evaluations of one image, in one table.
 
     python -m studies.janus_pro_scenes.versus --prompts 20
 
 Both models draw the same prompts of the small world, read back by the exact scorer. The flow does
 so with its usual number of steps, and once more with as many as fit into the time that the tokens
-took, found by timing it. Times are medians over batches after one unmeasured picture, on whatever
+took, found by timing it. Times are medians over batches after one unmeasured image, on whatever
 runs beside, so compare them within one run only.
 """
 
@@ -25,12 +25,12 @@ from janusflow.scenes.scorer import score
 from janusflow.scenes.world import CATEGORIES, Prompt, prompt
 
 STEPS, GUIDANCE = 30, 2.0  # of the flow, as on its card
-Batch = Sequence[tuple[int, Prompt]]  # prompts with the seeds of their pictures
+Batch = Sequence[tuple[int, Prompt]]  # prompts with the seeds of their images
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way of drawing: its parameters, calls and seconds per picture, and its strict score."""
+    """One way of drawing: its parameters, calls and seconds per image, and its strict score."""
 
     name: str
     parameters: int
@@ -48,7 +48,7 @@ def parameters(pipe) -> int:
 
 
 def draw(pipe, batch: Batch, **settings) -> tuple[list, int, float]:
-    """Pictures, network calls and seconds per picture."""
+    """Images, network evaluations and seconds per image."""
     seeds = [torch.Generator().manual_seed(seed) for seed, _ in batch]
     start = time.perf_counter()
     out = pipe([one.text for _, one in batch], generator=seeds, **settings)
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--flow", default="janusflow/scenes", help="a JanusFlow")
     parser.add_argument("--tokens", default="janusflow/scenes-pro", help="a Janus-Pro")
     parser.add_argument("--prompts", type=int, default=20, help="per category")
-    parser.add_argument("--batch", type=int, default=12, help="pictures at once")
+    parser.add_argument("--batch", type=int, default=12, help="images at once")
     asked = parser.parse_args()
     if asked.prompts < 1 or asked.batch < 1:
         parser.error("--prompts and --batch must be at least 1")

@@ -1,4 +1,4 @@
-"""The tasks `fid` and `kid`: how far a set of pictures is from a reference folder."""
+"""The tasks `fid` and `kid`: how far a set of images is from a reference folder."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from janusflow.utils.locked_dir import write
 
 OURS, THEIRS = "features.safetensors", "reference.safetensors"
 NETWORK = "network.json"
-SUBSET, SUBSETS = 1000, 100  # pictures of a subset of the KID, and how many are drawn
+SUBSET, SUBSETS = 1000, 100  # images of a subset of the KID, and how many are drawn
 
 
 def inputs(paths: dict[str, str]) -> dict[str, str]:
-    """Digests of the reference, and of the pictures or of the prompts to make them from."""
+    """Digests of the reference, and of the images or of the prompts to make them from."""
     if "reference" not in paths:
         raise ValueError("--reference names no folder; give one of real pictures")
     if ("pictures" in paths) == ("prompts" in paths):
@@ -63,7 +63,7 @@ def _shots(plan: Plan) -> list[Shot]:
 
 
 def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """Pictures of the prompts, if there are any; then the features of both folders."""
+    """Images of the prompts, if there are any; then the features of both folders."""
     if "prompts" in plan.paths:
         official.paint(load, plan, folder, settings, _shots(plan))
         wait()
@@ -94,7 +94,7 @@ def _measure(load: Callable, plan: Plan, folder: Path) -> None:
 
 
 def _forget(folder: Path, print_of: str) -> None:
-    """Removes features that another network made, and ours where more pictures were made."""
+    """Removes features that another network made, and ours where more images were made."""
     here = folder / NETWORK
     if not here.is_file() or safe_io.read_object(here)["network"] != print_of:
         (folder / THEIRS).unlink(missing_ok=True)
@@ -171,7 +171,7 @@ def fid(plan: Plan, folder: Path) -> dict:
 def kernel(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
     """Mean and deviation over subsets of the squared MMD with kernel (x.y / D + 1)^3, unbiased.
 
-    Binkowski et al. 2018. The subsets are drawn with seed 0, of as many pictures as both sets have
+    Binkowski et al. 2018. The subsets are drawn with seed 0, of as many images as both sets have
     and at most 1,000.
     """
     from torchmetrics.image.kid import KernelInceptionDistance

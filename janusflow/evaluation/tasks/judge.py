@@ -1,6 +1,6 @@
-"""The task `judge`: the model answers questions about its own pictures, made from their prompts.
+"""The task `judge`: the model answers questions about its own images, made from their prompts.
 
-It accepts a picture if every answer is what the prompt asks for. The exact scorer says whether it
+It accepts an image if every answer is what the prompt asks for. The exact scorer says whether it
 should have.
 """
 
@@ -22,7 +22,7 @@ from janusflow.utils import images
 
 
 def asked(prompt: Prompt) -> list[tuple[str, str]]:
-    """Questions and the answers that a right picture gets: every need, the number of all objects,
+    """Questions and the answers that a right image gets: every need, the number of all objects,
     and the relation. Together they ask for what the strict score asks for."""
     total = sum(need.count for need in prompt.needs)
     pairs = [_about(need) for need in prompt.needs]
@@ -40,7 +40,7 @@ def _about(need: Need) -> tuple[str, str]:
 
 
 def _questions(plan: Plan) -> dict[Key, tuple[Job, str, str]]:
-    """The picture, the question and the due answer by (split, category, index, seed, number)."""
+    """The image, the question and the due answer by (split, category, index, seed, number)."""
     return {
         (job.split, job.category, job.index, job.seed, number): (job, *pair)
         for job in scenes.jobs(plan, "model")
@@ -49,7 +49,7 @@ def _questions(plan: Plan) -> dict[Key, tuple[Job, str, str]]:
 
 
 def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """Pictures first, then what the model says of them."""
+    """Images first, then what the model says of them."""
     scenes.make(load, plan, folder, settings, ["model"])
     wait()
     questions = _questions(plan)
@@ -62,7 +62,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Per picture: whether the two agree, whether the model accepts it, whether it is right."""
+    """Per image: whether the two agree, whether the model accepts it, whether it is right."""
     questions, given = _questions(plan), {}
     known = complete(folder, list(questions))
     for key, (_, text, due) in questions.items():
@@ -83,7 +83,7 @@ def _item(found: Item, given: list[tuple[str, str, str]]) -> Item:
 
 
 def agreement(items: Sequence[Item]) -> dict:
-    """Cohen's kappa, and among wrong pictures the share accepted, among right ones the rejected."""
+    """Cohen's kappa, and among wrong images the share accepted, among right ones the rejected."""
     pairs = [(item.scores["accepts"], item.scores["right"]) for item in items]
     found = {} if (value := intervals.kappa(pairs)) is None else {"kappa": value}
     for name, truth in (("false+", False), ("false-", True)):

@@ -1,4 +1,4 @@
-"""The tasks `geneval` and `dpg`: pictures of the official prompts, in the folders that the official
+"""The tasks `geneval` and `dpg`: images of the official prompts, in the folders that the official
 evaluators read. `results.py` reads what those evaluators say.
 """
 
@@ -23,12 +23,12 @@ from janusflow.scenes.world import generator
 from janusflow.utils import images, limits, safe_io
 from janusflow.utils.locked_dir import write
 
-GRID = 4  # pictures of a prompt that DPG-Bench reads from one file
+GRID = 4  # images of a prompt that DPG-Bench reads from one file
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture of an official prompt; `key` and `seed` decide its noise."""
+    """One image of an official prompt; `key` and `seed` decide its noise."""
 
     key: str
     seed: int
@@ -124,7 +124,7 @@ def draw(load: Callable, batch: Sequence[Shot], settings: dict) -> list[tuple[Im
 
 
 def paint(load: Callable, plan: Plan, folder: Path, settings: dict, shots: list[Shot]) -> None:
-    """Saves the pictures that are missing; every process its own batches."""
+    """Saves the images that are missing; every process its own batches."""
 
     def keep(made: list) -> None:
         for shot, (image, calls) in made:
@@ -150,7 +150,7 @@ def geneval(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 
 
 def dpg(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """images/NAME.png, each four pictures side by side without a gap; these also in single/."""
+    """images/NAME.png, each four images side by side without a gap; these also in single/."""
     if plan.seeds != GRID:
         raise ValueError(f"DPG-Bench reads {GRID} pictures a prompt; leave --seeds out")
     shots = dpg_shots(texts(Path(plan.paths["prompts"])))
@@ -163,7 +163,7 @@ def dpg(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 
 
 def _join(folder: Path, shots: Sequence[Shot], side: int) -> None:
-    """One file of the four pictures of a prompt, unless it is there."""
+    """One file of the four images of a prompt, unless it is there."""
     path = folder / "images" / (shots[0].file.name.rpartition("-")[0] + ".png")
     if not scenes.whole(path):
         found = [scenes.read(folder / shot.file, side, shot.text)[0] for shot in shots]
@@ -172,7 +172,7 @@ def _join(folder: Path, shots: Sequence[Shot], side: int) -> None:
 
 
 def calls(plan: Plan, folder: Path, shots: list[Shot]) -> dict:
-    """How many pictures lie there, and their network calls, after a look at each."""
+    """How many images lie there, and their network evaluations, after a look at each."""
     scenes.all_there([shot.file for shot in shots], folder)
     found = [scenes.read(folder / shot.file, plan.side, shot.text)[1] for shot in shots]
     return {"pictures": len(shots), "network_calls": scenes.spent(found)}

@@ -41,7 +41,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _row(line: str, number: int, path: Path) -> tuple[tuple[int, int], dict]:
-    """The prompt's and the picture's number, from the file name, and the whole line."""
+    """The prompt's and the image's number, from the file name, and the whole line."""
     row = safe_io.parse_object(line, Path(f"{path}, line {number}"))
     try:
         *_, index, _, name = Path(row["filename"]).parts
@@ -78,7 +78,7 @@ def _judged(entry: dict, index: int, seed: int, row: dict, path: Path) -> Item:
 
 
 def dpg(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Each picture's share of questions answered with yes, as compute_dpg_bench.py writes it; the
+    """Each image's share of questions answered with yes, as compute_dpg_bench.py writes it; the
     file's own averages beside them in the protocol."""
     found = official.texts(Path(plan.paths["prompts"]))
     made = official.calls(plan, folder, official.dpg_shots(found))

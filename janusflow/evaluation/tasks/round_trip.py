@@ -1,4 +1,4 @@
-"""The task `round-trip`: a picture of a prompt, a caption of the picture, the facts compared."""
+"""The task `round-trip`: a picture of a prompt, a caption of the image, the facts compared."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _jobs(plan: Plan) -> dict[Key, Job]:
 
 
 def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """Pictures first, then their captions."""
+    """Images first, then their captions."""
     scenes.make(load, plan, folder, settings, ["model"])
     wait()
     jobs = _jobs(plan)
@@ -52,8 +52,8 @@ def _fits(asked: Need, named: Need) -> bool:
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Per picture: whether the caption agrees with the prompt, whether it is true of the picture,
-    and whether the picture shows the prompt."""
+    """Per image: whether the caption agrees with the prompt, whether it is true of the image,
+    and whether the image shows the prompt."""
     jobs = _jobs(plan)
     known, items, calls = complete(folder, list(jobs)), [], []
     scenes.all_there([job.file for job in jobs.values()], folder)

@@ -1,4 +1,4 @@
-"""The task `scenes`: pictures of prompts, read back by the exact scorer.
+"""The task `scenes`: images of prompts, read back by the exact scorer.
 
 The oracle draws what was asked and the autoencoder encodes and decodes that; they are saved and
 scored in the same way, so that they are the ceilings of the model's scores.
@@ -28,7 +28,7 @@ from janusflow.utils.locked_dir import make_folder
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to be made: from this source, for this prompt."""
+    """One image to be made: from this source, for this prompt."""
 
     source: str
     split: str
@@ -47,13 +47,13 @@ class Job:
 
     @property
     def noise(self) -> int:
-        """Seed of the noise; prompts share texts, so the seed alone would repeat pictures."""
+        """Seed of the noise; prompts share texts, so the seed alone would repeat images."""
         key = (self.split, self.category, self.index, self.seed, "noise")
         return int(generator(*key).integers(2**63))
 
 
 def jobs(plan: Plan, source: str) -> list[Job]:
-    """All pictures of a source; the ceilings take one of each prompt."""
+    """All images of a source; the ceilings take one of each prompt."""
     seeds = plan.seeds if source == "model" else 1
     return [
         Job(source, split, index, seed, prompt(split, category, index))
@@ -65,7 +65,7 @@ def jobs(plan: Plan, source: str) -> list[Job]:
     ]
 
 
-Made = list[tuple[Image.Image, dict]]  # pictures, and what each cost
+Made = list[tuple[Image.Image, dict]]  # images, and what each cost
 
 
 def by_model(load: Callable, batch: Sequence[Job], settings: dict) -> Made:
@@ -93,7 +93,7 @@ def _drawn(job: Job) -> Image.Image:
 
 
 def make(load: Callable, plan: Plan, folder: Path, settings: dict, sources=tuple(SOURCES)) -> None:
-    """Saves every picture that the folder lacks, with its story in the PNG's text."""
+    """Saves every image that the folder lacks, with its story in the PNG's text."""
 
     def keep(made: list) -> None:
         for job, (image, cost) in made:
@@ -106,7 +106,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict, sources=tuple
 
 
 def whole(path: Path) -> bool:
-    """Whether there is a picture; one that is damaged is as good as missing."""
+    """Whether there is an image; one that is damaged is as good as missing."""
     try:
         images.read(path)
     except ValueError:
@@ -124,7 +124,7 @@ def _save(plan: Plan, folder: Path, job: Job, image: Image.Image, cost: dict) ->
 
 
 def judge(plan: Plan, folder: Path, sources=tuple(SOURCES)) -> tuple[Sources, dict]:
-    """Scores of every picture of the plan; ValueError names the first that is not there."""
+    """Scores of every image of the plan; ValueError names the first that is not there."""
     found = {name: list(judged(plan, folder, name)) for name in sources}
     items = {name: [item for item, _ in pairs] for name, pairs in found.items()}
     made = {"network_calls": spent(calls for _, calls in found["model"])}
@@ -132,13 +132,13 @@ def judge(plan: Plan, folder: Path, sources=tuple(SOURCES)) -> tuple[Sources, di
 
 
 def _skipped(plan: Plan, folder: Path) -> float:
-    """Evaluations of a picture that `reuse` cut short, on average."""
+    """Evaluations of an image that `reuse` cut short, on average."""
     told = [images.read(folder / job.file).info.get("skipped", "") for job in jobs(plan, "model")]
     return sum(int(text) for text in told if text.isdigit()) / len(told)
 
 
 def judged(plan: Plan, folder: Path, source: str) -> Iterator[tuple[Item, int]]:
-    """Each picture's scores and network calls."""
+    """Each image's scores and network evaluations."""
     todo = jobs(plan, source)
     all_there([job.file for job in todo], folder)
     for job in todo:
@@ -147,7 +147,7 @@ def judged(plan: Plan, folder: Path, source: str) -> Iterator[tuple[Item, int]]:
 
 
 def spent(calls: Iterable[int]) -> int | list[int]:
-    """Network calls of a picture, or the least and the most of them."""
+    """Network calls of an image, or the least and the most of them."""
     counts = sorted(set(calls))
     return counts[0] if len(counts) == 1 else [counts[0], counts[-1]]
 
@@ -162,7 +162,7 @@ def all_there(files: Sequence[Path], folder: Path) -> None:
 
 
 def read(path: Path, side: int, text: str) -> tuple[np.ndarray, int]:
-    """Pixels of a picture and its network calls, after a look at its size and its prompt."""
+    """Pixels of an image and its network evaluations, after a look at its size and its prompt."""
     image = images.read(path)
     if image.size != (side, side):
         raise ValueError(
@@ -187,7 +187,7 @@ def _item(job: Job, result: Score) -> Item:
 
 
 def path_of(item: dict) -> Path:
-    """Where the picture of a report's item lies."""
+    """Where the image of a report's item lies."""
     name = f"{item['index']:05d}-{item['seed']}.png"
     return Path("model", item["split"], item["group"], name)
 

@@ -46,7 +46,7 @@ def _suits(split: str, template: str) -> bool:
 
 
 def answer(pipe, pictures: Sequence[Image.Image], texts: Sequence[str]) -> list[str]:
-    """Greedy answers to one question about each picture, all in one go."""
+    """Greedy answers to one question about each image, all in one go."""
     images = [[picture] for picture in pictures]
     return ask(pipe, list(texts), images, max_new_tokens=LONGEST)
 

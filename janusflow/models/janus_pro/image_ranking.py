@@ -39,7 +39,7 @@ class Choice:
         """Logits (B, codes) -> tokens (B,).
 
         A row's token is argmax(p / e) with e exponential from that row's generator: the same race
-        that `torch.multinomial` runs, so one picture draws as transformers' loop does with that
+        that `torch.multinomial` runs, so one image draws as transformers' loop does with that
         seed, and another batch, whose rounding differs by 1e-7, nearly never draws another token.
         """
         if self.temperature == 0:
@@ -73,7 +73,7 @@ def _exponential(like: Tensor, seeds: Seeds) -> Tensor:
 
 
 def check_seeds(seeds: Seeds, count: int) -> Seeds:
-    """One generator, or one a picture; ValueError otherwise."""
+    """One generator, or one an image; ValueError otherwise."""
     if seeds is None or isinstance(seeds, torch.Generator):
         return seeds
     if len(seeds) != count:

@@ -79,7 +79,7 @@ def load_model(
 
 
 def _check_pictures(config: JanusConfig, processor: JanusProProcessor) -> None:
-    """ValueError unless the processor makes pictures and placeholders of the network's sizes."""
+    """ValueError unless the processor makes images and placeholders of the network's sizes."""
     vision, pixels = config.vision_config, processor.image_processor
     for name, made, wanted in (
         ("pictures of side", pixels.image_size, vision.image_size),

@@ -1,6 +1,6 @@
-"""Texts and pictures as Janus takes them, from the files of either layout.
+"""Texts and images as Janus takes them, from the files of either layout.
 
-The ids of the picture's tags differ between the published folder and transformers' conversion of
+The ids of the image's tags differ between the published folder and transformers' conversion of
 the same model, so they always come from the tokenizer beside the weights, never from code.
 """
 
@@ -23,7 +23,7 @@ from janusflow.utils.safe_io import read_object, read_text
 class JanusProProcessor(JanusFlowProcessor):
     """As `JanusFlowProcessor`, for Janus and Janus-Pro.
 
-    A prompt keeps its last token, the tag that begins a picture, and questions come as
+    A prompt keeps its last token, the tag that begins an image, and questions come as
     `input_ids`, `attention_mask` and `pixel_values`, as transformers' model takes them.
     """
 
@@ -55,8 +55,8 @@ class JanusProProcessor(JanusFlowProcessor):
         return roles(self.sft_format)
 
     def prompt(self, texts: str | Sequence[str]) -> BatchFeature:
-        """Prompts of pictures, padded on the left: `<|User|>: {text}\\n\\n<|Assistant|>:` and the
-        tag that begins a picture. ValueError if one is empty.
+        """Prompts of images, padded on the left: `<|User|>: {text}\\n\\n<|Assistant|>:` and the
+        tag that begins an image. ValueError if one is empty.
         """
         return BatchFeature(self._pad([list(row) for row in self.prompt_ids(texts)]))
 
@@ -113,7 +113,7 @@ class JanusProProcessor(JanusFlowProcessor):
 
 
 def template(sft_format: str, eos: str) -> str:
-    """The chat format for transformers' `apply_chat_template`, text parts and picture parts."""
+    """The chat format for transformers' `apply_chat_template`, text parts and image parts."""
     user, assistant = roles(sft_format)
     return (
         "{%- for message in messages -%}"

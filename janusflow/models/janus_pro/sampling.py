@@ -1,7 +1,7 @@
-"""The drawing of a picture, token by token, through transformers' own blocks.
+"""The drawing of an image, token by token, through transformers' own blocks.
 
 What a step needs beside its token is made once before the first: rotary angles, masks, room for
-keys and values. A prompt is read once however many pictures it gets, and so is the unconditional
+keys and values. A prompt is read once however many images it gets, and so is the unconditional
 row, which all prompts of one length share.
 """
 
@@ -40,7 +40,7 @@ def draw(
 
     `against` are the prompts to move away from, one each, or None for no guidance;
     combine(cond, uncond, t) makes the logits (B, codes) of a step, t in [0, 1) being the share of
-    the picture that is done, and choose(logits) the tokens.
+    the image that is done, and choose(logits) the tokens.
     """
     rows = [*prompts, *(against or ())]
     count = model.model.vqmodel.quantize.quant_state_dims
@@ -82,7 +82,7 @@ def _guided(logits: Tensor, guides: bool, combine: Combine, step: int, total: in
 def _step(
     model, tokens: Tensor, rows: int, cache: Slots, angles: tuple, step: int, mask: Tensor | None
 ) -> Tensor:
-    """Hidden states (rows, D) after each row has read its picture's newest token."""
+    """Hidden states (rows, D) after each row has read its image's newest token."""
     hidden = model.prepare_embeddings_for_image_generation(tokens)[:, None]
     hidden = hidden.repeat(rows // len(tokens), 1, 1)
     here = tuple(part[:, step : step + 1] for part in angles)

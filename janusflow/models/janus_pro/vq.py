@@ -1,6 +1,6 @@
 """A codebook for a small world, fitted in closed form inside transformers' VQ model.
 
-Pictures are folded: patches of p x p pixels become channels, so that the network has one level and
+Images are folded: patches of p x p pixels become channels, so that the network has one level and
 works on the grid of tokens. Its weights then make it linear although it has norms and activations:
 every number goes through as the pair (a, -a), in a group of its own, so that a group's mean is
 zero; a is so small that the group norm's epsilon outweighs its variance; and of the swish that
@@ -26,7 +26,7 @@ def fold(pixels: Tensor, patch: int) -> Tensor:
 
 
 def tokens(vq, folded: Tensor) -> Tensor:
-    """The codes (B, n) that point most nearly as the picture does, in reading order."""
+    """The codes (B, n) that point most nearly as the image does, in reading order."""
     z = vq.quant_conv(vq.encoder(folded)).flatten(2).transpose(1, 2)
     table = vq.quantize.embedding  # called, and not read, for the sake of offloading's hooks
     codes = nn.functional.normalize(table(torch.arange(table.num_embeddings, device=z.device)))
@@ -35,7 +35,7 @@ def tokens(vq, folded: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fit(vq, folded: Tensor, seed: int = 0, rounds: int = 8) -> None:
-    """Sets all weights from folded pictures (B, C, h, w): components, codes, and the way through.
+    """Sets all weights from folded images (B, C, h, w): components, codes, and the way through.
 
     The VQ model has one level of 64 channels without residual blocks, and `embed_dim` - 2 =
     `latent_channels` components, at most 32.

@@ -20,7 +20,7 @@ SYSTEM_PROMPT = (
 
 @dataclass(frozen=True)
 class Turn:
-    """One message: role as the caller spelt it, text with a tag per picture, the pictures."""
+    """One message: role as the caller spelt it, text with a tag per image, the images."""
 
     role: str
     text: str
@@ -59,7 +59,7 @@ def _read_turn(message: Mapping, image_tag: str) -> Turn:
 
 
 def as_pictures(images: Any) -> tuple:
-    """None, one picture, a list of them or a batched array -> a tuple of pictures."""
+    """None, one image, a list of them or a batched array -> a tuple of images."""
     if images is None:
         return ()
     if isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4:

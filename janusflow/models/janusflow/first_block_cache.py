@@ -1,7 +1,7 @@
 """Re-use across steps: where the first block changes little, the other blocks are not evaluated.
 
 The first-block cache of ParaAttention and diffusers (after TeaCache, Liu et al. 2024, 2411.19108),
-row by row, so that a picture does not depend on those beside it.
+row by row, so that an image does not depend on those beside it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Reuse:
         return self._rows[-1]
 
     def skipped(self, pictures: int) -> list[int]:
-        """Evaluations of each picture whose later blocks were taken over; rows repeat pictures."""
+        """Evaluations of each image whose later blocks were taken over; rows repeat images."""
         counts = [rows.skipped.view(-1, pictures).sum(0) for rows in self._rows]
         return torch.stack(counts).sum(0).tolist()
 

@@ -1,4 +1,4 @@
-"""Pictures as the vision tower saw them in training, through PIL as published."""
+"""Images as the vision tower saw them in training, through PIL as published."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class JanusFlowImageProcessor:
     """Resize, pad to a square, scale, normalise; the defaults are the published class's."""
 
     image_size: int  # side of the square, pixels
-    min_size: int = 14  # no side of the resized picture is shorter
+    min_size: int = 14  # no side of the resized image is shorter
     image_mean: tuple[float, ...] | None = CLIP_MEAN
     image_std: tuple[float, ...] | None = CLIP_STD
     rescale_factor: float = 1 / 255
@@ -73,13 +73,13 @@ class JanusFlowImageProcessor:
         return tuple(int(255 * mean) for mean in self.image_mean)
 
     def __call__(self, images: list) -> Tensor:
-        """PIL pictures, arrays or tensors -> (N, 3, S, S) float32."""
+        """PIL images, arrays or tensors -> (N, 3, S, S) float32."""
         if not images:
             return torch.empty(0, 3, self.image_size, self.image_size)
         return torch.from_numpy(np.stack([self.one(image) for image in images]))
 
     def one(self, image) -> np.ndarray:
-        """(3, S, S) float32 of one picture."""
+        """(3, S, S) float32 of one image."""
         pixels = np.asarray(self.square(to_rgb(image))).transpose(2, 0, 1)
         if self.do_rescale:
             pixels = pixels * float(
@@ -93,7 +93,7 @@ class JanusFlowImageProcessor:
         return pixels
 
     def square(self, image: Image.Image) -> Image.Image:
-        """The longest side becomes `image_size`; the rest is background, the picture centred.
+        """The longest side becomes `image_size`; the rest is background, the image centred.
 
         Sides are truncated, not rounded, as published (transformers 5.23 rounds).
         """

@@ -275,7 +275,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
 
     @repeating()
     def image_embeds(self, pixel_values: Tensor) -> Tensor:
-        """Pixels (images, 3, S, S) -> what stands for each picture in the sequence, (images, 1 +
+        """Pixels (images, 3, S, S) -> what stands for each image in the sequence, (images, 1 +
         tokens, D).
         """
         pixels = pixel_values.flatten(0, -4).to(self.dtype)
@@ -289,7 +289,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         pixel_values: Tensor | None = None,
         image_token_mask: Tensor | None = None,
     ) -> Tensor:
-        """Token embeddings (B, L, D) with the pictures' in the masked places, in reading order."""
+        """Token embeddings (B, L, D) with the images' in the masked places, in reading order."""
         if (pixel_values is None) != (image_token_mask is None or not bool(image_token_mask.any())):
             raise ValueError(
                 "pixel_values and image_token_mask belong together; take both from the processor"

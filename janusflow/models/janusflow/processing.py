@@ -1,4 +1,4 @@
-"""Texts and pictures as the model takes them, from the files of the published checkpoint."""
+"""Texts and images as the model takes them, from the files of the published checkpoint."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Tags:
     image_end_tag: str = "<end_of_image>"
     image_gen_tag: str = "<｜begin▁of▁generation｜>"
     pad_tag: str = PAD
-    num_image_tokens: int = 576  # placeholders of one picture
+    num_image_tokens: int = 576  # placeholders of one image
     sft_format: str = "deepseek"
     system_prompt: str = SYSTEM_PROMPT  # before questions; ours to add, "" for none
     add_special_token: bool = False
@@ -117,14 +117,14 @@ class JanusFlowProcessor(ProcessorMixin):
         """Questions or conversations, or as `text` prompts already in the chat format.
 
         A question is a string; a conversation is a list of messages, published or transformers'
-        way; a list of either is a batch. `images` are the pictures in reading order, flat or one
+        way; a list of either is a batch. `images` are the images in reading order, flat or one
         list a conversation, unless the messages hold them; where no message has a placeholder, the
-        first question gets one for each picture, before its text.
+        first question gets one for each image, before its text.
 
-        Returns input_ids and attention_mask (B, L), padded on the left; with pictures also
+        Returns input_ids and attention_mask (B, L), padded on the left; with images also
         pixel_values (images, 3, S, S) in reading order and image_token_mask (B, L), true at every
         start tag and placeholder. `options` are transformers' `padding`, `max_length`,
-        `padding_side` and the like. Raises ValueError where pictures and placeholders do not match,
+        `padding_side` and the like. Raises ValueError where images and placeholders do not match,
         TypeError for an option that is unknown.
         """
         padding = Padding.read(options)
@@ -208,7 +208,7 @@ class JanusFlowProcessor(ProcessorMixin):
         )
 
     def _pair(self, rows: list[tuple[str, tuple]], images) -> list[tuple[str, list]]:
-        """Each text with its pictures: its own, or those given, which a flat list deals out."""
+        """Each text with its images: its own, or those given, which a flat list deals out."""
         if images is None:
             return [(text, list(own)) for text, own in rows]
         if any(not isinstance(picture, str | Path) for _, own in rows for picture in own):
@@ -225,7 +225,7 @@ class JanusFlowProcessor(ProcessorMixin):
         ]
 
     def _expand(self, text: str, pictures: int) -> tuple[list[int], list[bool]]:
-        """Ids with each picture's tags and placeholders, and the mask of what it will fill."""
+        """Ids with each image's tags and placeholders, and the mask of what it will fill."""
         plain, image = self.ids(text), self.image_id
         if plain.count(image) != pictures:
             raise ValueError(_mismatch(pictures, plain.count(image), self.image_tag))
@@ -240,7 +240,7 @@ class JanusFlowProcessor(ProcessorMixin):
     # Generation
 
     def prompt(self, texts: str | Sequence[str]) -> BatchFeature:
-        """Prompts of pictures: input_ids and attention_mask (B, L), padded on the left.
+        """Prompts of images: input_ids and attention_mask (B, L), padded on the left.
 
         `User: {text}\\n\\nAssistant:` and the generation tag are tokenized together and the last
         id is dropped, as published. Negative prompts are made the same way. ValueError if one is
@@ -384,7 +384,7 @@ def _is_one(conversation) -> bool:
 
 
 def _nest(images, batch: int) -> list | None:
-    """None, a flat list of pictures for the batch, or one list of pictures a row."""
+    """None, a flat list of images for the batch, or one list of images a row."""
     if images is None:
         return None
     images = list(as_pictures(images))

@@ -35,7 +35,7 @@ class Alignment:
     teacher_size: int | None = None  # pixels that it sees images at; its own unless told
     tap: int | float = 0.25  # block, counted from 1, or share of the depth
     projector: str = "mlp"  # from the tapped tokens to the teacher's width
-    normalisation: str = "none"  # of the teacher; "zscore" over the tokens of a picture
+    normalisation: str = "none"  # of the teacher; "zscore" over the tokens of an image
     similarity: str = "cosine"
     weight: float = 1.0
     schedule: str = "constant"  # "linear" falls to 0 at `until`, "stop" ends there
@@ -170,7 +170,7 @@ def preset(name: str, **changes) -> Alignment:
 
 
 class OnGrid(nn.Module):
-    """A convolution over tokens (B, n, D) that are the rows of a square picture."""
+    """A convolution over tokens (B, n, D) that are the rows of a square image."""
 
     def __init__(self, width: int, out: int):
         super().__init__()
@@ -194,7 +194,7 @@ def projector(kind: str, width: int, out: int) -> nn.Module:
 
 
 def resampled(tokens: Tensor, count: int) -> Tensor:
-    """Tokens (B, n, D) of a square picture as (B, count, D): bilinear, antialiased when fewer.
+    """Tokens (B, n, D) of a square image as (B, count, D): bilinear, antialiased when fewer.
 
     ValueError where either number is no square.
     """
@@ -206,9 +206,9 @@ def resampled(tokens: Tensor, count: int) -> Tensor:
 
 
 def zscored(tokens: Tensor) -> Tensor:
-    """(z - mean) / std over the tokens of each picture, channel by channel; Singh et al. 2025.
+    """(z - mean) / std over the tokens of each image, channel by channel; Singh et al. 2025.
 
-    What all tokens share (the picture's global content) goes, the spatial pattern stays.
+    What all tokens share (the image's global content) goes, the spatial pattern stays.
     """
     std, mean = torch.std_mean(tokens, dim=1, keepdim=True, correction=0)
     return (tokens - mean) / (std + 1e-6)

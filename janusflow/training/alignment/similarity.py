@@ -11,11 +11,11 @@ from janusflow.training import timestep_sampling
 @torch.no_grad()
 def by_block(model, x: Tensor, t: Tensor, prompt, features: Tensor, tokens: int = 8) -> list[float]:
     """CKNNA of the image tokens after every block of a `JanusFlowModel` with `features` (B, n, D')
-    of the same pictures, such as a vision encoder's of the clean ones, one number a block.
+    of the same images, such as a vision encoder's of the clean ones, one number a block.
 
     x (B, c, h, w), t (B,) and prompt are those of `JanusFlowModel.velocity`. `tokens` of each
-    picture are compared, drawn from a fixed seed, for all n of them would mostly find their
-    neighbours in their own picture. ValueError for features of other pictures or tokens.
+    image are compared, drawn from a fixed seed, for all n of them would mostly find their
+    neighbours in their own image. ValueError for features of other images or tokens.
     """
     rows = torch.arange(len(x))[:, None]
     found = []

@@ -1,5 +1,5 @@
 """Whose features a model is aligned with. A teacher turns what is known of a batch into features
-(B, tokens, width); it is never trained, and it looks at clean pictures unless it says otherwise.
+(B, tokens, width); it is never trained, and it looks at clean images unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HiddenOf = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What is known of a batch of pictures in training; a teacher takes what it needs of it.
+    """What is known of a batch of images in training; a teacher takes what it needs of it.
 
     `hidden_of(model, x, t, block)`: image tokens (B, n, D) after a block of a model that reads
     these samples' prompts, noisy latents x and times t. `uniform`: numbers in [0, 1) for teachers
@@ -78,7 +78,7 @@ class Encoder:
 class TimmEncoder(nn.Module):
     """Any encoder of timm: pixels (B, 3, S, S) in [-1, 1] -> (B, tokens, width).
 
-    Pictures are resized and normalised as the encoder was trained; class and register tokens are
+    Images are resized and normalised as the encoder was trained; class and register tokens are
     left out, maps (B, C, h, w) read as tokens. `weights`: a safetensors file, or None for fresh
     ones, or "hub" for timm's own, which need a network once. `size`: pixels a side that it sees
     images at, its own unless told; DINOv2 has 1,369 tokens at its own 518, and 256 at 224.
@@ -189,7 +189,7 @@ class Oracle:
 
 
 def untrained(sizes: VisionSizes, seed: int = 0) -> VisionEncoder:
-    """An encoder with fresh weights: features that depend on the picture but were never taught
+    """An encoder with fresh weights: features that depend on the image but were never taught
     anything. The control of every teacher.
     """
     with torch.random.fork_rng(devices=[]):
