@@ -50,7 +50,7 @@ def info(options: Options) -> dict:
 
     print(flow.describe(options.model))
     setting = dict(height=options.height, width=options.width, tokens=options.tokens)
-    needed = flow.needed(options.model, options.vae, pictures=options.images, **setting)
+    needed = flow.needed(options.model, options.vae, images=options.images, **setting)
     print(flow.memory_table(needed, options.images))
     return flow.facts(options.model) | {"memory": needed}
 

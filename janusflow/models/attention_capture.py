@@ -120,7 +120,10 @@ def of_encoder(network: nn.Module, count: int) -> Iterator[Callable[[], list[Hea
 def _blocks(network: nn.Module, count: int) -> tuple[nn.Module, list[nn.Module]]:
     from timm.models.vision_transformer import Attention, VisionTransformer
 
-    towers = [module for module in network.modules() if type(module) is VisionTransformer]
+    from janusflow.models.janusflow.vision import Tower
+
+    known = (VisionTransformer, Tower)  # others may attend in ways of their own
+    towers = [module for module in network.modules() if type(module) in known]
     own = [block.attn for block in towers[0].blocks] if towers else []
     plain = [layer for layer in own if type(layer) is Attention]
     if len(plain) < max(1, count) or len(plain) < len(own):

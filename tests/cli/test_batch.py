@@ -71,7 +71,7 @@ def test_a_picture_that_cannot_be_written_is_named_and_the_rest_goes_on(
         return save(image, note, path)
 
     monkeypatch.setattr(image_io, "save", full)
-    with pytest.raises(OSError, match=r"1 of 3 pictures were not written, the first '00001.png'"):
+    with pytest.raises(OSError, match=r"1 of 3 images were not written, the first '00001.png'"):
         fill(pipe, tmp_path)
     assert "00001.png" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000.png", "00002.png"]

@@ -56,7 +56,10 @@ def test_version_and_help_end_well(words, janusflow):
     [
         (["generat", "x"], "Did you mean 'generate'?"),
         (["generate", "x", "--samplr", "abm"], "did you mean --sampler?"),
-        (["generate", "x", "--guidance-scale", "withn:4"], "did you mean within?"),
+        (
+            ["generate", "x", "--guidance-scale", "guidance_intervl:4"],
+            "did you mean guidance_interval?",
+        ),
         (["generate", "x", "--dtype", "bflaot16"], "did you mean bfloat16?"),
         (["generate", "x", "--seed", 2**63], f"expected 0 to {2**63 - 1}"),
         (["generate", "x", "-o", ""], "--out is empty"),

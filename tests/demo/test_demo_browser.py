@@ -66,7 +66,7 @@ def test_a_picture_is_painted_shown_along_its_way_and_kept(visit, tmp_path):
     tab = visit()
     tab.locator("#paint").click()
     painted(tab)
-    assert tab.locator("#way img").count() == 9
+    assert tab.locator("#way img").count() == 8
     tab.locator("#luck").click()
     painted(tab, 2)
     with tab.expect_download() as download:

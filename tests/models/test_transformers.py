@@ -55,6 +55,7 @@ def test_the_auto_classes_read_a_saved_folder(tiny_folder, model, processor, inp
             assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
 
 
+@pytest.mark.slow
 def test_the_auto_classes_know_us_whichever_is_imported_first(tiny_folder):
     lines = ["import janusflow", "from transformers import AutoConfig, AutoProcessor"]
     use = f"print(type(AutoConfig.from_pretrained({str(tiny_folder)!r})).__name__)"

@@ -274,11 +274,11 @@ def test_the_command_edits_and_the_picture_tells_how(janusflow, tiny_folder, fil
     ("words", "message"),
     [
         (["gone.png", "a"], "cannot be opened"),
-        (["p.png", " "], "no prompt"),
+        (["p.png", " "], "prompt is empty"),
         (["p.png", "a", "--strength", 0], "above 0"),
         (["p.png", "a", "--source-prompt", "b"], "add invert"),
         (["p.png", "a", "--invert", "--seed", 1], "draws none"),
-        (["p.png", "a", "--seed", -1], "expected 0 or more"),
+        (["p.png", "a", "--seed", -1], "expected 0 to"),
         (["p.png", "a", "--mask-image", "gone.png"], "cannot be opened"),
         (["p.png", "a", "--sampler", "runge"], "no solver named"),
         (["p.png", "a", "--guidance-scale", "much"], "neither a finite number"),

@@ -145,7 +145,7 @@ def test_a_batch_is_as_large_as_memory_allows(pipe, monkeypatch):
     assert batch.at_once(pipe, rows, None, None, None) == 3  # of 90 per cent
     monkeypatch.setattr(memory, "free", lambda _: 0)
     assert batch.at_once(pipe, rows, None, None, None) == 1
-    with pytest.raises(ValueError, match="one picture takes"):
+    with pytest.raises(ValueError, match="one image takes"):
         batch.at_once(pipe, rows, weights / 1e9, None, None)
 
 
@@ -219,8 +219,8 @@ def test_eight_bit_is_a_dtype_of_the_command_line(janusflow, tmp_path):
     pytest.importorskip("torchao")
     words = ["generate", TEXT, "--device=cpu", "--steps=1", "-o", tmp_path / "a.png"]
     assert janusflow(*words, "--dtype=int8", "--memory=1") == (0, f"{tmp_path / 'a.png'}\n", "")
-    assert "choose auto, float32" in janusflow(*words, "--dtype=int4")[2]
-    assert "one picture takes" in janusflow(*words, "--memory=0.001")[2]
+    assert "Choose auto, float32" in janusflow(*words, "--dtype=int4")[2]
+    assert "one image takes" in janusflow(*words, "--memory=0.001")[2]
 
 
 def test_large_blocks_are_given_back(monkeypatch):

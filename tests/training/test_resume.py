@@ -233,6 +233,7 @@ def test_a_run_is_told_of_itself_and_keeps_its_best_state(tiny_folder, data, tmp
         planned(tiny_folder, data, quiet, run__evaluate_every=2).run()
 
 
+@pytest.mark.slow
 def test_loader_processes_change_no_bit(tiny_folder, data, tmp_path):
     """Samples come in the same order, and what is broken in a process is told to the run."""
     shutil.copytree(data, tmp_path / "data")

@@ -145,6 +145,7 @@ def test_freezing_leaves_the_pooling_head_alone(finished):
     assert names and not any("attn_pool" in n or "language" in n for n in names)
 
 
+@pytest.mark.slow
 def test_a_few_pictures_with_their_questions_are_learnt_by_heart(tmp_path):
     """`python -m checks.overfit` in small: the loss nears its floor, all answers are right."""
     found = overfit.trainer_of(tmp_path / "base", 2, 60)
@@ -367,6 +368,7 @@ def after(out: Path, step: int, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_sigterm_writes_a_checkpoint_and_kill_loses_nothing(finished, tmp_path):
     out, whole = tmp_path / "run", tmp_path / "whole"
     for folder in (out, whole):
@@ -444,6 +446,7 @@ def test_a_run_with_another_seed_sees_other_scenes(finished):
     assert first == again and not first & other
 
 
+@pytest.mark.slow
 def test_batches_drawn_ahead_by_other_processes_are_the_same(finished):
     source = init_checkpoint.batches(finished / "base", RECIPES["scenes-smoke"])
     schedule = init_checkpoint.of_recipe(RECIPES["scenes-smoke"]).schedule
@@ -515,6 +518,7 @@ def test_building_takes_any_accelerator(finished):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["DDP", "FSDP2"])
 def test_two_processes_train_as_one_with_the_whole_batch(finished, tmp_path, way):
     """Losses and weights agree to float32's rounding, and each goes on from the other's file."""
@@ -562,6 +566,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(finished, tmp_path, way
         assert not checkpoints.is_sharded(folders[2], 3)
 
 
+@pytest.mark.slow
 def test_two_processes_make_their_first_model_and_hold_one_folder(tmp_path):
     """From the command line, in a folder where nothing is yet."""
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]

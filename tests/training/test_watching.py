@@ -199,6 +199,7 @@ def test_the_average_warms_up(base):
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
 
 
+@pytest.mark.slow
 def test_accelerate_launches_two_processes_on_a_cpu(base, tmp_path):
     """The command of docs/training.md; its losses are those of one process."""
     root = str(Path(__file__).parent.parent.parent)

@@ -231,6 +231,7 @@ for read, what in [
 """
 
 
+@pytest.mark.slow
 def test_hostile_files_stay_within_half_a_gigabyte(tiny_folder, tmp_path):
     """Among them a configuration of thirty billion parameters with small weights."""
     import json
