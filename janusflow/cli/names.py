@@ -41,7 +41,7 @@ def folders(incomplete: str) -> list[str]:
 
 def models(incomplete: str) -> list[str]:
     """Packaged models, the published ones, and folders."""
-    packaged = ("janusflow/scenes", "janusflow/scenes-pro")
+    packaged = ("janusflow/scenes", "janusflow/scenes-few", "janusflow/scenes-pro")
     return [*_starting(incomplete, packaged + HUB), *folders(incomplete)]
 
 

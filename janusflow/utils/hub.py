@@ -16,6 +16,7 @@ from janusflow.utils.text import printable
 WEIGHTS = Path(__file__).parent.parent / "weights"
 PACKAGED = {
     "janusflow/scenes": WEIGHTS / "scenes",
+    "janusflow/scenes-few": WEIGHTS / "scenes-few",
     "janusflow/scenes-pro": WEIGHTS / "scenes-pro",
 }
 DEFAULT = "janusflow/scenes"
