@@ -36,7 +36,7 @@ def create_app(pipe, name: str, places: int = 16) -> FastAPI:
 
     At most `places` requests wait or run; the next are answered 429 with Retry-After.
     """
-    worker, started = Worker(places), int(time.time())
+    worker = Worker(places)
 
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
@@ -46,7 +46,7 @@ def create_app(pipe, name: str, places: int = 16) -> FastAPI:
     app = FastAPI(title="janusflow", lifespan=life)
     app.state.worker = worker
     _tell_errors(app)
-    card = dict(id=name, object="model", created=started, owned_by="janusflow")
+    _list_models(app, name)
 
     def start(asked, work: Callable[[Job], Any]) -> Job:
         _check_model(asked.model, name)
@@ -57,15 +57,6 @@ def create_app(pipe, name: str, places: int = 16) -> FastAPI:
     @app.get("/health")
     async def health() -> dict:
         return {"status": "ok", "model": name, "busy": worker.busy, "places": places}
-
-    @app.get("/v1/models")
-    async def models() -> dict:
-        return {"object": "list", "data": [card]}
-
-    @app.get("/v1/models/{model:path}")
-    async def model(model: str) -> dict:
-        _check_model(model, name)
-        return card
 
     @app.post("/v1/images/generations")
     async def generations(asked: ImageRequest, request: Request) -> JSONResponse:
@@ -93,6 +84,20 @@ def create_app(pipe, name: str, places: int = 16) -> FastAPI:
         return StreamingResponse(lines, media_type="text/event-stream", headers=HEAD)
 
     return app
+
+
+def _list_models(app: FastAPI, name: str) -> None:
+    """The routes that tell which model is served."""
+    card = dict(id=name, object="model", created=int(time.time()), owned_by="janusflow")
+
+    @app.get("/v1/models")
+    async def models() -> dict:
+        return {"object": "list", "data": [card]}
+
+    @app.get("/v1/models/{model:path}")
+    async def model(model: str) -> dict:
+        _check_model(model, name)
+        return card
 
 
 def _check_model(asked: str | None, name: str) -> None:

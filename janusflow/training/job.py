@@ -228,14 +228,10 @@ def of_stage(
     begun = _beginning(model, start, out)
     processor = JanusFlowProcessor.from_pretrained(begun.under)
     encode = Latents(load_vae(begun.under, vae))
-    cached = (
-        cached_features.find(chosen, data, encode.vae, processor) if chosen.data.cache else None
-    )
-    limit, seed = chosen.run.max_bad_samples, chosen.training.seed
-    ahead = chosen.run.workers
-    mixture = open_data(
-        data, processor, None if ahead else encode, seed, limit, chosen.data, cached, [out]
-    )
+    cached = _cache(chosen, data, encode, processor)
+    ahead, read = chosen.run.workers, (chosen.training.seed, chosen.run.max_bad_samples)
+    reader = None if ahead else encode
+    mixture = open_data(data, processor, reader, *read, chosen.data, cached, [out])
     chosen = replace(chosen, training=with_kinds(chosen.training, set(mixture.sources)))
 
     def built(folder: Path, accelerator) -> Trainer:
@@ -269,6 +265,13 @@ def of_stage(
         rehearsal=lambda: built(begun.under, accelerator_of(chosen, out)),
         read=report.describe(mixture),
     )
+
+
+def _cache(chosen: Settings, data, encode: Latents, processor):
+    """The cache of latents and features that the settings name, or None."""
+    if not chosen.data.cache:
+        return None
+    return cached_features.find(chosen, data, encode.vae, processor)
 
 
 def _held_out(chosen: Settings, folder: Path, processor, encode: Latents) -> HeldOut:
