@@ -12,13 +12,14 @@ from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training import config as settings
 from janusflow.training import init_checkpoint, loop
+from janusflow.training.build import accelerator_of
 from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
 from janusflow.training.encoding import weights_of
 from janusflow.training.job import TrainJob
 from janusflow.training.pairs import Pairs, PairSettings, make
 from janusflow.training.rewards.prompts import Prompts
-from janusflow.training.trainer import Trainer, accelerator_of
+from janusflow.training.trainer import Trainer
 from janusflow.utils.atomic_io import write_text
 from janusflow.utils.hub import FLOW_MAP, REFLOW, locate
 from janusflow.utils.safe_io import parse_object, read_prompts, read_text

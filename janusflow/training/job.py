@@ -25,6 +25,7 @@ from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.scenes.world import scene
 from janusflow.training import cached_features, checkpoints, export, init_checkpoint, loop
 from janusflow.training import config as settings
+from janusflow.training.build import accelerator_of
 from janusflow.training.config import Settings
 from janusflow.training.ema import trained
 from janusflow.training.encoding import Latents
@@ -32,7 +33,7 @@ from janusflow.training.held_out import HeldOut, of_world
 from janusflow.training.preview import COUNT, Preview
 from janusflow.training.recipes import RECIPES
 from janusflow.training.schedules import learning_rate
-from janusflow.training.trainer import Trainer, accelerator_of
+from janusflow.training.trainer import Trainer
 from janusflow.utils import locked_dir, processes
 from janusflow.utils.hub import locate
 from janusflow.utils.renamed import old_names

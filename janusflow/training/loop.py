@@ -13,6 +13,7 @@ import torch
 from janusflow.models import lora
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training import checkpoints
+from janusflow.training.build import build
 from janusflow.training.config import Settings, dump
 from janusflow.training.ema import State, averages, freeze_all_but, load_weights
 from janusflow.training.encoding import weights_of
@@ -20,7 +21,8 @@ from janusflow.training.export import export
 from janusflow.training.held_out import HeldOut, begin, evaluate
 from janusflow.training.metrics import Monitor
 from janusflow.training.preview import Preview, check
-from janusflow.training.trainer import BatchSource, Trainer, asked_to_stop, build
+from janusflow.training.stopping import asked_to_stop
+from janusflow.training.trainer import BatchSource, Trainer
 from janusflow.utils import locked_dir
 from janusflow.utils.flops import Meter
 from janusflow.utils.renamed import old_names

@@ -4,24 +4,17 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
 from torch import Tensor, nn
 
-from janusflow.data.attention import use_packed_attention
 from janusflow.data.samples import KINDS, Sample
 from janusflow.training import checkpoints, config, losses, resume
 from janusflow.training import sharded_checkpoints as shards
@@ -33,10 +26,8 @@ from janusflow.training.ema import (
     fill_gradients,
     load,
     tensors,
-    trained,
 )
 from janusflow.training.objective import Batch, LossModule, draw
-from janusflow.training.optimizers import OPTIMIZERS
 from janusflow.training.schedules import learning_rate
 from janusflow.utils.cpu.onednn_linear import repeating
 from janusflow.utils.renamed import old_names
@@ -356,125 +347,6 @@ def _micro(samples: list[Sample], rows: range, part: int, parts: int):
 
 def _whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-# Building
-
-
-def accelerator_of(settings: Settings, out: Path | None = None) -> Accelerator:
-    """accelerate as its environment (`accelerate launch`) and the settings say.
-
-    ModuleNotFoundError for a tracker that is not installed, which accelerate would leave out.
-    """
-    run = settings.run
-    if missing := set(run.trackers) - set(map(str, get_available_trackers())):
-        name = min(missing)
-        raise ModuleNotFoundError(f"run.trackers asks for {name}: pip install {name}", name=name)
-    cuda = torch.cuda.is_available()
-    precision = {"auto": "bf16" if cuda else "no"}.get(run.mixed_precision, run.mixed_precision)
-    made = Accelerator(
-        gradient_accumulation_steps=run.accumulation,
-        mixed_precision=precision,
-        cpu=not cuda,
-        log_with=list(run.trackers) or None,
-        project_dir=out,
-    )
-    _shard_on_cpu(made)
-    return made
-
-
-def _shard_on_cpu(accelerator: Accelerator) -> None:
-    """accelerate reads FSDP's settings on accelerators only; torch shards over gloo as well."""
-    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-
-    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if asked and accelerator.distributed_type == DistributedType.MULTI_CPU:
-        accelerator.state.distributed_type = DistributedType.FSDP
-        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
-
-
-def build(
-    settings: Settings,
-    model: nn.Module,
-    data: BatchSource,
-    accelerator: Accelerator | None = None,
-    vae: nn.Module | None = None,
-) -> Trainer:
-    """A trainer at step 0 for a model of which just what is to learn asks for gradients.
-
-    `vae` is for objectives that look at images.
-    """
-    accelerator = accelerator or accelerator_of(settings)
-    stage, run = settings.training, settings.run
-    if run.packed:
-        use_packed_attention(model)
-    if run.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    needs_average = settings.alignment is not None and settings.alignment.teacher == "ema"
-    averaged = copy.deepcopy(model).requires_grad_(False).eval() if needs_average else None
-    torch.manual_seed(stage.seed)  # whatever was drawn before
-    aligner = None
-    if settings.alignment is not None and settings.alignment.weight:
-        aligner = repa.build(settings.alignment, model, averaged)
-    module = LossModule(model.train(), aligner, stage, run.packed, settings.objective, vae)
-    module.touched = accelerator.num_processes > 1
-    named = list(trained(module))
-    numbers = stage.lr, stage.betas, stage.weight_decay
-    optimizer = OPTIMIZERS[stage.optimizer](named, *numbers, stage.rate_of)
-    names = _in_order(optimizer, named)
-    module, prepared = accelerator.prepare(module, optimizer)
-    ema = {name: p.detach().clone() for name, p in trained(module)}
-    state = State(module=module, optimizer=prepared.optimizer, names=names, ema=ema)
-    if averaged is not None:
-        _share_averages(averaged.to(accelerator.device), ema)
-    if run.watch_every and any(hasattr(value, "to_local") for value in ema.values()):
-        raise ValueError(
-            "run.watch_every looks at gradients in the middle, which sharded weights do not allow; "
-            "train with DDP, or set it to 0"
-        )
-    made = Trainer(settings, accelerator, module, state, prepared, data)
-    made._follow()
-    return made
-
-
-def _in_order(optimizer: torch.optim.Optimizer, named: list) -> list[str]:
-    names = {id(parameter): name for name, parameter in named}
-    return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
-
-
-def _share_averages(averaged: nn.Module, ema: dict[str, Tensor]) -> None:
-    """Lets a whole model read the averages where they are kept."""
-    if any(hasattr(value, "to_local") for value in ema.values()):
-        raise ValueError(
-            "the teacher 'ema' cannot read sharded weights; train it with DDP, not with FSDP"
-        )
-    for name, parameter in averaged.named_parameters():
-        if (value := ema.get(f"model.{name}")) is not None:
-            parameter.data = value
-
-
-# Leaving
-
-
-@contextmanager
-def asked_to_stop() -> Iterator[Callable[[], int]]:
-    """A function that gives the signal that came, or 0; a second Ctrl-C leaves at once."""
-    came: list[int] = []
-
-    def note(number: int, _frame) -> None:
-        if came and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        came.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: 0
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: came[0] if came else 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 __getattr__ = old_names(__name__, {"Engine": "Trainer", "Draws": "BatchSource"})

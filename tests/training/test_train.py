@@ -21,6 +21,7 @@ from checks import overfit
 from janusflow import JanusFlowModel, JanusFlowPipeline, JanusFlowProcessor
 from janusflow.data import prefetch
 from janusflow.scenes.batches import Batches
+from janusflow.training import build as building
 from janusflow.training import (
     checkpoints,
     config,
@@ -29,14 +30,13 @@ from janusflow.training import (
     loop,
     losses,
     objective,
-    trainer,
 )
 from janusflow.training.alignment import repa
+from janusflow.training.build import build
 from janusflow.training.config_stages import STAGES
 from janusflow.training.ema import freeze_all_but
 from janusflow.training.recipes import RECIPES
 from janusflow.training.schedules import learning_rate
-from janusflow.training.trainer import build
 from janusflow.utils import locked_dir as folders
 
 RECIPE = RECIPES["scenes-smoke"]
@@ -249,7 +249,7 @@ def test_other_trackers_get_the_same_numbers_through_accelerate(
             asked["finished"] = True
 
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, name, Stand)
-    for module in (tracking, trainer):
+    for module in (tracking, building):
         monkeypatch.setattr(module, "get_available_trackers", lambda: [tracking.LoggerType(name)])
     lines = tracked(finished, tmp_path / "mine", name)
     assert asked["project"] == "janusflow" and asked["name"] == "mine" and asked["finished"]
@@ -262,7 +262,7 @@ def test_other_trackers_get_the_same_numbers_through_accelerate(
 
 
 def test_a_tracker_that_is_not_there_is_asked_for(finished, monkeypatch):
-    monkeypatch.setattr(trainer, "get_available_trackers", lambda: [])
+    monkeypatch.setattr(building, "get_available_trackers", lambda: [])
     with pytest.raises(ModuleNotFoundError, match="pip install wandb"):
         engine(finished / "base", **{"run.trackers": "wandb"})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -11,7 +11,6 @@ from transformers import BatchFeature, PreTrainedTokenizerFast
 from transformers.processing_utils import ProcessorMixin
 
 from janusflow.models.janusflow.chat_format import (
-    SYSTEM_PROMPT,
     Turn,
     as_pictures,
     read_turns,
@@ -20,54 +19,14 @@ from janusflow.models.janusflow.chat_format import (
 )
 from janusflow.models.janusflow.image_processing import JanusFlowImageProcessor
 from janusflow.models.janusflow.processor_options import Padding
-from janusflow.models.janusflow.tokenizer import BOS, EOS, PAD
+from janusflow.models.janusflow.tags import Tags as Tags
+from janusflow.models.janusflow.tokenizer import BOS, EOS
 from janusflow.models.processor_files import FILES, ProcessorFiles, add_tags, parse_tokenizer
 from janusflow.models.tokenizer_guard import tokenizing
 from janusflow.utils import limits
 from janusflow.utils.hub import locate
 from janusflow.utils.safe_io import check_prompt
 from janusflow.utils.text import printable
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tags:
-    """What processor_config.json says; the defaults are the published class's."""
-
-    image_tag: str = "<image_placeholder>"
-    image_start_tag: str = "<begin_of_image>"
-    image_end_tag: str = "<end_of_image>"
-    image_gen_tag: str = "<｜begin▁of▁generation｜>"
-    pad_tag: str = PAD
-    num_image_tokens: int = 576  # placeholders of one image
-    sft_format: str = "deepseek"
-    system_prompt: str = SYSTEM_PROMPT  # before questions; ours to add, "" for none
-    add_special_token: bool = False
-
-    def __post_init__(self):
-        for name in ("image_tag", "image_start_tag", "image_end_tag", "image_gen_tag", "pad_tag"):
-            if not _is_tag(getattr(self, name)):
-                shown = printable(repr(getattr(self, name)), 60)
-                raise ValueError(f"{name} is {shown}; expected a token's text")
-        count = self.num_image_tokens
-        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 65536:
-            raise ValueError(f"num_image_tokens is {count!r}; expected a number from 1 to 65536")
-        if self.add_special_token:
-            raise ValueError(
-                "add_special_token is true, which no published checkpoint uses; set it to false"
-            )
-        roles(self.sft_format)
-        if not isinstance(self.system_prompt, str):
-            raise ValueError(f"system_prompt is {self.system_prompt!r:.40}; expected a text")
-        check_prompt(self.system_prompt, "system_prompt")
-
-    @classmethod
-    def from_dict(cls, config: Mapping) -> Tags:
-        known = cls.__dataclass_fields__
-        return cls(**{k: v for k, v in config.items() if k in known and v is not None})
-
-
-def _is_tag(value) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 256
 
 
 class JanusFlowProcessor(ProcessorMixin):

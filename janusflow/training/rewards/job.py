@@ -9,11 +9,12 @@ from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.training import config as settings
 from janusflow.training import init_checkpoint, loop
+from janusflow.training.build import accelerator_of
 from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
 from janusflow.training.job import TrainJob
 from janusflow.training.rewards.prompts import Prompts
-from janusflow.training.trainer import Trainer, accelerator_of
+from janusflow.training.trainer import Trainer
 from janusflow.utils.hub import locate
 from samplers import PilotGrid
 
