@@ -57,7 +57,7 @@ def listen(monkeypatch, say):
     def answer(_pipe, pictures, texts):
         return [say(p, t) for p, t in zip(pictures, texts, strict=True)]
 
-    for module in ("judging", "round_trip"):
+    for module in ("tasks.judge", "tasks.round_trip"):
         monkeypatch.setattr(f"janusflow.evaluation.{module}.answer", answer)
 
 
