@@ -31,11 +31,10 @@ import matplotlib.pyplot as plt
 from PIL import Image
 from transformers.utils import logging
 
-sys.path.insert(0, "../examples")
-import mint
-
+sys.path.insert(0, "..")  # studies are not installed
 from janusflow.evaluation import plots
 from janusflow.training import job, loop
+from studies import mint
 
 model = "janusflow/scenes"
 logging.disable_progress_bar()

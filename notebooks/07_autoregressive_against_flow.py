@@ -23,6 +23,7 @@
 # end. Other models are one line, `MODELS`; the scorer knows the small world only.
 
 # %%
+import sys
 import time
 
 import matplotlib.pyplot as plt
@@ -30,6 +31,8 @@ import torch
 from transformers.utils import logging
 
 import janusflow
+
+sys.path.insert(0, "..")  # studies are not installed
 from studies.janus_pro_scenes import versus
 
 MODELS = ["janusflow/scenes", "janusflow/scenes-pro"]
