@@ -1,6 +1,6 @@
 """Every number of the documents: measured into files, and tables rendered from these files.
 
-    python -m checks.results measure                 # all of them, about an hour on two cores
+    python -m checks.results measure                 # all of them, some minutes on two cores
     python -m checks.results measure scenes questions
     python -m checks.results render                  # README, cards and pages from the files
 
