@@ -26,6 +26,7 @@
 
 # %%
 import json
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ import torch
 from PIL import Image
 from transformers.utils import logging
 
+sys.path.insert(0, "..")  # studies are not installed
 from janusflow import JanusFlowPipeline
 from janusflow.evaluation import plots
 from janusflow.scenes import shapes, world
