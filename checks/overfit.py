@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from janusflow.data.samples import Sample
+from janusflow.models.janusflow import packed_forward
 from janusflow.scenes.world import generator
-from janusflow.training import config, init_checkpoint, loop, losses, packed_forward
-from janusflow.training.objective import draw
+from janusflow.training import config, init_checkpoint, loop, losses
+from janusflow.training.loss_module import draw
 from janusflow.training.recipes import RECIPES
 from janusflow.training.trainer import Trainer
 

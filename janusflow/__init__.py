@@ -19,7 +19,7 @@ _HOMES = {
     "JanusProPipeline": "pipelines.pipeline_janus_pro",
     "JanusProProcessor": "models.janus_pro.processing",
     "VLChatProcessor": "models.janusflow.auto_processing",
-    "load": "pipelines.auto",
+    "load": "pipelines.auto_pipeline",
 }
 __all__ = list(_HOMES)
 

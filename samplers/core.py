@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from samplers import compiled
+from samplers import compiled_run
 from samplers.fields import Counted as Counted
 from samplers.fields import Velocity as Velocity
 from samplers.fields import Watched, is_flow_map, jumps_of, on_grid, unwatched
@@ -176,7 +176,7 @@ def sample(
     transforms of torch.func, where no value can be looked at, it always is.
     """
     if torch.compiler.is_compiling():
-        return compiled.run(v, noise, solver, ts, options)
+        return compiled_run.run(v, noise, solver, ts, options)
     path = trajectory(v, noise, ts, solver, nonfinite=nonfinite, **options)
     return deque(path, maxlen=1)[0][1]
 

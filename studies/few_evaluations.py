@@ -24,7 +24,7 @@ from janusflow.evaluation.intervals import wilson
 from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.scenes.scorer import Score, score
-from janusflow.training import init_checkpoint, sampling, timestep_sampling
+from janusflow.training import init_checkpoint, rollouts, timestep_sampling
 from janusflow.training.objectives.online import shape_of
 from janusflow.training.rewards.prompts import Prompts
 from janusflow.utils.devices import use_threads
@@ -46,7 +46,7 @@ def draw(model, folder: Path, way: str, samples: list, noise: Tensor) -> tuple[T
             guidance = samplers.guidance_interval(scale, *pilot.settings["guided"])
     else:
         ts = samplers.core.times(int(count), samplers.core.find(name))
-    v = samplers.count(sampling.field(model, samples, guidance))
+    v = samplers.count(rollouts.field(model, samples, guidance))
     return samplers.sample(v, noise, ts, name), v.calls
 
 
@@ -55,7 +55,7 @@ def jumped(model, folder: Path, count: int, samples: list, noise: Tensor) -> Ten
     told = folder / FLOW_MAP
     grid = json.loads(told.read_text())["times"] if told.is_file() else [0, 0.11, 0.3, 0.67, 1]
     ts = torch.tensor(grid[:: (len(grid) - 1) // count], dtype=torch.float32)
-    u, x = sampling.flow_map(model, samples), noise
+    u, x = rollouts.flow_map(model, samples), noise
     for t, s in pairwise(ts):
         x = x + (s - t) * u(x, t, s)
     return x
@@ -75,7 +75,7 @@ def scored(name: str, way: str, prompts: int, seeds: int, first: int = 0) -> dic
         keys = (timestep_sampling.generator(seed, first + i) for i, _, seed in part)
         noise = torch.stack([torch.randn(shape, generator=key) for key in keys])
         x, calls = draw(model, folder, way, [s for _, s, _ in part], noise)
-        pixels = sampling.pixels_of(vae, x).numpy()
+        pixels = rollouts.pixels_of(vae, x).numpy()
         found += [score(image, s.request) for image, (_, s, _) in zip(pixels, part, strict=True)]
     strict = sum(one.strict for one in found)
     low, high = wilson(strict, len(found))

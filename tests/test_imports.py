@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import janusflow
+import samplers
+
 ROOT = Path(__file__).parent.parent
 BELOW = "training scenes pipelines data models utils samplers"
 USES = {  # a room, and the rooms that it may import besides itself
@@ -27,6 +30,8 @@ USES = {  # a room, and the rooms that it may import besides itself
     "studies": f"janusflow cli bench evaluation {BELOW}",
 }
 FILES = [p for part in ("janusflow", "samplers", "studies") for p in (ROOT / part).rglob("*.py")]
+
+MOVED = {*(f"janusflow.{old}" for old in janusflow._moved.MOVED), *samplers._moved.MOVED}
 
 
 def room(parts: tuple[str, ...]) -> str:
@@ -53,6 +58,8 @@ def test_a_file_imports_only_what_its_room_may(path):
     allowed = {here, *USES[here].split()}
     wrong = {name for name in imported(path) if room(tuple(name.split("."))) not in allowed}
     assert not wrong, f"{here} may not import {', '.join(sorted(wrong))}"
+    old = {name for name in imported(path) if any(f"{name}.".startswith(f"{o}.") for o in MOVED)}
+    assert not old, f"{', '.join(sorted(old))} moved; see _moved.py for the new path"
 
 
 def test_the_rooms_have_an_order_without_circles():

@@ -9,7 +9,7 @@ import janusflow
 from janusflow.models.janus_pro.processing import JanusProProcessor
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
-from janusflow.pipelines import answering, auto, image_io, memory, presets
+from janusflow.pipelines import answering, auto_pipeline, image_io, memory, presets
 from janusflow.pipelines.pipeline_janus_pro import JanusProPipeline
 from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
 from janusflow.utils import images, keywords
@@ -40,8 +40,8 @@ def refused(call) -> None:
         lambda: JanusFlowModel.from_pretrained(FLOW, **WRONG),
         lambda: JanusFlowProcessor.from_pretrained(FLOW, **WRONG),
         lambda: JanusProProcessor.from_pretrained(PRO, **WRONG),
-        lambda: auto.family(FLOW, **WRONG),
-        lambda: auto.side(FLOW, **WRONG),
+        lambda: auto_pipeline.family(FLOW, **WRONG),
+        lambda: auto_pipeline.side(FLOW, **WRONG),
     ],
 )
 def test_what_loads_refuses_a_misspelt_keyword(door):
@@ -87,7 +87,7 @@ def test_janus_pros_methods_refuse_a_misspelt_keyword(pro, name):
     refused(lambda: CALLS[name](pro))
 
 
-@pytest.mark.parametrize("module", [answering, auto, image_io, memory, presets, images])
+@pytest.mark.parametrize("module", [answering, auto_pipeline, image_io, memory, presets, images])
 def test_functions_take_no_keywords_that_they_do_not_name(module):
     """What hands keywords on says so here, with what refuses them."""
     checked = {"ask", "load", "family", "side", "check", "forecast", "of_folder", "resolve"}
@@ -124,7 +124,7 @@ def test_an_old_name_works_with_a_warning_and_not_beside_the_new_one(tiny_pipe):
 
 
 def test_options_are_an_object_or_keywords(tiny_pipe):
-    from janusflow.pipelines.options import EditOptions, GenerateOptions
+    from janusflow.pipelines.call_options import EditOptions, GenerateOptions
 
     options = GenerateOptions(num_inference_steps=2, seed=4, output_type="np")
     one, two = tiny_pipe("a star", options=options), tiny_pipe("a star", options=options, seed=5)

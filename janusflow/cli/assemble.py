@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from janusflow.cli.command import command
-from janusflow.cli.options import MODEL, OUTPUT, option, path
+from janusflow.cli.shared_options import MODEL, OUTPUT, option, path
 from janusflow.cli.terminal import importing
 
 SHAPE = "Shape"  # panel of --help

@@ -13,10 +13,10 @@ from typing import Annotated
 
 import typer
 
-from janusflow.cli import options as o
+from janusflow.cli import shared_options as o
 from janusflow.cli.command import HELP, Group, command
-from janusflow.cli.options import MODEL, OUTPUT, SAMPLING, option, path
-from janusflow.cli.output import check_folder, check_seed
+from janusflow.cli.save_images import check_folder, check_seed
+from janusflow.cli.shared_options import MODEL, OUTPUT, SAMPLING, option, path
 from janusflow.cli.terminal import importing, tell
 
 PROMPT = "a red circle left of a blue square"
@@ -63,11 +63,11 @@ def samplers(options: Samplers) -> dict:
     """Measures each solver's error against its network evaluations on a JanusFlow."""
     with importing():
         from janusflow.bench import solvers as bench
-        from janusflow.cli import loading
-        from janusflow.pipelines import auto
+        from janusflow.cli import load_model
+        from janusflow.pipelines import auto_pipeline
         from samplers.core import find
 
-    if auto.family(options.model) == auto.PRO:
+    if auto_pipeline.family(options.model) == auto_pipeline.PRO:
         raise ValueError(
             "bench samplers compares solvers of a flow, which Janus-Pro has not; take "
             f"janusflow bench transformers --model {options.model}"
@@ -79,7 +79,7 @@ def samplers(options: Samplers) -> dict:
     arguments |= {n: getattr(options, n) for n in ("samples", "seed", "reference", "pilot")}
     rule = o.guidance(options.guidance_scale or "2")
     _check(options)
-    pipe = loading.load(options)
+    pipe = load_model.load(options)
     texts = options.prompt or [PROMPT]
     found = bench.run(pipe, texts, rule, others=options.peers, name=options.model, **arguments)
     print(found)
@@ -112,11 +112,11 @@ def speed(options: Speed) -> dict:
         import json
 
         from janusflow.bench import speed
-        from janusflow.cli import loading
-        from janusflow.pipelines import auto
+        from janusflow.cli import load_model
+        from janusflow.pipelines import auto_pipeline
         from janusflow.utils import locked_dir
 
-    if auto.family(options.model) == auto.PRO:
+    if auto_pipeline.family(options.model) == auto_pipeline.PRO:
         raise ValueError(
             "bench speed times qualities of a flow, which Janus-Pro has not; take "
             f"janusflow bench transformers --model {options.model}"
@@ -124,7 +124,7 @@ def speed(options: Speed) -> dict:
     if not 1 <= options.rounds <= 10_000:
         raise ValueError(f"--rounds is {options.rounds}; expected 1 to 10000")
     _check(options)
-    pipe = loading.load(options)
+    pipe = load_model.load(options)
     pipe.set_progress_bar_config(disable=True)
     texts = options.prompt or [PROMPT]
     about = dict(rounds=options.rounds, seed=options.seed, model=options.model)
@@ -155,17 +155,17 @@ def transformers(options: Transformers) -> dict:
     """Times Janus-Pro in turns with transformers' own loop on the same weights."""
     with importing():
         from janusflow.bench import janus_pro as bench
-        from janusflow.cli import loading
-        from janusflow.pipelines import auto
+        from janusflow.cli import load_model
+        from janusflow.pipelines import auto_pipeline
 
-    if auto.family(options.model) != auto.PRO:
+    if auto_pipeline.family(options.model) != auto_pipeline.PRO:
         raise ValueError(
             f"transformers has a loop of its own for Janus-Pro alone, and {options.model} is a "
             "JanusFlow; take janusflow bench speed"
         )
     if not 1 <= options.rounds <= 10_000:
         raise ValueError(f"--rounds is {options.rounds}; expected 1 to 10000")
-    pipe = loading.load(options)
+    pipe = load_model.load(options)
     pipe.set_progress_bar_config(disable=True)
     texts = options.prompt or [PROMPT]
     found = bench.compare(pipe, texts, options.rounds, options.guidance_scale)
@@ -208,9 +208,11 @@ def _chosen(args: list[str]) -> list[str]:
     if "--speed" in args:
         args, chosen = [word for word in args if word != "--speed"], "speed"
     elif _model(args):
-        from janusflow.pipelines import auto
+        from janusflow.pipelines import auto_pipeline
 
-        chosen = "transformers" if auto.family(_model(args)) == auto.PRO else chosen
+        chosen = (
+            "transformers" if auto_pipeline.family(_model(args)) == auto_pipeline.PRO else chosen
+        )
     tell(f"warning: write janusflow bench {chosen}; bench alone goes with the next release")
     return [chosen, *args]
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from janusflow.cli import options as o
+from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.options import OUTPUT, option, path
+from janusflow.cli.shared_options import OUTPUT, option, path
 from janusflow.cli.terminal import importing, tell
 
 
@@ -33,12 +33,12 @@ class Options(o.Adapted):
 def chat(options: Options) -> dict:
     """Answers questions about an image, each with the earlier ones in mind."""
     with importing():
-        from janusflow.cli import loading
+        from janusflow.cli import load_model
         from janusflow.utils import images
 
     _check(options)
     image = images.read(options.image)
-    pipe = loading.load(options, options.lora)
+    pipe = load_model.load(options, options.lora)
     talk = pipe.conversation([image])
     answers = [_answer(talk, text, options.max_new_tokens) for text in options.question]
     said = dict(question=options.question, answer=answers)

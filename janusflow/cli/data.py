@@ -10,7 +10,7 @@ import typer
 
 from janusflow.cli import names
 from janusflow.cli.command import command
-from janusflow.cli.options import OUTPUT, option, path
+from janusflow.cli.shared_options import OUTPUT, option, path
 from janusflow.cli.terminal import importing
 
 

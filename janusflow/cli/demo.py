@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from janusflow.cli import options as o
+from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.options import OUTPUT, option
+from janusflow.cli.shared_options import OUTPUT, option
 from janusflow.cli.terminal import importing
 
 
@@ -27,9 +27,9 @@ class Options(o.Placement):
 def demo(options: Options) -> None:
     """Opens a page in the browser to generate, compare and ask, on this machine."""
     with importing():
-        from janusflow.cli import loading
-        from janusflow.demo import server
+        from janusflow.cli import load_model
+        from janusflow.demo import launch
 
     if not 0 <= options.port < 65_536:
         raise ValueError(f"--port is {options.port}; expected a number from 0 to 65535")
-    server.start(loading.load(options), options.model, options.host, options.port)
+    launch.start(load_model.load(options), options.model, options.host, options.port)

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from janusflow.cli import options as o
-from janusflow.cli import runs
+from janusflow.cli import shared_options as o
+from janusflow.cli import training_runs
 from janusflow.cli.command import command
-from janusflow.cli.options import option
+from janusflow.cli.shared_options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(runs.Run):
+class Options(training_runs.Run):
     """What `distill` is asked for."""
 
     model: Annotated[
@@ -26,7 +26,9 @@ class Options(runs.Run):
     ]
     pairs: Annotated[
         Path | None,
-        option(help="A folder of `janusflow pairs`, for reflow on them instead.", **runs.PLACE),
+        option(
+            help="A folder of `janusflow pairs`, for reflow on them instead.", **training_runs.PLACE
+        ),
     ] = None
 
 
@@ -37,10 +39,10 @@ def distill(options: Options) -> dict:
     The result draws in one, two or four evaluations. With --pairs its flow becomes straighter
     instead (reflow). A run that was cut off is resumed from its last checkpoint.
     """
-    with runs.training_libraries():
+    with training_runs.training_libraries():
         from janusflow.training import distillation
 
-    changes = runs.begin(options)
+    changes = training_runs.begin(options)
     place = (options.model, options.out)
     plan = distillation.plan(*place, changes, options.init_from, made=options.pairs)
-    return runs.end(options, plan.run())
+    return training_runs.end(options, plan.run())

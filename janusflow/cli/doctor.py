@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from janusflow.cli import options as o
+from janusflow.cli import shared_options as o
 from janusflow.cli.command import Ended, command
-from janusflow.cli.options import MODEL, OUTPUT, option
+from janusflow.cli.shared_options import MODEL, OUTPUT, option
 from janusflow.cli.terminal import importing
 
 MARKS = {"ok": "ok", "warning": "warn", "problem": "FAIL"}

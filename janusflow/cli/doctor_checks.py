@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from janusflow.pipelines import auto
+from janusflow.pipelines import auto_pipeline
 from janusflow.utils.devices import describe, pick_device, pick_dtype, written
 from janusflow.utils.hub import locate
 from janusflow.utils.text import printable
@@ -37,9 +37,9 @@ Check = Callable[[], Iterable[Finding]]
 def run(options) -> Iterator[Finding]:
     """All checks that the files allow, one after the other."""
     folder = locate(options.model)
-    kind = auto.family(options.model)
+    kind = auto_pipeline.family(options.model)
     yield Finding("family", "ok", kind, {"family": kind})
-    flow = kind == auto.FLOW
+    flow = kind == auto_pipeline.FLOW
     vae = locate(options.vae) if options.vae else None
     if vae and not flow:
         raise ValueError("Janus-Pro brings its own VQ model; leave --vae out")
@@ -138,10 +138,10 @@ def memory(folder: Path, options) -> Iterator[Finding]:
 
 def speed(options) -> Iterator[Finding]:
     """Loads the model and times a few steps and one answer."""
-    from janusflow.cli import loading
+    from janusflow.cli import load_model
 
     started = time.perf_counter()
-    pipe = loading.load(options)
+    pipe = load_model.load(options)
     pipe.set_progress_bar_config(disable=True)
     loaded = time.perf_counter() - started
     yield Finding("loading", "ok", f"{loaded:.1f} s", {"seconds": loaded})

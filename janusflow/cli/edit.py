@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from janusflow.cli import options as o
+from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.options import OUTPUT, option, path
-from janusflow.cli.output import Out, check_seed, output
+from janusflow.cli.save_images import Out, check_seed, output
+from janusflow.cli.shared_options import OUTPUT, option, path
 from janusflow.cli.terminal import importing
 
 EDITING = "Editing"
@@ -84,14 +84,14 @@ class Options(o.Adapted):
 def edit(options: Options) -> dict:
     """Changes an image: part of the way to noise and back, by inversion, or inside a mask."""
     with importing():
-        from janusflow.cli import loading
+        from janusflow.cli import load_model
         from janusflow.utils import images
 
     seed, arguments = _checked(options)
     place = output(options.out)
     image = images.read(options.image)
     area = images.read(options.mask_image) if options.mask_image else None
-    pipe = loading.load(options, options.lora)
+    pipe = load_model.load(options, options.lora)
     made = pipe.edit(image, options.prompt, mask_image=area, **arguments)
     told = {name: getattr(options, name) for name in OWN}
     told |= dict(prompt=options.prompt, image=options.image, seed=seed, calls=made.calls)
@@ -104,14 +104,14 @@ def _checked(options: Options) -> tuple[int | None, dict]:
     """The seed and the pipeline's arguments; ValueError for what can be refused without a model."""
     import torch
 
-    from janusflow.cli.families import check_sides, check_steps
-    from janusflow.pipelines import auto, editing
+    from janusflow.cli.model_families import check_sides, check_steps
+    from janusflow.pipelines import auto_pipeline, editing
     from janusflow.pipelines.presets import read_grid
     from janusflow.pipelines.time_grid import time_grid
     from janusflow.utils import safe_io
     from samplers.core import find
 
-    if auto.family(options.model) == auto.PRO:
+    if auto_pipeline.family(options.model) == auto_pipeline.PRO:
         raise ValueError("edit goes along a flow, which Janus-Pro has not; choose a JanusFlow")
     safe_io.check_prompt(options.negative_prompt or "", "--negative-prompt")
     safe_io.check_prompt(options.prompt, "the prompt")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from janusflow.cli import families, loading
-from janusflow.cli.options import guidance
-from janusflow.evaluation import comparison, report, runner
+from janusflow.cli import load_model, model_families
+from janusflow.cli.shared_options import guidance
 from janusflow.evaluation import plan as plans
+from janusflow.evaluation import report, report_comparison, runner
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.runner import rescore
 from janusflow.evaluation.tasks import official_results
-from janusflow.pipelines import auto
+from janusflow.pipelines import auto_pipeline
 from janusflow.pipelines.presets import grid_text, read_grid, read_grids, resolve
 from janusflow.pipelines.time_grid import time_grid
 from janusflow.scenes.world import SPLITS
@@ -24,12 +24,12 @@ __all__ = ["compare", "plan", "publish", "rescore", "run", "tell_comparison", "w
 
 def way(options) -> dict:
     """How images are generated, in a plan's words; Janus-Pro's tokens have no solver."""
-    kind = families.check(options)
-    text = families.guided(kind, options.guidance_scale)
-    if kind == auto.PRO:
+    kind = model_families.check(options)
+    text = model_families.guided(kind, options.guidance_scale)
+    if kind == auto_pipeline.PRO:
         told = dict(sampler="tokens", grid="in reading order, temperature 1")
         return told | dict(steps=1, guidance=text)
-    steps = families.check_steps(options.num_inference_steps)
+    steps = model_families.check_steps(options.num_inference_steps)
     given = dict(sampler=options.sampler, steps=steps, grid=read_grid(options.grid))
     chosen = resolve(options.quality or "exact", read_grids(locate(options.model)), **given)
     solver = find(chosen.sampler)
@@ -60,9 +60,9 @@ def plan(options) -> Plan:
     found = Plan(
         task=options.task,
         model=options.model,
-        weights=loading.weights(options, options.lora),
+        weights=load_model.weights(options, options.lora),
         lora=options.lora or "",
-        side=auto.side(folder),
+        side=auto_pipeline.side(folder),
         dtype=written(pick_dtype(options.dtype, chosen), options.dtype),
         device=place(chosen),
         splits=tuple(dict.fromkeys(splits)),
@@ -88,7 +88,7 @@ def run(plan: Plan, out: Path, options) -> dict | None:
         settings |= dict(grid=read_grid(plan.grid), first_block_cache=plan.reuse)
 
     def load():
-        pipe = loading.load(options, options.lora)
+        pipe = load_model.load(options, options.lora)
         pipe.set_progress_bar_config(disable=True)  # the runner has a bar of its own
         return pipe
 
@@ -103,13 +103,13 @@ def results(path: Path, folder: Path) -> dict:
 
 
 def compare(a: Path, b: Path) -> str:
-    return comparison.terminal(report.load(a), report.load(b))
+    return report_comparison.terminal(report.load(a), report.load(b))
 
 
 def tell_comparison(a: Path, b: Path) -> dict:
     """Prints the comparison and gives its rows."""
     print(compare(a, b))
-    return {"rows": comparison.compare(report.load(a), report.load(b))}
+    return {"rows": report_comparison.compare(report.load(a), report.load(b))}
 
 
 def publish(result: dict | None, folder: Path, draw: bool) -> dict:

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from janusflow.cli import options as o
+from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.options import OUTPUT, SAMPLING, option, path
-from janusflow.cli.output import Out, Output, Seed, check_seed, output
+from janusflow.cli.save_images import Out, Output, Seed, check_seed, output
+from janusflow.cli.shared_options import OUTPUT, SAMPLING, option, path
 from janusflow.cli.terminal import importing, tell
 
 
@@ -92,15 +92,15 @@ class Options(o.Adapted):
 def generate(options: Options) -> dict:
     """Generates images from text."""
     with importing():
-        from janusflow.cli import batch, families, loading
+        from janusflow.cli import batch, load_model, model_families
 
-    kind = families.check(options)
+    kind = model_families.check(options)
     rows = _rows(options)
     place = output(options.out)
-    request = families.request(kind, options)
+    request = model_families.request(kind, options)
     if options.memory is not None and not 0 < options.memory < 1e6:
         raise ValueError(f"--memory is {options.memory}; expected gigabytes, more than 0")
-    pipe = loading.load(options, options.lora)
+    pipe = load_model.load(options, options.lora)
     if options.compile:
         pipe.compile()
     size = batch.size(pipe, rows, options)
@@ -112,10 +112,10 @@ def generate(options: Options) -> dict:
 
 def _fill(pipe, rows: list[str], size: int, options: Options, request, place: Output) -> dict:
     """Generates what the folder lacks."""
-    from janusflow.cli import batch, loading
+    from janusflow.cli import batch, load_model
 
     place.prepare()
-    about = request.about | {"weights": loading.fingerprint(options, options.lora)}
+    about = request.about | {"weights": load_model.fingerprint(options, options.lora)}
     about |= {"vae": options.vae} if options.vae else {}
     files = batch.fill(pipe, rows, options.seed, size, request.settings, about, place.path)
     print(*files, sep="\n")

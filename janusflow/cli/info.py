@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from janusflow.cli import options as o
+from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.options import MODEL, SAMPLING, option
+from janusflow.cli.shared_options import MODEL, SAMPLING, option
 from janusflow.cli.terminal import importing
 
 
@@ -36,11 +36,14 @@ class Options:
 def info(options: Options) -> dict:
     """Shows a model's parts, and the memory in MiB that generating images takes."""
     with importing():
-        from janusflow.models import published
-        from janusflow.pipelines import auto
+        from janusflow.models import published_configs
+        from janusflow.pipelines import auto_pipeline
 
     _check(options)
-    if auto.family(published.folder(options.model) or options.model) == auto.PRO:
+    if (
+        auto_pipeline.family(published_configs.folder(options.model) or options.model)
+        == auto_pipeline.PRO
+    ):
         from janusflow.cli import info_janus_pro
 
         print(info_janus_pro.describe(options.model))

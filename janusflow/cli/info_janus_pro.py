@@ -6,7 +6,7 @@ import torch
 from transformers import JanusConfig, JanusForConditionalGeneration
 
 from janusflow.cli.info_janusflow import BYTES, told
-from janusflow.models import published
+from janusflow.models import published_configs
 from janusflow.models.janus_pro import convert, tensors
 from janusflow.models.janus_pro.loading import is_original, own_config, read_config
 from janusflow.models.janus_pro.processing import JanusProProcessor
@@ -23,7 +23,7 @@ PARTS = {
 
 def configuration(name: str) -> JanusConfig:
     """transformers' configuration of either layout; a published model's is packaged."""
-    if (known := published.configuration(name)) is not None:
+    if (known := published_configs.configuration(name)) is not None:
         return known
     folder = locate(name, files=FILES)
     content = read_config(folder)
@@ -64,7 +64,7 @@ def describe(name: str) -> str:
 
 def _roles(name: str) -> list[str]:
     """How the tokenizer's folder has the roles written, nothing where there is no tokenizer."""
-    folder = published.folder(name) or locate(name, files=FILES)
+    folder = published_configs.folder(name) or locate(name, files=FILES)
     if not (folder / "tokenizer.json").is_file():
         return []
     words = JanusProProcessor.from_pretrained(folder).role_words

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from janusflow.models import published
+from janusflow.models import published_configs
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.pipelines import memory
@@ -45,7 +45,7 @@ def folder_of(name: str) -> Path:
     """The folder that holds the configuration; of a published model the packaged one, unless it is
     downloaded.
     """
-    return published.folder(name) or locate(name)
+    return published_configs.folder(name) or locate(name)
 
 
 def told(name: str, counts: dict[str, int]) -> dict:

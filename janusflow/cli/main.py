@@ -41,10 +41,12 @@ def _guarded() -> None:
 
 
 def _run() -> None:
-    from janusflow.cli import app
+    from janusflow.cli import command_tree
 
     try:
-        result = app.app(sys.argv[1:] or ["--help"], prog_name="janusflow", standalone_mode=False)
+        result = command_tree.app(
+            sys.argv[1:] or ["--help"], prog_name="janusflow", standalone_mode=False
+        )
     except Exception as error:
         _fail(error)
     if signals.code() or result == 130:
@@ -72,7 +74,7 @@ def _fail(error: Exception) -> None:
 def __getattr__(name: str):
     """`app`, typer's object, where tests and documents look for it."""
     if name == "app":
-        from janusflow.cli.app import app
+        from janusflow.cli.command_tree import app
 
         return app
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

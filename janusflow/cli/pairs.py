@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from janusflow.cli import options as o
-from janusflow.cli import runs
+from janusflow.cli import shared_options as o
+from janusflow.cli import training_runs
 from janusflow.cli.command import command
-from janusflow.cli.options import OUTPUT, SAMPLING, option, path
-from janusflow.cli.output import check_seed
+from janusflow.cli.save_images import check_seed
+from janusflow.cli.shared_options import OUTPUT, SAMPLING, option, path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Options:
         str,
         option(help="Which share of the files, as 0/4 for the first of four.", panel=OUTPUT),
     ] = "0/1"
-    threads: runs.Threads = None
+    threads: training_runs.Threads = None
 
 
 @command("pairs", panel="Training and files", plugins=True)
@@ -71,7 +71,7 @@ def pairs(options: Options) -> dict:
     Files that are there stay, so a run that was cut off is resumed. Prints how straight the flow is
     along them: 0 for straight ways at even speed.
     """
-    with runs.training_libraries():
+    with training_runs.training_libraries():
         from janusflow.training import distillation
         from janusflow.utils.devices import use_threads
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from janusflow.cli import options as o
+from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.options import OUTPUT, SAMPLING, option, path
-from janusflow.cli.output import check_folder, check_seed
+from janusflow.cli.save_images import check_folder, check_seed
+from janusflow.cli.shared_options import OUTPUT, SAMPLING, option, path
 from janusflow.cli.terminal import importing
 
 
@@ -72,7 +72,7 @@ def pilot(options: Options) -> dict:
     with importing():
         from tqdm import tqdm
 
-        from janusflow.cli import loading, pilot_grid
+        from janusflow.cli import load_model, pilot_grid
         from janusflow.pipelines.presets import grid_text, resolve
         from janusflow.utils import safe_io
         from janusflow.utils.hub import relist
@@ -80,7 +80,7 @@ def pilot(options: Options) -> dict:
     out = _checked(options)
     texts = safe_io.read_prompts(options.prompts) if options.prompts else None
     texts = texts or pilot_grid.scene_prompts(options.samples)
-    pipe = loading.load(options)
+    pipe = load_model.load(options)
     own = dict(steps=options.num_inference_steps, sampler=options.sampler)
     about = 64 + (options.max_trials or 100) * resolve(options.quality, **own).steps
     own |= dict(guidance_scale=options.guidance_scale, until=options.guidance_end)
@@ -98,12 +98,12 @@ def pilot(options: Options) -> dict:
 
 def _checked(options: Options) -> Path:
     """Where the grid goes; ValueError for what can be refused without a model."""
-    from janusflow.pipelines import auto
+    from janusflow.pipelines import auto_pipeline
     from janusflow.pipelines.presets import grid_file, resolve
     from janusflow.utils import limits
     from janusflow.utils.hub import PACKAGED
 
-    if auto.family(options.model) == auto.PRO:
+    if auto_pipeline.family(options.model) == auto_pipeline.PRO:
         raise ValueError("pilot places the steps of a flow, which Janus-Pro has not")
     own = dict(steps=options.num_inference_steps, sampler=options.sampler)
     resolve(options.quality, **own).path()

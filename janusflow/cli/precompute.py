@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from janusflow.cli import options as o
+from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.options import MODEL, OUTPUT, option, path
+from janusflow.cli.shared_options import MODEL, OUTPUT, option, path
 from janusflow.cli.terminal import importing
 
 

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from janusflow.cli import options as o
-from janusflow.cli import runs
+from janusflow.cli import shared_options as o
+from janusflow.cli import training_runs
 from janusflow.cli.command import command
-from janusflow.cli.options import option
+from janusflow.cli.shared_options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(runs.Run):
+class Options(training_runs.Run):
     """What `reward` is asked for."""
 
     model: Annotated[
@@ -27,7 +27,7 @@ class Options(runs.Run):
         str | None,
         option(
             help="A reward or a weighted sum of them. By default '0.65*strict + 0.35*lenient'.",
-            panel=runs.RUN,
+            panel=training_runs.RUN,
             autocompletion=o.names.rewards,
         ),
     ] = None
@@ -35,7 +35,7 @@ class Options(runs.Run):
         str,
         option(
             help="The algorithm, such as nft.",
-            panel=runs.RUN,
+            panel=training_runs.RUN,
             autocompletion=o.names.objectives,
         ),
     ] = "nft"
@@ -48,10 +48,10 @@ def reward(options: Options) -> dict:
     Each step draws several images of each of some prompts, scores them, and moves the model towards
     the better ones. A run that was cut off is resumed from its last checkpoint.
     """
-    with runs.training_libraries():
-        from janusflow.training.rewards import job
+    with training_runs.training_libraries():
+        from janusflow.training.rewards import reward_job
 
-    changes = runs.begin(options)
+    changes = training_runs.begin(options)
     named = (options.reward, options.objective)
-    plan = job.plan(options.model, options.out, *named, changes, options.init_from)
-    return runs.end(options, plan.run())
+    plan = reward_job.plan(options.model, options.out, *named, changes, options.init_from)
+    return training_runs.end(options, plan.run())

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from janusflow.cli import options as o
+from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.options import OUTPUT, option
+from janusflow.cli.shared_options import OUTPUT, option
 from janusflow.cli.terminal import importing
 
 ACCESS = "Access"
@@ -67,14 +67,14 @@ class Options(o.Adapted):
 def serve(options: Options) -> None:
     """Serves a model by OpenAI's API: images, edits, and chat about images."""
     with importing():
-        from janusflow.cli import loading
+        from janusflow.cli import load_model
         from janusflow.serve import server
 
     check(options.port, options.queue, options.max_body, options.api_key)
     server.check_installed()
     server.listen(options.host, options.port).close()  # before the model is loaded
     server.start(
-        loading.load(options, options.lora),
+        load_model.load(options, options.lora),
         options.name or served_name(options.model),
         options.host,
         options.port,

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from janusflow.cli.command import command
-from janusflow.cli.options import OUTPUT, option, path
-from janusflow.cli.output import check_file, check_folder
+from janusflow.cli.save_images import check_file, check_folder
+from janusflow.cli.shared_options import OUTPUT, option, path
 
 LOG = "log.jsonl"
 ROWS = 12  # of the table

@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from janusflow.cli import options as o
-from janusflow.cli import runs
+from janusflow.cli import shared_options as o
+from janusflow.cli import training_runs
 from janusflow.cli.command import command
-from janusflow.cli.options import option, path
+from janusflow.cli.shared_options import option, path
 
 DATA = "Model and data"
 FILE = dict(panel=DATA, parser=path, metavar="PATH")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(runs.Run):
+class Options(training_runs.Run):
     """What `train` is asked for."""
 
     recipe: Annotated[
@@ -55,17 +55,20 @@ class Options(runs.Run):
         option(
             "--best",
             help="Whether --export takes the best state, by run.keep_best.",
-            panel=runs.RUN,
+            panel=training_runs.RUN,
         ),
     ] = False
     merge: Annotated[
         bool,
         option(
-            "--merge", help="Writes the newest checkpoint's shards as one file.", panel=runs.RUN
+            "--merge",
+            help="Writes the newest checkpoint's shards as one file.",
+            panel=training_runs.RUN,
         ),
     ] = False
     dry_run: Annotated[
-        bool, option("--dry-run", help="Says what would be done, and ends.", panel=runs.RUN)
+        bool,
+        option("--dry-run", help="Says what would be done, and ends.", panel=training_runs.RUN),
     ] = False
 
 
@@ -76,10 +79,10 @@ def train(options: Options) -> dict:
     The stage `tune` is for a few images; `--set adapter.rank=8` trains an adapter only. A run
     that was cut off resumes at its last checkpoint. `janusflow show` draws its losses.
     """
-    with runs.training_libraries():
+    with training_runs.training_libraries():
         from janusflow.training import job as jobs  # noqa: F401 (says here what is missing)
 
-    changes = runs.begin(options)
+    changes = training_runs.begin(options)
     if options.merge:
         from janusflow.training import checkpoints
 
@@ -90,7 +93,7 @@ def train(options: Options) -> dict:
     if job is not None and options.dry_run:
         print(told := job.describe())
         return dict(out=options.out, plan=told)
-    return runs.end(options, job and job.run(), options.model, options.best)
+    return training_runs.end(options, job and job.run(), options.model, options.best)
 
 
 def _check(options: Options) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from janusflow.data.files import CAPTIONS, PICTURES, READERS, Found, fetch, read_caption
-from janusflow.data.lines import open_lines
-from janusflow.data.options import Data
+from janusflow.data.jsonl import open_lines
+from janusflow.data.parquet import open_streams, open_table
+from janusflow.data.read_options import Data
 from janusflow.data.records import Record, to_record
+from janusflow.data.sample_files import CAPTIONS, PICTURES, READERS, Found, fetch, read_caption
 from janusflow.data.shards import COMPRESSED, open_shards
-from janusflow.data.tables import open_streams, open_table
 
 READ = {".jsonl", ".parquet", ".tar"}
 # Texts about a folder, not of it.

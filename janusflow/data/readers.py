@@ -7,16 +7,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from janusflow.data.files import PICTURES, READERS, Found, fetch, reader
 from janusflow.data.folders import files_of, open_folder, open_text
-from janusflow.data.lines import open_lines
+from janusflow.data.jsonl import open_lines
 from janusflow.data.mixture import Blend, Mixture, Tally
-from janusflow.data.options import Data
+from janusflow.data.parquet import open_streams, open_table
 from janusflow.data.preparation import Cached, Prepared
+from janusflow.data.read_options import Data
 from janusflow.data.records import Records
+from janusflow.data.sample_files import PICTURES, READERS, Found, fetch, reader
 from janusflow.data.samples import KINDS
 from janusflow.data.shards import COMPRESSED, open_shards
-from janusflow.data.tables import open_streams, open_table
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 
 __all__ = ["as_paths", "fetch", "find", "open_data", "reader", "scan", "signature"]

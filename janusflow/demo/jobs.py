@@ -9,7 +9,7 @@ from functools import wraps
 import gradio as gr
 from PIL import Image
 
-from janusflow.demo import parts, requests, worker
+from janusflow.demo import actions, parts, requests
 from janusflow.demo.requests import GenerationRequest, InvalidRequest, Missing
 
 SHELF = 12  # images kept for a visitor
@@ -27,7 +27,7 @@ def painting(pipe, *values) -> Iterator[tuple]:
     yield gr.skip(), parts.way([], "Painting ..."), gr.skip(), gr.skip()
     for seed in range(request.seed, request.seed + int(request.count)):
         seen = []
-        for look in worker.generate(pipe, request, seed):
+        for look in actions.generate(pipe, request, seed):
             if look is None:
                 yield (gr.skip(),) * 4
                 continue
@@ -50,11 +50,11 @@ def comparing(pipe, prompt, left, left_nfe, right, right_nfe, guidance, seed) ->
     ]
     looks = [None, None]
     for i, request in enumerate(pair):
-        for look in worker.generate(pipe, request):
+        for look in actions.generate(pipe, request):
             looks[i] = look or looks[i]
             yield *(one and one.image for one in looks), gr.skip()
     images = [parts.signed(look, own, seed) for look, own in zip(looks, pair, strict=True)]
-    apart = worker.apart(looks[0].image, looks[1].image)
+    apart = actions.apart(looks[0].image, looks[1].image)
     said = (
         f"Left, {left}: {looks[0].nfe} network evaluations. Right, {right}: {looks[1].nfe}. "
         f"The images differ by {apart:.1f} of 255 grey levels."
@@ -67,7 +67,7 @@ def editing(pipe, path, prompt, strength, guidance, seed) -> Iterator[tuple]:
     image = requests.image(path)
     request = GenerationRequest(prompt=prompt, guidance=guidance, seed=seed)
     yield gr.skip(), parts.note("Painting ...")
-    made = worker.edit(pipe, image, request, strength)
+    made = actions.edit(pipe, image, request, strength)
     yield made, parts.note(f"strength {strength:g}, seed {request.seed}")
 
 
@@ -79,7 +79,7 @@ def answering(pipe, path, question, turns) -> Iterator[tuple]:
     shown = [*plain, {"role": "user", "content": asked}]
     yield [*shown, {"role": "assistant", "content": "..."}], gr.skip()
     said = ""
-    for said in worker.answer(pipe, image, asked, plain):
+    for said in actions.answer(pipe, image, asked, plain):
         yield [*shown, {"role": "assistant", "content": said or "..."}], gr.skip()
     yield [*shown, {"role": "assistant", "content": said or "(no words)"}], ""
 

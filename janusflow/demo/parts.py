@@ -10,7 +10,7 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from janusflow.demo import requests, worker
+from janusflow.demo import actions, requests
 from janusflow.demo.requests import GenerationRequest
 
 
@@ -106,7 +106,7 @@ def words(colors: list[str], shapes: list[str]) -> str:
     return f'<details class="note"><summary>Words it knows</summary>{html.escape(known)}</details>'
 
 
-def way(looks: list[worker.Look], text: str) -> str:
+def way(looks: list[actions.Look], text: str) -> str:
     """Small images along t with a note below; only what this page made goes in."""
     frames = "".join(
         f'<figure><img alt="at t = {look.t:.2f}" src="{_data(look.image)}">'
@@ -114,7 +114,7 @@ def way(looks: list[worker.Look], text: str) -> str:
         for look in looks
     )
     empty = "<figure><div></div><figcaption>&nbsp;</figcaption></figure>"
-    return f'<div class="way">{frames}{empty * (worker.LOOKS + 1 - len(looks))}</div>{note(text)}'
+    return f'<div class="way">{frames}{empty * (actions.LOOKS + 1 - len(looks))}</div>{note(text)}'
 
 
 def _data(image: Image.Image) -> str:
@@ -125,7 +125,7 @@ def _data(image: Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def signed(look: worker.Look, request: GenerationRequest, seed: int) -> Image.Image:
+def signed(look: actions.Look, request: GenerationRequest, seed: int) -> Image.Image:
     """The image with its story, which a PNG keeps as text."""
     image = look.image.copy()
     story = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}

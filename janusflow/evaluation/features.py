@@ -82,7 +82,7 @@ def network(name: str, load: Callable, device: torch.device) -> nn.Module:
     if "architecture" in config:
         return Tokens(str(config["architecture"]), folder / "model.safetensors").to(device).eval()
     if "vision_gen_enc_config" in config:
-        from janusflow.pipelines.auto import load as load_pipeline
+        from janusflow.pipelines.auto_pipeline import load as load_pipeline
 
         return own(load_pipeline(folder)).to(device).eval()
     return _transformers(folder).to(device).eval()

@@ -8,7 +8,7 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 
-from janusflow.pipelines.calls import CallState
+from janusflow.pipelines.call_state import CallState
 from janusflow.pipelines.chat import Chat
 from janusflow.pipelines.lora_mixin import Adapted
 from janusflow.utils import hub

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 import samplers
+from janusflow.pipelines.call_options import EditOptions, InvertOptions, Texts, takes, texts
 from janusflow.pipelines.generators import generators, seeded
 from janusflow.pipelines.guided_velocity import row_times
-from janusflow.pipelines.options import EditOptions, InvertOptions, Texts, takes, texts
 from janusflow.pipelines.outputs import JanusFlowOutput, Shown
 from janusflow.pipelines.time_grid import time_grid
 from janusflow.utils import images

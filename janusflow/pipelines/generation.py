@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 import samplers
-from janusflow.models.janusflow.compiled import Compiled
+from janusflow.models.janusflow.compiled_velocity import Compiled
 from janusflow.models.janusflow.first_block_cache import Reuse
 from janusflow.models.prompt_cache import PromptCache
-from janusflow.pipelines.calls import Call, StepCallback
+from janusflow.pipelines.call_options import GenerateOptions, Texts, takes, texts, whole
+from janusflow.pipelines.call_state import Call, StepCallback
 from janusflow.pipelines.flow_maps import PromptFlowMap, weights_of
 from janusflow.pipelines.generators import Generators, generators, seeded
 from janusflow.pipelines.guided_velocity import GuidedVelocity
-from janusflow.pipelines.options import GenerateOptions, Texts, takes, texts, whole
 from janusflow.pipelines.outputs import JanusFlowOutput
 from janusflow.pipelines.presets import FLOW_MAP, resolve
 from janusflow.pipelines.trajectory import Trajectory, expected

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
-from janusflow.pipelines import auto
+from janusflow.pipelines import auto_pipeline
 from janusflow.utils import atomic_io
 from janusflow.utils.devices import EIGHT_BIT, describe, pick_device, pick_dtype, written
 from janusflow.utils.version import VERSION
@@ -26,10 +26,10 @@ def load(model: str, vae: str | None, device: str, dtype: str, lora: str | None 
 
     place = pick_device(device)
     kind = pick_dtype(dtype, place)
-    coded = auto.eight_bit() if dtype == EIGHT_BIT else None
+    coded = auto_pipeline.eight_bit() if dtype == EIGHT_BIT else None
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    pipe = auto.load(model, kind, vae, coded)
+    pipe = auto_pipeline.load(model, kind, vae, coded)
     if place.type != "cpu":  # where it is, and diffusers says that float16 cannot run there
         pipe.to(place)
     looked_at = sys.stderr.isatty()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 import samplers
-from janusflow.pipelines.calls import Call, StepCallback
+from janusflow.pipelines.call_state import Call, StepCallback
 
 
 class Integration:

@@ -14,16 +14,16 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import GenerationMixin, JanusForConditionalGeneration
 
-from janusflow.models.janus_pro import sampling, vq
+from janusflow.models.janus_pro import token_sampling, vq
 from janusflow.models.janus_pro.image_ranking import Choice
 from janusflow.models.janus_pro.loading import GUIDANCE, is_original, load_model, read_config
 from janusflow.models.janus_pro.processing import JanusProProcessor
 from janusflow.pipelines.base import BasePipeline, check_loading, check_saving, clean, read_dtype
-from janusflow.pipelines.calls import Call, StepCallback
+from janusflow.pipelines.call_options import Texts, check_output_type, takes, texts, whole
+from janusflow.pipelines.call_state import Call, StepCallback
 from janusflow.pipelines.conversation import Reread
 from janusflow.pipelines.generators import generators
 from janusflow.pipelines.guided_velocity import read_guidance
-from janusflow.pipelines.options import Texts, check_output_type, takes, texts, whole
 from janusflow.pipelines.outputs import Shown
 from janusflow.utils import finite, images
 from janusflow.utils.atomic_io import readable
@@ -184,8 +184,8 @@ class JanusProPipeline(BasePipeline):
         return JanusProOutput(images=images, tokens=tokens, calls=calls, captions=captions)
 
     def _against(
-        self, prompts: Sequence[sampling.Ids], negative: Texts | None
-    ) -> list[sampling.Ids]:
+        self, prompts: Sequence[token_sampling.Ids], negative: Texts | None
+    ) -> list[token_sampling.Ids]:
         """The rows to move away from: the published unconditional one, or the given prompts."""
         one = negative is None or isinstance(negative, str)
         told = [negative] * len(prompts) if one else list(negative)
@@ -195,7 +195,7 @@ class JanusProPipeline(BasePipeline):
             )
         pad = self.processor.pad_id
         return [
-            self.processor.prompt_ids([text])[0] if text else sampling.unconditional(ids, pad)
+            self.processor.prompt_ids([text])[0] if text else token_sampling.unconditional(ids, pad)
             for text, ids in zip(told, prompts, strict=True)
         ]
 
@@ -207,7 +207,7 @@ class JanusProPipeline(BasePipeline):
         def combine(cond: Tensor, uncond: Tensor, t: float) -> Tensor:
             return _combined(call.guidance_scale, cond, uncond, t)
 
-        path = sampling.draw(self.model, prompts, against, combine, choose)
+        path = token_sampling.draw(self.model, prompts, against, combine, choose)
         with self.progress_bar(total=total) as bar:
             for step, new in enumerate(path):
                 tokens[:, step] = new

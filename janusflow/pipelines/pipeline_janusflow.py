@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 import samplers
 from janusflow.models.autoencoder_loading import check_vae, load_vae, vae_dtype
-from janusflow.models.janusflow.compiled import Compiled
+from janusflow.models.janusflow.compiled_velocity import Compiled
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.pipelines import prefix_cache
 from janusflow.pipelines.base import BasePipeline, check_loading, check_saving, clean, read_dtype
-from janusflow.pipelines.coding import Coding
 from janusflow.pipelines.editing import Editing
 from janusflow.pipelines.generation import Generation
 from janusflow.pipelines.integration import Integration
+from janusflow.pipelines.latent_coding import Coding
 from janusflow.pipelines.presets import grid_file, read_grids
 from janusflow.utils import finite
 from janusflow.utils.atomic_io import readable

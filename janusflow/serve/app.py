@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
-from janusflow.serve import answers, errors, images
+from janusflow.serve import answers, errors, image_requests
 from janusflow.serve.errors import InvalidRequest
 from janusflow.serve.schemas import ChatRequest, EditRequest, ImageRequest
 from janusflow.serve.worker import Busy, Cancelled, Job, Worker
@@ -60,15 +60,15 @@ def create_app(pipe, name: str, places: int = 16) -> FastAPI:
 
     @app.post("/v1/images/generations")
     async def generations(asked: ImageRequest, request: Request) -> JSONResponse:
-        images.check(pipe, asked)
-        job = start(asked, lambda job: images.generate(pipe, asked, job))
+        image_requests.check(pipe, asked)
+        job = start(asked, lambda job: image_requests.generate(pipe, asked, job))
         return JSONResponse(await _result(job, worker, request), headers=HEAD)
 
     @app.post("/v1/images/edits")
     async def edits(request: Request) -> JSONResponse:
         asked, files = await _form(request)
         _check_edit(pipe, asked)
-        job = start(asked, lambda job: images.edit(pipe, asked, *_pictures(files), job))
+        job = start(asked, lambda job: image_requests.edit(pipe, asked, *_pictures(files), job))
         return JSONResponse(await _result(job, worker, request), headers=HEAD)
 
     @app.post("/v1/chat/completions", response_model=None)
@@ -182,7 +182,7 @@ def _check_edit(pipe, asked: EditRequest) -> None:
         raise InvalidRequest("Janus-Pro does not edit images; serve a JanusFlow model")
     if asked.quality not in (None, "auto"):
         raise InvalidRequest("quality is not for edits; give num_inference_steps", "quality")
-    images.check(pipe, asked)
+    image_requests.check(pipe, asked)
 
 
 def _pictures(files: dict[str, bytes]) -> tuple[Image.Image, Image.Image | None]:

@@ -11,14 +11,14 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from torch import Tensor, nn
 
-from janusflow.data.attention import use_packed_attention
+from janusflow.models.janusflow.packed_attention import use_packed_attention
 from janusflow.training.alignment import repa
 from janusflow.training.config import Settings
 from janusflow.training.ema import (
     State,
     trained,
 )
-from janusflow.training.objective import LossModule
+from janusflow.training.loss_module import LossModule
 from janusflow.training.optimizers import OPTIMIZERS
 from janusflow.training.trainer import BatchSource, Trainer
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from janusflow.data.options import Data
+from janusflow.data.read_options import Data
 from janusflow.models.lora import Adapter
 from janusflow.training import objectives
 from janusflow.training.alignment.repa import PRESETS, Alignment

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from janusflow.data.samples import Sample
+from janusflow.models.janusflow.packed_forward import forward
 from janusflow.scenes.batches import Batches
 from janusflow.scenes.world import Scene, scene
-from janusflow.training import init_checkpoint, losses, rewards, sampling
+from janusflow.training import init_checkpoint, losses, rewards, rollouts
 from janusflow.training.metrics import cut
-from janusflow.training.packed_forward import forward
 from janusflow.training.preview import GUIDANCE, STEPS, averaged, check
 from janusflow.training.rewards.prompts import Prompts
 from janusflow.training.timestep_sampling import step_noise
@@ -49,7 +49,7 @@ class HeldOut:
         """
         check(trainer.state)
         model, found = trainer.objective.model, {}
-        with averaged(trainer.state), sampling.evaluating(model), trainer.accelerator.autocast():
+        with averaged(trainer.state), rollouts.evaluating(model), trainer.accelerator.autocast():
             if self.samples:
                 by_time = self.losses(model)
                 found["held_out"] = round(float(by_time.mean()), 6)
@@ -79,8 +79,8 @@ class HeldOut:
         shape = tuple(self.samples[0].latents.shape)
         noise = step_noise(self.seed, 1, range(len(self.requests)), shape)
         ts = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)
-        states = sampling.paths(model, self.requests, noise, ts, "euler", GUIDANCE)
-        pixels = sampling.pixels_of(self.vae, states[:, -1]).numpy()
+        states = rollouts.paths(model, self.requests, noise, ts, "euler", GUIDANCE)
+        pixels = rollouts.pixels_of(self.vae, states[:, -1]).numpy()
         asked = [sample.request for sample in self.requests]
         graded = rewards.Graded(pixels=pixels, requests=asked)
         return float(rewards.find("strict")(graded).mean())

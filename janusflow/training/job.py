@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from janusflow.data import report
+from janusflow.data import dataset_report
 from janusflow.data.mixture import Mixture
-from janusflow.data.options import Data
 from janusflow.data.prefetch import Ahead
+from janusflow.data.read_options import Data
 from janusflow.data.readers import open_data
 from janusflow.data.samples import BrokenSample
 from janusflow.models.autoencoder_loading import load_vae
@@ -260,11 +260,11 @@ def of_stage(
         chosen,
         trainer,
         out,
-        {"model": begun.name, "data": json.dumps(report.fingerprint(mixture))},
+        {"model": begun.name, "data": json.dumps(dataset_report.fingerprint(mixture))},
         preview=preview if chosen.run.sample_every else None,
         held_out=held_out if chosen.run.evaluate_every else None,
         rehearsal=lambda: built(begun.under, accelerator_of(chosen, out)),
-        read=report.describe(mixture),
+        read=dataset_report.describe(mixture),
     )
 
 

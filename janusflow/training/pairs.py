@@ -21,7 +21,7 @@ from tqdm import tqdm
 import samplers
 from janusflow.data.samples import Sample
 from janusflow.scenes.batches import Batches
-from janusflow.training import sampling, timestep_sampling
+from janusflow.training import rollouts, timestep_sampling
 from janusflow.training.objectives.map_losses import straightness
 from janusflow.training.objectives.online import shape_of, times_of
 from janusflow.utils import atomic_io
@@ -75,7 +75,7 @@ def make(
         own = [samples[i % len(samples)] for i in rows]
         keys = (timestep_sampling.generator(settings.seed, i, NOISE) for i in rows)
         noise = torch.stack([torch.randn(shape, generator=key) for key in keys])
-        paths = sampling.paths(model, own, noise, ts, solver, until).cpu()
+        paths = rollouts.paths(model, own, noise, ts, solver, until).cpu()
         bent.append(straight(paths, ts))
         _write(_file(out, number), own, noise, paths[:, -1])
     found = torch.cat(bent) if bent else torch.zeros(0)

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from janusflow.data.samples import KINDS, Sample
-from janusflow.training import checkpoints, config, losses, resume
+from janusflow.training import checkpoints, config, losses, resume_checks
 from janusflow.training import sharded_checkpoints as shards
 from janusflow.training.alignment import repa
 from janusflow.training.config import Settings
@@ -27,7 +27,7 @@ from janusflow.training.ema import (
     load,
     tensors,
 )
-from janusflow.training.objective import Batch, LossModule, draw
+from janusflow.training.loss_module import Batch, LossModule, draw
 from janusflow.training.schedules import learning_rate
 from janusflow.utils.cpu.onednn_linear import repeating
 from janusflow.utils.renamed import old_names
@@ -281,8 +281,8 @@ class Trainer:
                 checkpoints.passed_over(error)
                 continue
             before = config.from_dict(checkpoints.settings_of(theirs))
-            resume.guard(meta or {}, theirs, self.settings.run.allow, out)
-            self.settings, self.changes = resume.continued(self.settings, before, step, out)
+            resume_checks.guard(meta or {}, theirs, self.settings.run.allow, out)
+            self.settings, self.changes = resume_checks.continued(self.settings, before, step, out)
             if found is None:
                 folder = shards.path_of(out, step)
                 shards.load(self.state, folder, step)

@@ -23,7 +23,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from samplers.benchmark.families import FAMILIES
+from samplers.benchmark.field_families import FAMILIES
 from samplers.benchmark.peers import Peer, peers
 from samplers.benchmark.problems import Problem
 from samplers.benchmark.summary import finite

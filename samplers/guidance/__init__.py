@@ -9,8 +9,8 @@ takes a weight it takes a number, a tensor (B,) with one number per sample, or a
 wherever it takes another rule it takes any function (cond, uncond, t), or a weight for `cfg`.
 """
 
-from samplers.guidance.base import OLD, RULES, Combine, Rule, Weight, parse, rule
-from samplers.guidance.fields import Guided, Pair, batched_pair, guide, pair
+from samplers.guidance.guided_field import Guided, Pair, batched_pair, guide, pair
+from samplers.guidance.rule import OLD, RULES, Combine, Rule, Weight, parse, rule
 from samplers.guidance.rules import (
     apg,
     autoguidance,

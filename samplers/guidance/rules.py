@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from samplers.fields import jumps_of
-from samplers.guidance.base import (
+from samplers.guidance.rule import (
     Combine,
     Rule,
     Weight,

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from samplers.core import SOLVERS, Solver, Velocity, count, find, sample, times, trajectory
-from samplers.files import read_json
 from samplers.grids import GRIDS, at_jumps, interpolate, pieces, pin, uniform
+from samplers.safe_json import read_json
 from samplers.search.regression import corrected
 from samplers.solvers.auto import tilt_steps, tilted
 from samplers.solvers.linear_multistep import Learned, assemble, linearize

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from samplers.core import Path, Solver, Velocity, advance
-from samplers.files import read_json
+from samplers.safe_json import read_json
 
 FORMAT = "samplers.learned.1"
 LARGEST = 64  # calls that a file may ask for

@@ -20,7 +20,7 @@ from transformers import JanusForConditionalGeneration
 
 from janusflow.models.janus_pro import vq
 from janusflow.models.janus_pro.processing import JanusProProcessor
-from janusflow.models.janus_pro.sampling import unconditional
+from janusflow.models.janus_pro.token_sampling import unconditional
 from janusflow.models.janusflow.tokenizer import build_tokenizer
 from janusflow.models.processor_files import ProcessorFiles
 from janusflow.pipelines.pipeline_janus_pro import JanusProPipeline

@@ -13,7 +13,7 @@ from PIL import Image
 from janusflow.cli import bench, terminal
 from janusflow.cli.generate import warn_of_loose_words
 from janusflow.cli.old_names import ALSO, OLD, renamed
-from janusflow.cli.output import check_seed, output
+from janusflow.cli.save_images import check_seed, output
 from janusflow.pipelines import image_io
 from janusflow.utils import devices
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from janusflow.data.feature_cache import ABOUT, Cache, CacheError
 from janusflow.scenes.world import render, scene
-from janusflow.training import config, job, precompute, resume
+from janusflow.training import config, job, precompute, resume_checks
 from janusflow.training.alignment import teachers
 
 MODEL = "janusflow/scenes"
@@ -259,7 +259,7 @@ def test_what_the_settings_of_an_older_run_do_not_say_is_as_it_was_then():
 def test_a_cache_may_take_the_place_of_middle_crops_when_a_run_goes_on(tmp_path):
     ours = config.changed(config.of_stage(2), {"data.crop": "center"})
     cached = config.changed(config.of_stage(2), {"data.cache": "somewhere"})
-    assert resume.continued(cached, ours, 3, tmp_path)[1] == {}
+    assert resume_checks.continued(cached, ours, 3, tmp_path)[1] == {}
 
 
 def test_recipes_and_random_crops_have_no_cache(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from janusflow import JanusFlowProcessor
-from janusflow.data.options import Data
+from janusflow.data.read_options import Data
 from janusflow.data.readers import fetch, find, open_data
 from janusflow.data.samples import BrokenSample, take
 from janusflow.scenes.world import render, scene

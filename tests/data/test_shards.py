@@ -237,7 +237,7 @@ STREAM = {"data.streaming": True, "data.buffer": 4}
 
 
 def stream(folder, processor, **options):
-    from janusflow.data.options import Data
+    from janusflow.data.read_options import Data
 
     return open_data(folder, processor, options=Data(streaming=True, buffer=4), **options)
 

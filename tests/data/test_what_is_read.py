@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from janusflow.data import folders, report
-from janusflow.data.files import fetch
+from janusflow.data import dataset_report, folders
 from janusflow.data.mixture import Mixture
-from janusflow.data.options import Data
 from janusflow.data.preparation import Prepared
+from janusflow.data.read_options import Data
 from janusflow.data.readers import find, scan
 from janusflow.data.rows import kind_of
+from janusflow.data.sample_files import fetch
 from janusflow.data.samples import BrokenSample
 
 
@@ -187,7 +187,7 @@ def test_the_start_says_how_many_of_which_kind_and_shows_one(tmp_path):
     picture(tmp_path / "a.png").with_suffix(".txt").write_text("a red square")
     lines(tmp_path / "x.jsonl", {"question": "q", "answer": "a"})
     picture(tmp_path / "bare.png")
-    assert "1 generation, as" in (said := report.describe(mixture(tmp_path)))
+    assert "1 generation, as" in (said := dataset_report.describe(mixture(tmp_path)))
     assert "'a red square'" in said and "1 understanding" in said and "skipped" in said
 
 
@@ -200,16 +200,16 @@ def mixture(path) -> Mixture:
 def test_the_fingerprint_is_of_what_is_used(tmp_path):
     one = tmp_path / "one"
     picture(one / "a.png").with_suffix(".txt").write_text("a red square")
-    before = report.fingerprint(mixture(one))
+    before = dataset_report.fingerprint(mixture(one))
     (one / "README.txt").write_text("a note")
     one.rename(tmp_path / "two")
-    assert report.fingerprint(mixture(tmp_path / "two")) == before
+    assert dataset_report.fingerprint(mixture(tmp_path / "two")) == before
     picture(tmp_path / "two" / "a.png", "blue")
-    now = report.fingerprint(mixture(tmp_path / "two"))
-    assert "another content" in report.first_difference(now, before)
+    now = dataset_report.fingerprint(mixture(tmp_path / "two"))
+    assert "another content" in dataset_report.first_difference(now, before)
     picture(tmp_path / "two" / "b.png").with_suffix(".txt").write_text("more")
-    now = report.fingerprint(mixture(tmp_path / "two"))
-    assert report.first_difference(now, before) == "1 generation samples then, 2 now"
+    now = dataset_report.fingerprint(mixture(tmp_path / "two"))
+    assert dataset_report.first_difference(now, before) == "1 generation samples then, 2 now"
 
 
 def test_a_disk_that_fails_on_one_picture_breaks_that_one_alone(tmp_path, monkeypatch):

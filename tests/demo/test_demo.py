@@ -18,7 +18,7 @@ import httpx
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from janusflow.demo import jobs, protection, requests, server, worker
+from janusflow.demo import actions, jobs, launch, protection, requests
 from janusflow.demo.requests import GenerationRequest, InvalidRequest
 
 ASKED = dict(
@@ -29,7 +29,7 @@ ASKED = dict(
 
 @pytest.fixture(scope="module")
 def address(tiny_pipe):
-    blocks, address = server.start(tiny_pipe, "tiny", wait=False)
+    blocks, address = launch.start(tiny_pipe, "tiny", wait=False)
     yield address
     blocks.close(verbose=False)
 
@@ -136,10 +136,10 @@ def test_an_upload_is_turned_upright_put_on_white_and_shrunk(tmp_path):
 def test_a_painted_picture_is_the_pipelines_and_looks_come_on_the_way(tiny_pipe):
     looks = [
         look
-        for look in worker.generate(tiny_pipe, GenerationRequest(**ASKED | dict(nfe=30)))
+        for look in actions.generate(tiny_pipe, GenerationRequest(**ASKED | dict(nfe=30)))
         if look
     ]
-    assert len(looks) == worker.LOOKS + 1 and looks[-1].t == 1 and looks[-1].nfe == 60
+    assert len(looks) == actions.LOOKS + 1 and looks[-1].t == 1 and looks[-1].nfe == 60
     assert [look.t for look in looks] == sorted(look.t for look in looks)
     assert (np.asarray(looks[-1].image) == direct(tiny_pipe, 0, steps=30)).all()
 
@@ -149,15 +149,15 @@ def test_on_a_straight_path_every_look_shows_the_end(tiny_pipe, monkeypatch):
     monkeypatch.setattr(tiny_pipe, "field", lambda *_: lambda _x, _t: straight)
     looks = [
         look
-        for look in worker.generate(tiny_pipe, GenerationRequest(**ASKED | dict(nfe=9)))
+        for look in actions.generate(tiny_pipe, GenerationRequest(**ASKED | dict(nfe=9)))
         if look
     ]
-    assert max(worker.apart(look.image, looks[-1].image) for look in looks) < 0.01
+    assert max(actions.apart(look.image, looks[-1].image) for look in looks) < 0.01
 
 
 def test_who_leaves_an_answer_stops_the_model(tiny_pipe):
     before = threading.active_count()
-    words = worker.answer(tiny_pipe, Image.new("RGB", (96, 96)), "what?")
+    words = actions.answer(tiny_pipe, Image.new("RGB", (96, 96)), "what?")
     next(words)
     words.close()
     end = time.monotonic() + 10
@@ -324,9 +324,9 @@ def test_a_cancelled_request_frees_its_slot(address, tiny_pipe, monkeypatch):
 
 
 def test_a_full_queue_turns_people_away(tiny_pipe, monkeypatch):
-    monkeypatch.setattr(server, "QUEUE", 1)
+    monkeypatch.setattr(launch, "QUEUE", 1)
     gate = Gate(tiny_pipe, monkeypatch)
-    blocks, address = server.start(tiny_pipe, "tiny", wait=False)
+    blocks, address = launch.start(tiny_pipe, "tiny", wait=False)
     try:
         people = [client(address) for _ in range(3)]
         first = people[0].submit(*ASKED.values(), api_name="/paint")

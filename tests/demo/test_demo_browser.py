@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from janusflow.demo import server
+from janusflow.demo import launch
 
 pytest.importorskip("gradio", minversion="6", reason="the extra `demo` is not installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -30,7 +30,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def address(tiny_pipe):
-    blocks, address = server.start(tiny_pipe, "tiny", wait=False)
+    blocks, address = launch.start(tiny_pipe, "tiny", wait=False)
     yield address
     blocks.close(verbose=False)
 

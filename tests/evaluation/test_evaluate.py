@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from janusflow.cli import main
-from janusflow.evaluation import comparison, figures, report, runner
+from janusflow.evaluation import figures, report, report_comparison, runner
 from janusflow.evaluation.intervals import bootstrap, mcnemar, overall, signs, wilson
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import batches
@@ -315,7 +315,7 @@ def test_failures_and_bars_are_drawn(poor):
 
 
 def test_nothing_is_better_than_itself(poor):
-    rows = comparison.compare(poor[0], poor[0])
+    rows = report_comparison.compare(poor[0], poor[0])
     assert {row["better"] for row in rows} == {None} and {row["p"] for row in rows} == {1.0}
     assert {(row["low"], row["high"]) for row in rows} == {(0.0, 0.0)}
 
@@ -324,7 +324,7 @@ def test_a_ranking_appears_only_where_intervals_are_apart(tmp_path):
     plan = replace(PLAN, splits=("test",), prompts=6)
     a = evaluate(tmp_path / "a", plan, ignorant=("a", "e"))
     b = evaluate(tmp_path / "b", plan)
-    for row in comparison.compare(a, b):
+    for row in report_comparison.compare(a, b):
         entry = [
             (r["scores"]["test"]["groups"] | {"overall": r["scores"]["test"]["overall"]})[
                 row["group"]
@@ -335,7 +335,7 @@ def test_a_ranking_appears_only_where_intervals_are_apart(tmp_path):
         assert row["better"] == ("b" if apart and row["p"] < 0.05 else None)
         assert row["difference"] == pytest.approx(entry[1]["score"] - entry[0]["score"])
     assert row["group"] == "overall" and row["better"] == "b"
-    assert max(map(len, comparison.terminal(a, b).splitlines())) <= 80
+    assert max(map(len, report_comparison.terminal(a, b).splitlines())) <= 80
 
 
 def test_reports_of_other_prompts_are_not_compared(poor):
@@ -343,7 +343,7 @@ def test_reports_of_other_prompts_are_not_compared(poor):
     for item in other["items"]:
         item["seed"] += 100
     with pytest.raises(ValueError, match="share no prompt"):
-        comparison.compare(poor[0], other)
+        report_comparison.compare(poor[0], other)
 
 
 # Answers

@@ -161,7 +161,7 @@ PARTS = {
 
 def train(pipe, steps: int) -> list[float]:
     """Steps on one image to make and one question, by the loss that the trainer takes."""
-    from janusflow.training.packed_forward import forward
+    from janusflow.models.janusflow.packed_forward import forward
 
     torch.manual_seed(0)
     side = pipe.model.config.vision.image_size

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from janusflow import JanusFlowPipeline
-from janusflow.models.janusflow.compiled import bucket
+from janusflow.models.janusflow.compiled_velocity import bucket
 
 TEXTS = ["a red circle", "three yellow hearts and a pink ring left of a black cross"]
 

@@ -335,7 +335,7 @@ def test_a_prompt_is_its_own_negative_without_effect(pipe):
 
 
 def test_the_unconditional_row_is_the_published_one(pipe):
-    from janusflow.models.janus_pro.sampling import unconditional
+    from janusflow.models.janus_pro.token_sampling import unconditional
 
     ids = pipe.processor.prompt_ids(RED)[0]
     row = unconditional(ids, pipe.processor.pad_id)
@@ -346,10 +346,10 @@ def test_the_unconditional_row_is_the_published_one(pipe):
 
 def test_all_576_steps_equal_a_loop_without_cache():
     """transformers 5.2 diverged here without a word (its issue 44792)."""
-    from janusflow.models.janus_pro import sampling
+    from janusflow.models.janus_pro import token_sampling
 
     model, tokens, rows = pro.model(side=384), [], [(1, 5, 9, 4), (1, 2, 2, 4)]
-    path = sampling.draw(
+    path = token_sampling.draw(
         model, rows[:1], rows[1:], lambda c, u, _: u + 5 * (c - u), lambda x: x.argmax(dim=-1)
     )
     made = torch.stack([*path], dim=1).clone()

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from janusflow.models import published
 from janusflow.models.janus_pro.loading import own_config
 from janusflow.models.janus_pro.loading import read_config as read_pro
 from janusflow.models.janusflow.configuration import JanusFlowConfig
@@ -152,4 +151,3 @@ def test_no_configuration_of_either_family_names_code_or_absurd_numbers(
 def test_published_configurations_are_taken():
     for path in WEIGHTS.glob("**/config.json"):
         check_config(json.loads(path.read_text()), "config.json")
-    assert published

@@ -12,7 +12,7 @@ from janusflow.models.autoencoder_loading import SDXL
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.prompt_cache import PromptCache
-from janusflow.pipelines import auto, memory
+from janusflow.pipelines import auto_pipeline, memory
 from janusflow.pipelines.memory import available
 from janusflow.utils.cpu import malloc
 from janusflow.utils.finite import check_weights
@@ -184,7 +184,7 @@ def test_info_names_a_configuration_that_does_not_run(janusflow, monkeypatch):
 def coded():
     pytest.importorskip("torchao")
     return JanusFlowPipeline.from_pretrained(
-        "janusflow/scenes", quantization_config=auto.eight_bit()
+        "janusflow/scenes", quantization_config=auto_pipeline.eight_bit()
     )
 
 

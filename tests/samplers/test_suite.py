@@ -7,7 +7,7 @@ import torch
 
 from samplers import sample, uniform
 from samplers.benchmark import equal_calls, suite
-from samplers.benchmark.families import FAMILIES, Scaled, TanhNetwork
+from samplers.benchmark.field_families import FAMILIES, Scaled, TanhNetwork
 from samplers.benchmark.problems import Mixture, normal
 from samplers.grids import at_jumps
 

@@ -7,7 +7,7 @@ import torch
 
 from janusflow.data.samples import Sample
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.training import checkpoints, distillation, pairs, sampling
+from janusflow.training import checkpoints, distillation, pairs, rollouts
 from janusflow.training.objectives.flow_map import segments
 from studies import few_evaluations
 
@@ -46,14 +46,14 @@ def test_a_map_to_its_own_time_is_the_velocity(tiny_folder):
 
 
 def test_the_packed_pass_hears_the_target_as_the_sampler_does(tiny_folder):
-    from janusflow.training.packed_forward import forward
+    from janusflow.models.janusflow.packed_forward import forward
 
     model = JanusFlowModel.from_pretrained(tiny_folder).eval()
     x, t, s = torch.randn(1, 16, 12, 12), torch.tensor([0.2]), torch.tensor([0.9])
     sample = Sample(kind="generation", input_ids=torch.tensor([1, 5, 6]), latents=x[0])
     with torch.no_grad():
         packed = forward(model, [sample], x, t, target=s).velocity
-        u = sampling.flow_map(model, [sample])(x, t, s)
+        u = rollouts.flow_map(model, [sample])(x, t, s)
     assert torch.allclose(packed, u, atol=1e-4)
 
 

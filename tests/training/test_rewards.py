@@ -10,7 +10,7 @@ from janusflow.scenes.shapes import render
 from janusflow.scenes.world import generator, prompt, realise
 from janusflow.training import checkpoints, rewards
 from janusflow.training.objectives.nft import nft
-from janusflow.training.rewards import Graded, job
+from janusflow.training.rewards import Graded, reward_job
 
 TINY = {
     "training.batch": 18,
@@ -35,7 +35,7 @@ def darkness():
 
 
 def run(folder, out, reward="strict", **changes):
-    return job.plan(str(folder), out, reward, changes=TINY | changes).run()
+    return reward_job.plan(str(folder), out, reward, changes=TINY | changes).run()
 
 
 def logged(out, name):
@@ -84,7 +84,7 @@ def test_every_algorithm_trains_towards_the_reward(tiny_folder, tmp_path, darkne
     changes = {"objective.lag_first": 1.0, "objective.lag_last": 1.0, "training.lr": 1e-3}
     if algorithm == "grpo":
         changes |= {"objective.steps": 3, "objective.ratio_clip": 1.0}
-    plan = job.plan(str(tiny_folder), tmp_path, darkness, algorithm, TINY | changes)
+    plan = reward_job.plan(str(tiny_folder), tmp_path, darkness, algorithm, TINY | changes)
     trainer = plan.trainer()
     first = [trainer.step() for _ in range(2)][-1]
     assert np.isfinite(first["loss"]) and first["grad_norm"] > 0
@@ -123,7 +123,7 @@ def test_a_group_is_never_cut(tiny_folder, tmp_path):
 
 def test_the_own_judge_is_sure_where_the_model_is():
     from janusflow import JanusFlowPipeline
-    from janusflow.training.rewards import judge
+    from janusflow.training.rewards import self_judge
 
     pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes")
     asked = [prompt("test", "colors", i) for i in range(3)]
@@ -132,4 +132,4 @@ def test_the_own_judge_is_sure_where_the_model_is():
     right = rewards.find("own_judge")(Graded(requests=asked, **made))
     wrong = rewards.find("own_judge")(Graded(requests=asked[1:] + asked[:1], **made))
     assert right.min() > 0.9 and right.mean() > wrong.mean() + 0.2
-    assert len(judge.questions(asked[0])) == 2
+    assert len(self_judge.questions(asked[0])) == 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from janusflow.training import config, job, resume
+from janusflow.training import config, job, resume_checks
 from janusflow.training.alignment.repa import PRESETS
 from janusflow.training.config_stages import STAGES
 from janusflow.training.recipes import Recipe
@@ -92,18 +92,18 @@ def test_starts_are_the_sums_of_the_counts(stage):
 def test_what_changes_on_resume_is_kept_as_a_later_change(tmp_path):
     before = asked("later.2.training.lr=3e-5")
     ours = asked("training.lr=1e-5", "training.steps=7", "training.density=uniform")
-    found, changes = resume.continued(ours, before, 4, tmp_path)
+    found, changes = resume_checks.continued(ours, before, 4, tmp_path)
     assert set(changes) == {"training.lr", "training.steps", "training.density"}
     assert [found.at(step).training.lr for step in (0, 2, 4)] == [1e-4, 3e-5, 1e-5]
     assert found.steps == 7 and found.at(9).training == ours.training
-    again, none = resume.continued(found, found, 5, tmp_path)
+    again, none = resume_checks.continued(found, found, 5, tmp_path)
     assert again == found and not none
 
 
 def test_what_decides_the_tensors_does_not_change(tmp_path):
     for item in ("training.optimizer=muon", "alignment=none", "adapter.rank=2", "alignment.tap=3"):
         with pytest.raises(ValueError, match="--init-from"):
-            resume.continued(asked(item), asked(), 4, tmp_path)
+            resume_checks.continued(asked(item), asked(), 4, tmp_path)
         with pytest.raises(ValueError, match="stays as it is"):
             asked(f"later.3.{item}")
 

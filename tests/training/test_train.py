@@ -22,15 +22,7 @@ from janusflow import JanusFlowModel, JanusFlowPipeline, JanusFlowProcessor
 from janusflow.data import prefetch
 from janusflow.scenes.batches import Batches
 from janusflow.training import build as building
-from janusflow.training import (
-    checkpoints,
-    config,
-    init_checkpoint,
-    job,
-    loop,
-    losses,
-    objective,
-)
+from janusflow.training import checkpoints, config, init_checkpoint, job, loop, loss_module, losses
 from janusflow.training.alignment import repa
 from janusflow.training.build import build
 from janusflow.training.config_stages import STAGES
@@ -476,7 +468,7 @@ def test_the_logged_cosine_is_that_of_the_whole_batchs_gradients(finished, parts
     logged = found.step()["gradient_cosine"]
     stage, counts = plain.settings.training, plain.settings.training.counts(1)
     samples = plain.data.draw(1, 0, 1, counts)
-    batch = objective.draw(stage, samples, 1, range(8), 8, "cpu")
+    batch = loss_module.draw(stage, samples, 1, range(8), 8, "cpu")
     with repa.watching(plain.objective.model, 2) as states:
         parts = plain.objective(batch)
     pulled = 0.5 * parts["alignment"] + 0.5 * parts["attention"]

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
-from janusflow.cli import app as commands
+from janusflow.cli import command_tree as commands
 from janusflow.cli import main
 from janusflow.data.feature_cache import Cache
 from janusflow.pipelines import image_io

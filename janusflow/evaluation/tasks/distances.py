@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from janusflow.evaluation import features, provenance
 from janusflow.evaluation.frechet import frechet
-from janusflow.evaluation.origins import origins
+from janusflow.evaluation.image_metadata import origins
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import share, wait
 from janusflow.evaluation.task import PICTURED, Sources, Task

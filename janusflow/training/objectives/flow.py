@@ -8,7 +8,7 @@ from janusflow.training import losses
 from janusflow.training.alignment.repa import Aligner
 from janusflow.training.alignment.teachers import View
 from janusflow.training.objectives.network import Batch, Network
-from janusflow.training.objectives.registry import Context, Objective, objective
+from janusflow.training.objectives.objective import Context, Objective, objective
 
 
 @objective

@@ -11,11 +11,11 @@ from torch import Tensor
 
 import samplers
 from janusflow.data.samples import Sample
-from janusflow.training import sampling, timestep_sampling
+from janusflow.training import rollouts, timestep_sampling
 from janusflow.training.objectives.copies import Copy
 from janusflow.training.objectives.network import Batch, Network
+from janusflow.training.objectives.objective import Context, Objective, objective
 from janusflow.training.objectives.online import shape_of, times_of
-from janusflow.training.objectives.registry import Context, Objective, objective
 
 NOISE = 9  # stream of random numbers
 
@@ -64,7 +64,7 @@ class FlowMap(Objective):
         keys = ((seed, step, NOISE, row) for row in rows)
         each = [torch.randn(shape, generator=timestep_sampling.generator(*key)) for key in keys]
         how = (self.ts, self.solver, self.guidance)
-        paths = sampling.paths(teacher, made, torch.stack(each), *how).cpu()
+        paths = rollouts.paths(teacher, made, torch.stack(each), *how).cpu()
         found = [one for s, path in zip(made, paths, strict=True) for one in self._cut(s, path)]
         return found + [s for s in samples if s.kind != "generation"]
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 import samplers
 from janusflow.data.samples import Sample
-from janusflow.training import sampling, timestep_sampling
+from janusflow.training import rollouts, timestep_sampling
 from janusflow.training.objectives.matching import clipped
 from janusflow.training.objectives.network import Batch, Network
+from janusflow.training.objectives.objective import Context, objective
 from janusflow.training.objectives.online import Online
-from janusflow.training.objectives.registry import Context, objective
 from samplers.solvers.transitions import TRANSITIONS
 
 
@@ -53,8 +53,8 @@ class GRPO(Online):
         model, generators = self.policy.model, [timestep_sampling.generator(*k, 1) for k in keys]
         picked = torch.stack([torch.randint(self.window, (), generator=g) for g in generators])
         found = []
-        for start in range(0, len(samples), sampling.AT_ONCE):
-            part = slice(start, start + sampling.AT_ONCE)
+        for start in range(0, len(samples), rollouts.AT_ONCE):
+            part = slice(start, start + rollouts.AT_ONCE)
             x = self.noise(keys[part])
             found.append(self._walk(model, samples[part], x, picked[part], generators[part]))
         told = {name: torch.cat([one[name] for one in found]) for name in found[0]}
@@ -63,9 +63,9 @@ class GRPO(Online):
     @torch.no_grad()
     def _walk(self, model, samples, x: Tensor, picked: Tensor, generators) -> dict[str, Tensor]:
         """The end of a batch's trajectories, and the step that was picked of each."""
-        with sampling.evaluating(model):
+        with rollouts.evaluating(model):
             v, place = (
-                sampling.field(model, samples, self.guidance),
+                rollouts.field(model, samples, self.guidance),
                 next(model.parameters()).device,
             )
             states, x = [x], x.to(place)

@@ -12,7 +12,7 @@ from torch import Tensor
 from janusflow.training.objectives import map_losses
 from janusflow.training.objectives.copies import Copy
 from janusflow.training.objectives.network import Batch, Network
-from janusflow.training.objectives.registry import Context, Objective, objective
+from janusflow.training.objectives.objective import Context, Objective, objective
 
 
 class TwoTimes(Objective):

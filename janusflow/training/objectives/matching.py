@@ -10,8 +10,8 @@ from torch import Tensor
 from janusflow.training import timestep_sampling
 from janusflow.training.objectives.map_losses import squared
 from janusflow.training.objectives.network import Batch, Network
+from janusflow.training.objectives.objective import Context, objective
 from janusflow.training.objectives.online import Online
-from janusflow.training.objectives.registry import Context, objective
 
 SHARED = 10  # stream of the noise that a pair shares
 

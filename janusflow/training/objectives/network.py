@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from janusflow.data.samples import Sample
+from janusflow.models.janusflow.packed_forward import Outputs, forward
 from janusflow.training import losses, timestep_sampling
 from janusflow.training.config_stages import Stage
-from janusflow.training.packed_forward import Outputs, forward
 
 
 @dataclass(frozen=True, kw_only=True)

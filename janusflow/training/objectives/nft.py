@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from janusflow.training.objectives.network import Batch, Network
+from janusflow.training.objectives.objective import Context, objective
 from janusflow.training.objectives.online import Online
-from janusflow.training.objectives.registry import Context, objective
 
 
 def nft(

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 import samplers
 from janusflow.data.samples import Sample
-from janusflow.training import rewards, sampling, timestep_sampling
+from janusflow.training import rewards, rollouts, timestep_sampling
 from janusflow.training.encoding import latents_of
 from janusflow.training.objectives.copies import Copy
 from janusflow.training.objectives.network import Batch, Network
-from janusflow.training.objectives.registry import Context, Objective
+from janusflow.training.objectives.objective import Context, Objective
 
 NOISE, TESTED = 7, 8  # streams of random numbers, apart from those of training
 
@@ -104,12 +104,12 @@ class Online(Objective):
         """Latents (B, c, h, w) by the policy, from noise that depends on the keys alone."""
         noise = self.noise(keys)
         model = self.policy.model
-        path = sampling.paths(model, samples, noise, self.ts, self.solver, self.guidance)
+        path = rollouts.paths(model, samples, noise, self.ts, self.solver, self.guidance)
         return path[:, -1].cpu()
 
     def graded(self, samples: Sequence[Sample], latents: Tensor) -> rewards.Graded:
         """The images that the autoencoder makes of the latents, ready for rewards."""
-        pixels = sampling.pixels_of(self.context.vae, latents).numpy()
+        pixels = rollouts.pixels_of(self.context.vae, latents).numpy()
         requests = [s.request for s in samples]
         made = dict(pixels=pixels, requests=requests, latents=latents)
         return rewards.Graded(**made, model=self.policy.model, processor=self.processor)

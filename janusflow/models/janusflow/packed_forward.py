@@ -1,67 +1,26 @@
-"""Several samples in one sequence, and the language model's one forward over them.
-
-A sample sees itself alone: attention is causal inside it, positions restart with it. Padding is
-the special case of one sample a row.
-"""
+"""The language model's one forward over several samples, packed into few sequences or one a row."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
-from janusflow.data.attention import NAME, Segments
-from janusflow.data.samples import Sample
 from janusflow.models.attention_capture import Heads, attending, last_block
 from janusflow.models.janusflow.generation_adapters import Times
+from janusflow.models.janusflow.packed_attention import NAME, Segments
+from janusflow.models.janusflow.packing import (
+    Layout,
+    Packable,
+    generation_numbers,
+    image_places,
+    labelled,
+    lay_out,
+    pack,
+)
 from janusflow.utils.forward_mode import differentiable_attention
-
-ROUND = 64  # places
-
-
-def length(sample: Sample, patch: int) -> int:
-    """Places of a sample in the sequence; an image to be made adds its time token and tokens."""
-    if sample.kind != "generation":
-        return len(sample.input_ids)
-    if sample.latents is None:
-        raise ValueError(f"{sample.name or 'a sample'} has no latents; encode its picture first")
-    height, width = sample.latents.shape[-2:]
-    return len(sample.input_ids) + 1 + (height // patch) * (width // patch)
-
-
-def pack(samples: Sequence[Sample], capacity: int = 4096, patch: int = 2) -> list[list[int]]:
-    """Numbers of the samples of each pack, best fit decreasing: the longest first, each into the
-    fullest pack that takes it. At most 11/9 of the fewest packs, and one (Johnson 1974).
-
-    Inside a pack the order is the samples'. ValueError for a sample longer than `capacity`.
-    """
-    lengths = [length(sample, patch) for sample in samples]
-    too_long = next((i for i, size in enumerate(lengths) if size > capacity), None)
-    if too_long is not None:
-        raise ValueError(
-            f"{samples[too_long].name or f'sample {too_long}'} has {lengths[too_long]} tokens, a "
-            f"pack holds {capacity}; raise the capacity or shorten it"
-        )
-    packs: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # (free, pack), sorted
-    for i in sorted(range(len(samples)), key=lambda i: (-lengths[i], i)):
-        place = bisect_left(room, (lengths[i], -1))
-        free, number = room.pop(place) if place < len(room) else (capacity, len(packs))
-        if number == len(packs):
-            packs.append([])
-        packs[number].append(i)
-        insort(room, (free - lengths[i], number))
-    return [sorted(one) for one in packs]
-
-
-def fill_rate(samples: Sequence[Sample], packs: list[list[int]], patch: int = 2) -> float:
-    """Share of the places of the packs, as wide as the widest, that hold a sample's token."""
-    sizes = [sum(length(samples[i], patch) for i in one) for one in packs]
-    return sum(sizes) / (len(sizes) * max(sizes))
 
 
 @dataclass(frozen=True)
@@ -89,71 +48,10 @@ class Outputs:
         return sums / counts
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where everything stands in a batch (rows, width) of packs, flattened row by row."""
-
-    ids: list[Tensor]  # of the samples in the packs' order, a dropped prompt's BOS alone
-    made: list[int | None]  # for each of them its number among the generation samples, or None
-    starts: list[int]  # flat place where each begins
-    lengths: list[int]
-    positions: Tensor  # (rows, width)
-    gaps: list[int]  # padding after each, in places
-    rows: int
-
-    @property
-    def width(self) -> int:
-        return self.positions.shape[1]
-
-    @property
-    def segment(self) -> Tensor:
-        """(rows, width) number of the sample at each place, -1 at the padding."""
-        out = torch.full((self.positions.numel(),), -1)
-        for number, (start, size) in enumerate(zip(self.starts, self.lengths, strict=True)):
-            out[start : start + size] = number
-        return out.view(self.positions.shape)
-
-
-def lay_out(
-    samples: Sequence[Sample], packs: list[list[int]], dropped: Sequence[bool], tokens: int
-) -> Layout:
-    """`dropped` (G,) says whose prompt is hidden: BOS alone stays, the image's positions too.
-
-    `tokens`: places of an image to be made after its prompt, the time token included.
-    """
-    numbers = {i: g for g, i in enumerate(_generation(samples))}
-    ids, made, lengths, positions = [], [], [], []
-    for i in (i for one in packs for i in one):
-        own, number = samples[i].input_ids, numbers.get(i)
-        places = torch.arange(len(own) + (0 if number is None else tokens))
-        if number is not None and dropped[number]:
-            places, own = torch.cat([places[:1], places[len(own) :]]), own[:1]
-        ids.append(own)
-        made.append(number)
-        positions.append(places)
-        lengths.append(len(places))
-    ends = list(accumulate(len(one) for one in packs))
-    sizes = [sum(lengths[end - len(one) : end]) for end, one in zip(ends, packs, strict=True)]
-    width, starts, gaps = _width(max(sizes)), [], [0] * len(ids)
-    for row, (end, one, size) in enumerate(zip(ends, packs, sizes, strict=True)):
-        own = [0, *accumulate(lengths[end - len(one) : end])][:-1]
-        starts += [row * width + start for start in own]
-        gaps[end - 1] = width - size
-    flat = torch.zeros(len(packs) * width, dtype=torch.long)
-    for start, places in zip(starts, positions, strict=True):
-        flat[start : start + len(places)] = places
-    return Layout(ids, made, starts, lengths, flat.view(len(packs), width), gaps, len(packs))
-
-
-def _width(longest: int) -> int:
-    """Wide packs end at a round place, so that kernels meet few shapes (see onednn_linear.py)."""
-    return longest if longest < 8 * ROUND else -(-longest // ROUND) * ROUND
-
-
 @differentiable_attention()
 def forward(
     model,
-    samples: Sequence[Sample],
+    samples: Sequence[Packable],
     x: Tensor | None = None,
     t: Tensor | None = None,
     dropped: Tensor | None = None,
@@ -175,7 +73,7 @@ def forward(
     gradient checkpointing works.
     """
     patch = model.config.generation.patch
-    count = len(_generation(samples))
+    count = len(generation_numbers(samples))
     _check(samples, count, x, t, dropped)
     hide = [False] * count if dropped is None else dropped.tolist()
     packs = pack(samples, capacity, patch) if packed else [[i] for i in range(len(samples))]
@@ -198,21 +96,17 @@ def forward(
     last = out.last_hidden_state.flatten(0, 1)  # (rows * width, D)
     velocity = hidden = heads = None
     if count:
-        places = _image_places(layout, made.shape[1] - 1).to(embeds.device)
+        places = image_places(layout, made.shape[1] - 1).to(embeds.device)
         heard = times if target is None else _heard(model, target, x)
         velocity = _decode(model, _pictures(last, places), features, heard).to(x.dtype)
         if tap is not None:
             tapped = end[0] if tap == len(decoder.layers) else out.hidden_states[tap]
             hidden = _pictures(tapped.flatten(0, 1), places)
         heads = looked.at(places) if attend else None
-    before, targets, owner, answers = _labelled(samples, layout, packs)
+    before, targets, owner, answers = labelled(samples, layout, packs)
     logits = model.language_model.lm_head(last.index_select(0, before.to(last.device)))
     device = logits.device
     return Outputs(velocity, hidden, heads, logits, targets.to(device), owner.to(device), answers)
-
-
-def _generation(samples: Sequence[Sample]) -> list[int]:
-    return [i for i, sample in enumerate(samples) if sample.kind == "generation"]
 
 
 def _check(samples, count: int, x, t, dropped) -> None:
@@ -255,7 +149,7 @@ def _embed(model, samples, layout: Layout, packs, made: Tensor | None) -> Tensor
     return torch.cat(pieces).unflatten(0, (layout.rows, -1))
 
 
-def _sees(sample: Sample) -> bool:
+def _sees(sample: Packable) -> bool:
     return sample.image_token_mask is not None and bool(sample.image_token_mask.any())
 
 
@@ -280,17 +174,6 @@ def _attention(model, layout: Layout, embeds: Tensor) -> dict:
     return dict(attention_mask=seen[:, None])
 
 
-def _image_places(layout: Layout, tokens: int) -> Tensor:
-    """(G, n) flat places of the image tokens, in the order of the generation samples."""
-    ends = {
-        number: start + size
-        for number, start, size in zip(layout.made, layout.starts, layout.lengths, strict=True)
-        if number is not None
-    }
-    first = torch.tensor([ends[number] for number in range(len(ends))]) - tokens
-    return first[:, None] + torch.arange(tokens)
-
-
 def _pictures(flat: Tensor, places: Tensor) -> Tensor:
     return flat.index_select(0, places.flatten()).unflatten(0, tuple(places.shape))
 
@@ -304,25 +187,3 @@ def _decode(model, hidden: Tensor, features: Tensor, times: Times) -> Tensor:
     x = model.vision_gen_dec_aligner(model.vision_gen_dec_aligner_norm(hidden))
     x = x.transpose(1, 2).unflatten(2, tuple(features.shape[2:]))
     return model.vision_gen_dec_model(x, features, times)
-
-
-def _labelled(samples, layout: Layout, packs) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Flat places before the labelled tokens, those tokens, their samples, and how many samples.
-
-    A label at a sample's first place has nothing before it and is left out, as in
-    losses.next_token.
-    """
-    start = dict(zip((i for one in packs for i in one), layout.starts, strict=True))
-    answers = [i for i, sample in enumerate(samples) if sample.kind != "generation"]
-    before, targets, owner = [], [], []
-    for number, i in enumerate(answers):
-        labels = samples[i].labels
-        if labels is None:
-            continue
-        places = (labels[1:] != -100).nonzero()[:, 0]
-        before.append(start[i] + places)
-        targets.append(labels[1:][places])
-        owner.append(torch.full_like(places, number))
-    empty = torch.zeros(0, dtype=torch.long)
-    joined = (torch.cat([empty, *parts]) for parts in (before, targets, owner))
-    return *joined, len(answers)

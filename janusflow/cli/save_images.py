@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from janusflow.cli.options import OUTPUT, option
+from janusflow.cli.shared_options import OUTPUT, option
 
 Out = Annotated[
     str,

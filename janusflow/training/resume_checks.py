@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from janusflow.data.report import first_difference
+from janusflow.data.dataset_report import first_difference
 from janusflow.training.config import FIXED, Settings
 from janusflow.training.recipes import BOUNDED, Recipe
 from janusflow.utils.safe_io import parse_object

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from janusflow.cli.options import guidance
-from janusflow.pipelines import auto
-from janusflow.pipelines.auto import FLOW, PRO
+from janusflow.cli.shared_options import guidance
+from janusflow.pipelines import auto_pipeline
+from janusflow.pipelines.auto_pipeline import FLOW, PRO
 
 OWN = {
     FLOW: (
@@ -38,7 +38,7 @@ class Request:
 
 def check(options) -> str:
     """The model's family; ValueError for an option that it has no use for."""
-    kind = auto.family(options.model)
+    kind = auto_pipeline.family(options.model)
     other = FLOW if kind == PRO else PRO
     for name in OWN[other]:
         if getattr(options, name, None) not in (None, False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from janusflow.cli.options import Placement
+from janusflow.cli.shared_options import Placement
 
 
 def load(options: Placement, lora: str | None = None):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from janusflow.data.files import Found, Subset
-from janusflow.data.options import Data
+from janusflow.data.read_options import Data
 from janusflow.data.records import Record, to_record
 from janusflow.data.rows import kind_of
+from janusflow.data.sample_files import Found, Subset
 from janusflow.data.streams import Streamed, count_rows, embedded
 from janusflow.utils.text import printable
 

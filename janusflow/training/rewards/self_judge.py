@@ -8,8 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from janusflow.scenes.world import NUMBERS, Need, Prompt
-from janusflow.training.rewards.registry import Graded, reward
-from janusflow.training.sampling import evaluating
+from janusflow.training.rewards.reward import Graded, reward
+from janusflow.training.rollouts import evaluating
 
 
 @reward(name="own_judge", batched=True)

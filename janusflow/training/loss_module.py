@@ -10,12 +10,12 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from janusflow.data.samples import Sample
+from janusflow.models.janusflow.packing import length
 from janusflow.training import objectives
 from janusflow.training.alignment.repa import Aligner
 from janusflow.training.config_stages import Stage
 from janusflow.training.objectives.flow import Alignment, NextToken
 from janusflow.training.objectives.network import Batch, Network, draw
-from janusflow.training.packed_forward import length
 
 __all__ = ["Batch", "LossModule", "draw"]
 

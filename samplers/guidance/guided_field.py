@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from samplers.fields import Velocity, grid_dependent, jumps_of, on_grid
-from samplers.guidance.base import Combine, Rule
+from samplers.guidance.rule import Combine, Rule
 from samplers.guidance.rules import as_rule
 
 

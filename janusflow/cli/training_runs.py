@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from janusflow.cli.options import option, path
+from janusflow.cli.shared_options import option, path
 from janusflow.cli.signals import Stopped
 
 RUN = "Run"

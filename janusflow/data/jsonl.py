@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from janusflow.data.files import Found, fetch
 from janusflow.data.records import Record, parse_row, to_record
 from janusflow.data.rows import kind_of, picture_keys
+from janusflow.data.sample_files import Found, fetch
 from janusflow.data.samples import BrokenSample
 
 MAX_LINE = 16 * 2**20  # bytes of a line of JSON

@@ -1,4 +1,4 @@
-"""The figures of README and pages that show the shipped model: python -m studies.figures"""
+"""The figures of README and pages that show the shipped model: python -m studies.page_figures"""
 
 from __future__ import annotations
 

@@ -7,11 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from janusflow.data.attention import NAME, use_packed_attention
 from janusflow.data.samples import Sample
 from janusflow.models.attention_capture import attending
+from janusflow.models.janusflow import packed_forward, packing
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.training import losses, packed_forward
+from janusflow.models.janusflow.packed_attention import NAME, use_packed_attention
+from janusflow.training import losses
 from janusflow.training.recipes import RECIPES
 
 
@@ -218,13 +219,13 @@ def test_frozen_parts_get_no_gradient_and_the_others_the_same():
 def test_every_sample_is_in_one_pack_and_no_pack_overflows(lengths, slack):
     samples = [Sample(kind="text", input_ids=torch.zeros(n).long()) for n in lengths]
     capacity = max(lengths) + slack
-    packs = packed_forward.pack(samples, capacity)
+    packs = packing.pack(samples, capacity)
     assert sorted(i for one in packs for i in one) == list(range(len(samples)))
     sizes = [sum(lengths[i] for i in one) for one in packs]
     assert max(sizes) <= capacity
     fewest = -(-sum(lengths) // capacity)
     assert len(packs) <= max(1, 2 * fewest)  # no two packs fit into one
-    assert packs == packed_forward.pack(samples, capacity)
+    assert packs == packing.pack(samples, capacity)
 
 
 def test_a_mixed_batch_of_the_published_lengths_fills_its_packs():
@@ -233,7 +234,7 @@ def test_a_mixed_batch_of_the_published_lengths_fills_its_packs():
     sizes += torch.randint(650, 1200, (20,), generator=rng).tolist()  # a picture and its answers
     sizes += torch.randint(50, 4000, (8,), generator=rng).tolist()
     samples = [Sample(kind="text", input_ids=torch.zeros(n).long()) for n in sizes]
-    assert packed_forward.fill_rate(samples, packed_forward.pack(samples, 4096)) > 0.92
+    assert packing.fill_rate(samples, packing.pack(samples, 4096)) > 0.92
 
 
 def test_what_cannot_be_packed_is_refused_in_a_sentence(segmented):

@@ -8,7 +8,7 @@ from torch import Tensor
 from janusflow.scenes import second_reader
 from janusflow.scenes.scorer import MISSHAPEN, Score
 from janusflow.scenes.world import Prompt
-from janusflow.training.rewards.registry import Graded, reward
+from janusflow.training.rewards.reward import Graded, reward
 
 
 @reward(batched=True)
