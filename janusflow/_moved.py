@@ -95,20 +95,20 @@ MOVED = {  # below janusflow: the whole new path
     "evaluation.filling": "janusflow.evaluation.resume",
     "evaluation.engine": "janusflow.evaluation.runner",
     "evaluation.drawing": "janusflow.evaluation.figures",
-    "evaluation.command": "janusflow.cli.evaluate_actions",
+    "evaluation.command": "janusflow.cli.commands.evaluate_actions",
     "statistics": "janusflow.evaluation.intervals",
     "plots": "janusflow.evaluation.plots",
-    "cli_convert": "janusflow.cli.convert",
-    "cli_demo": "janusflow.cli.demo",
-    "cli_evaluate": "janusflow.cli.evaluate",
+    "cli_convert": "janusflow.cli.commands.convert",
+    "cli_demo": "janusflow.cli.commands.demo",
+    "cli_evaluate": "janusflow.cli.commands.evaluate",
     "cli_json": "janusflow.cli.command",
     "cli_options": "janusflow.cli.shared_options",
-    "cli_pilot": "janusflow.cli.pilot",
-    "cli_precompute": "janusflow.cli.precompute",
-    "cli_train": "janusflow.cli.train",
-    "piloting": "janusflow.cli.pilot_grid",
-    "inspection": "janusflow.cli.info_janusflow",
-    "pro.inspection": "janusflow.cli.info_janus_pro",
+    "cli_pilot": "janusflow.cli.commands.pilot",
+    "cli_precompute": "janusflow.cli.commands.precompute",
+    "cli_train": "janusflow.cli.commands.train",
+    "piloting": "janusflow.cli.commands.pilot_grid",
+    "inspection": "janusflow.cli.commands.info_janusflow",
+    "pro.inspection": "janusflow.cli.commands.info_janus_pro",
     "demo.wishes": "janusflow.demo.requests",
     "demo.work": "janusflow.demo.actions",
     "integrations.report": "janusflow.integrations.benchmark_report",
@@ -168,6 +168,12 @@ MOVED = {  # below janusflow: the whole new path
     "evaluation.comparison": "janusflow.evaluation.report_comparison",
     "evaluation.origins": "janusflow.evaluation.image_metadata",
 }
+COMMANDS = (
+    "assemble bench chat convert data demo distill doctor doctor_checks edit evaluate "
+    "evaluate_actions generate info info_janus_pro info_janusflow listings pairs pilot pilot_grid "
+    "precompute reward serve show train"
+)
+MOVED |= {f"cli.{name}": f"janusflow.cli.commands.{name}" for name in COMMANDS.split()}
 PRO = "janusflow.pro"  # a package that is gone; its names and files are looked up one by one
 PRO_NAMES = ("JanusProOutput", "JanusProPipeline", "JanusProProcessor")
 

@@ -27,7 +27,7 @@ from diffusers import AutoencoderKL
 
 from janusflow import JanusFlowPipeline
 from janusflow.bench.speed import wide
-from janusflow.cli.pilot_grid import scene_prompts
+from janusflow.cli.commands.pilot_grid import scene_prompts
 from janusflow.models.autoencoder_loading import SDXL
 from janusflow.models.prompt_cache import PromptCache
 

@@ -6,26 +6,26 @@ from typing import Annotated
 
 import typer
 
-from janusflow.cli import bench, listings
-from janusflow.cli.assemble import assemble
-from janusflow.cli.chat import chat
 from janusflow.cli.command import HELP, Group
-from janusflow.cli.convert import convert
-from janusflow.cli.data import data
-from janusflow.cli.demo import demo
-from janusflow.cli.distill import distill
-from janusflow.cli.doctor import doctor
-from janusflow.cli.edit import edit
-from janusflow.cli.evaluate import evaluate
-from janusflow.cli.generate import generate
-from janusflow.cli.info import info
-from janusflow.cli.pairs import pairs
-from janusflow.cli.pilot import pilot
-from janusflow.cli.precompute import precompute
-from janusflow.cli.reward import reward
-from janusflow.cli.serve import serve
-from janusflow.cli.show import show
-from janusflow.cli.train import train
+from janusflow.cli.commands import bench, listings
+from janusflow.cli.commands.assemble import assemble
+from janusflow.cli.commands.chat import chat
+from janusflow.cli.commands.convert import convert
+from janusflow.cli.commands.data import data
+from janusflow.cli.commands.demo import demo
+from janusflow.cli.commands.distill import distill
+from janusflow.cli.commands.doctor import doctor
+from janusflow.cli.commands.edit import edit
+from janusflow.cli.commands.evaluate import evaluate
+from janusflow.cli.commands.generate import generate
+from janusflow.cli.commands.info import info
+from janusflow.cli.commands.pairs import pairs
+from janusflow.cli.commands.pilot import pilot
+from janusflow.cli.commands.precompute import precompute
+from janusflow.cli.commands.reward import reward
+from janusflow.cli.commands.serve import serve
+from janusflow.cli.commands.show import show
+from janusflow.cli.commands.train import train
 from janusflow.utils.version import VERSION
 
 app = typer.Typer(

@@ -9,7 +9,8 @@ from torch import nn
 
 from janusflow import JanusFlowPipeline
 from janusflow.bench import reference_sampler
-from janusflow.cli import batch, pilot_grid
+from janusflow.cli import batch
+from janusflow.cli.commands import pilot_grid
 from janusflow.pipelines import image_io
 from janusflow.pipelines.presets import QUALITIES, read_grid, resolve
 from janusflow.utils.cpu import onednn_linear

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from janusflow.cli import bench, terminal
-from janusflow.cli.generate import warn_of_loose_words
+from janusflow.cli import terminal
+from janusflow.cli.commands import bench
+from janusflow.cli.commands.generate import warn_of_loose_words
 from janusflow.cli.old_names import ALSO, OLD, renamed
 from janusflow.cli.save_images import check_seed, output
 from janusflow.pipelines import image_io

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from janusflow.cli import doctor_checks
+from janusflow.cli.commands import doctor_checks
 
 
 @pytest.fixture

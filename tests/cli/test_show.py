@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from janusflow.cli import show
+from janusflow.cli.commands import show
 
 LINE = {
     "loss": 2.0,

@@ -53,7 +53,7 @@ def test_a_signal_that_a_library_makes_an_error_of_keeps_its_code(
 
 
 def test_what_holds_a_folder_has_said_what_stays(janusflow, tmp_path, monkeypatch):
-    from janusflow.cli import evaluate_actions
+    from janusflow.cli.commands import evaluate_actions
 
     def run(*_args):
         with locked_dir.alone(tmp_path):

@@ -84,7 +84,7 @@ def test_geneval_pictures_lie_where_the_official_evaluator_looks(geneval, tmp_pa
 
 
 def test_geneval_results_become_a_report_with_intervals_by_tag(geneval, tmp_path):
-    from janusflow.cli import evaluate_actions
+    from janusflow.cli.commands import evaluate_actions
 
     folder = tmp_path / "out"
     runner.run(Brush, geneval, folder, {})
@@ -112,7 +112,7 @@ def test_geneval_results_become_a_report_with_intervals_by_tag(geneval, tmp_path
     ],
 )
 def test_results_that_do_not_fit_are_one_sentence(geneval, tmp_path, spoil, sentence):
-    from janusflow.cli import evaluate_actions
+    from janusflow.cli.commands import evaluate_actions
 
     folder = tmp_path / "out"
     runner.run(Brush, geneval, folder, {})
@@ -148,7 +148,7 @@ def dpg_lines(folder):
 
 
 def test_dpg_results_are_read_back_beside_the_official_averages(dpg, tmp_path):
-    from janusflow.cli import evaluate_actions
+    from janusflow.cli.commands import evaluate_actions
 
     folder, file = tmp_path / "out", tmp_path / "results.txt"
     runner.run(Brush, dpg, folder, {})

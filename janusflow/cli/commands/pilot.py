@@ -72,7 +72,8 @@ def pilot(options: Options) -> dict:
     with importing():
         from tqdm import tqdm
 
-        from janusflow.cli import load_model, pilot_grid
+        from janusflow.cli import load_model
+        from janusflow.cli.commands import pilot_grid
         from janusflow.pipelines.presets import grid_text, resolve
         from janusflow.utils import safe_io
         from janusflow.utils.hub import relist

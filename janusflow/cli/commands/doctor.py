@@ -45,7 +45,7 @@ def doctor(options: Options) -> dict:
     The exit code is 0 if nothing is wrong and 1 if something is.
     """
     with importing():
-        from janusflow.cli import doctor_checks as checks
+        from janusflow.cli.commands import doctor_checks as checks
 
     if not 1 <= options.steps <= 1000:
         raise ValueError(f"--steps is {options.steps}; expected 1 to 1000")

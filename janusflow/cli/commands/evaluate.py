@@ -92,7 +92,7 @@ class Options(o.Adapted):
 def evaluate(options: Options) -> dict:
     """Scores a model, or two reports against each other; see docs/evaluation.md."""
     with importing():
-        from janusflow.cli import evaluate_actions as actions
+        from janusflow.cli.commands import evaluate_actions as actions
 
     folder = options.out or Path("evaluation", options.task)
     if options.compare:

@@ -44,11 +44,11 @@ def info(options: Options) -> dict:
         auto_pipeline.family(published_configs.folder(options.model) or options.model)
         == auto_pipeline.PRO
     ):
-        from janusflow.cli import info_janus_pro
+        from janusflow.cli.commands import info_janus_pro
 
         print(info_janus_pro.describe(options.model))
         return info_janus_pro.facts(options.model)
-    from janusflow.cli import info_janusflow as flow
+    from janusflow.cli.commands import info_janusflow as flow
     from janusflow.pipelines import image_io  # noqa: F401 (whose memory is told)
 
     print(flow.describe(options.model))

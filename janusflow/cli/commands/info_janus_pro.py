@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import JanusConfig, JanusForConditionalGeneration
 
-from janusflow.cli.info_janusflow import BYTES, told
+from janusflow.cli.commands.info_janusflow import BYTES, told
 from janusflow.models import published_configs
 from janusflow.models.janus_pro import convert, tensors
 from janusflow.models.janus_pro.loading import is_original, own_config, read_config
