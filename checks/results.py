@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 
 from janusflow.evaluation import provenance
 from janusflow.utils.hub import PACKAGED
@@ -54,7 +55,8 @@ VALUE = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A measured table: `rows` are dictionaries; `low` and `high` columns are a 95 % interval."""
+    """A measured table: `rows` are dictionaries; `low` and `high` columns are a 95 % interval,
+    as are the last two of a value in three parts."""
 
     command: str
     rows: list[dict]
@@ -149,12 +151,57 @@ def samplers_suite() -> Result:
     return Result(command="python -m samplers.benchmark --suite held-out", rows=page.rows())
 
 
+def stored(name: str) -> dict:
+    """A summary that a study or a check wrote into docs/."""
+    return json.loads((ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+ALIGNMENT = dict(command="python -m studies.alignment.run --out runs/alignment", date="2026-11-23")
+
+
+@measure
+def alignment() -> Result:
+    """The last point of every arm of docs/alignment.json, with differences to `none` by seed."""
+    rows = []
+    for arm, entry in stored("alignment")["arms"].items():
+        curves, row = entry["curves"], {"arm": arm}
+        for name, column in (("color", "colour"), ("strict", "strict score")):
+            row[column] = [round(curves[name][part][-1], 2) for part in ("mean", "low", "high")]
+        row["held-out loss"] = round(curves["held_out"]["mean"][-1], 4)
+        row["gap of a wrong prompt"] = round(curves["gap"]["mean"][-1], 2)
+        rows.append(row)
+    return Result(rows=rows, **ALIGNMENT)
+
+
+@measure
+def alignment_blocks() -> Result:
+    """CKNNA with the vision encoder at t = 0.5, by block, of docs/alignment.json."""
+    rows = []
+    for arm, entry in stored("alignment")["arms"].items():
+        blocks = {f"block {k}": round(v, 3) for k, v in enumerate(entry["cknna"], 1)}
+        rows.append({"arm": arm} | blocks)
+    return Result(rows=rows, **ALIGNMENT)
+
+
+@measure
+def scaling() -> Result:
+    """Milliseconds an image by number of prompts, of docs/scaling.json."""
+    rows = [
+        {"prompts": r["prompts"], "ms an image": round(1000 * median(r["seconds"]) / r["prompts"])}
+        for r in stored("scaling")["prompts"]
+    ]
+    command = "python -m checks.benchmarks.scaling --out docs/scaling.json"
+    return Result(command=command, rows=rows, date="2026-11-24")
+
+
 def write(name: str, result: Result) -> None:
-    stamped = asdict(result) | {
+    """A result that has its date already is read again, not measured on this machine."""
+    now = {
         "machine": f"{platform.machine()}, {processor()}",
         "versions": provenance.versions() | {"python": platform.python_version()},
         "date": time.strftime("%Y-%m-%d"),
     }
+    stamped = asdict(result) | ({} if result.date else now)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(stamped, indent=1) + "\n", encoding="utf-8")
@@ -190,6 +237,9 @@ def cell(row: dict, column: str) -> str:
     value = row.get(column, "")
     if "low" in row and column == next((k for k in row if k in ("strict", "exact")), None):
         return f"{value:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    if isinstance(value, list):
+        score, low, high = value
+        return f"{score:g} [{low:g}, {high:g}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -1,21 +1,37 @@
-"""The figures of README and pages that show the shipped model: python -m studies.page_figures"""
+"""The figures of README and pages.
+
+python -m studies.page_figures                      # all of them, a minute
+python -m studies.page_figures alignment scaling    # from their result files, without a model
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 import samplers
+from checks.benchmarks import scaling as scaled
 from janusflow import JanusFlowPipeline
 from janusflow.evaluation import plots
+from studies.alignment import figure as aligned
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SEED = 3  # one for all, not chosen
 
 
-def gallery(pipe: JanusFlowPipeline) -> None:
+def shipped() -> JanusFlowPipeline:
+    pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def gallery() -> None:
     """docs/images.png: one image for each line of docs/prompts.txt, captioned."""
+    pipe = shipped()
     prompts = (DOCS / "prompts.txt").read_text(encoding="utf-8").splitlines()
     generators = [torch.Generator().manual_seed(SEED + i) for i in range(len(prompts))]
     out = pipe(prompts, generator=generators)
@@ -23,8 +39,9 @@ def gallery(pipe: JanusFlowPipeline) -> None:
     figure.savefig(DOCS / "images.png", dpi=200)
 
 
-def trajectory(pipe: JanusFlowPipeline) -> None:
+def trajectory() -> None:
     """docs/trajectory.png: the state and the expected image on the way from noise to data."""
+    pipe = shipped()
     field = pipe.field(["a red circle left of a blue square"], 2.0)
     noise = pipe.prepare_latents(1, None, None, torch.Generator().manual_seed(SEED))
     with torch.no_grad():
@@ -51,12 +68,34 @@ def work_precision() -> None:
     plots.work_precision(found).savefig(DOCS / "work-precision.png", dpi=200)
 
 
+def stored(name: str) -> dict:
+    """A result file of the documents."""
+    return json.loads((DOCS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def alignment() -> None:
+    """docs/alignment.png from docs/alignment.json."""
+    aligned.figure(stored("alignment")).savefig(DOCS / "alignment.png", dpi=200)
+
+
+def scaling() -> None:
+    """docs/scaling.png from docs/scaling.json."""
+    scaled.plot(stored("scaling")).savefig(DOCS / "scaling.png", dpi=200)
+
+
+FIGURES: dict[str, Callable[[], None]] = {
+    draw.__name__.replace("_", "-"): draw
+    for draw in (gallery, trajectory, work_precision, alignment, scaling)
+}
+
+
 def main() -> None:
-    pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes")
-    pipe.set_progress_bar_config(disable=True)
-    gallery(pipe)
-    trajectory(pipe)
-    work_precision()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", help=f"which: {', '.join(FIGURES)}; all unless told")
+    for name in parser.parse_args().names or FIGURES:
+        if name not in FIGURES:
+            raise SystemExit(f"no figure named {name!r}; choose one of {', '.join(FIGURES)}")
+        FIGURES[name]()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from janusflow.bench.speed import wide
 from janusflow.cli.commands.pilot_grid import scene_prompts
 from janusflow.models.autoencoder_loading import SDXL
 from janusflow.models.prompt_cache import PromptCache
+from samplers.benchmark.style import paper
 
 BATCH = 16
 
@@ -120,7 +121,7 @@ def table(report: dict) -> str:
     many = [(r["prompts"], s) for r, s in zip(prompts, each, strict=True) if r["prompts"] >= BATCH]
     counts, costs = zip(*many, strict=True)
     tokens = [(r["latents"] / 2) ** 2 for r in sizes]
-    lines = ["| prompts | s a picture |", "|---|---|"]
+    lines = ["| prompts | seconds an image |", "|---|---|"]
     lines += [f"| {r['prompts']:,} | {s:.4f} |" for r, s in zip(prompts, each, strict=True)]
     lines += [f"exponent from {counts[0]} prompts on: {slope(counts, costs):+.3f}", ""]
     lines += [
@@ -133,30 +134,37 @@ def table(report: dict) -> str:
     for name in ("evaluation", "decoding"):
         grows = slope(tokens, [median(row[name]) for row in sizes])
         lines.append(f"exponent of {name} in the tokens: {grows:.2f}")
-    lines += ["", "| processes | pictures | s, start included |", "|---|---|---|"]
+    lines += ["", "| processes | images | seconds, start included |", "|---|---|---|"]
     lines += [f"| {r['processes']} | {r['prompts']} | {r['seconds'][0]:.1f} |" for r in processes]
     return "\n".join(lines)
 
 
+@paper
 def plot(report: dict):
-    import matplotlib.pyplot as plt
+    """Milliseconds an image against prompts, and seconds against image tokens."""
+    from matplotlib.figure import Figure
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    figure = Figure(figsize=(7.2, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
     prompts, sizes = report["prompts"], report["sizes"]
     costs = [1000 * median(r["seconds"]) / r["prompts"] for r in prompts]
-    left.loglog([r["prompts"] for r in prompts], costs, "o-")
-    left.set(xlabel="prompts", ylabel="ms a picture", title="shipped model, fast")
-    left.set_ylim(min(costs) / 3, max(costs) * 3)
+    left.plot([r["prompts"] for r in prompts], costs, "o-")
+    left.set(xscale="log", xlabel="number of prompts", ylabel="milliseconds an image")
+    left.set_ylim(0, max(costs) * 1.1)
+    left.set_title("(a) shipped model, fast, 16 at once", loc="left")
+    left.set_xticks([r["prompts"] for r in prompts], [f"{r['prompts']:,}" for r in prompts])
     tokens = [(r["latents"] / 2) ** 2 for r in sizes]
-    for name in ("evaluation", "decoding"):
-        right.loglog(tokens, [median(r[name]) for r in sizes], "o-", label=name)
-    for axis in (left.yaxis, right.yaxis, left.xaxis):
-        axis.set_major_formatter("{x:,g}")
-        axis.set_minor_formatter("")
-    right.set_xticks(tokens, [f"{n:,.0f}" for n in tokens], minor=False)
-    right.set_xticks([], minor=True)
-    right.set(xlabel="image tokens", ylabel="seconds", title="1.3B widths, 2 blocks")
-    right.legend(frameon=False)
+    names = {"evaluation": "one guided evaluation", "decoding": "decoding by the autoencoder"}
+    for name, label in names.items():
+        right.loglog(tokens, [median(r[name]) for r in sizes], "o-", label=label)
+    right.set_xticks(tokens, [f"{n:,.0f}" for n in tokens])
+    right.yaxis.set_major_formatter("{x:g}")
+    right.set(xlabel="image tokens", ylabel="seconds", ylim=(1, 100))
+    right.set_title("(b) widths of the 1.3B, 2 blocks", loc="left")
+    right.legend()
+    for ax in (left, right):
+        ax.minorticks_off()
+        ax.grid()
     return figure
 
 
@@ -180,7 +188,7 @@ def main() -> None:
     if asked.out:
         asked.out.write_text(json.dumps(report, indent=1) + "\n")
     if asked.plot:
-        plot(report).savefig(asked.plot, dpi=150)
+        plot(report).savefig(asked.plot, dpi=200)
 
 
 if __name__ == "__main__":

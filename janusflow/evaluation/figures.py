@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from math import ceil, sqrt
 from pathlib import Path
-from textwrap import fill
+from textwrap import wrap
 
 from PIL import Image, ImageDraw
 
@@ -16,10 +17,12 @@ from janusflow.utils import images
 from samplers.benchmark.style import paper
 
 SHOWN = 8  # failures of each group
-CELL = 128  # pixels of an image on the sheet
-TEXT = 56  # pixels of the text below it
-HEAD = 20  # pixels of a group's name
-GAP = 8
+COLUMNS = 8  # of the sheet at the most
+CELL = 192  # pixels of an image on the sheet
+TYPE = 12  # pixels of a letter's height
+LINE = 16  # pixels from line to line
+LETTERS = 32  # of a line
+GAP = 10
 
 
 def draw(report: dict, folder: Path) -> list[Path]:
@@ -39,35 +42,52 @@ def draw(report: dict, folder: Path) -> list[Path]:
 def failure_sheet(
     report: dict, folder: Path, split: str, place: Callable[[dict], Path]
 ) -> Image.Image:
-    """The first failures of each group that has any: what was asked for above, found below."""
-    groups = {name: failures(report, split, name) for name in report["scores"][split]["groups"]}
-    shown = {name: wrong for name, wrong in groups.items() if wrong}
-    columns = max((min(SHOWN, len(wrong)) for wrong in shown.values()), default=1)
-    high = HEAD + CELL + TEXT
-    size = (max(columns * (CELL + GAP) + GAP, 320), max(1, len(shown)) * high + GAP)
-    sheet = Image.new("RGB", size, "white")
-    pen = ImageDraw.Draw(sheet)
-    if not shown:
-        pen.text((GAP, GAP), "nothing failed", "black", font_size=13)
-    for row, (name, wrong) in enumerate(shown.items()):
-        top = row * high + GAP
-        count = report["scores"][split]["groups"][name]["items"]
-        pen.text((GAP, top), f"{name}: {len(wrong)} of {count} wrong", "black", font_size=13)
-        for column, item in enumerate(wrong[:columns]):
-            image = images.read(folder / place(item)).convert("RGB").resize((CELL, CELL))
-            _failure(sheet, image, item, GAP + column * (CELL + GAP), top + HEAD)
+    """The first failures of each group, one after the other without gaps: group, what was asked
+    for in black, what was found in red.
+    """
+    groups = report["scores"][split]["groups"]
+    wrong = {name: failures(report, split, name) for name in groups}
+    cells = [
+        _failure(images.read(folder / place(item)), f"{name} ({len(items)} of {count} wrong)", item)
+        for name, items in wrong.items()
+        for count in (groups[name]["items"],)
+        for item in items[:SHOWN]
+    ]
+    return _sheet(cells) if cells else _sheet([_told("nothing failed")])
+
+
+def _sheet(cells: list[Image.Image]) -> Image.Image:
+    """Cells of one width in rows, each row as high as its highest."""
+    columns = min(COLUMNS, ceil(sqrt(len(cells))))
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    heights = [max(cell.height for cell in row) + GAP for row in rows]
+    sheet = Image.new("RGB", (columns * (CELL + GAP) + GAP, sum(heights) + GAP), "white")
+    top = GAP
+    for row, height in zip(rows, heights, strict=True):
+        for column, cell in enumerate(row):
+            sheet.paste(cell, (GAP + column * (CELL + GAP), top))
+        top += height
     return sheet
 
 
-def _failure(sheet: Image.Image, image: Image.Image, item: dict, left: int, top: int) -> None:
-    """One image with its prompt in black and what was found in it in red."""
-    pen = ImageDraw.Draw(sheet)
-    sheet.paste(image, (left, top))
-    asked = fill(item["wanted"], 24, max_lines=2)
-    found = fill(item["said"], 24, max_lines=2)
-    pen.text((left, top + CELL + 2), asked, "black", font_size=10)
-    below = top + CELL + 2 + 12 * (asked.count("\n") + 1)
-    pen.text((left, below), found, "firebrick", font_size=10)
+def _failure(image: Image.Image, head: str, item: dict) -> Image.Image:
+    """One image below its group's name, with the prompt in black and what was found in red."""
+    asked = wrap(item["wanted"], LETTERS, max_lines=2, placeholder=" ...")
+    found = wrap(item["said"], LETTERS, max_lines=2, placeholder=" ...")
+    lines = [(line, "black") for line in asked] + [(line, "firebrick") for line in found]
+    cell = Image.new("RGB", (CELL, CELL + LINE * (len(lines) + 1) + 4), "white")
+    cell.paste(image.convert("RGB").resize((CELL, CELL)), (0, LINE))
+    pen = ImageDraw.Draw(cell)
+    pen.text((0, 0), head, "dimgrey", font_size=TYPE)
+    for number, (line, colour) in enumerate(lines):
+        pen.text((0, CELL + LINE * (number + 1) + 2), line, colour, font_size=TYPE)
+    return cell
+
+
+def _told(text: str) -> Image.Image:
+    cell = Image.new("RGB", (CELL, 2 * LINE), "white")
+    ImageDraw.Draw(cell).text((0, 0), text, "black", font_size=TYPE)
+    return cell
 
 
 @paper
@@ -77,7 +97,7 @@ def bars(report: dict, path: Path) -> Path:
     from matplotlib.figure import Figure
 
     splits = report["scores"]
-    figure = Figure(figsize=(8, 3.2 * len(splits)), layout="constrained")
+    figure = Figure(figsize=(8, 3.2 * len(splits)), dpi=200, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     for number, (split, scores) in enumerate(splits.items(), 1):
         axes = figure.add_subplot(len(splits), 1, number)

@@ -28,6 +28,14 @@ def paper(draw):
     return styled
 
 
+def colour(place: int) -> str:
+    """A colour of the sheet's cycle by number; "C0" would be looked up when the sheet is gone."""
+    from matplotlib import rcParams
+
+    cycle = rcParams["axes.prop_cycle"].by_key()["color"]
+    return cycle[place % len(cycle)]
+
+
 def thinned(ticks: list[int], most: int = 9) -> list[int]:
     """At most so many of the ticks, the first and the last among them."""
     if len(ticks) <= most:

@@ -2,7 +2,8 @@
 
     python -m studies.alignment.findings runs/alignment docs/alignment.json
 
-reads the runs of `studies.alignment.run` again and writes all three beside the name given.
+reads the runs of `studies.alignment.run` again and writes all three beside the name given;
+`python -m studies.page_figures` draws the figure again from the summary.
 """
 
 from __future__ import annotations
@@ -15,16 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from janusflow.evaluation.intervals import bootstrap
+from studies.alignment.figure import figure
 
 SHARES = ("color", "strict", "lenient")
 LOSSES = ("held_out", "gap")
-TITLES = {
-    "color": "one object of the right colour",
-    "strict": "scene score, strict",
-    "lenient": "scene score, lenient",
-    "held_out": "held-out flow loss",
-    "gap": "loss of a wrong prompt over the right one",
-}
 
 
 def read(folder: Path) -> list[dict]:
@@ -133,32 +128,6 @@ def layers(made: dict) -> str:
     return "\n".join(lines)
 
 
-# The figure
-
-
-def figure(made: dict, measures: Sequence[str] = ("color", "strict", "held_out", "gap")):
-    """One panel a measure: mean over seeds, its interval where there is one, each seed thin."""
-    import matplotlib.pyplot as plt
-
-    fig, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained", sharex=True)
-    batch = made["study"]["batch"]
-    for ax, measure in zip(axes.flat, measures, strict=True):
-        for place, (arm, entry) in enumerate(made["arms"].items()):
-            line, color = entry["curves"][measure], f"C{place}"
-            x = np.array(line["steps"]) * batch / 1000
-            ax.plot(x, line["mean"], color=color, lw=1.8, label=arm)
-            if "low" in line:
-                ax.fill_between(x, line["low"], line["high"], color=color, alpha=0.10, lw=0)
-            for seed in line["seeds"]:
-                ax.plot(x, seed, color=color, lw=0.5, alpha=0.6)
-        ax.set(title=TITLES[measure])
-        ax.grid(alpha=0.3)
-    axes[0, 0].legend(fontsize=8)
-    for ax in axes[1]:
-        ax.set_xlabel("training pictures, thousands")
-    return fig
-
-
 def save(runs: Sequence[dict], path: Path) -> dict:
     """Writes the summary to `path` (.json), with the tables (.md) and the figure (.png) beside."""
     made = _rounded(summary(runs))
@@ -166,7 +135,7 @@ def save(runs: Sequence[dict], path: Path) -> dict:
     path.write_text(json.dumps(made) + "\n", encoding="utf-8")
     text = f"{table(made)}\n\n{layers(made)}\n"
     path.with_suffix(".tables.md").write_text(text, encoding="utf-8")
-    figure(made).savefig(path.with_suffix(".png"), dpi=90)
+    figure(made).savefig(path.with_suffix(".png"), dpi=200)
     return made
 
 

@@ -141,26 +141,49 @@ def draw(lines: Sequence[dict], out: Path) -> None:
     from janusflow.utils.extras import needed
 
     with needed("eval", "a figure"):
-        from matplotlib.figure import Figure
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    for name in losses(lines):
-        left.plot(*_series(lines, name), label=name)
-    left.set(title="Losses", xlabel="step", yscale="log" if _positive(lines) else "linear")
-    left.legend()
+        figure = _figure(lines)
+    with atomic_io.replacing(out, sync=False) as part:
+        figure.savefig(part, format=out.suffix[1:].lower(), dpi=200)
+
+
+def _figure(lines: Sequence[dict]):
+    from matplotlib import colormaps, rc_context
+    from matplotlib.figure import Figure
+
+    from samplers.benchmark.style import SHEET
+
+    with rc_context(fname=SHEET):
+        figure = Figure(figsize=(11, 3.4), layout="constrained")
+        left, middle, right = figure.subplots(1, 3)
+        for name in losses(lines):
+            left.plot(*_series(lines, name), label=name)
+        left.set(ylabel="loss", yscale="log" if _positive(lines) else "linear")
+        _by_time(middle, lines, colormaps["viridis"])
+        right.plot(*_series(lines, "grad_norm"), label="gradient norm")
+        right.set(ylabel="gradient norm")
+        rate = right.twinx()
+        rate.plot(*_series(lines, "lr"), "--", color="black", label="learning rate")
+        rate.set(ylabel="learning rate")
+        rate.spines.right.set_visible(True)
+        right.legend(handles=[*right.lines, *rate.lines])
+        for axes in (left, middle, right):
+            axes.set(xlabel="step")
+            axes.grid()
+        for axes in (left, middle):
+            if axes.lines:
+                axes.legend(fontsize=7, ncols=2)
+    return figure
+
+
+def _by_time(axes, lines: Sequence[dict], colours) -> None:
+    """The flow's loss in tenths of t, dark at the noise and bright at the data."""
     for number in range(10):
         rows = [(x["step"], (x.get("flow_by_time") or [None] * 10)[number]) for x in lines]
         known = [row for row in rows if _number(row[1])]
         if known:
-            middle.plot(*zip(*known, strict=True), color=(number / 9, 0.2, 1 - number / 9))
-    middle.set(title="Flow loss by t, blue 0 (noise) to red 1 (data)", xlabel="step")
-    right.plot(*_series(lines, "grad_norm"), label="gradient norm")
-    right.set(title="Gradient norm and learning rate", xlabel="step")
-    rate = right.twinx()
-    rate.plot(*_series(lines, "lr"), color="tab:orange", label="learning rate")
-    right.legend(handles=[*right.lines, *rate.lines])
-    with atomic_io.replacing(out, sync=False) as part:
-        figure.savefig(part, format=out.suffix[1:].lower(), dpi=120)
+            name = f"t in {number / 10:g} to {(number + 1) / 10:g}"
+            axes.plot(*zip(*known, strict=True), color=colours(number / 10), label=name)
+    axes.set(ylabel="flow loss by t")
 
 
 def _series(lines: Sequence[dict], name: str) -> tuple[list, list]:
