@@ -1,4 +1,4 @@
-"""The study in one figure: what each arm reaches, how it differs from `none`, and what is inside."""
+"""The study in one figure: scores, differences to `none`, and what is inside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def figure(made: dict):
 
 def _scores(ax, made: dict) -> None:
     study, arms = made["study"], made["arms"]
-    for place, (arm, entry) in enumerate(arms.items()):
+    for place, entry in enumerate(arms.values()):
         line = entry["curves"]["strict"]
         ax.plot([line["low"][-1], line["high"][-1]], [place, place], color=colour(place))
         ax.plot(line["mean"][-1], place, "o", color=colour(place), markersize=6)
