@@ -52,6 +52,20 @@ class Run:
     threads: Threads = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorldRun(Run):
+    """A run on prompts of the small world."""
+
+    categories: Annotated[
+        str | None,
+        option(
+            help="Shares of the training prompts: single_object, two_object, counting, colors, "
+            "position, color_attr and mixed, in this order. By default '1 2 2 1 3 3 3'.",
+            panel=RUN,
+        ),
+    ] = None
+
+
 @contextmanager
 def training_libraries() -> Iterator[None]:
     """Around the imports of a command that trains: a word while they take time, and what to install

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
 from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.modeling import JanusFlowModel
@@ -18,7 +20,7 @@ from janusflow.training.config_stages import ALL_BUT_VISION, Stage
 from janusflow.training.encoding import weights_of
 from janusflow.training.job import TrainJob
 from janusflow.training.pairs import Pairs, PairSettings, make
-from janusflow.training.rewards.prompts import Prompts
+from janusflow.training.rewards.prompts import SHARES, Prompts
 from janusflow.training.trainer import Trainer
 from janusflow.utils.atomic_io import write_text
 from janusflow.utils.hub import FLOW_MAP, REFLOW, locate
@@ -44,32 +46,73 @@ def plan(
     out: Path,
     changes: Mapping[str, object] | None = None,
     start: Path | None = None,
-    categories: tuple[float, ...] = (1, 2, 2, 1, 3, 3, 3),
+    categories: Sequence[float] = SHARES,
     made: Path | None = None,
+    student: str | None = None,
 ) -> TrainJob:
-    """Training of `model` to follow its own guided trajectories in few evaluations.
+    """Training of `student`, by default `model` itself, to follow the guided trajectories of
+    `model` in few evaluations; `categories` are the shares of prompts of SPLITS["train"].
 
     The teacher draws on its grid of the quality "fast", with that quality's guidance, unless
     `changes` (those of `--set`) say otherwise. The export carries the times, for `pipe.flow_map`.
     From `made`, a folder of pairs, it is reflow instead, whose export counts its rounds.
+    ValueError for a student that does not share the teacher's tokenizer, latents and autoencoder.
     """
     folder = locate(model)
     if made is not None:
-        return _reflow(folder, out, changes, start, made)
-    chosen = settings.changed(_defaults(folder), dict(changes or {}))
+        return _reflow(locate(student) if student else folder, out, changes, start, made)
+    if student is not None and start is not None:
+        raise ValueError(
+            f"the student begins with the weights of --student {student} or of --init-from "
+            f"{start}; give one of them"
+        )
+    changes = dict(changes or {})
+    chosen = settings.changed(_defaults(folder, _objective(changes)), changes)
     vae = load_vae(folder, None)
-    data = Prompts(init_checkpoint.batches(folder), 1, categories)
+    prompts = Prompts(init_checkpoint.batches(folder, seed=chosen.training.seed), 1, categories)
+    scenes = replace(prompts.batches, categories=tuple(categories))
+    data = prompts if chosen.objective["name"] == "flow_map" else scenes  # others start at data
+    first, meta = folder, prompts.told()
+    if student is not None:
+        first = locate(student)
+        _check_student(folder, first, vae)
+        meta["teacher"] = weights_of(_teacher(folder))
 
     def trainer() -> Trainer:
-        made = loop.trainer_of(chosen, folder, data, accelerator_of(chosen, out), vae)
+        made = loop.trainer_of(chosen, first, data, accelerator_of(chosen, out), vae)
+        main = made.objective.main
+        if not hasattr(main, "jumps"):
+            name = chosen.objective["name"]
+            raise ValueError(f"the objective {name!r} trains no flow map; choose flow_map")
+        if student is not None:
+            main.teach(_teacher(folder).to(made.accelerator.device))
         out.mkdir(parents=True, exist_ok=True)
-        told = {"times": made.objective.main.ts.tolist()}
-        told["evaluations"] = list(chosen.objective["evaluations"])
-        told["guidance"] = chosen.objective["guidance"]
-        (out / FLOW_MAP).write_text(json.dumps(told), encoding="utf-8")
+        told = main.jumps() | {"guidance": chosen.objective["guidance"]}
+        write_text(out / FLOW_MAP, json.dumps(told))
         return made
 
-    return TrainJob(chosen, trainer, out, {"model": str(folder)}, start)
+    return TrainJob(chosen, trainer, out, {"model": str(first)} | meta, start)
+
+
+def _teacher(folder: Path) -> JanusFlowModel:
+    return JanusFlowModel.from_pretrained(folder, dtype=torch.float32)
+
+
+def _check_student(teacher: Path, student: Path, vae: torch.nn.Module) -> None:
+    """ValueError where the two read other words or other latents."""
+    for name, alike in {
+        "tokenizer": _words(teacher) == _words(student),
+        "autoencoder": weights_of(vae) == weights_of(load_vae(student, None)),
+    }.items():
+        if not alike:
+            raise ValueError(
+                f"the student {student} has another {name} than its teacher {teacher}; choose a "
+                "student that was trained from the same model"
+            )
+
+
+def _words(folder: Path) -> dict[str, int]:
+    return Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
 
 
 def _reflow(folder: Path, out: Path, changes, start: Path | None, made: Path) -> TrainJob:
@@ -77,7 +120,8 @@ def _reflow(folder: Path, out: Path, changes, start: Path | None, made: Path) ->
     own = {"objective.name": "reflow", "run.save_every": 20, "run.log_every": 1}
     own |= {"training.density": "u_shaped"}  # towards both ends; Lee et al. 2024, arXiv 2405.20320
     chosen = settings.changed(base, own | dict(changes or {}))
-    data = Pairs(made, init_checkpoint.batches(folder), chosen.training.seed)
+    seed = chosen.training.seed
+    data = Pairs(made, init_checkpoint.batches(folder, seed=seed), seed)
     told = data.settings()
 
     def trainer() -> Trainer:
@@ -120,11 +164,18 @@ def pairs(
     return make(network, load_vae(folder, None), samples, told, out, part)
 
 
-def _defaults(folder: Path) -> Settings:
+def _objective(changes: Mapping[str, object]) -> str:
+    """The name that the changes give, or "flow_map"."""
+    whole = changes.get("objective")
+    named = whole.get("name") if isinstance(whole, Mapping) else whole
+    return str(changes.get("objective.name", named or "flow_map"))
+
+
+def _defaults(folder: Path, name: str) -> Settings:
     base = Settings(training=STAGE, alignment=None)
-    own = {"objective.name": "flow_map", "run.save_every": 20, "run.log_every": 1}
+    own = {"objective.name": name, "run.save_every": 20, "run.log_every": 1}
     grid = folder / "pilot-fast.json"
-    if grid.is_file():
+    if grid.is_file() and name == "flow_map":
         pilot = PilotGrid.load(grid)
         own["objective.times"] = " ".join(f"{t:.6g}" for t in pilot.ts.tolist())
         own["objective.guided_until"] = float(pilot.settings.get("guided", (0, 0.6))[1])

@@ -89,12 +89,15 @@ def fit_autoencoder(recipe: Recipe, count: int = 1024) -> PatchAutoencoder:
     return autoencoder.requires_grad_(False)
 
 
-def batches(base: Path, recipe: Recipe | None = None) -> Batches:
-    """Scenes for a model of the small world, in the recipe's shares."""
+def batches(base: Path, recipe: Recipe | None = None, seed: int | None = None) -> Batches:
+    """Scenes for a model of the small world, in the recipe's shares, of the recipe's seed unless
+    told.
+    """
     recipe = recipe or Recipe()
+    seed = recipe.seed if seed is None else seed
     autoencoder = PatchAutoencoder.from_pretrained(base / "vae").requires_grad_(False)
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
-    return Batches(tokenizer, autoencoder, recipe.categories, recipe.templates, recipe.seed)
+    return Batches(tokenizer, autoencoder, recipe.categories, recipe.templates, seed)
 
 
 def with_changes(recipe: Recipe, changes: dict) -> tuple[Recipe, dict]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -138,13 +138,18 @@ def read(path: Path) -> list[Sample]:
     ]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pairs:
     """A folder of pairs as a batch source, shuffled anew in each round; questions beside them."""
 
     folder: Path
     batches: Batches
     seed: int = 0
+    schedule: object = field(default=None, repr=False)  # of a run, where the seed may change
+
+    def follow(self, schedule, steps: int) -> None:  # noqa: ARG002
+        """Takes the seed of each step from `schedule.stage(step)`."""
+        self.schedule = schedule
 
     def settings(self) -> Mapping:
         """How the pairs were made; ValueError if the folder holds none, or not all."""
@@ -166,13 +171,14 @@ class Pairs:
         before = step * made if start is None else start.get("generation", 0)
         first, last = (before + made * (rank + i) // world for i in (0, 1))
         asked = {"understanding": counts.get("understanding", 0)}
-        pairs = [self.pair(i) for i in range(first, last)]
-        return pairs + self.batches.draw(step, rank, world, asked)
+        seed = self.seed if self.schedule is None else self.schedule.stage(step).seed
+        pairs = [self.pair(i, seed) for i in range(first, last)]
+        return pairs + replace(self.batches, seed=seed).draw(step, rank, world, asked)
 
-    def pair(self, index: int) -> Sample:
-        """Pair number `index`, counted over all rounds."""
+    def pair(self, index: int, seed: int) -> Sample:
+        """Pair number `index`, counted over all rounds, in the order of a seed."""
         count = self.settings_once()["count"]
-        order = _order(count, index // count, self.seed)
+        order = _order(count, index // count, seed)
         number = int(order[index % count])
         return replace(_shard(_file(self.folder, number // SHARD))[number % SHARD])
 

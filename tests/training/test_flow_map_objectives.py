@@ -1,9 +1,11 @@
 """A flow map distilled from a model's own guided trajectories, at tiny size."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from janusflow.data.samples import Sample
 from janusflow.models.janusflow.modeling import JanusFlowModel
@@ -114,3 +116,58 @@ def test_pairs_are_made_once_in_any_division_and_reflow_trains_on_them(
     code, _, err = janusflow("distill", tiny_folder, "-o", tmp_path / "run", *words)
     assert code == 0, err
     assert json.loads((tmp_path / "model" / "reflow.json").read_text()) == {"round": 1}
+
+
+@pytest.fixture(scope="module")
+def other_folder(tiny_folder, tmp_path_factory):
+    """A model with the tokenizer and the autoencoder of the tiny one, and other weights."""
+    folder = tmp_path_factory.mktemp("other") / "model"
+    shutil.copytree(tiny_folder, folder)
+    model = JanusFlowModel.from_pretrained(folder)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_a_student_begins_with_its_own_weights_and_learns_of_its_teacher(
+    tiny_folder, other_folder, tmp_path
+):
+    plan = distillation.plan(str(tiny_folder), tmp_path, TINY, student=str(other_folder))
+    trainer = plan.trainer()
+    teacher = JanusFlowModel.from_pretrained(tiny_folder).state_dict()
+    student = JanusFlowModel.from_pretrained(other_folder).state_dict()
+    ours = trainer.objective.main.teacher.model.state_dict()
+    assert all(torch.equal(ours[name], x) for name, x in teacher.items())
+    ours = trainer.objective.model.state_dict()
+    assert all(torch.equal(ours[name], x) for name, x in student.items())
+    plan.run()
+    kept = checkpoints.read(tmp_path, 4)[0]
+    start = "objective.teacher."
+    assert all(torch.equal(teacher[n[len(start) :]], kept[n]) for n in kept if start in n)
+    plan = distillation.plan(str(other_folder), tmp_path, TINY, student=str(other_folder))
+    with pytest.raises(ValueError, match="another teacher"):
+        plan.run()
+
+
+def test_a_student_of_another_autoencoder_is_refused(tiny_folder, other_folder, tmp_path):
+    shutil.copytree(other_folder, tmp_path / "model")
+    path = tmp_path / "model/vae/config.json"
+    weights = tmp_path / "model/vae/diffusion_pytorch_model.safetensors"
+    assert path.is_file()
+    tensors = load_file(weights)
+    save_file({name: 2 * x for name, x in tensors.items()}, weights)
+    with pytest.raises(ValueError, match="another autoencoder than its teacher"):
+        distillation.plan(str(tiny_folder), tmp_path / "run", student=str(tmp_path / "model"))
+
+
+def test_mean_flow_distils_too_and_the_flow_says_that_it_is_no_map(tiny_folder, tmp_path):
+    changes = {k: v for k, v in TINY.items() if k[:9] != "objective"} | {"training.steps": 1}
+    changes |= {"objective.name": "mean_flow", "objective.distil": True}
+    distillation.plan(str(tiny_folder), tmp_path / "a", changes).run()
+    told = json.loads((tmp_path / "a/flow-map.json").read_text())
+    assert told["evaluations"] == [4, 2, 1]
+    changes = {"objective": {"name": "flow"}}
+    with pytest.raises(ValueError, match="'flow' trains no flow map"):
+        distillation.plan(str(tiny_folder), tmp_path / "b", changes).trainer()

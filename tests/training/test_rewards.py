@@ -1,16 +1,20 @@
 """Rewards and what learns from them, at tiny size."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from janusflow.cli.training_runs import WorldRun
 from janusflow.scenes.shapes import render
-from janusflow.scenes.world import generator, prompt, realise
-from janusflow.training import checkpoints, rewards
+from janusflow.scenes.world import SPLITS, generator, prompt, realise
+from janusflow.training import checkpoints, init_checkpoint, rewards
+from janusflow.training.config_stages import SampleSchedule
 from janusflow.training.objectives.nft import nft
 from janusflow.training.rewards import Graded, reward_job
+from janusflow.training.rewards.prompts import Prompts, shares_of
 
 TINY = {
     "training.batch": 18,
@@ -133,3 +137,42 @@ def test_the_own_judge_is_sure_where_the_model_is():
     wrong = rewards.find("own_judge")(Graded(requests=asked[1:] + asked[:1], **made))
     assert right.min() > 0.9 and right.mean() > wrong.mean() + 0.2
     assert len(self_judge.questions(asked[0])) == 2
+
+
+def test_another_seed_draws_other_prompts_and_questions_and_seed_0_those_of_before(tiny_folder):
+    batches = init_checkpoint.batches(tiny_folder)
+    counts = {"generation": 4, "understanding": 2}
+
+    def names(seed):
+        own = Prompts(init_checkpoint.batches(tiny_folder, seed=seed), 2)
+        return [s.name for s in own.draw(3, 0, 1, counts)]
+
+    before = [s.name for s in Prompts(batches, 2).draw(3, 0, 1, counts)]
+    assert names(0) == before
+    assert not set(names(1)[:4]) & set(before[:4]) and names(1)[4:] != before[4:]
+    followed = Prompts(batches, 2)
+    followed.follow(SampleSchedule(((0, replace(reward_job.STAGE, seed=1)),)), 9)
+    assert [s.name for s in followed.draw(3, 0, 1, counts)] == names(1)
+
+
+def test_shares_of_categories_decide_what_is_asked_for_and_wrong_ones_are_refused(
+    janusflow, tiny_folder, tmp_path
+):
+    batches = init_checkpoint.batches(tiny_folder)
+    asked = Prompts(batches, 1, shares_of("0 0 1 0 0 0 0"))
+    assert {asked.one(i).request.category for i in range(9)} == {"counting"}
+    for text in ("1 2 3", "0 0 0 0 0 0 0", "1 1 1 -1 1 1 1", "a b"):
+        code, _, err = janusflow("reward", tiny_folder, "-o", tmp_path, "--categories", text)
+        assert code == 2 and "expected 7 numbers" in err
+    told = WorldRun.__annotations__["categories"]
+    assert ", ".join(SPLITS["train"][:-1]) in told and SPLITS["train"][-1] in told
+
+
+def test_a_run_goes_on_with_other_shares_only_where_it_is_told_to(tiny_folder, tmp_path):
+    shares, few = (0, 0, 1, 0, 0, 0, 0), TINY | {"training.steps": 1}
+    reward_job.plan(str(tiny_folder), tmp_path, changes=few).run()
+    more = TINY | {"training.steps": 2}
+    with pytest.raises(ValueError, match="the same --categories"):
+        reward_job.plan(str(tiny_folder), tmp_path, changes=more, categories=shares).run()
+    more |= {"run.allow": ["data"]}
+    reward_job.plan(str(tiny_folder), tmp_path, changes=more, categories=shares).run()

@@ -15,7 +15,7 @@ from janusflow.cli.shared_options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(training_runs.Run):
+class Options(training_runs.WorldRun):
     """What `distill` is asked for."""
 
     model: Annotated[
@@ -30,6 +30,15 @@ class Options(training_runs.Run):
             help="A folder of `janusflow pairs`, for reflow on them instead.", **training_runs.PLACE
         ),
     ] = None
+    student: Annotated[
+        str | None,
+        option(
+            help="The model that learns, where it begins with other weights than its teacher, such "
+            "as janusflow/scenes-few.",
+            panel=training_runs.RUN,
+            autocompletion=o.names.models,
+        ),
+    ] = None
 
 
 @command("distill", panel="Training and files", plugins=True)
@@ -41,8 +50,10 @@ def distill(options: Options) -> dict:
     """
     with training_runs.training_libraries():
         from janusflow.training import distillation
+        from janusflow.training.rewards.prompts import shares_of
 
     changes = training_runs.begin(options)
     place = (options.model, options.out)
-    plan = distillation.plan(*place, changes, options.init_from, made=options.pairs)
+    how = (changes, options.init_from, shares_of(options.categories))
+    plan = distillation.plan(*place, *how, options.pairs, options.student)
     return training_runs.end(options, plan.run())

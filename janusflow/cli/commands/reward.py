@@ -14,7 +14,7 @@ from janusflow.cli.shared_options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(training_runs.Run):
+class Options(training_runs.WorldRun):
     """What `reward` is asked for."""
 
     model: Annotated[
@@ -50,8 +50,10 @@ def reward(options: Options) -> dict:
     """
     with training_runs.training_libraries():
         from janusflow.training.rewards import reward_job
+        from janusflow.training.rewards.prompts import shares_of
 
     changes = training_runs.begin(options)
     named = (options.reward, options.objective)
-    plan = reward_job.plan(options.model, options.out, *named, changes, options.init_from)
+    how = (changes, options.init_from, shares_of(options.categories))
+    plan = reward_job.plan(options.model, options.out, *named, *how)
     return training_runs.end(options, plan.run())

@@ -12,7 +12,8 @@ from janusflow.training.ema import move
 
 
 class Copy:
-    """The model as it was when the copy was first used; `follow` lets it move after the model.
+    """The model as it was when the copy was first used, or the one that it was told to `become`;
+    `follow` lets it move after the model.
 
     ValueError for sharded weights, which one process cannot copy.
     """
@@ -30,6 +31,10 @@ class Copy:
                 )
             self._copy = copy.deepcopy(self._model).requires_grad_(False).eval()
         return self._copy
+
+    def become(self, model: nn.Module) -> None:
+        """Takes another model of the same parameters for the copy."""
+        self._copy = model.requires_grad_(False).eval()
 
     def follow(self, lag: float) -> None:
         """copy <- lag copy + (1 - lag) model, where the model learns."""

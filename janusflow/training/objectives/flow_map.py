@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import samplers
 from janusflow.data.samples import Sample
@@ -51,6 +51,7 @@ class FlowMap(Objective):
         self.guidance = (
             samplers.guidance_interval(guidance, 0, guided_until) if guidance != 1 else 1.0
         )
+        self.evaluations = evaluations
         self.segments = segments(len(self.ts) - 1, evaluations)
         self.factor, self.stretch = len(self.segments), stretch
         self.teacher = Copy(context.model, "teacher")
@@ -67,6 +68,14 @@ class FlowMap(Objective):
         paths = rollouts.paths(teacher, made, torch.stack(each), *how).cpu()
         found = [one for s, path in zip(made, paths, strict=True) for one in self._cut(s, path)]
         return found + [s for s in samples if s.kind != "generation"]
+
+    def teach(self, teacher: nn.Module) -> None:
+        """Follows the trajectories of this model instead of those of the model at the start."""
+        self.teacher.become(teacher)
+
+    def jumps(self) -> dict[str, list]:
+        """The times between which the map is trained, and how many evaluations cross them."""
+        return {"times": self.ts.tolist(), "evaluations": list(self.evaluations)}
 
     def _cut(self, sample: Sample, path: Tensor) -> list[Sample]:
         """A sample for each segment of a trajectory (S, c, h, w)."""

@@ -7,7 +7,7 @@ the place of data - noise may be guided, or the guided velocity of a frozen copy
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from janusflow.training.objectives import map_losses
 from janusflow.training.objectives.copies import Copy
@@ -51,6 +51,18 @@ class TwoTimes(Objective):
     def loss(self, u: map_losses.Map, x: Tensor, t: Tensor, s: Tensor, v: Tensor) -> Tensor:
         """(B,), at s = t the flow matching loss."""
         raise NotImplementedError
+
+    def teach(self, teacher: nn.Module) -> None:
+        """Takes this model's velocity instead of that of the model at the start."""
+        if self.teacher is None:
+            raise ValueError(
+                "a student learns from its teacher's velocity alone; set objective.distil=true"
+            )
+        self.teacher.become(teacher)
+
+    def jumps(self) -> dict[str, list]:
+        """Times to jump between, and how many evaluations cross them; any time is trained."""
+        return {"times": [0, 0.25, 0.5, 0.75, 1], "evaluations": [4, 2, 1]}
 
     @torch.no_grad()
     def velocity(self, net: Network, batch: Batch) -> Tensor:

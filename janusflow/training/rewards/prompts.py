@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -11,17 +13,33 @@ from janusflow.models.janusflow.tokenizer import BOS
 from janusflow.scenes.batches import Batches, _turn, _weighted
 from janusflow.scenes.world import CATEGORIES, SPLITS, Prompt, generator, prompt
 
+SHARES = (1, 2, 2, 1, 3, 3, 3)  # of SPLITS["train"], of a run unless told
 
-@dataclass(frozen=True)
+
+@dataclass
 class Prompts:
     """Each prompt `group` times in a row, of the split "train", and questions about other scenes.
 
-    Their numbers start far from those that the supervised runs drew.
+    Both are other ones for another `batches.seed`, or, in a run, another training.seed. ValueError
+    for shares that are not one number from 0 for each category.
     """
 
     batches: Batches
     group: int = 16
-    categories: tuple[float, ...] = (1, 1, 1, 1, 1, 1, 1)  # shares of SPLITS["train"]
+    categories: Sequence[float] = (1, 1, 1, 1, 1, 1, 1)  # shares of SPLITS["train"]
+    schedule: object = field(default=None, repr=False)  # of a run, where the seed may change
+
+    def __post_init__(self):
+        names, own = SPLITS["train"], tuple(self.categories)
+        if len(own) != len(names) or not sum(own) or not all(0 <= x < math.inf for x in own):
+            raise ValueError(
+                f"the shares of categories are {own}; expected {len(names)} numbers from 0, not "
+                f"all 0, for {', '.join(names)}"
+            )
+
+    def follow(self, schedule, steps: int) -> None:  # noqa: ARG002
+        """Takes the seed of each step from `schedule.stage(step)`."""
+        self.schedule = schedule
 
     def draw(
         self,
@@ -43,20 +61,29 @@ class Prompts:
         groups = made // self.group
         before = step * groups if start is None else start.get("generation", 0) // self.group
         first, last = (before + groups * (rank + i) // world for i in (0, 1))
-        before = step * groups
-        if start is not None:
-            before = start.get("generation", 0) // self.group
+        batches = self._batches(step)
         asked = {"understanding": counts.get("understanding", 0)}
+        own = [self.one(i, batches.seed) for i in range(first, last)]
         return [
-            *(s for g in range(first, last) for s in [self.one(before + g)] * self.group),
-            *self.batches.draw(step, rank, world, asked),
+            *(one for one in own for _ in range(self.group)),
+            *batches.draw(step, rank, world, asked),
         ]
 
-    def one(self, index: int) -> Sample:
+    def _batches(self, step: int) -> Batches:
+        if self.schedule is None:
+            return self.batches
+        return replace(self.batches, seed=self.schedule.stage(step).seed)
+
+    def one(self, index: int, seed: int | None = None) -> Sample:
         """The prompt of this number, of a category drawn by the shares."""
-        rng = generator("train", index, "reward", self.batches.seed)
+        seed = self.batches.seed if seed is None else seed
+        rng = generator("train", index, "reward", seed)
         category = SPLITS["train"][_weighted(rng, self.categories)]
         return self.sample(prompt("train", category, int(rng.integers(2**31))))
+
+    def told(self) -> dict[str, str]:
+        """What a checkpoint says of the prompts, as a run that goes on compares it."""
+        return {"prompts": " ".join(f"{share:g}" for share in self.categories)}
 
     def sample(self, request: Prompt) -> Sample:
         """A request as a sample without an image."""
@@ -78,3 +105,16 @@ class Prompts:
         return [
             self.sample(prompt("test", CATEGORIES[i % 6], first + i // 6)) for i in range(count)
         ]
+
+
+def shares_of(text: str | None) -> tuple[float, ...]:
+    """Shares written as "1 4 2 1 3 4 3", by default SHARES; ValueError for what are no numbers."""
+    if text is None:
+        return SHARES
+    try:
+        return tuple(float(word) for word in text.replace(",", " ").split())
+    except ValueError as error:
+        raise ValueError(
+            f"--categories is {text!r:.80}; expected {len(SHARES)} numbers, as in "
+            f'"{" ".join(map(str, SHARES))}"'
+        ) from error

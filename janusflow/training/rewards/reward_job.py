@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from janusflow.models.autoencoder_loading import load_vae
@@ -13,7 +13,7 @@ from janusflow.training.build import accelerator_of
 from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
 from janusflow.training.job import TrainJob
-from janusflow.training.rewards.prompts import Prompts
+from janusflow.training.rewards.prompts import SHARES, Prompts
 from janusflow.training.trainer import Trainer
 from janusflow.utils.hub import locate
 from samplers import PilotGrid
@@ -41,12 +41,13 @@ def plan(
     objective: str = "nft",
     changes: Mapping[str, object] | None = None,
     start: Path | None = None,
-    categories: tuple[float, ...] = (1, 2, 2, 1, 3, 3, 3),
+    categories: Sequence[float] = SHARES,
 ) -> TrainJob:
     """Training of `model` on a reward by an online objective.
 
-    `changes` are those of `--set`. Images are drawn on the model's own grid of the quality "fast",
-    where it has one, unguided. ValueError for an objective that draws no images.
+    `changes` are those of `--set`, `categories` the shares of prompts of SPLITS["train"]. Images
+    are drawn on the model's own grid of the quality "fast", where it has one, unguided. ValueError
+    for an objective that draws no images.
     """
     folder = locate(model)
     chosen = settings.changed(_defaults(folder, objective, reward), dict(changes or {}))
@@ -55,7 +56,7 @@ def plan(
             f"the objective {chosen.objective['name']!r} does not learn from rewards; choose nft"
         )
     vae = load_vae(folder, None)
-    batches = init_checkpoint.batches(folder)
+    batches = init_checkpoint.batches(folder, seed=chosen.training.seed)
     data = Prompts(batches, chosen.objective["group"], categories)
 
     def trainer() -> Trainer:
@@ -65,7 +66,7 @@ def plan(
         main.tests = data.test(main.test_prompts, TESTED_FROM)
         return made
 
-    return TrainJob(chosen, trainer, out, {"model": str(folder)}, start)
+    return TrainJob(chosen, trainer, out, {"model": str(folder), **data.told()}, start)
 
 
 def _defaults(folder: Path, objective: str, reward: str | None) -> Settings:
