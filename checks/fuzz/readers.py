@@ -61,7 +61,7 @@ def configuration(data: bytes) -> None:
     if isinstance(content.get("language_config"), dict):
         check_settings(content["language_config"], LlamaConfig, {"model_type"}, "language_config")
     config = JanusFlowConfig(**content)
-    assert 0 < config.parameters
+    assert config.parameters is None or 0 < config.parameters
 
 
 def processor(data: bytes) -> None:

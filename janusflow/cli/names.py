@@ -83,7 +83,7 @@ def devices(incomplete: str) -> list[str]:
 
 def tasks(incomplete: str) -> list[str]:
     """Evaluation tasks by name."""
-    from janusflow.evaluation.tasks.registry import TASKS
+    from janusflow.evaluation.tasks import TASKS
 
     return _starting(incomplete, TASKS)
 

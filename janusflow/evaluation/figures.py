@@ -11,7 +11,7 @@ from textwrap import wrap
 from PIL import Image, ImageDraw
 
 from janusflow.evaluation.report import failures
-from janusflow.evaluation.tasks.registry import TASKS
+from janusflow.evaluation.tasks import find
 from janusflow.pipelines import image_io
 from janusflow.utils import images
 from samplers.benchmark.style import paper
@@ -29,7 +29,7 @@ def draw(report: dict, folder: Path) -> list[Path]:
     """bars.png where matplotlib is installed, and for images failures-SPLIT.png."""
     if not report["items"]:
         return []
-    made, task = [], TASKS[report["protocol"]["task"]]
+    made, task = [], find(report["protocol"]["task"])
     if task.pictures:
         for split in report["scores"]:
             sheet = failure_sheet(report, folder, split, task.pictures)

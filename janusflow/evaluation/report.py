@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 
-from janusflow.evaluation.tasks.registry import TASKS
+from janusflow.evaluation.tasks import TASKS, find
 from janusflow.utils.locked_dir import write
 from janusflow.utils.safe_io import check_file
 from janusflow.utils.text import printable
@@ -38,7 +38,8 @@ def load(path: Path) -> dict:
         report = json.loads(check_file(path).read_text(encoding="utf-8"))
         if not (report["items"] and report["scores"] and report["protocol"]["task"]):
             raise ValueError("it is empty")
-        if report["protocol"]["task"] not in TASKS or not fits(report["scores"], dict[str, dict]):
+        task, scores = report["protocol"]["task"], report["scores"]
+        if task not in TASKS or not fits(scores, dict[str, dict]):
             raise ValueError("its task or scores are none of ours")
         for number, item in enumerate(report["items"]):
             if wrong := [name for name, hint in ITEM.items() if not fits(item[name], hint)]:
@@ -151,7 +152,7 @@ def markdown(report: dict) -> str:
 
 def _left(report: dict) -> list[str]:
     """What brackets and columns mean, or what is left to do before there are scores."""
-    task = TASKS[report["protocol"]["task"]]
+    task = find(report["protocol"]["task"])
     text = f"{NOTE if report['items'] else ''} {task.note}" if report["scores"] else task.next
     return ["\n".join(wrap(text.strip(), WIDTH))]
 

@@ -18,14 +18,8 @@ from janusflow.evaluation import plan as plans
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import share, wait
 from janusflow.evaluation.task import Item, Task
-from janusflow.evaluation.tasks.registry import TASKS
+from janusflow.evaluation.tasks import find
 from janusflow.utils.locked_dir import alone, drop
-
-
-def task(name: str) -> Task:
-    if name not in TASKS:
-        raise ValueError(f"no task named {name!r}; choose one of {', '.join(TASKS)}")
-    return TASKS[name]
 
 
 def run(load: Callable, plan: Plan, folder: Path, settings: dict) -> dict | None:
@@ -35,7 +29,7 @@ def run(load: Callable, plan: Plan, folder: Path, settings: dict) -> dict | None
     pipeline's call. ValueError if the folder holds answers of other weights or settings, or another
     evaluation is at work in it.
     """
-    started, kind, first = time.time(), task(plan.task), share()[0] == 0
+    started, kind, first = time.time(), find(plan.task), share()[0] == 0
     plans.check_folder(folder)
     with alone(folder) if first else nullcontext():
         if first:
@@ -55,7 +49,7 @@ def rescore(folder: Path) -> dict:
 
 def report(plan: Plan, folder: Path, started: float) -> dict:
     """Protocol, scores with intervals and every item; only `times` differs between equal runs."""
-    kind = task(plan.task)
+    kind = find(plan.task)
     sources, made = kind.score(plan, folder)
     items = sources.get("model", [])
     splits = dict.fromkeys(item.split for item in items)

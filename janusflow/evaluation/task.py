@@ -58,3 +58,12 @@ class Task:
     inputs: Callable[[dict[str, str]], dict[str, str]] = none  # digests of the paths it reads
     whole: Callable[[Plan, Path], dict] | None = None  # scores of a set that has no items
     next: str = ""  # what is left to do where there are no scores yet
+
+
+TASKS: dict[str, Task] = {}
+
+
+def register(name: str, task: Task) -> Task:
+    """Makes a task known as `--task NAME`; see `tasks.image_task` for one in a few lines."""
+    TASKS[name] = task
+    return task

@@ -120,10 +120,14 @@ def of_encoder(network: nn.Module, count: int) -> Iterator[Callable[[], list[Hea
 def _blocks(network: nn.Module, count: int) -> tuple[nn.Module, list[nn.Module]]:
     from timm.models.vision_transformer import Attention, VisionTransformer
 
-    from janusflow.models.janusflow.vision import Tower
-
-    known = (VisionTransformer, Tower)  # others may attend in ways of their own
-    towers = [module for module in network.modules() if type(module) in known]
+    known = (VisionTransformer.forward, VisionTransformer.forward_features)
+    towers = [  # whose blocks run as timm's do; others may attend in ways of their own
+        module
+        for module in network.modules()
+        if isinstance(module, VisionTransformer)
+        and type(module).forward in known
+        and type(module).forward_features is VisionTransformer.forward_features
+    ]
     own = [block.attn for block in towers[0].blocks] if towers else []
     plain = [layer for layer in own if type(layer) is Attention]
     if len(plain) < max(1, count) or len(plain) < len(own):

@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from samplers.benchmark.style import paper, thinned
-from samplers.benchmark.summary import OURS, Report, Row
 
 REST = {"color": "0.75", "linewidth": 0.7}
 
 
 @paper
-def plot(report: Report, path: str | Path, name: str) -> None:
-    """Ours, the peers that are best at some number of evaluations, and the others in grey.
+def plot(rows: Sequence, path: str | Path, title: str, ours: str) -> None:
+    """Rows of one field: ours, the peers that are best at some number of evaluations, and the
+    others in grey.
 
     Points stand at the evaluations that were spent, which may be fewer than asked for.
     """
     from matplotlib.figure import Figure
 
-    rows = [r for r in report.rows if r.field == name and math.isfinite(r.e) and r.e > 0]
+    rows = [r for r in rows if math.isfinite(r.e) and r.e > 0]
     methods = list(dict.fromkeys(r.method for r in rows))
     lead = leaders(rows)
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     named = False
-    for method in sorted(methods, key=lambda m: (m[0] == OURS) + (m in lead)):
+    for method in sorted(methods, key=lambda m: (m[0] == ours) + (m in lead)):
         mine = [r for r in rows if r.method == method]
-        look = style(method, lead)
+        look = style(method, lead, ours)
         if look is REST and not named:
             look, named = {**REST, "label": "other peers"}, True
         axes.plot([r.calls for r in mine], [r.e for r in mine], **look)
-    shown = [r.e for r in rows if r.library == OURS or r.method in lead]
-    ticks = thinned(sorted({r.calls for r in rows if r.library == OURS or r.method in lead}))
-    count = report.protocol.get("samples")
-    title = f"{name}, n = {count}" if count else name
+    shown = [r.e for r in rows if r.library == ours or r.method in lead]
+    ticks = thinned(sorted({r.calls for r in rows if r.library == ours or r.method in lead}))
     axes.set(xscale="log", yscale="log", ylim=(min(shown) / 2, 2 * max(shown)), title=title)
     axes.set(xlabel="network evaluations (NFE)", ylabel="endpoint error, geometric mean")
     axes.set_xticks(ticks, map(str, ticks))
@@ -44,7 +43,7 @@ def plot(report: Report, path: str | Path, name: str) -> None:
     figure.savefig(path)
 
 
-def leaders(rows: list[Row]) -> set[tuple[str, str, str]]:
+def leaders(rows: Sequence) -> set[tuple[str, str, str]]:
     """The peers as shipped that nobody else's beats at some number of calls."""
     shipped = [r for r in rows if r.grid == "as shipped"]
     return {
@@ -53,9 +52,9 @@ def leaders(rows: list[Row]) -> set[tuple[str, str, str]]:
     }
 
 
-def style(method: tuple[str, str, str], lead: set[tuple[str, str, str]]) -> dict:
+def style(method: tuple[str, str, str], lead: set[tuple[str, str, str]], ours: str) -> dict:
     library, solver, grid = method
-    if library == OURS:
+    if library == ours:
         return {"marker": "o", "linewidth": 2, "label": f"{solver} ({grid})"}
     if method in lead:
         return {"linestyle": "--", "marker": ".", "label": f"{library} {solver} ({grid})"}

@@ -84,7 +84,9 @@ class Report:
         """Work against precision, one curve per method; PNG, SVG or PDF by the file's ending."""
         from samplers.benchmark.figure import plot
 
-        plot(self, path, field or self.rows[0].field)
+        name, count = field or self.rows[0].field, self.protocol.get("samples")
+        title = f"{name}, n = {count}" if count else name
+        plot([r for r in self.rows if r.field == name], path, title, OURS)
 
 
 def finite(value):

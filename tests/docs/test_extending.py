@@ -1,6 +1,7 @@
 """A new solver, grid or guidance rule is one function, and everything finds it."""
 
 import inspect
+import json
 import sys
 from itertools import pairwise
 
@@ -74,3 +75,56 @@ def test_the_command_line_takes_all_three(monkeypatch, tiny_folder, tmp_path):
     main.main()
     told = Image.open(out).text
     assert (told["sampler"], told["grid"], told["guidance_scale"]) == ("leap", "cubic", "halved:4")
+
+
+PLUGIN = """
+from janusflow.evaluation.tasks import image_task
+from janusflow.training.alignment import teachers
+
+@image_task(prompts=["a red star", "a red circle"])
+def colours(image, prompt):
+    return {"red": image.getpixel((0, 0))[0] / 255, "square": image.width == image.height}
+
+@teachers.teacher
+def halves(wanted):
+    return teachers.Encoder(wanted.model.vision_und_enc_model, wanted.model.config.vision.width)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    from janusflow.evaluation.tasks import TASKS
+    from janusflow.training.alignment.teachers import TEACHERS
+
+    path = tmp_path / "users_own.py"
+    path.write_text(PLUGIN)
+    before = [(registry, set(registry)) for registry in (TASKS, TEACHERS, sys.modules)]
+    yield path
+    for registry, names in before:
+        for name in set(registry) - names:
+            del registry[name]
+
+
+def test_a_task_of_ones_own_is_evaluated(janusflow, tiny_folder, tmp_path, plugin):
+    out = tmp_path / "out"
+    words = ["evaluate", "--model", tiny_folder, "--task", "colours", "--plugin", plugin, "-o", out]
+    words += ["--seeds", 1, "--num-inference-steps", 1, "--no-figures"]
+    code, _, err = janusflow(*words)
+    assert code == 0, err
+    report = json.loads((out / "report.json").read_text())
+    overall = report["scores"]["colours"]["overall"]
+    assert overall["items"] == 2 and overall["scores"]["square"]["score"] == 1
+    assert 0 <= overall["scores"]["red"]["score"] <= 1
+    (tmp_path / "others.txt").write_text("a blue star\n")
+    code, _, err = janusflow(*words, "--prompts", tmp_path / "others.txt")
+    assert code and "holds answers with digests" in err
+
+
+def test_a_teacher_of_ones_own_is_trained_with(janusflow, tiny_folder, tmp_path, plugin):
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "data" / "a.png")
+    (tmp_path / "data" / "a.txt").write_text("a black square")
+    words = ["train", "--model", tiny_folder, "--stage", 2, "--data", tmp_path / "data"]
+    words += ["--plugin", plugin, "--set", "alignment.teacher=halves", "--out", tmp_path / "run"]
+    code, _, err = janusflow(*words, "--set", "training.steps=1", "--set", "training.batch=1")
+    assert code == 0, err

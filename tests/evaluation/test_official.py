@@ -11,7 +11,7 @@ from test_evaluate import PLAN, timeless
 
 from janusflow.evaluation import report, runner
 from janusflow.evaluation.plan import Plan
-from janusflow.evaluation.runner import task
+from janusflow.evaluation.tasks import find as task
 from janusflow.scenes.world import generator as seeded
 
 PROMPTS = [
@@ -182,12 +182,11 @@ def test_what_was_cut_off_goes_on_in_the_same_bits(geneval, dpg, tmp_path, after
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_processes_share_the_pictures_and_make_none_twice(geneval, tmp_path, monkeypatch, ranks):
     from janusflow.evaluation import resume
-    from janusflow.evaluation.tasks import official_results
 
     brushes = [Brush() for _ in range(ranks)]
     for rank, brush in enumerate(brushes):
         monkeypatch.setattr(resume, "share", lambda rank=rank: (rank, ranks))
-        official_results.GENEVAL.make(lambda b=brush: b, geneval, tmp_path, {})
+        task("geneval").make(lambda b=brush: b, geneval, tmp_path, {})
     assert sum(b.made for b in brushes) == 12 and min(b.made for b in brushes) > 0
     assert len(list(tmp_path.rglob("*.png"))) == 12
 

@@ -10,6 +10,7 @@ from janusflow.evaluation import plan as plans
 from janusflow.evaluation import report, report_comparison, runner
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.runner import rescore
+from janusflow.evaluation.tasks import find as find_task
 from janusflow.evaluation.tasks import official_results
 from janusflow.pipelines import auto_pipeline
 from janusflow.pipelines.presets import grid_text, read_grid, read_grids, resolve
@@ -55,7 +56,7 @@ def plan(options) -> Plan:
     if "all" in splits:
         splits = [name for name in SPLITS if name != "train"]
     made = way(options)
-    digests = runner.task(options.task).inputs(paths)
+    digests = find_task(options.task).inputs(paths)
     folder, chosen = locate(options.model), pick_device(options.device)
     found = Plan(
         task=options.task,

@@ -1,12 +1,25 @@
-"""What a model can be scored on, one file a task."""
+"""What a model can be scored on, one file a task; each registers itself when it is imported."""
 
-from importlib import import_module
+from difflib import get_close_matches
 
-_NAMES = ("TASKS",)
+from janusflow.evaluation.task import TASKS, Task
+from janusflow.evaluation.tasks import (  # noqa: F401 (they register theirs)
+    distances,
+    judge,
+    official_results,
+    round_trip,
+    scenes,
+    vqa,
+)
+from janusflow.evaluation.tasks.per_image import image_task
+
+__all__ = ["TASKS", "find", "image_task"]
 
 
-def __getattr__(name: str):
-    """Names that stood in this module while it was a file, imported when first used."""
-    if name in _NAMES:
-        return getattr(import_module("janusflow.evaluation.tasks.registry"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def find(name: str) -> Task:
+    """The task of that name; ValueError with the nearest name for one that there is not."""
+    if name in TASKS:
+        return TASKS[name]
+    near = get_close_matches(name, TASKS, 1)
+    hint = f"did you mean {near[0]!r}? Choose" if near else "choose"
+    raise ValueError(f"no task named {name!r:.80}; {hint} one of {', '.join(TASKS)}")

@@ -15,7 +15,7 @@ from janusflow.evaluation.frechet import frechet
 from janusflow.evaluation.image_metadata import origins
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import share, wait
-from janusflow.evaluation.task import PICTURED, Sources, Task
+from janusflow.evaluation.task import PICTURED, Sources, Task, register
 from janusflow.evaluation.tasks import official
 from janusflow.evaluation.tasks.official import Shot
 from janusflow.utils import safe_io
@@ -205,5 +205,5 @@ NOTE = (
     "A distance of sets: no interval belongs to it, it falls with the number of pictures (n), and "
     "it can only be compared with one of the same reference, network and number."
 )
-FID = Task(make, protocol, FIELDS, note=NOTE, inputs=inputs, whole=fid)
-KID = Task(make, protocol, FIELDS, note=NOTE, inputs=inputs, whole=kid)
+register("fid", Task(make, protocol, FIELDS, note=NOTE, inputs=inputs, whole=fid))
+register("kid", Task(make, protocol, FIELDS, note=NOTE, inputs=inputs, whole=kid))

@@ -12,7 +12,7 @@ from pathlib import Path
 from janusflow.evaluation import intervals
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import wait
-from janusflow.evaluation.task import Item, Sources, Task
+from janusflow.evaluation.task import Item, Sources, Task, register
 from janusflow.evaluation.tasks import scenes
 from janusflow.evaluation.tasks.scenes import Job
 from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
@@ -99,4 +99,4 @@ NOTE = (
     "agrees: the model's verdict is the exact scorer's; false+: accepted among the pictures that "
     "are wrong; false-: rejected among those that are right; kappa: Cohen 1960."
 )
-TASK = Task(make, score, scenes.FIELDS, agreement, scenes.path_of, NOTE)
+register("judge", Task(make, score, scenes.FIELDS, agreement, scenes.path_of, NOTE))

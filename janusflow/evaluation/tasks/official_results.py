@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from janusflow.evaluation.plan import Plan
-from janusflow.evaluation.task import PICTURED, Item, Sources, Task
+from janusflow.evaluation.task import PICTURED, Item, Sources, Task, register
 from janusflow.evaluation.tasks import official
 from janusflow.evaluation.tasks.official import GRID
 from janusflow.utils import safe_io
@@ -145,20 +145,26 @@ def take(path: Path, folder: Path, name: str) -> None:
 
 
 FIELDS = ("seeds", *PICTURED, "digests")
-GENEVAL = Task(
-    official.geneval,
-    geneval,
-    FIELDS,
-    inputs=official.geneval_inputs,
-    pictures=lambda item: Path(f"{item['index']:05d}", "samples", f"{item['seed']:05d}.png"),
-    next="run GenEval's evaluate_images.py on this folder, then evaluate --results its file",
+register(
+    "geneval",
+    Task(
+        official.geneval,
+        geneval,
+        FIELDS,
+        inputs=official.geneval_inputs,
+        pictures=lambda item: Path(f"{item['index']:05d}", "samples", f"{item['seed']:05d}.png"),
+        next="run GenEval's evaluate_images.py on this folder, then evaluate --results its file",
+    ),
 )
-DPG = Task(
-    official.dpg,
-    dpg,
-    FIELDS,
-    inputs=official.dpg_inputs,
-    pictures=lambda item: Path("single", f"{item['cluster']}-{item['seed']}.png"),
-    next="run DPG-Bench's compute_dpg_bench.py on images/ in this folder with --pic-num 4, then "
-    "evaluate --results its file",
+register(
+    "dpg",
+    Task(
+        official.dpg,
+        dpg,
+        FIELDS,
+        inputs=official.dpg_inputs,
+        pictures=lambda item: Path("single", f"{item['cluster']}-{item['seed']}.png"),
+        next="run DPG-Bench's compute_dpg_bench.py on images/ in this folder with --pic-num 4, "
+        "then evaluate --results its file",
+    ),
 )

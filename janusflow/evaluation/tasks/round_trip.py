@@ -8,7 +8,7 @@ from pathlib import Path
 
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import wait
-from janusflow.evaluation.task import Item, Sources, Task
+from janusflow.evaluation.task import Item, Sources, Task, register
 from janusflow.evaluation.tasks import scenes
 from janusflow.evaluation.tasks.scenes import Job
 from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
@@ -84,4 +84,4 @@ NOTE = (
     "agrees: the caption names what the prompt asks for, places aside; caption: it is true of the "
     "picture as the exact scorer reads it; picture: the picture is right, places included."
 )
-TASK = Task(make, score, scenes.FIELDS, pictures=scenes.path_of, note=NOTE)
+register("round-trip", Task(make, score, scenes.FIELDS, pictures=scenes.path_of, note=NOTE))

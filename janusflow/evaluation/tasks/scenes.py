@@ -17,7 +17,7 @@ from PIL import Image
 
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import batches, fill
-from janusflow.evaluation.task import PICTURED, Item, Sources, Task
+from janusflow.evaluation.task import PICTURED, Item, Sources, Task, register
 from janusflow.pipelines import image_io
 from janusflow.scenes.scorer import Score, score
 from janusflow.scenes.shapes import render
@@ -193,4 +193,4 @@ def path_of(item: dict) -> Path:
 
 
 FIELDS = ("splits", "prompts", "seeds", *PICTURED)
-TASK = Task(make, judge, FIELDS, pictures=path_of)
+register("scenes", Task(make, judge, FIELDS, pictures=path_of))

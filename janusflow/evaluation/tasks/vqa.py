@@ -11,7 +11,7 @@ from PIL import Image
 
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import batches, fill, share
-from janusflow.evaluation.task import ANSWERED, Item, Sources, Task
+from janusflow.evaluation.task import ANSWERED, Item, Sources, Task, register
 from janusflow.pipelines.answering import ask
 from janusflow.scenes.questions import PROBES, TEMPLATES, Question, pieces, question
 from janusflow.scenes.shapes import render
@@ -158,4 +158,4 @@ NOTE = (
     "popular and adversarial."
 )
 FIELDS = ("splits", "prompts", *ANSWERED)
-TASK = Task(make, judge, FIELDS, detection, note=NOTE)
+register("scenes-vqa", Task(make, judge, FIELDS, detection, note=NOTE))

@@ -96,7 +96,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         name = PACKAGED.get(str(name), name)
         if Path(name).is_dir() and "subfolder" not in kwargs:
             config = kwargs.get("config") or JanusFlowConfig.from_pretrained(name)
-            check_size(config.parameters, Path(name))
+            check_size(config.parameters or _counted(cls, config), Path(name))
             check_variant(Path(name), kwargs.get("variant"))
         if kwargs.get("generation_config") is None:
             kwargs["generation_config"] = generation_defaults.read(name, **kwargs)
@@ -153,3 +153,9 @@ def _refuse(name, fault: str, keys) -> None:
         f"checkpoint {str(name)!r} {verb} {len(keys)}{kind} tensors, the first {detail}; is this "
         f"a JanusFlow checkpoint?"
     )
+
+
+def _counted(kind: type[nn.Module], config: JanusFlowConfig) -> int:
+    """Parameters of a network, built without memory."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in kind(config).parameters())
