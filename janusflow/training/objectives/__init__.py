@@ -1,5 +1,6 @@
 """Objectives of training by name; see `registry` for what one is."""
 
+from janusflow.training.objectives import dmd as dmd
 from janusflow.training.objectives import flow as flow
 from janusflow.training.objectives import flow_map as flow_map
 from janusflow.training.objectives import grpo as grpo

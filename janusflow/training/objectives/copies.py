@@ -1,4 +1,6 @@
-"""Copies of the trained model that an objective may ask for: lagged behind it, or frozen."""
+"""Copies of the trained model that an objective may ask for: lagged behind it, frozen, or learning
+something of their own.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,12 @@ import copy
 from collections.abc import Mapping
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from janusflow.training.ema import move
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW
 
 
 class Copy:
@@ -56,3 +61,52 @@ class Copy:
         for name, parameter in self.model.named_parameters():
             if (value := found.get(f"{self._name}.{name}")) is not None:
                 parameter.copy_(value)
+
+
+class Learner(Copy):
+    """A copy that is trained beside the model, by AdamW at its own rate, where the model learns."""
+
+    def __init__(self, model: nn.Module, name: str, lr: float):
+        super().__init__(model, name)
+        self._lr, self._optimizer = lr, None
+
+    @property
+    def model(self) -> nn.Module:
+        made = super().model
+        if self._optimizer is None:
+            own = dict(made.named_parameters())
+            self._learning = {n: own[n].requires_grad_(True) for n in self._names()}
+            self._optimizer = torch.optim.AdamW(
+                self._learning.values(), lr=self._lr, betas=(0.9, 0.99), weight_decay=0.0
+            )
+        return made
+
+    def _names(self) -> list[str]:
+        return [n for n, p in self._model.named_parameters() if p.requires_grad]
+
+    def step(self) -> None:
+        """One update from the gradients that are there, averaged over all processes."""
+        for parameter in self._learning.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if dist.is_available() and dist.is_initialized():
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= dist.get_world_size()
+        nn.utils.clip_grad_norm_(self._learning.values(), 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        found = super().state()
+        for name, parameter in self._learning.items():
+            for key, value in self._optimizer.state.get(parameter, {}).items():
+                found[f"{self._name}.{key}.{name}"] = value
+        return found
+
+    @torch.no_grad()
+    def load(self, found: Mapping[str, Tensor]) -> None:
+        super().load(found)
+        for name, parameter in self._learning.items():
+            kept = {k: found.get(f"{self._name}.{k}.{name}") for k in MOMENTS}
+            if all(value is not None for value in kept.values()):
+                self._optimizer.state[parameter] = {k: v.clone() for k, v in kept.items()}

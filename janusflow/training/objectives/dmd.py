@@ -1,0 +1,149 @@
+"""Distribution matching distillation: jumps whose ends look like the teacher's images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+import samplers
+from janusflow.data.samples import Sample
+from janusflow.training import losses, timestep_sampling
+from janusflow.training.objectives.copies import Copy, Learner
+from janusflow.training.objectives.map_losses import column
+from janusflow.training.objectives.network import Batch, Network
+from janusflow.training.objectives.online import shape_of, times_of
+from janusflow.training.objectives.registry import Context, Objective, objective
+
+NOISE, AGAIN = 10, 11  # streams of random numbers
+
+
+def dmd(x: Tensor, real: Tensor, fake: Tensor) -> Tensor:
+    """(B,), half the squared distance of x to x - (fake - real) / mean |x - real|.
+
+    `real` and `fake` are what two velocities take a noised x to have been, without gradients: so
+    the gradient is (fake - real), towards where the data are denser and away from where the drawn
+    images are. Yin et al. 2024, arXiv 2311.18828, eqs. 7 and 8.
+    """
+    with torch.no_grad():
+        size = (x - real).abs().flatten(1).mean(dim=1).clamp(min=1e-5)
+        aim = x - (fake - real) / column(size, x)
+    return 0.5 * (x - aim).square().flatten(1).mean(dim=1)
+
+
+@objective(name="dmd")
+class DistributionMatching(Objective):
+    """Images of few jumps u(x, t, s) whose distribution is held to a frozen guided teacher's.
+
+    Each step draws by one of the numbers of `evaluations`, in turn, with gradients through all its
+    jumps, and compares the teacher's velocity at the noised images with that of a copy which learns
+    the drawn images' own distribution (`fake_lr`, `fake_updates` steps of AdamW each). Without the
+    adversarial part of DMD2 (Yin et al. 2024, arXiv 2405.14867).
+    """
+
+    losses = ("dmd",)
+    at_t = False
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        evaluations: tuple = (1, 2, 4),
+        times: str = "",  # of the teacher's grid, whose parts the jumps are; even unless given
+        steps: int = 8,
+        guidance: float = 2.0,
+        guided_until: float = 1.0,
+        fake_lr: float = 2e-4,
+        fake_updates: int = 2,
+    ):
+        super().__init__(context)
+        context.need_vae("janusflow distill")
+        self.ts = times_of(times, steps, samplers.core.find("abm"))
+        self.grids = [parts(self.ts, count) for count in evaluations]
+        self.guidance, self.guided_until = guidance, guided_until
+        self.teacher = Copy(context.model, "teacher")
+        self.fake = Learner(context.model, "fake", fake_lr)
+        self.fake_updates = fake_updates
+        self._drawn: list[tuple[Network, Tensor]] = []
+
+    def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
+        self.teacher.model, self.fake.model  # noqa: B018 (copied before the first update)
+        self._drawn.clear()
+        shape, seed = shape_of(self.context.model, self.context.vae), self.context.stage.seed
+        found, rows = [], iter(rows)
+        for sample in samples:
+            if sample.kind == "generation":
+                noise = torch.randn(
+                    shape, generator=timestep_sampling.generator(seed, step, NOISE, next(rows))
+                )
+                sample = replace(sample, latents=torch.zeros(shape), extra={"noise": noise})
+            found.append(sample)
+        return found
+
+    def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        x = self.draw(net, batch)
+        self._drawn.append((net, x.detach()))
+        with torch.no_grad():
+            t = batch.t
+            noised = losses.interpolate(self.noise_like(x, batch.step), x, t)
+            left = column(1 - t, x)
+            real = noised + left * self.target(net, noised, t)
+            fake = noised + left * net.velocity(noised, t, model=self.fake.model)
+        return {"dmd": dmd(x, real, fake)}
+
+    def draw(self, net: Network, batch: Batch) -> Tensor:
+        """Images (G, c, h, w) by this step's number of jumps, with gradients."""
+        x = batch.noise
+        for t, s in pairwise(self.grids[batch.step % len(self.grids)]):
+            t, s = (torch.full_like(batch.t, float(z)) for z in (t, s))
+            x = x + column(s - t, x) * net.velocity(x, t, s)
+        return x
+
+    def target(self, net: Network, x: Tensor, t: Tensor) -> Tensor:
+        """The teacher's velocity, guided until t = `guided_until`."""
+        model, every = self.teacher.model, torch.ones_like(t, dtype=torch.bool)
+        cond = net.velocity(x, t, model=model, dropped=~every)
+        if self.guidance == 1 or not bool((inside := t <= self.guided_until).any()):
+            return cond
+        uncond = net.velocity(x, t, model=model, dropped=every)
+        return torch.where(column(inside, x).bool(), uncond.lerp(cond, self.guidance), cond)
+
+    def rng(self, step: int, part: int) -> torch.Generator:
+        return timestep_sampling.generator(self.context.stage.seed, step, AGAIN, part)
+
+    def noise_like(self, x: Tensor, step: int, part: int = 0) -> Tensor:
+        """Normal noise, a function of the run's seed, the step and the part."""
+        return torch.randn(x.shape, generator=self.rng(step, 2 * part)).to(x)
+
+    def updated(self, step: int) -> None:
+        """Lets the copy learn the images that were just drawn, by flow matching."""
+        for part in range(1, 1 + self.fake_updates):
+            for net, data in self._drawn:
+                noise = self.noise_like(data, step, part)
+                t = torch.rand(len(data), generator=self.rng(step, 2 * part + 1)).to(data)
+                x = losses.interpolate(noise, data, t)
+                v = net.velocity(x, t, model=self.fake.model)
+                (losses.flow(v, noise, data).mean() / len(self._drawn)).backward()
+            self.fake.step()
+        self._drawn.clear()
+
+    def state(self) -> dict[str, Tensor]:
+        return self.teacher.state() | self.fake.state()
+
+    def load(self, found: Mapping[str, Tensor]) -> None:
+        self.teacher.load(found)
+        self.fake.load(found)
+
+
+def parts(ts: Tensor, count: int) -> list[float]:
+    """Every so many of the times (S,), `count` jumps; ValueError where they do not divide."""
+    steps = len(ts) - 1
+    if not isinstance(count, int) or count < 1 or steps % count:
+        raise ValueError(
+            f"objective.evaluations holds {count!r}; expected divisors of the {steps} steps of the "
+            "teacher"
+        )
+    return ts[:: steps // count].tolist()
