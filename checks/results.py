@@ -32,6 +32,7 @@ from statistics import median
 from janusflow.evaluation import provenance
 from janusflow.utils.hub import PACKAGED
 from samplers.benchmark import suite
+from studies import few_evaluations as few
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -142,6 +143,30 @@ def held_out_splits() -> Result:
         rows.append({"split": split} | scored(told["scores"][split]["overall"], "strict"))
     command = "janusflow evaluate --split SPLIT --prompts 100 --seeds 1"
     return of_model("janusflow/scenes", command, rows)
+
+
+@measure
+def few_evaluations() -> Result:
+    """The few-step model and its teacher at equal prompts, and how various a prompt's images are."""
+    rows = []
+    for model, ways in (
+        ("janusflow/scenes-few", ("map:4", "map:2", "map:1")),
+        ("janusflow/scenes", ("fast", "abm:8", "abm:4")),
+    ):
+        for way in ways:
+            told = few.scored(model, way, 600, 1)
+            low, high = told["interval"]
+            strict = {"strict": round(told["strict"], 3), "low": round(low, 3)}
+            strict["high"] = round(high, 3)
+            various = few.scored(model, way, 60, 8)["layouts"]
+            row = {"model": model, "way": way, "evaluations": round(told["evaluations"])}
+            row |= strict | {"layouts": round(various, 3)}
+            rows.append(row | {n: round(v, 2) for n, v in told["by_category"].items()})
+    command = (
+        "python -m studies.few_evaluations MODEL --ways WAYS --prompts 600 (layouts: --prompts 60 "
+        "--seeds 8)"
+    )
+    return of_model("janusflow/scenes-few", command, rows)
 
 
 @measure

@@ -1,0 +1,86 @@
+"""Distribution matching distillation: its gradient, its learning copy, and a run cut off."""
+
+import pytest
+import torch
+
+from janusflow.training import checkpoints, distillation
+from janusflow.training.objectives.dmd import dmd, parts
+
+TINY = {
+    "training.batch": 5,
+    "training.mixture": {"generation": 4, "understanding": 1},
+    "training.steps": 4,
+    "training.warmup": 1,
+    "objective.name": "dmd",
+    "objective.steps": 2,
+    "objective.evaluations": [2, 1],
+    "run.save_every": 1,
+    "run.keep": 9,
+}
+
+
+def test_the_gradient_is_from_the_drawn_images_towards_the_data():
+    x = torch.randn(2, 3, 4, 4, requires_grad=True)
+    real, fake = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    dmd(x, real, fake).sum().backward()
+    size = (x - real).abs().mean(dim=(1, 2, 3), keepdim=True)
+    assert torch.allclose(x.grad, ((fake - real) / size / x[0].numel()).detach(), atol=1e-6)
+
+
+def test_equal_distributions_pull_nowhere():
+    x, real = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(2, 3, 4, 4)
+    dmd(x, real, real).sum().backward()
+    assert not x.grad.any()
+
+
+def test_a_gaussian_generator_finds_the_mean_and_the_spread_of_a_gaussian():
+    """Both velocities in closed form: N(mean, std) drawn, N(2, 0.5) wanted."""
+    torch.manual_seed(0)
+    mean, std = torch.zeros(1, requires_grad=True), torch.ones(1, requires_grad=True)
+    optimizer = torch.optim.Adam([mean, std], lr=0.02)
+
+    def denoised(x, t, mean, std):
+        gain = t * std**2 / (t**2 * std**2 + (1 - t) ** 2)
+        return mean + gain * (x - t * mean)
+
+    for _ in range(400):
+        x = mean + std * torch.randn(256, 1)
+        t = torch.rand(256, 1).clamp(0.02, 0.98)
+        noised = (1 - t) * torch.randn(256, 1) + t * x
+        with torch.no_grad():
+            real, fake = denoised(noised, t, 2.0, 0.5), denoised(noised, t, mean, std)
+        optimizer.zero_grad()
+        dmd(x, real, fake).mean().backward()
+        optimizer.step()
+    assert abs(mean.item() - 2) < 0.1 and abs(std.abs().item() - 0.5) < 0.1
+
+
+def test_the_jumps_are_even_parts_of_the_grid():
+    ts = torch.linspace(0, 1, 9)
+    assert parts(ts, 2) == [0, 0.5, 1]
+    with pytest.raises(ValueError, match="divisors of the 8"):
+        parts(ts, 3)
+
+
+def run(folder, out, **changes):
+    return distillation.plan(str(folder), out, TINY | changes).run()
+
+
+def test_the_learning_copy_moves_and_the_teacher_stays(tiny_folder, tmp_path):
+    run(tiny_folder, tmp_path)
+    first, last = (checkpoints.read(tmp_path, step)[0] for step in (1, 4))
+    for name, moved in (("teacher", False), ("fake", True)):
+        own = [n for n in first if n.startswith(f"objective.{name}.model.language_model")]
+        own = own or [n for n in first if n.startswith(f"objective.{name}.")]
+        assert any(not torch.equal(first[n], last[n]) for n in own) == moved
+
+
+def test_a_run_cut_off_and_resumed_ends_in_the_same_bits(tiny_folder, tmp_path):
+    run(tiny_folder, tmp_path)
+    whole = checkpoints.read(tmp_path, 4)[0]
+    for step in (3, 4):
+        checkpoints.path_of(tmp_path, step).unlink()
+    run(tiny_folder, tmp_path)
+    again = checkpoints.read(tmp_path, 4)[0]
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
