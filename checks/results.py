@@ -147,7 +147,7 @@ def held_out_splits() -> Result:
 
 @measure
 def few_evaluations() -> Result:
-    """The few-step model and its teacher at equal prompts, and how various a prompt's images are."""
+    """The few-step model and its teacher on equal prompts, with distinct layouts of a prompt."""
     rows = []
     for model, ways in (
         ("janusflow/scenes-few", ("map:4", "map:2", "map:1")),

@@ -12,6 +12,7 @@ MODULES = {  # parts that import diffusers, or are programs
     "learn": "search.learn",
     "measure": "benchmark.measure",
     "peers": "benchmark.peers",
+    "rectify": "rectify",
     "report": "benchmark.summary",
 }
 PLACES = {  # a name of the package, and the module that it stands in

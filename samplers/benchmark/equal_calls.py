@@ -27,13 +27,13 @@ from samplers.benchmark.measure import (
     overheads,
     play,
     protocol,
-    straightness,
 )
 from samplers.benchmark.peers import Peer, peers
 from samplers.benchmark.problems import PROBLEMS, Problem
 from samplers.benchmark.summary import OURS, Report, Row, ratio_table
 from samplers.core import Solver, Velocity, count, find
 from samplers.grids import uniform
+from samplers.rectify import straightness
 from samplers.search.pilot import PilotGrid
 from samplers.search.pilot import pilot as pilot_grid
 from samplers.solvers.linear_multistep import learned

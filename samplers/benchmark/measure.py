@@ -1,4 +1,4 @@
-"""How a benchmark measures: references, errors, straightness, overhead, and the protocol."""
+"""How a benchmark measures: references, errors, overhead, and the protocol."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import platform
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from samplers.benchmark.peers import Peer
 from samplers.benchmark.summary import OURS
-from samplers.core import SOLVERS, Solver, Velocity, sample, trajectory
+from samplers.core import SOLVERS, Solver, Velocity, sample
 from samplers.grids import uniform
 
 
@@ -39,18 +38,6 @@ def judged(
         }
 
     return judge
-
-
-def straightness(v: Velocity, noise: Tensor, steps: int = 32) -> float:
-    """Integral of E |v - (x1 - x0)|^2 over E |x1 - x0|^2: 0 for straight paths walked evenly.
-
-    By Heun's rule, v as the difference of successive states. Liu et al. 2023 (rectified flow),
-    section 2.2, made free of units.
-    """
-    states = [x for _, x in trajectory(v, noise, uniform(steps), "heun", nonfinite="return")]
-    chord = states[-1] - states[0]
-    bends = [(steps * (b - a) - chord).square().mean() for a, b in pairwise(states)]
-    return float(torch.stack(bends).mean() / chord.square().mean())
 
 
 def now(x: Tensor) -> float:

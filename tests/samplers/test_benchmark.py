@@ -11,11 +11,12 @@ import torch
 
 import samplers
 from samplers.benchmark import equal_calls
-from samplers.benchmark.measure import judged, straightness
+from samplers.benchmark.measure import judged
 from samplers.benchmark.peers import flow_matching_peers, peers
 from samplers.benchmark.problems import PROBLEMS
 from samplers.benchmark.summary import OURS, Report, Row, number, ratio_table, ratios
 from samplers.core import SOLVERS, steps
+from samplers.rectify import straightness
 from samplers.search.learn import fit
 
 PEERS = peers()
