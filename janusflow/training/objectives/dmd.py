@@ -16,7 +16,7 @@ from janusflow.training.objectives.copies import Copy, Learner
 from janusflow.training.objectives.map_losses import column
 from janusflow.training.objectives.network import Batch, Network
 from janusflow.training.objectives.online import shape_of, times_of
-from janusflow.training.objectives.registry import Context, Objective, objective
+from janusflow.training.objectives.objective import Context, Objective, objective
 
 NOISE, AGAIN = 10, 11  # streams of random numbers
 
