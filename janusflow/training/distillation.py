@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training import config as settings
-from janusflow.training import init_checkpoint, loop
+from janusflow.training import init_checkpoint, loop, objectives
 from janusflow.training.build import accelerator_of
 from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
@@ -71,7 +71,7 @@ def plan(
     vae = load_vae(folder, None)
     prompts = Prompts(init_checkpoint.batches(folder, seed=chosen.training.seed), 1, categories)
     scenes = replace(prompts.batches, categories=tuple(categories))
-    data = prompts if chosen.objective["name"] == "flow_map" else scenes  # others start at data
+    data = prompts if objectives.find(chosen.objective["name"]).draws else scenes
     first, meta = folder, prompts.told()
     if student is not None:
         first = locate(student)
@@ -175,7 +175,7 @@ def _defaults(folder: Path, name: str) -> Settings:
     base = Settings(training=STAGE, alignment=None)
     own = {"objective.name": name, "run.save_every": 20, "run.log_every": 1}
     grid = folder / "pilot-fast.json"
-    if grid.is_file() and name == "flow_map":
+    if grid.is_file() and objectives.find(name).draws:
         pilot = PilotGrid.load(grid)
         own["objective.times"] = " ".join(f"{t:.6g}" for t in pilot.ts.tolist())
         own["objective.guided_until"] = float(pilot.settings.get("guided", (0, 0.6))[1])

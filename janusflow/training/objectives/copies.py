@@ -81,6 +81,11 @@ class Learner(Copy):
             )
         return made
 
+    def become(self, model: nn.Module) -> None:
+        """Begins as this model, which stays as it is."""
+        super().become(copy.deepcopy(model))
+        self._optimizer = None
+
     def _names(self) -> list[str]:
         return [n for n, p in self._model.named_parameters() if p.requires_grad]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import samplers
 from janusflow.data.samples import Sample
@@ -15,8 +15,8 @@ from janusflow.training import losses, timestep_sampling
 from janusflow.training.objectives.copies import Copy, Learner
 from janusflow.training.objectives.map_losses import column
 from janusflow.training.objectives.network import Batch, Network
-from janusflow.training.objectives.online import shape_of, times_of
 from janusflow.training.objectives.objective import Context, Objective, objective
+from janusflow.training.objectives.online import shape_of, times_of
 
 NOISE, AGAIN = 10, 11  # streams of random numbers
 
@@ -46,6 +46,7 @@ class DistributionMatching(Objective):
 
     losses = ("dmd",)
     at_t = False
+    draws = True
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class DistributionMatching(Objective):
         super().__init__(context)
         context.need_vae("janusflow distill")
         self.ts = times_of(times, steps, samplers.core.find("abm"))
+        self.evaluations = evaluations
         self.grids = [parts(self.ts, count) for count in evaluations]
         self.guidance, self.guided_until = guidance, guided_until
         self.teacher = Copy(context.model, "teacher")
@@ -82,6 +84,15 @@ class DistributionMatching(Objective):
                 sample = replace(sample, latents=torch.zeros(shape), extra={"noise": noise})
             found.append(sample)
         return found
+
+    def teach(self, teacher: nn.Module) -> None:
+        """Holds the images to this model's instead of those of the model at the start."""
+        self.teacher.become(teacher)
+        self.fake.become(teacher)
+
+    def jumps(self) -> dict[str, list]:
+        """The times between which the map is trained, and how many evaluations cross them."""
+        return {"times": self.ts.tolist(), "evaluations": list(self.evaluations)}
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         x = self.draw(net, batch)

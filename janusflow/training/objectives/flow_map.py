@@ -31,6 +31,7 @@ class FlowMap(Objective):
     """
 
     losses = ("flow_map",)
+    draws = True
 
     def __init__(
         self,

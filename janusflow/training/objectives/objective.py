@@ -59,6 +59,7 @@ class Objective:
     losses: tuple[str, ...] = ()  # the names that it may return
     rows = "generation"  # whose count the means are over; or "answers", the other kinds
     at_t = True  # whether it reads `net.out`, the pass at each sample's own t
+    draws = False  # whether it draws its own images, of prompts alone
     factor = 1  # samples that `prepare` makes of one
 
     def __init__(self, context: Context):
