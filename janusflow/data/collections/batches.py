@@ -1,0 +1,214 @@
+"""Training samples of a collection's folder: concepts drawn by weight, then an image, then a
+wording; the samples of a step are a pure function of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from janusflow.data.samples import Sample
+from janusflow.models import latents as coding
+from janusflow.models.janusflow.tokenizer import BOS, EOS, IMAGE, IMAGE_END, IMAGE_START
+from janusflow.utils import images
+
+TONE = "skin tone"  # a variant's caption holds it, its concept's plain image's never
+FLAG = "flag: "
+QUESTIONS = ("What is this?", "What does it show?", "Name it.")
+YES_NO = ("Is this {}?", "Does it show {}?")
+VARIANT = 0.4  # of the draws of a concept that has skin tones show one
+FLAGS = 0.35  # weight of a flag; of anything else 1
+PERSONS = 0.7  # weight of a concept with skin tones
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image's place in the folder's tensors, and what is said of it."""
+
+    place: int
+    image: str
+    concept: str
+    name: str
+    keywords: tuple[str, ...] = ()
+
+    @property
+    def toned(self) -> bool:
+        return TONE in self.name
+
+
+def read_items(folder: Path, split: str, language: str = "en") -> list[Item]:
+    """The images of a split, each once, with its name and keywords."""
+    said: dict[str, tuple[str, list[str]]] = {}
+    for line in (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["language"] == language:
+            said.setdefault(row["image"], (row["concept"], []))[1].append(row["text"])
+    if not said:
+        raise ValueError(f"{str(folder)!r} has no captions in {language!r}; give another language")
+    return [
+        Item(place, image, concept, texts[0], tuple(texts[1:]))
+        for place, (image, (concept, texts)) in enumerate(said.items())
+    ]
+
+
+def read_pixels(folder: Path, items: Sequence[Item]) -> Tensor:
+    """Their images in bytes, (N, 3, S, S)."""
+    shown = [np.asarray(images.read(folder / item.image)) for item in items]
+    return torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).contiguous()
+
+
+def as_input(pixels: Tensor) -> Tensor:
+    """Bytes -> [-1, 1]."""
+    return pixels.float() / 127.5 - 1
+
+
+def vocabulary(items: Sequence[Item], least: int = 2) -> list[str]:
+    """Words of names and keywords that at least so many concepts use, and those of questions."""
+    used: dict[str, set[str]] = {}
+    for item in items:
+        for word in words_of(" ".join((item.name, *item.keywords))):
+            used.setdefault(word, set()).add(item.concept)
+    asked = words_of(" ".join((*QUESTIONS, *YES_NO, "yes no a an of user assistant")))
+    return sorted({word for word, of in used.items() if len(of) >= least} | set(asked))
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+|\d", text.lower())
+
+
+class CollectionBatches:
+    """Draws from one split of a folder; latents are computed once, at the start."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer, vae, seed: int = 0, tokens: int = 16):
+        self.items = read_items(folder, "train")
+        self.tokenizer, self.seed, self.tokens = tokenizer, seed, tokens
+        self.pixels = read_pixels(folder, self.items)
+        with torch.no_grad():
+            parts = [coding.encode(vae, as_input(part)) for part in self.pixels.split(64)]
+        self.latents = torch.cat(parts)
+        self.concepts, self.shares = _grouped(self.items)
+
+    def draw(
+        self,
+        step: int,
+        rank: int,
+        world: int,
+        counts: dict[str, int],
+        start: dict[str, int] | None = None,
+    ) -> list[Sample]:
+        """The samples of a process in a step: its even part of each kind, images first."""
+        found = []
+        for kind, make in (("generation", self.picture), ("understanding", self.question)):
+            count = counts.get(kind, 0)
+            first = step * count if start is None else start.get(kind, 0)
+            rows = range(count * rank // world, count * (rank + 1) // world)
+            found += [make(first + row) for row in rows]
+        return found
+
+    def picture(self, index: int) -> Sample:
+        """Sample number `index` of generation: a caption with its latents and pixels."""
+        rng = self._rng(index, 0)
+        item = self._item(rng)
+        return Sample(
+            kind="generation",
+            input_ids=torch.tensor([self._id(BOS), *self._ids(turn(worded(item, rng)))]),
+            latents=self.latents[item.place],
+            pixel_values=as_input(self.pixels[item.place])[None],
+            name=item.image,
+        )
+
+    def question(self, index: int) -> Sample:
+        """Sample number `index` of understanding: an image, a question about it, the answer."""
+        rng = self._rng(index, 1)
+        item = self._item(rng)
+        text, answer = self._asked(item, rng)
+        seen = f"{IMAGE_START}{IMAGE * self.tokens}{IMAGE_END}\n"
+        known = [self._id(BOS), *self._ids(turn(seen + text))]
+        told = [*self._ids(f" {answer}"), self._id(EOS)]
+        ids = torch.tensor(known + told)
+        return Sample(
+            kind="understanding",
+            input_ids=ids,
+            labels=torch.tensor([-100] * len(known) + told),
+            image_token_mask=(ids == self._id(IMAGE)) | (ids == self._id(IMAGE_START)),
+            pixel_values=as_input(self.pixels[item.place])[None],
+            name=item.image,
+        )
+
+    def _asked(self, item: Item, rng: np.random.Generator) -> tuple[str, str]:
+        """A question and its answer; yes and no are equally frequent."""
+        if rng.random() < 0.7:
+            return _pick(rng, QUESTIONS), item.name
+        answer, named = "yes", item
+        if rng.random() < 0.5:
+            while named.concept == item.concept:
+                named = self._item(rng)
+            answer = "no"
+        return _pick(rng, YES_NO).format(named.name), answer
+
+    def _item(self, rng: np.random.Generator) -> Item:
+        """A concept by weight, then its plain image or, in its share, one of its skin tones."""
+        concept = self.concepts[int(np.searchsorted(self.shares, rng.random(), side="right"))]
+        toned = [item for item in concept if item.toned]
+        plain = [item for item in concept if not item.toned]
+        if not plain or (toned and rng.random() < VARIANT):
+            return _pick(rng, toned)
+        return plain[0]
+
+    def _rng(self, index: int, kind: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, kind, index))
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _id(self, token: str) -> int:
+        return self.tokenizer.token_to_id(token)
+
+
+def worded(item: Item, rng: np.random.Generator) -> str:
+    """What a person might ask for: the name, with an article, with keywords, or keywords alone."""
+    name, words = item.name, list(item.keywords)
+    if name.startswith(FLAG) and rng.random() < 0.5:
+        name = f"flag of {name.removeprefix(FLAG)}"
+    rng.shuffle(words)
+    way = rng.random()
+    if words and way < 0.2:
+        return ", ".join([name, *words[: 1 + int(2 * rng.random())]])
+    if len(words) > 1 and way < 0.3 and not item.toned:
+        return ", ".join(words[:3])
+    if way > 0.75:
+        return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+    return name
+
+
+def turn(text: str) -> str:
+    """A user's turn and the opening of the answer, in the format `deepseek_old`."""
+    return f"User: {text}\n\nAssistant:"
+
+
+def _grouped(items: Sequence[Item]) -> tuple[list[list[Item]], np.ndarray]:
+    """Items by concept, and the running sum of the concepts' shares."""
+    found: dict[str, list[Item]] = {}
+    for item in items:
+        found.setdefault(item.concept, []).append(item)
+    concepts = list(found.values())
+    weights = np.cumsum([_weight(one) for one in concepts])
+    return concepts, weights / weights[-1]
+
+
+def _weight(concept: Sequence[Item]) -> float:
+    if concept[0].name.startswith(FLAG):
+        return FLAGS
+    return PERSONS if any(item.toned for item in concept) else 1.0
+
+
+def _pick(rng: np.random.Generator, options: Sequence):
+    return options[int(rng.integers(len(options)))]

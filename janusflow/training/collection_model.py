@@ -1,0 +1,61 @@
+"""A collection's folder as a training: the model that a recipe begins with, and its samples."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, normalizers
+
+from janusflow.data.collections.batches import (
+    CollectionBatches,
+    as_input,
+    read_items,
+    read_pixels,
+    vocabulary,
+)
+from janusflow.models.autoencoder import PatchAutoencoder
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.models.janusflow.tokenizer import build_tokenizer
+from janusflow.training.recipes import Recipe
+from janusflow.utils.atomic_io import readable
+
+LEAST = 4  # concepts that use a word which becomes a token
+
+
+def first_model(recipe: Recipe, folder: Path, base: Path) -> None:
+    """Writes the model that a recipe begins with into `base`: a tokenizer of the captions' words,
+    a linear autoencoder fitted on the images, fresh weights. What is already there stays.
+    """
+    if (base / "model.safetensors").exists():
+        return
+    items = read_items(folder, "train")
+    build_tokenizer(
+        base,
+        vocabulary(items, LEAST),
+        image_size=recipe.image_size,
+        num_image_tokens=recipe.config(vocab_size=1).vision.tokens,
+        system_prompt="",
+    )
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.save(str(base / "tokenizer.json"))
+    autoencoder = PatchAutoencoder(recipe.latent_channels, whitening=recipe.whitening)
+    autoencoder.fit(as_input(read_pixels(folder, items)))
+    autoencoder.save_pretrained(base / "vae")
+    torch.manual_seed(recipe.seed)
+    part = base / "part"
+    JanusFlowModel(recipe.config(tokenizer.get_vocab_size())).save_pretrained(part)
+    for path in sorted(part.iterdir()):  # config.json, then the weights
+        os.replace(path, base / path.name)
+    part.rmdir()
+    readable(base)
+
+
+def batches(base: Path, recipe: Recipe, folder: Path) -> CollectionBatches:
+    """Samples of the folder for the model in `base`."""
+    autoencoder = PatchAutoencoder.from_pretrained(base / "vae").requires_grad_(False)
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokens = recipe.config(vocab_size=1).vision.tokens
+    return CollectionBatches(folder, tokenizer, autoencoder, recipe.seed, tokens)
