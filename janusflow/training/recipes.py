@@ -179,7 +179,8 @@ RECIPES = {
     "emoji-pico": Recipe(  # one CPU core, an hour and a half: bfloat16 weights of under 16 MB
         collection="emoji",
         image_size=64,
-        hidden=256,
+        hidden=192,
+        heads=6,
         mlp=512,
         channels=128,
         latent_channels=32,

@@ -25,8 +25,8 @@ FLAG = "flag: "
 QUESTIONS = ("What is this?", "What does it show?", "Name it.")
 YES_NO = ("Is this {}?", "Does it show {}?")
 VARIANT = 0.4  # of the draws of a concept that has skin tones show one
-FLAGS = 0.35  # weight of a flag; of anything else 1
-PERSONS = 0.7  # weight of a concept with skin tones
+FLAGS = 0.2  # weight of a flag; of anything else 1
+PERSONS = 0.5  # weight of a concept with skin tones
 
 
 @dataclass(frozen=True)
