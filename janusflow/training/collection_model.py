@@ -31,6 +31,12 @@ def first_model(recipe: Recipe, folder: Path, base: Path) -> None:
     if (base / "model.safetensors").exists():
         return
     items = read_items(folder, "train")
+    pixels = read_pixels(folder, items)
+    if (size := pixels.shape[-1]) != recipe.image_size:
+        raise ValueError(
+            f"{str(folder)!r} holds images of {size} pixels, the recipe takes {recipe.image_size}; "
+            f"write it with --size {recipe.image_size}, or set image_size={size}"
+        )
     build_tokenizer(
         base,
         vocabulary(items, LEAST),
@@ -42,7 +48,7 @@ def first_model(recipe: Recipe, folder: Path, base: Path) -> None:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.save(str(base / "tokenizer.json"))
     autoencoder = PatchAutoencoder(recipe.latent_channels, whitening=recipe.whitening)
-    autoencoder.fit(as_input(read_pixels(folder, items)))
+    autoencoder.fit(as_input(pixels))
     autoencoder.save_pretrained(base / "vae")
     torch.manual_seed(recipe.seed)
     part = base / "part"
@@ -53,9 +59,9 @@ def first_model(recipe: Recipe, folder: Path, base: Path) -> None:
     readable(base)
 
 
-def batches(base: Path, recipe: Recipe, folder: Path) -> CollectionBatches:
-    """Samples of the folder for the model in `base`."""
+def batches(base: Path, recipe: Recipe, folder: Path, split: str = "train") -> CollectionBatches:
+    """Samples of a split of the folder for the model in `base`."""
     autoencoder = PatchAutoencoder.from_pretrained(base / "vae").requires_grad_(False)
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     tokens = recipe.config(vocab_size=1).vision.tokens
-    return CollectionBatches(folder, tokenizer, autoencoder, recipe.seed, tokens)
+    return CollectionBatches(folder, tokenizer, autoencoder, recipe.seed, tokens, split)

@@ -31,7 +31,7 @@ from janusflow.utils.devices import pick_device
 def of_recipe(recipe: Recipe) -> Settings:
     """A recipe's training as settings: the paper's second stage with the recipe's numbers."""
     stage = Stage(
-        trainable=ALL_BUT_VISION,
+        trainable=("vision_encoder", *ALL_BUT_VISION) if recipe.collection else ALL_BUT_VISION,
         lr=recipe.lr,
         warmup=recipe.warmup,
         steps=recipe.steps,
@@ -60,6 +60,8 @@ def first_model(recipe: Recipe, base: Path, workers: int = 0) -> None:
     """
     if (base / "model.safetensors").exists():
         return
+    if recipe.collection:
+        raise ValueError(f"{str(base)!r} lacks model.safetensors, which the run began with")
     build_tokenizer(
         base, [*vocabulary(), "User", "Assistant"], system_prompt="", spellings=SPELLINGS
     )

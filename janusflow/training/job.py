@@ -22,7 +22,6 @@ from janusflow.data.readers import open_data
 from janusflow.data.samples import BrokenSample
 from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.processing import JanusFlowProcessor
-from janusflow.scenes.world import scene
 from janusflow.training import cached_features, checkpoints, export, init_checkpoint, loop
 from janusflow.training import config as settings
 from janusflow.training.build import accelerator_of
@@ -31,6 +30,7 @@ from janusflow.training.ema import trained
 from janusflow.training.encoding import Latents
 from janusflow.training.held_out import HeldOut, of_world
 from janusflow.training.preview import COUNT, Preview
+from janusflow.training.recipe_data import world_of
 from janusflow.training.recipes import RECIPES
 from janusflow.training.schedules import learning_rate
 from janusflow.training.trainer import Trainer
@@ -162,49 +162,57 @@ def _clock(seconds: float) -> str:
 
 
 def of_recipe(
-    name: str, out: Path, changes: dict | None = None, start: Path | None = None
+    name: str,
+    out: Path,
+    changes: dict | None = None,
+    start: Path | None = None,
+    data: Sequence[Path] = (),
 ) -> TrainJob:
-    """A small model from nothing on the world of scenes; ValueError for an unknown recipe."""
+    """A small model from nothing, on the world of scenes or on the folder of a collection;
+    ValueError for an unknown recipe.
+    """
     if name not in RECIPES:
         raise ValueError(f"no recipe named {name!r}; choose one of {', '.join(RECIPES)}")
     recipe, rest = init_checkpoint.with_changes(RECIPES[name], changes or {})
     chosen = settings.changed(init_checkpoint.of_recipe(recipe), rest)
     if chosen.data != Data():
-        raise ValueError("a recipe draws its own scenes; data. settings belong to --stage")
+        raise ValueError("a recipe has its own samples; data. settings belong to --stage")
+    world, base = world_of(recipe, data), out / "base"
 
     def trainer() -> Trainer:
         accelerator = accelerator_of(chosen, out)
         out.mkdir(parents=True, exist_ok=True)
         with accelerator.main_process_first():  # transformers saves on the first rank alone
-            init_checkpoint.first_model(recipe, out / "base", chosen.run.workers)
-        data = init_checkpoint.batches(out / "base", recipe)
+            world.first_model(base, chosen.run.workers)
+        source = world.batches(base)
         if chosen.run.workers:
-            data = Ahead(data, chosen.run.workers)
-        return loop.trainer_of(chosen, out / "base", data, accelerator)
+            source = Ahead(source, chosen.run.workers)
+        return loop.trainer_of(chosen, base, source, accelerator)
 
     def rehearsal() -> Trainer:
         with tempfile.TemporaryDirectory() as folder:
-            base = Path(folder)
-            untrained = replace(recipe, vision_steps=0)
-            init_checkpoint.first_model(untrained, base)
-            return loop.trainer_of(chosen, base, init_checkpoint.batches(base, recipe))
+            world.untrained(Path(folder))
+            return loop.trainer_of(chosen, Path(folder), world.batches(Path(folder)))
 
     def preview() -> Preview:
-        processor = JanusFlowProcessor.from_pretrained(out / "base")
-        scenes = (scene("test", i) for i in range(COUNT))
-        prompts = chosen.run.sample_prompts or [one.caption for one in scenes]
-        return Preview(processor, load_vae(out / "base", None), prompts, chosen.training.seed)
-
-    drawn = preview if chosen.run.sample_every else None
-    before = f"vision encoder, {recipe.vision_steps:,} steps of {recipe.vision_batch} scenes"
-    before = None if (out / "base/model.safetensors").exists() else before
-    meta = {"recipe": recipe.to_json()}
+        processor = JanusFlowProcessor.from_pretrained(base)
+        prompts = chosen.run.sample_prompts or world.prompts(COUNT)
+        return Preview(processor, load_vae(base, None), prompts, chosen.training.seed)
 
     def held_out() -> HeldOut:
-        return of_world(out / "base", chosen.run.evaluate_count)
+        return world.held_out(base, chosen.run.evaluate_count)
 
-    seen = held_out if chosen.run.evaluate_every else None
-    return TrainJob(chosen, trainer, out, meta, start, drawn, seen, rehearsal, before)
+    return TrainJob(
+        chosen,
+        trainer,
+        out,
+        {"recipe": recipe.to_json()},
+        start,
+        preview if chosen.run.sample_every else None,
+        held_out if chosen.run.evaluate_every else None,
+        rehearsal,
+        None if (base / "model.safetensors").exists() else world.before or None,
+    )
 
 
 def of_stage(

@@ -22,7 +22,7 @@ class Options(training_runs.Run):
     recipe: Annotated[
         str | None,
         option(
-            help="A recipe of the small world, such as scenes-pico.",
+            help="A recipe from nothing, such as scenes-pico, or emoji-pico with --data.",
             panel=DATA,
             autocompletion=o.names.recipes,
         ),
@@ -100,8 +100,6 @@ def _check(options: Options) -> None:
     exports_only = options.export and options.recipe is None
     if (options.recipe is None) == (options.stage is None) and not exports_only:
         raise ValueError("give either --recipe or --stage; see janusflow train --help")
-    if options.recipe and options.data:
-        raise ValueError("a recipe draws its own scenes; --data belongs to --stage")
 
 
 def _job(options: Options, changes: dict):
@@ -111,7 +109,7 @@ def _job(options: Options, changes: dict):
     changes |= {"data.cache": str(options.cache)} if options.cache else {}
     out, first = options.out, options.init_from
     if options.recipe:
-        return job.of_recipe(options.recipe, out, changes, first)
+        return job.of_recipe(options.recipe, out, changes, first, options.data)
     if options.stage is None:
         return None
     return job.of_stage(

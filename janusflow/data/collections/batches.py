@@ -87,8 +87,16 @@ def words_of(text: str) -> list[str]:
 class CollectionBatches:
     """Draws from one split of a folder; latents are computed once, at the start."""
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, vae, seed: int = 0, tokens: int = 16):
-        self.items = read_items(folder, "train")
+    def __init__(
+        self,
+        folder: Path,
+        tokenizer: Tokenizer,
+        vae,
+        seed: int = 0,
+        tokens: int = 16,  # that stand for an image in a question
+        split: str = "train",
+    ):
+        self.items = read_items(folder, split)
         self.tokenizer, self.seed, self.tokens = tokenizer, seed, tokens
         self.pixels = read_pixels(folder, self.items)
         with torch.no_grad():

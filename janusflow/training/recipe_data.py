@@ -1,0 +1,99 @@
+"""What a recipe is trained on: the world of scenes, or a captioned folder of a collection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from janusflow.data.collections.batches import read_items
+from janusflow.models.autoencoder_loading import load_vae
+from janusflow.scenes.world import scene
+from janusflow.training import collection_model, init_checkpoint
+from janusflow.training.held_out import HeldOut, of_world
+from janusflow.training.recipes import Recipe
+from janusflow.training.trainer import BatchSource
+
+SPLITS = ("train", "test")
+
+
+class World(Protocol):
+    """First model, samples, and what is drawn and evaluated on the way; `base` is a folder."""
+
+    before: str  # what is trained before the first step, or ""
+
+    def first_model(self, base: Path, workers: int = 0) -> None: ...
+    def untrained(self, base: Path) -> None: ...
+    def batches(self, base: Path) -> BatchSource: ...
+    def prompts(self, count: int) -> list[str]: ...
+    def held_out(self, base: Path, count: int) -> HeldOut: ...
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The world of scenes, drawn as it is needed."""
+
+    recipe: Recipe
+
+    @property
+    def before(self) -> str:
+        steps, batch = self.recipe.vision_steps, self.recipe.vision_batch
+        return f"vision encoder, {steps:,} steps of {batch} scenes"
+
+    def first_model(self, base: Path, workers: int = 0) -> None:
+        init_checkpoint.first_model(self.recipe, base, workers)
+
+    def untrained(self, base: Path) -> None:
+        init_checkpoint.first_model(replace(self.recipe, vision_steps=0), base)
+
+    def batches(self, base: Path) -> BatchSource:
+        return init_checkpoint.batches(base, self.recipe)
+
+    def prompts(self, count: int) -> list[str]:
+        return [scene("test", i).caption for i in range(count)]
+
+    def held_out(self, base: Path, count: int) -> HeldOut:
+        return of_world(base, count)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that `janusflow data` wrote."""
+
+    recipe: Recipe
+    folder: Path
+    before = ""
+
+    def first_model(self, base: Path, workers: int = 0) -> None:  # noqa: ARG002 (nothing to draw)
+        collection_model.first_model(self.recipe, self.folder, base)
+
+    untrained = first_model
+
+    def batches(self, base: Path) -> BatchSource:
+        return collection_model.batches(base, self.recipe, self.folder)
+
+    def prompts(self, count: int) -> list[str]:
+        return [item.name for item in read_items(self.folder, "train")[:count]]
+
+    def held_out(self, base: Path, count: int) -> HeldOut:
+        source = collection_model.batches(base, self.recipe, self.folder, "test")
+        samples = [source.picture(i) for i in range(count)]
+        return HeldOut(samples, (), load_vae(base, None))
+
+
+def world_of(recipe: Recipe, data: Sequence[Path] = ()) -> World:
+    """What a recipe is trained on; ValueError where it needs a folder, has one too many, or the
+    folder is none of its collection.
+    """
+    if not recipe.collection:
+        if data:
+            raise ValueError("a recipe of scenes draws its own; --data belongs to --stage")
+        return Scenes(recipe)
+    name, size = recipe.collection, recipe.image_size
+    ask = f"janusflow data {name} -o {name} --size {size} --keywords"
+    if len(data) != 1:
+        raise ValueError(f"the recipe needs one --data, the folder that `{ask}` writes")
+    if missing := [s for s in SPLITS if not (data[0] / f"{s}.jsonl").is_file()]:
+        raise ValueError(f"{str(data[0])!r} holds no {missing[0]}.jsonl; write it by `{ask}`")
+    return Folder(recipe, data[0])
