@@ -22,7 +22,7 @@ from janusflow.models.autoencoder_loading import load_vae
 from janusflow.utils import images
 from janusflow.utils.hub import locate
 
-LINEAR = ((8, 16), (8, 48), (4, 16))  # patch in pixels, latent channels
+LINEAR = ((8, 16), (8, 32), (8, 48), (4, 16))  # patch in pixels, latent channels
 
 
 def pixels(folder: Path, split: str) -> Tensor:
