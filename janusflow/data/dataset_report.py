@@ -31,11 +31,13 @@ def describe(mixture: Mixture) -> str:
 
 
 def _example(sources) -> str:
+    why = "the first have no records"
     for records in (getattr(source, "records", None) for source in sources):
         for _, record in _spread(records, TRIED) if records is not None else ():
             if isinstance(record, Record):
                 return f"{record.name}: {_words(record)!r}"
-    return "nothing that can be read among the first"
+            why = str(record)
+    return f"nothing that can be read among the first ({why})"
 
 
 def _words(record: Record) -> str:
@@ -65,7 +67,7 @@ def _add(digest, record: Record | Exception) -> None:
         digest.update(type(record).__name__.encode())
         return
     digest.update(repr((record.text, [dict(message) for message in record.messages])).encode())
-    for picture in record.pictures:
+    for picture in (*record.pictures, *record.shown):
         digest.update(picture)
 
 

@@ -83,7 +83,8 @@ def open_folder(
     for file in (f for f in files if f.suffix == ".jsonl"):
         found.add(open_lines(file, options.ignore, named))
     _add_tables(found, [f for f in files if f.suffix == ".parquet"], options, seed)
-    found.sources += open_shards([f for f in files if f.suffix == ".tar"], options.ignore)
+    shards = [f for f in files if f.suffix == ".tar"]
+    found.sources += open_shards(shards, options.ignore, found)
     for file in (f for f in files if f.suffix in READERS):
         found.add(READERS[file.suffix](file))
     pictures = [f for f in files if f.suffix.lower() in PICTURES]

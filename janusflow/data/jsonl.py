@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from janusflow.data.records import Record, parse_row, to_record
-from janusflow.data.rows import kind_of, picture_keys
+from janusflow.data.rows import edit_keys, kind_of, picture_keys, why_not
 from janusflow.data.sample_files import Found, fetch
 from janusflow.data.samples import BrokenSample
 
@@ -43,26 +43,29 @@ class Lines:
 
 
 def open_lines(path: Path, ignored: Collection[str] = (), named: set[Path] | None = None) -> Found:
-    """A file's lines by their kinds; those that cannot be read count to the first kind found.
+    """A file's lines by their kinds; those that are no JSON object count to the first kind found,
+    objects that are no sample are skipped with the reason.
 
     Adds to `named` the images that the lines name. ValueError for a row with a key that seems to
     name a file and is not understood, or a file of which no line can be learnt from.
     """
     places: dict[str, tuple[array, array]] = {}
     unknown: list[tuple[int, int]] = []
-    columns: list[str] = []
+    found = Found()
     for number, start, line in _lines(path):
         try:
-            row = parse_row(line, str(path)) if len(line) <= MAX_LINE else {}
+            row = parse_row(line, str(path)) if len(line) <= MAX_LINE else None
         except BrokenSample:
-            row = {}
+            row = None
+        if row is None:
+            unknown.append((start, number))
+            continue
         try:
             kind = kind_of(row, ignored)
         except ValueError as error:
             raise ValueError(f"{path} line {number}: {error}") from None
         if kind is None:
-            unknown.append((start, number))
-            columns = columns or list(row)
+            found.skip(f"{path} line {number}", why_not(row))
             continue
         starts, numbers = places.setdefault(kind, (array("q"), array("q")))
         starts.append(start)
@@ -70,7 +73,7 @@ def open_lines(path: Path, ignored: Collection[str] = (), named: set[Path] | Non
         if named is not None:
             _note(named, path.parent, row)
     if not places:
-        has = f"; the first has the keys {', '.join(columns)}" if columns else ""
+        has = "".join(f"; {name}: {why}" for name, why in list(found.skipped.items())[:1])
         raise ValueError(
             f"no line of {path} is a JSON object with a text, a picture and a text, or a question "
             f"and an answer{has}"
@@ -79,11 +82,12 @@ def open_lines(path: Path, ignored: Collection[str] = (), named: set[Path] | Non
     if unknown:
         both = sorted([*zip(*places[first], strict=True), *unknown])
         places[first] = array("q", (s for s, _ in both)), array("q", (n for _, n in both))
-    return Found([(kind, Lines(path, kind, *own)) for kind, own in places.items()])
+    found.sources = [(kind, Lines(path, kind, *own)) for kind, own in places.items()]
+    return found
 
 
 def _note(named: set[Path], folder: Path, row: dict) -> None:
-    for key in picture_keys(row):
+    for key in {*picture_keys(row), *(edit_keys(row) or ())[:2]}:
         given = row[key] if isinstance(row[key], list) else [row[key]]
         named.update(folder / name for name in given if isinstance(name, str))
 

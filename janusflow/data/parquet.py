@@ -10,8 +10,8 @@ import numpy as np
 
 from janusflow.data.read_options import Data
 from janusflow.data.records import Record, to_record
-from janusflow.data.rows import kind_of
-from janusflow.data.sample_files import Found, Subset
+from janusflow.data.rows import kind_of, why_not
+from janusflow.data.sample_files import Found, Subset, fetch
 from janusflow.data.streams import Streamed, count_rows, embedded
 from janusflow.utils.text import printable
 
@@ -30,7 +30,12 @@ class Table:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Record:
-        return to_record(self.rows[index], self.kind, f"{self.path} row {index + 1}", embedded)
+        name = f"{self.path} row {index + 1}"
+        return to_record(self.rows[index], self.kind, name, self._fetch)
+
+    def _fetch(self, given) -> bytes:
+        """An image in the table, or one that it names in its folder."""
+        return fetch(self.path.parent, given) if names_file(given) else embedded(given)
 
 
 def open_table(path: Path, ignored: Collection[str] = ()) -> Found:
@@ -45,8 +50,8 @@ def open_table(path: Path, ignored: Collection[str] = ()) -> Found:
     for column, feature in rows.features.items():
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))
-    kinds = kinds_of_rows(path, rows.data.table, ignored)
     found = Found()
+    kinds = kinds_of_rows(path, rows.data.table, ignored, found)
     for kind, numbers in kinds.items():
         table = Table(path, rows, kind)
         whole = len(numbers) == len(rows)
@@ -54,13 +59,24 @@ def open_table(path: Path, ignored: Collection[str] = ()) -> Found:
     return found
 
 
-def kinds_of_rows(path: Path, table, ignored: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """Numbers of the rows of each kind, by which columns a row has a value in."""
+def names_file(given) -> bool:
+    """Whether what stands for an image is the name of a file, and not its bytes."""
+    if isinstance(given, dict):
+        return given.get("bytes") is None and isinstance(given.get("path"), str)
+    return isinstance(given, str)
+
+
+def kinds_of_rows(
+    path: Path, table, ignored: Collection[str] = (), skipped: Found | None = None
+) -> dict[str, np.ndarray]:
+    """Numbers of the rows of each kind, by which columns a row has a value in; rows that are no
+    sample are told to `skipped`.
+    """
     names = table.column_names
     valid = np.stack([_valid(table.column(name)) for name in names], axis=1)
     patterns, first, which = np.unique(valid, axis=0, return_index=True, return_inverse=True)
     found: dict[str, list[np.ndarray]] = {}
-    unknown: list[np.ndarray] = []
+    why = ""
     for number in np.argsort(first):
         row = {
             name: _short(table.column(name)[int(first[number])].as_py())
@@ -72,13 +88,15 @@ def kinds_of_rows(path: Path, table, ignored: Collection[str] = ()) -> dict[str,
         except ValueError as error:
             raise ValueError(f"{path} row {first[number] + 1}: {error}") from None
         own = np.flatnonzero(which.reshape(-1) == number)
-        if kind is None:
-            unknown.append(own)
-        else:
+        if kind is not None:
             found.setdefault(kind, []).append(own)
+            continue
+        why = why_not(row)
+        for one in own if skipped is not None else ():
+            skipped.skip(f"{path} row {one + 1}", why)
     if not found:
-        raise ValueError(f"{path} has the columns {', '.join(names)}; none is a text")
-    found[next(iter(found))] += unknown  # they will be named as broken
+        told = f" ({why})" if why else ""
+        raise ValueError(f"{path} has the columns {', '.join(names)}; none is a text{told}")
     return {kind: np.sort(np.concatenate(own)) for kind, own in found.items()}
 
 

@@ -71,12 +71,23 @@ def generation(processor: JanusFlowProcessor, record: Record, key: int = 0) -> S
     share = mix(key) / 2**64 if key else 0.5
     size = processor.image_processor.image_size
     picture = square_crop(decode(record.pictures[0], "its picture"), size, share)
-    return Sample(
-        kind="generation",
-        input_ids=processor.prompt(record.text)["input_ids"][0],
-        pixel_values=processor.image_processor([picture]),
-        name=record.name,
-    )
+    pixels = processor.image_processor([picture])
+    own = prompt(processor, record, share)
+    return Sample(kind="generation", pixel_values=pixels, name=record.name, **own)
+
+
+def prompt(processor: JanusFlowProcessor, record: Record, share: float = 0.5) -> dict[str, Tensor]:
+    """What a prompt gives a sample: its ids, and for an edit the images that it shows, cut as the
+    image to be made is.
+    """
+    size = processor.image_processor.image_size
+    sources = (decode(content, "its source image") for content in record.shown)
+    images = [square_crop(source, size, share) for source in sources]
+    found = processor.prompt(record.text, [images] if images else None)
+    own = {"input_ids": found["input_ids"][0]}
+    if not images:
+        return own
+    return own | {"shown": found["pixel_values"], "image_token_mask": found["image_token_mask"][0]}
 
 
 @dataclass(frozen=True)
@@ -100,12 +111,16 @@ class Cached:
         found = self.cache.get(key, self.names)
         if self.pixels:
             return replace(generation(processor, record), **found)
-        ids = processor.prompt(record.text)["input_ids"][0]
-        return Sample(kind="generation", input_ids=ids, name=record.name, **found)
+        own = prompt(processor, record)
+        return Sample(kind="generation", name=record.name, **own, **found)
 
 
 def understanding(processor: JanusFlowProcessor, record: Record, key: int = 0) -> Sample:  # noqa: ARG001
-    """Long side resized, padded. Every answer and the end of sentence after it is learnt."""
+    """Long side resized, padded. Every answer and the end of sentence after it is learnt; of a
+    document all of its text.
+    """
+    if record.document:
+        return document(processor, record)
     tag = processor.image_tag
     messages = [
         {**message, "content": message["content"].replace(PLACEHOLDER, tag)}
@@ -119,6 +134,24 @@ def understanding(processor: JanusFlowProcessor, record: Record, key: int = 0) -
         labels=labels,
         image_token_mask=mask if pictures else None,
         pixel_values=processor.image_processor(pictures) if pictures else None,
+        name=record.name,
+    )
+
+
+def document(processor: JanusFlowProcessor, record: Record) -> Sample:
+    """BOS, texts and images in their order, the end of sentence; every text is learnt."""
+    images = [decode(content, "an image of the document") for content in record.pictures]
+    content = record.text.replace(PLACEHOLDER, processor.image_tag)
+    ids, seen = processor._expand(content, len(images))
+    ids, mask = torch.tensor([*ids, processor.tokenizer.eos_token_id]), torch.tensor([*seen, False])
+    labels = ids.masked_fill(mask | (ids == processor.image_end_id), -100)
+    labels[0] = -100
+    return Sample(
+        kind="understanding",
+        input_ids=ids,
+        labels=labels,
+        image_token_mask=mask if images else None,
+        pixel_values=processor.image_processor(images) if images else None,
         name=record.name,
     )
 

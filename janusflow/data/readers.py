@@ -29,9 +29,15 @@ SINGLE = {
         if options.streaming
         else open_table(path, options.ignore)
     ),
-    ".tar": lambda path, options, _: Found(open_shards([path], options.ignore)),
+    ".tar": lambda path, options, _: _open_shard(path, options),
     ".txt": lambda path, *_: open_text(path),
 }
+
+
+def _open_shard(path: Path, options: Data) -> Found:
+    found = Found()
+    found.sources = open_shards([path], options.ignore, found)
+    return found
 
 
 def scan(

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from janusflow.data.rows import CHATS, TEXTS, picture_keys
+from janusflow.data import documents
+from janusflow.data.documents import PLACEHOLDER
+from janusflow.data.rows import CHATS, TEXTS, edit_keys, picture_keys
 from janusflow.data.samples import BrokenSample
 
 ROLES = {"human": "user", "gpt": "assistant"}  # LLaVA's names
 MAX_PICTURES = 64  # in one conversation
-PLACEHOLDER = "<image>"  # LLaVA's, in conversations
 TAG = "<image_placeholder>"  # the model's own
 
 
@@ -24,6 +25,8 @@ class Record:
     text: str | None = None
     messages: tuple[Mapping[str, str], ...] = ()
     pictures: tuple[bytes, ...] = field(default=(), repr=False)
+    shown: tuple[bytes, ...] = field(default=(), repr=False)  # what an image is to be made of
+    document: bool = False  # the text places the pictures by <image>, and all of it is learnt
 
 
 class Records(Protocol):
@@ -50,16 +53,24 @@ def to_record(row: Mapping, kind: str, name: str, fetch: Callable[[Any], bytes])
 
     generation: an image (`image`, `image_path`, `file_name`, ...) and a text (`text`, `caption`,
     `prompt`). understanding: `messages` as {role, content}, LLaVA's `conversations`, or `question`
-    and `answer`, with images under the same keys or in the messages. text: `text`. `fetch` turns
-    what stands for an image into bytes. BrokenSample says what is missing or of the wrong type.
+    and `answer`, with images under the same keys or in the messages; or an interleaved document
+    (`documents.parts_of`). text: `text`. An edit is a generation whose prompt shows its `source`;
+    the image to be made is `target`. `fetch` turns what stands for an image into bytes.
+    BrokenSample says what is missing or of the wrong type.
     """
     try:
         if kind == "text":
             return Record(name=name, text=_text(row))
+        if kind == "understanding" and (parts := documents.parts_of(row)):
+            return _document(parts, name, fetch)
         if kind == "understanding":
             messages, given = _messages(row)
             pictures = _fetched(given, fetch) if given else _pictures(row, fetch)
             return Record(name=name, messages=_shown(messages, len(pictures)), pictures=pictures)
+        if edit := edit_keys(row):
+            source, target, text = (row[key] for key in edit)
+            made = dict(pictures=_all(target, fetch), shown=_all(source, fetch))
+            return Record(name=name, text=check_text(text, repr(edit[2])), **made)
         pictures = _pictures(row, fetch)
         if len(pictures) != 1:
             raise ValueError(f"it has {len(pictures)} pictures; expected one under 'image'")
@@ -91,8 +102,22 @@ def _text(row: Mapping) -> str:
 
 
 def _pictures(row: Mapping, fetch: Callable[[Any], bytes]) -> tuple[bytes, ...]:
-    found = next((row[key] for key in picture_keys(row)), [])
+    return _all(next((row[key] for key in picture_keys(row)), []), fetch)
+
+
+def _all(found: Any, fetch: Callable[[Any], bytes]) -> tuple[bytes, ...]:
     return _fetched(found if isinstance(found, list | tuple) else [found], fetch)
+
+
+def _document(parts, name: str, fetch: Callable[[Any], bytes]) -> Record:
+    """Texts and images in their order, a line each."""
+    what = "a text of the document"
+    texts = [PLACEHOLDER if text is None else check_text(text, what) for text, _ in parts]
+    if all(text is None for text, _ in parts):
+        raise ValueError("the document has no text to learn")
+    given = [image for text, image in parts if text is None]
+    both = dict(text="\n".join(texts), pictures=_fetched(given, fetch))
+    return Record(name=name, document=True, **both)
 
 
 def _fetched(found: Sequence[Any], fetch: Callable[[Any], bytes]) -> tuple[bytes, ...]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from janusflow.data import documents
+
 # An image: these keys always, the second ones where their value ends as an image's file does.
 PICTURES = (
     "image", "images", "image_path", "image_paths", "img", "img_path", "image_file", "image_name",
@@ -15,6 +17,16 @@ PICTURES = (
 PATHS = ("path", "file", "filename", "file_path", "filepath", "url", "uri", "src")
 TEXTS = ("text", "caption", "prompt", "txt", "description")
 CHATS = ("messages", "conversations", "conversation")
+# An edit: the image before, the image after, and what is asked for.
+SOURCES = (
+    "source", "source_image", "source_img", "src_img", "input_image", "original_image", "before",
+    "input",
+)  # fmt: skip
+TARGETS = (
+    "target", "target_image", "target_img", "edited_image", "edited_img", "output_image", "after",
+    "output", "edited",
+)  # fmt: skip
+INSTRUCTIONS = ("instruction", "edit_prompt", "edit", "edit_instruction")
 SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl",
 )  # fmt: skip
@@ -43,14 +55,17 @@ def kind_of(row: Mapping, ignored: Collection[str] = ()) -> str | None:
     `ignored` are keys that may stand in a row without being read.
     """
     row = {key: value for key, value in row.items() if key not in ignored}
-    pictures = picture_keys(row)
-    kind = _kind(row, bool(pictures))
+    edit = edit_keys(row)
+    document = None if edit else documents.parts_of(row)
+    pictures = list(edit[:2]) if edit else picture_keys(row)
+    kind = "generation" if edit else "understanding" if document else _kind(row, bool(pictures))
     if pictures and _on_the_web(row[pictures[0]]):
         raise ValueError(
             f"{pictures[0]!r} names a picture on the web ({row[pictures[0]]!r:.60}); download the "
             "pictures first and name their files"
         )
     unread = [key for key in row if key not in PICTURES and key not in pictures]
+    unread = [key for key in unread if not (edit and key in edit)]
     for key in unread:
         if why := _not_understood(row, key, kind, bool(pictures)):
             raise ValueError(
@@ -59,6 +74,32 @@ def kind_of(row: Mapping, ignored: Collection[str] = ()) -> str | None:
                 f"--set data.ignore={key}"
             )
     return kind
+
+
+def edit_keys(row: Mapping) -> tuple[str, str, str] | None:
+    """The keys of the image before, the image after and the instruction; None for another row."""
+    source = next((key for key in SOURCES if is_picture(row.get(key))), None)
+    target = next((key for key in TARGETS if is_picture(row.get(key))), None)
+    text = next((key for key in (*INSTRUCTIONS, *TEXTS) if row.get(key) is not None), None)
+    return (source, target, text) if source and target and text else None
+
+
+def is_picture(value: Any) -> bool:
+    """Whether a value stands for an image: bytes, a file's name, or either in a mapping."""
+    if isinstance(value, list | tuple) and value:
+        value = value[0]
+    if isinstance(value, Mapping):
+        return value.get("bytes") is not None or _names_picture(value.get("path"))
+    return isinstance(value, bytes) or _names_picture(value)
+
+
+def why_not(row: Mapping) -> str:
+    """Why a row is no sample."""
+    keys = ", ".join(map(repr, row)) or "none"
+    if picture_keys(row):
+        known = ", ".join(map(repr, TEXTS))
+        return f"an image without a text ({known}); its keys are {keys}"
+    return f"no text, and no question with its answer; its keys are {keys}"
 
 
 def _kind(row: Mapping, pictured: bool) -> str | None:

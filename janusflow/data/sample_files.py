@@ -20,6 +20,15 @@ class Found:
 
     sources: list[tuple[str, Records]] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)  # file or row -> why
+    _rows: dict[str, tuple[str, int]] = field(default_factory=dict)  # why -> the first, how many
+
+    def skip(self, name: str, why: str) -> None:
+        """Counts a row that is no sample, under the first one of the same reason."""
+        first, count = self._rows.get(why, (name, 0))
+        self._rows[why] = (first, count + 1)
+        more = f" and {count:,} more" if count else ""
+        self.skipped.pop(f"{first} and {count - 1:,} more" if count > 1 else first, None)
+        self.skipped[f"{first}{more}"] = why
 
     def add(self, other: Found) -> None:
         self.sources += other.sources

@@ -19,7 +19,8 @@ class Sample:
     the model takes them; `pixel_values` hold the clean image once, normalised, or None where
     the teacher's `features` and the latents were cached. understanding: the whole sequence with
     placeholders, whose places `image_token_mask` marks. understanding and text: `labels` are the
-    ids to be learnt at their own places, -100 elsewhere.
+    ids to be learnt at their own places, -100 elsewhere. An edit is a generation whose prompt shows
+    images: `shown`, at the places that `image_token_mask` marks.
     """
 
     kind: str  # one of KINDS
@@ -27,6 +28,7 @@ class Sample:
     labels: Tensor | None = None  # (L,) long
     image_token_mask: Tensor | None = None  # (L,) bool
     pixel_values: Tensor | None = None  # (n, 3, S, S)
+    shown: Tensor | None = None  # (n, 3, S, S)
     latents: Tensor | None = None  # (c, h, w)
     features: Tensor | None = None  # (tokens, D)
     extra: Mapping[str, Tensor] = field(default_factory=dict)  # an objective's own numbers

@@ -15,7 +15,8 @@ from itertools import accumulate, groupby, islice
 from pathlib import Path
 
 from janusflow.data.records import Record, parse_row, to_record
-from janusflow.data.rows import kind_of, picture_keys
+from janusflow.data.rows import SOURCES, TARGETS, kind_of, picture_keys, why_not
+from janusflow.data.sample_files import Found
 from janusflow.data.samples import BrokenSample
 from janusflow.data.tar_index import Member, members
 from janusflow.utils.limits import hold
@@ -53,55 +54,70 @@ class Shards:
         return to_record(row, self.kind, name, lambda content: content)
 
 
-def open_shards(paths: Sequence[Path], ignored: Collection[str] = ()) -> list[tuple[str, Shards]]:
+def open_shards(
+    paths: Sequence[Path], ignored: Collection[str] = (), skipped: Found | None = None
+) -> list[tuple[str, Shards]]:
     """The samples of tar files by kind: a sample with JSON by its keys, one without by its files'
-    suffixes; what cannot be told counts to the file's first kind.
+    suffixes. What cannot be read counts to the file's first kind, what is no sample is told to
+    `skipped`.
 
     ValueError for a file that is no tar, is compressed, or has no sample of text, or a key that is
     not understood.
     """
     found: dict[str, list[tuple[Path, array]]] = {}
+    skipped = skipped or Found()
     for path in paths:
-        for kind, starts in _by_kind(path, index(path), ignored).items():
+        for kind, starts in _by_kind(path, index(path), ignored, skipped).items():
             found.setdefault(kind, []).append((path, starts))
     return [(kind, Shards(*zip(*own, strict=True), kind)) for kind, own in found.items()]
 
 
-def _by_kind(path: Path, starts: array, ignored: Collection[str]) -> dict[str, array]:
-    """Where the samples of each kind begin. A text alone beside images is a stray caption, which
-    will be named as broken.
-    """
+def _by_kind(
+    path: Path, starts: array, ignored: Collection[str], skipped: Found
+) -> dict[str, array]:
+    """Where the samples of each kind begin. A text alone beside images is a stray caption."""
     kinds = [_kind_at(path, start, ignored) for start in starts]
-    known = [kind for kind in kinds if kind]
-    if not known:
+    told = [kind for kind, _, _ in kinds if kind]
+    pictured = next((kind for kind in told if kind not in ("text", STRAY)), None)
+    first = pictured or ("text" if told else None)
+    found: dict[str, array] = {}
+    for start, (kind, name, why) in zip(starts, kinds, strict=True):
+        if kind == STRAY:
+            kind, why = (None, "a text without its image") if pictured else ("text", "")
+        if why:
+            skipped.skip(f"{path} {name}", why)
+        elif kind or first:
+            found.setdefault(kind or first, array("q")).append(start)
+    if not found or first is None:
         raise ValueError(
             f"no sample of {path} has a picture and a text, a question and an answer, or a text"
         )
-    pictured = next((kind for kind in known if kind not in ("text", STRAY)), None)
-    first = pictured or "text"
-    found: dict[str, array] = {first: array("q")}
-    for start, kind in zip(starts, kinds, strict=True):
-        kind = first if kind in (None, STRAY) else kind
-        found.setdefault(kind, array("q")).append(start)
-    return {kind: own for kind, own in found.items() if own}
+    return found
 
 
-def _kind_at(path: Path, start: int, ignored: Collection[str]) -> str | None:
-    """The kind of the sample there; STRAY for a bare text file, None if it cannot be told."""
+def _kind_at(path: Path, start: int, ignored: Collection[str]) -> tuple[str | None, str, str]:
+    """The kind of the sample there, its name, and why it is none: STRAY for a bare text file, None
+    without a reason if it cannot be read.
+    """
+    name = ""
     try:
         with open(path, "rb", buffering=0) as file:
             _, own = next(_samples(file, path.stat().st_size, start), (start, []))
+            name = own[0].name if own else ""
             suffixes = {_split(member.name)[1].rpartition(".")[2] for member in own}
-            if "json" not in suffixes:
-                texts, pictures = suffixes & set(TEXTS), suffixes & set(PICTURES)
-                return ("generation" if pictures else STRAY) if texts else None
             row = _row(file, own, str(path), whole=False)
     except (BrokenSample, OSError):
-        return None
+        return None, name, ""
     try:
-        return kind_of(row, ignored)
+        kind = kind_of(row, ignored)
     except ValueError as error:
-        raise ValueError(f"{path} {own[0].name}: {error}") from None
+        raise ValueError(f"{path} {name}: {error}") from None
+    unread = sorted(suffixes - {*TEXTS, *PICTURES, "json"})
+    if kind == "text" and unread:
+        return None, name, f"the text of a .{unread[0]}, whose format is not read"
+    if kind is None:
+        return None, name, why_not(row) if row else f"its files are .{', .'.join(sorted(suffixes))}"
+    return (STRAY if kind == "text" and "json" not in suffixes else kind), name, ""
 
 
 def index(path: Path) -> array:
@@ -147,7 +163,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _row(file, own: list[Member], name: str, whole: bool = True) -> dict:
-    """The row of a sample; unless `whole`, images are not read, only that they are there."""
+    """The row of a sample; unless `whole`, images and texts are not read."""
     if len(own) > MAX_MEMBERS:
         raise BrokenSample(name, f"it has more than {MAX_MEMBERS} files")
     if faulty := next((m for m in own if m.fault), None):
@@ -158,10 +174,15 @@ def _row(file, own: list[Member], name: str, whole: bool = True) -> dict:
         if suffix == "json":
             row |= parse_row(_content(file, member, name, MAX_TEXT), name)
         elif suffix in TEXTS:
-            row["text"] = _decoded(_content(file, member, name, MAX_TEXT), name)
+            text = _decoded(_content(file, member, name, MAX_TEXT), name) if whole else "unread"
+            row["text"] = text
         elif suffix in PICTURES:
             content = _content(file, member, name) if whole else b""
-            pictures.append((member.name, content))
+            part = _split(member.name)[1].rpartition(".")[0]
+            if part in (*SOURCES, *TARGETS):
+                row[part] = content
+            else:
+                pictures.append((member.name, content))
     named = picture_keys(row)  # where an image once lay: here it lies beside its row
     row = {key: value for key, value in row.items() if key not in named}
     return row | ({"image": [content for _, content in sorted(pictures)]} if pictures else {})

@@ -56,6 +56,7 @@ class GenerateOptions(RunOptions):
 
     quality: str = "exact"  # a preset: exact, high, fast or draft
     num_images_per_prompt: int = 1
+    image: object = None  # for a model that edits: what the prompts show, one, or one a prompt
     latents: Tensor | np.ndarray | None = None  # noise to start from, (images, c, h, w)
     first_block_cache: float | None = None  # tolerance; blocks are left out where less changes
     best_of: int = 1  # candidates an image, of which the verifier keeps one

@@ -79,6 +79,9 @@ class Generation:
         to 1). `guidance_scale` is a number or any rule of `samplers.guidance`, also as text;
         `negative_prompt` takes the empty prompt's place.
 
+        `image` is for a model that was trained to edit: the prompts then say what is to be changed
+        of it, and the understanding encoder sees it.
+
         `latents` (images, channels, height / 8, width / 8) is the noise to start from; otherwise it
         comes from `seed`, one more for each image, or from `generator`, one for all or one an
         image. `first_block_cache` is a tolerance: where the first block changes less, the others
@@ -211,6 +214,7 @@ class Generation:
         num_images_per_prompt: int = 1,
         reuse: Reuse | None = None,
         ts: Tensor | None = None,
+        image: object = None,
     ) -> GuidedVelocity:
         """The guided velocity v(x, t) of these prompts, ready for anything in `samplers`.
 
@@ -218,7 +222,7 @@ class Generation:
         (S,) are times that it will be asked for, of which the network makes its embeddings and
         modulations here, in one product.
         """
-        cond, uncond = self.encode_prompts(prompts, negative_prompt)
+        cond, uncond = self.encode_prompts(prompts, negative_prompt, image)
         rows = torch.arange(len(prompts)).repeat_interleave(num_images_per_prompt).tolist()
         ready = ts is not None and not self._compiled
         return GuidedVelocity(
@@ -234,8 +238,8 @@ class Generation:
         """The field that the call's solver takes: a velocity, or a flow map."""
         options, count = run.options, run.options.num_images_per_prompt
         if not run.solver.maps:
-            told = options.negative_prompt
-            return self.field(run.prompts, run.rule, told, count, run.cache, run.ts)
+            how = (options.negative_prompt, count, run.cache, run.ts, options.image)
+            return self.field(run.prompts, run.rule, *how)
         own = self.grids[FLOW_MAP].guidance if FLOW_MAP in self.grids else 1.0
         asked = weights_of(options.guidance_scale)
         if asked - {own, GenerateOptions.guidance_scale, 1.0}:
@@ -243,9 +247,9 @@ class Generation:
                 f"guidance_scale is {max(asked):g}, and a flow map has its guidance {own:g} in its "
                 "weights; leave it out"
             )
-        if options.negative_prompt or run.cache is not None:
-            given = "negative_prompt" if options.negative_prompt else "first_block_cache"
-            raise ValueError(f"a flow map takes no {given}; leave it out")
+        refused = ("negative_prompt", "first_block_cache", "image")
+        if given := [name for name in refused if getattr(options, name) not in (None, "")]:
+            raise ValueError(f"a flow map takes no {given[0]}; leave it out")
         return self.flow_map(run.prompts, count, run.ts)
 
     def flow_map(
@@ -268,13 +272,16 @@ class Generation:
         return PromptFlowMap(self.model, cond[rows], known)
 
     def encode_prompts(
-        self, prompts: Sequence[str], negative_prompt: Texts | None = None
+        self,
+        prompts: Sequence[str],
+        negative_prompt: Texts | None = None,
+        image: object = None,
     ) -> tuple[PromptCache, PromptCache]:
         """What to follow and what to move away from, one row a prompt; an empty negative prompt is
-        none.
+        none. `image` is what the prompts show, one for all or one each.
         """
         prompts = list(prompts)
-        followed = self._encode(prompts)
+        followed = self._encode(prompts) if image is None else self._encode_edits(prompts, image)
         one = negative_prompt is None or isinstance(negative_prompt, str)
         negative = [negative_prompt] * len(prompts) if one else list(negative_prompt)
         if len(negative) != len(prompts):
@@ -298,6 +305,16 @@ class Generation:
         if distinct == prompts:
             return prompt
         return prompt[[distinct.index(text) for text in prompts]]
+
+    def _encode_edits(self, prompts: list[str], image) -> PromptCache:
+        """One row a text that shows its image."""
+        images = list(image) if isinstance(image, list | tuple) else [image]
+        if len(images) == 1:
+            images *= len(prompts)
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} images came for {len(prompts)} prompts; give one each")
+        inputs = self.processor.prompt(prompts, [[one] for one in images])
+        return self.model.encode_prompt(**inputs.to(self._execution_device))
 
     def _prompt_inputs(self, prompts: list[str]) -> dict[str, Tensor]:
         inputs = self.processor.prompt(prompts).to(self._execution_device)

@@ -27,14 +27,27 @@ def padded(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
+def prompts(model: nn.Module, samples: Sequence[Sample]) -> PromptCache:
+    """Keys and values of the samples' prompts, with the images that edits show."""
+    place = next(model.parameters()).device
+    ids, mask = (x.to(place) for x in padded(samples))
+    shown = [sample.shown for sample in samples if sample.shown is not None]
+    if not shown:
+        return model.encode_prompt(ids, mask)
+    places = torch.zeros_like(ids, dtype=torch.bool)
+    for row, sample in enumerate(samples):
+        if sample.shown is not None:
+            places[row, ids.shape[1] - len(sample.input_ids) :] = sample.image_token_mask.to(place)
+    pixels = torch.cat(shown).to(place)
+    return model.encode_prompt(ids, mask, pixel_values=pixels, image_token_mask=places)
+
+
 def field(model: nn.Module, samples: Sequence[Sample], guidance: object = 1.0):
     """The guided velocity (x, t) -> v of the samples' prompts, for anything in `samplers`.
 
     `guidance` is a scale or a rule of `samplers.guidance`.
     """
-    place = next(model.parameters()).device
-    ids, mask = (x.to(place) for x in padded(samples))
-    cond = model.encode_prompt(ids, mask)
+    cond = prompts(model, samples)
     both = PromptCache.cat([cond, cond.first()])
     pair = samplers.guidance.batched_pair(_velocity(model, both), _velocity(model, cond))
     return samplers.guide(pair, guidance)
@@ -42,8 +55,7 @@ def field(model: nn.Module, samples: Sequence[Sample], guidance: object = 1.0):
 
 def flow_map(model: nn.Module, samples: Sequence[Sample]):
     """The mean velocity u(x, t, s) of the samples' prompts, by a model trained as a flow map."""
-    ids, mask = (x.to(next(model.parameters()).device) for x in padded(samples))
-    prompt = model.encode_prompt(ids, mask)
+    prompt = prompts(model, samples)
 
     def mean_velocity(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         t, s = (z.to(x.device, torch.float32).reshape(-1).expand(len(x)) for z in (t, s))

@@ -21,7 +21,8 @@ class Options:
     collection: Annotated[
         str,
         typer.Argument(
-            help="What to fetch: stamps, emoji, or the network efficientnet.",
+            help="What to fetch: stamps, emoji, or the network efficientnet; edits draws edits of "
+            "the small world.",
             autocompletion=names.collections,
         ),
     ]
@@ -47,6 +48,8 @@ class Options:
             "--keywords", help="Writes every keyword as a caption of its own too.", panel=OUTPUT
         ),
     ] = False
+    count: Annotated[int, option(help="Of edits: how many to train on.", panel=OUTPUT)] = 2000
+    seed: Annotated[int, option(help="Of edits: another seed draws others.", panel=OUTPUT)] = 0
     files: Annotated[
         list[Path],
         option(
@@ -69,6 +72,8 @@ def data(options: Options) -> dict:
     """
     if options.collection == "efficientnet":
         return _network(options.out, options.files)
+    if options.collection == "edits":
+        return _edits(options)
     with importing("importing"):
         from janusflow.data.collections.folder import build
 
@@ -80,6 +85,18 @@ def data(options: Options) -> dict:
     total = sum(told["images"].values())
     print(f"{options.out}: {total} images ({images}); captions: {captions}")
     return told
+
+
+def _edits(options: Options) -> dict:
+    from janusflow.cli.save_images import check_seed
+    from janusflow.scenes import edits
+
+    check_seed(options.seed)
+    if options.count < 1:
+        raise ValueError(f"--count is {options.count}; expected at least 1")
+    told = edits.write(options.out, options.count, seed=options.seed)
+    print(f"{options.out}: {told['train']} edits in train.jsonl, {told['test']} in test.jsonl")
+    return {"collection": "edits"} | told
 
 
 def _network(out: Path, files: list[Path]) -> dict:

@@ -67,9 +67,11 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         *,
         unconditional: bool = False,
+        pixel_values: Tensor | None = None,
+        image_token_mask: Tensor | None = None,
     ) -> PromptCache:
         """Keys and values of a prompt: ids (B, L) with BOS, without the generation tag; padding
-        where the mask is 0.
+        where the mask is 0. Images that the prompt shows, as for an edit, come as in `embed`.
 
         The unconditional prompt keeps each row's BOS and its positions: the tokens between are
         masked out of attention, so their keys need not exist.
@@ -91,10 +93,11 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         if unconditional:
             first = seen.argmax(dim=1, keepdim=True)
             input_ids, seen = input_ids.gather(1, first), seen.gather(1, first)
+            pixel_values = image_token_mask = None
         padded = not bool(seen.all())
         cache = DynamicCache(config=self.config.language_config)
         self.language_model.model(
-            input_ids=input_ids,
+            inputs_embeds=self.embed(input_ids, pixel_values, image_token_mask),
             attention_mask=seen if padded else None,
             position_ids=(seen.cumsum(dim=1) - 1).clamp(min=0),
             use_cache=True,

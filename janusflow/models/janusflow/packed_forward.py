@@ -124,13 +124,9 @@ def _embed(model, samples, layout: Layout, packs, made: Tensor | None) -> Tensor
     """(rows, width, D): token embeddings, images seen, images made, zeros at the padding."""
     order = [samples[i] for one in packs for i in one]
     device = model.get_input_embeddings().weight.device
-    pixels = [s.pixel_values for s in order if s.kind != "generation" and _sees(s)]
-    masks = [
-        s.image_token_mask
-        if s.kind != "generation" and _sees(s)
-        else torch.zeros(len(ids), dtype=torch.bool)
-        for s, ids in zip(order, layout.ids, strict=True)
-    ]
+    seen = [_seen(s, len(ids)) for s, ids in zip(order, layout.ids, strict=True)]
+    pixels = [pixels for pixels, _ in seen if pixels is not None]
+    masks = [mask for _, mask in seen]
     pictures = {}
     if pixels:
         pictures = dict(
@@ -149,8 +145,15 @@ def _embed(model, samples, layout: Layout, packs, made: Tensor | None) -> Tensor
     return torch.cat(pieces).unflatten(0, (layout.rows, -1))
 
 
-def _sees(sample: Packable) -> bool:
-    return sample.image_token_mask is not None and bool(sample.image_token_mask.any())
+def _seen(sample: Packable, length: int) -> tuple[Tensor | None, Tensor]:
+    """The images that a sample's text shows and the mask (length,) of their places; a dropped
+    prompt, of which BOS alone stays, shows none.
+    """
+    mask = sample.image_token_mask
+    if mask is None or len(mask) != length or not bool(mask.any()):
+        return None, torch.zeros(length, dtype=torch.bool)
+    pixels = getattr(sample, "shown", None) if sample.kind == "generation" else sample.pixel_values
+    return pixels, mask
 
 
 def _attention(model, layout: Layout, embeds: Tensor) -> dict:

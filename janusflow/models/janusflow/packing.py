@@ -24,6 +24,7 @@ class Packable(Protocol):
     labels: Tensor | None  # (L,) long, -100 where nothing is learnt
     image_token_mask: Tensor | None  # (L,) bool
     pixel_values: Tensor | None  # (n, 3, S, S)
+    shown: Tensor | None  # (n, 3, S, S), what the prompt of an image to be generated shows
     latents: Tensor | None  # (c, h, w)
     name: str
 

@@ -198,21 +198,37 @@ class JanusFlowProcessor(ProcessorMixin):
 
     # Generation
 
-    def prompt(self, texts: str | Sequence[str]) -> BatchFeature:
+    def prompt(
+        self, texts: str | Sequence[str], images: Sequence[Sequence] | None = None
+    ) -> BatchFeature:
         """Prompts of images: input_ids and attention_mask (B, L), padded on the left.
 
         `User: {text}\\n\\nAssistant:` and the generation tag are tokenized together and the last
-        id is dropped, as published. Negative prompts are made the same way. ValueError if one is
-        empty.
+        id is dropped, as published. Negative prompts are made the same way. `images` holds for each
+        text those that it shows, as the one to be edited; they stand before the text and come as
+        pixel_values and image_token_mask. ValueError if a text is empty.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise ValueError(f"prompts are {texts!r:.80}; expected one text or several, none empty")
+        shown = [()] * len(texts) if images is None else list(images)
+        if len(shown) != len(texts):
+            raise ValueError(f"{len(shown)} lists of images came for {len(texts)} texts")
         rows = [
-            self._render([Turn("user", text)], system="") + self.tags.image_gen_tag
-            for text in texts
+            self._render([Turn("user", self._before(own) + text)], system="")
+            + self.tags.image_gen_tag
+            for text, own in zip(texts, shown, strict=True)
         ]
-        return BatchFeature(self._pad([self.ids(row)[:-1] for row in rows]))
+        if not any(shown):
+            return BatchFeature(self._pad([self.ids(row)[:-1] for row in rows]))
+        expanded = [self._expand(row, len(own)) for row, own in zip(rows, shown, strict=True)]
+        data = self._pad([ids[:-1] for ids, _ in expanded])
+        data["pixel_values"] = self.image_processor([one for own in shown for one in own])
+        data["image_token_mask"] = Padding().tensor([mask[:-1] for _, mask in expanded], False)
+        return BatchFeature(data)
+
+    def _before(self, images: Sequence) -> str:
+        return f"{self.image_tag}\n" * len(images)
 
     # Tokens
 

@@ -1,0 +1,62 @@
+"""Interleaved documents: texts and images in reading order, of which the texts are learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PARTS = ("content", "document", "interleaved")  # a list of texts and images
+PLACEHOLDER = "<image>"  # LLaVA's, in texts
+
+
+def parts_of(row: Mapping) -> list[tuple[str | None, Any]] | None:
+    """(text, None) or (None, what stands for an image) in reading order; None for another row.
+
+    A row is a document if it has a list of parts, as chat templates write them, lists of equal
+    length under "texts" and "images" with a null where the other stands, or images whose places in
+    "text" are written `<image>`. ValueError for a part that is neither.
+    """
+    for key in PARTS:
+        if isinstance(row.get(key), list | tuple) and row[key]:
+            return [_part(part) for part in row[key]]
+    texts, images = row.get("texts"), row.get("images")
+    if isinstance(texts, list | tuple) and isinstance(images, list | tuple):
+        if len(texts) != len(images):
+            raise ValueError(
+                f"it has {len(texts)} texts and {len(images)} images; expected as many, with a "
+                "null where the other stands"
+            )
+        pairs = zip(texts, images, strict=True)
+        return [part for t, i in pairs for part in ((t, None), (None, i)) if part != (None, None)]
+    text = row.get("text")
+    if isinstance(text, str) and PLACEHOLDER in text:
+        return _placed(text, row)
+    return None
+
+
+def _placed(text: str, row: Mapping) -> list[tuple[str | None, Any]] | None:
+    images = row.get("images", row.get("image"))
+    if images is None:
+        return None
+    images = list(images) if isinstance(images, list | tuple) else [images]
+    pieces = text.split(PLACEHOLDER)
+    if len(pieces) != len(images) + 1:
+        raise ValueError(
+            f"it has {len(images)} images for {len(pieces) - 1} {PLACEHOLDER}; give as many"
+        )
+    pairs = zip(pieces, [*images, None], strict=True)
+    return [part for t, i in pairs for part in ((t or None, None), (None, i)) if any(part)]
+
+
+def _part(part: Any) -> tuple[str | None, Any]:
+    if isinstance(part, str):
+        return part, None
+    if isinstance(part, Mapping) and part.get("text") is not None:
+        return part["text"], None
+    if isinstance(part, Mapping):
+        for key in ("image", "image_url", "path", "url"):
+            if part.get(key) is not None:
+                given = part[key]
+                is_url = isinstance(given, Mapping) and "url" in given
+                return None, given["url"] if is_url else given
+    raise ValueError(f"a part of a document is {part!r:.60}; expected a text or an image")

@@ -1,0 +1,57 @@
+"""How often a model edits scenes of the small world exactly as it is told, by the exact scorer.
+
+python -m studies.editing MODEL --count 100
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+
+import numpy as np
+import torch
+from PIL import Image
+
+from janusflow import JanusFlowPipeline
+from janusflow.scenes.edits import KINDS, Edit, edit, judge
+from janusflow.scenes.shapes import render
+
+AT_ONCE = 25
+
+
+def scores(pipe, count: int, steps: int = 12, guidance: float = 1.5) -> dict[str, float]:
+    """Share of edits of the test split that are right, by kind and "all"."""
+    edits = [edit("test", i, list(KINDS)[i % len(KINDS)]) for i in range(count)]
+    right, asked = Counter(), Counter(one.kind for one in edits)
+    for first in range(0, count, AT_ONCE):
+        part = edits[first : first + AT_ONCE]
+        for one, picture in zip(part, _made(pipe, part, first, steps, guidance), strict=True):
+            right[one.kind] += judge(picture, one)
+    each = {name: right[name] / asked[name] for name in asked}
+    return each | {"all": sum(right.values()) / count}
+
+
+def _made(pipe, edits: list[Edit], seed: int, steps: int, guidance: float) -> list[np.ndarray]:
+    sources = [Image.fromarray(render(one.before)) for one in edits]
+    texts = [one.text for one in edits]
+    how = dict(num_inference_steps=steps, guidance_scale=guidance, sampler="abm", seed=seed)
+    return [np.asarray(image) for image in pipe(texts, image=sources, **how).images]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="folder of a model that edits")
+    parser.add_argument("--count", type=int, default=100, help="edits, the kinds in turn")
+    parser.add_argument("--steps", type=int, default=12, help="of the sampler")
+    parser.add_argument("--guidance", type=float, default=1.5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    pipe = JanusFlowPipeline.from_pretrained(options.model)
+    pipe.set_progress_bar_config(disable=True)
+    found = scores(pipe, options.count, options.steps, options.guidance)
+    print(json.dumps({name: round(value, 3) for name, value in found.items()}))
+
+
+if __name__ == "__main__":
+    main()
