@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.training import config as settings
 from janusflow.training import init_checkpoint, loop, objectives
 from janusflow.training.build import accelerator_of
@@ -86,6 +87,8 @@ def plan(
             raise ValueError(f"the objective {name!r} trains no flow map; choose flow_map")
         if student is not None:
             main.teach(_teacher(folder).to(made.accelerator.device))
+        if getattr(main, "reward", None):
+            main.processor = JanusFlowProcessor.from_pretrained(first)
         out.mkdir(parents=True, exist_ok=True)
         told = main.jumps() | {"guidance": chosen.objective["guidance"]}
         write_text(out / FLOW_MAP, json.dumps(told))

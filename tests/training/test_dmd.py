@@ -69,7 +69,7 @@ def run(folder, out, **changes):
 def test_the_learning_copy_moves_and_the_teacher_stays(tiny_folder, tmp_path):
     run(tiny_folder, tmp_path)
     first, last = (checkpoints.read(tmp_path, step)[0] for step in (1, 4))
-    for name, moved in (("teacher", False), ("fake", True)):
+    for name, moved in (("teacher", False), ("fake2", True)):
         own = [n for n in first if n.startswith(f"objective.{name}.model.language_model")]
         own = own or [n for n in first if n.startswith(f"objective.{name}.")]
         assert any(not torch.equal(first[n], last[n]) for n in own) == moved
@@ -84,3 +84,11 @@ def test_a_run_cut_off_and_resumed_ends_in_the_same_bits(tiny_folder, tmp_path):
     again = checkpoints.read(tmp_path, 4)[0]
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_reward_moves_what_the_images_are_held_to(tiny_folder, tmp_path):
+    changes = {"objective.reward": "0.5*lenient + 0.5*strict", "training.steps": 2}
+    run(tiny_folder, tmp_path, **changes)
+    found = checkpoints.read(tmp_path, 2)[0]
+    one = next(n for n in found if n.startswith("objective.fake2.") and "exp_avg" not in n)
+    assert one.replace("fake2", "better2") in found

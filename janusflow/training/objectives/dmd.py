@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import samplers
 from janusflow.data.samples import Sample
-from janusflow.training import losses, timestep_sampling
+from janusflow.training import losses, rewards, rollouts, timestep_sampling
 from janusflow.training.objectives.copies import Copy, Learner
 from janusflow.training.objectives.map_losses import column
 from janusflow.training.objectives.network import Batch, Network
@@ -40,8 +40,12 @@ class DistributionMatching(Objective):
 
     Each step draws by one of the numbers of `evaluations`, in turn, with gradients through all its
     jumps, and compares the teacher's velocity at the noised images with that of a copy which learns
-    the drawn images' own distribution (`fake_lr`, `fake_updates` steps of AdamW each). Without the
-    adversarial part of DMD2 (Yin et al. 2024, arXiv 2405.14867).
+    the drawn images' own distribution (`fake_lr`, `fake_updates` steps of AdamW each); every number
+    of jumps has its copy. Without the adversarial part of DMD2 (Yin et al. 2024, arXiv 2405.14867).
+
+    With a `reward` between 0 and 1, second copies learn the drawn images weighted by it, and the
+    teacher's velocity is moved by `tilt` times the difference of the two: the images are held to
+    p_teacher(x) r(x)^tilt, up to a constant.
     """
 
     losses = ("dmd",)
@@ -57,8 +61,10 @@ class DistributionMatching(Objective):
         steps: int = 8,
         guidance: float = 2.0,
         guided_until: float = 1.0,
-        fake_lr: float = 2e-4,
+        fake_lr: float = 4e-4,
         fake_updates: int = 2,
+        reward: str = "",
+        tilt: float = 1.0,
     ):
         super().__init__(context)
         context.need_vae("janusflow distill")
@@ -66,13 +72,23 @@ class DistributionMatching(Objective):
         self.evaluations = evaluations
         self.grids = [parts(self.ts, count) for count in evaluations]
         self.guidance, self.guided_until = guidance, guided_until
+        self.reward, self.tilt = rewards.find(reward) if reward else None, tilt
         self.teacher = Copy(context.model, "teacher")
-        self.fake = Learner(context.model, "fake", fake_lr)
+        self.fakes = [Learner(context.model, f"fake{n}", fake_lr) for n in evaluations]
+        better = evaluations if reward else ()
+        self.better = [Learner(context.model, f"better{n}", fake_lr) for n in better]
         self.fake_updates = fake_updates
+        self.processor: object | None = None  # for rewards that read images; set by the run
         self._drawn: list[tuple[Network, Tensor]] = []
+        self._measured: dict[str, float] = {}
+
+    @property
+    def copies(self) -> list[Copy]:
+        return [self.teacher, *self.fakes, *self.better]
 
     def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
-        self.teacher.model, self.fake.model  # noqa: B018 (copied before the first update)
+        for one in self.copies:
+            one.model  # noqa: B018 (copied before the first update)
         self._drawn.clear()
         shape, seed = shape_of(self.context.model, self.context.vae), self.context.stage.seed
         found, rows = [], iter(rows)
@@ -87,28 +103,34 @@ class DistributionMatching(Objective):
 
     def teach(self, teacher: nn.Module) -> None:
         """Holds the images to this model's instead of those of the model at the start."""
-        self.teacher.become(teacher)
-        self.fake.become(teacher)
+        for one in self.copies:
+            one.become(teacher)
 
     def jumps(self) -> dict[str, list]:
         """The times between which the map is trained, and how many evaluations cross them."""
         return {"times": self.ts.tolist(), "evaluations": list(self.evaluations)}
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
-        x = self.draw(net, batch)
+        x, t, turn = self.draw(net, batch), batch.t, self.turn(batch.step)
         self._drawn.append((net, x.detach()))
         with torch.no_grad():
-            t = batch.t
             noised = losses.interpolate(self.noise_like(x, batch.step), x, t)
-            left = column(1 - t, x)
-            real = noised + left * self.target(net, noised, t)
-            fake = noised + left * net.velocity(noised, t, model=self.fake.model)
+            fake = net.velocity(noised, t, model=self.fakes[turn].model)
+            real = self.target(net, noised, t)
+            if self.better:
+                better = net.velocity(noised, t, model=self.better[turn].model)
+                real = real + self.tilt * (better - fake)
+            real, fake = (noised + column(1 - t, x) * v for v in (real, fake))
         return {"dmd": dmd(x, real, fake)}
+
+    def turn(self, step: int) -> int:
+        """Which number of evaluations a step draws by."""
+        return step % len(self.grids)
 
     def draw(self, net: Network, batch: Batch) -> Tensor:
         """Images (G, c, h, w) by this step's number of jumps, with gradients."""
         x = batch.noise
-        for t, s in pairwise(self.grids[batch.step % len(self.grids)]):
+        for t, s in pairwise(self.grids[self.turn(batch.step)]):
             t, s = (torch.full_like(batch.t, float(z)) for z in (t, s))
             x = x + column(s - t, x) * net.velocity(x, t, s)
         return x
@@ -130,23 +152,51 @@ class DistributionMatching(Objective):
         return torch.randn(x.shape, generator=self.rng(step, 2 * part)).to(x)
 
     def updated(self, step: int) -> None:
-        """Lets the copy learn the images that were just drawn, by flow matching."""
+        """Lets the copies learn the images that were just drawn, by flow matching."""
+        turn, parts = self.turn(step - 1), len(self._drawn)
+        worth = [self.worth(net, data) for net, data in self._drawn]
         for part in range(1, 1 + self.fake_updates):
-            for net, data in self._drawn:
+            for (net, data), share in zip(self._drawn, worth, strict=True):
                 noise = self.noise_like(data, step, part)
                 t = torch.rand(len(data), generator=self.rng(step, 2 * part + 1)).to(data)
-                x = losses.interpolate(noise, data, t)
-                v = net.velocity(x, t, model=self.fake.model)
-                (losses.flow(v, noise, data).mean() / len(self._drawn)).backward()
-            self.fake.step()
+                how = (net, noise, data, t)
+                (_flow(self.fakes[turn], *how).mean() / parts).backward()
+                if self.better:
+                    even = share.sum().clamp(min=1e-6) * parts
+                    ((_flow(self.better[turn], *how) * share).sum() / even).backward()
+            for one in (self.fakes, self.better):
+                if one:
+                    one[turn].step()
         self._drawn.clear()
 
+    def worth(self, net: Network, latents: Tensor) -> Tensor | None:
+        """The reward (G,) of each image, where there is one."""
+        if self.reward is None:
+            return None
+        pixels = rollouts.pixels_of(self.context.vae, latents).numpy()
+        told = dict(pixels=pixels, requests=[s.request for s in net.batch.made], latents=latents)
+        told |= dict(model=self.teacher.model, processor=self.processor)
+        found = self.reward(rewards.Graded(**told)).to(latents)
+        self._measured[f"reward_{self.evaluations[self.turn(net.batch.step)]}"] = float(
+            found.mean()
+        )
+        return found.clamp(0, 1)
+
     def state(self) -> dict[str, Tensor]:
-        return self.teacher.state() | self.fake.state()
+        return {k: v for one in self.copies for k, v in one.state().items()}
 
     def load(self, found: Mapping[str, Tensor]) -> None:
-        self.teacher.load(found)
-        self.fake.load(found)
+        for one in self.copies:
+            one.load(found)
+
+    def measured(self) -> dict[str, float]:
+        return self._measured
+
+
+def _flow(copy: Learner, net: Network, noise: Tensor, data: Tensor, t: Tensor) -> Tensor:
+    """Of a copy on drawn images, (G,)."""
+    v = net.velocity(losses.interpolate(noise, data, t), t, model=copy.model)
+    return losses.flow(v, noise, data)
 
 
 def parts(ts: Tensor, count: int) -> list[float]:
