@@ -17,6 +17,7 @@ from janusflow.training.objectives.map_losses import column
 from janusflow.training.objectives.network import Batch, Network
 from janusflow.training.objectives.objective import Context, Objective, objective
 from janusflow.training.objectives.online import shape_of, times_of
+from janusflow.utils.cpu.onednn_linear import repeating
 
 NOISE, AGAIN = 10, 11  # streams of random numbers
 
@@ -151,6 +152,7 @@ class DistributionMatching(Objective):
         """Normal noise, a function of the run's seed, the step and the part."""
         return torch.randn(x.shape, generator=self.rng(step, 2 * part)).to(x)
 
+    @repeating()
     def updated(self, step: int) -> None:
         """Lets the copies learn the images that were just drawn, by flow matching."""
         turn, parts = self.turn(step - 1), len(self._drawn)
