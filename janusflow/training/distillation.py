@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.models.janusflow.packed_attention import use_packed_attention
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.training import config as settings
 from janusflow.training import init_checkpoint, loop, objectives
@@ -86,7 +87,10 @@ def plan(
             name = chosen.objective["name"]
             raise ValueError(f"the objective {name!r} trains no flow map; choose flow_map")
         if student is not None:
-            main.teach(_teacher(folder).to(made.accelerator.device))
+            teacher = _teacher(folder).to(made.accelerator.device)
+            if chosen.run.packed:
+                use_packed_attention(teacher)
+            main.teach(teacher)
         if getattr(main, "reward", None):
             main.processor = JanusFlowProcessor.from_pretrained(first)
         out.mkdir(parents=True, exist_ok=True)
