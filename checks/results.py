@@ -145,6 +145,57 @@ def held_out_splits() -> Result:
     return of_model("janusflow/scenes", command, rows)
 
 
+def unified(task: str, *words: str) -> tuple[str, dict]:
+    """The command of a task of unification, and what it found: groups, and all of them."""
+    words = ("--task", task, "--seeds", "1", *words)
+    test = evaluated(*words)["scores"]["test"]
+    return f"janusflow evaluate {' '.join(words)}", {**test["groups"], "all": test["overall"]}
+
+
+def bracketed(entry: dict) -> list[float]:
+    return [round(entry[name], 3) for name in ("score", "low", "high")]
+
+
+def compared(found: dict, columns: dict[str, tuple[str, str]]) -> list[dict]:
+    """A row a group: `columns` names the part of a group ("scores", "extra") and the entry there."""
+    rows = []
+    for group, entry in found.items():
+        known = {c: entry[part].get(name) for c, (part, name) in columns.items()}
+        cells = {c: bracketed(e) if isinstance(e, dict) else e for c, e in known.items()}
+        rows.append({"group": group} | {c: "-" if e is None else e for c, e in cells.items()})
+    return rows
+
+
+@measure
+def telephone() -> Result:
+    """What is left of a prompt after each cycle, and what the model's captions say is left."""
+    command, found = unified("telephone", "--prompts", "25", "--quality", "fast")
+    columns = {name: ("scores", name) for name in ("kept", "said")} | {"bias": ("extra", "bias")}
+    return of_model("janusflow/scenes", command, compared(found, columns))
+
+
+@measure
+def symmetric() -> Result:
+    """How often answers fit each other, and how often they are right."""
+    command, found = unified("symmetric", "--prompts", "100", "--batch-size", "64")
+    columns = {name: ("scores", name) for name in ("consistent", "right")}
+    columns |= {name: ("extra", name) for name in ("bias", "false+")}
+    return of_model("janusflow/scenes", command, compared(found, columns))
+
+
+@measure
+def soft_tifa() -> Result:
+    """Soft-TIFA by the model itself beside the exact scorer."""
+    command, found = unified("soft-tifa", "--prompts", "50", "--quality", "draft")
+    columns = {name: ("scores", name) for name in ("gm", "right", "am", "atoms")}
+    columns |= {name: ("extra", name) for name in ("gm bias", "am bias", "gm AUROC")}
+    rows = compared(found, columns)
+    for row in rows:
+        if isinstance(row["gm AUROC"], float):
+            row["gm AUROC"] = round(row["gm AUROC"], 3)
+    return of_model("janusflow/scenes", command, rows)
+
+
 @measure
 def few_evaluations() -> Result:
     """The few-step model and its teacher on equal prompts, with distinct layouts of a prompt."""

@@ -38,12 +38,13 @@ class Plan:
     steps: int = 30
     guidance: str = "2"
     reuse: float | None = None  # tolerance
+    cycles: int = 3  # of `telephone`: captions that become images
     batch: int = 16
     paths: dict[str, str] = field(default_factory=dict)  # what a task reads, by its role
     digests: dict[str, str] = field(default_factory=dict)  # of what lies there
 
     def __post_init__(self):
-        for name in ("prompts", "seeds", "steps", "batch", "side"):
+        for name in ("prompts", "seeds", "steps", "batch", "side", "cycles"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r:.80}; expected a whole number of at least 1")

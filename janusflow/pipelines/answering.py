@@ -45,12 +45,27 @@ def message(text: str, images: Sequence, marks: Sequence[str] = ()) -> list[dict
     return [{"role": "user", "content": parts}]
 
 
-@torch.no_grad()
 def likelihoods(
     pipe, conversations: Sequence, continuations: Sequence[str]
 ) -> list[tuple[float, bool]]:
     """Per conversation the mean of -ln p over the tokens of its answer, and whether each of them is
-    the likeliest.
+    the likeliest; see `token_losses`.
+    """
+    found = token_losses(pipe, conversations, continuations)
+    return [(float(losses.mean()), bool(right.all())) for losses, right in found]
+
+
+def probabilities(pipe, conversations: Sequence, answers: Sequence[str]) -> list[float]:
+    """p(answer | conversation): the product over the answer's tokens; see `token_losses`."""
+    found = token_losses(pipe, conversations, answers)
+    return [float(torch.exp(-losses.double().sum())) for losses, _ in found]
+
+
+@torch.no_grad()
+def token_losses(
+    pipe, conversations: Sequence, continuations: Sequence[str]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Per conversation -ln p of each token of its answer, and whether it is the likeliest, (n,).
 
     The answer follows the prompt after one space, as in training; its end token is not counted.
     ValueError where it is empty, or where it changes how the prompt is cut into tokens.
@@ -66,10 +81,7 @@ def likelihoods(
     ids = inputs["input_ids"][:, -longest:]
     losses = -logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
     right = logits.argmax(-1) == ids
-    return [
-        (float(loss[-n:].mean()), bool(hit[-n:].all()))
-        for loss, hit, n in zip(losses, right, counts, strict=True)
-    ]
+    return [(loss[-n:], hit[-n:]) for loss, hit, n in zip(losses, right, counts, strict=True)]
 
 
 def images_of(conversation: Sequence[dict]) -> list:

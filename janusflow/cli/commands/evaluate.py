@@ -22,8 +22,8 @@ class Options(o.Adapted):
     task: Annotated[
         str,
         option(
-            help="What is measured: scenes, scenes-vqa, judge, round-trip, geneval, dpg, fid, kid, "
-            "or a task of a plugin.",
+            help="What is measured: scenes, scenes-vqa, judge, round-trip, telephone, symmetric, "
+            "soft-tifa, geneval, geneval2, dpg, fid, kid, or a task of a plugin.",
             panel=TASK,
             autocompletion=o.names.tasks,
         ),
@@ -53,6 +53,9 @@ class Options(o.Adapted):
         ),
     ] = "100"
     seeds: Annotated[int, option(help="Images a prompt.", panel=TASK)] = 4
+    cycles: Annotated[
+        int, option(help="telephone: how often a caption becomes an image.", panel=TASK)
+    ] = 3
     rescore: Annotated[
         Path | None, option(help="A folder whose answers are scored anew.", **FILE)
     ] = None

@@ -45,7 +45,12 @@ def way(options) -> dict:
 
 def plan(options) -> Plan:
     """Checks all options before the model is loaded; ValueError for the first that does not fit."""
-    numbers = dict(seeds=options.seeds, batch=options.batch_size, reuse=options.first_block_cache)
+    numbers = dict(
+        seeds=options.seeds,
+        batch=options.batch_size,
+        cycles=options.cycles,
+        reuse=options.first_block_cache,
+    )
     given = dict(reference=options.reference, pictures=options.images, features=options.features)
     if options.prompts.isdecimal():
         numbers["prompts"] = int(options.prompts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from janusflow.evaluation import intervals
+from janusflow.evaluation import calibration, intervals
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import wait
 from janusflow.evaluation.task import Item, Sources, Task, register
@@ -39,7 +39,7 @@ def _about(need: Need) -> tuple[str, str]:
     return f"how many {need.plural} are there?", NUMBERS[need.count]
 
 
-def _questions(plan: Plan) -> dict[Key, tuple[Job, str, str]]:
+def by_question(plan: Plan) -> dict[Key, tuple[Job, str, str]]:
     """The image, the question and the due answer by (split, category, index, seed, number)."""
     return {
         (job.split, job.category, job.index, job.seed, number): (job, *pair)
@@ -52,7 +52,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
     """Images first, then what the model says of them."""
     scenes.make(load, plan, folder, settings, ["model"])
     wait()
-    questions = _questions(plan)
+    questions = by_question(plan)
 
     def say(keys: Sequence[Key]) -> list[str]:
         shown = [images.read(folder / questions[key][0].file) for key in keys]
@@ -63,7 +63,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
     """Per image: whether the two agree, whether the model accepts it, whether it is right."""
-    questions, given = _questions(plan), {}
+    questions, given = by_question(plan), {}
     known = complete(folder, list(questions))
     for key, (_, text, due) in questions.items():
         given.setdefault(key[:-1], []).append((text, due, known[key]))
@@ -86,13 +86,7 @@ def agreement(items: Sequence[Item]) -> dict:
     """Cohen's kappa, and among wrong images the share accepted, among right ones the rejected."""
     pairs = [(item.scores["accepts"], item.scores["right"]) for item in items]
     found = {} if (value := intervals.kappa(pairs)) is None else {"kappa": value}
-    for name, truth in (("false+", False), ("false-", True)):
-        fooled = [accepts != truth for accepts, right in pairs if right == truth]
-        if fooled:
-            low, high = intervals.wilson(sum(fooled), len(fooled))
-            share = sum(fooled) / len(fooled)
-            found[name] = {"score": share, "low": low, "high": high, "of": len(fooled)}
-    return found
+    return found | calibration.errors(*zip(*pairs, strict=True))
 
 
 NOTE = (

@@ -1,0 +1,41 @@
+"""How wrong a score is where the truth is known: its bias, and how well it ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from janusflow.evaluation.intervals import bootstrap, wilson
+
+
+def bias(scores: Sequence[float], truths: Sequence[float], clusters: Sequence) -> dict:
+    """Mean of score less truth with a 95 % interval by bootstrap over clusters; 0 is calibrated."""
+    differences = np.asarray(scores, float) - np.asarray(truths, float)
+    low, high = bootstrap([(differences, clusters)])
+    return {"score": float(differences.mean()), "low": low, "high": high}
+
+
+def auroc(scores: Sequence[float], truths: Sequence[bool]) -> float | None:
+    """P(a right item scores above a wrong one), ties half; None where all are right or all wrong.
+
+    Mann and Whitney 1947: 1 ranks perfectly, 1/2 is chance.
+    """
+    values, right = np.asarray(scores, float), np.asarray(truths, bool)
+    if right.all() or not right.any():
+        return None
+    above = values[right][:, None] - values[~right][None]
+    return float(((above > 0) + 0.5 * (above == 0)).mean())
+
+
+def errors(said: Sequence[bool], truths: Sequence[bool]) -> dict[str, dict]:
+    """`false+`: the share accepted of the wrong items; `false-`: the share rejected of the right
+    ones; each with Wilson's interval, and left out where there is no such item."""
+    found = {}
+    for name, truth in (("false+", False), ("false-", True)):
+        fooled = [yes != truth for yes, right in zip(said, truths, strict=True) if right == truth]
+        if fooled:
+            low, high = wilson(sum(fooled), len(fooled))
+            share = sum(fooled) / len(fooled)
+            found[name] = {"score": share, "low": low, "high": high, "of": len(fooled)}
+    return found

@@ -1,0 +1,126 @@
+"""The task `geneval2`: images of GenEval 2's prompts, scored by Soft-TIFA.
+
+The prompts are the official `geneval2_data.jsonl`: one object a line with `prompt`, `atom_count`,
+`vqa_list` (pairs of question and answer) and `skills`, one a pair. The evaluated model answers
+itself, which is no official score; `image_paths.json` is what the official script
+reads as --image_filepath_data. Kamath et al. 2025, arXiv 2512.16853.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from janusflow.evaluation import provenance
+from janusflow.evaluation.plan import Plan
+from janusflow.evaluation.resume import share, wait
+from janusflow.evaluation.task import PICTURED, Item, Sources, Task, register
+from janusflow.evaluation.tasks import official
+from janusflow.evaluation.tasks.official import Shot
+from janusflow.evaluation.tasks.soft_tifa import means, number, soft_scores
+from janusflow.evaluation.tasks.vqa import Key, collect, complete
+from janusflow.utils import images, safe_io
+from janusflow.utils.locked_dir import write
+
+PATHS = "image_paths.json"
+
+
+def entries(path: Path) -> list[dict]:
+    """GenEval 2's prompts; ValueError names the first line that is none of them."""
+    content = safe_io.read_bytes(path, "prompts_bytes", "prompt file")
+    safe_io.split_prompts(content, str(path))
+    lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+    return [_entry(line, Path(f"{path}, line {n}")) for n, line in enumerate(lines, 1)]
+
+
+def _entry(line: str, where: Path) -> dict:
+    entry = safe_io.parse_object(line, where)
+    pairs, skills = entry.get("vqa_list"), entry.get("skills")
+    whole = isinstance(entry.get("prompt"), str) and isinstance(entry.get("atom_count"), int)
+    whole = whole and isinstance(pairs, list) and bool(pairs) and isinstance(skills, list)
+    if not whole or len(skills) != len(pairs) or not all(map(_is_pair, pairs)):
+        raise ValueError(
+            f"{str(where)!r} is none of GenEval 2's; expected prompt, atom_count, vqa_list of "
+            "[question, answer] and as many skills, as in geneval2_data.jsonl"
+        )
+    safe_io.check_prompt(entry["prompt"], str(where))
+    return entry
+
+
+def _is_pair(pair) -> bool:
+    return (
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(isinstance(text, str) and text.strip() for text in pair)
+    )
+
+
+def inputs(paths: dict[str, str]) -> dict[str, str]:
+    path = official.source(paths, "file of GenEval 2's prompts")
+    entries(path)
+    return {"prompts": provenance.sha256(path)}
+
+
+def shots(found: Sequence[dict], seeds: int) -> list[Shot]:
+    return [
+        Shot(f"geneval2 {i}", seed, entry["prompt"], Path("images", f"{i:05d}-{seed}.png"))
+        for i, entry in enumerate(found)
+        for seed in range(seeds)
+    ]
+
+
+def _atoms(found: Sequence[dict], seeds: int) -> dict[Key, tuple[Path, str, str]]:
+    return {
+        ("geneval2", f"seed {seed}", i, n): (Path("images", f"{i:05d}-{seed}.png"), *pair)
+        for seed in range(seeds)
+        for i, entry in enumerate(found)
+        for n, pair in enumerate(entry["vqa_list"])
+    }
+
+
+def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
+    """Images, the official script's file of paths, and the probability of every atom."""
+    found = entries(Path(plan.paths["prompts"]))
+    official.paint(load, plan, folder, settings, shots(found, plan.seeds))
+    wait()
+    if share()[0] == 0:
+        places = {e["prompt"]: str(Path("images", f"{i:05d}-0.png")) for i, e in enumerate(found)}
+        write(folder / PATHS, json.dumps(places, indent=1) + "\n")
+    atoms = _atoms(found, plan.seeds)
+
+    def say(keys: Sequence[Key]) -> list[str]:
+        shown = [images.read(folder / atoms[key][0]) for key in keys]
+        return soft_scores(load(), shown, [atoms[key][1:] for key in keys])
+
+    collect(folder, list(atoms), plan.batch, say)
+
+
+def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
+    """Per image both means, in groups by the number of atoms in the prompt."""
+    found = entries(Path(plan.paths["prompts"]))
+    made = official.calls(plan, folder, shots(found, plan.seeds))
+    known = complete(folder, list(_atoms(found, plan.seeds)))
+    items = []
+    for index, entry in enumerate(found):
+        for seed in range(plan.seeds):
+            asked = range(len(entry["vqa_list"]))
+            values = [number(known["geneval2", f"seed {seed}", index, n]) for n in asked]
+            items.append(_item(entry, index, seed, values))
+    return {"model": items}, made | {"answers_by": "the evaluated model itself, not official"}
+
+
+def _item(entry: dict, index: int, seed: int, values: list[float]) -> Item:
+    gm, am = means(values)
+    said = "; ".join(f"{q} {p:.2f}" for (q, _), p in zip(entry["vqa_list"], values, strict=True))
+    group, cluster = f"{entry['atom_count']} atoms", f"{index} {entry['prompt']}"
+    scores = {"gm": gm, "am": am}
+    return Item("geneval2", group, index, seed, cluster, scores, entry["prompt"], said)
+
+
+NOTE = (
+    "gm, am: Soft-TIFA's geometric and arithmetic mean, by the evaluated model itself. For the "
+    f"official score run GenEval 2's evaluation.py with --image_filepath_data {PATHS}."
+)
+FIELDS = ("seeds", *PICTURED, "digests")
+TASK = register("geneval2", Task(make, score, FIELDS, note=NOTE, inputs=inputs))

@@ -1,0 +1,123 @@
+"""The task `soft-tifa`: the model's own probabilities of each atom of a prompt, on its own images.
+
+An atom is a question about one fact of the prompt. Its soft score is the probability that the model
+gives to the right answer. `gm`, the geometric mean over an image's atoms, estimates whether the
+image is right; `am`, the arithmetic mean, what share of its atoms is. Kamath et al. 2025 (GenEval
+2, arXiv 2512.16853). The exact scorer knows both, so that both are calibrated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from janusflow.evaluation import calibration
+from janusflow.evaluation.plan import Plan
+from janusflow.evaluation.resume import wait
+from janusflow.evaluation.task import Item, Sources, Task, register
+from janusflow.evaluation.tasks import scenes
+from janusflow.evaluation.tasks.judge import asked, by_question
+from janusflow.evaluation.tasks.vqa import Key, collect, complete
+from janusflow.pipelines.answering import message, probabilities
+from janusflow.scenes.scorer import score as read_back
+from janusflow.scenes.world import Obj, Prompt, relates
+from janusflow.utils import images
+
+LEAST = 1e-12  # of a probability, for the logarithm
+
+
+def soft_scores(pipe, pictures: Sequence, atoms: Sequence[tuple[str, str]]) -> list[str]:
+    """The probability of each question's answer, one image each, as text for a folder's file."""
+    pairs = zip(pictures, atoms, strict=True)
+    talks = [message(text, [picture]) for picture, (text, _) in pairs]
+    return [repr(p) for p in probabilities(pipe, talks, [due for _, due in atoms])]
+
+
+def means(values: Sequence[float]) -> tuple[float, float]:
+    """Geometric and arithmetic mean of soft scores."""
+    array = np.asarray(values, float)
+    return float(np.exp(np.log(array.clip(LEAST)).mean())), float(array.mean())
+
+
+def number(text: str) -> float:
+    """A stored probability; ValueError for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ValueError(f"{text!r:.40} is no probability; delete answers.json and evaluate again")
+    return value
+
+
+def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
+    """Images first, then the probability of every atom."""
+    scenes.make(load, plan, folder, settings, ["model"])
+    wait()
+    questions = by_question(plan)
+
+    def say(keys: Sequence[Key]) -> list[str]:
+        shown = [images.read(folder / questions[key][0].file) for key in keys]
+        return soft_scores(load(), shown, [questions[key][1:] for key in keys])
+
+    collect(folder, list(questions), plan.batch, say)
+
+
+def truths(prompt: Prompt, found: Sequence[Obj]) -> list[bool]:
+    """Which of the prompt's atoms hold of these objects, in the order of `judge.asked`."""
+    counts = [sum(need.matches(obj) for obj in found) for need in prompt.needs]
+    held = [
+        count >= 1 if need.count == 1 else count == need.count
+        for need, count in zip(prompt.needs, counts, strict=True)
+    ]
+    held.append(len(found) == sum(need.count for need in prompt.needs))
+    if prompt.relation:
+        a, b = ([obj for obj in found if need.matches(obj)] for need in prompt.needs)
+        held.append(any(relates(x, prompt.relation, y) for x in a for y in b))
+    return held
+
+
+def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
+    """Per image: both means, the share of atoms that hold, and whether the image is right."""
+    questions, soft, items, calls = by_question(plan), {}, [], []
+    known = complete(folder, list(questions))
+    for key in questions:
+        soft.setdefault(key[:-1], []).append(number(known[key]))
+    jobs = scenes.jobs(plan, "model")
+    scenes.all_there([job.file for job in jobs], folder)
+    for job in jobs:
+        picture, spent = scenes.read(folder / job.file, plan.side, job.prompt.text)
+        values = soft[job.split, job.category, job.index, job.seed]
+        items.append(_item(job, values, read_back(picture, job.prompt)))
+        calls.append(spent)
+    return {"model": items}, {"network_calls": scenes.spent(calls)}
+
+
+def _item(job: scenes.Job, values: list[float], result) -> Item:
+    gm, am = means(values)
+    held = truths(job.prompt, result.found)
+    scores = {"gm": gm, "right": result.strict, "am": am, "atoms": sum(held) / len(held)}
+    atoms = zip(asked(job.prompt), values, held, strict=True)
+    said = "; ".join(f"{text} {p:.2f}{'' if true else ' (false)'}" for (text, _), p, true in atoms)
+    text = job.prompt.text
+    return Item(job.split, job.category, job.index, job.seed, text, scores, text, said)
+
+
+def wrongness(items: Sequence[Item]) -> dict:
+    """Of gm against right images and of am against right atoms."""
+    gm, right, am, atoms = ([i.scores[n] for i in items] for n in ("gm", "right", "am", "atoms"))
+    clusters = [item.cluster for item in items]
+    found = {"gm bias": calibration.bias(gm, right, clusters)}
+    found["am bias"] = calibration.bias(am, atoms, clusters)
+    area = calibration.auroc(gm, right)
+    return found if area is None else found | {"gm AUROC": area}
+
+
+NOTE = (
+    "gm, am: geometric and arithmetic mean of the model's probabilities of the due answers; right, "
+    "atoms: whether the image is right and the share of its atoms that hold, by the exact scorer; "
+    "bias: estimate less truth; gm AUROC: how well gm tells right images from wrong ones."
+)
+TASK = register("soft-tifa", Task(make, score, scenes.FIELDS, wrongness, note=NOTE))

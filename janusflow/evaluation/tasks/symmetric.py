@@ -1,0 +1,206 @@
+"""The task `symmetric`: one fact asked in two ways, about drawn scenes.
+
+A model that knows the fact gives answers that fit each other. Whether they fit can be seen without
+knowing the scene; here the scene is known, so that it can be said how much fitting is worth.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+
+from numpy.random import Generator
+from PIL import Image
+
+from janusflow.evaluation import calibration
+from janusflow.evaluation.plan import Plan
+from janusflow.evaluation.task import ANSWERED, Item, Sources, Task, register
+from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
+from janusflow.scenes.questions import pieces
+from janusflow.scenes.shapes import render
+from janusflow.scenes.world import (
+    COLORS,
+    NUMBERS,
+    RELATIONS,
+    Need,
+    Scene,
+    categories_of,
+    clearly,
+    generator,
+    opposite,
+    pick,
+    scene,
+)
+
+TRIALS = 200  # scenes that are looked at for one that suits a kind
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two questions about a scene, their right answers, and whether two answers fit."""
+
+    scene: Scene
+    texts: tuple[str, str]
+    due: tuple[str, str]
+    fits: Callable[[str, str], bool]
+
+
+Build = Callable[[Scene, Generator], Pair | None]
+KINDS: dict[str, Build] = {}
+
+
+def kind(build: Build) -> Build:
+    """Registers a way to ask one fact twice; None where a scene does not suit it."""
+    KINDS[build.__name__] = build
+    return build
+
+
+def _words(truth: bool) -> str:
+    return "yes" if truth else "no"
+
+
+def equal(a: str, b: str) -> bool:
+    return {a, b} in ({"yes"}, {"no"})
+
+
+def opposed(a: str, b: str) -> bool:
+    return {a, b} == {"yes", "no"}
+
+
+@kind
+def relation(scene: Scene, rng: Generator) -> Pair | None:
+    """Is the circle left of the square? Is the square right of the circle? Both or neither."""
+    counts = Counter(obj.shape for obj in scene.objects)
+    known = [obj for obj in scene.objects if counts[obj.shape] == 1]
+    said = [(a, r, b) for a, b in permutations(known, 2) for r in RELATIONS if clearly(a, r, b)]
+    if not said:
+        return None
+    (a, name, b), truth = pick(rng, said), rng.random() < 0.5
+    name = name if truth else opposite(name)
+    first = f"is the {a.shape} {name} the {b.shape}?"
+    second = f"is the {b.shape} {opposite(name)} the {a.shape}?"
+    return Pair(scene, (first, second), (_words(truth),) * 2, equal)
+
+
+@kind
+def comparison(scene: Scene, rng: Generator) -> Pair | None:
+    """Are there more circles than squares? More squares than circles? Just one of them."""
+    counts = Counter(obj.shape for obj in scene.objects)
+    pairs = [(a, b) for a, b in permutations(counts, 2) if counts[a] != counts[b]]
+    if not pairs:
+        return None
+    a, b = pick(rng, sorted(pairs))
+    texts = [f"are there more {Need(x).plural} than {Need(y).plural}?" for x, y in ((a, b), (b, a))]
+    truth = counts[a] > counts[b]
+    return Pair(scene, tuple(texts), (_words(truth), _words(not truth)), opposed)
+
+
+@kind
+def counting(scene: Scene, rng: Generator) -> Pair:
+    """Is there a red circle? How many red circles are there? Yes unless zero."""
+    present = sorted({(obj.shape, obj.color) for obj in scene.objects})
+    shape, color = pick(rng, present)
+    if rng.random() < 0.5:
+        absent = [c for c in COLORS if (shape, c) not in present]
+        color = pick(rng, absent)
+    need = Need(shape, color)
+    number = sum(need.matches(obj) for obj in scene.objects)
+    texts = (f"is there {need.phrase}?", f"how many {need.plural} are there?")
+    return Pair(scene, texts, (_words(number > 0), NUMBERS[number]), _counted)
+
+
+def _counted(there: str, number: str) -> bool:
+    known = there in ("yes", "no") and number in NUMBERS
+    return known and (there == "yes") == (number != NUMBERS[0])
+
+
+@kind
+def naming(scene: Scene, rng: Generator) -> Pair | None:
+    """What color is the circle? Is there a red circle? Yes if the first answer is red."""
+    counts = Counter(obj.shape for obj in scene.objects)
+    known = [obj for obj in scene.objects if counts[obj.shape] == 1]
+    if not known:
+        return None
+    obj = pick(rng, known)
+    other = pick(rng, [c for c in COLORS if c != obj.color])
+    color = obj.color if rng.random() < 0.5 else other
+
+    def fits(named: str, there: str) -> bool:
+        return there in ("yes", "no") and named in COLORS and (named == color) == (there == "yes")
+
+    texts = (f"what color is the {obj.shape}?", f"is there {Need(obj.shape, color).phrase}?")
+    return Pair(scene, texts, (obj.color, _words(color == obj.color)), fits)
+
+
+def pair(split: str, name: str, index: int) -> Pair:
+    """Pair number `index` of a kind; ValueError where no scene of the split suits it."""
+    rng, categories = generator(split, name, index, "symmetric"), categories_of(split)
+    for _ in range(TRIALS):
+        category = "mixed" if "mixed" in categories else pick(rng, categories)
+        shown = scene(split, int(rng.integers(2**31)), category)
+        if made := KINDS[name](shown, rng):
+            return made
+    raise ValueError(f"split {split!r} has no scenes for {name!r}; choose another split")
+
+
+def pairs(plan: Plan) -> dict[Key, Pair]:
+    """By (split, kind, index); a kind that no scene of a split suits is left out there."""
+    found = {}
+    for split in plan.splits:
+        for name in KINDS:
+            try:
+                found |= {(split, name, i): pair(split, name, i) for i in range(plan.prompts)}
+            except ValueError:
+                continue
+    return found
+
+
+def make(load: Callable, plan: Plan, folder: Path, _settings: dict) -> None:
+    """Answers to both questions of every pair."""
+    asked = pairs(plan)
+
+    def say(keys: Sequence[Key]) -> list[str]:
+        shown = [Image.fromarray(render(asked[key[:3]].scene.objects)) for key in keys]
+        return answer(load(), shown, [asked[key[:3]].texts[key[3]] for key in keys])
+
+    collect(folder, [(*key, side) for key in asked for side in (0, 1)], plan.batch, say)
+
+
+def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
+    """Per pair: whether the answers fit each other, and whether both are right."""
+    asked = pairs(plan)
+    known = complete(folder, [(*key, side) for key in asked for side in (0, 1)])
+    items = [
+        _item(key, one, [known[(*key, side)] for side in (0, 1)]) for key, one in asked.items()
+    ]
+    return {"model": items}, {"max_new_tokens": LONGEST}
+
+
+def _item(key: Key, asked: Pair, said: list[str]) -> Item:
+    first, second = (" ".join(pieces(text)) for text in said)
+    scores = {
+        "consistent": asked.fits(first, second),
+        "right": all(pieces(s) == pieces(d) for s, d in zip(said, asked.due, strict=True)),
+    }
+    text, split, name, index = " ".join(asked.texts), *key
+    wanted = f"{text} {' '.join(asked.due)}"
+    return Item(split, name, index, 0, f"{text} {index}", scores, wanted, " ".join(said))
+
+
+def wrongness(items: Sequence[Item]) -> dict:
+    """Of consistency as a stand-in for right answers."""
+    fit, right = ([item.scores[name] for item in items] for name in ("consistent", "right"))
+    found = calibration.errors(fit, right)
+    found.pop("false-", None)  # right answers always fit
+    return {"bias": calibration.bias(fit, right, [item.cluster for item in items])} | found
+
+
+NOTE = (
+    "consistent: the two answers fit each other; right: both are right; bias: consistent less "
+    "right; false+: consistent among the pairs that are not both right."
+)
+FIELDS = ("splits", "prompts", *ANSWERED)
+TASK = register("symmetric", Task(make, score, FIELDS, wrongness, note=NOTE))

@@ -1,0 +1,145 @@
+"""The task `telephone`: an image, its caption, an image of the caption, and so on.
+
+Cycle 0 is the image of the prompt; cycle k is the image of the caption of cycle k - 1. The model's
+own captions say how much of the prompt is left, and the exact scorer says whether that is true.
+After Mollah et al. 2025 (arXiv 2509.04438), whose scores come from an embedding and a detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from janusflow.evaluation import calibration
+from janusflow.evaluation.plan import Plan
+from janusflow.evaluation.resume import batches, fill, wait
+from janusflow.evaluation.task import PICTURED, Item, Sources, Task, register
+from janusflow.evaluation.tasks import scenes
+from janusflow.evaluation.tasks.round_trip import QUESTION, agrees
+from janusflow.evaluation.tasks.scenes import Job
+from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete, read
+from janusflow.pipelines import image_io
+from janusflow.scenes.captions import parse
+from janusflow.scenes.scorer import read as objects_in
+from janusflow.scenes.world import Obj, Prompt, categories_of, generator
+from janusflow.utils import images
+from janusflow.utils.locked_dir import make_folder
+
+SILENCE = "nothing"  # the prompt of an image whose caption was empty
+
+
+def _file(job: Job, cycle: int) -> Path:
+    return Path(f"cycle-{cycle}", *job.file.parts[1:])
+
+
+def _key(job: Job, cycle: int) -> Key:
+    return (job.split, f"{job.category}, cycle {cycle}", job.index, job.seed)
+
+
+def _noise(job: Job, cycle: int) -> int:
+    key = (job.split, job.category, job.index, job.seed, f"noise of cycle {cycle}")
+    return int(generator(*key).integers(2**63)) if cycle else job.noise
+
+
+def _texts(jobs: Sequence[Job], cycle: int, known: dict[Key, str]) -> dict[Job, str]:
+    """What the images of a cycle are made from."""
+    if cycle == 0:
+        return {job: job.prompt.text for job in jobs}
+    return {job: known[_key(job, cycle - 1)] or SILENCE for job in jobs}
+
+
+def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
+    """Cycle by cycle: the images that are missing, then their captions."""
+    jobs = scenes.jobs(plan, "model")
+    for cycle in range(plan.cycles + 1):
+        _paint(load, plan, folder, settings, cycle, _texts(jobs, cycle, read(folder)))
+        wait()
+        keys = {_key(job, cycle): _file(job, cycle) for job in jobs}
+        describe = partial(_describe, load, folder, keys)
+        collect(folder, list(keys), plan.batch, describe)
+        wait()
+
+
+def _describe(load: Callable, folder: Path, files: dict[Key, Path], keys: Sequence[Key]):
+    shown = [images.read(folder / files[key]) for key in keys]
+    return answer(load(), shown, [QUESTION] * len(keys))
+
+
+def _paint(load, plan: Plan, folder: Path, settings: dict, cycle: int, texts: dict) -> None:
+    def draw(batch: Sequence[Job]) -> list[tuple[Image.Image, dict]]:
+        noise = [torch.Generator().manual_seed(_noise(job, cycle)) for job in batch]
+        out = load()([texts[job] for job in batch], generator=noise, **settings)
+        return [(image, image_io.cost(out, i)) for i, image in enumerate(out.images)]
+
+    def keep(made: list) -> None:
+        for job, (image, cost) in made:
+            path = folder / _file(job, cycle)
+            make_folder(path.parent)
+            story = dict(prompt=texts[job], cycle=cycle, noise_seed=_noise(job, cycle)) | cost
+            image_io.save(image, story | plan.only(("task", "fingerprint", *PICTURED)), path)
+
+    def missing(job: Job) -> bool:
+        return not scenes.whole(folder / _file(job, cycle))
+
+    parts = batches(list(texts), plan.batch, lambda job: (job.split, job.category))
+    fill(list(parts), missing, draw, keep, f"cycle {cycle}")
+
+
+def shows(found: Sequence[Obj], prompt: Prompt) -> bool:
+    """Whether the objects are those of the prompt; captions say nothing of places."""
+    counts = [sum(need.matches(obj) for obj in found) for need in prompt.needs]
+    wanted = [need.count for need in prompt.needs]
+    return counts == wanted and len(found) == sum(wanted)
+
+
+def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
+    """Per image and cycle: whether the prompt is still shown, and whether the caption says so."""
+    jobs, items, calls = scenes.jobs(plan, "model"), [], []
+    cycles = range(plan.cycles + 1)
+    scenes.all_there([_file(job, cycle) for cycle in cycles for job in jobs], folder)
+    known = complete(folder, [_key(job, cycle) for cycle in cycles for job in jobs])
+    for cycle in cycles:
+        for job, text in _texts(jobs, cycle, known).items():
+            picture, spent = scenes.read(folder / _file(job, cycle), plan.side, text)
+            said = known[_key(job, cycle)]
+            items.append(_item(job, cycle, said, shows(objects_in(picture), job.prompt)))
+            calls.append(spent)
+    return {"model": items}, {"network_calls": scenes.spent(calls), "max_new_tokens": LONGEST}
+
+
+def _item(job: Job, cycle: int, said: str, kept: bool) -> Item:
+    """A category's number is part of the index, so that an item of a cycle is found again."""
+    categories = categories_of(job.split)
+    index = job.index * len(categories) + categories.index(job.category)
+    scores = {"kept": kept, "said": agrees(parse(said), job.prompt)}
+    text = job.prompt.text
+    return Item(job.split, f"cycle {cycle}", index, job.seed, text, scores, text, said)
+
+
+def path_of(item: dict) -> Path:
+    """Where the image of a report's item lies."""
+    categories = categories_of(item["split"])
+    index, category = divmod(item["index"], len(categories))
+    name = f"{index:05d}-{item['seed']}.png"
+    cycle = item["group"].rpartition(" ")[2]
+    return Path(f"cycle-{cycle}", item["split"], categories[category], name)
+
+
+def wrongness(items: Sequence[Item]) -> dict:
+    """Of what the captions say against what the exact scorer sees."""
+    said, kept = ([item.scores[name] for item in items] for name in ("said", "kept"))
+    clusters = [item.cluster for item in items]
+    return {"bias": calibration.bias(said, kept, clusters)} | calibration.errors(said, kept)
+
+
+NOTE = (
+    "kept: the image still shows the objects of the first prompt, by the exact scorer, places "
+    "aside; said: the model's caption of it says so; bias: said less kept; false+: said of images "
+    "that lost something; false-: not said of images that kept all."
+)
+FIELDS = (*scenes.FIELDS, "cycles")
+TASK = register("telephone", Task(make, score, FIELDS, wrongness, path_of, NOTE))
