@@ -85,8 +85,13 @@ def fingerprint(model: str) -> str:
 
 def evaluated(*words: str) -> dict:
     """What `janusflow evaluate WORDS --json` says."""
+    return reported("evaluate", *words)
+
+
+def reported(*words: str) -> dict:
+    """What a command of janusflow says with --json, in a folder that is deleted."""
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "janusflow", "evaluate", *words, "--json", "--out", out]
+        command = [sys.executable, "-m", "janusflow", *words, "--json", "--out", out]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}: {done.stderr.strip()[-300:]}")
@@ -157,7 +162,7 @@ def bracketed(entry: dict) -> list[float]:
 
 
 def compared(found: dict, columns: dict[str, tuple[str, str]]) -> list[dict]:
-    """A row a group: `columns` names the part of a group ("scores", "extra") and the entry there."""
+    """A row a group: `columns` names an entry by the part of the group it stands in."""
     rows = []
     for group, entry in found.items():
         known = {c: entry[part].get(name) for c, (part, name) in columns.items()}
@@ -218,6 +223,20 @@ def few_evaluations() -> Result:
         "--seeds 8)"
     )
     return of_model("janusflow/scenes-few", command, rows)
+
+
+@measure
+def reproduce_scenes() -> Result:
+    """The sweep of `janusflow reproduce`, on the shipped model and the exact scorer."""
+    words = ["reproduce", "scenes", "--model", "janusflow/scenes", "--prompts", "16"]
+    words += ["--dtype", "float32,bfloat16", "--guidance-scale", "2,1,5", "--steps", "30,10"]
+    rows = [
+        {"setting": row["name"], "score": bracketed(row)}
+        | {"- first": f"{row['difference']:+.3f}" if "difference" in row else "-"}
+        | {"p": f"{row['p']:.3f}" if "p" in row else "-"}
+        for row in reported(*words)["settings"]
+    ]
+    return of_model("janusflow/scenes", f"janusflow {' '.join(words)}", rows)
 
 
 @measure

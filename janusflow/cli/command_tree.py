@@ -22,6 +22,7 @@ from janusflow.cli.commands.info import info
 from janusflow.cli.commands.pairs import pairs
 from janusflow.cli.commands.pilot import pilot
 from janusflow.cli.commands.precompute import precompute
+from janusflow.cli.commands.reproduce import reproduce
 from janusflow.cli.commands.reward import reward
 from janusflow.cli.commands.serve import serve
 from janusflow.cli.commands.show import show
@@ -39,7 +40,7 @@ COMMANDS = (
     (generate, chat, edit, demo, serve),
     (info, doctor, *listings.COMMANDS),
     (train, reward, distill, pairs, precompute, show, assemble, convert, data),
-    (evaluate, pilot),
+    (evaluate, reproduce, pilot),
 )
 
 

@@ -47,6 +47,40 @@ def generate(pipe, request: GenerationRequest, seed: int | None = None) -> Itera
     yield _look(pipe, x, t, field.calls)
 
 
+@dataclass(frozen=True)
+class Frame:
+    """A point of a trajectory: the state at t, decoded, and the image that is expected there."""
+
+    state: Image.Image
+    expected: Image.Image
+    t: float
+    nfe: int
+
+
+@torch.no_grad()
+def trajectory(pipe, request: GenerationRequest, frames: int) -> Iterator[Frame | None]:
+    """At most so many frames evenly spread over the steps, from t = 0 to t = 1; None between them.
+
+    The expected image at t is x + (1 - t) v, with the velocity v of the step that begins there.
+    """
+    solver, ts, rule = request.path(pipe.grids)
+    field = samplers.count(pipe.field([request.prompt], rule, request.negative_prompt or None))
+    noise = pipe.prepare_latents(1, None, None, torch.Generator().manual_seed(request.seed))
+    path = samplers.trajectory(field, noise, ts, solver)
+    t, x = next(path)
+    due = set(np.linspace(0, len(ts) - 1, frames).round().astype(int)[:-1])
+    for step, (s, y) in enumerate(path):
+        expected = x + (1 - t) / (s - t) * (y - x)
+        yield _frame(pipe, x, expected, t, field.calls) if step in due else None
+        t, x = s, y
+    yield _frame(pipe, x, x, t, field.calls)
+
+
+def _frame(pipe, x: Tensor, expected: Tensor, t: float, nfe: int) -> Frame:
+    state, image = (pipe.decode(latents.float())[0] for latents in (x, expected))
+    return Frame(state, image, float(t), nfe)
+
+
 def edit(pipe, image: Image.Image, request: GenerationRequest, strength: float) -> Image.Image:
     """The image changed towards the prompt, by more the larger the strength in (0, 1] is."""
     number(strength, "strength", 0.05, MAX_STRENGTH)

@@ -62,6 +62,22 @@ def comparing(pipe, prompt, left, left_nfe, right, right_nfe, guidance, seed) ->
     yield *images, parts.note(said)
 
 
+def walking(pipe, prompt, sampler, nfe, frames, guidance, seed) -> Iterator[str]:
+    """The frames of a trajectory as they come, and at last the same as a moving image."""
+    request = GenerationRequest(
+        prompt=prompt, sampler=sampler, nfe=nfe, guidance=guidance, seed=seed
+    )
+    wanted = requests.whole(frames, "number of frames", 2, requests.MAX_FRAMES)
+    seen, label = [], f"{request.prompt}, {sampler}, seed {request.seed}"
+    yield parts.track(seen, wanted, "Painting ...")
+    for frame in actions.trajectory(pipe, request, wanted):
+        if frame is not None:
+            seen.append(frame)
+            yield parts.track(seen, wanted, f"t = {frame.t:.2f}, {frame.nfe} network evaluations")
+    said = f"{label}: {seen[-1].nfe} network evaluations"
+    yield parts.track(seen, len(seen), said, moving=True)
+
+
 def editing(pipe, path, prompt, strength, guidance, seed) -> Iterator[tuple]:
     """The changed image."""
     image = requests.image(path)

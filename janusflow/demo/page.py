@@ -33,6 +33,8 @@ def build(pipe, name: str, about: str, examples: list[str], known: bool = True) 
                 _paint_tab(pipe, examples, shelf, known)
             with gr.Tab("Compare"):
                 _compare_tab(pipe, examples)
+            with gr.Tab("Trajectory"):
+                _trajectory_tab(pipe, examples)
             with gr.Tab("Ask"):
                 _ask_tab(pipe, shelf)
             with gr.Tab("Edit"):
@@ -99,6 +101,31 @@ def _compare_tab(pipe, examples: list[str]) -> None:
     deed = jobs.told(partial(jobs.comparing, pipe), len(outputs))
     _job(go.click, deed, inputs, outputs, "compare")
     _job(prompt.submit, deed, inputs, outputs, None)
+
+
+def _trajectory_tab(pipe, examples: list[str]) -> None:
+    with gr.Row(equal_height=False, elem_classes="desk"):
+        with gr.Column(scale=4, min_width=300):
+            prompt = parts.prompt(examples)
+            with gr.Row():
+                sampler, nfe = parts.sampler("euler"), parts.nfe(16)
+            frames = gr.Slider(2, requests.MAX_FRAMES, 9, step=1, label="Frames", buttons=[])
+            with gr.Row():
+                guidance, seed = parts.guidance(), parts.seed()
+            with gr.Row(elem_classes="deeds"):
+                go = gr.Button(
+                    "Show the trajectory", variant="primary", elem_id="walk", scale=3, min_width=100
+                )
+                halt = gr.Button("Stop", scale=1, min_width=60)
+        with gr.Column(scale=5, min_width=300, elem_classes="result"):
+            shown = gr.HTML(parts.track([], 9, HINT), elem_id="track")
+    inputs = [prompt, sampler, nfe, frames, guidance, seed]
+    deed = jobs.told(partial(jobs.walking, pipe))
+    ways = [
+        _job(go.click, deed, inputs, shown, "trajectory"),
+        _job(prompt.submit, deed, inputs, shown, None),
+    ]
+    halt.click(None, cancels=ways, api_visibility="private")
 
 
 def _ask_tab(pipe, shelf: gr.State) -> None:

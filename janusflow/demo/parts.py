@@ -117,6 +117,35 @@ def way(looks: list[actions.Look], text: str) -> str:
     return f'<div class="way">{frames}{empty * (actions.LOOKS + 1 - len(looks))}</div>{note(text)}'
 
 
+def track(frames: list[actions.Frame], wanted: int, text: str, moving: bool = False) -> str:
+    """A trajectory: each time's state above its expected image; with `moving` the expected images
+    as a GIF as well. Only what this page made goes in.
+    """
+    cells = "".join(
+        f'<figure><img alt="state at t = {f.t:.2f}" src="{_data(f.state)}">'
+        f'<img alt="expected image at t = {f.t:.2f}" src="{_data(f.expected)}">'
+        f"<figcaption>t = {f.t:.2f}</figcaption></figure>"
+        for f in frames
+    )
+    empty = "<figure><div></div><div></div><figcaption>&nbsp;</figcaption></figure>"
+    rows = f'<div class="track">{cells}{empty * max(0, wanted - len(frames))}</div>'
+    legend = "Above: the state x. Below: the image that is expected from it."
+    tail = _gif([f.expected for f in frames]) if moving else ""
+    return f"{note(text)}{rows}{note(legend)}{tail}"
+
+
+def _gif(images: list[Image.Image]) -> str:
+    """A moving image and a link that saves it."""
+    frames = [image.resize((4 * 96, 4 * 96 * image.height // image.width)) for image in images]
+    pauses, file = [160] * (len(frames) - 1) + [1200], io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0)
+    source = f"data:image/gif;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return (
+        f'<img class="moving" alt="the trajectory as a moving image" src="{source}">'
+        f'<p class="note"><a download="trajectory.gif" href="{source}">Save the GIF</a></p>'
+    )
+
+
 def _data(image: Image.Image) -> str:
     small = image.copy()
     small.thumbnail((96, 96))

@@ -20,6 +20,7 @@ MAX_NFE = 100  # evaluations of the guided velocity, for an image
 MAX_STRENGTH = 1.0  # of an edit
 MAX_COUNT = 4  # images of one request
 MAX_GUIDANCE = 15
+MAX_FRAMES = 16  # of a trajectory
 MAX_SEED = 2**31 - 1
 MAX_TOKENS = 128  # of an answer
 MAX_BYTES = 8 * 2**20  # of an image that is sent

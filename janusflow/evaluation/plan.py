@@ -38,6 +38,7 @@ class Plan:
     steps: int = 30
     guidance: str = "2"
     reuse: float | None = None  # tolerance
+    tokenizer: str = "own"  # or a fault of a sweep, see evaluation/reproduction/settings.py
     cycles: int = 3  # of `telephone`: captions that become images
     batch: int = 16
     paths: dict[str, str] = field(default_factory=dict)  # what a task reads, by its role

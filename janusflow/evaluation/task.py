@@ -10,7 +10,7 @@ from janusflow.evaluation.plan import Plan
 
 # fields of a plan on which an answer of the network depends, and those of an image
 ANSWERED = ("dtype", "device", "batch", "side")
-PICTURED = ("sampler", "grid", "steps", "guidance", "reuse", *ANSWERED)
+PICTURED = ("sampler", "grid", "steps", "guidance", "reuse", "tokenizer", *ANSWERED)
 
 
 @dataclass(frozen=True)

@@ -423,3 +423,20 @@ def test_a_prompt_is_shown_as_text_only(tiny_pipe):
 def test_the_command_refuses_a_port_that_is_none(janusflow):
     code, out, err = janusflow("demo", "--port", 70000)
     assert (code, out) == (2, "") and "--port is 70000" in err
+
+
+def test_a_trajectory_begins_with_noise_and_ends_with_the_pipelines_image(tiny_pipe):
+    request = GenerationRequest(prompt="a red circle", sampler="euler", nfe=8, seed=3)
+    frames = [f for f in actions.trajectory(tiny_pipe, request, 5) if f is not None]
+    assert [f.t for f in frames] == [0, 0.25, 0.5, 0.75, 1] and frames[-1].nfe == 16
+    whole = tiny_pipe("a red circle", num_inference_steps=8, sampler="euler", seed=3).images[0]
+    assert np.array_equal(np.asarray(frames[-1].expected), np.asarray(whole))
+    assert np.array_equal(np.asarray(frames[-1].state), np.asarray(whole))
+
+
+def test_the_trajectory_tab_ends_in_a_gif_and_keeps_what_visitors_wrote_as_text(tiny_pipe):
+    asked = ("<b>a star</b>", "euler", 4, 3, 2.0, 0)
+    *_, last = jobs.walking(tiny_pipe, *asked)
+    assert last.count("<figure>") == 3 and "data:image/gif" in last and "<b>" not in last
+    with pytest.raises(InvalidRequest, match="number of frames"):
+        list(jobs.walking(tiny_pipe, "a star", "euler", 4, 99, 2.0, 0))

@@ -5,10 +5,14 @@ from difflib import get_close_matches
 from janusflow.evaluation.task import TASKS, Task
 from janusflow.evaluation.tasks import (  # noqa: F401 (they register theirs)
     distances,
+    geneval2,
     judge,
     official_results,
     round_trip,
     scenes,
+    soft_tifa,
+    symmetric,
+    telephone,
     vqa,
 )
 from janusflow.evaluation.tasks.per_image import image_task

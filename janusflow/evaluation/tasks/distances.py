@@ -36,11 +36,11 @@ def inputs(paths: dict[str, str]) -> dict[str, str]:
     if "pictures" in paths:
         found["pictures"] = features.digest(Path(paths["pictures"]), "pictures")
     else:
-        found["prompts"] = provenance.fingerprint(dict(_prompts(Path(paths["prompts"]))))
+        found["prompts"] = provenance.fingerprint(dict(read_prompts(Path(paths["prompts"]))))
     return found | ({"features": paths["features"]} if "features" in paths else {})
 
 
-def _prompts(path: Path) -> list[tuple[str, str]]:
+def read_prompts(path: Path) -> list[tuple[str, str]]:
     """Name and text of each prompt: of MJHQ-30k's meta_data.json, or of a file of lines."""
     if path.suffix != ".json":
         return [(f"{i:05d}", text) for i, text in enumerate(safe_io.read_prompts(path))]
@@ -57,7 +57,7 @@ def _prompts(path: Path) -> list[tuple[str, str]]:
 def _shots(plan: Plan) -> list[Shot]:
     return [
         Shot(f"fid {name}", seed, text, Path("pictures", f"{name}-{seed}.png"))
-        for name, text in _prompts(Path(plan.paths["prompts"]))
+        for name, text in read_prompts(Path(plan.paths["prompts"]))
         for seed in range(plan.seeds)
     ]
 

@@ -123,4 +123,4 @@ NOTE = (
     f"official score run GenEval 2's evaluation.py with --image_filepath_data {PATHS}."
 )
 FIELDS = ("seeds", *PICTURED, "digests")
-TASK = register("geneval2", Task(make, score, FIELDS, note=NOTE, inputs=inputs))
+register("geneval2", Task(make, score, FIELDS, note=NOTE, inputs=inputs))

@@ -120,4 +120,4 @@ NOTE = (
     "atoms: whether the image is right and the share of its atoms that hold, by the exact scorer; "
     "bias: estimate less truth; gm AUROC: how well gm tells right images from wrong ones."
 )
-TASK = register("soft-tifa", Task(make, score, scenes.FIELDS, wrongness, note=NOTE))
+register("soft-tifa", Task(make, score, scenes.FIELDS, wrongness, note=NOTE))

@@ -203,4 +203,4 @@ NOTE = (
     "right; false+: consistent among the pairs that are not both right."
 )
 FIELDS = ("splits", "prompts", *ANSWERED)
-TASK = register("symmetric", Task(make, score, FIELDS, wrongness, note=NOTE))
+register("symmetric", Task(make, score, FIELDS, wrongness, note=NOTE))

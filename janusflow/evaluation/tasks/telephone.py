@@ -142,4 +142,4 @@ NOTE = (
     "that lost something; false-: not said of images that kept all."
 )
 FIELDS = (*scenes.FIELDS, "cycles")
-TASK = register("telephone", Task(make, score, FIELDS, wrongness, path_of, NOTE))
+register("telephone", Task(make, score, FIELDS, wrongness, path_of, NOTE))

@@ -1,0 +1,1 @@
+"""What may explain two published scores of one model: settings, their cost, their scores."""

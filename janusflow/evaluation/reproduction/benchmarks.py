@@ -1,0 +1,66 @@
+"""The published scores of JanusFlow-1.3B, and what was said about how they came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PAPER = "paper (arXiv 2411.07975)"
+AGAIN = "measured again by others, guidance 2, 30 bfloat16 Euler steps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """`images` as the benchmark has them: prompts times images a prompt; 0 where it is asked."""
+
+    task: str  # of `janusflow evaluate`
+    prompts: int
+    seeds: int
+    measure: str
+    published: dict[str, float]
+    needs: str = ""  # what has to be there
+
+    @property
+    def images(self) -> int:
+        return self.prompts * self.seeds
+
+
+BENCHMARKS = {
+    "geneval": Benchmark(
+        task="geneval",
+        prompts=553,
+        seeds=4,
+        measure="correct",
+        published={PAPER: 0.63, AGAIN: 0.50},
+        needs="--prompts evaluation_metadata.jsonl and GenEval's evaluate_images.py",
+    ),
+    "dpg": Benchmark(
+        task="dpg",
+        prompts=1065,
+        seeds=4,
+        measure="share",
+        published={PAPER: 0.8009, AGAIN: 0.720},
+        needs="--prompts ELLA/dpg_bench/prompts and DPG-Bench's compute_dpg_bench.py",
+    ),
+    "mjhq": Benchmark(
+        task="fid",
+        prompts=30_000,
+        seeds=1,
+        measure="fid",
+        published={PAPER: 9.51},
+        needs="--prompts MJHQ-30K/meta_data.json, --reference and --features",
+    ),
+    "scenes": Benchmark(
+        task="scenes",
+        prompts=600,
+        seeds=1,
+        measure="strict",
+        published={},
+    ),
+}
+
+
+def benchmark(name: str) -> Benchmark:
+    """ValueError for a name that is none of `BENCHMARKS`."""
+    if name not in BENCHMARKS:
+        raise ValueError(f"no benchmark named {name!r:.40}; choose one of {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]
