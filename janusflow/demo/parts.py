@@ -185,6 +185,8 @@ def theme() -> gr.themes.Base:
         block_background_fill_dark="transparent", block_shadow="none",
         block_label_background_fill="transparent", block_label_border_width="0px",
         button_primary_background_fill="#1f5f5b", button_primary_background_fill_hover="#174a47",
+        button_primary_background_fill_dark="#256f6a",
+        button_primary_background_fill_hover_dark="#1f5f5b",
         button_primary_text_color="white", slider_color="#1f5f5b",
         input_background_fill="white", input_background_fill_dark="#24221f",
         input_border_color="#e4dfd6", input_border_color_dark="#3a3733",
