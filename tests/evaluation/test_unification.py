@@ -192,10 +192,3 @@ def test_auroc_is_that_of_scikit_learn():
     truths, scores = rng.integers(2, size=60), rng.integers(5, size=60)
     assert calibration.auroc(scores, truths) == pytest.approx(roc_auc_score(truths, scores))
     assert calibration.auroc([0.1, 0.2], [True, True]) is None
-
-
-def test_a_task_registers_under_its_name_once():
-    from janusflow.evaluation.task import TASKS, register
-
-    with pytest.raises(ValueError, match="registered already"):
-        register("scenes", TASKS["judge"])

@@ -1,0 +1,254 @@
+"""The measurements behind the documents' tables; `checks.results` writes their files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from janusflow.evaluation import provenance
+from janusflow.utils.hub import PACKAGED
+from samplers.benchmark import suite
+from studies import few_evaluations as few
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A measured table: `rows` are dictionaries; `low` and `high` columns are a 95 % interval,
+    as are the last two of a value in three parts."""
+
+    command: str
+    rows: list[dict]
+    model: str | None = None
+    fingerprint: str | None = None
+    machine: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    date: str = ""
+    note: str = ""
+
+
+MEASURES: dict[str, Callable[[], Result]] = {}
+
+
+def measure(function: Callable[[], Result]) -> Callable[[], Result]:
+    """Registers a measurement; its file is docs/results/NAME.json."""
+    MEASURES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def fingerprint(model: str) -> str:
+    """Of a packaged model's weights today."""
+    return provenance.fingerprint(provenance.weights(PACKAGED[model]))
+
+
+def evaluated(*words: str) -> dict:
+    """What `janusflow evaluate WORDS --json` says."""
+    return reported("evaluate", *words)
+
+
+def reported(*words: str) -> dict:
+    """What a command of janusflow says with --json, in a folder that is deleted."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "janusflow", *words, "--json", "--out", out]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}: {done.stderr.strip()[-300:]}")
+    return json.loads(done.stdout)
+
+
+def scored(values: dict, measure: str) -> dict:
+    """A score with its interval, rounded."""
+    found = values["scores"][measure]
+    return {
+        measure: round(found["score"], 3),
+        "low": round(found["low"], 3),
+        "high": round(found["high"], 3),
+    }
+
+
+def of_model(model: str, command: str, rows: list[dict], note: str = "") -> Result:
+    return Result(
+        command=command, rows=rows, model=model, fingerprint=fingerprint(model), note=note
+    )
+
+
+@measure
+def scenes() -> Result:
+    """Strict score of the shipped model by quality, 600 test prompts."""
+    rows = []
+    for quality in ("exact", "high", "fast", "draft"):
+        told = evaluated("--prompts", "100", "--seeds", "1", "--quality", quality)
+        test = told["scores"]["test"]
+        row = {"quality": quality, "evaluations": told["protocol"]["network_calls"]}
+        row |= scored(test["overall"], "strict")
+        groups = test["groups"].items()
+        rows.append(row | {name: round(g["scores"]["strict"]["score"], 2) for name, g in groups})
+    command = "janusflow evaluate --prompts 100 --seeds 1 --quality QUALITY"
+    return of_model("janusflow/scenes", command, rows)
+
+
+@measure
+def questions() -> Result:
+    """Answers of the shipped model by template, 900 questions."""
+    words = ("--task", "scenes-vqa", "--prompts", "100", "--batch-size", "64")
+    test = evaluated(*words)["scores"]["test"]
+    parts = {"overall": test["overall"], **test["groups"]}
+    rows = [{"template": name} | scored(part, "exact") for name, part in parts.items()]
+    return of_model("janusflow/scenes", f"janusflow evaluate {' '.join(words)}", rows)
+
+
+@measure
+def held_out_splits() -> Result:
+    """Strict score on the splits that training never shows."""
+    rows = []
+    for split in ("pairs", "counts", "relations", "long", "paraphrases"):
+        told = evaluated("--split", split, "--prompts", "100", "--seeds", "1")
+        rows.append({"split": split} | scored(told["scores"][split]["overall"], "strict"))
+    command = "janusflow evaluate --split SPLIT --prompts 100 --seeds 1"
+    return of_model("janusflow/scenes", command, rows)
+
+
+def unified(task: str, *words: str) -> tuple[str, dict]:
+    """The command of a task of unification, and what it found: groups, and all of them."""
+    words = ("--task", task, "--seeds", "1", *words)
+    test = evaluated(*words)["scores"]["test"]
+    return f"janusflow evaluate {' '.join(words)}", {**test["groups"], "all": test["overall"]}
+
+
+def bracketed(entry: dict) -> list[float]:
+    return [round(entry[name], 3) for name in ("score", "low", "high")]
+
+
+def compared(found: dict, columns: dict[str, tuple[str, str]]) -> list[dict]:
+    """A row a group: `columns` names an entry by the part of the group it stands in."""
+    rows = []
+    for group, entry in found.items():
+        known = {c: entry[part].get(name) for c, (part, name) in columns.items()}
+        cells = {c: bracketed(e) if isinstance(e, dict) else e for c, e in known.items()}
+        rows.append({"group": group} | {c: "-" if e is None else e for c, e in cells.items()})
+    return rows
+
+
+@measure
+def telephone() -> Result:
+    """What is left of a prompt after each cycle, and what the model's captions say is left."""
+    command, found = unified("telephone", "--prompts", "25", "--quality", "fast")
+    columns = {name: ("scores", name) for name in ("kept", "said")} | {"bias": ("extra", "bias")}
+    return of_model("janusflow/scenes", command, compared(found, columns))
+
+
+@measure
+def symmetric() -> Result:
+    """How often answers fit each other, and how often they are right."""
+    command, found = unified("symmetric", "--prompts", "100", "--batch-size", "64")
+    columns = {name: ("scores", name) for name in ("consistent", "right")}
+    columns |= {name: ("extra", name) for name in ("bias", "false+")}
+    return of_model("janusflow/scenes", command, compared(found, columns))
+
+
+@measure
+def soft_tifa() -> Result:
+    """Soft-TIFA by the model itself beside the exact scorer."""
+    command, found = unified("soft-tifa", "--prompts", "50", "--quality", "draft")
+    columns = {name: ("scores", name) for name in ("gm", "right", "am", "atoms")}
+    columns |= {name: ("extra", name) for name in ("gm bias", "am bias", "gm AUROC")}
+    rows = compared(found, columns)
+    for row in rows:
+        if isinstance(row["gm AUROC"], float):
+            row["gm AUROC"] = round(row["gm AUROC"], 3)
+    return of_model("janusflow/scenes", command, rows)
+
+
+@measure
+def few_evaluations() -> Result:
+    """The few-step model and its teacher on equal prompts, with distinct layouts of a prompt."""
+    rows = []
+    for model, ways in (
+        ("janusflow/scenes-few", ("map:4", "map:2", "map:1")),
+        ("janusflow/scenes", ("fast", "abm:8", "abm:4")),
+    ):
+        for way in ways:
+            told = few.scored(model, way, 600, 1)
+            low, high = told["interval"]
+            strict = {"strict": round(told["strict"], 3), "low": round(low, 3)}
+            strict["high"] = round(high, 3)
+            various = few.scored(model, way, 60, 8)["layouts"]
+            row = {"model": model, "way": way, "evaluations": round(told["evaluations"])}
+            row |= strict | {"layouts": round(various, 3)}
+            rows.append(row | {n: round(v, 2) for n, v in told["by_category"].items()})
+    command = (
+        "python -m studies.few_evaluations MODEL --ways WAYS --prompts 600 (layouts: --prompts 60 "
+        "--seeds 8)"
+    )
+    return of_model("janusflow/scenes-few", command, rows)
+
+
+@measure
+def reproduce_scenes() -> Result:
+    """The sweep of `janusflow reproduce`, on the shipped model and the exact scorer."""
+    words = ["reproduce", "scenes", "--model", "janusflow/scenes", "--prompts", "16"]
+    words += ["--dtype", "float32,bfloat16", "--guidance-scale", "2,1,5", "--steps", "30,10"]
+    rows = [
+        {"setting": row["name"], "score": bracketed(row)}
+        | {"- first": f"{row['difference']:+.3f}" if "difference" in row else "-"}
+        | {"p": f"{row['p']:.3f}" if "p" in row else "-"}
+        for row in reported(*words)["settings"]
+    ]
+    return of_model("janusflow/scenes", f"janusflow {' '.join(words)}", rows)
+
+
+@measure
+def samplers_suite() -> Result:
+    """`auto` over the best peer of every cell, on fields that no choice was made on."""
+    page = suite.run(halves=["held-out"])
+    return Result(command="python -m samplers.benchmark --suite held-out", rows=page.rows())
+
+
+def stored(name: str) -> dict:
+    """A summary that a study or a check wrote into docs/."""
+    return json.loads((ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+ALIGNMENT = dict(command="python -m studies.alignment.run --out runs/alignment", date="2026-11-23")
+
+
+@measure
+def alignment() -> Result:
+    """The last point of every arm of docs/alignment.json, with differences to `none` by seed."""
+    rows = []
+    for arm, entry in stored("alignment")["arms"].items():
+        curves, row = entry["curves"], {"arm": arm}
+        for name, column in (("color", "colour"), ("strict", "strict score")):
+            row[column] = [round(curves[name][part][-1], 2) for part in ("mean", "low", "high")]
+        row["held-out loss"] = round(curves["held_out"]["mean"][-1], 4)
+        row["gap of a wrong prompt"] = round(curves["gap"]["mean"][-1], 2)
+        rows.append(row)
+    return Result(rows=rows, **ALIGNMENT)
+
+
+@measure
+def alignment_blocks() -> Result:
+    """CKNNA with the vision encoder at t = 0.5, by block, of docs/alignment.json."""
+    rows = []
+    for arm, entry in stored("alignment")["arms"].items():
+        blocks = {f"block {k}": round(v, 3) for k, v in enumerate(entry["cknna"], 1)}
+        rows.append({"arm": arm} | blocks)
+    return Result(rows=rows, **ALIGNMENT)
+
+
+@measure
+def scaling() -> Result:
+    """Milliseconds an image by number of prompts, of docs/scaling.json."""
+    rows = [
+        {"prompts": r["prompts"], "ms an image": round(1000 * median(r["seconds"]) / r["prompts"])}
+        for r in stored("scaling")["prompts"]
+    ]
+    command = "python -m checks.benchmarks.scaling --out docs/scaling.json"
+    return Result(command=command, rows=rows, date="2026-11-24")
