@@ -158,11 +158,12 @@ def soft_tifa() -> Result:
     """Soft-TIFA by the model itself beside the exact scorer."""
     command, found = unified("soft-tifa", "--prompts", "50", "--quality", "draft")
     columns = {name: ("scores", name) for name in ("gm", "right", "am", "atoms")}
-    columns |= {name: ("extra", name) for name in ("gm bias", "am bias", "gm AUROC")}
+    columns |= {name.replace(" ", "_"): ("extra", name) for name in ("gm bias", "am bias")}
+    columns |= {"AUROC": ("extra", "gm AUROC")}
     rows = compared(found, columns)
     for row in rows:
-        if isinstance(row["gm AUROC"], float):
-            row["gm AUROC"] = round(row["gm AUROC"], 3)
+        if isinstance(row["AUROC"], float):
+            row["AUROC"] = round(row["AUROC"], 3)
     return of_model("janusflow/scenes", command, rows)
 
 
