@@ -4,14 +4,15 @@
     janusflow data efficientnet -o lite0
     python -m studies.real_images.emoji --model MODEL --data emoji --features lite0 --out FILE
 
-Prompts are drawn by the seed, none is chosen. Features are EfficientNet's, centred on the training
-images and of length one; an image is compared with the mean of each concept's images.
+Prompts are drawn by the seed, none is chosen. For retrieval EfficientNet's features are centred on
+the training images and of length one; an image is compared with the mean of each concept's images.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,10 +43,11 @@ SUBSETS = 200  # of the KID
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images of a split with their features of length one, (N, D)."""
+    """Images of a split with their features, (N, D), as they are and placed by the judge."""
 
     items: Sequence[Item]
     pixels: Tensor  # (N, 3, S, S) uint8
+    raw: Tensor
     vectors: Tensor
 
 
@@ -66,13 +68,25 @@ class Judge:
         return torch.cat(parts)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        return nn.functional.normalize(self.raw(pixels) - self.center, dim=1)
+        return self.placed(self.raw(pixels))
+
+    def placed(self, raw: Tensor) -> Tensor:
+        return nn.functional.normalize(raw - self.center, dim=1)
 
 
-def pictures(folder: Path, split: str, judge: Judge) -> Pictures:
-    items = read_items(folder, split)
-    pixels = read_pixels(folder, items)
-    return Pictures(items, pixels, judge(pixels))
+def known_pictures(folder: Path, network: nn.Module) -> tuple[Judge, dict[str, Pictures]]:
+    """The splits with their features, and the judge that has the training images' mean as its
+    center.
+    """
+    found = {split: read_items(folder, split) for split in ("train", "test")}
+    pixels = {split: read_pixels(folder, items) for split, items in found.items()}
+    raw = {split: Judge(network).raw(shown) for split, shown in pixels.items()}
+    judge = Judge(network, raw["train"].mean(0))
+    known = {
+        split: Pictures(items, pixels[split], raw[split], judge.placed(raw[split]))
+        for split, items in found.items()
+    }
+    return judge, known
 
 
 def drawn(pipe, prompts: Sequence[str], seed: int, **settings) -> Tensor:
@@ -121,8 +135,8 @@ def rated(right: Sequence[bool]) -> list[float]:
 
 
 def kid(ours: Tensor, theirs: Tensor, seed: int) -> list[float]:
-    """1000 times the squared MMD with the kernel (x.y + 1)^3, unbiased: the mean over subsets of
-    half the smaller set, and the range of 95 % of them. Binkowski et al. 2018.
+    """1000 times the squared MMD with the kernel (x.y / D + 1)^3, unbiased: the mean over subsets
+    of half the smaller set, and the range of 95 % of them. Binkowski et al. 2018.
     """
     rng, size = np.random.default_rng(seed), min(len(ours), len(theirs)) // 2
     found = []
@@ -135,8 +149,9 @@ def kid(ours: Tensor, theirs: Tensor, seed: int) -> list[float]:
 
 def mmd(a: Tensor, b: Tensor) -> float:
     """Of n vectors each, (n, D) twice; the kernel of a vector with itself is left out."""
-    own = [(x @ x.T + 1) ** 3 for x in (a, b)]
-    n, cross = len(a), ((a @ b.T + 1) ** 3).mean()
+    width = a.shape[1]
+    own = [(x @ x.T / width + 1) ** 3 for x in (a, b)]
+    n, cross = len(a), ((a @ b.T / width + 1) ** 3).mean()
     inside = sum((k.sum() - k.diagonal().sum()) / (n * (n - 1)) for k in own)
     return float(inside - 2 * cross)
 
@@ -205,21 +220,20 @@ def sheet(made: Tensor, prompts: Sequence[str], near: dict, shown: Pictures) -> 
         row = torch.cat([image, *beside], dim=2)
         big = Image.fromarray(row.permute(1, 2, 0).numpy())
         cells.append(captioned(big.resize((big.width * 2, big.height * 2)), prompt, 2))
-    return grid(cells, columns=4)
+    return grid(cells, columns=5)
 
 
 def measure(args: argparse.Namespace) -> dict:
     pipe = janusflow.load(args.model)
     how = dict(num_inference_steps=args.steps, guidance_scale=args.guidance)
     network = features.network(str(args.features), lambda: pipe, torch.device("cpu"))
-    bare = Judge(network)
-    judge = Judge(network, bare.raw(read_pixels(args.data, read_items(args.data, "train"))).mean(0))
-    known = {split: pictures(args.data, split, judge) for split in ("train", "test")}
+    judge, known = known_pictures(args.data, network)
     rows, made = [], {}
     for split, shown in known.items():
         items = chosen(shown.items, args.count, args.seed)
         images = drawn(pipe, [x.name for x in items], args.seed, **how)
-        made[split] = vectors = judge(images)
+        made[split] = raw = judge.raw(images)
+        vectors = judge.placed(raw)
         means = centroids(shown, [x.concept for x in items])
         near = nearest(images, vectors, known["train"])
         part = slice(0, args.shown)
@@ -234,16 +248,16 @@ def measure(args: argparse.Namespace) -> dict:
             | {"answers": questions(pipe, items[:60], shown.pixels[[x.place for x in items[:60]]])}
         )
     both = torch.cat(list(made.values()))
-    distances = {f"kid against {k}": kid(both, v.vectors, args.seed) for k, v in known.items()}
-    distances["kid of train against test"] = kid(
-        known["train"].vectors, known["test"].vectors, args.seed
-    )
+    distances = {f"kid against {k}": kid(both, v.raw, args.seed) for k, v in known.items()}
+    distances["kid of train against test"] = kid(known["train"].raw, known["test"].raw, args.seed)
     names = {x.name for x in known["train"].items}
     composed = {
         "skin tone": tones(pipe, args.data, args.count, args.seed, **how),
         "colour": colors(pipe, names, args.seed, **how),
     }
-    return {"rows": rows, "distances": distances, "compositions": composed}
+    made_by = f"{args.steps} steps of Euler, guidance {args.guidance:g}, seed {args.seed}"
+    told = {"date": time.strftime("%Y-%m-%d"), "note": f"{args.note or args.model}; {made_by}"}
+    return told | {"rows": rows, "distances": distances, "compositions": composed}
 
 
 def main() -> None:
@@ -256,6 +270,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--note", default="", help="What the model is, for the file.")
     parser.add_argument("--figures", type=Path, help="A folder for the grids.")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from janusflow.data.collections.batches import Item
-from studies.real_images import emoji
+from studies.real_images import alignment, emoji
 
 
 def vectors(count, seed=0):
@@ -42,19 +42,19 @@ def test_images_of_nothing_are_retrieved_by_chance():
 
 def test_the_kid_of_equal_sets_is_nothing_and_of_others_more():
     same = emoji.kid(vectors(200), vectors(200, seed=1), seed=0)
-    other = emoji.kid(vectors(200), nn.functional.normalize(vectors(200, 2) + 1, dim=1), seed=0)
+    other = emoji.kid(vectors(200), vectors(200, 2) + 1, seed=0)
     assert same[1] <= 0 <= same[2] < other[1]
 
 
 def test_the_mean_of_a_concept_s_images_is_of_length_one():
-    shown = emoji.Pictures(items(6), torch.zeros(6, 3, 2, 2), vectors(6))
+    shown = emoji.Pictures(items(6), torch.zeros(6, 3, 2, 2), vectors(6), vectors(6))
     means = emoji.centroids(shown, ["0", "2"])
     assert means.shape == (2, 16) and torch.allclose(means.norm(dim=1), torch.ones(2))
 
 
 def test_an_image_of_the_training_set_is_nearest_to_itself():
     pixels = torch.randint(0, 256, (5, 3, 8, 8), generator=torch.Generator().manual_seed(0))
-    shown = emoji.Pictures(items(5), pixels.to(torch.uint8), vectors(5))
+    shown = emoji.Pictures(items(5), pixels.to(torch.uint8), vectors(5), vectors(5))
     found = emoji.nearest(shown.pixels[2:4], shown.vectors[2:4], shown)
     for place, distance in found.values():
         assert place.tolist() == [2, 3] and distance.max() < 1e-3
@@ -81,8 +81,15 @@ def test_the_judge_s_features_have_length_one():
 
 def test_every_image_of_the_sheet_has_two_beside_it():
     pixels = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
-    shown = emoji.Pictures(items(3), pixels, vectors(3))
+    shown = emoji.Pictures(items(3), pixels, vectors(3), vectors(3))
     near = emoji.nearest(pixels, shown.vectors, shown)
     sheet = emoji.sheet(pixels, ["a", "b", "c"], near, shown)
     assert isinstance(sheet, Image.Image) and sheet.width >= 3 * 3 * 16
     assert np.asarray(sheet).shape[2] == 3
+
+
+def test_an_arm_is_compared_with_no_alignment_seed_by_seed():
+    runs, bare = ([{"held-out loss": x} for x in xs] for xs in ((1.0, 2.0, 3.1), (1.1, 2.1, 3.2)))
+    found = alignment.row("some", runs, bare)
+    assert found["held-out loss"] == 2.0333 and found["loss - none"] == [-0.1, -0.1, -0.1]
+    assert alignment.row("some", runs[:1], bare[:1])["loss - none"] == -0.1
