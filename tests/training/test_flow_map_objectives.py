@@ -171,3 +171,12 @@ def test_mean_flow_distils_too_and_the_flow_says_that_it_is_no_map(tiny_folder, 
     changes = {"objective": {"name": "flow"}}
     with pytest.raises(ValueError, match="'flow' trains no flow map"):
         distillation.plan(str(tiny_folder), tmp_path / "b", changes).trainer()
+
+
+def test_a_trajectory_counts_by_the_reward_of_its_end(tiny_folder, tmp_path):
+    changes = {"objective.reward": "0.5*lenient + 0.5*strict"}
+    trainer = distillation.plan(str(tiny_folder), tmp_path, TINY | changes).trainer()
+    main, drawn = trainer.objective.main, trainer.data.draw(0, 0, 1, {"generation": 4})
+    main.reward = lambda _: torch.tensor([0.0, 1.0, 0.0, 1.0])
+    parts = main.prepare(drawn, range(4), 0)
+    assert [float(s.extra["worth"]) for s in parts[::3]] == [0, 2, 0, 2]

@@ -27,7 +27,8 @@ class FlowMap(Objective):
     Each prompt's trajectory is drawn from fresh noise by a frozen copy of the model as it was at
     the start, with its guidance; `evaluations` says into how many segments it is cut, each way
     giving its rows. Only the decoder hears s (decoupled MeanFlow, arXiv 2510.24474), so no weight
-    is new and u(x, t, t) starts as v(x, t). `stretch` p weighs a segment's loss by (s - t)^p.
+    is new and u(x, t, t) starts as v(x, t). `stretch` p weighs a segment's loss by (s - t)^p. With a
+    `reward` between 0 and 1 a trajectory counts by that of the image where it ends.
     """
 
     losses = ("flow_map",)
@@ -44,6 +45,7 @@ class FlowMap(Objective):
         guidance: float = 2.0,
         guided_until: float = 1.0,
         stretch: float = 0.0,
+        reward: str = "",
     ):
         super().__init__(context)
         context.need_vae("janusflow distill")
@@ -56,6 +58,9 @@ class FlowMap(Objective):
         self.segments = segments(len(self.ts) - 1, evaluations)
         self.factor, self.stretch = len(self.segments), stretch
         self.teacher = Copy(context.model, "teacher")
+        self.reward = rewards.find(reward) if reward else None
+        self.processor: object | None = None  # for rewards that read images; set by the run
+        self._measured: dict[str, float] = {}
 
     def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
         teacher, seed = self.teacher.model, self.context.stage.seed

@@ -109,10 +109,8 @@ class Online(Objective):
 
     def graded(self, samples: Sequence[Sample], latents: Tensor) -> rewards.Graded:
         """The images that the autoencoder makes of the latents, ready for rewards."""
-        pixels = rollouts.pixels_of(self.context.vae, latents).numpy()
-        requests = [s.request for s in samples]
-        made = dict(pixels=pixels, requests=requests, latents=latents)
-        return rewards.Graded(**made, model=self.policy.model, processor=self.processor)
+        judge = dict(model=self.policy.model, processor=self.processor)
+        return rewards.graded(self.context.vae, samples, latents, **judge)
 
     def advantages(self, found: Tensor) -> Tensor:
         """Rewards (B,) less the mean of their group, over the deviation of all in the step."""

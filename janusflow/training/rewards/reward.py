@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from janusflow.data.samples import Sample
 from janusflow.scenes.scorer import Score, score
 
 
@@ -37,6 +38,15 @@ class Graded:
     def scores(self) -> list[Score]:
         """What the exact scorer finds, once for all rewards that ask."""
         return [score(image, one) for image, one in zip(self.pixels, self.requests, strict=True)]
+
+
+def graded(vae: nn.Module, samples: Sequence[Sample], latents: Tensor, **judge) -> Graded:
+    """The images that the autoencoder makes of samples' latents (B, c, h, w), ready for rewards.
+
+    `judge` are the model and processor of rewards that read images.
+    """
+    pixels = rollouts.pixels_of(vae, latents).numpy()
+    return Graded(pixels=pixels, requests=[s.request for s in samples], latents=latents, **judge)
 
 
 Reward = Callable[[Graded], Tensor]
