@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from janusflow.data.samples import Sample
 from janusflow.scenes.scorer import Score, score
+from janusflow.training import rollouts
 
 
 @dataclass(frozen=True, kw_only=True)
