@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import samplers
 from janusflow.data.samples import Sample
-from janusflow.training import losses, rewards, rollouts, timestep_sampling
+from janusflow.training import losses, rewards, timestep_sampling
 from janusflow.training.objectives.copies import Copy, Learner
 from janusflow.training.objectives.map_losses import column
 from janusflow.training.objectives.network import Batch, Network
@@ -175,13 +175,11 @@ class DistributionMatching(Objective):
         """The reward (G,) of each image, where there is one."""
         if self.reward is None:
             return None
-        pixels = rollouts.pixels_of(self.context.vae, latents).numpy()
-        told = dict(pixels=pixels, requests=[s.request for s in net.batch.made], latents=latents)
-        told |= dict(model=self.teacher.model, processor=self.processor)
-        found = self.reward(rewards.Graded(**told)).to(latents)
-        self._measured[f"reward_{self.evaluations[self.turn(net.batch.step)]}"] = float(
-            found.mean()
-        )
+        judge = dict(model=self.teacher.model, processor=self.processor)
+        images = rewards.graded(self.context.vae, net.batch.made, latents, **judge)
+        found = self.reward(images).to(latents)
+        evaluations = self.evaluations[self.turn(net.batch.step)]
+        self._measured[f"reward_{evaluations}"] = float(found.mean())
         return found.clamp(0, 1)
 
     def state(self) -> dict[str, Tensor]:

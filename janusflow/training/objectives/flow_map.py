@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import samplers
 from janusflow.data.samples import Sample
-from janusflow.training import rollouts, timestep_sampling
+from janusflow.training import rewards, rollouts, timestep_sampling
 from janusflow.training.objectives.copies import Copy
 from janusflow.training.objectives.network import Batch, Network
 from janusflow.training.objectives.objective import Context, Objective, objective
@@ -27,8 +27,8 @@ class FlowMap(Objective):
     Each prompt's trajectory is drawn from fresh noise by a frozen copy of the model as it was at
     the start, with its guidance; `evaluations` says into how many segments it is cut, each way
     giving its rows. Only the decoder hears s (decoupled MeanFlow, arXiv 2510.24474), so no weight
-    is new and u(x, t, t) starts as v(x, t). `stretch` p weighs a segment's loss by (s - t)^p. With a
-    `reward` between 0 and 1 a trajectory counts by that of the image where it ends.
+    is new and u(x, t, t) starts as v(x, t). `stretch` p weighs a segment's loss by (s - t)^p.
+    With a `reward` between 0 and 1 a trajectory counts by that of the image where it ends.
     """
 
     losses = ("flow_map",)
@@ -72,6 +72,8 @@ class FlowMap(Objective):
         each = [torch.randn(shape, generator=timestep_sampling.generator(*key)) for key in keys]
         how = (self.ts, self.solver, self.guidance)
         paths = rollouts.paths(teacher, made, torch.stack(each), *how).cpu()
+        worth = self.worth(made, paths[:, -1])
+        made = [replace(s, extra={"worth": w}) for s, w in zip(made, worth, strict=True)]
         found = [one for s, path in zip(made, paths, strict=True) for one in self._cut(s, path)]
         return found + [s for s in samples if s.kind != "generation"]
 
@@ -83,6 +85,18 @@ class FlowMap(Objective):
         """The times between which the map is trained, and how many evaluations cross them."""
         return {"times": self.ts.tolist(), "evaluations": list(self.evaluations)}
 
+    def worth(self, samples: Sequence[Sample], latents: Tensor) -> Tensor:
+        """What each trajectory counts, (G,): 1, or the reward of its end over the mean of all."""
+        if self.reward is None:
+            return torch.ones(len(samples))
+        judge = dict(model=self.teacher.model, processor=self.processor)
+        found = self.reward(rewards.graded(self.context.vae, samples, latents, **judge)).cpu()
+        self._measured["reward"] = float(found.mean())
+        return found.clamp(0, 1) / found.mean().clamp(min=1e-3)
+
+    def measured(self) -> dict[str, float]:
+        return self._measured
+
     def _cut(self, sample: Sample, path: Tensor) -> list[Sample]:
         """A sample for each segment of a trajectory (S, c, h, w)."""
         ts = self.ts.to(torch.float32)
@@ -90,7 +104,8 @@ class FlowMap(Objective):
             replace(
                 sample,
                 latents=path[-1],
-                extra={
+                extra=dict(sample.extra)
+                | {
                     "noise": path[0],
                     "x": path[i],
                     "t": ts[i],
@@ -103,7 +118,7 @@ class FlowMap(Objective):
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         each = (net.out.velocity - batch.extra["mean"]).square().flatten(1).mean(dim=1)
-        return {"flow_map": each * (batch.s - batch.t) ** self.stretch}
+        return {"flow_map": batch.extra["worth"] * each * (batch.s - batch.t) ** self.stretch}
 
     def state(self) -> dict[str, Tensor]:
         return self.teacher.state()
