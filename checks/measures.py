@@ -15,6 +15,7 @@ from janusflow.evaluation import provenance
 from janusflow.utils.hub import PACKAGED
 from samplers.benchmark import suite
 from studies import few_evaluations as few
+from studies import mint
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -203,6 +204,20 @@ def reproduce_scenes() -> Result:
         for row in reported(*words)["settings"]
     ]
     return of_model("janusflow/scenes", f"janusflow {' '.join(words)}", rows)
+
+
+@measure
+def fine_tuning() -> Result:
+    """A new colour from twenty images, and what is left of the old ones; draws its figure too."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = mint.study(Path(folder))
+    mint.figure(found).savefig(ROOT / "docs" / "fine-tuning.png", dpi=200)
+    columns = {"shown": "six shapes shown", "unseen": "two never shown", "kept": "old colours"}
+    rows = [
+        {"training": name} | {title: round(shares[key], 2) for key, title in columns.items()}
+        for name, (shares, _) in found.items()
+    ]
+    return of_model("janusflow/scenes", "python studies/mint.py study FOLDER", rows)
 
 
 @measure

@@ -3,12 +3,16 @@ whether a model has learnt it. docs/fine-tuning.md tells the story.
 
 python studies/mint.py make FOLDER --own 20
 python studies/mint.py look MODEL --lora ADAPTER --out images.png
+python studies/mint.py study FOLDER --out fine-tuning.png     # all of it, and the figure
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import torch
@@ -19,6 +23,7 @@ from janusflow.scenes.scorer import read, score
 from janusflow.scenes.shapes import BACKGROUND, SIDE, coverage
 from janusflow.scenes.world import prompt, scene
 from janusflow.utils.images import grid
+from samplers.benchmark.style import paper
 
 MINT = (140, 228, 172)
 SHOWN = ("circle", "square", "star", "heart", "diamond", "cross")
@@ -105,9 +110,65 @@ def look(pipe, seeds: int = 8, kept: int = 64) -> tuple[dict[str, float], dict[s
     return shares, shown
 
 
+WAYS = {
+    "before": None,
+    "20 images, full": ("alone", []),
+    "20 images and 20 own, full": ("both", ["training.steps=600"]),
+    "20 images and 20 own, LoRA of rank 16": (
+        "both",
+        ["training.steps=600", "adapter.rank=16", "training.lr=3e-3"],
+    ),
+}
+
+
+def study(folder: Path) -> dict[str, tuple[dict[str, float], dict[str, Image.Image]]]:
+    """What `look` finds of each way, trained in the folder by `janusflow train`."""
+    make(folder / "alone")
+    make(folder / "both", own=20)
+    found = {}
+    for number, (name, way) in enumerate(WAYS.items()):
+        model, lora = "janusflow/scenes", None
+        if way is not None:
+            data, changes = way
+            made = train(folder / data, folder / f"run-{number}", changes)
+            model, lora = (model, made) if "adapter.rank=16" in changes else (made, None)
+        found[name] = look(quiet(model, lora))
+        print(name, found[name][0], flush=True)
+    return found
+
+
+def train(data: Path, out: Path, changes: list[str]) -> Path:
+    """The exported model or adapter."""
+    made = out.with_name(f"{out.name}-export")
+    words = ["train", "--stage", "tune", "--data", data, "-o", out, "--export", made]
+    words += [word for change in changes for word in ("--set", change)]
+    subprocess.run([sys.executable, "-m", "janusflow", *map(str, words)], check=True)
+    return made
+
+
+@paper
+def figure(found: dict[str, tuple[dict, dict]]):
+    """A row a way, a column a prompt, its text above."""
+    from matplotlib.figure import Figure
+
+    prompts = list(next(iter(found.values()))[1])
+    drawn = Figure(figsize=(11, 0.95 * len(found) + 0.5), layout="constrained")
+    drawn.get_layout_engine().set(w_pad=0.01, h_pad=0.01, hspace=0.02, wspace=0.02)
+    axes = drawn.subplots(len(found), len(prompts))
+    for row, (name, (_, shown)) in zip(axes, found.items(), strict=True):
+        row[0].set_ylabel(fill(name, 16), rotation=0, ha="right", va="center", fontsize=8)
+        for ax, text in zip(row, prompts, strict=True):
+            ax.imshow(shown[text])
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+    for ax, text in zip(axes[0], prompts, strict=True):
+        ax.set_title(fill(text, 10), fontsize=8)
+    return drawn
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("make", "look"))
+    parser.add_argument("what", choices=("make", "look", "study"))
     parser.add_argument("where", help="folder to write, or model to look at")
     parser.add_argument("--own", type=int, default=0, help="images by the model itself")
     parser.add_argument("--lora", type=Path, help="adapter")
@@ -115,6 +176,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.what == "make":
         return make(Path(args.where), own=args.own)
+    if args.what == "study":
+        figure(study(Path(args.where))).savefig(args.out or Path("fine-tuning.png"), dpi=200)
+        return None
     shares, shown = look(quiet(args.where, args.lora))
     print(", ".join(f"{name} {share:.2f}" for name, share in shares.items()))
     if args.out:
