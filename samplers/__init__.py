@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what is imported when it is first used, for completion
     from samplers.comparison import Comparison as Comparison
     from samplers.comparison import compare as compare
     from samplers.editing import RoundTrip as RoundTrip
+    from samplers.editing import controlled as controlled
     from samplers.editing import flow_edit as flow_edit
     from samplers.editing import img2img_timesteps as img2img_timesteps
     from samplers.flow_maps import integrated as integrated
@@ -40,6 +41,8 @@ if TYPE_CHECKING:  # what is imported when it is first used, for completion
     from samplers.inverse_problems import posterior as posterior
     from samplers.likelihood import LogLikelihood as LogLikelihood
     from samplers.log_prob import Rollout as Rollout
+    from samplers.parallel import picard as picard
+    from samplers.search.ld3 import fit_times as fit_times
     from samplers.search.pilot import PilotGrid as PilotGrid
     from samplers.solvers.linear_multistep import Learned as Learned
 
@@ -51,7 +54,9 @@ __all__ = [
     "Solver",
     "batched",
     "compare",
+    "controlled",
     "count",
+    "fit_times",
     "flow_map",
     "grid",
     "guide",
@@ -60,6 +65,7 @@ __all__ = [
     "learned",
     "log_likelihood",
     "pair",
+    "picard",
     "pilot",
     "posterior",
     "rollout",

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samplers.fields import Velocity, fitting, grid_dependent, jumps_of
+from samplers.fields import Velocity, fitting, grid_dependent, jumps_of, time_shift_of
 
 SMALL = 1e-13  # a weight that is rounding
 
 
 @torch.compiler.assume_constant_result
-def program(name: str, ts: Any, options: tuple) -> tuple:
+def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
     """(times of the calls, steps): a step is the factor of the state, and (j, weight of v_j)."""
     from samplers.core import find, times  # which runs this module
     from samplers.solvers.linear_multistep import linearize
@@ -32,7 +32,7 @@ def program(name: str, ts: Any, options: tuple) -> tuple:
             f"{name} looks at the state or draws noise, so it is no fixed graph; compile v alone, "
             "or choose a solver with fixed steps"
         )
-    grid = times(ts if isinstance(ts, int) else list(ts), solver)
+    grid = times(ts if isinstance(ts, int) else list(ts), solver, time_shift=time_shift)
     nodes, weights = linearize(solver, grid)
     return tuple(nodes[:-1].tolist()), tuple(_steps(weights.tolist()))
 
@@ -65,7 +65,7 @@ def run(v: Velocity, x: Tensor, solver: Any, ts: Any, options: dict[str, Any]) -
         solver, options = solver.name, {**getattr(solver.path, "keywords", {}), **options}
     ts = index(ts) if isinstance(ts, int) else ts  # a constant, though it may change between graphs
     x = x.float() if x.dtype.itemsize < 4 else x
-    nodes, steps = program(solver, ts, tuple(options.items()))
+    nodes, steps = program(solver, ts, tuple(options.items()), time_shift_of(v))
     ks = []
     for t, (ratio, terms) in zip(nodes, steps, strict=True):
         ks.append(fitting(v(x, torch.full((), t, dtype=torch.float64)), x))

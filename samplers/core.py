@@ -22,9 +22,16 @@ from torch import Tensor
 from samplers import compiled_run
 from samplers.fields import Counted as Counted
 from samplers.fields import Velocity as Velocity
-from samplers.fields import Watched, is_flow_map, jumps_of, on_grid, unwatched
+from samplers.fields import (
+    Watched,
+    is_flow_map,
+    jumps_of,
+    on_grid,
+    time_shift_of,
+    unwatched,
+)
 from samplers.fields import count as count
-from samplers.grids import GRIDS, NEAR, Grid, at_jumps, pieces
+from samplers.grids import GRIDS, NEAR, Grid, at_jumps, earlier, pieces
 from samplers.registry import Registry
 from samplers.states import Layout
 
@@ -48,6 +55,7 @@ class Solver:
     maps: bool = False  # integrates flow maps u(x, t, s) instead of velocities
     time_gradient: bool = False  # carries gradients to the times of its grid
     grid: str | Grid = "uniform"  # in GRIDS, or a function of the number of steps
+    shifts: bool = False  # its own grid follows the field's `time_shift`
     doc: str = ""
 
     @property
@@ -214,7 +222,7 @@ def trajectory(
             f"{chosen.name} takes a flow map u(x, t, s); wrap it with samplers.flow_map(u), or "
             "choose a solver of velocities"
         )
-    grid = times(ts, chosen, jumps_of(v))
+    grid = times(ts, chosen, jumps_of(v), time_shift_of(v))
     return _run(on_grid(v, grid), noise, grid, chosen, nonfinite == "raise")
 
 
@@ -265,16 +273,18 @@ def _inside(v: Velocity, low: Tensor, high: Tensor, x: Tensor, *times: Tensor) -
     return v(x, *(t.clamp(float(low) + NEAR, float(high) - NEAR) for t in times))
 
 
-def times(ts: Times, solver: Solver, jumps: tuple[float, ...] = ()) -> Tensor:
+def times(
+    ts: Times, solver: Solver, jumps: tuple[float, ...] = (), time_shift: float = 1.0
+) -> Tensor:
     """The grid that `ts` stands for, float64 on the CPU, strictly monotonic.
 
-    A number of calls becomes the solver's own grid with a time at each jump; where beginning anew
-    costs calls, that grid has fewer steps. A list of times carries the gradients that it asks for;
-    ValueError if the solver does not.
+    A number of calls becomes the solver's own grid, shifted if the solver `shifts`, with a time at
+    each jump; where beginning anew costs calls, that grid has fewer steps. A list of times carries
+    the gradients that it asks for; ValueError if the solver does not.
     """
     calls = _whole(ts)
     if calls is not None:
-        return _own_grid(calls, solver, jumps)
+        return _own_grid(calls, solver, jumps, time_shift)
     ts = _tensor(ts)
     _check_grid(ts.detach())
     if not (ts.requires_grad and torch.is_grad_enabled()):
@@ -331,12 +341,18 @@ def _check_grid(ts: Tensor) -> None:
         )
 
 
-def _own_grid(calls: int, solver: Solver, jumps: tuple[float, ...]) -> Tensor:
+def laid(solver: Solver, steps: int, time_shift: float = 1.0) -> Tensor:
+    """The solver's own grid of so many steps on a field of this `time_shift`."""
+    ts = GRIDS[solver.grid](steps) if isinstance(solver.grid, str) else solver.grid(steps)
+    return earlier(ts, time_shift) if solver.shifts and time_shift != 1 else ts
+
+
+def _own_grid(calls: int, solver: Solver, jumps: tuple[float, ...], time_shift: float) -> Tensor:
     n = solver.steps(calls)
     if not isinstance(solver.grid, str):
         return solver.grid(n)
     for steps in range(n, 0, -1):
-        ts = at_jumps(GRIDS[solver.grid](steps), jumps)
+        ts = at_jumps(laid(solver, steps, time_shift), jumps)
         if sum(solver.cost(len(part) - 1) for part in pieces(ts, jumps)) <= calls:
             return ts
-    return GRIDS[solver.grid](n)
+    return laid(solver, n, time_shift)

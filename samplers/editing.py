@@ -1,4 +1,4 @@
-"""From data to noise and back: round trips, image to image, inpainting, FlowEdit."""
+"""From data to noise and back: round trips, image to image, inpainting, controls, FlowEdit."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from samplers.core import Solver, Times, Velocity, count, find, sample, times
 from samplers.fields import Wrapped, on_grid
+from samplers.guidance.rule import where
 from samplers.registry import renamed
 from samplers.solvers.stochastic import Generators, draws
 
@@ -36,7 +37,7 @@ def round_trip(
     An integer for ts is the number of calls each way, on the solver's own grid.
     """
     chosen, counted = find(solver, **options), count(v)
-    ts = times(ts, chosen, counted.jumps)
+    ts = times(ts, chosen, counted.jumps, counted.time_shift)
     noise = sample(counted, data, ts.flip(0), chosen)
     restored = sample(counted, noise, ts, chosen)
     error = (restored - data).reshape(len(data), -1).square().mean(1).sqrt()
@@ -96,6 +97,54 @@ class Inpainting(Wrapped):
         """x with the line where nothing is to change."""
         line = interpolate(self.data, self.noise, t.to(x.dtype)).to(x.dtype)
         return torch.where(self.mask == 0, line, x)
+
+
+def controlled(
+    v: Velocity,
+    end: Tensor,
+    strength: float,
+    *,
+    data: bool = True,
+    start: float = 0.0,
+    stop: float = 1.0,
+) -> "Controlled":
+    """v + strength (straight - v), `straight` leading from x at t to `end` (B, ...).
+
+    With data=True `end` is data, reached at t = 1 by (end - x) / (1 - t); otherwise it is noise,
+    reached at t = 0 by (x - end) / t on a grid that falls. strength 0 is v and 1 goes straight
+    there. It acts while start <= t <= stop, whose inner ends are jumps of the field. Data inverted
+    under a pull to typical noise can be edited; a pull to the data then keeps what is to stay. Rout
+    et al. 2024 (RF inversion, 2410.10792).
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"the strength of a control is {strength}; choose it from 0 (none) to 1")
+    if not start < stop:
+        raise ValueError(f"a control from t = {start} to {stop} never acts; give start < stop")
+    return Controlled(v, end, strength, data, start, stop)
+
+
+class Controlled(Wrapped):
+    """See `controlled`."""
+
+    def __init__(
+        self, v: Velocity, end: Tensor, strength: float, data: bool, start: float, stop: float
+    ):
+        super().__init__(v)
+        self.end, self.strength, self.data = end, strength, data
+        self.start, self.stop = start, stop
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        ends = (t for t in (self.start, self.stop) if 0 < t < 1)
+        return tuple(sorted({*super().jumps, *ends}))
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        k = self.v(x, t).to(x.dtype)
+        left = (1 - t if self.data else t).to(x.dtype)
+        acts = (t >= self.start) & (t <= self.stop) & (left > 0)  # at the end no time is left
+        gap = self.end.to(x.dtype) - x if self.data else x - self.end.to(x.dtype)
+        straight = gap / torch.where(left > 0, left, 1.0)
+        return where(acts, torch.lerp(k, straight, self.strength), k)
 
 
 def flow_edit(

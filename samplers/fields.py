@@ -27,6 +27,11 @@ def jumps_of(v: object) -> tuple[float, ...]:
     return tuple(getattr(v, "jumps", ()))
 
 
+def time_shift_of(v: object) -> float:
+    """How much earlier than usual a field says that it turns; 1 unless it does. See `auto`."""
+    return float(getattr(v, "time_shift", 1.0))
+
+
 def on_grid(v: Any, ts: Tensor) -> Any:
     """The field as it is during a run on this grid: rules that depend on the steps read them."""
     return v.on_grid(ts) if hasattr(v, "on_grid") else v
@@ -50,6 +55,10 @@ class Wrapped:
     @property
     def jumps(self) -> tuple[float, ...]:
         return jumps_of(self.v)
+
+    @property
+    def time_shift(self) -> float:
+        return time_shift_of(self.v)
 
     @property
     def project(self) -> Callable[[Tensor, Tensor], Tensor] | None:

@@ -34,8 +34,12 @@ def shifted(n: int, shift: float = 3.0) -> Tensor:
     shift > 1 spends the steps near the noise, shift < 1 near the data.
     """
     _positive(shift=shift)
-    u = uniform(n)
-    return pin(u / (shift - (shift - 1) * u))
+    return pin(earlier(uniform(n), shift))
+
+
+def earlier(ts: Tensor, shift: float) -> Tensor:
+    """ts / (shift - (shift - 1) ts): times moved towards the noise, 0 and 1 stay."""
+    return ts / (shift - (shift - 1) * ts)
 
 
 @grid
@@ -115,21 +119,27 @@ NEAR = 1e-9  # two times that are one
 LEAST = 3  # steps to a piece between jumps, on the average: fewer cost more than the jump does
 
 
+class Rest(float):
+    """A jump before which the velocity is zero: one step there is exact, and leaves no history."""
+
+
 def at_jumps(ts: Tensor, jumps: Iterable[float]) -> Tensor:
     """The grid with one of its inner times at each jump, those between moved in proportion.
 
-    Each jump takes the nearest time that is free, in order. A grid of fewer than three steps to a
-    piece stays as it is: to begin anew would then cost more than the jump. The grid may also fall.
+    Each jump takes the nearest time that is free, in order; the end of a `Rest` takes the first. A
+    grid of fewer than three steps to a piece stays as it is: to begin anew would then cost more
+    than the jump. The grid may also fall.
     """
     low, high = sorted((float(ts[0]), float(ts[-1])))
-    inner = sorted({float(t) for t in jumps if low + NEAR < t < high - NEAR})
-    if not inner or len(ts) - 1 < LEAST * (len(inner) + 1):
+    inner = sorted({t for t in jumps if low + NEAR < t < high - NEAR})
+    rests = bool(inner) and isinstance(inner[0], Rest)
+    if not inner or len(ts) - 1 < LEAST * (len(inner) + 1 - rests) + rests:
         return ts
     if ts[-1] < ts[0]:
         return -at_jumps(-ts, (-t for t in inner))
     places, last = [0], len(ts) - 1
     for k, t in enumerate(inner):
-        nearest = int((ts - t).abs().argmin())
+        nearest = 1 if isinstance(t, Rest) else int((ts - t).abs().argmin())
         places.append(min(max(nearest, places[-1] + 1), last - len(inner) + k))
     places.append(last)
     moved = torch.tensor([low, *inner, high], dtype=ts.dtype)

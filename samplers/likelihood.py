@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from samplers.core import Solver, Times, Velocity, find, sample, times
-from samplers.fields import Wrapped, jumps_of
+from samplers.fields import Wrapped, jumps_of, time_shift_of
 
 NEAR = 1e-6  # how far from 0 and 1 a grid may end
 
@@ -63,7 +63,7 @@ def log_likelihood(
             f"{chosen.name} follows no path of the velocity back from the data, so there is no "
             "density to add up; choose a deterministic solver such as heun or dopri5"
         )
-    ts = times(ts, chosen, jumps_of(v))
+    ts = times(ts, chosen, jumps_of(v), time_shift_of(v))
     if abs(float(ts[0])) > NEAR or abs(float(ts[-1]) - 1) > NEAR:
         raise ValueError(
             f"the grid of a likelihood rises from 0 (noise) to 1 (data); this goes from "

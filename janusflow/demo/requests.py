@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from janusflow.pipelines.presets import QUALITIES, resolve
-from samplers import GRIDS
+from janusflow.pipelines.time_grid import time_grid
 from samplers.core import SOLVERS, Solver, times
 
 MAX_TEXT = 400  # characters of a prompt or a question
@@ -77,12 +77,11 @@ class GenerationRequest:
     def path(self, grids: Mapping) -> tuple[Solver, Tensor, object]:
         """The solver, its times, and the rule of guidance; `grids` are the model's own."""
         if self.quality == OWN:
-            grid = self.solver.grid
-            place = GRIDS[grid] if isinstance(grid, str) else grid
-            return self.solver, times(place(self.steps), self.solver), self.guidance
+            ts = times(time_grid(self.solver, self.steps), self.solver)
+            return self.solver, ts, self.guidance
         own = {name: grid for name, grid in grids.items() if name in QUALITIES}
         chosen = resolve(self.quality, own)
-        return *chosen.path(), chosen.rule(self.guidance)
+        return *chosen.path(self.guidance), chosen.rule(self.guidance)
 
     @property
     def solver(self) -> Solver:

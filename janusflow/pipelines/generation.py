@@ -148,7 +148,7 @@ class Generation:
             grid=options.grid,
         )
         scorer(self, options.verifier)  # refuses an unknown name
-        solver, ts = chosen.path()
+        solver, ts = chosen.path(options.guidance_scale)
         count = len(prompts) * options.num_images_per_prompt
         generator = generators(options.generator, options.seed, count)
         if options.best_of > 1 and options.latents is not None:

@@ -14,6 +14,7 @@ import samplers
 from janusflow.models.janusflow.generation_adapters import Times
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.prompt_cache import PromptCache
+from janusflow.pipelines.time_grid import TIME_SHIFT
 from samplers.guidance import RULES, Guided, Pair, parse
 
 
@@ -24,6 +25,8 @@ class GuidedVelocity(Guided):
     solver's time, 0 noise and 1 data. Where the rule leaves the conditional velocity as it is, only
     that is evaluated. `calls` counts network evaluations per image.
     """
+
+    time_shift = TIME_SHIFT
 
     def __init__(
         self,

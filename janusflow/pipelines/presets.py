@@ -15,6 +15,8 @@ from janusflow.pipelines.flow_maps import SAMPLER, FlowMapGrid
 from janusflow.pipelines.time_grid import time_grid
 from janusflow.utils import hub
 from samplers.core import find, times
+from samplers.fields import jumps_of
+from samplers.grids import at_jumps
 
 FLOW_MAP = "flow_map"  # among a model's grids
 
@@ -28,10 +30,12 @@ class Quality:
     grid: object = None  # the solver's own
     guided: tuple[float, float] = (0.0, 1.0)
 
-    def path(self) -> tuple[samplers.Solver, object]:
-        """The solver and its times."""
+    def path(self, guidance_scale: object = 1.0) -> tuple[samplers.Solver, Tensor]:
+        """The solver and its times; a grid laid by name gets one at each jump of the guidance."""
         solver = find(self.sampler)
-        return solver, times(time_grid(solver, self.steps, self.grid), solver)
+        ts = times(time_grid(solver, self.steps, self.grid), solver)
+        named = isinstance(solver.grid if self.grid is None else self.grid, str)
+        return solver, at_jumps(ts, jumps_of(self.rule(guidance_scale))) if named else ts
 
     def rule(self, guidance_scale):
         """The guidance inside `guided`."""

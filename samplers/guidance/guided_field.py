@@ -87,7 +87,7 @@ class Guided:
         if reads == 1:
             return self.pair.cond(x, t)
         cond, uncond = self.pair.both(x, t)
-        return self.rule(cond.to(x.dtype), uncond.to(x.dtype), t)
+        return self.rule(cond.to(x.dtype), uncond.to(x.dtype), t, x)
 
     def checked(self) -> "Guided":
         """The same field, which looks at each prediction and at what the rule makes of them.
@@ -151,11 +151,11 @@ def _looked_pair(pair: Pair) -> Pair:
 
 
 def _looked_rule(rule: Rule) -> Rule:
-    def combine(cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
-        return _looked("the guided velocity", rule(cond, uncond, t), t)
+    def combine(cond: Tensor, uncond: Tensor, t: Tensor, x: Tensor) -> Tensor:
+        return _looked("the guided velocity", rule(cond, uncond, t, x), t)
 
     for_grid = None if rule.for_grid is None else lambda ts: _looked_rule(rule.on_grid(ts))
-    return Rule(combine, rule.reads, rule.jumps, for_grid)
+    return Rule(combine, rule.reads, rule.jumps, for_grid, sees_state=True)
 
 
 def _looked(name: str, v: Tensor, t: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from samplers.registry import Registry
 
-Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
+Combine = Callable[..., Tensor]  # (cond, uncond, t), and the state x if the rule sees it
 Weight = float | Tensor | Callable[[Tensor], float | Tensor]
 
 LARGEST = 3e38  # weight
@@ -35,7 +35,8 @@ class Rule:
     reads(t) is 2 where both matter, 1 where the result is `cond` as it stands, 0 where it is zero.
     `jumps` are the times at which the velocity jumps: grids place a time there, and solvers begin
     anew, each side seeing its own limit. `for_grid` gives the rule for a run on a grid, where it
-    depends on the steps; `written` is how it was made: name, arguments and keywords.
+    depends on the steps; `written` is how it was made: name, arguments and keywords. One that
+    `sees_state` combines (cond, uncond, t, x), for rules about predictions of the data or noise.
     """
 
     combine: Combine
@@ -43,9 +44,14 @@ class Rule:
     jumps: tuple[float, ...] = ()
     for_grid: Callable[[Tensor], Rule] | None = None
     written: tuple[str, tuple, dict] | None = None
+    sees_state: bool = False
 
-    def __call__(self, cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
-        return self.combine(cond, uncond, t)
+    def __call__(self, cond: Tensor, uncond: Tensor, t: Tensor, x: Tensor | None = None) -> Tensor:
+        if not self.sees_state:
+            return self.combine(cond, uncond, t)
+        if x is None:
+            raise ValueError(f"{self!r} needs the state; call it with (cond, uncond, t, x)")
+        return self.combine(cond, uncond, t, x)
 
     def on_grid(self, ts: Tensor) -> Rule:
         """The rule during a run on this grid."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from samplers.fields import jumps_of
+from samplers.grids import Rest
 from samplers.guidance.rule import (
     Combine,
     Rule,
@@ -64,8 +65,8 @@ def guidance_interval(
     def inside(t: Tensor) -> Tensor:
         return (t >= start) & (t <= stop)
 
-    def combine(cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
-        return where(inside(t), guided(cond, uncond, t), cond)
+    def combine(cond: Tensor, uncond: Tensor, t: Tensor, *x: Tensor) -> Tensor:
+        return where(inside(t), guided(cond, uncond, t, *x), cond)
 
     jumps = (float(start), *(t for t in guided.jumps if start < t < stop), float(stop))
     return Rule(
@@ -73,6 +74,7 @@ def guidance_interval(
         lambda t: guided.reads(t) if inside(t).any() else 1,
         jumps,
         _through(guided, lambda inner: guidance_interval(inner, start, stop)),
+        sees_state=guided.sees_state,
     )
 
 
@@ -86,12 +88,12 @@ def cfg_rescale(guided: Combine | float | Tensor, phi: float = 0.7) -> Rule:
     if not 0 <= phi <= 1:
         raise ValueError(f"the share of rescaling is {phi}; choose it between 0 (none) and 1")
 
-    def combine(cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
-        g = guided(cond, uncond, t)
+    def combine(cond: Tensor, uncond: Tensor, t: Tensor, *x: Tensor) -> Tensor:
+        g = guided(cond, uncond, t, *x)
         return torch.lerp(g, g * ratio(deviation(cond), deviation(g), otherwise=1.0), phi)
 
     again = _through(guided, lambda inner: cfg_rescale(inner, phi))
-    return Rule(combine, guided.reads, guided.jumps, again)
+    return Rule(combine, guided.reads, guided.jumps, again, sees_state=guided.sees_state)
 
 
 @rule
@@ -130,21 +132,26 @@ def _still_until(weight: Weight, until: float) -> Rule:
         still = isinstance(value, float) and value != 1 and bool((t < until).all())
         return 0 if still else unless_one(w)(t)
 
-    begins = () if isinstance(weight, Real) and weight == 1 else (float(until),)
+    begins = () if isinstance(weight, Real) and weight == 1 else (Rest(until),)
     return Rule(combine, reads, (*begins, *jumps_of(weight)))
 
 
 @rule
 def apg(
-    weight: Weight, parallel: float = 0.0, radius: float = math.inf, momentum: float = 0.0
+    weight: Weight,
+    parallel: float = 0.0,
+    radius: float = math.inf,
+    momentum: float = 0.0,
+    of_data: bool = False,
 ) -> Rule:
     """Adaptive projected guidance, cond + (w - 1) (d_orthogonal + parallel d_parallel).
 
     d = cond - uncond, shortened to at most `radius` (a Euclidean norm per sample), is split along
     and across `cond`; the part along it is what saturates. Sadat et al. 2024 (2410.02416). They
-    split predictions of the data; a rule sees velocities, and splits these as diffusers does.
-    With a momentum (theirs is negative, -0.5 or so) d is first d + momentum (d of the call before),
-    which makes v depend on the calls of the run: for rules of one call per step.
+    split predictions of the data, x + (1 - t) v, as of_data=True does; without it velocities are
+    split, as diffusers does. With a momentum (theirs is negative, -0.5 or so) d is first
+    d + momentum (d of the call before), which makes v depend on the calls of the run: for rules of
+    one call per step.
     """
     w = schedule(weight)
     if not radius > 0:
@@ -153,14 +160,19 @@ def apg(
         raise ValueError(f"the momentum of projected guidance is {momentum}; choose it in (-1, 1)")
 
     def started(average: Callable[[Tensor], Tensor]) -> Rule:
-        def combine(cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
-            d = average(cond - uncond)
+        def change(d: Tensor, cond: Tensor) -> Tensor:
+            d = average(d)
             bound = torch.tensor(radius, dtype=d.dtype)
             d = d * ratio(bound, dot(d, d).sqrt(), otherwise=1.0).clamp(max=1.0)
-            along = ratio(dot(d, cond), dot(cond, cond), otherwise=0.0) * cond
-            return cond + (weight_at(w, t, cond) - 1) * (d - (1 - parallel) * along)
+            return d - (1 - parallel) * ratio(dot(d, cond), dot(cond, cond), otherwise=0.0) * cond
 
-        return Rule(combine, unless_one(w), jumps_of(weight))
+        def combine(cond: Tensor, uncond: Tensor, t: Tensor, *x: Tensor) -> Tensor:
+            left = (1 - t).clamp(min=NEAR).to(cond.dtype) if of_data else 1.0
+            along = x[0] + left * cond if of_data else cond
+            d = change(left * (cond - uncond), along) / left
+            return cond + (weight_at(w, t, cond) - 1) * d
+
+        return Rule(combine, unless_one(w), jumps_of(weight), sees_state=of_data)
 
     if momentum == 0:
         return started(lambda d: d)

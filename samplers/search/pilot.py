@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from samplers.core import SOLVERS, Solver, Velocity, count, find, sample, times, trajectory
+from samplers.fields import time_shift_of
 from samplers.grids import GRIDS, at_jumps, interpolate, pieces, pin, uniform
 from samplers.safe_json import read_json
 from samplers.search.regression import corrected
@@ -32,7 +33,7 @@ FINE = 64  # calls of the fine pass, at least
 LOOKS = 800  # calls spent on trials, about, unless told otherwise
 TILTS = 6  # polynomials that the search may add to the logarithm of the steps
 RESERVE = 0.5  # what a tilt has to gain, so that eight samples do not bend the grid to themselves
-MARGIN = 0.85  # and any other choice, against what was best before it
+MARGIN = 0.85  # and any other choice, against what was best before it, in the end the own grid
 LUCK = 0.1  # of the mean squared error, added to that of each sample
 FORMAT = "samplers pilot grid 2"
 BEFORE = "samplers pilot grid 1"  # without `asked` and `weights`, still read
@@ -140,8 +141,8 @@ def pilot(
     with torch.no_grad():
         chooses = solver == SOLVERS["auto"]
         flight = Flight(counted, noise, calls, corrects=chooses)
-        own = times(calls, solver, flight.jumps)
-        best = flight.look(own, solver)
+        own = times(calls, solver, flight.jumps, time_shift_of(v))
+        first = best = flight.look(own, solver)
         before = best.plain
         others = candidates(calls)[: max(0, looks - 2)] if chooses else []
         for other in others:
@@ -149,6 +150,7 @@ def pilot(
         shares = equal_shares(flight.fine, len(best.ts) - 1, best.solver.order)
         best = flight.better(best, best.solver, shares)
         best = _descend(flight, best, looks - 2 - len(others))
+        best = best if best.error < MARGIN * before else replace(first, error=before, changes=None)
     made = best.rule()
     return PilotGrid(
         times=tuple((best.ts if made is None else made.nodes).tolist()),

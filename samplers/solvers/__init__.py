@@ -10,6 +10,8 @@ FAMILIES = (
     "adaptive",
     "adaptive_per_sample",
     "stochastic",
+    "sa_solver",
+    "restart",
     "inversion",
     "jump",
 )

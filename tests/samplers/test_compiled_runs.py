@@ -1,4 +1,4 @@
-"""A whole run under torch.compile, and devices without float64."""
+"""A whole run under torch.compile."""
 
 import pytest
 import torch
@@ -49,30 +49,3 @@ def test_what_is_no_fixed_graph_is_refused(name, told):
     )
     with pytest.raises(Exception, match=told):
         whole(X)
-
-
-class NoFloat64(torch.utils._python_dispatch.TorchDispatchMode):
-    """Every tensor as if on Apple's GPUs: float64 only where it is 1-D, and so a grid's."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for one in out if isinstance(out, tuple | list) else (out,):
-            wide = isinstance(one, torch.Tensor) and one.dtype == torch.float64 and one.ndim > 1
-            if wide and len(one) == 11:
-                raise TypeError(f"float64 of the state in {func}")
-        return out
-
-
-@pytest.mark.parametrize("name", [s.name for s in samplers.SOLVERS.values() if not s.maps])
-def test_a_state_in_float32_is_never_widened(name):
-    """Eleven samples of some elements: any float64 tensor of that batch would be on the device."""
-    if name.endswith("_per_sample"):
-        pytest.skip("times of samples are float64 where the device has it")
-    x = torch.ones(11, 3, 2)
-    with NoFloat64():
-        samplers.sample(lambda x, t: -x * t.to(x.dtype), x, [0, 0.3, 0.7, 1], name)
-
-
-def test_a_pilot_measures_in_the_dtype_of_the_state():
-    with NoFloat64():
-        samplers.pilot(lambda x, t: -x * t.to(x.dtype), torch.ones(11, 3), 4, "heun", looks=2)

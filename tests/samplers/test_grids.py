@@ -92,3 +92,21 @@ def test_no_tilt_is_uniform_and_the_first_term_makes_steps_grow():
 def test_parameters_that_make_no_grid_are_refused(bad):
     with pytest.raises(ValueError, match="has to be positive"):
         bad()
+
+
+def test_a_field_that_turns_early_moves_the_grid_of_auto_and_no_other():
+    def v(x, t):
+        seen.append(float(t))
+        return -x
+
+    v.time_shift = 3.0
+    for name, moved in (("auto", True), ("euler", False)):
+        seen = []
+        samplers.sample(samplers.count(v), torch.ones(1, 2), 8, name)
+        own = samplers.SOLVERS[name].grid
+        plain = samplers.GRIDS[own](8)
+        expected = plain / (3 - 2 * plain) if moved else plain
+        torch.testing.assert_close(torch.tensor(seen).double(), expected[:-1])
+        seen = []
+        samplers.sample(v, torch.ones(1, 2), plain, name)  # times of one's own stay
+        torch.testing.assert_close(torch.tensor(seen).double(), plain[:-1])

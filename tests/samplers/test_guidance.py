@@ -363,3 +363,18 @@ def test_names_of_the_last_release_warn(old):
         assert getattr(samplers, old) is RULES[new]
     with pytest.warns(DeprecationWarning, match=new):
         assert getattr(guidance, old) is RULES[new]
+
+
+def test_projection_of_data_predictions_leaves_the_guided_data_across_the_prompts():
+    """D = x + (1 - t) v: what guidance adds to D is orthogonal to it, and at weight 1 nothing."""
+    cond, uncond = predictions(dtype=torch.float64)
+    x, t = torch.randn(cond.shape, generator=torch.Generator().manual_seed(5)).double(), at(0.3)
+    rule = apg(5.0, of_data=True, radius=2.0)
+    change = (1 - t) * (rule(cond, uncond, t, x) - cond) / 4
+    along = (change * (x + (1 - t) * cond)).flatten(1).sum(1)
+    torch.testing.assert_close(along, torch.zeros_like(along), atol=1e-12, rtol=0)
+    assert (change.flatten(1).norm(dim=1) <= 2.0).all()
+    field = guide((constant(cond), constant(uncond)), guidance_interval(rule, 0.2, 0.8))
+    torch.testing.assert_close(field(x, t), rule(cond, uncond, t, x))
+    with pytest.raises(ValueError, match="needs the state"):
+        rule(cond, uncond, t)

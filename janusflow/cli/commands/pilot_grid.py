@@ -39,7 +39,7 @@ def place(
         if not 0 <= until <= 1:
             raise ValueError(f"guidance until t = {until:g}; expected a time from 0 to 1")
         chosen = replace(chosen, guided=(0.0, float(until)))
-    solver, _ = chosen.path()
+    solver, _ = chosen.path(guidance_scale)
     generator = torch.Generator().manual_seed(seed)
     noise = pipe.prepare_latents(len(prompts), None, None, generator)
     field = pipe.field(prompts, chosen.rule(guidance_scale))

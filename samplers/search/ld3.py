@@ -1,0 +1,75 @@
+"""Times trained by gradients through the solver: LD3; Tong et al. 2024 (2405.15506).
+
+The student takes few steps from noise x' and is to end where a fine teacher ends from noise x. Few
+steps cannot follow the teacher exactly, so x' may differ from x within a ball, and is trained with
+the times; the times then serve the student's distribution rather than single paths.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from samplers.benchmark.measure import endpoints
+from samplers.core import SOLVERS, Solver, Velocity, find, sample
+from samplers.search.learn import demand_gradient, grid_of, log_error, ramp
+
+
+def fit_times(
+    v: Velocity,
+    noise: Tensor,
+    calls: int,
+    solver: str | Solver = "heun",
+    *,
+    reference: Tensor | float = 1e-6,
+    radius: float = 0.0,
+    iterations: int = 100,
+    rate: float = 0.05,
+) -> Tensor:
+    """Times (steps + 1,) from 0 to 1 for a field, by gradients of the error at the end.
+
+    v must be differentiable in x and t, and the solver must carry gradients to its times; others
+    have `learn.fit_grid`. One iteration is a run and its backward pass.
+
+    Args:
+        noise: (B, ...), some tens of samples.
+        reference: the teacher's endpoints, or the tolerance of dopri8 to find them with.
+        radius: how far a student's noise may lie from the teacher's, as an RMS.
+        rate: of the logarithms of the steps.
+
+    Raises ValueError where a gradient is missing.
+    """
+    chosen = find(solver)
+    if not chosen.time_gradient or not isinstance(chosen.grid, str):
+        able = ", ".join(name for name, s in SOLVERS.items() if s.time_gradient and not s.maps)
+        raise ValueError(f"{chosen.name} carries no gradient to its times; choose one of {able}")
+    demand_gradient(v, noise)
+    if not isinstance(reference, Tensor):
+        with torch.no_grad():
+            reference = endpoints(v, noise, reference)
+    gaps = torch.zeros(chosen.steps(calls), dtype=torch.float64, requires_grad=True)
+    shift = torch.zeros_like(noise, requires_grad=True)
+    adam = torch.optim.Adam([{"params": [gaps]}, {"params": [shift]}], lr=rate)
+    best, found = float("inf"), grid_of(gaps)
+    for i in range(iterations):
+        for group in adam.param_groups:
+            group["lr"] = rate * ramp(i / iterations)
+        error = log_error(sample(v, noise + ball(shift, radius), _times(gaps), chosen), reference)
+        if (value := float(error.detach())) < best:
+            best, found = value, grid_of(gaps)
+        adam.zero_grad()
+        error.backward()
+        adam.step()
+    return found
+
+
+def ball(shift: Tensor, radius: float) -> Tensor:
+    """The shift of each sample, shortened to an RMS of at most `radius`."""
+    rms = shift.flatten(1).square().mean(1).add(1e-20).sqrt().reshape(-1, *[1] * (shift.ndim - 1))
+    return shift * (radius / rms).clamp(max=1.0)
+
+
+def _times(gaps: Tensor) -> Tensor:
+    """`grid_of` with its gradient."""
+    inner = gaps.softmax(0).cumsum(0)[:-1]
+    return torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])
