@@ -23,6 +23,12 @@ def describe(mixture: Mixture) -> str:
     for kind, blend in mixture.sources.items():
         count = sum(len(source) for source in blend.sources)
         lines.append(f"data: {count:,} {kind}, as {_example(blend.sources)}")
+        lines += [
+            f"data: {sum(map(len, one.sources)):,} of them in the shape {name}"
+            for name, one in zip(
+                getattr(blend, "names", ()), getattr(blend, "blends", ()), strict=True
+            )
+        ]
     skipped = list(mixture.skipped.items())
     lines += [f"data: skipped {name}: {why}" for name, why in skipped[:NAMED]]
     rest = Counter(why for _, why in skipped[NAMED:])

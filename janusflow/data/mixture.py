@@ -55,8 +55,19 @@ class Blend:
         start, end = self.ends[which - 1] if which else 0, self.ends[which]
         number = slot - start
         if getattr(self.sources[which], "sequential", False):  # in the order of the run instead
-            number = sum(start <= other < end for other in _slots(seed, run)[:place])
+            number = sum(start <= other < end for other in slots(seed, run)[:place])
         return which, self._index(which, run * (end - start) + number, seed)
+
+    def places(
+        self,
+        step: int,  # noqa: ARG002 (buckets go by it)
+        first: int,
+        own: Sequence[int],
+        count: int,  # noqa: ARG002
+        seed: int,
+    ) -> list[tuple[int, int]]:
+        """(source, sample) of the numbers `own` of a step's samples, which begin at `first`."""
+        return [self.locate(first + i, seed) for i in own]
 
     def _index(self, which: int, position: int, seed: int) -> int:
         source = self.sources[which]
@@ -73,7 +84,7 @@ class Blend:
 
 
 @lru_cache(maxsize=64)
-def _slots(seed: int, run: int) -> tuple[int, ...]:
+def slots(seed: int, run: int) -> tuple[int, ...]:
     """The slots of a run in the order in which its positions take them."""
     return tuple(permuted(place, SLOTS, seed, run) for place in range(SLOTS))
 
@@ -127,7 +138,7 @@ class Mixture:
         if unknown:
             raise ValueError(f"no kind {unknown.pop()!r}; choose of {', '.join(KINDS)}")
         self.sources = {
-            kind: source if isinstance(source, Blend) else Blend([source], [1.0])
+            kind: source if hasattr(source, "places") else Blend([source], [1.0])
             for kind, source in self.sources.items()
         }
 
@@ -153,24 +164,24 @@ class Mixture:
             if count := counts.get(kind, 0):
                 first = step * count if start is None else start.get(kind, 0)
                 own = range(rank * count // world, (rank + 1) * count // world)
-                drawn += self._kind(kind, [first + i for i in own], self._seed(step))
+                drawn += self._kind(kind, step, first, own, count)
         return self.encode(drawn) if self.encode and drawn else drawn
 
     def _seed(self, step: int) -> int:
         return self.seed if self.schedule is None else self.schedule.stage(step).seed
 
-    def _kind(self, kind: str, positions: list[int], seed: int) -> list[Sample]:
+    def _kind(self, kind: str, step: int, first: int, own: range, count: int) -> list[Sample]:
         if kind not in self.sources:
             raise ValueError(
                 f"the mixture asks for {kind}, the data has {', '.join(self.sources)}; add a "
                 "source or set its share to 0"
             )
-        blend, seed = self.sources[kind], mix(seed, crc32(kind.encode()))
-        found: list = [None] * len(positions)
-        places = [blend.locate(position, seed) for position in positions]
+        blend, seed = self.sources[kind], mix(self._seed(step), crc32(kind.encode()))
+        found: list = [None] * len(own)
+        places = blend.places(step, first, own, count, seed)
         for which, source in enumerate(blend.sources):
             mine = [i for i, place in enumerate(places) if place[0] == which]
-            keys = [mix(seed, positions[i]) for i in mine]
+            keys = [mix(seed, first + own[i]) for i in mine]
             samples = take(source, [places[i][1] for i in mine], keys) if mine else []
             for i, key, sample in zip(mine, keys, samples, strict=True):
                 found[i] = self._whole(blend, *places[i], key, sample, seed)

@@ -13,7 +13,7 @@ from janusflow.data.permutation import mix
 from janusflow.data.records import PLACEHOLDER, Record, Records
 from janusflow.data.samples import BrokenSample, Sample, attempt
 from janusflow.models.janusflow.processing import JanusFlowProcessor
-from janusflow.utils.images import decode, square_crop
+from janusflow.utils.images import crop, decode
 
 MAX_TOKENS = 4096  # of one sample; the default capacity of a pack
 
@@ -28,6 +28,7 @@ class Prepared:
     max_tokens: int = MAX_TOKENS
     centered: bool = False  # the crop, whatever the key
     cached: Cached | None = None  # of images to be made
+    sides: tuple[int, int] | None = None  # height and width of images to be made; None: square
 
     @property
     def sequential(self) -> bool:
@@ -52,6 +53,8 @@ class Prepared:
         try:
             if self.cached is not None and self.kind == "generation":
                 sample = self.cached(self.processor, record)
+            elif self.sides is not None and self.kind == "generation":
+                sample = generation(self.processor, record, key, self.sides)
             else:
                 sample = PREPARE[self.kind](self.processor, record, key)
         except (ValueError, TypeError) as error:
@@ -66,12 +69,19 @@ class Prepared:
         )
 
 
-def generation(processor: JanusFlowProcessor, record: Record, key: int = 0) -> Sample:
-    """Short side resized, a square cut at random; with key 0 from the middle."""
+def generation(
+    processor: JanusFlowProcessor,
+    record: Record,
+    key: int = 0,
+    sides: tuple[int, int] | None = None,
+) -> Sample:
+    """Resized to cover a square, or `sides` (height, width), which is cut at random; with key 0
+    from the middle.
+    """
     share = mix(key) / 2**64 if key else 0.5
     size = processor.image_processor.image_size
-    picture = square_crop(decode(record.pictures[0], "its picture"), size, share)
-    pixels = processor.image_processor([picture])
+    picture = crop(decode(record.pictures[0], "its picture"), sides or (size, size), share)
+    pixels = torch.from_numpy(processor.image_processor.normalised(picture))[None]
     own = prompt(processor, record, share)
     return Sample(kind="generation", pixel_values=pixels, name=record.name, **own)
 
@@ -82,7 +92,7 @@ def prompt(processor: JanusFlowProcessor, record: Record, share: float = 0.5) ->
     """
     size = processor.image_processor.image_size
     sources = (decode(content, "its source image") for content in record.shown)
-    images = [square_crop(source, size, share) for source in sources]
+    images = [crop(source, (size, size), share) for source in sources]
     found = processor.prompt(record.text, [images] if images else None)
     own = {"input_ids": found["input_ids"][0]}
     if not images:

@@ -17,6 +17,7 @@ class Data:
     weights: tuple[float, ...] = ()  # one for each --data; by the number of samples unless told
     streaming: bool = False  # parquet in its order, shuffled in a buffer, instead of memory-mapped
     buffer: int = 1000  # rows of that buffer
+    buckets: str = ""  # aspect ratios that images may keep, as "1:1 4:3 3:4"; none: square
     ignore: tuple[str, ...] = ()  # keys of rows that may stand there without being read
 
     def __post_init__(self):
@@ -29,6 +30,9 @@ class Data:
             )
         if not all(0 < weight < float("inf") for weight in self.weights):
             raise ValueError(f"data.weights is {self.weights}; expected numbers above 0")
+        if self.buckets and (self.cache is not None or self.streaming):
+            other = "data.cache" if self.cache is not None else "data.streaming"
+            raise ValueError(f"data.buckets does not go with {other}; leave one of them out")
         if self.buffer < 1:
             raise ValueError(f"data.buffer is {self.buffer}; expected at least 1")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from janusflow.data import buckets
 from janusflow.data.folders import files_of, open_folder, open_text
 from janusflow.data.jsonl import open_lines
 from janusflow.data.mixture import Blend, Mixture, Tally
@@ -14,7 +16,7 @@ from janusflow.data.parquet import open_streams, open_table
 from janusflow.data.preparation import Cached, Prepared
 from janusflow.data.read_options import Data
 from janusflow.data.records import Records
-from janusflow.data.sample_files import PICTURES, READERS, Found, fetch, reader
+from janusflow.data.sample_files import PICTURES, READERS, Found, Subset, fetch, reader
 from janusflow.data.samples import KINDS
 from janusflow.data.shards import COMPRESSED, open_shards
 from janusflow.models.janusflow.processing import JanusFlowProcessor
@@ -76,9 +78,12 @@ def open_data(
     options: Data | None = None,
     cached: Cached | None = None,
     exclude: Sequence[Path] = (),
+    unit: int = 16,
 ) -> Mixture:
     """What `--data` names, as a mixture: sources of one kind are blended by their lengths, or by
-    the weights that `options` give to the paths. ValueError where those do not fit.
+    the weights that `options` give to the paths. `unit`: the pixels a side of a token of images to
+    be made, of which the shapes of `options.buckets` are multiples. ValueError where those do not
+    fit.
     """
     options, paths = options or Data(), as_paths(paths)
     if options.weights and len(options.weights) != len(paths):
@@ -96,7 +101,22 @@ def open_data(
             share = len(records) * (1 if weight is None else weight / whole)
             by_kind[kind].append((source, float(share)))
     blends = {kind: Blend(*zip(*own, strict=True)) for kind, own in by_kind.items() if own}
+    if options.buckets and "generation" in blends:
+        side = processor.image_processor.image_size
+        wanted = buckets.shapes(options.buckets, side, unit)
+        blends["generation"] = _bucketed(by_kind["generation"], wanted)
     return Mixture(blends, seed=seed, encode=encode, tally=Tally(limit), skipped=skipped)
+
+
+def _bucketed(sources: Sequence[tuple[Prepared, float]], wanted: dict) -> buckets.Buckets:
+    """The images of the sources, a blend for each shape that has some."""
+    found: dict[str, list[tuple[Prepared, float]]] = {name: [] for name in wanted}
+    for source, weight in sources:
+        for name, numbers in buckets.divided(source.records, wanted).items():
+            own = replace(source, records=Subset(source.records, numbers), sides=wanted[name])
+            found[name].append((own, weight * len(numbers) / len(source)))
+    kept = {name: own for name, own in found.items() if own}
+    return buckets.Buckets([Blend(*zip(*own, strict=True)) for own in kept.values()], list(kept))
 
 
 def as_paths(paths: Path | str | Sequence[Path]) -> list[Path]:

@@ -26,7 +26,7 @@ TRACKERS = ("tensorboard", "wandb", "trackio")
 ALLOWED = ("data", "model")  # what a resumed run may find changed, where it is told so
 LATER = "later"
 FIXED = {  # what decides which tensors there are, and so stays for the whole run
-    "training": ("trainable", "optimizer"),
+    "training": ("trainable", "optimizer", "image_grid"),
     "alignment": (
         "kind",
         "teacher",

@@ -60,6 +60,8 @@ class Stage:
     density_mean: float | None = None  # of logit(t); None is the density's own, here 0
     density_std: float | None = None  # None: 1
     shift: float = 1.0  # of t towards the noise
+    shift_base: int = 0  # latent places at which that is the shift; 0: at any number of them
+    image_grid: int = 0  # tokens a side whose positions larger and other grids keep; 0: the model's
     time_weight: str = "even"  # of the flow loss, a name of losses.WEIGHTS
     coupling: bool = False  # noise assigned to images by optimal transport in a micro-batch
     flow: float = 1.0  # weights of the losses; alignment has its own
@@ -82,6 +84,9 @@ class Stage:
         limits.hold("number", self.batch, f"batch is {self.batch}")
         for name in ("warmup", "opening_steps", "flow", "next_token", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        for name in ("shift_base", "image_grid"):
+            if not 0 <= getattr(self, name) < 2**31:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed is {self.seed}; expected 0 or more, below 2**31")
@@ -111,6 +116,13 @@ class Stage:
         """
         shares = self.opening if self.opening and step < self.opening_steps else self.mixture
         return _summed(shares, self.batch, step, step + 1)
+
+    def shift_at(self, places: int) -> float:
+        """The shift of t for latents of so many places: shift sqrt(places / shift_base).
+
+        More places need more noise to be as unclear. Esser et al. 2024 (SD3), eq. 23.
+        """
+        return self.shift * (places / self.shift_base) ** 0.5 if self.shift_base else self.shift
 
     def drawn(self, steps: int) -> dict[str, int]:
         """Samples of each kind in the first so many steps together: the sums of `counts`."""

@@ -39,11 +39,11 @@ def export(
     without a checkpoint.
     """
     _, found, meta = checkpoints.latest(run / "best" if best else run, _is_average)
-    base = base_of(run, meta, model)
-    if adapter := checkpoints.settings_of(meta).get("adapter"):
+    base, settings = base_of(run, meta, model), checkpoints.settings_of(meta)
+    if adapter := settings.get("adapter"):
         lora.save(folder, lora.Adapter(**adapter), _averages(found), meta.get("model", str(base)))
         return
-    write(_over(base, found), base, folder, dtype)
+    write(_over(base, found, settings), base, folder, dtype)
     for file in (*run.glob(FLOW_MAP), *run.glob(REFLOW)):
         shutil.copy(file, folder)
 
@@ -122,6 +122,8 @@ def _averages(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _over(base: Path, found: Mapping[str, Tensor], settings: Mapping | None = None) -> nn.Module:
     """The model in `base` with a checkpoint's averages, in float32."""
     model = JanusFlowModel.from_pretrained(base, dtype=torch.float32)
+    grid = ((settings or {}).get("training") or {}).get("image_grid")
+    model.config.image_grid = grid or model.config.image_grid
     adapter = (settings or {}).get("adapter")
     if adapter:
         freeze_all_but(model, tuple(_trainable(settings)))

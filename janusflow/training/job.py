@@ -21,7 +21,9 @@ from janusflow.data.read_options import Data
 from janusflow.data.readers import open_data
 from janusflow.data.samples import BrokenSample
 from janusflow.models.autoencoder_loading import load_vae
+from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.processing import JanusFlowProcessor
+from janusflow.models.latents import pixels_per_latent
 from janusflow.training import cached_features, checkpoints, export, init_checkpoint, loop
 from janusflow.training import config as settings
 from janusflow.training.build import accelerator_of
@@ -240,7 +242,9 @@ def of_stage(
     cached = _cache(chosen, data, encode, processor)
     ahead, read = chosen.run.workers, (chosen.training.seed, chosen.run.max_bad_samples)
     reader = None if ahead else encode
-    mixture = open_data(data, processor, reader, *read, chosen.data, cached, [out])
+    patch = JanusFlowConfig.from_pretrained(begun.under).generation.patch
+    unit = pixels_per_latent(encode.vae) * patch
+    mixture = open_data(data, processor, reader, *read, chosen.data, cached, [out], unit)
     chosen = replace(chosen, training=with_kinds(chosen.training, set(mixture.sources)))
 
     def built(folder: Path, accelerator) -> Trainer:
@@ -292,7 +296,7 @@ def _held_out(chosen: Settings, folder: Path, processor, encode: Latents) -> Hel
             "is not trained on, or run.evaluate_scorer=true for a model of the small world"
         )
     if chosen.data.held_out is not None:
-        options = replace(chosen.data, crop="center", cache=None, weights=())
+        options = replace(chosen.data, crop="center", cache=None, weights=(), buckets="")
         mixture = open_data(Path(chosen.data.held_out), processor, encode, options=options)
         if "generation" not in mixture.sources:
             raise ValueError(f"data.held_out {chosen.data.held_out!r} has no images with captions")

@@ -32,7 +32,8 @@ __all__ = ["Stopped", "export", "run", "trainer_of"]
 SETTINGS = "settings.yaml"
 ADVICE = (
     "That state is saved: go on from it with a lower training.lr or max_grad_norm, or pass over "
-    "such steps by --set run.max_bad_steps={number} ({skipped} were passed over)"
+    "such steps by --set run.max_bad_steps={number} ({skipped} were passed over). Where its weights "
+    "have grown too large already, remove its file and go on from the checkpoint before"
 )
 CHANGES = "changes.jsonl"  # of settings, where a run was resumed with others
 
@@ -66,6 +67,7 @@ def run(
     if not trainer.restore(out, meta) and start:
         load_weights(trainer.state, averages(checkpoints.latest(start)[1]))
     settings = trainer.settings
+    _check_length(trainer, out)
     if trainer.rank == 0:
         locked_dir.write(out / SETTINGS, dump(settings))
         _record(trainer, out)
@@ -100,6 +102,21 @@ def run(
         where = f"stopped at step {trainer.state.step} of {steps}"
         print(f"janusflow: {where}; {locked_dir.stays(out)}", file=sys.stderr)
     return Stopped(trainer.state, trainer.state.step == steps, asked())
+
+
+def _check_length(trainer: Trainer, out: Path) -> None:
+    """ValueError for a run that is longer already than it is asked to be; a word for one that has
+    all its steps.
+    """
+    step, steps = trainer.state.step, trainer.settings.steps
+    if step > steps:
+        raise ValueError(
+            f"{out} holds a run of {step} steps already, training.steps={steps} asks for fewer; "
+            "give more steps, or choose another --out"
+        )
+    if step == steps and trainer.rank == 0:
+        told = f"{out} has all its {steps} steps; give more by training.steps to go on"
+        print(f"janusflow: {told}", file=sys.stderr)
 
 
 def _record(trainer: Trainer, out: Path) -> None:
@@ -192,6 +209,7 @@ def trainer_of(
     """
     model = JanusFlowModel.from_pretrained(folder, dtype=torch.float32)
     base = weights_of(model)
+    model.config.image_grid = settings.training.image_grid or model.config.image_grid
     freeze_all_but(model, settings.training.trainable)
     if settings.adapter is not None:
         lora.add(model, settings.adapter, settings.training.seed)

@@ -228,11 +228,21 @@ def square_crop(image: Image.Image, size: int, share: float = 0.5) -> Image.Imag
 
     Cut and resized at once, so that an image of 1 x 1,000,000 costs no more than any other.
     """
+    return crop(image, (size, size), share)
+
+
+def crop(image: Image.Image, sides: tuple[int, int], share: float = 0.5) -> Image.Image:
+    """The largest window of the shape of `sides` (height, width), resized to them; `share` as in
+    `square_crop`.
+    """
     width, height = image.size
-    side = min(width, height)
-    left, top = share * (width - side), share * (height - side)
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    if width * sides[0] >= height * sides[1]:
+        down, across = height, height * sides[1] / sides[0]
+    else:
+        down, across = width * sides[0] / sides[1], width
+    left, top = share * (width - across), share * (height - down)
+    box = (left, top, left + across, top + down)
+    return image.resize((sides[1], sides[0]), Image.Resampling.BICUBIC, box=box)
 
 
 def captioned(image: Image.Image, text: str, lines: int = 3) -> Image.Image:

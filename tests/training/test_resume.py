@@ -247,3 +247,11 @@ def test_loader_processes_change_no_bit(tiny_folder, data, tmp_path):
     with pytest.raises(ValueError, match=r"0 are allowed; the last: .*0\.png"):
         limit = {"run__max_bad_samples": 0, "run__workers": 1, "training__steps": 6}
         planned(tiny_folder, tmp_path / "data", many, **changes | limit).run()
+
+
+def test_a_run_that_is_longer_than_it_is_asked_to_be_says_so(tiny_folder, data, tmp_path, capsys):
+    for _ in range(2):
+        planned(tiny_folder, data, tmp_path, training__steps=2).run()
+    assert "has all its 2 steps" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="2 steps already, training.steps=1 asks for fewer"):
+        planned(tiny_folder, data, tmp_path, training__steps=1).run()

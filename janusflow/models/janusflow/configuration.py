@@ -124,6 +124,7 @@ class JanusFlowConfig(PreTrainedConfig):
     vision_und_enc_config: dict | None = None
     vision_gen_enc_config: dict | None = None
     vision_gen_dec_config: dict | None = None
+    image_grid: int | None = None  # tokens a side whose positions other grids keep; None: in a row
 
     def __post_init__(self, **kwargs):
         if not isinstance(self.language_config, PreTrainedConfig):

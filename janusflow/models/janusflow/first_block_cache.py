@@ -61,22 +61,23 @@ class _Rows:
         model = self.model
         model.check_latents(latents, t, self.prompt)
         features, times, x = model.enter(latents.to(model.dtype), t)
-        y = model.through(self.blocks[:1], self.prompt, x)
-        hidden = self._others(y, y - x)
+        grid = tuple(features.shape[2:])
+        y = model.through(self.blocks[:1], self.prompt, x, grid)
+        hidden = self._others(y, y - x, grid)
         v = model.leave(model.language_model.model.norm(hidden), features, times)
         return v.to(latents.dtype)
 
-    def _others(self, y: Tensor, first: Tensor) -> Tensor:
+    def _others(self, y: Tensor, first: Tensor, grid: tuple[int, int]) -> Tensor:
         """All later blocks, evaluated for the rows that need it: (B, q, D) -> the same."""
         needed = self._needed(first)
         self.skipped += ~needed
         if bool(needed.all()):
-            out = self.model.through(self.blocks[1:], self.prompt, y)
+            out = self.model.through(self.blocks[1:], self.prompt, y, grid)
             self.first, self.rest = first, out - y
             return out
         rows = needed.nonzero()[:, 0].to(y.device)
         if len(rows):
-            out = self.model.through(self.blocks[1:], self.prompt[rows], y[rows])
+            out = self.model.through(self.blocks[1:], self.prompt[rows], y[rows], grid)
             self.first[rows], self.rest[rows] = first[rows], out - y[rows]
         return y + self.rest
 

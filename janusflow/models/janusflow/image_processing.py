@@ -80,7 +80,11 @@ class JanusFlowImageProcessor:
 
     def one(self, image) -> np.ndarray:
         """(3, S, S) float32 of one image."""
-        pixels = np.asarray(self.square(to_rgb(image))).transpose(2, 0, 1)
+        return self.normalised(self.square(to_rgb(image)))
+
+    def normalised(self, image: Image.Image) -> np.ndarray:
+        """(3, H, W) float32 of an RGB image as large as it is."""
+        pixels = np.asarray(image).transpose(2, 0, 1)
         if self.do_rescale:
             pixels = pixels * float(
                 self.rescale_factor

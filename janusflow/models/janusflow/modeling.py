@@ -22,6 +22,7 @@ from janusflow.models.janusflow.generation_adapters import (
     Times,
 )
 from janusflow.models.janusflow.language import build_language_model
+from janusflow.models.janusflow.packing import image_positions
 from janusflow.models.janusflow.pretrained import JanusFlowPreTrainedModel
 from janusflow.models.janusflow.vision import build_vision_encoder
 from janusflow.models.norms import LanguageRMSNorm, keep_float64
@@ -173,10 +174,11 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         decoder = self.language_model.model
         if return_hidden == len(decoder.layers):  # its list holds that after the last norm only
             with last_block(decoder) as seen:
-                out = self._after(prompt, sequence)
+                out = self._after(prompt, sequence, tuple(features.shape[2:]))
             hidden = seen[0]
         else:
-            out = self._after(prompt, sequence, output_hidden_states=return_hidden is not None)
+            wanted = {"output_hidden_states": return_hidden is not None}
+            out = self._after(prompt, sequence, tuple(features.shape[2:]), **wanted)
             hidden = None if return_hidden is None else out.hidden_states[return_hidden]
         heard = times if target is None else self._heard(target)
         v = self.leave(out.last_hidden_state, features, heard).to(latents.dtype)
@@ -213,24 +215,25 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         x = x.transpose(1, 2).unflatten(2, features.shape[2:])  # (B, C, h, w)
         return self.vision_gen_dec_model(x, features, times)
 
-    def _after(self, prompt: PromptCache, sequence: Tensor, **kwargs):
+    def _after(self, prompt: PromptCache, sequence: Tensor, grid: tuple[int, int], **kwargs):
         """The language model over embeddings (B, q, D) that follow the prompt, causally."""
-        about = self._behind(prompt, sequence)
+        about = self._behind(prompt, sequence, grid)
         return self.language_model.model(inputs_embeds=sequence, **about, **kwargs)
 
-    def through(self, blocks, prompt: PromptCache, x: Tensor) -> Tensor:
+    def through(self, blocks, prompt: PromptCache, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """Some of the language model's blocks, without its last norm, over what follows the prompt:
-        (B, q, D) -> the same.
+        (B, q, D) -> the same. `grid`: height and width of the image in tokens.
         """
-        about = self._behind(prompt, x)
+        about = self._behind(prompt, x, grid)
         turned = self.language_model.model.rotary_emb(x, position_ids=about["position_ids"])
         for block in blocks:
             x = block(x, position_embeddings=turned, **about)
         return x
 
-    def _behind(self, prompt: PromptCache, sequence: Tensor) -> dict:
+    def _behind(self, prompt: PromptCache, sequence: Tensor, grid: tuple[int, int]) -> dict:
         """What transformers' blocks are told about a sequence (B, q, D) that follows the prompt."""
-        positions = prompt.length[:, None] + torch.arange(sequence.shape[1], device=sequence.device)
+        places = image_positions(*grid, self.config.image_grid).to(sequence.device)
+        positions = prompt.length[:, None] + places
         return {
             "attention_mask": self._attention_mask(prompt, sequence.shape[1]),
             "position_ids": positions.expand(len(sequence), -1),

@@ -16,6 +16,7 @@ from janusflow.models.janusflow.packing import (
     Packable,
     generation_numbers,
     image_places,
+    image_positions,
     labelled,
     lay_out,
     pack,
@@ -82,7 +83,8 @@ def forward(
         features, times = model.vision_gen_enc_model(x.to(model.dtype), t.to(x.device))
         made = model.vision_gen_enc_aligner(features.flatten(2).transpose(1, 2))
         made = torch.cat([times.embedding[:, None].to(made.dtype), made], dim=1)  # (G, 1 + n, D)
-    layout = lay_out(samples, packs, hide, made.shape[1] if count else 0)
+    grid = features.shape[2:] if count else (0, 0)
+    layout = lay_out(samples, packs, hide, image_positions(*grid, model.config.image_grid))
     embeds = _embed(model, samples, layout, packs, made)
     decoder = model.language_model.model
     with attending(model.language_model, attend) as looked, last_block(decoder) as end:

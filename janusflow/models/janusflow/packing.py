@@ -99,17 +99,23 @@ class Layout:
 
 
 def lay_out(
-    samples: Sequence[Packable], packs: list[list[int]], dropped: Sequence[bool], tokens: int
+    samples: Sequence[Packable],
+    packs: list[list[int]],
+    dropped: Sequence[bool],
+    made_at: Tensor | None = None,
 ) -> Layout:
     """`dropped` (G,) says whose prompt is hidden: BOS alone stays, the image's positions too.
 
-    `tokens`: places of an image to be made after its prompt, the time token included.
+    `made_at` (1 + n,): positions after its prompt of an image to be made, of its time token first;
+    see `image_positions`.
     """
     numbers = {i: g for g, i in enumerate(generation_numbers(samples))}
     ids, made, lengths, positions = [], [], [], []
     for i in (i for one in packs for i in one):
         own, number = samples[i].input_ids, numbers.get(i)
-        places = torch.arange(len(own) + (0 if number is None else tokens))
+        places = torch.arange(len(own))
+        if number is not None:
+            places = torch.cat([places, len(own) + made_at])
         if number is not None and dropped[number]:
             places, own = torch.cat([places[:1], places[len(own) :]]), own[:1]
         ids.append(own)
@@ -123,10 +129,27 @@ def lay_out(
         own = [0, *accumulate(lengths[end - len(one) : end])][:-1]
         starts += [row * width + start for start in own]
         gaps[end - 1] = width - size
-    flat = torch.zeros(len(packs) * width, dtype=torch.long)
+    whole = made_at is None or not made_at.is_floating_point()
+    flat = torch.zeros(len(packs) * width, dtype=torch.long if whole else made_at.dtype)
     for start, places in zip(starts, positions, strict=True):
         flat[start : start + len(places)] = places
     return Layout(ids, made, starts, lengths, flat.view(len(packs), width), gaps, len(packs))
+
+
+def image_positions(height: int, width: int, grid: int | None = None) -> Tensor:
+    """Positions (1 + height width,) of an image's time token and tokens after its prompt.
+
+    In a row, 0, 1, 2, ... as published; or, with `grid`, where a token lies on the square grid of
+    so many tokens a side that the model was trained on, row by row: a place in the image keeps its
+    position at other sizes and shapes, in parts of a token where they are finer.
+    """
+    if grid is None or (height, width) == (grid, grid):
+        return torch.arange(1 + height * width)
+    rows, columns = (
+        (torch.arange(count) + 0.5) * (grid / count) - 0.5 for count in (height, width)
+    )
+    places = 1 + rows[:, None] * grid + columns
+    return torch.cat([torch.zeros(1), places.flatten()])
 
 
 def _width(longest: int) -> int:

@@ -22,6 +22,7 @@ KINDS = ("teacher", "dispersive", "contrastive")
 PROJECTORS = ("mlp", "conv", "linear")
 NORMALISATIONS = ("none", "zscore")
 SIMILARITIES = {"cosine": losses.alignment, "smooth_l1": losses.smooth_l1}
+Grid = tuple[int, int]  # height and width in tokens
 SCHEDULES = ("constant", "linear", "stop")
 
 
@@ -170,14 +171,16 @@ def preset(name: str, **changes) -> Alignment:
 
 
 class OnGrid(nn.Module):
-    """A convolution over tokens (B, n, D) that are the rows of a square image."""
+    """A convolution over tokens (B, n, D) that are the rows of an image, square unless `grid` says
+    how high and wide it is in tokens.
+    """
 
     def __init__(self, width: int, out: int):
         super().__init__()
         self.convolution = nn.Conv2d(width, out, kernel_size=3, padding=1)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        return _to_tokens(self.convolution(_to_grid(tokens)))
+    def forward(self, tokens: Tensor, grid: Grid | None = None) -> Tensor:
+        return _to_tokens(self.convolution(_to_grid(tokens, grid)))
 
 
 def projector(kind: str, width: int, out: int) -> nn.Module:
@@ -193,15 +196,16 @@ def projector(kind: str, width: int, out: int) -> nn.Module:
     return nn.Sequential(first, nn.SiLU(), nn.Linear(wide, wide), nn.SiLU(), last)
 
 
-def resampled(tokens: Tensor, count: int) -> Tensor:
-    """Tokens (B, n, D) of a square image as (B, count, D): bilinear, antialiased when fewer.
+def resampled(tokens: Tensor, count: int, grid: Grid | None = None) -> Tensor:
+    """Tokens (B, n, D) of an image seen as a square, as (B, count, D) on another grid: bilinear,
+    antialiased when fewer. `grid`: its height and width in tokens, a square unless told.
 
-    ValueError where either number is no square.
+    ValueError where a number is no square and no grid is told.
     """
-    if tokens.shape[1] == count:
+    if tokens.shape[1] == count and grid is None:
         return tokens
-    grid, side = _to_grid(tokens), _side(count)
-    out = nn.functional.interpolate(grid, (side, side), mode="bilinear", antialias=True)
+    grid = grid or (_side(count), _side(count))
+    out = nn.functional.interpolate(_to_grid(tokens), grid, mode="bilinear", antialias=True)
     return _to_tokens(out)
 
 
@@ -220,22 +224,31 @@ def _side(count: int) -> int:
     return isqrt(count)
 
 
-def _to_grid(tokens: Tensor) -> Tensor:
-    side = _side(tokens.shape[1])
-    return tokens.transpose(1, 2).unflatten(2, (side, side))
+def _to_grid(tokens: Tensor, grid: Grid | None = None) -> Tensor:
+    side = None if grid else _side(tokens.shape[1])
+    return tokens.transpose(1, 2).unflatten(2, grid or (side, side))
+
+
+def grid_of(latents: Tensor, tokens: int) -> Grid:
+    """Height and width, in tokens, of latents (..., h, w) that became so many tokens."""
+    height, width = latents.shape[-2:]
+    patch = max(1, isqrt(height * width // tokens))
+    return height // patch, width // patch
 
 
 def _to_tokens(grid: Tensor) -> Tensor:
     return grid.flatten(2).transpose(1, 2)
 
 
-def compare(protocol: Alignment, hidden: Tensor, teacher: Tensor, t: Tensor) -> Tensor:
+def compare(
+    protocol: Alignment, hidden: Tensor, teacher: Tensor, t: Tensor, grid: Grid | None = None
+) -> Tensor:
     """The loss of projected tokens (B, n, D) and features (B, n', D) at t (B,) -> (B,).
 
     The features are resampled to the student's tokens, normalised and compared; no gradient
-    reaches them.
+    reaches them. `grid`: the student's height and width in tokens, where that is no square.
     """
-    teacher = resampled(teacher.detach().to(hidden.dtype), hidden.shape[1])
+    teacher = resampled(teacher.detach().to(hidden.dtype), hidden.shape[1], grid)
     if protocol.normalisation == "zscore":
         teacher = zscored(teacher)
     return losses.weighted(
@@ -244,7 +257,11 @@ def compare(protocol: Alignment, hidden: Tensor, teacher: Tensor, t: Tensor) -> 
 
 
 def compare_attention(
-    protocol: Alignment, student: list[Heads], teacher: list[Heads], t: Tensor
+    protocol: Alignment,
+    student: list[Heads],
+    teacher: list[Heads],
+    t: Tensor,
+    grid: Grid | None = None,
 ) -> Tensor:
     """The loss of the attention maps of as many blocks of both at t (B,) -> (B,).
 
@@ -252,15 +269,15 @@ def compare_attention(
     """
     count = student[0].queries.shape[2]
     each = [
-        losses.attention(ours.logits(), _resampled_heads(theirs, count).logits())
+        losses.attention(ours.logits(), _resampled_heads(theirs, count, grid).logits())
         for ours, theirs in zip(student, teacher, strict=True)
     ]
     return losses.weighted(torch.stack(each).mean(dim=0), t, protocol.time_weight)
 
 
-def _resampled_heads(heads: Heads, count: int) -> Heads:
+def _resampled_heads(heads: Heads, count: int, grid: Grid | None = None) -> Heads:
     def moved(x: Tensor) -> Tensor:
-        folded = resampled(x.transpose(1, 2).flatten(2), count)
+        folded = resampled(x.transpose(1, 2).flatten(2), count, grid)
         return folded.unflatten(2, (x.shape[1], -1)).transpose(1, 2)
 
     return Heads(moved(heads.queries), moved(heads.keys))
@@ -318,9 +335,14 @@ class Aligner(nn.Module):
             values = losses.dispersive(hidden)
             return {"dispersive": losses.weighted(values, view.t, protocol.time_weight)}
         features, theirs = self._taught(view)
-        found = {"alignment": compare(protocol, self.projector(hidden), features, view.t)}
+        grid = grid_of(velocity, hidden.shape[1])
+        placed = (grid,) if isinstance(self.projector, OnGrid) else ()
+        ours = self.projector(hidden, *placed)
+        if grid[0] == grid[1] or getattr(self.teach[0], "on_students_grid", False):
+            grid = None
+        found = {"alignment": compare(protocol, ours, features, view.t, grid)}
         if self.blocks:
-            found["attention"] = compare_attention(protocol, heads, theirs, view.t)
+            found["attention"] = compare_attention(protocol, heads, theirs, view.t, grid)
         return found
 
     @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from janusflow.training import losses
 from janusflow.training.alignment.repa import Aligner
@@ -70,11 +70,20 @@ def view(net: Network, batch: Batch) -> View:
         t=batch.t,
         noise=batch.noise,
         data=batch.data,
-        pixel_values=_joined("cat", [s.pixel_values for s in made], batch),
+        pixel_values=_squared(_joined("cat", [s.pixel_values for s in made], batch), net.model),
         features=_joined("stack", [s.features for s in made], batch),
         uniform=batch.uniform,
         hidden_of=net.hidden,
     )
+
+
+def _squared(pixels: Tensor | None, model: nn.Module) -> Tensor | None:
+    """Images of another shape resized to the square that encoders see."""
+    side = model.config.vision.image_size
+    if pixels is None or pixels.shape[-2] == pixels.shape[-1]:
+        return pixels
+    how = dict(mode="bicubic", antialias=True)
+    return nn.functional.interpolate(pixels, (side, side), **how).clamp(-1, 1)
 
 
 def _joined(how: str, tensors: list[Tensor | None], batch: Batch) -> Tensor | None:

@@ -71,8 +71,9 @@ def draw(
     noise = extra.pop("noise", None)
     if noise is None:
         noise = _noise(stage, step, rows, data)
+    shift = stage.shift_at(data.shape[-2] * data.shape[-1])
     t = timestep_sampling.step_times(
-        seed, step, range(total), total, stage.density, shift=stage.shift, **stage.time_options
+        seed, step, range(total), total, stage.density, shift=shift, **stage.time_options
     )
     drawn = [
         timestep_sampling.step_uniform(seed, step, range(total), total, stream=k)[index]

@@ -1,0 +1,113 @@
+"""Aspect-ratio buckets: images keep their shape, and all images of a step have the same one.
+
+Each image goes to the shape, of those named, whose aspect ratio is nearest to its own; each shape
+has as many steps as its share of the images. NovelAI 2022, and SDXL, arXiv 2307.01952, section 2.3.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from PIL import Image
+
+from janusflow.data.mixture import SLOTS, Blend, slots
+from janusflow.data.permutation import permuted
+from janusflow.data.records import Records
+from janusflow.data.samples import BrokenSample, Source
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """A blend for each shape; a step draws from one of them, the same in every process."""
+
+    blends: Sequence[Blend]
+    names: Sequence[str] = ()  # of the shapes, for reports
+
+    @cached_property
+    def sources(self) -> list[Source]:
+        return [source for blend in self.blends for source in blend.sources]
+
+    @cached_property
+    def steps(self) -> Blend:
+        """Steps as samples of a blend of the shapes."""
+        weights = [float(sum(blend.weights)) for blend in self.blends]
+        return Blend([range(1)] * len(self.blends), weights)
+
+    def places(
+        self,
+        step: int,
+        first: int,  # noqa: ARG002 (a step's place among those of its shape says it)
+        own: Sequence[int],
+        count: int,
+        seed: int,
+    ) -> list[tuple[int, int]]:
+        """(source, sample) of the numbers `own` of the step's `count` samples."""
+        run, place = divmod(step, SLOTS)
+        slot = permuted(place, SLOTS, seed, run)
+        which = next(i for i, end in enumerate(self.steps.ends) if slot < end)
+        start = self.steps.ends[which - 1] if which else 0
+        end = self.steps.ends[which]
+        before = run * (end - start) + sum(start <= s < end for s in slots(seed, run)[:place])
+        blend = self.blends[which]
+        skipped = sum(len(other.sources) for other in self.blends[:which])
+        found = [blend.locate(before * count + i, seed) for i in own]
+        return [(skipped + source, index) for source, index in found]
+
+    def instead(self, which: int, index: int, seed: int, trial: int) -> int:
+        """The sample of the same source that is tried in place of a broken one."""
+        for blend in self.blends:
+            if which < len(blend.sources):
+                return blend.instead(which, index, seed, trial)
+            which -= len(blend.sources)
+        raise IndexError(which)
+
+
+def shapes(text: str, side: int, unit: int) -> dict[str, tuple[int, int]]:
+    """(height, width) in pixels of each aspect ratio in "1:1 4:3 ...", width first, near side^2
+    pixels and multiples of `unit`. ValueError for what is no ratio of two numbers.
+    """
+    found = {}
+    for name in text.split():
+        parts = name.split(":")
+        if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
+            raise ValueError(
+                f"data.buckets holds {name!r:.40}; expected aspect ratios, as in 1:1 4:3 3:4"
+            )
+        ratio = math.sqrt(int(parts[0]) / int(parts[1]))
+        height, width = (max(1, round(side * r / unit)) * unit for r in (1 / ratio, ratio))
+        found[name] = (height, width)
+    if not found:
+        raise ValueError("data.buckets names no shape; expected as in 1:1 4:3 3:4")
+    return found
+
+
+def divided(records: Records, wanted: dict[str, tuple[int, int]]) -> dict[str, list[int]]:
+    """Numbers of the records by the shape that is nearest; those that cannot be read count to the
+    first. ValueError for a stream, whose records have no numbers.
+    """
+    if getattr(records, "sequential", False):
+        raise ValueError("data.buckets needs to look at all images first; set data.streaming=false")
+    found: dict[str, list[int]] = {name: [] for name in wanted}
+    logs = {name: math.log(width / height) for name, (height, width) in wanted.items()}
+    for number in range(len(records)):
+        ratio = _ratio(records, number)
+        name = next(iter(wanted))
+        if ratio is not None:
+            name = min(logs, key=lambda each: abs(logs[each] - math.log(ratio)))
+        found[name].append(number)
+    return {name: numbers for name, numbers in found.items() if numbers}
+
+
+def _ratio(records: Records, number: int) -> float | None:
+    """Width over height of an image, from its header."""
+    try:
+        with Image.open(io.BytesIO(records[number].pictures[0])) as image:
+            width, height = image.size
+            turned = image.getexif().get(274, 1) >= 5  # lies on its side
+    except (BrokenSample, OSError, ValueError, Image.DecompressionBombError):
+        return None
+    return height / width if turned else width / height
