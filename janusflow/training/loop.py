@@ -32,8 +32,8 @@ __all__ = ["Stopped", "export", "run", "trainer_of"]
 SETTINGS = "settings.yaml"
 ADVICE = (
     "That state is saved: go on from it with a lower training.lr or max_grad_norm, or pass over "
-    "such steps by --set run.max_bad_steps={number} ({skipped} were passed over). Where its weights "
-    "have grown too large already, remove its file and go on from the checkpoint before"
+    "such steps by --set run.max_bad_steps={number} ({skipped} were passed over). Where its "
+    "weights have grown too large already, remove its file and go on from the checkpoint before"
 )
 CHANGES = "changes.jsonl"  # of settings, where a run was resumed with others
 

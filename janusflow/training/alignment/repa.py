@@ -9,20 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from math import isqrt
 
 import torch
 from torch import Tensor, nn
 
 from janusflow.models.attention_capture import Heads
 from janusflow.training import losses
+from janusflow.training.alignment.grids import Grid, OnGrid, grid_of, resampled, zscored
 from janusflow.training.alignment.teachers import Teacher, View, find, make
 
 KINDS = ("teacher", "dispersive", "contrastive")
 PROJECTORS = ("mlp", "conv", "linear")
 NORMALISATIONS = ("none", "zscore")
 SIMILARITIES = {"cosine": losses.alignment, "smooth_l1": losses.smooth_l1}
-Grid = tuple[int, int]  # height and width in tokens
 SCHEDULES = ("constant", "linear", "stop")
 
 
@@ -170,19 +169,6 @@ def preset(name: str, **changes) -> Alignment:
 # Between student and teacher
 
 
-class OnGrid(nn.Module):
-    """A convolution over tokens (B, n, D) that are the rows of an image, square unless `grid` says
-    how high and wide it is in tokens.
-    """
-
-    def __init__(self, width: int, out: int):
-        super().__init__()
-        self.convolution = nn.Conv2d(width, out, kernel_size=3, padding=1)
-
-    def forward(self, tokens: Tensor, grid: Grid | None = None) -> Tensor:
-        return _to_tokens(self.convolution(_to_grid(tokens, grid)))
-
-
 def projector(kind: str, width: int, out: int) -> nn.Module:
     """Tokens (B, n, width) -> (B, n, out): three linear layers with SiLU between (REPA), one 3 x 3
     convolution (iREPA), or one linear layer. It is trained with the model and then thrown away.
@@ -194,50 +180,6 @@ def projector(kind: str, width: int, out: int) -> nn.Module:
     wide = 2 * width
     first, last = nn.Linear(width, wide), nn.Linear(wide, out)
     return nn.Sequential(first, nn.SiLU(), nn.Linear(wide, wide), nn.SiLU(), last)
-
-
-def resampled(tokens: Tensor, count: int, grid: Grid | None = None) -> Tensor:
-    """Tokens (B, n, D) of an image seen as a square, as (B, count, D) on another grid: bilinear,
-    antialiased when fewer. `grid`: its height and width in tokens, a square unless told.
-
-    ValueError where a number is no square and no grid is told.
-    """
-    if tokens.shape[1] == count and grid is None:
-        return tokens
-    grid = grid or (_side(count), _side(count))
-    out = nn.functional.interpolate(_to_grid(tokens), grid, mode="bilinear", antialias=True)
-    return _to_tokens(out)
-
-
-def zscored(tokens: Tensor) -> Tensor:
-    """(z - mean) / std over the tokens of each image, channel by channel; Singh et al. 2025.
-
-    What all tokens share (the image's global content) goes, the spatial pattern stays.
-    """
-    std, mean = torch.std_mean(tokens, dim=1, keepdim=True, correction=0)
-    return (tokens - mean) / (std + 1e-6)
-
-
-def _side(count: int) -> int:
-    if isqrt(count) ** 2 != count:
-        raise ValueError(f"{count} tokens form no square; alignment needs square pictures")
-    return isqrt(count)
-
-
-def _to_grid(tokens: Tensor, grid: Grid | None = None) -> Tensor:
-    side = None if grid else _side(tokens.shape[1])
-    return tokens.transpose(1, 2).unflatten(2, grid or (side, side))
-
-
-def grid_of(latents: Tensor, tokens: int) -> Grid:
-    """Height and width, in tokens, of latents (..., h, w) that became so many tokens."""
-    height, width = latents.shape[-2:]
-    patch = max(1, isqrt(height * width // tokens))
-    return height // patch, width // patch
-
-
-def _to_tokens(grid: Tensor) -> Tensor:
-    return grid.flatten(2).transpose(1, 2)
 
 
 def compare(
