@@ -70,19 +70,19 @@ def peak(command: list[str]) -> int:
     return sum(most) * 1024
 
 
-def compare(model: str, pictures: int, dtype: str, size: int | None, out: Path) -> dict:
+def compare(model: str, images: int, dtype: str, size: int | None, out: Path) -> dict:
     janusflow = [sys.executable, "-m", "janusflow"]
     sides = [f"--{side}={size}" for side in ("height", "width") if size]
-    options = [f"--pictures={pictures}", "--json", *sides]
+    options = [f"--pictures={images}", "--json", *sides]
     command = [*janusflow, "info", model, *options]
     alone = os.environ | {"CUDA_VISIBLE_DEVICES": ""}  # `info` tells of the best device there is
     told = subprocess.run(command, capture_output=True, check=True, env=alone)
     memory = json.loads(told.stdout)["memory"]
     forecast = memory[dtype]["peak"] + memory["program"]["peak"]
-    texts = ["a red circle left of a blue square"] * pictures
-    made = ["--steps=1", f"--dtype={dtype}", f"--batch={pictures}", f"--out={out}", "--device=cpu"]
+    texts = ["a red circle left of a blue square"] * images
+    made = ["--steps=1", f"--dtype={dtype}", f"--batch={images}", f"--out={out}", "--device=cpu"]
     measured = peak([*janusflow, "generate", *texts, f"--model={model}", *made, *sides])
-    return dict(dtype=dtype, pictures=pictures, forecast=forecast, measured=measured)
+    return dict(dtype=dtype, images=images, forecast=forecast, measured=measured)
 
 
 def main() -> None:
@@ -99,13 +99,13 @@ def main() -> None:
         if model is None:
             model = f"{made}/model"
             write(Path(model), asked.blocks, getattr(torch, asked.stored))
-        print("| dtype | pictures | forecast, MiB | measured | measured over forecast |")
+        print("| dtype | images | forecast, MiB | measured | measured over forecast |")
         print("|---|---|---|---|---|", flush=True)
         for dtype in asked.dtypes:
-            for pictures in asked.pictures:
-                row = compare(model, pictures, dtype, asked.size, Path(made))
+            for images in asked.images:
+                row = compare(model, images, dtype, asked.size, Path(made))
                 f, m = row["forecast"] / 2**20, row["measured"] / 2**20
-                print(f"| {dtype} | {pictures} | {f:,.0f} | {m:,.0f} | {m / f:.2f} |", flush=True)
+                print(f"| {dtype} | {images} | {f:,.0f} | {m:,.0f} | {m / f:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Fixed:
 def samples_of(base: Path, count: int) -> list[Sample]:
     """`count` scenes, each to be made and to be asked about."""
     data = init_checkpoint.batches(base, RECIPE)
-    made = data.pictures(range(count))
+    made = data.images(range(count))
     asked = [
         data._asked(data.training_scene(i), made[i].pixel_values[0], generator("heart", i))
         for i in range(count)

@@ -25,8 +25,8 @@ def answers(dtype: torch.dtype, steps: int = 30) -> tuple:
     v = pipe.field(PROMPTS, 2.0)(noise, torch.tensor(0.5, dtype=torch.float64))
     options = dict(latents=noise, num_inference_steps=steps)
     x = pipe(PROMPTS, output_type="latent", **options).images
-    picture = pipe(PROMPTS, output_type="pt", **options).images
-    return tuple(part.double() for part in (v, x, picture))
+    image = pipe(PROMPTS, output_type="pt", **options).images
+    return tuple(part.double() for part in (v, x, image))
 
 
 def table(steps: int = 30) -> list[tuple[str, float, float, float]]:
@@ -41,6 +41,6 @@ def table(steps: int = 30) -> list[tuple[str, float, float, float]]:
 
 
 if __name__ == "__main__":
-    print("| network | v | latents | picture, of 255 |\n|---|---|---|---|")
+    print("| network | v | latents | image, of 255 |\n|---|---|---|---|")
     for name, *errors in table(int(sys.argv[1]) if len(sys.argv) > 1 else 30):
         print(f"| {name} | " + " | ".join(f"{error:.1e}" for error in errors) + " |")

@@ -39,8 +39,8 @@ def pipeline(large: bool) -> JanusFlowPipeline:
     return pipe
 
 
-def batches(pipe, picture, count: int, tokens: int) -> tuple:
-    rows = [message(QUESTIONS[i % len(QUESTIONS)], [picture]) for i in range(count)]
+def batches(pipe, image, count: int, tokens: int) -> tuple:
+    rows = [message(QUESTIONS[i % len(QUESTIONS)], [image]) for i in range(count)]
     settings = dict(do_sample=False, max_new_tokens=tokens, pad_token_id=0)
 
     def alone():
@@ -54,16 +54,16 @@ def batches(pipe, picture, count: int, tokens: int) -> tuple:
     return alone, shared
 
 
-def conversations(pipe, picture, tokens: int) -> tuple:
+def conversations(pipe, image, tokens: int) -> tuple:
     def alone():
         turns = []
         for question in QUESTIONS:
-            turns += message(question, [] if turns else [picture])
+            turns += message(question, [] if turns else [image])
             answer = pipe.chat(turns, max_new_tokens=tokens)
             turns.append({"role": "assistant", "content": answer})
 
     def shared():
-        talk = pipe.conversation([picture])
+        talk = pipe.conversation([image])
         for question in QUESTIONS:
             talk.ask(question, max_new_tokens=tokens)
 
@@ -83,9 +83,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 4, 16])
     asked = parser.parse_args()
-    pipe, picture = pipeline(asked.wide), render(scene("test", 0).objects)
-    cases = {f"{n} at once": batches(pipe, picture, n, asked.tokens) for n in asked.counts}
-    cases["4 in turn"] = conversations(pipe, picture, asked.tokens)
+    pipe, image = pipeline(asked.wide), render(scene("test", 0).objects)
+    cases = {f"{n} at once": batches(pipe, image, n, asked.tokens) for n in asked.counts}
+    cases["4 in turn"] = conversations(pipe, image, asked.tokens)
     print("| questions | alone, s | shared, s | faster |\n|---|---|---|---|")
     for name, ways in cases.items():
         for way in ways:

@@ -91,8 +91,8 @@ class Autoencoder:
         self.encode, self.decode = (weights[f"{side}.weight"] for side in ("encoder", "decoder"))
         self.shift, self.base = (weights[f"{side}.bias"] for side in ("encoder", "decoder"))
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        grid = (picture / 127.5 - 1).reshape(SIDE // 8, 8, SIDE // 8, 8, 3)
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        grid = (image / 127.5 - 1).reshape(SIDE // 8, 8, SIDE // 8, 8, 3)
         codes = np.einsum("aibjc,kcij->abk", grid, self.encode, optimize=True) + self.shift
         back = np.einsum("abk,kcij->aibjc", codes, self.decode, optimize=True) + self.base
         pixels = (back.reshape(SIDE, SIDE, 3) + 1) * 127.5
@@ -115,25 +115,25 @@ def faulty(name: str, seed: int) -> Iterator[tuple[Scene, list[Obj]]]:
             yield shown, objects
 
 
-def errors(pictures, accept: bool) -> int:
+def errors(images, accept: bool) -> int:
     """Of (scene, image): how many the strict score judges otherwise."""
-    return sum(score(picture, shown.prompt).strict != accept for shown, picture in pictures)
+    return sum(score(image, shown.prompt).strict != accept for shown, image in images)
 
 
 def table(renders: int, seed: int) -> list[tuple[str, str, int, int]]:
     """Rows of what was shown, which error is counted, how many of how many."""
     vae, rows = Autoencoder(), []
     right = [(shown, render(shown.objects)) for shown, _ in islice(scenes(seed, None), renders)]
-    for name, pictures in (
+    for name, images in (
         ("renders", right),
-        ("reconstructions", [(shown, vae(picture)) for shown, picture in right]),
+        ("reconstructions", [(shown, vae(image)) for shown, image in right]),
     ):
-        rows.append((name, "rejects", errors(pictures, True), renders))
+        rows.append((name, "rejects", errors(images, True), renders))
     each = max(1, renders // 4)
     for name in FAULTS:
         made = [(shown, render(objects)) for shown, objects in islice(faulty(name, seed), each)]
         rows.append((name, "accepts", errors(made, False), each))
-        worn = [(shown, vae(picture)) for shown, picture in made]
+        worn = [(shown, vae(image)) for shown, image in made]
         rows.append((f"{name}, reconstructed", "accepts", errors(worn, False), each))
     return rows
 
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--renders", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    print("| pictures | error | count | of | 95 % interval |\n|---|---|--:|--:|---|")
+    print("| images | error | count | of | 95 % interval |\n|---|---|--:|--:|---|")
     for name, error, wrong, total in table(options.renders, options.seed):
         low, high = wilson(wrong, total)
         print(f"| {name} | false {error} | {wrong} | {total} | [{low:.4f}, {high:.4f}] |")

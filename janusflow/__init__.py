@@ -2,10 +2,21 @@
 
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from janusflow import _moved
 from janusflow.utils import auto_classes
 from janusflow.utils.version import VERSION
+
+if TYPE_CHECKING:  # for completion and for checkers of types
+    from janusflow.models.janus_pro.processing import JanusProProcessor
+    from janusflow.models.janusflow.auto_processing import JanusFlowTokenizer, VLChatProcessor
+    from janusflow.models.janusflow.configuration import JanusFlowConfig
+    from janusflow.models.janusflow.modeling import JanusFlowModel
+    from janusflow.models.janusflow.processing import JanusFlowProcessor
+    from janusflow.pipelines.auto_pipeline import load
+    from janusflow.pipelines.pipeline_janus_pro import JanusProPipeline
+    from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
 
 __version__ = VERSION
 
@@ -21,13 +32,27 @@ _HOMES = {
     "VLChatProcessor": "models.janusflow.auto_processing",
     "load": "pipelines.auto_pipeline",
 }
-__all__ = list(_HOMES)
+__all__ = [
+    "JanusFlowConfig",
+    "JanusFlowModel",
+    "JanusFlowPipeline",
+    "JanusFlowProcessor",
+    "JanusFlowTokenizer",
+    "JanusProPipeline",
+    "JanusProProcessor",
+    "VLChatProcessor",
+    "load",
+]
 
 _moved.install()
 auto_classes.install(sys.modules[__name__])
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"janusflow.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'janusflow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

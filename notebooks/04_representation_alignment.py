@@ -82,7 +82,7 @@ print(findings.table(study))
 
 # %%
 TINY = replace(
-    Study(), steps=80, every=16, pool=512, held_out=120, pictures=1, calls=3, hidden=64, channels=32
+    Study(), steps=80, every=16, pool=512, held_out=120, images=1, calls=3, hidden=64, channels=32
 )
 lab = prepare(TINY, Path(tempfile.mkdtemp()), pretrained(None, TINY.recipe))
 runs = {arm: run.run(lab, arm, 0, bar=lambda _: None) for arm in ("none", "janusflow", "oracle")}

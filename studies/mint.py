@@ -53,13 +53,13 @@ def make(folder: Path, count: int = 20, own: int = 0) -> None:
         shape = SHOWN[i % len(SHOWN)]
         _write(folder, f"mint-{i:02d}", draw(shape, rng), f"a mint {shape}")
     captions = [scene("train", i).caption for i in range(own)]
-    pictures = _generate(quiet("janusflow/scenes"), captions, 1000) if own else []
-    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        _write(folder, f"own-{i:02d}", picture, caption)
+    images = _generate(quiet("janusflow/scenes"), captions, 1000) if own else []
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        _write(folder, f"own-{i:02d}", image, caption)
 
 
-def _write(folder: Path, name: str, picture: Image.Image, caption: str) -> None:
-    picture.save(folder / f"{name}.png")
+def _write(folder: Path, name: str, image: Image.Image, caption: str) -> None:
+    image.save(folder / f"{name}.png")
     (folder / f"{name}.txt").write_text(caption, encoding="utf-8")
 
 
@@ -80,9 +80,9 @@ def _generate(pipe, texts: list[str], seed: int) -> list[Image.Image]:
     return found
 
 
-def is_mint(picture: Image.Image, shape: str) -> bool:
+def is_mint(image: Image.Image, shape: str) -> bool:
     """Whether there is one object, of this shape, and its colour is mint."""
-    pixels = np.asarray(picture)
+    pixels = np.asarray(image)
     found = read(pixels)
     if len(found) != 1 or found[0].shape != shape:
         return False
@@ -92,7 +92,7 @@ def is_mint(picture: Image.Image, shape: str) -> bool:
 
 def look(pipe, seeds: int = 8, kept: int = 64) -> tuple[dict[str, float], dict[str, Image.Image]]:
     """Shares of right images: mint shapes as shown, mint shapes never shown, and prompts of the
-    model's old world ("colors" of the test split); and a picture of each mint shape and of the
+    model's old world ("colors" of the test split); and an image of each mint shape and of the
     first old prompts, by prompt.
     """
     shares, shown = {}, {}

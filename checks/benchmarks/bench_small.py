@@ -41,7 +41,7 @@ def test_a_velocity_with_and_without_guidance(benchmark, pipe, weight):
     benchmark(field, noise, torch.tensor(0.5, dtype=torch.float64))
 
 
-def test_decoding_a_picture(benchmark, pipe):
+def test_decoding_a_image(benchmark, pipe):
     noise = pipe.prepare_latents(1, None, None, torch.Generator().manual_seed(0))
     benchmark(pipe.decode, noise)
 
@@ -55,6 +55,6 @@ def test_a_drawn_scene(benchmark):
     benchmark(render, objects)
 
 
-def test_the_score_of_a_picture(benchmark):
+def test_the_score_of_a_image(benchmark):
     drawn = scene("test", 0)
     benchmark(score, render(drawn.objects), drawn.prompt)

@@ -181,7 +181,7 @@ def main() -> None:
     report = dict(
         prompts=over_prompts(asked.prompts, asked.rounds),
         sizes=over_sizes(asked.latents, asked.rounds),
-        processes=over_processes(asked.processes, asked.pictures),
+        processes=over_processes(asked.processes, asked.images),
     )
     report |= dict(torch=torch.__version__, threads=torch.get_num_threads())
     print(table(report))

@@ -43,7 +43,7 @@ def turns(
         theirs()
     except TypeError as error:  # 5.17's loop does not call its own cache as it wants to be called
         raise ValueError(
-            f"transformers {transformers.__version__} cannot draw pictures itself ({error}); "
+            f"transformers {transformers.__version__} cannot draw images itself ({error}); "
             "install another to compare with"
         ) from error
     for _ in range(rounds):
@@ -76,7 +76,7 @@ def _timed(run: Callable) -> Timed:
 def table(result: dict, prompts: int) -> str:
     """The comparison for a terminal."""
     return (
-        f"{prompts} picture(s), greedy, the same weights, in turns\n"
+        f"{prompts} image(s), greedy, the same weights, in turns\n"
         f"  janusflow     {result['ours']:9.3f} s\n"
         f"  transformers  {result['transformers']:9.3f} s\n"
         f"  ratio         {result['ratio']:9.2f}   "

@@ -41,7 +41,7 @@ def of_pipeline(
     compile: bool = False,
     model: str = "",
 ) -> dict:
-    """Seconds a picture of every quality and of the published way, one noise a text; with
+    """Seconds an image of every quality and of the published way, one noise a text; with
     `compile` also of "exact" and "fast" by graphs of torch.compile, once they are made.
 
     "error" is the RMS distance from the converged end of the same guided field, guidance 2 all the
@@ -70,7 +70,7 @@ def of_pipeline(
         }
         for name in ways
     }
-    return _report(rows, dict(model=model, pictures=len(texts), seed=seed))
+    return _report(rows, dict(model=model, images=len(texts), seed=seed))
 
 
 def _made(pipe, texts, noise: Tensor, quality: str) -> tuple[Tensor, int]:
@@ -80,7 +80,7 @@ def _made(pipe, texts, noise: Tensor, quality: str) -> tuple[Tensor, int]:
 
 @torch.no_grad()
 def of_network(
-    blocks: int = 2, prompt: int = 20, pictures: int = 1, steps: int = 30, rounds: int = 3
+    blocks: int = 2, prompt: int = 20, images: int = 1, steps: int = 30, rounds: int = 3
 ) -> dict:
     """Euler of the 1.3B's widths with fewer blocks, fresh weights, float32: ours against the
     published algorithm on torch's own products, and against the same on ours.
@@ -88,8 +88,8 @@ def of_network(
     model = wide(blocks)
     ids = torch.randint(5, 4000, (1, prompt), generator=torch.Generator().manual_seed(0))
     side = 2 * int(model.config.vision.tokens**0.5)
-    noise = torch.randn(pictures, 4, side, side, generator=torch.Generator().manual_seed(1))
-    rows = ids.repeat(pictures, 1)
+    noise = torch.randn(images, 4, side, side, generator=torch.Generator().manual_seed(1))
+    rows = ids.repeat(images, 1)
 
     def theirs() -> Tensor:
         return reference_sampler.sample(
@@ -104,7 +104,7 @@ def of_network(
             use_onednn(model)
 
     def ours() -> Tensor:
-        return samplers.sample(_guided(model, ids, pictures, steps), noise, steps, "euler")
+        return samplers.sample(_guided(model, ids, images, steps), noise, steps, "euler")
 
     def repeated() -> Tensor:
         with repeating():
@@ -114,21 +114,21 @@ def of_network(
     seconds = _in_turns(ways, rounds)
     ends = {name: way() for name, way in ways.items()}
     with Counting() as counted:
-        _guided(model, ids, pictures, steps)(noise, torch.tensor(0.5))
+        _guided(model, ids, images, steps)(noise, torch.tensor(0.5))
     error = float((ends["ours"] - ends["published"]).abs().max() / ends["published"].abs().max())
     found = {
-        name: {"calls": 2 * steps, "seconds": [s / pictures for s in taken]}
+        name: {"calls": 2 * steps, "seconds": [s / images for s in taken]}
         for name, taken in seconds.items()
     }
-    report = _report(found, dict(blocks=blocks, prompt=prompt, pictures=pictures, steps=steps))
+    report = _report(found, dict(blocks=blocks, prompt=prompt, images=images, steps=steps))
     rate = counted.total * steps / median(seconds["ours"])
     most = peak(torch.device("cpu"), torch.float32, torch.get_num_threads())
     return report | dict(difference=error, flops_a_second=rate, peak=most, fraction=rate / most)
 
 
-def _guided(model: JanusFlowModel, ids: Tensor, pictures: int, steps: int):
+def _guided(model: JanusFlowModel, ids: Tensor, images: int, steps: int):
     cond, uncond = model.encode_prompt(ids), model.encode_prompt(ids, unconditional=True)
-    both = PromptCache.cat([cond[[0] * pictures], uncond[[0] * pictures]])
+    both = PromptCache.cat([cond[[0] * images], uncond[[0] * images]])
     at = CachedTimes(model, samplers.GRIDS["uniform"](steps).float())
     pair = samplers.guidance.batched_pair(lambda x, t: model.velocity(x, at(t, x), both))
     return samplers.guide(pair, 2.0)
@@ -211,7 +211,7 @@ def processor() -> str:
 
 def table(report: dict) -> str:
     """For a terminal of 80 columns."""
-    lines = [f"{'way':<20}{'calls':>6}{'s a picture':>13}{'faster':>9}{'spread':>15}{'error':>9}"]
+    lines = [f"{'way':<20}{'calls':>6}{'s an image':>13}{'faster':>9}{'spread':>15}{'error':>9}"]
     for name, row in report["ways"].items():
         spread = "{:.2f} to {:.2f}".format(*row["spread"])
         error = f"{row['error']:.3f}" if "error" in row else ""
@@ -230,7 +230,7 @@ def table(report: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, value in (("blocks", 2), ("prompt", 20), ("pictures", 1), ("steps", 30)):
+    for name, value in (("blocks", 2), ("prompt", 20), ("images", 1), ("steps", 30)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="a .json")

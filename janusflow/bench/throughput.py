@@ -37,13 +37,13 @@ WAYS = {  # packed, cached
 }
 
 
-def write_data(folder: Path, pictures: int, seed: int = 0) -> None:
+def write_data(folder: Path, images: int, seed: int = 0) -> None:
     """Images with captions, half as many conversations, half as many texts, lengths mixed."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     names, conversations, paragraphs = list(TEMPLATES), [], []
-    for index in range(pictures):
-        drawn = scene("train", seed * pictures + index)
+    for index in range(images):
+        drawn = scene("train", seed * images + index)
         Image.fromarray(render(drawn.objects)).save(folder / f"{index}.png")
         (folder / f"{index}.txt").write_text(drawn.caption, encoding="utf-8")
         if index % 2:
@@ -86,12 +86,10 @@ class Row:
         return low, high
 
 
-def run(
-    folder: Path, batch: int, rounds: int, model: str = MODEL, pictures: int = 256
-) -> list[Row]:
+def run(folder: Path, batch: int, rounds: int, model: str = MODEL, images: int = 256) -> list[Row]:
     """Times `rounds` steps of each way in turn, after one of each that is not counted."""
     data, cache = folder / "data", folder / "cache"
-    write_data(data, pictures)
+    write_data(data, images)
     precompute.precompute(data, precompute.load(model, device="auto"), cache)
     engines = {name: _engine(model, data, cache, batch, *way) for name, way in WAYS.items()}
     counted, losses, spent = {}, {}, {name: [] for name in WAYS}

@@ -73,8 +73,8 @@ def _add(digest, record: Record | Exception) -> None:
         digest.update(type(record).__name__.encode())
         return
     digest.update(repr((record.text, [dict(message) for message in record.messages])).encode())
-    for picture in (*record.pictures, *record.shown):
-        digest.update(picture)
+    for image in (*record.images, *record.shown):
+        digest.update(image)
 
 
 def _spread(records: Records, most: int) -> Iterator[tuple[int, Record | Exception]]:

@@ -29,9 +29,9 @@ class CacheError(OSError):
     """A cache that does not fit or is damaged. Not a broken sample: the run is to stop."""
 
 
-def key_of(picture: bytes) -> str:
+def key_of(image: bytes) -> str:
     """The name of an image in a cache."""
-    return digests.of_bytes(picture)[:32]
+    return digests.of_bytes(image)[:32]
 
 
 class Cache:
@@ -92,14 +92,14 @@ class Cache:
     def __len__(self) -> int:
         return len(self.places)
 
-    def add(self, pictures: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def add(self, images: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Writes a shard: for each key its tensors by name, as "latents" and "features"."""
         tensors, sums = {}, {}
-        for key, own in pictures.items():
+        for key, own in images.items():
             own = atomic_io.on_cpu(own)
             sums[key] = {name: self._sum(key, name, tensor) for name, tensor in own.items()}
             tensors |= {f"{key}.{name}": tensor for name, tensor in own.items()}
-        path = self.folder / f"{next(iter(pictures))}.safetensors"
+        path = self.folder / f"{next(iter(images))}.safetensors"
         try:
             atomic_io.write_tensors(path, tensors, {"sums": json.dumps(sums)})
         except OSError as error:
@@ -117,7 +117,7 @@ class Cache:
             raise _damaged(path, error) from error
         for name, tensor in own.items():
             if self._sum(key, name, tensor) != self.sums[key].get(name):
-                raise _damaged(path, f"{name} of picture {key} do not match their checksum")
+                raise _damaged(path, f"{name} of image {key} do not match their checksum")
         return own
 
     def _sum(self, key: str, name: str, tensor: Tensor) -> str:

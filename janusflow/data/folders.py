@@ -11,7 +11,14 @@ from janusflow.data.jsonl import open_lines
 from janusflow.data.parquet import open_streams, open_table
 from janusflow.data.read_options import Data
 from janusflow.data.records import Record, to_record
-from janusflow.data.sample_files import CAPTIONS, PICTURES, READERS, Found, fetch, read_caption
+from janusflow.data.sample_files import (
+    CAPTIONS,
+    IMAGE_SUFFIXES,
+    READERS,
+    Found,
+    fetch,
+    read_caption,
+)
 from janusflow.data.shards import COMPRESSED, open_shards
 
 READ = {".jsonl", ".parquet", ".tar"}
@@ -25,16 +32,16 @@ OF_RUN = {*RUN, "changes.jsonl", "evaluations.jsonl", "samples", "best", "base"}
 class Captioned:
     """Images of a folder, each with its caption in a file of the same name beside it."""
 
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> Record:
-        picture = self.pictures[index]
-        text = read_caption(caption_of(picture) or picture.with_suffix(".txt"), str(picture))
-        row = {"text": text, "image": picture.name}
-        return to_record(row, "generation", str(picture), lambda name: fetch(picture.parent, name))
+        image = self.images[index]
+        text = read_caption(caption_of(image) or image.with_suffix(".txt"), str(image))
+        row = {"text": text, "image": image.name}
+        return to_record(row, "generation", str(image), lambda name: fetch(image.parent, name))
 
 
 @dataclass(frozen=True)
@@ -51,10 +58,10 @@ class Texts:
         return Record(name=f"{self.path} paragraph {index + 1}", text=self.paragraphs[index])
 
 
-def caption_of(picture: Path) -> Path | None:
+def caption_of(image: Path) -> Path | None:
     """The file beside an image that holds its caption."""
     both = (*CAPTIONS, *(suffix.upper() for suffix in CAPTIONS))
-    return next((p for s in both if (p := picture.with_suffix(s)).is_file()), None)
+    return next((p for s in both if (p := image.with_suffix(s)).is_file()), None)
 
 
 def open_text(path: Path) -> Found:
@@ -87,16 +94,16 @@ def open_folder(
     found.sources += open_shards(shards, options.ignore, found)
     for file in (f for f in files if f.suffix in READERS):
         found.add(READERS[file.suffix](file))
-    pictures = [f for f in files if f.suffix.lower() in PICTURES]
-    captioned = tuple(f for f in pictures if caption_of(f))
+    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
+    captioned = tuple(f for f in images if caption_of(f))
     found.sources += [("generation", Captioned(captioned))] if captioned else []
-    bare = set(pictures) - set(captioned) - named
-    found.skipped |= {str(f): "a picture without a caption (.txt) beside it" for f in sorted(bare)}
+    bare = set(images) - set(captioned) - named
+    found.skipped |= {str(f): "an image without a caption (.txt) beside it" for f in sorted(bare)}
     _add_texts(found, [f for f in files if f.suffix.lower() in CAPTIONS], files)
     _name_the_rest(found, files)
     if not found.sources:
         raise ValueError(
-            f"{str(path)!r} holds no .jsonl, .parquet or .tar, and no picture with a .txt beside it"
+            f"{str(path)!r} holds no .jsonl, .parquet or .tar, and no image with a .txt beside it"
         )
     return found
 
@@ -137,12 +144,12 @@ def _add_tables(found: Found, tables: list[Path], options: Data, seed: int) -> N
 
 def _add_texts(found: Found, texts: Iterable[Path], files: Sequence[Path]) -> None:
     """Those that are no captions and say nothing about the folder."""
-    pictures = {f.with_suffix("") for f in files if f.suffix.lower() in PICTURES}
+    images = {f.with_suffix("") for f in files if f.suffix.lower() in IMAGE_SUFFIXES}
     others = {f.with_suffix(""): f for f in files if f.suffix.lower() not in CAPTIONS}
-    homes = {f.parent for f in files if f.suffix.lower() in PICTURES}
+    homes = {f.parent for f in files if f.suffix.lower() in IMAGE_SUFFIXES}
     for text in texts:
         stem = text.with_suffix("")
-        if stem in pictures:
+        if stem in images:
             continue
         if text.stem.lower().startswith(ABOUT):
             found.skipped[str(text)] = "a text about the folder"
@@ -150,18 +157,18 @@ def _add_texts(found: Found, texts: Iterable[Path], files: Sequence[Path]) -> No
             why = f"the caption of {others[stem].name}, whose format is not read"
             found.skipped[str(text)] = why
         elif text.suffix.lower() != ".txt":
-            found.skipped[str(text)] = "a caption without its picture"
+            found.skipped[str(text)] = "a caption without its image"
         else:
             own = open_text(text)
             alone = own.sources and len(own.sources[0][1]) == 1
             if alone and text.parent in homes:
-                why = "a caption without its picture; a text stands in a folder without pictures"
+                why = "a caption without its image; a text stands in a folder without images"
                 own = Found(skipped={str(text): why})
             found.add(own)
 
 
 def _name_the_rest(found: Found, files: Sequence[Path]) -> None:
-    known = {*PICTURES, *CAPTIONS, *READ, *READERS}
+    known = {*IMAGE_SUFFIXES, *CAPTIONS, *READ, *READERS}
     rest = Counter(f.suffix or f.name for f in files if f.suffix.lower() not in known)
     for suffix, count in rest.items():
         found.skipped[f"{count} x {suffix}"] = "this format is not read"

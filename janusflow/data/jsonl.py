@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from janusflow.data.records import Record, parse_row, to_record
-from janusflow.data.rows import edit_keys, kind_of, picture_keys, why_not
+from janusflow.data.rows import edit_keys, image_keys, kind_of, why_not
 from janusflow.data.sample_files import Found, fetch
 from janusflow.data.samples import BrokenSample
 
@@ -75,7 +75,7 @@ def open_lines(path: Path, ignored: Collection[str] = (), named: set[Path] | Non
     if not places:
         has = "".join(f"; {name}: {why}" for name, why in list(found.skipped.items())[:1])
         raise ValueError(
-            f"no line of {path} is a JSON object with a text, a picture and a text, or a question "
+            f"no line of {path} is a JSON object with a text, an image and a text, or a question "
             f"and an answer{has}"
         )
     first = next(iter(places))
@@ -87,7 +87,7 @@ def open_lines(path: Path, ignored: Collection[str] = (), named: set[Path] | Non
 
 
 def _note(named: set[Path], folder: Path, row: dict) -> None:
-    for key in {*picture_keys(row), *(edit_keys(row) or ())[:2]}:
+    for key in {*image_keys(row), *(edit_keys(row) or ())[:2]}:
         given = row[key] if isinstance(row[key], list) else [row[key]]
         named.update(folder / name for name in given if isinstance(name, str))
 

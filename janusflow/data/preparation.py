@@ -80,8 +80,8 @@ def generation(
     """
     share = mix(key) / 2**64 if key else 0.5
     size = processor.image_processor.image_size
-    picture = crop(decode(record.pictures[0], "its picture"), sides or (size, size), share)
-    pixels = torch.from_numpy(processor.image_processor.normalised(picture))[None]
+    image = crop(decode(record.images[0], "its image"), sides or (size, size), share)
+    pixels = torch.from_numpy(processor.image_processor.normalised(image))[None]
     own = prompt(processor, record, share)
     return Sample(kind="generation", pixel_values=pixels, name=record.name, **own)
 
@@ -112,7 +112,7 @@ class Cached:
     pixels: bool = False
 
     def __call__(self, processor: JanusFlowProcessor, record: Record) -> Sample:
-        key = key_of(record.pictures[0])
+        key = key_of(record.images[0])
         if key not in self.cache:
             generation(processor, record)  # what cannot be read is no fault of the cache
             raise CacheError(
@@ -136,21 +136,21 @@ def understanding(processor: JanusFlowProcessor, record: Record, key: int = 0) -
         {**message, "content": message["content"].replace(PLACEHOLDER, tag)}
         for message in record.messages
     ]
-    pictures = [decode(content, "its picture") for content in record.pictures]
-    ids, labels, mask = conversation(processor, messages, len(pictures))
+    images = [decode(content, "its image") for content in record.images]
+    ids, labels, mask = conversation(processor, messages, len(images))
     return Sample(
         kind="understanding",
         input_ids=ids,
         labels=labels,
-        image_token_mask=mask if pictures else None,
-        pixel_values=processor.image_processor(pictures) if pictures else None,
+        image_token_mask=mask if images else None,
+        pixel_values=processor.image_processor(images) if images else None,
         name=record.name,
     )
 
 
 def document(processor: JanusFlowProcessor, record: Record) -> Sample:
     """BOS, texts and images in their order, the end of sentence; every text is learnt."""
-    images = [decode(content, "an image of the document") for content in record.pictures]
+    images = [decode(content, "an image of the document") for content in record.images]
     content = record.text.replace(PLACEHOLDER, processor.image_tag)
     ids, seen = processor._expand(content, len(images))
     ids, mask = torch.tensor([*ids, processor.tokenizer.eos_token_id]), torch.tensor([*seen, False])
@@ -182,14 +182,14 @@ PREPARE: dict[str, Callable[..., Sample]] = {
 
 
 def conversation(
-    processor: JanusFlowProcessor, messages: list[dict], pictures: int
+    processor: JanusFlowProcessor, messages: list[dict], images: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, labels and image mask (L,) of a conversation of questions and answers.
 
     What precedes an answer is written as the processor writes it when it asks for that answer.
     ValueError for a conversation that has no answer, or one without a question.
     """
-    turns = processor._turns(messages, pictures)
+    turns = processor._turns(messages, images)
     answers = [i for i, turn in enumerate(turns) if turn.kind == "assistant"]
     if not answers:
         raise ValueError("the conversation has no answer; add an assistant's message")
@@ -205,9 +205,9 @@ def conversation(
         labels += [-100] * len(own) + said
         mask += seen + none
         known = asked + answer
-    if any(mask) != bool(pictures) or sum(mask) != pictures * (processor.num_image_tokens + 1):
+    if any(mask) != bool(images) or sum(mask) != images * (processor.num_image_tokens + 1):
         raise ValueError(
-            f"{pictures} pictures came for {sum(mask) // (processor.num_image_tokens + 1)} "
+            f"{images} images came for {sum(mask) // (processor.num_image_tokens + 1)} "
             f"placeholders {processor.image_tag!r}; give as many of both"
         )
     return torch.tensor(ids), torch.tensor(labels), torch.tensor(mask)

@@ -25,7 +25,7 @@ class Data:
             raise ValueError(f"data.crop is {self.crop!r}; choose one of {', '.join(CROPS)}")
         if self.cache is not None and self.crop == "random":
             raise ValueError(
-                "data.crop is random, but a cache holds one crop of each picture; set it to center "
+                "data.crop is random, but a cache holds one crop of each image; set it to center "
                 "or leave out the cache"
             )
         if not all(0 < weight < float("inf") for weight in self.weights):

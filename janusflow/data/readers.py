@@ -16,14 +16,14 @@ from janusflow.data.parquet import open_streams, open_table
 from janusflow.data.preparation import Cached, Prepared
 from janusflow.data.read_options import Data
 from janusflow.data.records import Records
-from janusflow.data.sample_files import PICTURES, READERS, Found, Subset, fetch, reader
+from janusflow.data.sample_files import IMAGE_SUFFIXES, READERS, Found, Subset, fetch, reader
 from janusflow.data.samples import KINDS
 from janusflow.data.shards import COMPRESSED, open_shards
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 
 __all__ = ["as_paths", "fetch", "find", "open_data", "reader", "scan", "signature"]
 
-PICTURED = {*PICTURES, ".jsonl", ".parquet", ".tar"}
+MEDIA = {*IMAGE_SUFFIXES, ".jsonl", ".parquet", ".tar"}
 SINGLE = {
     ".jsonl": lambda path, options, _: open_lines(path, options.ignore),
     ".parquet": lambda path, options, seed: (
@@ -129,7 +129,7 @@ def signature(paths: Path | Sequence[Path]) -> str:
     for path in as_paths(paths):
         files = files_of(path) if path.is_dir() else [path]
         for file in files:
-            if file.suffix.lower() in PICTURED and file.is_file():
+            if file.suffix.lower() in MEDIA and file.is_file():
                 name = file.relative_to(path if path.is_dir() else path.parent).as_posix()
                 found.update(json.dumps([name, file.stat().st_size]).encode())
     return found.hexdigest()

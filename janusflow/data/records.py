@@ -9,24 +9,28 @@ from typing import Any, Protocol
 
 from janusflow.data import documents
 from janusflow.data.documents import PLACEHOLDER
-from janusflow.data.rows import CHATS, TEXTS, edit_keys, picture_keys
+from janusflow.data.rows import CHATS, TEXTS, edit_keys, image_keys
 from janusflow.data.samples import BrokenSample
+from janusflow.utils.keywords import renamed
 
 ROLES = {"human": "user", "gpt": "assistant"}  # LLaVA's names
-MAX_PICTURES = 64  # in one conversation
+MAX_IMAGES = 64  # in one conversation
 TAG = "<image_placeholder>"  # the model's own
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A row of any format. `pictures` are the bytes of their files."""
+    """A row of any format. `images` are the bytes of their files."""
 
     name: str
     text: str | None = None
     messages: tuple[Mapping[str, str], ...] = ()
-    pictures: tuple[bytes, ...] = field(default=(), repr=False)
+    images: tuple[bytes, ...] = field(default=(), repr=False)
     shown: tuple[bytes, ...] = field(default=(), repr=False)  # what an image is to be made of
-    document: bool = False  # the text places the pictures by <image>, and all of it is learnt
+    document: bool = False  # the text places the images by <image>, and all of it is learnt
+
+
+Record.__init__ = renamed(pictures="images")(Record.__init__)
 
 
 class Records(Protocol):
@@ -65,16 +69,16 @@ def to_record(row: Mapping, kind: str, name: str, fetch: Callable[[Any], bytes])
             return _document(parts, name, fetch)
         if kind == "understanding":
             messages, given = _messages(row)
-            pictures = _fetched(given, fetch) if given else _pictures(row, fetch)
-            return Record(name=name, messages=_shown(messages, len(pictures)), pictures=pictures)
+            images = _fetched(given, fetch) if given else _images(row, fetch)
+            return Record(name=name, messages=_shown(messages, len(images)), images=images)
         if edit := edit_keys(row):
             source, target, text = (row[key] for key in edit)
-            made = dict(pictures=_all(target, fetch), shown=_all(source, fetch))
+            made = dict(images=_all(target, fetch), shown=_all(source, fetch))
             return Record(name=name, text=check_text(text, repr(edit[2])), **made)
-        pictures = _pictures(row, fetch)
-        if len(pictures) != 1:
-            raise ValueError(f"it has {len(pictures)} pictures; expected one under 'image'")
-        return Record(name=name, text=_text(row), pictures=pictures)
+        images = _images(row, fetch)
+        if len(images) != 1:
+            raise ValueError(f"it has {len(images)} images; expected one under 'image'")
+        return Record(name=name, text=_text(row), images=images)
     except BrokenSample:
         raise
     except ValueError as error:
@@ -101,8 +105,8 @@ def _text(row: Mapping) -> str:
     return check_text(row[key], repr(key))
 
 
-def _pictures(row: Mapping, fetch: Callable[[Any], bytes]) -> tuple[bytes, ...]:
-    return _all(next((row[key] for key in picture_keys(row)), []), fetch)
+def _images(row: Mapping, fetch: Callable[[Any], bytes]) -> tuple[bytes, ...]:
+    return _all(next((row[key] for key in image_keys(row)), []), fetch)
 
 
 def _all(found: Any, fetch: Callable[[Any], bytes]) -> tuple[bytes, ...]:
@@ -116,13 +120,13 @@ def _document(parts, name: str, fetch: Callable[[Any], bytes]) -> Record:
     if all(text is None for text, _ in parts):
         raise ValueError("the document has no text to learn")
     given = [image for text, image in parts if text is None]
-    both = dict(text="\n".join(texts), pictures=_fetched(given, fetch))
+    both = dict(text="\n".join(texts), images=_fetched(given, fetch))
     return Record(name=name, document=True, **both)
 
 
 def _fetched(found: Sequence[Any], fetch: Callable[[Any], bytes]) -> tuple[bytes, ...]:
-    if len(found) > MAX_PICTURES:
-        raise ValueError(f"it has {len(found)} pictures; at most {MAX_PICTURES} are read")
+    if len(found) > MAX_IMAGES:
+        raise ValueError(f"it has {len(found)} images; at most {MAX_IMAGES} are read")
     return tuple(fetch(value) for value in found)
 
 
@@ -151,15 +155,15 @@ def _message(message: Any) -> tuple[Message, list]:
         raise ValueError(f"a message is {message!r:.40}; expected {{'role': ..., 'content': ...}}")
     role = message.get("role", message.get("from"))
     content = message.get("content", message.get("value"))
-    pictures: list = []
+    images: list = []
     if isinstance(content, list | tuple) and content:
         pieces = [_part(part) for part in content]
-        pictures = [picture for _, picture in pieces if picture is not None]
+        images = [image for _, image in pieces if image is not None]
         content = "".join(text for text, _ in pieces)
     text = check_text(content, "a message's content")
     if not isinstance(role, str):
         raise ValueError(f"a message's role is {role!r:.40}; expected 'user' or 'assistant'")
-    return {"role": ROLES.get(role, role), "content": text}, pictures
+    return {"role": ROLES.get(role, role), "content": text}, images
 
 
 def _part(part: Any) -> tuple[str, Any]:

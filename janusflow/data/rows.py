@@ -10,7 +10,7 @@ from typing import Any
 from janusflow.data import documents
 
 # An image: these keys always, the second ones where their value ends as an image's file does.
-PICTURES = (
+IMAGES = (
     "image", "images", "image_path", "image_paths", "img", "img_path", "image_file", "image_name",
     "file_name", "picture", "photo", "image_url", "jpg", "jpeg", "png", "webp",
 )  # fmt: skip
@@ -43,10 +43,10 @@ PAIRED = {
 LIKE = ("image", "img", "picture", "photo", "pixel")
 
 
-def picture_keys(row: Mapping) -> list[str]:
+def image_keys(row: Mapping) -> list[str]:
     """The keys of a row under which its images stand, the one that is read first."""
-    found = [key for key in PICTURES if row.get(key) not in (None, [])]
-    return found + [key for key in PATHS if _names_picture(row.get(key))]
+    found = [key for key in IMAGES if row.get(key) not in (None, [])]
+    return found + [key for key in PATHS if _names_image(row.get(key))]
 
 
 def kind_of(row: Mapping, ignored: Collection[str] = ()) -> str | None:
@@ -57,19 +57,19 @@ def kind_of(row: Mapping, ignored: Collection[str] = ()) -> str | None:
     row = {key: value for key, value in row.items() if key not in ignored}
     edit = edit_keys(row)
     document = None if edit else documents.parts_of(row)
-    pictures = list(edit[:2]) if edit else picture_keys(row)
-    kind = "generation" if edit else "understanding" if document else _kind(row, bool(pictures))
-    if pictures and _on_the_web(row[pictures[0]]):
+    images = list(edit[:2]) if edit else image_keys(row)
+    kind = "generation" if edit else "understanding" if document else _kind(row, bool(images))
+    if images and _on_the_web(row[images[0]]):
         raise ValueError(
-            f"{pictures[0]!r} names a picture on the web ({row[pictures[0]]!r:.60}); download the "
-            "pictures first and name their files"
+            f"{images[0]!r} names an image on the web ({row[images[0]]!r:.60}); download the "
+            "images first and name their files"
         )
-    unread = [key for key in row if key not in PICTURES and key not in pictures]
+    unread = [key for key in row if key not in IMAGES and key not in images]
     unread = [key for key in unread if not (edit and key in edit)]
     for key in unread:
-        if why := _not_understood(row, key, kind, bool(pictures)):
+        if why := _not_understood(row, key, kind, bool(images)):
             raise ValueError(
-                f"{key!r} {why}; a picture stands under {', '.join(map(repr, PICTURES[:3]))}..., a "
+                f"{key!r} {why}; an image stands under {', '.join(map(repr, IMAGES[:3]))}..., a "
                 f"text under {', '.join(map(repr, TEXTS[:3]))}; rename the key, or pass over it by "
                 f"--set data.ignore={key}"
             )
@@ -78,60 +78,60 @@ def kind_of(row: Mapping, ignored: Collection[str] = ()) -> str | None:
 
 def edit_keys(row: Mapping) -> tuple[str, str, str] | None:
     """The keys of the image before, the image after and the instruction; None for another row."""
-    source = next((key for key in SOURCES if is_picture(row.get(key))), None)
-    target = next((key for key in TARGETS if is_picture(row.get(key))), None)
+    source = next((key for key in SOURCES if is_image(row.get(key))), None)
+    target = next((key for key in TARGETS if is_image(row.get(key))), None)
     text = next((key for key in (*INSTRUCTIONS, *TEXTS) if row.get(key) is not None), None)
     return (source, target, text) if source and target and text else None
 
 
-def is_picture(value: Any) -> bool:
+def is_image(value: Any) -> bool:
     """Whether a value stands for an image: bytes, a file's name, or either in a mapping."""
     if isinstance(value, list | tuple) and value:
         value = value[0]
     if isinstance(value, Mapping):
-        return value.get("bytes") is not None or _names_picture(value.get("path"))
-    return isinstance(value, bytes) or _names_picture(value)
+        return value.get("bytes") is not None or _names_image(value.get("path"))
+    return isinstance(value, bytes) or _names_image(value)
 
 
 def why_not(row: Mapping) -> str:
     """Why a row is no sample."""
     keys = ", ".join(map(repr, row)) or "none"
-    if picture_keys(row):
+    if image_keys(row):
         known = ", ".join(map(repr, TEXTS))
         return f"an image without a text ({known}); its keys are {keys}"
     return f"no text, and no question with its answer; its keys are {keys}"
 
 
-def _kind(row: Mapping, pictured: bool) -> str | None:
+def _kind(row: Mapping, shown: bool) -> str | None:
     if any(row.get(key) is not None for key in CHATS):
         return "understanding"
     if row.get("question") is not None and row.get("answer") is not None:
         return "understanding"
     if not any(row.get(key) is not None for key in TEXTS):
         return None
-    return "generation" if pictured else "text"
+    return "generation" if shown else "text"
 
 
-def _not_understood(row: Mapping, key: str, kind: str | None, pictured: bool) -> str | None:
+def _not_understood(row: Mapping, key: str, kind: str | None, shown: bool) -> str | None:
     """Why a key that is not read must not be passed over in silence, or None."""
     value = row[key]
     if value is None or key in TEXTS or key in CHATS:
         return None
     if key in PATHS:  # the page that a text comes from, or where its image once lay
         caption = kind == "text" and row.get("caption") is not None
-        return f"of a caption ({value!r:.40}) names no file of a picture" if caption else None
-    if _names_picture(value) and not _on_the_web(value):
-        return f"names a picture ({value!r:.40}) and is not read"
+        return f"of a caption ({value!r:.40}) names no file of an image" if caption else None
+    if _names_image(value) and not _on_the_web(value):
+        return f"names an image ({value!r:.40}) and is not read"
     if isinstance(value, bytes) or (isinstance(value, Mapping) and "bytes" in value):
         return "holds a file and is not read"
-    if not pictured and any(word in key.lower() for word in LIKE):
-        return "looks like a picture and is not read"
+    if not shown and any(word in key.lower() for word in LIKE):
+        return "looks like an image and is not read"
     if kind in ("text", "generation") and key in PAIRED:
         return f"is not read: {PAIRED[key]}"
     return None
 
 
-def _names_picture(value: Any) -> bool:
+def _names_image(value: Any) -> bool:
     if isinstance(value, list | tuple) and value:
         value = value[0]
     return isinstance(value, str) and value.split("?")[0].lower().endswith(SUFFIXES)

@@ -10,7 +10,7 @@ from janusflow.data.records import Record, Records
 from janusflow.data.samples import BrokenSample
 from janusflow.utils.limits import hold
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 CAPTIONS = (".txt", ".caption")  # kohya's name for the second
 
 
@@ -74,20 +74,20 @@ def fetch(folder: Path, given) -> bytes:
     if isinstance(given, Mapping):
         given = next((given[key] for key in ("path", "file_name", "url") if given.get(key)), given)
     if not isinstance(given, str) or not given or "\0" in given:
-        raise ValueError(f"a picture is {given!r:.60}; expected the name of a file")
+        raise ValueError(f"an image is {given!r:.60}; expected the name of a file")
     if given.startswith(("http://", "https://")):
-        raise ValueError(f"the picture {given!r:.60} is on the web; download it first")
+        raise ValueError(f"the image {given!r:.60} is on the web; download it first")
     try:
         path = (folder / given).resolve()
         if not path.is_relative_to(folder.resolve()):
-            raise ValueError(f"the picture {given!r:.60} leads out of its folder")
+            raise ValueError(f"the image {given!r:.60} leads out of its folder")
         if not path.is_file():
-            raise ValueError(f"there is no picture {given!r:.60}")
-        hold("picture_bytes", path.stat().st_size, f"{path.name} has {path.stat().st_size} bytes")
+            raise ValueError(f"there is no image {given!r:.60}")
+        hold("image_bytes", path.stat().st_size, f"{path.name} has {path.stat().st_size} bytes")
         return path.read_bytes()
     except OSError as error:  # a disk's fault, of this one file
         reason = error.strerror or error
-        raise ValueError(f"the picture {given!r:.60} cannot be read ({reason})") from error
+        raise ValueError(f"the image {given!r:.60} cannot be read ({reason})") from error
 
 
 def read_caption(path: Path, name: str) -> str:

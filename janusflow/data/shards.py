@@ -15,13 +15,13 @@ from itertools import accumulate, groupby, islice
 from pathlib import Path
 
 from janusflow.data.records import Record, parse_row, to_record
-from janusflow.data.rows import SOURCES, TARGETS, kind_of, picture_keys, why_not
+from janusflow.data.rows import SOURCES, TARGETS, image_keys, kind_of, why_not
 from janusflow.data.sample_files import Found
 from janusflow.data.samples import BrokenSample
 from janusflow.data.tar_index import Member, members
 from janusflow.utils.limits import hold
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 TEXTS = ("txt", "text", "caption", "prompt")
 MAX_TEXT = 16 * 2**20  # bytes of a text or of a JSON object
 MAX_MEMBERS = 256  # of one sample
@@ -90,7 +90,7 @@ def _by_kind(
             found.setdefault(kind or first, array("q")).append(start)
     if not found or first is None:
         raise ValueError(
-            f"no sample of {path} has a picture and a text, a question and an answer, or a text"
+            f"no sample of {path} has an image and a text, a question and an answer, or a text"
         )
     return found
 
@@ -112,7 +112,7 @@ def _kind_at(path: Path, start: int, ignored: Collection[str]) -> tuple[str | No
         kind = kind_of(row, ignored)
     except ValueError as error:
         raise ValueError(f"{path} {name}: {error}") from None
-    unread = sorted(suffixes - {*TEXTS, *PICTURES, "json"})
+    unread = sorted(suffixes - {*TEXTS, *IMAGE_SUFFIXES, "json"})
     if kind == "text" and unread:
         return None, name, f"the text of a .{unread[0]}, whose format is not read"
     if kind is None:
@@ -168,7 +168,7 @@ def _row(file, own: list[Member], name: str, whole: bool = True) -> dict:
         raise BrokenSample(name, f"it has more than {MAX_MEMBERS} files")
     if faulty := next((m for m in own if m.fault), None):
         raise BrokenSample(name, f"{faulty.name or 'the archive'}: {faulty.fault}")
-    row, pictures = {}, []
+    row, images = {}, []
     for member in own:
         suffix = _split(member.name)[1].rpartition(".")[2]
         if suffix == "json":
@@ -176,22 +176,22 @@ def _row(file, own: list[Member], name: str, whole: bool = True) -> dict:
         elif suffix in TEXTS:
             text = _decoded(_content(file, member, name, MAX_TEXT), name) if whole else "unread"
             row["text"] = text
-        elif suffix in PICTURES:
+        elif suffix in IMAGE_SUFFIXES:
             content = _content(file, member, name) if whole else b""
             part = _split(member.name)[1].rpartition(".")[0]
             if part in (*SOURCES, *TARGETS):
                 row[part] = content
             else:
-                pictures.append((member.name, content))
-    named = picture_keys(row)  # where an image once lay: here it lies beside its row
+                images.append((member.name, content))
+    named = image_keys(row)  # where an image once lay: here it lies beside its row
     row = {key: value for key, value in row.items() if key not in named}
-    return row | ({"image": [content for _, content in sorted(pictures)]} if pictures else {})
+    return row | ({"image": [content for _, content in sorted(images)]} if images else {})
 
 
 def _content(file, member: Member, name: str, most: int | None = None) -> bytes:
     if most is None:
         try:
-            hold("picture_bytes", member.size, f"{member.name} has {member.size} bytes")
+            hold("image_bytes", member.size, f"{member.name} has {member.size} bytes")
         except ValueError as error:
             raise BrokenSample(name, str(error)) from None
     elif member.size > most:

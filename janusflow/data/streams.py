@@ -127,5 +127,5 @@ def embedded(given) -> bytes:
     """The bytes of an image in a table, bare or as `datasets` wraps them."""
     found = given.get("bytes") if isinstance(given, dict) else given
     if not isinstance(found, bytes):
-        raise ValueError(f"a picture is a {type(found).__name__}; expected bytes")
+        raise ValueError(f"an image is a {type(found).__name__}; expected bytes")
     return found

@@ -31,9 +31,9 @@ class Pooled(nn.Module):
         super().__init__()
         self.encoder, self.side, self.num_features = encoder, side, width
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         weights = next(self.encoder.parameters())
-        pixels = pictures.to(weights.device, weights.dtype) / 127.5 - 1
+        pixels = images.to(weights.device, weights.dtype) / 127.5 - 1
         return self.encoder(pixels).float().mean(1)
 
 
@@ -45,8 +45,8 @@ class Tokens(nn.Module):
         self.encoder = TimmEncoder(name, weights)
         self.side, self.num_features = self.encoder.side, self.encoder.width
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.encoder(pictures.to(self.encoder.mean) / 127.5 - 1).mean(1)
+    def forward(self, images: Tensor) -> Tensor:
+        return self.encoder(images.to(self.encoder.mean) / 127.5 - 1).mean(1)
 
 
 class Pooler(nn.Module):
@@ -59,8 +59,8 @@ class Pooler(nn.Module):
         self.register_buffer("std", torch.tensor(std)[:, None, None] * 255)
         self.num_features = model.config.hidden_size
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        out = self.model((pictures.to(self.mean) - self.mean) / self.std)
+    def forward(self, images: Tensor) -> Tensor:
+        out = self.model((images.to(self.mean) - self.mean) / self.std)
         pooled = getattr(out, "pooler_output", None)
         return out.last_hidden_state.mean(1) if pooled is None else pooled
 
@@ -144,11 +144,11 @@ def fingerprint(net: nn.Module) -> str:
 def files(folder: Path, role: str) -> list[Path]:
     """The images of a folder and its subfolders, sorted; ValueError if there are fewer than 2."""
     if not folder.is_dir():
-        raise ValueError(f"--{role} is {str(folder)!r}, which is no folder; give one of pictures")
+        raise ValueError(f"--{role} is {str(folder)!r}, which is no folder; give one of images")
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in NAMES and _shown(p, folder))
     if len(found) < 2:
         raise ValueError(
-            f"{str(folder)!r} holds {len(found)} pictures ({', '.join(NAMES)}), expected at least 2"
+            f"{str(folder)!r} holds {len(found)} images ({', '.join(NAMES)}), expected at least 2"
         )
     return found
 
@@ -206,6 +206,6 @@ def _pixels(path: Path, side: int, size: tuple[int, int], first: Path) -> np.nda
     if image.size != size:
         raise ValueError(
             f"{path} is {image.width} x {image.height} pixels and {first.name} {size[0]} x "
-            f"{size[1]}; give a folder of pictures of one size"
+            f"{size[1]}; give a folder of images of one size"
         )
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))

@@ -30,9 +30,9 @@ def draw(report: dict, folder: Path) -> list[Path]:
     if not report["items"]:
         return []
     made, task = [], find(report["protocol"]["task"])
-    if task.pictures:
+    if task.images:
         for split in report["scores"]:
-            sheet = failure_sheet(report, folder, split, task.pictures)
+            sheet = failure_sheet(report, folder, split, task.images)
             made.append(image_io.save(sheet, {"split": split}, folder / f"failures-{split}.png"))
     if find_spec("matplotlib"):
         made.append(bars(report, folder / "bars.png"))

@@ -37,9 +37,9 @@ def images(
     Captions stand above. ValueError without images, or if captions do not fit them.
     """
     if not len(pictures):
-        raise ValueError("there are no pictures to draw; give at least one")
+        raise ValueError("there are no images to draw; give at least one")
     columns = columns or int(np.ceil(np.sqrt(len(pictures))))
-    arrays = [np.asarray(picture) for picture in pictures]
+    arrays = [np.asarray(image) for image in pictures]
     captions = [fill(text, 22) for text in _fitting(captions, len(arrays), "captions")]
     high = arrays[0].shape[0] / arrays[0].shape[1]
     head = max(text.count("\n") + 1 if text else 0 for text in captions) * LINE
@@ -63,7 +63,7 @@ def strip(rows: Mapping[str, Sequence], times: Sequence[float], axes: Axes | Non
     length.
     """
     for label, row in rows.items():
-        _fitting(row, len(times), f"pictures of {label!r}")
+        _fitting(row, len(times), f"images of {label!r}")
     heads = [f"t = {float(t):.3g}" for t in times]
     captions = heads + [""] * (len(times) * (len(rows) - 1))
     figure = images([p for row in rows.values() for p in row], captions, len(times), axes)
@@ -84,9 +84,9 @@ def animation(
     without images, or where ffmpeg is not installed.
     """
     path = Path(path)
-    frames = [_enlarged(picture, scale) for picture in pictures]
+    frames = [_enlarged(image, scale) for image in pictures]
     if not frames:
-        raise ValueError("there are no pictures to animate; give at least one")
+        raise ValueError("there are no images to animate; give at least one")
     if path.suffix == ".gif":
         each = max(20, round(1000 * seconds / len(frames)))  # browsers slow anything faster
         durations = [each] * (len(frames) - 1) + [each + round(1000 * hold)]
@@ -220,14 +220,14 @@ def _fitting(items: Sequence | None, count: int, what: str) -> Sequence:
     return items
 
 
-def _enlarged(picture, scale: int) -> Image.Image:
-    if not isinstance(picture, Image.Image):
-        array = np.asarray(picture)
+def _enlarged(image, scale: int) -> Image.Image:
+    if not isinstance(image, Image.Image):
+        array = np.asarray(image)
         floats = array.dtype.kind == "f"
         array = (array * 255).round().clip(0, 255) if floats else array
-        picture = Image.fromarray(array.astype(np.uint8))
-    size = (picture.width * scale, picture.height * scale)
-    return picture.convert("RGB").resize(size, Image.Resampling.NEAREST)
+        image = Image.fromarray(array.astype(np.uint8))
+    size = (image.width * scale, image.height * scale)
+    return image.convert("RGB").resize(size, Image.Resampling.NEAREST)
 
 
 def _film(frames: list[Image.Image], path: Path, fps: int, hold: float) -> None:

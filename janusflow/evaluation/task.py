@@ -9,8 +9,8 @@ from pathlib import Path
 from janusflow.evaluation.plan import Plan
 
 # fields of a plan on which an answer of the network depends, and those of an image
-ANSWERED = ("dtype", "device", "batch", "side")
-PICTURED = ("sampler", "grid", "steps", "guidance", "reuse", "tokenizer", *ANSWERED)
+ANSWER_FIELDS = ("dtype", "device", "batch", "side")
+IMAGE_FIELDS = ("sampler", "grid", "steps", "guidance", "reuse", "tokenizer", *ANSWER_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Task:
     score: Callable[[Plan, Path], tuple[Sources, dict]]
     fields: tuple[str, ...]
     extra: Callable[[Sequence[Item]], dict] = lambda _items: {}
-    pictures: Callable[[dict], Path] | None = None  # where the image of a report's item lies
+    images: Callable[[dict], Path] | None = None  # where the image of a report's item lies
     note: str = ""  # what the columns of its tables mean
     inputs: Callable[[dict[str, str]], dict[str, str]] = none  # digests of the paths it reads
     whole: Callable[[Plan, Path], dict] | None = None  # scores of a set that has no items

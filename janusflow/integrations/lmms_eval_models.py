@@ -118,7 +118,7 @@ class Janus(lmms):
     def _conversation(self, request: Instance) -> list[dict]:
         text, _, visuals = request.args[:3]
         shown = visuals(self._doc(request)) if visuals else None
-        return message(text, [picture(one) for one in shown or ()], MARKS)
+        return message(text, [image(one) for one in shown or ()], MARKS)
 
     def _continuation(self, request: Instance) -> str:
         told = request.args[1]
@@ -161,15 +161,15 @@ def cut(text: str, until: str | Sequence[str] | None) -> str:
     return text.strip()
 
 
-def picture(visual) -> Image.Image:
+def image(visual) -> Image.Image:
     """An image or the path of one; ValueError for a video or a sound."""
     if isinstance(visual, Image.Image):
         return visual
     if isinstance(visual, str | os.PathLike):
         return images.read(visual)
     raise ValueError(
-        f"a task shows a {type(visual).__name__}; JanusFlow and Janus-Pro read pictures, so choose "
-        "tasks of pictures"
+        f"a task shows a {type(visual).__name__}; JanusFlow and Janus-Pro read images, so choose "
+        "tasks of images"
     )
 
 
@@ -177,8 +177,8 @@ def _part(part: dict) -> dict:
     if part["type"] == "text":
         return part
     if part["type"] != "image":
-        raise ValueError(f"a task shows a {part['type']}; choose tasks of pictures")
-    return {"type": "image", "image": picture(part["url"])}
+        raise ValueError(f"a task shows a {part['type']}; choose tasks of images")
+    return {"type": "image", "image": image(part["url"])}
 
 
 def _own_device() -> str:

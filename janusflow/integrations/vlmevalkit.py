@@ -108,7 +108,7 @@ def _part(part: Mapping) -> dict:
         return {"type": "text", "text": part["value"]}
     if part["type"] == "image":
         return {"type": "image", "image": images.read(part["value"])}
-    raise ValueError(f"the message holds a {part['type']!r}; give pictures and texts only")
+    raise ValueError(f"the message holds a {part['type']!r}; give images and texts only")
 
 
 def register(**models: str) -> None:

@@ -7,6 +7,7 @@ import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch import Tensor
 import samplers
 from janusflow.pipelines.guided_velocity import read_guidance
 from janusflow.utils.keywords import modern, refuse_unknown
+
+Result = TypeVar("Result")
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 RENAMED = {"reuse": "first_block_cache"}  # names of release 0.1
@@ -130,7 +133,7 @@ def _is_list(value) -> bool:
     return isinstance(value, Sequence | np.ndarray) and not isinstance(value, bytes)
 
 
-def takes(kind: type) -> Callable[[Callable], Callable]:
+def takes(kind: type) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """For a method whose last argument is `options`: its fields are taken as keywords too.
 
     `pipe(prompt, seed=1)` is `pipe(prompt, options=GenerateOptions(seed=1))`; both together change

@@ -7,8 +7,11 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from typing import Literal, overload
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 
@@ -16,6 +19,7 @@ from janusflow.pipelines import streaming
 from janusflow.pipelines.conversation import Conversation
 from janusflow.utils.keywords import refuse_unknown
 
+Images = Sequence | Image.Image | np.ndarray | Tensor | None  # one image, or several
 LONGEST = 512  # tokens of an answer, as published
 
 
@@ -25,10 +29,22 @@ class Chat:
     echoes = False  # whether the model's `generate` gives the prompt back before the answer
     conversation_class: type[Conversation] = Conversation
 
+    @overload
+    def chat(
+        self, prompt: str | Sequence, images: Images = None, *, stream: Literal[True], **settings
+    ) -> Iterator[str]: ...
+    @overload
+    def chat(
+        self, prompt: str, images: Images = None, *, stream: Literal[False] = False, **settings
+    ) -> str: ...
+    @overload
+    def chat(
+        self, prompt: Sequence, images: Images = None, *, stream: bool = False, **settings
+    ) -> str | list: ...
     def chat(
         self,
         prompt: str | Sequence,
-        images: Sequence | None = None,
+        images: Images = None,
         *,
         stream: bool = False,
         max_new_tokens: int | None = None,

@@ -45,7 +45,7 @@ class Editing:
 
     @torch.no_grad()
     @takes(EditOptions)
-    def edit(self, image, prompt: Texts, options: EditOptions) -> JanusFlowOutput | tuple:
+    def edit(self, image, prompt: Texts, options: EditOptions) -> JanusFlowOutput:
         """Images that follow the prompts and keep of `image` what `strength` and the mask leave.
 
         The run starts at t = 1 - strength and spends that part of the steps: from (1 - t) noise + t

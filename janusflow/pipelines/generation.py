@@ -69,7 +69,7 @@ class Generation:
 
     @torch.no_grad()
     @takes(GenerateOptions)
-    def __call__(self, prompt: Texts, options: GenerateOptions) -> JanusFlowOutput | tuple:
+    def __call__(self, prompt: Texts, options: GenerateOptions) -> JanusFlowOutput:
         """Images of the prompts, those of one prompt beside each other.
 
         `quality` is "exact" (Euler, 30 steps), "high", "fast" or "draft" (presets.py), on the

@@ -65,7 +65,7 @@ class JanusFlowOutput(Shown, BaseOutput):
     what the verifier gave to each image that was kept.
     """
 
-    images: list | Tensor
+    images: list[Image.Image]
     calls: int
     skipped: list[int] | None = None
     captions: list[str] | None = None

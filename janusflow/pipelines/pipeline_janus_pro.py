@@ -40,7 +40,7 @@ class JanusProOutput(Shown, BaseOutput):
     `captions`: one text an image, for notebooks.
     """
 
-    images: list | Tensor
+    images: list[Image.Image]
     tokens: Tensor
     calls: int
     captions: list[str] | None = None
@@ -144,7 +144,7 @@ class JanusProPipeline(BasePipeline):
         return self.model.config.vq_config.num_patches * self.vae_scale_factor
 
     @takes(TokenOptions)
-    def __call__(self, prompt: Texts, options: TokenOptions) -> JanusProOutput | tuple:
+    def __call__(self, prompt: Texts, options: TokenOptions) -> JanusProOutput:
         """Images of the prompts, those of one prompt beside each other.
 
         `guidance_scale` is w in uncond + w (cond - uncond) of the logits, 1 for none, or a rule of

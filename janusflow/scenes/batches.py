@@ -18,8 +18,8 @@ from janusflow.scenes.questions import TEMPLATES, ask
 from janusflow.scenes.shapes import render_batch
 from janusflow.scenes.world import SPLITS, Scene, generator, scene
 
-TURNS = 4  # questions asked about one picture, at most
-IMAGE_TOKENS = 36  # of a 96 x 96 picture in patches of 16
+TURNS = 4  # questions asked about one image, at most
+IMAGE_TOKENS = 36  # of a 96 x 96 image in patches of 16
 FAR = 2**32  # steps between the scenes of two seeds: no run takes so many
 
 
@@ -41,9 +41,9 @@ class Batches:
         counts: dict[str, int],
         start: dict[str, int] | None = None,
     ) -> list[Sample]:
-        """The samples of a process in a step: its even part of each kind, pictures first.
+        """The samples of a process in a step: its even part of each kind, images first.
 
-        Pictures go on where those of the steps before end, `start["generation"]` unless all steps
+        Images go on where those of the steps before end, `start["generation"]` unless all steps
         have as many.
         """
         made, asked = counts.get("generation", 0), counts.get("understanding", 0)
@@ -53,11 +53,11 @@ class Batches:
         first = [made * (rank + i) // world for i in (0, 1)]
         second = [asked * (rank + i) // world for i in (0, 1)]
         return [
-            *self.pictures(range(before + first[0], before + first[1])),
+            *self.images(range(before + first[0], before + first[1])),
             *self.questions(step, asked)[slice(*second)],
         ]
 
-    def pictures(self, indices: range) -> list[Sample]:
+    def images(self, indices: range) -> list[Sample]:
         """Captions with latents (c, 12, 12) and pixels (1, 3, 96, 96) of training scenes."""
         scenes = [self.training_scene(i) for i in indices]
         if not scenes:
@@ -77,7 +77,7 @@ class Batches:
         ]
 
     def questions(self, step: int, count: int) -> list[Sample]:
-        """`count` pictures with several questions each, a little noise in the pictures."""
+        """`count` images with several questions each, a little noise in the images."""
         if not count:
             return []
         rng = generator("train", step, "questions")
@@ -107,14 +107,14 @@ class Batches:
         return scene("train", index, names[_weighted(rng, self.categories)])
 
     def _conversation(self, scene: Scene, rng: np.random.Generator) -> tuple[list, list]:
-        """Ids and labels of several questions about one picture."""
+        """Ids and labels of several questions about one image."""
         names = list(TEMPLATES)
         asked = [ask(scene, names[_weighted(rng, self.templates)], rng) for _ in range(TURNS)]
         asked = [q for q in asked if q] or [ask(scene, "caption", rng)]
         ids, labels = [self._id(BOS)], [-100]
         for i, q in enumerate(asked):
-            picture = f"{IMAGE_START}{IMAGE * IMAGE_TOKENS}{IMAGE_END}\n" if i == 0 else ""
-            known = self._ids(_turn(picture + q.text))
+            shown = f"{IMAGE_START}{IMAGE * IMAGE_TOKENS}{IMAGE_END}\n" if i == 0 else ""
+            known = self._ids(_turn(shown + q.text))
             answer = [*self._ids(f" {q.answer}"), self._id(EOS)]
             ids += known + answer
             labels += [-100] * len(known) + answer

@@ -19,7 +19,7 @@ def parse(text: str) -> list[Need] | None:
     """What a caption says there is, in its order; None for what is no caption.
 
     Captions are phrases joined by commas and "and": `describe` writes them, and so do the prompts
-    that name neither a relation nor the picture itself.
+    that name neither a relation nor the image itself.
     """
     words = " ".join(re.findall(r"[a-z]+|,", text.lower()))
     needs = [_phrases().get(part) for part in re.split(r" , | and ", words)]

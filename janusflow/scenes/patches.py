@@ -31,13 +31,13 @@ def targets(objects: tuple[Obj, ...]) -> np.ndarray:
     return out.reshape(side**2, 4)
 
 
-def pixels(pictures: np.ndarray) -> Tensor:
+def pixels(images: np.ndarray) -> Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [-1, 1], as the processor normalises."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def batch(step: int, count: int, split: str = "train") -> tuple[Tensor, Tensor, list[str]]:
-    """Pictures (count, 3, 96, 96) with a little noise, their patches' targets (count, 36, 4), and
+    """Images (count, 3, 96, 96) with a little noise, their patches' targets (count, 36, 4), and
     their full captions.
     """
     scenes = [scene(split, step * count + i) for i in range(count)]

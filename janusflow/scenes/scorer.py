@@ -1,4 +1,4 @@
-"""Reads a picture of the small world back without any network, and scores it against a prompt.
+"""Reads an image of the small world back without any network, and scores it against a prompt.
 
 What differs from the background falls into connected components; a component's colour is that of
 its strongest pixels, and its shape the one whose render, of the same mass and centre of mass,
@@ -25,7 +25,7 @@ PALETTE = np.array(list(COLORS.values()), np.float32)
 
 @dataclass(frozen=True)
 class Found:
-    """An object as read from a picture; shape or colour is None where nothing known fits.
+    """An object as read from an image; shape or colour is None where nothing known fits.
 
     x, y, size as in `Obj`; `residual` is the share of the component's energy left unexplained.
     """
@@ -57,22 +57,22 @@ def _moments(shape: str) -> tuple[float, float]:
     return mask.sum() / 200**2, (mask.sum(1) @ (np.arange(200) - 99.5)) / mask.sum() / 200
 
 
-def _background(picture: np.ndarray) -> np.ndarray:
-    rows, columns = picture[[0, 1, -2, -1]], picture[:, [0, 1, -2, -1]]
+def _background(image: np.ndarray) -> np.ndarray:
+    rows, columns = image[[0, 1, -2, -1]], image[:, [0, 1, -2, -1]]
     return np.median(np.concatenate([rows.reshape(-1, 3), columns.reshape(-1, 3)]), axis=0)
 
 
 def _noise(excess: np.ndarray) -> float:
     """Variance of the background's pixels, summed over channels; medians do not see the objects.
 
-    At most that of a deviation of 20 per channel: more is no noise but a picture gone wrong.
+    At most that of a deviation of 20 per channel: more is no noise but an image gone wrong.
     """
     deviation = np.median(abs(excess), axis=(0, 1)) * 1.4826
     return float((deviation.clip(max=20) ** 2).sum())
 
 
 def _windows(excess: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Top, left and mask of each component, with a margin of 4 pixels where the picture has it."""
+    """Top, left and mask of each component, with a margin of 4 pixels where the image has it."""
     strong = np.linalg.norm(excess, axis=-1) > CONTRAST
     labels, _ = ndimage.label(strong, np.ones((3, 3)))
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
@@ -95,7 +95,7 @@ def _candidates(share: np.ndarray) -> Iterator[tuple[str, float, float, float, n
 def _identify(excess: np.ndarray, own: np.ndarray, noise: float) -> tuple[list, np.ndarray, float]:
     """Best fit (shape, x, y, size), paint and residual of the component `own` of a window.
 
-    `excess` is the picture less its background, the paint the same at full coverage.
+    `excess` is the image less its background, the paint the same at full coverage.
     """
     strength = np.linalg.norm(excess, axis=-1)
     paint = np.median(excess[own & (strength >= np.median(strength[own]))], axis=0)
@@ -117,16 +117,16 @@ def _color(rgb: np.ndarray) -> str | None:
     return list(COLORS)[distance.argmin()] if distance.min() < MISCOLORED else None
 
 
-def read(picture: np.ndarray) -> list[Found]:
-    """The objects in a picture, (H, W, 3) uint8, in units of a 96 pixel wide one."""
-    if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.uint8:
+def read(image: np.ndarray) -> list[Found]:
+    """The objects in an image, (H, W, 3) uint8, in units of a 96 pixel wide one."""
+    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
         raise ValueError(
-            f"expected a (H, W, 3) uint8 picture, got {picture.shape} {picture.dtype}; "
+            f"expected a (H, W, 3) uint8 image, got {image.shape} {image.dtype}; "
             "convert it with numpy.asarray(image.convert('RGB'))"
         )
-    background = _background(picture)
-    excess = picture - background.astype(np.float32)
-    noise, scale = _noise(excess), SIDE / picture.shape[1]
+    background = _background(image)
+    excess = image - background.astype(np.float32)
+    noise, scale = _noise(excess), SIDE / image.shape[1]
     found = []
     for top, left, own in _windows(excess):
         if own.sum() * scale**2 < SPECK:
@@ -158,6 +158,6 @@ def judge(found: Sequence[Found], prompt: Prompt) -> Score:
     return Score(strict, exact if prompt.category == "counting" else at_least, tuple(found))
 
 
-def score(picture: np.ndarray, prompt: Prompt) -> Score:
-    """Reads a picture, (H, W, 3) uint8, and judges it by a prompt."""
-    return judge(read(picture), prompt)
+def score(image: np.ndarray, prompt: Prompt) -> Score:
+    """Reads an image, (H, W, 3) uint8, and judges it by a prompt."""
+    return judge(read(image), prompt)

@@ -42,7 +42,7 @@ class Seen(NamedTuple):
 
 
 def silhouettes(draw) -> dict[str, np.ndarray]:
-    """Stretched masks of each shape; `draw(shape)` gives a large picture of one in black."""
+    """Stretched masks of each shape; `draw(shape)` gives a large image of one in black."""
     names = ("circle", "square", "triangle", "star", "cross", "ring", "diamond", "heart")
     masks = {name: np.abs(draw(name) - PAPER).sum(-1) > 300 for name in names}
     return {name: _stretched(mask, mask) for name, mask in masks.items()}
@@ -62,17 +62,17 @@ def _drawn() -> dict[str, np.ndarray]:
     return silhouettes(lambda name: render([Obj(name, "black", 48, 48, 60)], 384).astype(float))
 
 
-def look(picture: np.ndarray) -> list[Seen]:
-    """Patches of at least 30 pixels of a (96, 96, 3) picture."""
-    away = np.linalg.norm(picture - PAPER, axis=-1)
+def look(image: np.ndarray) -> list[Seen]:
+    """Patches of at least 30 pixels of a (96, 96, 3) image."""
+    away = np.linalg.norm(image - PAPER, axis=-1)
     labels, count = ndimage.label(away > 60, np.ones((3, 3)))
     return [
-        _seen(picture, away, labels == n) for n in range(1, count + 1) if (labels == n).sum() >= 30
+        _seen(image, away, labels == n) for n in range(1, count + 1) if (labels == n).sum() >= 30
     ]
 
 
-def _seen(picture: np.ndarray, away: np.ndarray, own: np.ndarray) -> Seen:
-    paint = np.median(picture[own & (away >= np.median(away[own]))], axis=0)
+def _seen(image: np.ndarray, away: np.ndarray, own: np.ndarray) -> Seen:
+    paint = np.median(image[own & (away >= np.median(away[own]))], axis=0)
     name, distance = min(
         ((n, np.linalg.norm(paint - np.array(c))) for n, c in COLOURS.items()), key=lambda p: p[1]
     )
@@ -107,9 +107,9 @@ def fits(seen: Seen, colour: str | None, shape: str) -> bool:
     return seen.shape == shape and colour in (None, seen.colour)
 
 
-def strict(picture: np.ndarray, text: str) -> bool:
-    """Whether a picture shows exactly what a prompt says."""
-    objects, (nouns, relation) = look(picture), wanted(text)
+def strict(image: np.ndarray, text: str) -> bool:
+    """Whether an image shows exactly what a prompt says."""
+    objects, (nouns, relation) = look(image), wanted(text)
     if not all(o.colour and o.shape for o in objects) or len(objects) != sum(n for n, *_ in nouns):
         return False
     if any(sum(fits(o, c, s) for o in objects) != n for n, c, s in nouns):

@@ -1,7 +1,7 @@
 """Eight shapes in ten colours, drawn by numpy with anti-aliased edges.
 
 A shape is a function of unit coordinates (u to the right, v down, the box is [-1, 1]^2) that says
-which points lie inside. A picture is the light background with every object's coverage blended in.
+which points lie inside. An image is the light background with every object's coverage blended in.
 """
 
 from collections.abc import Callable, Iterable
@@ -32,7 +32,7 @@ SHAPES: dict[str, Inside] = {}
 
 @dataclass(frozen=True)
 class Obj:
-    """One object: centre (x, y) and width of its box in pixels of a 96 x 96 picture, y down."""
+    """One object: centre (x, y) and width of its box in pixels of a 96 x 96 image, y down."""
 
     shape: str
     color: str
@@ -128,7 +128,7 @@ def _blend(canvas: np.ndarray, obj: Obj, scale: float) -> None:
 
 
 def render(objects: Iterable[Obj], size: int = SIDE) -> np.ndarray:
-    """Picture of the objects, later ones on top, (size, size, 3) uint8."""
+    """Image of the objects, later ones on top, (size, size, 3) uint8."""
     canvas = np.tile(np.array(BACKGROUND, np.float32), (size, size, 1))
     for obj in objects:
         _blend(canvas, obj, size / SIDE)
@@ -136,5 +136,5 @@ def render(objects: Iterable[Obj], size: int = SIDE) -> np.ndarray:
 
 
 def render_batch(scenes: Iterable[Iterable[Obj]], size: int = SIDE) -> np.ndarray:
-    """Pictures of several scenes, (N, size, size, 3) uint8."""
+    """Images of several scenes, (N, size, size, 3) uint8."""
     return np.stack([render(objects, size) for objects in scenes])

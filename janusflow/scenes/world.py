@@ -1,6 +1,6 @@
 """A small world of coloured shapes: captioned scenes and prompts as pure functions of a key.
 
-`scene(split, index)` is a picture's objects with their caption, `prompt(split, category, index)` a
+`scene(split, index)` is an image's objects with their caption, `prompt(split, category, index)` a
 request with its exact requirement. A caption names everything there is; attributes it does not
 mention are free.
 """

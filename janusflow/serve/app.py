@@ -68,7 +68,7 @@ def create_app(pipe, name: str, places: int = 16) -> FastAPI:
     async def edits(request: Request) -> JSONResponse:
         asked, files = await _form(request)
         _check_edit(pipe, asked)
-        job = start(asked, lambda job: image_requests.edit(pipe, asked, *_pictures(files), job))
+        job = start(asked, lambda job: image_requests.edit(pipe, asked, *_images(files), job))
         return JSONResponse(await _result(job, worker, request), headers=HEAD)
 
     @app.post("/v1/chat/completions", response_model=None)
@@ -185,7 +185,7 @@ def _check_edit(pipe, asked: EditRequest) -> None:
     image_requests.check(pipe, asked)
 
 
-def _pictures(files: dict[str, bytes]) -> tuple[Image.Image, Image.Image | None]:
+def _images(files: dict[str, bytes]) -> tuple[Image.Image, Image.Image | None]:
     """The image, and a mask that is white where it may change: where OpenAI's is transparent."""
     try:
         image = decode(files["image"], "the image")

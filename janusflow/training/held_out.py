@@ -97,7 +97,7 @@ class HeldOutScenes(Batches):
 def of_world(folder: Path, count: int, scored: bool = True) -> HeldOut:
     """Scenes and prompts of the small world's test split, for a model of it."""
     known = init_checkpoint.batches(folder)
-    samples = HeldOutScenes(known.tokenizer, known.autoencoder).pictures(range(count))
+    samples = HeldOutScenes(known.tokenizer, known.autoencoder).images(range(count))
     requests = Prompts(known).test(count) if scored else ()
     return HeldOut(samples, requests, known.autoencoder)
 

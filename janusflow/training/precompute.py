@@ -28,7 +28,7 @@ from janusflow.utils.hub import locate
 from janusflow.utils.locked_dir import alone
 
 SHARD_BYTES = 256 * 2**20
-SHARD_PICTURES = 1024
+SHARD_IMAGES = 1024
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Summary:
     def __str__(self) -> str:
         broken = f"\n{self.tally.report()}" if self.tally.broken else ""
         return (
-            f"{self.computed} pictures computed, {self.known} known, "
+            f"{self.computed} images computed, {self.known} known, "
             f"{len(self.tally.broken)} unreadable{broken}"
         )
 
@@ -108,7 +108,7 @@ def precompute(
     """
     sources = [records for path in as_paths(data) for k, records in find(path) if k == "generation"]
     if not sources:
-        raise ValueError("the data has no pictures with captions; there is nothing to compute")
+        raise ValueError("the data has no images with captions; there is nothing to compute")
     with alone(out):
         for part in out.glob("*.part"):
             part.unlink()
@@ -126,7 +126,7 @@ def _fill(cache: Cache, encoders: Encoders, fresh: Iterator[tuple[str, Tensor]])
         for key, own in zip(batch, encoders(torch.cat(list(batch.values()))), strict=True):
             held[key] = own
             size += sum(x.nbytes for x in own.values())
-        if size >= SHARD_BYTES or len(held) >= SHARD_PICTURES:
+        if size >= SHARD_BYTES or len(held) >= SHARD_IMAGES:
             cache.add(held)
             held, size = {}, 0
     if held:
@@ -142,7 +142,7 @@ def _fresh(
     def read(records: Records, index: int):
         try:
             record = records[index]
-            key = key_of(record.pictures[0])
+            key = key_of(record.images[0])
             if key in cache or key in seen:
                 return None
             return key, generation(processor, record).pixel_values

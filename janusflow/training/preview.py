@@ -45,7 +45,7 @@ class Preview:
         """BatchSource with the averages of now; `check` says of which state it cannot."""
         model, step = trainer.objective.model, trainer.state.step
         with averaged(trainer.state), evaluating(model), trainer.accelerator.autocast():
-            images = self.pictures(model)
+            images = self.images(model)
         path = out / "samples" / f"step-{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
         sheet = grid(list(map(captioned, images, self.prompts)))
@@ -55,7 +55,7 @@ class Preview:
         return path
 
     @torch.no_grad()
-    def pictures(self, model: JanusFlowModel) -> list[Image.Image]:
+    def images(self, model: JanusFlowModel) -> list[Image.Image]:
         """One for each prompt."""
         place = next(model.parameters()).device
         self.vae.to(place)

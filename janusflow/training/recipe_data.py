@@ -78,7 +78,7 @@ class Folder:
 
     def held_out(self, base: Path, count: int) -> HeldOut:
         source = collection_model.batches(base, self.recipe, self.folder, "test")
-        samples = [source.picture(i) for i in range(count)]
+        samples = [source.image(i) for i in range(count)]
         return HeldOut(samples, (), load_vae(base, None))
 
 

@@ -59,13 +59,13 @@ class Heads(nn.Module):
         return (x * seen[..., None]).sum(dim=1) / seen.sum(dim=1, keepdim=True)
 
 
-def sigmoid_contrastive(pictures: Tensor, texts: Tensor, same: Tensor, scale, bias) -> Tensor:
+def sigmoid_contrastive(images: Tensor, texts: Tensor, same: Tensor, scale, bias) -> Tensor:
     """-log sigmoid(z (scale <p, t> + bias)) summed over texts, (B, D) twice -> (B,).
 
     p and t have length one; z is 1 where `same` (B, B) and -1 elsewhere. Zhai et al. 2023
     (SigLIP), Alg. 1.
     """
-    cosine = nn.functional.normalize(pictures, dim=-1) @ nn.functional.normalize(texts, dim=-1).T
+    cosine = nn.functional.normalize(images, dim=-1) @ nn.functional.normalize(texts, dim=-1).T
     return -nn.functional.logsigmoid((2 * same.float() - 1) * (scale * cosine + bias)).sum(dim=1)
 
 
@@ -74,11 +74,11 @@ def matching(encoder: VisionEncoder, heads: Heads, tokens: Tensor, captions: lis
 
     Images with equal captions belong to each other's.
     """
-    pictures = encoder.vision_tower.forward_head(tokens)
+    images = encoder.vision_tower.forward_head(tokens)
     texts = heads.caption(word_ids(captions).to(tokens.device))
     same = torch.tensor([[a == b for b in captions] for a in captions], device=tokens.device)
-    losses = sigmoid_contrastive(pictures, texts, same, heads.log_scale.exp(), heads.bias)
-    cosine = nn.functional.normalize(pictures, dim=-1) @ nn.functional.normalize(texts, dim=-1).T
+    losses = sigmoid_contrastive(images, texts, same, heads.log_scale.exp(), heads.bias)
+    cosine = nn.functional.normalize(images, dim=-1) @ nn.functional.normalize(texts, dim=-1).T
     best = cosine.argmax(dim=1, keepdim=True)
     return losses, same.gather(1, best).float().mean().item()
 

@@ -40,7 +40,7 @@ def read(path: Path) -> Image.Image:
 
     ValueError if the file is no image of `FORMATS`, is cut short or is huge.
     """
-    return decode(read_bytes(path, "picture_bytes", "image"), str(path))
+    return decode(read_bytes(path, "image_bytes", "image"), str(path))
 
 
 def decode(content: bytes, name: str) -> Image.Image:

@@ -6,6 +6,9 @@ import functools
 import warnings
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -45,7 +48,7 @@ def modern(function: str, given: dict, names: dict[str, str]) -> dict:
     return found
 
 
-def renamed(**names: str) -> Callable[[Callable], Callable]:
+def renamed(**names: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """A decorator: keywords of the last release are taken under their new names, with a warning."""
 
     def decorate(function: Callable) -> Callable:

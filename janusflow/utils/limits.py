@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 from janusflow.utils.text import printable
 
@@ -13,7 +14,7 @@ from janusflow.utils.text import printable
 # cannot hold.
 LIMITS: dict[str, tuple[int, str]] = {
     "pixels": (100_000_000, "pixels of an image that is read"),
-    "picture_bytes": (512 * 2**20, "bytes of an image's file"),
+    "image_bytes": (512 * 2**20, "bytes of an image's file"),
     "prompts_bytes": (16 * 2**20, "bytes of a prompt file"),
     "results_bytes": (256 * 2**20, "bytes of an evaluator's results"),
     "prompt": (4_000, "characters of a prompt"),
@@ -38,6 +39,8 @@ LIMITS: dict[str, tuple[int, str]] = {
     "parameters": (40_000_000_000, "parameters of a network"),
 }
 
+OLD = {"image_bytes": "picture_bytes"}  # names of release 0.1, for one more release
+
 
 def most(name: str) -> int:
     """The limit in force: JANUSFLOW_MAX_NAME if it is set, else the one in LIMITS.
@@ -46,6 +49,9 @@ def most(name: str) -> int:
     """
     variable = f"JANUSFLOW_MAX_{name.upper()}"
     text = os.environ.get(variable)
+    if text is None and name in OLD and (old := f"JANUSFLOW_MAX_{OLD[name].upper()}") in os.environ:
+        warnings.warn(f"{old} is now {variable}", DeprecationWarning, stacklevel=2)
+        text = os.environ[old]
     if text is None:
         return LIMITS[name][0]
     if not text.isascii() or not text.isdecimal() or len(text) > 18 or int(text) < 1:

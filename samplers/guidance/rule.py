@@ -6,13 +6,14 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any
+from typing import Any, ParamSpec, overload
 
 import torch
 from torch import Tensor
 
 from samplers.registry import Registry
 
+P = ParamSpec("P")
 Combine = Callable[..., Tensor]  # (cond, uncond, t), and the state x if the rule sees it
 Weight = float | Tensor | Callable[[Tensor], float | Tensor]
 
@@ -75,7 +76,11 @@ def _remade(name: str, args: tuple, options: dict) -> Rule:
     return RULES[name](*args, **options)
 
 
-def rule(make=None, *, name: str | None = None):
+@overload
+def rule(make: Callable[P, Combine]) -> Callable[P, Rule]: ...
+@overload
+def rule(*, name: str | None) -> Callable[[Callable[P, Combine]], Callable[P, Rule]]: ...
+def rule(make: Callable | None = None, *, name: str | None = None):
     """Registers a function that makes a rule from a weight (and options with defaults) in RULES."""
     if make is None:
         return lambda make: rule(make, name=name)

@@ -48,7 +48,7 @@ def held_out(lab: Lab, model: JanusFlowModel) -> dict:
 def scene_score(lab: Lab, model: JanusFlowModel, seed: int) -> dict:
     """Images of every prompt read back by the scorer: right or wrong, one after another."""
     study = lab.study
-    kinds = np.repeat(np.arange(len(KINDS)), study.pictures)
+    kinds = np.repeat(np.arange(len(KINDS)), study.images)
     noise = torch.randn(
         (len(kinds), *lab.test.latents.shape[1:]), generator=timestep_sampling.generator(seed, 0, 6)
     )
@@ -70,14 +70,14 @@ def scene_score(lab: Lab, model: JanusFlowModel, seed: int) -> dict:
 
 
 @torch.no_grad()
-def layers(lab: Lab, model: JanusFlowModel, pictures: int = 60, tokens: int = 8) -> list[float]:
+def layers(lab: Lab, model: JanusFlowModel, images: int = 60, tokens: int = 8) -> list[float]:
     """CKNNA of every block's tokens at t = 0.5 with the vision encoder's of the clean image."""
-    pictures = min(pictures, len(lab.test))
-    pool = replace(lab.test, objects=lab.test.objects[:pictures], kinds=lab.test.kinds[:pictures])
+    images = min(images, len(lab.test))
+    pool = replace(lab.test, objects=lab.test.objects[:images], kinds=lab.test.kinds[:images])
     clean = torch.cat([lab.encoder(p) for p in pool.pixels()])
-    data, t = lab.test.latents[:pictures], torch.full((pictures,), 0.5)
+    data, t = lab.test.latents[:images], torch.full((images,), 0.5)
     noise = torch.randn(data.shape, generator=timestep_sampling.generator(0, 0, 7))
-    prompt = prompt_of(lab, model, pool.kinds, torch.zeros(pictures, dtype=torch.bool))
+    prompt = prompt_of(lab, model, pool.kinds, torch.zeros(images, dtype=torch.bool))
     return by_block(model, losses.interpolate(noise, data, t), t, prompt, clean, tokens)
 
 

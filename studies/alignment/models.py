@@ -36,7 +36,7 @@ class Study:
     prompt_drop: float = 0.1
     every: int = 50  # steps between measurements
     held_out: int = 240  # scenes for the flow loss
-    pictures: int = 8  # of each prompt, for the score
+    images: int = 8  # of each prompt, for the score
     calls: int = 13  # of the sampler
     guidance: float = 2.0
     hidden: int = 96

@@ -35,7 +35,7 @@ class ProRecipe:
     # next token
     optimizer: str = "muon"
     steps: int = 6_400
-    pictures: int = 32
+    images: int = 32
     lr: float = 1.5e-3
     warmup: int = 50
     decay_from: float = 0.6  # share of the steps after which the rate falls to zero, linearly
@@ -99,6 +99,6 @@ RECIPES = {
     "scenes-pro-pico": ProRecipe(),
     "scenes-pro-smoke": ProRecipe(  # seconds: for tests
         hidden=32, blocks=2, heads=2, mlp=48, vision_width=32, patch=16, codes=32, components=8,
-        steps=4, pictures=4, warmup=1,
+        steps=4, images=4, warmup=1,
     ),
 }  # fmt: skip

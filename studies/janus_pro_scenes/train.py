@@ -62,8 +62,8 @@ def batch(recipe: ProRecipe, model, processor: JanusProProcessor, step: int) -> 
 
     Some captions are replaced by the unconditional row.
     """
-    first = step * recipe.pictures
-    scenes = [training_scene(recipe, first + i) for i in range(recipe.pictures)]
+    first = step * recipe.images
+    scenes = [training_scene(recipe, first + i) for i in range(recipe.images)]
     images = pixels(render_batch([s.objects for s in scenes]))
     with torch.no_grad():
         tokens = vq.tokens(model.model.vqmodel, vq.fold(images, recipe.patch))
@@ -210,7 +210,7 @@ def run(
             sums[name] = sums.get(name, 0.0) + value
         if state.step % log_every == 0:
             line = {name: round(value / log_every, 4) for name, value in sums.items()}
-            rate = (state.step - first) * recipe.pictures / (time.time() - started)
+            rate = (state.step - first) * recipe.images / (time.time() - started)
             with open(out / "log.jsonl", "a", encoding="utf-8") as file:
                 print(json.dumps(line | {"step": state.step, "rate": round(rate, 2)}), file=file)
             sums = {}

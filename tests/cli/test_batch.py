@@ -1,4 +1,4 @@
-"""Many pictures into a folder, presets of quality, and oneDNN's products."""
+"""Many images into a folder, presets of quality, and oneDNN's products."""
 
 from dataclasses import replace
 

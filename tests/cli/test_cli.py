@@ -100,16 +100,16 @@ BAD = {
     "negative size": (["generate", "x", "--height", "-96"], "--height is -96"),
     "negative seed": (["generate", "x", "--seed", "-1"], "--seed is -1"),
     "steps beyond memory": (["generate", "x", "--steps", "99999999999"], "at most 100000"),
-    "pictures beyond memory": (["generate", "x", "--width", "160000"], "at most 8192"),
+    "images beyond memory": (["generate", "x", "--width", "160000"], "at most 8192"),
     "count beyond memory": (["generate", "x", "--num-images", "9999999999"], "at most 100000"),
     "endless prompt": (["generate", "x" * 5000], "more than 4000 characters"),
     "NUL in a prompt": (["generate", "a\0b"], "holds a NUL"),
     "zero count": (["generate", "x", "--num-images", "0"], "--num-images is 0"),
     "no such folder for out": (["generate", "x", "-o", "{tmp}/no/a.png"], "does not exist"),
-    "no picture's name": (["generate", "x", "-o", "{tmp}/a.txt"], "ends in .png, .jpg"),
+    "no image's name": (["generate", "x", "-o", "{tmp}/a.txt"], "ends in .png, .jpg"),
     "missing prompt file": (["generate", "--prompts", "{tmp}/no.txt"], "cannot be opened"),
-    "missing picture": (["chat", "{tmp}/no.png", "what?"], "cannot be opened"),
-    "folder as picture": (["chat", "{tmp}", "what?"], "cannot be opened"),
+    "missing image": (["chat", "{tmp}/no.png", "what?"], "cannot be opened"),
+    "folder as image": (["chat", "{tmp}", "what?"], "cannot be opened"),
     "empty question": (["chat", "{tmp}/p.png", " "], "question is empty"),
     "unknown option": (["generate", "x", "--fast"], "--fast"),
 }
@@ -131,7 +131,7 @@ def test_a_mistake_gets_one_sentence_and_code_2(case, janusflow, tiny_folder, tm
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", "cut", b"a\x00b"])
+@pytest.mark.parametrize("content", [b"", b"no image", "cut", b"a\x00b"])
 def test_a_broken_picture_is_named(content, janusflow, tiny_folder, tmp_path):
     path = picture(tmp_path)
     path.write_bytes(path.read_bytes()[:200] if content == "cut" else content)

@@ -88,7 +88,7 @@ def test_a_run_goes_on_with_a_cache_and_says_when_the_crop_changes(pictures, cac
 
 def test_what_was_cut_off_is_gone_on_with(pictures, encoders, tmp_path, monkeypatch):
     monkeypatch.setattr(precompute, "BATCH", 2)
-    monkeypatch.setattr(precompute, "SHARD_PICTURES", 2)
+    monkeypatch.setattr(precompute, "SHARD_IMAGES", 2)
     calls, about = [], encoders.about
 
     class Dies:
@@ -212,7 +212,7 @@ def test_a_shard_of_another_cache_does_not_fit(cache, encoders, tmp_path):
 def test_unreadable_pictures_are_counted_named_and_left_out(
     pictures, encoders, tmp_path, janusflow
 ):
-    (pictures / "2.png").write_bytes(b"no picture")
+    (pictures / "2.png").write_bytes(b"no image")
     with pytest.warns(UserWarning, match=r"2\.png"):
         summary = precompute.precompute(pictures, encoders, tmp_path / "cache")
     assert summary.computed == 5 and "2.png" in str(summary) and "1 unreadable" in str(summary)
@@ -223,7 +223,7 @@ def test_unreadable_pictures_are_counted_named_and_left_out(
     with pytest.raises(ValueError, match="0 are allowed"):
         precompute.precompute(pictures, encoders, tmp_path / "more", limit=0)
     code, said, told = janusflow("precompute", "--data", pictures, "--out", tmp_path / "cache")
-    assert code == 0 and "2.png" in told and "0 pictures computed, 5 known, 1 unreadable" in said
+    assert code == 0 and "2.png" in told and "0 images computed, 5 known, 1 unreadable" in said
 
 
 def test_any_encoder_of_timm_is_cached_in_a_narrow_dtype(pictures, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ def processor():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Six captioned pictures, two conversations, a text."""
+    """Six captioned images, two conversations, a text."""
     for index in range(6):
         drawn = scene("train", index)
         Image.fromarray(render(drawn.objects)).save(tmp_path / f"{index}.png")
@@ -62,7 +62,7 @@ def test_parquet_is_read_as_json_is(folder):
     table = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
     table.to_parquet(str(folder / "more.parquet"))
     (kind, records), *_ = find(folder / "more.parquet")
-    assert kind == "generation" and records[0].pictures == (picture,)
+    assert kind == "generation" and records[0].images == (picture,)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -78,13 +78,13 @@ def test_processes_share_one_batch_whatever_their_number(folder, processor, worl
     [
         ("{", "no line of JSON"),
         ("[1]", "expected a JSON object"),
-        ('{"image": "none.png", "question": "q", "answer": "a"}', "there is no picture"),
+        ('{"image": "none.png", "question": "q", "answer": "a"}', "there is no image"),
         ('{"image": "../0.png", "question": "q", "answer": "a"}', "leads out of its folder"),
         ('{"image": 7, "question": "q", "answer": "a"}', "expected the name of a file"),
         ('{"image": "words.txt", "question": "q", "answer": "a"}', "not a whole image"),
         ('{"question": "", "answer": "a"}', "empty"),
         ('{"messages": [{"role": "user", "content": "q"}]}', "no answer"),
-        ('{"image": "0.png", "question": "<image> <image>", "answer": "a"}', "1 pictures"),
+        ('{"image": "0.png", "question": "<image> <image>", "answer": "a"}', "1 images"),
     ],
 )
 def test_a_broken_line_is_named_with_the_reason(folder, processor, line, why):
@@ -109,7 +109,7 @@ def test_broken_samples_are_replaced_up_to_the_limit(folder, processor):
 
 
 def mixed(folder, form, broken=3, good=5):
-    """Captioned pictures of which some are broken, in one of the formats; the options they need."""
+    """Captioned images of which some are broken, in one of the formats; the options they need."""
     files = [b"\x89PNG broken %d" % i for i in range(broken)]
     for index in range(good):
         file = io.BytesIO()

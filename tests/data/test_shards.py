@@ -77,8 +77,8 @@ def test_neighbours_with_one_key_are_a_sample(tmp_path, processor):
     found = {kind: records for kind, records in find(tmp_path)}
     assert {k: len(r) for k, r in found.items()} == {"generation": 3, "understanding": 1, "text": 1}
     assert found["generation"][2].text == "a red circle"
-    assert found["generation"][2].pictures == (png(2),)
-    assert found["understanding"][0].pictures == (png(3), png(4))
+    assert found["generation"][2].images == (png(2),)
+    assert found["understanding"][0].images == (png(3), png(4))
     sample = open_data(tmp_path, processor).draw(0, counts={"understanding": 1})[0]
     assert sample.pixel_values.shape[0] == 2
 
@@ -113,7 +113,7 @@ def link(name, kind):
         ([("1.png", link("1.png", tarfile.SYMTYPE)), ("1.txt", b"x")], "a link"),
         ([("1.png", link("1.png", tarfile.LNKTYPE)), ("1.txt", b"x")], "a link"),
         ([("1.png", link("1.png", tarfile.CHRTYPE)), ("1.txt", b"x")], "a device"),
-        ([("1.png", b"no picture"), ("1.txt", b"x")], "not a whole image"),
+        ([("1.png", b"no image"), ("1.txt", b"x")], "not a whole image"),
         ([("1.png", png(1)), ("1.txt", b"\xff\xfe\xfd")], "no UTF-8"),
         ([("1.png", png(1)), ("1.json", b"[1]")], "expected a JSON object"),
         ([("1.png", png(1)), ("1.txt", b"")], "empty"),
@@ -142,7 +142,7 @@ def test_what_is_no_sample_of_a_shard_is_named_at_the_start_and_not_drawn(tmp_pa
 
 def test_a_huge_member_is_refused_without_being_read(tmp_path, processor, monkeypatch):
     path = shard(tmp_path / "x.tar", [*pair(0), ("1.png", bytes(9000)), ("1.txt", b"x")])
-    monkeypatch.setenv("JANUSFLOW_MAX_PICTURE_BYTES", "8000")
+    monkeypatch.setenv("JANUSFLOW_MAX_IMAGE_BYTES", "8000")
     source = open_data(path, processor).sources["generation"].sources[0]
     assert "9000 bytes" in str(take(source, [1])[0])
 
@@ -228,7 +228,7 @@ def test_broken_shards_stop_a_run_beyond_the_limit(tmp_path, processor):
 
 @pytest.fixture
 def tables(tmp_path, monkeypatch):
-    """Two parquet files with twelve captioned pictures."""
+    """Two parquet files with twelve captioned images."""
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(
         datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False

@@ -41,7 +41,7 @@ def test_a_picture_is_found_under_the_keys_that_people_use(tmp_path, key):
     path = lines(tmp_path / "x.jsonl", {key: "a.png", "caption": "a red square"})
     ((kind, records),) = find(path)
     assert kind == "generation" and records[0].text == "a red square"
-    assert records[0].pictures == ((tmp_path / "a.png").read_bytes(),)
+    assert records[0].images == ((tmp_path / "a.png").read_bytes(),)
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_a_picture_is_found_under_the_keys_that_people_use(tmp_path, key):
     [
         ({"prompt": "p", "chosen": "a", "rejected": "b"}, "'chosen' is not read"),
         ({"prompt": "p", "completion": "c"}, "'completion' is not read"),
-        ({"target_file": "a.png", "caption": "c"}, "'target_file' names a picture"),
-        ({"image": "a.png", "mask": "m.png", "caption": "c"}, "'mask' names a picture"),
-        ({"image_base64": "iVBO", "caption": "c"}, "'image_base64' looks like a picture"),
+        ({"target_file": "a.png", "caption": "c"}, "'target_file' names an image"),
+        ({"image": "a.png", "mask": "m.png", "caption": "c"}, "'mask' names an image"),
+        ({"image_base64": "iVBO", "caption": "c"}, "'image_base64' looks like an image"),
         ({"url": "https://x.org/a.jpg", "caption": "c"}, "on the web"),
-        ({"image_id": 7, "caption": "c"}, "'image_id' looks like a picture"),
-        ({"Image": "a.png", "Caption": "c"}, "'Image' names a picture"),
+        ({"image_id": 7, "caption": "c"}, "'image_id' looks like an image"),
+        ({"Image": "a.png", "Caption": "c"}, "'Image' names an image"),
         ({"path": "a", "caption": "c"}, "'path' of a caption"),
         ({"blob": {"bytes": None, "path": "a"}, "text": "c"}, "'blob' holds a file"),
     ],
@@ -124,7 +124,7 @@ def test_messages_may_be_lists_of_parts(tmp_path):
     path = lines(tmp_path / "x.jsonl", {"messages": [{"role": "user", "content": parts}, said]})
     ((kind, records),) = find(path)
     record = records[0]
-    assert kind == "understanding" and len(record.pictures) == 1
+    assert kind == "understanding" and len(record.images) == 1
     assert [m["content"] for m in record.messages] == ["<image>\nwhat is it?", "a square"]
 
 
@@ -143,13 +143,13 @@ def test_what_a_folder_holds_beside_its_samples_is_named_and_not_learnt(tmp_path
     (tmp_path / "README.txt").write_text("about this folder\n\nin two paragraphs")
     (tmp_path / "c.avif").write_bytes(b"?")
     (tmp_path / "c.txt").write_text("a caption of an unread format")
-    (tmp_path / "d.txt").write_text("a caption whose picture is gone")
+    (tmp_path / "d.txt").write_text("a caption whose image is gone")
     (tmp_path / "table.csv").write_text("x")
     found = scan(tmp_path)
     assert {kind: len(records) for kind, records in found.sources} == {"generation": 2}
     why = {Path(name).name: reason for name, reason in found.skipped.items()}
     assert "without a caption" in why["b.png"] and "about the folder" in why["README.txt"]
-    assert "c.avif" in why["c.txt"] and "without its picture" in why["d.txt"]
+    assert "c.avif" in why["c.txt"] and "without its image" in why["d.txt"]
     assert {"1 x .csv", "1 x .avif"} <= why.keys()
 
 
@@ -179,7 +179,7 @@ def test_a_runs_own_folder_is_no_data(tmp_path):
 def test_an_empty_name_is_a_broken_picture_and_no_text(tmp_path):
     ((kind, records),) = find(lines(tmp_path / "x.jsonl", {"image": "", "text": "a red square"}))
     assert kind == "generation"
-    with pytest.raises(BrokenSample, match="a picture is ''"):
+    with pytest.raises(BrokenSample, match="an image is ''"):
         records[0]
 
 

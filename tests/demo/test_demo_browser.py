@@ -120,7 +120,7 @@ def test_a_question_is_answered_about_what_was_painted(visit):
 
 
 def test_a_bad_upload_gets_a_sentence(visit, tmp_path):
-    (tmp_path / "p.png").write_bytes(b"no picture")
+    (tmp_path / "p.png").write_bytes(b"no image")
     tab = visit()
     tab.get_by_role("tab", name="Ask").click()
     tab.locator("#asked input[type=file]").set_input_files(tmp_path / "p.png")

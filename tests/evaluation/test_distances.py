@@ -1,4 +1,4 @@
-"""The Frechet distance has its closed forms; folders of pictures are measured and remembered."""
+"""The Frechet distance has its closed forms; folders of images are measured and remembered."""
 
 import numpy as np
 import pytest
@@ -180,8 +180,8 @@ def test_pictures_of_prompts_are_made_and_measured(folders, tiny_folder, janusfl
     ("given", "sentence"),
     [
         (["--images", "nowhere"], "is no folder"),
-        (["--images", "empty"], "holds 0 pictures"),
-        (["--images", "mixed"], "pictures of one size"),
+        (["--images", "empty"], "holds 0 images"),
+        (["--images", "mixed"], "images of one size"),
         (["--images", "broken"], "is not a whole image"),
         ([], "give --images FOLDER, or --prompts FILE"),
         (["--images", "fake", "--features", "weights.pth"], "Inception"),
@@ -195,7 +195,7 @@ def test_folders_that_cannot_be_measured_are_one_sentence(
         (folders / name).mkdir()
     for i, side in enumerate((64, 64, 96)):
         Image.new("RGB", (side, side)).save(folders / "mixed" / f"{i}.png")
-        (folders / "broken" / f"{i}.png").write_bytes(b"no picture")
+        (folders / "broken" / f"{i}.png").write_bytes(b"no image")
     (folders / "bad.json").write_text('{"a": {}}')
     given = [given[0], folders / given[1], *given[2:]] if given else []
     code, _, said = evaluate(janusflow, tiny_folder, folders, *given)

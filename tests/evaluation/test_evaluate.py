@@ -128,7 +128,7 @@ def test_the_bootstrap_over_texts_covers_the_truth_where_pictures_are_alike():
     rng, hits, trials = np.random.default_rng(1), 0, 200
     for _ in range(trials):
         groups = []
-        for mean in (2, 5):  # Beta(mean, 3): a text's own difficulty, shared by its pictures
+        for mean in (2, 5):  # Beta(mean, 3): a text's own difficulty, shared by its images
             hard = rng.beta(mean, 3, size=60)
             groups.append((rng.binomial(1, hard.repeat(4)), np.arange(60).repeat(4)))
         low, high = bootstrap(groups, draws=400)
@@ -149,7 +149,7 @@ def test_all_right_is_not_certainty():
     assert overall([([False, False], [0, 1]), ([False], [0])]) == wilson(0, 3)
 
 
-# Pictures
+# Images
 
 
 def test_a_perfect_painter_and_the_oracle_score_one(perfect):
@@ -454,7 +454,7 @@ def test_pictures_that_do_not_belong_are_named(tmp_path):
     with pytest.raises(ValueError, match="was made for None"):
         runner.rescore(folder)
     path.unlink()
-    with pytest.raises(ValueError, match="lacks 1 of 28 pictures"):
+    with pytest.raises(ValueError, match="lacks 1 of 28 images"):
         runner.rescore(folder)
     path.write_bytes(whole)
     (folder / "protocol.json").write_text("{")

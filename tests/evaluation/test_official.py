@@ -22,7 +22,7 @@ PROMPTS = [
 
 
 class Brush:
-    """Noise of each generator, so that a picture depends on its seed."""
+    """Noise of each generator, so that an image depends on its seed."""
 
     def __init__(self, stop_after=None):
         self.made, self.left = 0, stop_after

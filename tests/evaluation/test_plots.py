@@ -92,10 +92,10 @@ def test_a_film_is_written_or_says_what_is_missing(tmp_path):
 
 
 MISTAKES = {
-    "no pictures": (lambda _: plots.images([]), "no pictures to draw"),
-    "nothing to animate": (lambda p: plots.animation([], p / "a.gif"), "no pictures to animate"),
+    "no images": (lambda _: plots.images([]), "no images to draw"),
+    "nothing to animate": (lambda p: plots.animation([], p / "a.gif"), "no images to animate"),
     "captions": (lambda _: plots.images(PICTURES, ["a"]), "1 captions came where 6"),
-    "times": (lambda _: plots.strip({"x": PICTURES}, (0, 1)), "6 pictures of 'x' came where 2"),
+    "times": (lambda _: plots.strip({"x": PICTURES}, (0, 1)), "6 images of 'x' came where 2"),
     "ending": (lambda p: plots.animation(PICTURES, p / "a.webm"), "name a .gif or a .mp4"),
 }
 

@@ -121,9 +121,9 @@ def test_an_answer_ends_before_the_first_of_the_texts_that_end_it(plugin):
 def test_pictures_may_be_paths_and_videos_are_refused(plugin, tmp_path):
     path = tmp_path / "a.png"
     Image.new("RGB", (9, 7), "red").save(path)
-    assert plugin.picture(str(path)).size == (9, 7)
-    with pytest.raises(ValueError, match="choose tasks of pictures"):
-        plugin.picture({"array": [0.0]})
+    assert plugin.image(str(path)).size == (9, 7)
+    with pytest.raises(ValueError, match="choose tasks of images"):
+        plugin.image({"array": [0.0]})
 
 
 @pytest.mark.parametrize("options", [{"batch_size": "auto"}, {"batch_size": 0}])

@@ -1,4 +1,4 @@
-"""What the tasks of lmms-eval in this folder call: the small world's pictures and exact match."""
+"""What the tasks of lmms-eval in this folder call: the small world's images and exact match."""
 
 from PIL import Image
 

@@ -57,7 +57,7 @@ def theirs(pipe, prompts, sample=False, **options):
     except TypeError as error:  # 5.17's loop does not call its own cache as it wants to be called
         if "_prepare_static_cache" not in str(error):
             raise
-        pytest.skip(f"this transformers draws no pictures itself: {error}")
+        pytest.skip(f"this transformers draws no images itself: {error}")
 
 
 # Loading

@@ -22,7 +22,7 @@ def without_text(prompt, dropped):
     return replace(prompt, mask=torch.where(dropped[:, None], first.bool(), prompt.seen))
 
 
-TOKENS = 37  # start tag and image tokens of a 96 x 96 picture
+TOKENS = 37  # start tag and image tokens of a 96 x 96 image
 
 
 def make_model(attention: str) -> JanusFlowModel:
@@ -54,7 +54,7 @@ def generation(length: int, rng: torch.Generator) -> Sample:
 
 
 def understanding(length: int, rng: torch.Generator) -> Sample:
-    """Two pictures, and text of this length."""
+    """Two images, and text of this length."""
     ids = torch.randint(0, 600, (length + 2 * TOKENS,), generator=rng)
     mask = torch.zeros(len(ids), dtype=torch.bool)
     mask[1 : 1 + TOKENS] = mask[2 + TOKENS : 2 + 2 * TOKENS] = True
@@ -231,7 +231,7 @@ def test_every_sample_is_in_one_pack_and_no_pack_overflows(lengths, slack):
 def test_a_mixed_batch_of_the_published_lengths_fills_its_packs():
     rng = torch.Generator().manual_seed(0)
     sizes = torch.randint(600, 680, (100,), generator=rng).tolist()  # prompt, time, 576 tokens
-    sizes += torch.randint(650, 1200, (20,), generator=rng).tolist()  # a picture and its answers
+    sizes += torch.randint(650, 1200, (20,), generator=rng).tolist()  # an image and its answers
     sizes += torch.randint(50, 4000, (8,), generator=rng).tolist()
     samples = [Sample(kind="text", input_ids=torch.zeros(n).long()) for n in sizes]
     assert packing.fill_rate(samples, packing.pack(samples, 4096)) > 0.92

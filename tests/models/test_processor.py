@@ -148,7 +148,7 @@ def test_padding_falls_back_to_the_end_of_sentence(own):
     assert JanusFlowProcessor.from_pretrained(own).tokenizer.convert_tokens_to_ids(PAD) == 2
 
 
-# Prompts of pictures
+# Prompts of images
 
 
 def test_a_prompt_is_the_published_text_without_its_generation_tag(folder, processor):
@@ -281,9 +281,9 @@ def test_nothing_the_caller_passes_is_modified(processor):
 @pytest.mark.parametrize(
     "conversation, images, words",
     [
-        (f"{IMAGE} hi", None, "0 pictures came for 1 placeholders"),
-        (f"{IMAGE} hi", [picture(), picture()], "2 pictures came for 1"),
-        (["a", "b"], [[picture()]], "1 lists of pictures came for 2"),
+        (f"{IMAGE} hi", None, "0 images came for 1 placeholders"),
+        (f"{IMAGE} hi", [picture(), picture()], "2 images came for 1"),
+        (["a", "b"], [[picture()]], "1 lists of images came for 2"),
         ([{"role": "robot", "content": "hi"}], None, "unknown role 'robot'"),
         ([{"role": "user"}], None, "'role' and 'content'"),
         ([{"role": "user", "content": [{"type": "video"}]}], None, "a part of a message"),
@@ -382,7 +382,7 @@ def test_what_is_no_picture_is_refused(tmp_path):
         with pytest.raises(ValueError, match="image"):
             to_rgb(image)
     with pytest.raises(TypeError, match=r"PIL\.Image\.open"):
-        to_rgb("picture.png")
+        to_rgb("image.png")
 
 
 def test_mean_and_deviation_come_from_the_file(own):

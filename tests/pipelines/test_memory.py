@@ -58,7 +58,7 @@ def test_the_published_model_is_forecast_without_its_memory():
 
 def test_a_cpu_takes_less_for_many_rows_than_a_card():
     config, vae = JanusFlowConfig(), memory.unbuilt(lambda kw: AutoencoderKL(**kw), SDXL)
-    setting = dict(pictures=8, dtype=torch.bfloat16)
+    setting = dict(images=8, dtype=torch.bfloat16)
     parts, whole = (memory.forecast(config, vae, device=d, **setting) for d in ("cpu", "cuda"))
     assert parts.sampling < 0.7 * whole.sampling
     assert (parts.weights, parts.decoding) == (whole.weights, whole.decoding)

@@ -168,7 +168,7 @@ def test_a_starting_state_that_is_broken_is_named_as_such(tiny_pipe):
         tiny_pipe("a red circle", num_inference_steps=2, latents=noise)
 
 
-# Weights, answers and pictures
+# Weights, answers and images
 
 
 def infected(folder, tmp_path, pattern, value):

@@ -1,4 +1,4 @@
-"""Questions that begin alike are answered as alone, and the picture is read once."""
+"""Questions that begin alike are answered as alone, and the image is read once."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ def pictures():
 
 @contextmanager
 def counted(pipe):
-    """The pictures that the vision encoder reads inside."""
+    """The images that the vision encoder reads inside."""
     seen = []
     hook = pipe.model.vision_und_enc_model.register_forward_pre_hook(
         lambda _, args: seen.append(len(args[0]))
@@ -89,13 +89,13 @@ def test_the_first_logits_are_those_of_questions_alone(pipe, pictures):
 
 def test_nothing_is_shared_where_nothing_is_common(pipe, pictures):
     each = pipe.processor([about(p, "is there a star?") for p in pictures])
-    assert prefix_cache.generate(pipe.model, each, do_sample=False) is None  # three pictures
+    assert prefix_cache.generate(pipe.model, each, do_sample=False) is None  # three images
     same = pipe.processor([about(pictures[0], q) for q in QUESTIONS])
     assert (
         prefix_cache.generate(pipe.model, same, repetition_penalty=1.2) is None
     )  # looks at the prompt
     words = pipe.processor(["a", "b"])
-    assert prefix_cache.generate(pipe.model, words, do_sample=False) is None  # no picture
+    assert prefix_cache.generate(pipe.model, words, do_sample=False) is None  # no image
 
 
 def test_common_counts_what_all_rows_begin_with():
@@ -128,7 +128,7 @@ def test_a_follow_up_costs_its_own_tokens(pipe, pictures):
         talk.ask(QUESTIONS[1])
     finally:
         hook.remove()
-    assert widths[0] < 20  # of more than 50: neither the picture nor the first question
+    assert widths[0] < 20  # of more than 50: neither the image nor the first question
 
 
 def test_a_conversation_streams_and_goes_on_after_an_answer_cut_short(pipe, pictures):
@@ -147,7 +147,7 @@ def test_a_conversation_streams_and_goes_on_after_an_answer_cut_short(pipe, pict
 
 
 def read_anew(talk) -> bool:
-    """Whether the next question has the picture read again."""
+    """Whether the next question has the image read again."""
     with counted(talk.pipe) as seen:
         talk.ask(QUESTIONS[0], max_new_tokens=4)
     return bool(seen)

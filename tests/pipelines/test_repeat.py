@@ -1,4 +1,4 @@
-"""One seed, one picture: in any batch and order, in another process, after a restart."""
+"""One seed, one image: in any batch and order, in another process, after a restart."""
 
 import subprocess
 import sys

@@ -224,7 +224,7 @@ def test_the_autoencoder_in_numpy_is_the_shipped_one(counts):
 
 
 def test_what_is_no_picture_is_refused():
-    with pytest.raises(ValueError, match=r"expected a \(H, W, 3\) uint8 picture, got \(96, 96\)"):
+    with pytest.raises(ValueError, match=r"expected a \(H, W, 3\) uint8 image, got \(96, 96\)"):
         read(np.zeros((96, 96), np.uint8))
     with pytest.raises(ValueError, match="float32"):
         read(np.zeros((96, 96, 3), np.float32))

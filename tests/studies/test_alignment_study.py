@@ -17,7 +17,7 @@ from studies.alignment.models import Study
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 TINY = Study(
-    steps=2, every=1, batch=8, pool=32, held_out=20, pictures=1, calls=3, hidden=32, blocks=3,
+    steps=2, every=1, batch=8, pool=32, held_out=20, images=1, calls=3, hidden=32, blocks=3,
     channels=16, warmup=1,
 )  # fmt: skip
 

@@ -177,7 +177,7 @@ def test_teachers_with_another_grid_are_resampled_to_the_students():
     side = torch.linspace(0, 1, 12)
     plane = torch.stack(torch.meshgrid(side, side, indexing="ij"), dim=-1).reshape(1, 144, 2)
     small = repa.resampled(plane, 36).view(6, 6, 2)
-    inner = small[1:-1, 1:-1]  # a linear picture stays linear away from the border
+    inner = small[1:-1, 1:-1]  # a linear image stays linear away from the border
     centres = (torch.arange(6) * 2 + 0.5) / 11
     assert torch.allclose(inner[..., 0], centres[1:-1, None].expand(4, 4), atol=1e-5)
     assert torch.allclose(inner[..., 1], centres[None, 1:-1].expand(4, 4), atol=1e-5)
@@ -423,7 +423,7 @@ def test_the_random_teacher_is_fixed_and_differs_from_the_trained_one(model, vie
     first, second = (teachers.make("random", model)(view) for _ in range(2))
     own = teachers.make("own", model)(view)
     assert torch.equal(first, second) and not torch.allclose(first, own)
-    assert not torch.allclose(first[0], first[1])  # it sees the picture
+    assert not torch.allclose(first[0], first[1])  # it sees the image
 
 
 def test_an_encoder_of_timm_is_read_from_a_local_file_as_it_was_saved(tmp_path, view):

@@ -30,7 +30,7 @@ SMALL = dict(
     vision_width=16,
     vision_blocks=1,
     vision_heads=2,
-    pictures=4,
+    images=4,
     questions=2,
     steps=2,
     warmup=1,
@@ -98,7 +98,7 @@ def test_processes_share_a_step_without_overlap(batches):
 
 
 def test_flags_and_skin_tones_do_not_flood_the_rest(batches):
-    drawn = Counter(batches.picture(i).name for i in range(2000))
+    drawn = Counter(batches.image(i).name for i in range(2000))
     assert drawn["flag.png"] < 0.4 * drawn["cat.png"]
     assert drawn["hand-dark.png"] < drawn["hand.png"]
 

@@ -1,4 +1,4 @@
-"""Twenty pictures and the shipped model: the example does what its page says, in a short run."""
+"""Twenty images and the shipped model: the example does what its page says, in a short run."""
 
 import importlib.util
 from pathlib import Path

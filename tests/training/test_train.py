@@ -150,13 +150,13 @@ def test_a_few_pictures_with_their_questions_are_learnt_by_heart(tmp_path):
 
 
 def test_the_floor_of_the_flow_loss_is_the_posteriors_variance():
-    """Two equally likely pictures on a line, against a plain sum over the noise's density."""
+    """Two equally likely images on a line, against a plain sum over the noise's density."""
     data, t = torch.tensor([[-1.0], [2.0]]), torch.full((2,), 0.4)
     x = torch.tensor([[0.1], [0.7]])
     both = torch.ones(2, 2, dtype=torch.bool)
     found = overfit.posterior_velocity(x, t, data, both)
     for row in range(2):
-        noise = (x[row] - 0.4 * data) / 0.6  # the one noise that each picture would need
+        noise = (x[row] - 0.4 * data) / 0.6  # the one noise that each image would need
         likely = (-noise.square() / 2).exp()
         expected = (likely * (data - noise)).sum() / likely.sum()
         assert found[row] == pytest.approx(float(expected), abs=1e-5)
@@ -395,7 +395,7 @@ def test_training_and_inference_see_the_same_tokens(finished, tmp_path):
     loop.export(finished, tmp_path)
     processor = JanusFlowProcessor.from_pretrained(tmp_path)
     batches = init_checkpoint.batches(finished / "base", RECIPE)
-    for row, sample in enumerate(batches.pictures(range(3))):
+    for row, sample in enumerate(batches.images(range(3))):
         caption = batches.training_scene(row).caption
         assert torch.equal(processor.prompt(caption)["input_ids"][0], sample.input_ids)
     question = batches.questions(0, 1)[0]
@@ -430,7 +430,7 @@ def test_a_category_or_template_with_no_share_never_comes():
 
 
 def test_a_run_with_another_seed_sees_other_scenes(finished):
-    """So that one which starts from another's weights is not shown the same pictures again."""
+    """So that one which starts from another's weights is not shown the same images again."""
     recipes = [replace(RECIPES["scenes-smoke"], seed=seed) for seed in (0, 0, 1)]
     sources = [init_checkpoint.batches(finished / "base", recipe) for recipe in recipes]
     counts = {"generation": 4, "understanding": 2}

@@ -153,7 +153,7 @@ def test_a_dry_run_of_a_recipe_trains_nothing_and_leaves_nothing(tmp_path, monke
 
 
 def test_the_ways_whose_speed_is_compared_train_the_same(tmp_path):
-    rows = throughput.run(tmp_path, batch=8, rounds=2, pictures=12)
+    rows = throughput.run(tmp_path, batch=8, rounds=2, images=12)
     assert [row.name for row in rows] == ["plain", "packed", "cached", "both"]
     assert [row.loss for row in rows] == pytest.approx([rows[0].loss] * 4, rel=1e-4)
     tokens, operations = ({getattr(row, n) for row in rows} for n in ("tokens", "flops"))

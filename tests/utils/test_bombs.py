@@ -66,7 +66,7 @@ READ = {
     "rule.json": lambda folder: samplers.learned(folder / "rule.json"),
     "grid.json": lambda folder: PilotGrid.load(folder / "grid.json"),
     "prompts.txt": lambda folder: safe_io.read_prompts(folder / "prompts.txt"),
-    "picture.png": lambda folder: images.read(folder / "picture.png"),
+    "image.png": lambda folder: images.read(folder / "image.png"),
     "config.json": lambda folder: safe_io.read_object(folder / "config.json"),
     "SHA256SUMS": lambda folder: hub.verify(folder),
 }

@@ -50,7 +50,7 @@ def shelf(path, seed):
 
 WRITERS = {
     "a text": ("report.json", lambda path, seed: locked_dir.write(path, str(seed) * 9000)),
-    "a picture": ("p.png", picture),
+    "an image": ("p.png", picture),
     "a checkpoint": (
         "step-00000001.safetensors",
         lambda path, seed: checkpoints.write(path, {"a": noise(seed)}, {}),

@@ -1,4 +1,4 @@
-"""Pictures and prompts of strangers: the right answer or one sentence, bounded."""
+"""Images and prompts of strangers: the right answer or one sentence, bounded."""
 
 import io
 import os
@@ -79,7 +79,7 @@ SAME = {
 @pytest.mark.parametrize("kind", SAME)
 @pytest.mark.parametrize("suffix", ["png", "jpg", "txt", ""])
 def test_every_kind_of_file_gives_the_same_picture_whatever_its_name(kind, suffix, tmp_path):
-    path = tmp_path / f"picture.{suffix}"
+    path = tmp_path / f"image.{suffix}"
     path.write_bytes(SAME[kind])
     found = images.read(path)
     assert found.mode == "RGB" and found.size == (40, 20)
@@ -102,7 +102,7 @@ def test_a_picture_cut_anywhere_is_refused_or_whole(kind):
             found = images.decode(content[:size], "cut")
         except ValueError as error:
             assert "is not a whole image" in str(error) and "\n" not in str(error)
-        else:  # trailing bytes that say nothing about the first picture
+        else:  # trailing bytes that say nothing about the first image
             assert np.abs(np.asarray(found, int) - np.asarray(two_halves(), int)).mean() < 12
 
 

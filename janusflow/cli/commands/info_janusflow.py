@@ -73,13 +73,13 @@ def needed(name: str, vae: str | None = None, **setting) -> dict[str, dict[str, 
     return found | {"program": {"peak": memory.of_program()}}
 
 
-def memory_table(found: dict[str, dict[str, int]], pictures: int) -> str:
+def memory_table(found: dict[str, dict[str, int]], images: int) -> str:
     """For a terminal of 80 columns, in MiB."""
     columns = ("weights", "sampling", "decoding", "peak")
-    plural = "image" if pictures == 1 else "images"
+    plural = "image" if images == 1 else "images"
     lines = [
         "",
-        f"  MiB to generate {pictures} {plural} at once, the autoencoder's included",
+        f"  MiB to generate {images} {plural} at once, the autoencoder's included",
         f"  {'':<12}" + "".join(f"{name:>12}" for name in columns),
     ]
     for kind, sizes in found.items():

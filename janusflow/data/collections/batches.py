@@ -114,14 +114,14 @@ class CollectionBatches:
     ) -> list[Sample]:
         """The samples of a process in a step: its even part of each kind, images first."""
         found = []
-        for kind, make in (("generation", self.picture), ("understanding", self.question)):
+        for kind, make in (("generation", self.image), ("understanding", self.question)):
             count = counts.get(kind, 0)
             first = step * count if start is None else start.get(kind, 0)
             rows = range(count * rank // world, count * (rank + 1) // world)
             found += [make(first + row) for row in rows]
         return found
 
-    def picture(self, index: int) -> Sample:
+    def image(self, index: int) -> Sample:
         """Sample number `index` of generation: a caption with its latents and pixels."""
         rng = self._rng(index, 0)
         item = self._item(rng)

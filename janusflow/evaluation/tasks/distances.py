@@ -15,7 +15,7 @@ from janusflow.evaluation.frechet import frechet
 from janusflow.evaluation.image_metadata import origins
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import share, wait
-from janusflow.evaluation.task import PICTURED, Sources, Task, register
+from janusflow.evaluation.task import IMAGE_FIELDS, Sources, Task, register
 from janusflow.evaluation.tasks import official
 from janusflow.evaluation.tasks.official import Shot
 from janusflow.utils import safe_io
@@ -29,7 +29,7 @@ SUBSET, SUBSETS = 1000, 100  # images of a subset of the KID, and how many are d
 def inputs(paths: dict[str, str]) -> dict[str, str]:
     """Digests of the reference, and of the images or of the prompts to make them from."""
     if "reference" not in paths:
-        raise ValueError("--reference names no folder; give one of real pictures")
+        raise ValueError("--reference names no folder; give one of real images")
     if ("pictures" in paths) == ("prompts" in paths):
         raise ValueError("give --images FOLDER, or --prompts FILE to make them, and not both")
     found = {"reference": features.digest(Path(paths["reference"]), "reference")}
@@ -50,7 +50,7 @@ def read_prompts(path: Path) -> list[tuple[str, str]]:
     for name, entry in entries.items():
         safe_io.check_prompt(str(entry["prompt"]), f"prompt {name!r} of {path}")
         if Path(name).name != name or name.startswith("."):
-            raise ValueError(f"{str(path)!r} names a picture {name!r}; expected a plain file name")
+            raise ValueError(f"{str(path)!r} names an image {name!r}; expected a plain file name")
     return [(name, str(entry["prompt"])) for name, entry in entries.items()]
 
 
@@ -114,7 +114,7 @@ def protocol(plan: Plan, folder: Path) -> tuple[Sources, dict]:
     """No items: these scores are of whole sets."""
     ours, theirs = _features(folder)
     net = safe_io.read_object(folder / NETWORK)
-    made = {"pictures": len(ours), "reference_pictures": len(theirs), "channels": ours.shape[1]}
+    made = {"pictures": len(ours), "reference_images": len(theirs), "channels": ours.shape[1]}
     name = plan.paths.get("features") or "the model's own vision encoder, tokens averaged"
     made |= {"features": name, "network": net["network"], "resized_to": net["side"]}
     if "prompts" in plan.paths:
@@ -131,7 +131,7 @@ def protocol(plan: Plan, folder: Path) -> tuple[Sources, dict]:
 
 def given(folder: Path) -> dict:
     """What the report may say of images that the plan's model did not generate."""
-    told = origins(features.files(folder, "pictures"), ("model", *PICTURED))
+    told = origins(features.files(folder, "pictures"), ("model", *IMAGE_FIELDS))
     return told | {"weights": {}, "fingerprint": "unknown", "seeds": "unknown"}
 
 
@@ -200,9 +200,9 @@ def _scores(found: dict, plan: Plan, folder: Path) -> dict:
     return {Path(plan.paths["reference"]).name: {"overall": whole, "groups": {}}}
 
 
-FIELDS = ("seeds", *PICTURED, "digests")
+FIELDS = ("seeds", *IMAGE_FIELDS, "digests")
 NOTE = (
-    "A distance of sets: no interval belongs to it, it falls with the number of pictures (n), and "
+    "A distance of sets: no interval belongs to it, it falls with the number of images (n), and "
     "it can only be compared with one of the same reference, network and number."
 )
 register("fid", Task(make, protocol, FIELDS, note=NOTE, inputs=inputs, whole=fid))

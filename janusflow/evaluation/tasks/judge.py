@@ -90,7 +90,7 @@ def agreement(items: Sequence[Item]) -> dict:
 
 
 NOTE = (
-    "agrees: the model's verdict is the exact scorer's; false+: accepted among the pictures that "
+    "agrees: the model's verdict is the exact scorer's; false+: accepted among the images that "
     "are wrong; false-: rejected among those that are right; kappa: Cohen 1960."
 )
 register("judge", Task(make, score, scenes.FIELDS, agreement, scenes.path_of, NOTE))

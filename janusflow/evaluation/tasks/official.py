@@ -16,7 +16,7 @@ from PIL import Image
 from janusflow.evaluation import provenance
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import fill, share, wait
-from janusflow.evaluation.task import PICTURED
+from janusflow.evaluation.task import IMAGE_FIELDS
 from janusflow.evaluation.tasks import scenes
 from janusflow.pipelines import image_io
 from janusflow.scenes.world import generator
@@ -131,7 +131,7 @@ def paint(load: Callable, plan: Plan, folder: Path, settings: dict, shots: list[
             path = folder / shot.file
             path.parent.mkdir(parents=True, exist_ok=True)
             story = dict(prompt=shot.text, seed=shot.seed, noise_seed=shot.noise, calls=calls)
-            how = plan.only(("task", "fingerprint", *PICTURED))
+            how = plan.only(("task", "fingerprint", *IMAGE_FIELDS))
             image_io.save(image, story | how, path)
 
     parts = [shots[start : start + plan.batch] for start in range(0, len(shots), plan.batch)]
@@ -152,7 +152,7 @@ def geneval(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 def dpg(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
     """images/NAME.png, each four images side by side without a gap; these also in single/."""
     if plan.seeds != GRID:
-        raise ValueError(f"DPG-Bench reads {GRID} pictures a prompt; leave --seeds out")
+        raise ValueError(f"DPG-Bench reads {GRID} images a prompt; leave --seeds out")
     shots = dpg_shots(texts(Path(plan.paths["prompts"])))
     paint(load, plan, folder, settings, shots)
     wait()
@@ -167,7 +167,7 @@ def _join(folder: Path, shots: Sequence[Shot], side: int) -> None:
     path = folder / "images" / (shots[0].file.name.rpartition("-")[0] + ".png")
     if not scenes.whole(path):
         found = [scenes.read(folder / shot.file, side, shot.text)[0] for shot in shots]
-        grid = images.grid([Image.fromarray(picture) for picture in found], gap=0)
+        grid = images.grid([Image.fromarray(pixels) for pixels in found], gap=0)
         image_io.save(grid, {"prompt": shots[0].text}, path)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from janusflow.evaluation.plan import Plan
-from janusflow.evaluation.task import PICTURED, Item, Sources, Task, register
+from janusflow.evaluation.task import IMAGE_FIELDS, Item, Sources, Task, register
 from janusflow.evaluation.tasks import official
 from janusflow.evaluation.tasks.official import GRID
 from janusflow.utils import safe_io
@@ -60,7 +60,7 @@ def _complete(wanted: list[tuple], rows: dict, path: Path) -> None:
     if missing or len(rows) > len(wanted):
         first = f", the first {missing[0]}" if missing else ""
         raise ValueError(
-            f"{str(path)!r} has results of {len(rows)} pictures where {len(wanted)} were made, and "
+            f"{str(path)!r} has results of {len(rows)} images where {len(wanted)} were made, and "
             f"lacks {len(missing)}{first}; run the official evaluator on this folder"
         )
 
@@ -68,7 +68,7 @@ def _complete(wanted: list[tuple], rows: dict, path: Path) -> None:
 def _judged(entry: dict, index: int, seed: int, row: dict, path: Path) -> Item:
     if row["prompt"] != entry["prompt"]:
         raise ValueError(
-            f"{str(path)!r} judges picture {index} by {row['prompt']!r:.80}, which was made for "
+            f"{str(path)!r} judges image {index} by {row['prompt']!r:.80}, which was made for "
             f"{entry['prompt']!r:.80}; run the official evaluator on this folder"
         )
     said = str(row.get("reason") or "correct")
@@ -144,7 +144,7 @@ def take(path: Path, folder: Path, name: str) -> None:
     write(folder / f"{RESULTS}.{ends[name]}", content + "\n")
 
 
-FIELDS = ("seeds", *PICTURED, "digests")
+FIELDS = ("seeds", *IMAGE_FIELDS, "digests")
 register(
     "geneval",
     Task(
@@ -152,7 +152,7 @@ register(
         geneval,
         FIELDS,
         inputs=official.geneval_inputs,
-        pictures=lambda item: Path(f"{item['index']:05d}", "samples", f"{item['seed']:05d}.png"),
+        images=lambda item: Path(f"{item['index']:05d}", "samples", f"{item['seed']:05d}.png"),
         next="run GenEval's evaluate_images.py on this folder, then evaluate --results its file",
     ),
 )
@@ -163,7 +163,7 @@ register(
         dpg,
         FIELDS,
         inputs=official.dpg_inputs,
-        pictures=lambda item: Path("single", f"{item['cluster']}-{item['seed']}.png"),
+        images=lambda item: Path("single", f"{item['cluster']}-{item['seed']}.png"),
         next="run DPG-Bench's compute_dpg_bench.py on images/ in this folder with --pic-num 4, "
         "then evaluate --results its file",
     ),

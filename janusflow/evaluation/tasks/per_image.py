@@ -18,7 +18,7 @@ from PIL import Image
 
 from janusflow.evaluation import provenance
 from janusflow.evaluation.plan import Plan
-from janusflow.evaluation.task import PICTURED, Item, Sources, Task, register
+from janusflow.evaluation.task import IMAGE_FIELDS, Item, Sources, Task, register
 from janusflow.evaluation.tasks import official
 from janusflow.evaluation.tasks.official import Shot
 from janusflow.utils import images, safe_io
@@ -45,9 +45,9 @@ def image_task(
         Task(
             partial(_make, prompts),
             partial(_score, name, scorer, prompts),
-            ("seeds", *PICTURED, "digests"),
+            ("seeds", *IMAGE_FIELDS, "digests"),
             inputs=partial(_inputs, prompts),
-            pictures=lambda item: _file(item["index"], item["seed"]),
+            images=lambda item: _file(item["index"], item["seed"]),
             note=note,
         ),
     )

@@ -1,4 +1,4 @@
-"""The task `round-trip`: a picture of a prompt, a caption of the image, the facts compared."""
+"""The task `round-trip`: an image of a prompt, a caption of the image, the facts compared."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
     known, items, calls = complete(folder, list(jobs)), [], []
     scenes.all_there([job.file for job in jobs.values()], folder)
     for key, job in jobs.items():
-        picture, spent = scenes.read(folder / job.file, plan.side, job.prompt.text)
-        items.append(_item(job, known[key], read_back(picture, job.prompt)))
+        image, spent = scenes.read(folder / job.file, plan.side, job.prompt.text)
+        items.append(_item(job, known[key], read_back(image, job.prompt)))
         calls.append(spent)
     made = {"network_calls": scenes.spent(calls), "max_new_tokens": LONGEST}
     return {"model": items}, made
@@ -82,6 +82,6 @@ def _item(job: Job, said: str, result) -> Item:
 
 NOTE = (
     "agrees: the caption names what the prompt asks for, places aside; caption: it is true of the "
-    "picture as the exact scorer reads it; picture: the picture is right, places included."
+    "image as the exact scorer reads it; image: the image is right, places included."
 )
-register("round-trip", Task(make, score, scenes.FIELDS, pictures=scenes.path_of, note=NOTE))
+register("round-trip", Task(make, score, scenes.FIELDS, images=scenes.path_of, note=NOTE))

@@ -17,7 +17,7 @@ from PIL import Image
 
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import batches, fill
-from janusflow.evaluation.task import PICTURED, Item, Sources, Task, register
+from janusflow.evaluation.task import IMAGE_FIELDS, Item, Sources, Task, register
 from janusflow.pipelines import image_io
 from janusflow.scenes.scorer import Score, score
 from janusflow.scenes.shapes import render
@@ -119,7 +119,7 @@ def _save(plan: Plan, folder: Path, job: Job, image: Image.Image, cost: dict) ->
     make_folder(path.parent)
     where = dict(split=job.split, category=job.category, index=job.index, seed=job.seed)
     story = dict(prompt=job.prompt.text, source=job.source, noise_seed=job.noise) | cost
-    how = plan.only(("task", "fingerprint", *PICTURED))
+    how = plan.only(("task", "fingerprint", *IMAGE_FIELDS))
     image_io.save(image, story | where | how, path)
 
 
@@ -142,8 +142,8 @@ def judged(plan: Plan, folder: Path, source: str) -> Iterator[tuple[Item, int]]:
     todo = jobs(plan, source)
     all_there([job.file for job in todo], folder)
     for job in todo:
-        picture, calls = read(folder / job.file, plan.side, job.prompt.text)
-        yield _item(job, score(picture, job.prompt)), calls
+        pixels, calls = read(folder / job.file, plan.side, job.prompt.text)
+        yield _item(job, score(pixels, job.prompt)), calls
 
 
 def spent(calls: Iterable[int]) -> int | list[int]:
@@ -156,7 +156,7 @@ def all_there(files: Sequence[Path], folder: Path) -> None:
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         raise ValueError(
-            f"{str(folder)!r} lacks {len(missing)} of {len(files)} pictures, the first "
+            f"{str(folder)!r} lacks {len(missing)} of {len(files)} images, the first "
             f"{missing[0]}; evaluate into it again without --rescore"
         )
 
@@ -192,5 +192,5 @@ def path_of(item: dict) -> Path:
     return Path("model", item["split"], item["group"], name)
 
 
-FIELDS = ("splits", "prompts", "seeds", *PICTURED)
-register("scenes", Task(make, judge, FIELDS, pictures=path_of))
+FIELDS = ("splits", "prompts", "seeds", *IMAGE_FIELDS)
+register("scenes", Task(make, judge, FIELDS, images=path_of))

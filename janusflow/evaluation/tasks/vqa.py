@@ -11,7 +11,7 @@ from PIL import Image
 
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import batches, fill, share
-from janusflow.evaluation.task import ANSWERED, Item, Sources, Task, register
+from janusflow.evaluation.task import ANSWER_FIELDS, Item, Sources, Task, register
 from janusflow.pipelines.answering import ask
 from janusflow.scenes.questions import PROBES, TEMPLATES, Question, pieces, question
 from janusflow.scenes.shapes import render
@@ -45,10 +45,10 @@ def _suits(split: str, template: str) -> bool:
     return True
 
 
-def answer(pipe, pictures: Sequence[Image.Image], texts: Sequence[str]) -> list[str]:
+def answer(pipe, images: Sequence[Image.Image], texts: Sequence[str]) -> list[str]:
     """Greedy answers to one question about each image, all in one go."""
-    images = [[picture] for picture in pictures]
-    return ask(pipe, list(texts), images, max_new_tokens=LONGEST)
+    shown = [[image] for image in images]
+    return ask(pipe, list(texts), shown, max_new_tokens=LONGEST)
 
 
 def collect(
@@ -157,5 +157,5 @@ NOTE = (
     "constant: what the likeliest answer alone would reach. POPE's splits are existence (random), "
     "popular and adversarial."
 )
-FIELDS = ("splits", "prompts", *ANSWERED)
+FIELDS = ("splits", "prompts", *ANSWER_FIELDS)
 register("scenes-vqa", Task(make, judge, FIELDS, detection, note=NOTE))

@@ -161,8 +161,8 @@ def within_limits(config: JanusConfig) -> None:
         ("width", "the vision encoder's hidden size", vision.hidden_size),
         ("layers", "the aligner's depth", vision.depth),
         ("width", "the aligner's n_embed", vision.projection_dim),
-        ("layers", "the picture aligner's depth", vq.num_hidden_layers),
-        ("width", "the picture aligner's n_embed", vq.projection_dim),
+        ("layers", "the image aligner's depth", vq.num_hidden_layers),
+        ("width", "the image aligner's n_embed", vq.projection_dim),
         ("width", "the VQ model's base channels", vq.base_channels),
         ("vocabulary", "the number of codes", vq.num_embeddings),
     ):

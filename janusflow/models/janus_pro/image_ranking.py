@@ -78,7 +78,7 @@ def check_seeds(seeds: Seeds, count: int) -> Seeds:
         return seeds
     if len(seeds) != count:
         raise ValueError(
-            f"{len(seeds)} generators came for {count} pictures; give one, or one a picture"
+            f"{len(seeds)} generators came for {count} images; give one, or one an image"
         )
     return list(seeds)
 

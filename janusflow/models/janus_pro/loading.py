@@ -71,18 +71,18 @@ def load_model(
             f"config.json says image_token_id {config.image_token_id}, the tokenizer "
             f"{processor.image_id}; take both from one folder, the layouts' ids differ"
         )
-    _check_pictures(config, processor)
+    _check_images(config, processor)
     model = _assemble(folder if weights is None else None, config, weights, dtype)
     finite.check_weights(model.state_dict(), repr(str(folder)))
     model.generation_config = generation(processor, generation_defaults.read(folder))
     return model.eval()
 
 
-def _check_pictures(config: JanusConfig, processor: JanusProProcessor) -> None:
+def _check_images(config: JanusConfig, processor: JanusProProcessor) -> None:
     """ValueError unless the processor makes images and placeholders of the network's sizes."""
     vision, pixels = config.vision_config, processor.image_processor
     for name, made, wanted in (
-        ("pictures of side", pixels.image_size, vision.image_size),
+        ("images of side", pixels.image_size, vision.image_size),
         ("placeholders:", processor.num_image_tokens, vision.num_image_tokens),
     ):
         if made != wanted:

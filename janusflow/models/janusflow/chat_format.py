@@ -49,16 +49,16 @@ def _read_turn(message: Mapping, image_tag: str) -> Turn:
         raise ValueError(f"a message is a dict with 'role' and 'content', not {message!r:.80}")
     content = message["content"]
     if content is None or isinstance(content, str):
-        turn = Turn(message["role"], content or "", as_pictures(message.get("images")))
+        turn = Turn(message["role"], content or "", as_images(message.get("images")))
     else:
         text, images = _read_parts(content, image_tag)
-        turn = Turn(message["role"], text, (*images, *as_pictures(message.get("images"))))
+        turn = Turn(message["role"], text, (*images, *as_images(message.get("images"))))
     if turn.kind not in ("user", "assistant", "system"):
         raise ValueError(f"unknown role {turn.role!r}; use 'user', 'assistant' or 'system'")
     return turn
 
 
-def as_pictures(images: Any) -> tuple:
+def as_images(images: Any) -> tuple:
     """None, one image, a list of them or a batched array -> a tuple of images."""
     if images is None:
         return ()

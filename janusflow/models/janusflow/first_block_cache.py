@@ -39,9 +39,9 @@ class Reuse:
         self._rows.append(_Rows(self.model, prompt, self.tolerance))
         return self._rows[-1]
 
-    def skipped(self, pictures: int) -> list[int]:
+    def skipped(self, images: int) -> list[int]:
         """Evaluations of each image whose later blocks were taken over; rows repeat images."""
-        counts = [rows.skipped.view(-1, pictures).sum(0) for rows in self._rows]
+        counts = [rows.skipped.view(-1, images).sum(0) for rows in self._rows]
         return torch.stack(counts).sum(0).tolist()
 
 

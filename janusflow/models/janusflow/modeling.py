@@ -307,7 +307,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         images = self.image_embeds(pixel_values).flatten(0, 1).to(embeds.dtype)
         if int(places.sum()) != len(images):
             raise ValueError(
-                f"image_token_mask marks {int(places.sum())} places, the pictures fill "
+                f"image_token_mask marks {int(places.sum())} places, the images fill "
                 f"{len(images)}; "
                 "take both from one call of the processor"
             )

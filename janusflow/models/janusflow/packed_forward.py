@@ -100,10 +100,10 @@ def forward(
     if count:
         places = image_places(layout, made.shape[1] - 1).to(embeds.device)
         heard = times if target is None else _heard(model, target, x)
-        velocity = _decode(model, _pictures(last, places), features, heard).to(x.dtype)
+        velocity = _decode(model, _images(last, places), features, heard).to(x.dtype)
         if tap is not None:
             tapped = end[0] if tap == len(decoder.layers) else out.hidden_states[tap]
-            hidden = _pictures(tapped.flatten(0, 1), places)
+            hidden = _images(tapped.flatten(0, 1), places)
         heads = looked.at(places) if attend else None
     before, targets, owner, answers = labelled(samples, layout, packs)
     logits = model.language_model.lm_head(last.index_select(0, before.to(last.device)))
@@ -129,13 +129,13 @@ def _embed(model, samples, layout: Layout, packs, made: Tensor | None) -> Tensor
     seen = [_seen(s, len(ids)) for s, ids in zip(order, layout.ids, strict=True)]
     pixels = [pixels for pixels, _ in seen if pixels is not None]
     masks = [mask for _, mask in seen]
-    pictures = {}
+    images = {}
     if pixels:
-        pictures = dict(
+        images = dict(
             pixel_values=torch.cat(pixels).to(device),
             image_token_mask=torch.cat(masks)[None].to(device),
         )
-    text = model.embed(torch.cat(layout.ids)[None].to(device), **pictures)[0]  # (T, D)
+    text = model.embed(torch.cat(layout.ids)[None].to(device), **images)[0]  # (T, D)
     pieces = []
     parts = zip(text.split([len(ids) for ids in layout.ids]), layout.made, layout.gaps, strict=True)
     for words, number, gap in parts:
@@ -179,7 +179,7 @@ def _attention(model, layout: Layout, embeds: Tensor) -> dict:
     return dict(attention_mask=seen[:, None])
 
 
-def _pictures(flat: Tensor, places: Tensor) -> Tensor:
+def _images(flat: Tensor, places: Tensor) -> Tensor:
     return flat.index_select(0, places.flatten()).unflatten(0, tuple(places.shape))
 
 

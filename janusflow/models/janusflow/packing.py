@@ -37,7 +37,7 @@ def length(sample: Packable, patch: int) -> int:
     if sample.kind != "generation":
         return len(sample.input_ids)
     if sample.latents is None:
-        raise ValueError(f"{sample.name or 'a sample'} has no latents; encode its picture first")
+        raise ValueError(f"{sample.name or 'a sample'} has no latents; encode its image first")
     height, width = sample.latents.shape[-2:]
     return len(sample.input_ids) + 1 + (height // patch) * (width // patch)
 

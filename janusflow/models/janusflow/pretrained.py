@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +27,8 @@ from janusflow.utils.cpu.malloc import returned
 from janusflow.utils.cpu.onednn_linear import use_onednn
 from janusflow.utils.hub import PACKAGED
 from janusflow.utils.text import printable
+
+Own = TypeVar("Own", bound="JanusFlowPreTrainedModel")
 
 
 class JanusFlowPreTrainedModel(PreTrainedModel):
@@ -88,7 +91,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         self.language_model.set_output_embeddings(use_onednn(value))
 
     @classmethod
-    def from_pretrained(cls, name, *args, **kwargs) -> JanusFlowPreTrainedModel:
+    def from_pretrained(cls: type[Own], name, *args, **kwargs) -> Own:
         """Reads safetensors only; raises ValueError where names or shapes differ from the
         configuration's.
         """

@@ -12,7 +12,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from janusflow.models.janusflow.chat_format import (
     Turn,
-    as_pictures,
+    as_images,
     read_turns,
     render,
     roles,
@@ -94,11 +94,11 @@ class JanusFlowProcessor(ProcessorMixin):
             samples = self._pair([(row, ()) for row in rows], _nest(images, len(rows)))
         else:
             samples = self._read(conversation, images)
-        expanded = [self._expand(text, len(pictures)) for text, pictures in samples]
+        expanded = [self._expand(text, len(shown)) for text, shown in samples]
         data = self._pad([ids for ids, _ in expanded], padding)
-        pictures = [picture for _, own in samples for picture in own]
-        if pictures:
-            data["pixel_values"] = self.image_processor(pictures)
+        shown = [image for _, own in samples for image in own]
+        if shown:
+            data["pixel_values"] = self.image_processor(shown)
             data["image_token_mask"] = padding.tensor([mask for _, mask in expanded], False)
         return BatchFeature(data)
 
@@ -142,7 +142,7 @@ class JanusFlowProcessor(ProcessorMixin):
         turns = [self._turns(c, len(i)) for c, i in zip(batch, own, strict=True)]
         return self._pair([(self._render(one), _inline(one)) for one in turns], nested)
 
-    def _turns(self, conversation, pictures: int) -> list[Turn]:
+    def _turns(self, conversation, count: int) -> list[Turn]:
         """Messages as turns; where none has a placeholder, the first question gets them all."""
         if isinstance(conversation, str):
             if not conversation.strip():
@@ -150,11 +150,11 @@ class JanusFlowProcessor(ProcessorMixin):
             turns = [Turn("user", conversation)]
         else:
             turns = read_turns(conversation, self.image_tag)
-        pictures = pictures or len(_inline(turns))
+        count = count or len(_inline(turns))
         if any(self.image_tag in turn.text for turn in turns):
             return turns
         first = next((i for i, turn in enumerate(turns) if turn.kind == "user"), 0)
-        text = f"{self.image_tag}\n" * pictures + turns[first].text
+        text = f"{self.image_tag}\n" * count + turns[first].text
         return [*turns[:first], replace(turns[first], text=text), *turns[first + 1 :]]
 
     def _render(self, turns: list[Turn], **options) -> str:
@@ -170,8 +170,8 @@ class JanusFlowProcessor(ProcessorMixin):
         """Each text with its images: its own, or those given, which a flat list deals out."""
         if images is None:
             return [(text, list(own)) for text, own in rows]
-        if any(not isinstance(picture, str | Path) for _, own in rows for picture in own):
-            raise ValueError("pictures came both in the messages and as `images`; give one of them")
+        if any(not isinstance(image, str | Path) for _, own in rows for image in own):
+            raise ValueError("images came both in the messages and as `images`; give one of them")
         if not images or isinstance(images[0], list):
             return [(text, own) for (text, _), own in zip(rows, images, strict=True)]
         counts = [text.count(self.image_tag) for text, _ in rows]
@@ -183,11 +183,11 @@ class JanusFlowProcessor(ProcessorMixin):
             for (text, _), n in zip(rows, counts, strict=True)
         ]
 
-    def _expand(self, text: str, pictures: int) -> tuple[list[int], list[bool]]:
+    def _expand(self, text: str, count: int) -> tuple[list[int], list[bool]]:
         """Ids with each image's tags and placeholders, and the mask of what it will fill."""
         plain, image = self.ids(text), self.image_id
-        if plain.count(image) != pictures:
-            raise ValueError(_mismatch(pictures, plain.count(image), self.image_tag))
+        if plain.count(image) != count:
+            raise ValueError(_mismatch(count, plain.count(image), self.image_tag))
         filled = [self.image_start_id] + [image] * self.num_image_tokens
         block = [*filled, self.image_end_id]
         ids, mask = [], []
@@ -362,7 +362,7 @@ def _nest(images, batch: int) -> list | None:
     """None, a flat list of images for the batch, or one list of images a row."""
     if images is None:
         return None
-    images = list(as_pictures(images))
+    images = list(as_images(images))
     if any(one is None for one in images):
         raise ValueError(
             f"image {images.index(None) + 1} of {len(images)} is None; give an image, or [] for a "
@@ -370,14 +370,14 @@ def _nest(images, batch: int) -> list | None:
         )
     if any(isinstance(one, list | tuple) for one in images):
         if len(images) != batch:
-            raise ValueError(f"{len(images)} lists of pictures came for {batch} conversations")
-        return [list(as_pictures(one)) for one in images]
+            raise ValueError(f"{len(images)} lists of images came for {batch} conversations")
+        return [list(as_images(one)) for one in images]
     return [images] if batch == 1 else images
 
 
 def _inline(turns: list[Turn]) -> tuple:
-    return tuple(picture for turn in turns for picture in turn.images)
+    return tuple(image for turn in turns for image in turn.images)
 
 
-def _mismatch(pictures: int, places: int, tag: str) -> str:
-    return f"{pictures} pictures came for {places} placeholders {tag!r}; give as many of both"
+def _mismatch(count: int, places: int, tag: str) -> str:
+    return f"{count} images came for {places} placeholders {tag!r}; give as many of both"

@@ -24,7 +24,7 @@ def by_block(model, x: Tensor, t: Tensor, prompt, features: Tensor, tokens: int 
         if features.ndim != 3 or features.shape[:2] != hidden.shape[:2]:
             raise ValueError(
                 f"features {tuple(features.shape)} came for image tokens {tuple(hidden.shape)}; "
-                "expected the same pictures and as many tokens of each"
+                "expected the same images and as many tokens of each"
             )
         rng = timestep_sampling.generator(0, 0, 8)
         chosen = torch.stack([torch.randperm(hidden.shape[1], generator=rng)[:tokens] for _ in x])

@@ -46,7 +46,7 @@ class View:
         for name in names:
             if getattr(self, name) is None:
                 raise ValueError(
-                    f"the teacher needs {name!r} of each picture, which this data does not give; "
+                    f"the teacher needs {name!r} of each image, which this data does not give; "
                     "choose another teacher or source"
                 )
         return tuple(getattr(self, name) for name in names)

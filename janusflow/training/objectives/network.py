@@ -64,7 +64,7 @@ def draw(
         return Batch(samples=tuple(samples), step=step)
     for sample in made:
         if sample.latents is None:
-            raise ValueError(f"{sample.name!r} has no latents; encode its picture first")
+            raise ValueError(f"{sample.name!r} has no latents; encode its image first")
     data = torch.stack([s.latents for s in made]).float()
     index, seed = torch.tensor(list(rows)), stage.seed
     extra = {name: torch.stack([s.extra[name] for s in made]) for name in made[0].extra}
