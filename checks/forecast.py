@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=2)
     parser.add_argument("--stored", default="float32", help="dtype of the written weights")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "int8"])
-    parser.add_argument("--pictures", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--images", "--pictures", nargs="+", type=int, default=[1, 4])
     parser.add_argument("--size", type=int, help="pixels; the model's own")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:

@@ -52,14 +52,14 @@ def imported(path: Path) -> set[str]:
     return {name for name in found if name.split(".")[0] in ("janusflow", "samplers", "studies")}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_file_imports_only_what_its_room_may(path):
-    here = room(path.relative_to(ROOT).parts)
-    allowed = {here, *USES[here].split()}
-    wrong = {name for name in imported(path) if room(tuple(name.split("."))) not in allowed}
-    assert not wrong, f"{here} may not import {', '.join(sorted(wrong))}"
-    old = {name for name in imported(path) if any(f"{name}.".startswith(f"{o}.") for o in MOVED)}
-    assert not old, f"{', '.join(sorted(old))} moved; see _moved.py for the new path"
+def test_a_file_imports_only_what_its_room_may():
+    for path in FILES:
+        here, names = room(path.relative_to(ROOT).parts), imported(path)
+        allowed = {here, *USES[here].split()}
+        wrong = {name for name in names if room(tuple(name.split("."))) not in allowed}
+        assert not wrong, f"{path}: {here} may not import {', '.join(sorted(wrong))}"
+        old = {name for name in names if any(f"{name}.".startswith(f"{o}.") for o in MOVED)}
+        assert not old, f"{path}: {', '.join(sorted(old))} moved; see _moved.py for the new path"
 
 
 def test_the_rooms_have_an_order_without_circles():
@@ -71,36 +71,50 @@ def test_the_rooms_have_an_order_without_circles():
         left = {name: uses for name, uses in left.items() if name not in bottom}
 
 
+def output(*words: str) -> str:
+    out = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT)
+    assert out.returncode == 0, out.stdout + out.stderr
+    return out.stdout
+
+
+@pytest.mark.slow
 def test_importing_samplers_costs_torch_and_nothing_else():
     heavy = ["torchdiffeq", "diffusers", "scipy", "matplotlib", "sklearn", "transformers"]
     code = f"import sys, samplers; print([m for m in {heavy} if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert out.stdout.strip() == "[]", out.stdout + out.stderr
+    assert output("-c", code).strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("janusflow.scorer", "janusflow.scenes.scorer"),
-        ("janusflow.modeling_janusflow", "janusflow.models.janusflow.modeling"),
-        ("janusflow.pro.vq", "janusflow.models.janus_pro.vq"),
-        ("samplers.peers", "samplers.benchmark.peers"),
-    ],
-)
-def test_an_old_path_gives_the_same_module_and_a_warning(old, new):
-    code = (
-        f"import importlib, warnings; warnings.simplefilter('error')\n"
-        f"n = importlib.import_module({new!r})\n"
-        f"try: importlib.import_module({old!r}); raise SystemExit('no warning')\n"
-        f"except DeprecationWarning as told: assert {new!r} in str(told)\n"
-        f"warnings.simplefilter('ignore'); assert importlib.import_module({old!r}) is n\n"
-        f"assert n.__spec__.name == {new!r}"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert out.returncode == 0, out.stdout + out.stderr
+def test_every_old_path_leads_to_a_file():
+    targets = {*janusflow._moved.MOVED.values(), *samplers._moved.MOVED.values()}
+    for name in targets:
+        place = ROOT.joinpath(*name.split("."))
+        assert place.with_suffix(".py").is_file() or (place / "__init__.py").is_file(), name
 
 
+OLD = {
+    "janusflow.scorer": "janusflow.scenes.scorer",
+    "janusflow.modeling_janusflow": "janusflow.models.janusflow.modeling",
+    "janusflow.pro.vq": "janusflow.models.janus_pro.vq",
+    "samplers.peers": "samplers.benchmark.peers",
+}
+
+
+@pytest.mark.slow
+def test_an_old_path_gives_the_same_module_and_a_warning():
+    code = f"""import importlib, warnings
+for old, new in {OLD}.items():
+    warnings.simplefilter("error")
+    n = importlib.import_module(new)
+    try:
+        importlib.import_module(old)
+        raise SystemExit(f"no warning of {{old}}")
+    except DeprecationWarning as told:
+        assert new in str(told)
+    warnings.simplefilter("ignore")
+    assert importlib.import_module(old) is n and n.__spec__.name == new"""
+    output("-c", code)
+
+
+@pytest.mark.slow
 def test_python_m_finds_a_program_under_its_old_path():
-    command = [sys.executable, "-W", "ignore", "-m", "samplers.learn", "--help"]
-    out = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert out.returncode == 0 and "usage:" in out.stdout, out.stderr
+    assert "usage:" in output("-W", "ignore", "-m", "samplers.learn", "--help")

@@ -173,7 +173,9 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, nargs="+", default=[1, 10, 100, 1000])
     parser.add_argument("--latents", type=int, nargs="+", default=[48, 64, 96])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--pictures", type=int, default=1000, help="that processes share")
+    parser.add_argument(
+        "--images", "--pictures", type=int, default=1000, help="that processes share"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="a .json")
     parser.add_argument("--plot", type=Path, help=".png, .svg or .pdf")

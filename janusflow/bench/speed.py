@@ -230,8 +230,9 @@ def table(report: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, value in (("blocks", 2), ("prompt", 20), ("images", 1), ("steps", 30)):
+    for name, value in (("blocks", 2), ("prompt", 20), ("steps", 30)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--images", "--pictures", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="a .json")
     asked = vars(parser.parse_args())

@@ -33,7 +33,7 @@ class JanusFlowInversion(Shown, BaseOutput):
     """
 
     noise: Tensor
-    images: list | Tensor
+    images: list[Image.Image]
     psnr: list[float]
     autoencoder_psnr: list[float]
     calls: int

@@ -16,7 +16,7 @@ def test_every_quality_is_timed_beside_the_published_way(tiny_pipe):
     assert all(len(row["seconds"]) == 2 and row["error"] >= 0 for row in rows.values())
     assert rows["published"]["faster"] == 1
     assert report["protocol"]["model"] == "tiny"
-    assert {"machine", "packages", "commit", "pictures", "seed"} <= report["protocol"].keys()
+    assert {"machine", "packages", "commit", "images", "seed"} <= report["protocol"].keys()
     lines = speed.table(report).splitlines()
     assert len(lines[0]) <= 80 and sum(line.startswith("exact") for line in lines) == 1
 

@@ -215,6 +215,7 @@ def test_escape_sequences_do_not_reach_the_terminal():
     assert latin.getvalue() == "\\u5186 \\ud800 é\n"
 
 
+@pytest.mark.slow
 def test_json_is_whole_on_a_terminal_without_its_letters(tmp_path):
     code = "from janusflow.cli.command import write; write({'prompt': '円', 'x': float('nan')})"
     root = str(Path(__file__).parents[2])

@@ -58,6 +58,7 @@ SHELLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_shell_completes_a_command(shell, tmp_path):
     script = tmp_path / "janusflow"  # as pip installs it
@@ -73,6 +74,7 @@ def test_a_shell_completes_a_command(shell, tmp_path):
     assert "generate" in run.stdout and "evaluate" not in run.stdout and run.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_command_that_is_piped_says_nothing_but_its_result(tmp_path):
     out = tmp_path / "circle.png"
     words = ["-m", "janusflow", "generate", "a red circle", "--steps", "1", "-o", str(out)]

@@ -191,6 +191,7 @@ def test_a_link_does_not_lead_out_of_the_folder(tmp_path):
         fetch(tmp_path / "in", "a.png")
 
 
+@pytest.mark.slow
 def test_a_stage_of_the_paper_trains_on_files_and_exports_a_model(folder, tmp_path):
     changes = {"training.steps": 2, "training.batch": 8, "training.warmup": 1, "run.save_every": 1}
     plan = job.of_stage(3, "janusflow/scenes", folder, tmp_path / "run", changes)

@@ -65,6 +65,7 @@ def test_the_auto_classes_know_us_whichever_is_imported_first(tiny_folder):
         assert out.stdout.strip() == "JanusFlowConfig", out.stderr
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_no_library():
     code = (
         "import janusflow, sys; print({'torch', 'transformers', 'diffusers'} & sys.modules.keys())"

@@ -51,6 +51,7 @@ save_file({"x": latents(pipe, range(5), 1)}, sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_bits(tiny_folder, tmp_path, alone):
     words = [sys.executable, "-c", CHILD, tiny_folder, tmp_path / "x", Path(__file__).parent]
     words += [torch.get_num_threads()]

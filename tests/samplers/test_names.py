@@ -17,6 +17,7 @@ def test_every_public_name_is_there_and_listed():
     assert 20 <= len(samplers.__all__) <= 30
 
 
+@pytest.mark.slow
 def test_a_public_name_warns_nobody():
     names = [*samplers.__all__, "cfg", "shifted", "PilotGrid", "Rule"]
     code = f"import samplers\nfor name in {names}: getattr(samplers, name)"

@@ -40,6 +40,7 @@ def test_the_folder_holds_twenty_pictures_of_the_concept_and_some_of_the_models(
     assert found[0].color is None  # none of the ten
 
 
+@pytest.mark.slow
 def test_a_short_run_on_the_folder_turns_the_colour_and_the_base_stays(mint, folder, tmp_path):
     changes = {"adapter.rank": 8, "training.lr": 3e-3, "training.steps": 60, "training.warmup": 5}
     plan = job.of_stage("tune", "janusflow/scenes", folder, tmp_path / "run", changes)

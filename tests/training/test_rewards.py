@@ -76,6 +76,7 @@ def test_the_best_velocity_of_nft_lies_on_the_better_images_side():
     assert float((-v.grad * (good - bad)).sum()) > 0
 
 
+@pytest.mark.slow
 def test_a_reward_rises(tiny_folder, tmp_path, darkness):
     run(tiny_folder, tmp_path, darkness, **{"training.steps": 12, "training.lr": 4e-3})
     seen = logged(tmp_path, "reward")
