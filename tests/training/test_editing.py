@@ -77,7 +77,7 @@ def test_rows_of_edits_are_known_by_the_keys_that_people_use(tmp_path, source, t
     found = scan(tmp_path)
     ((kind, records),) = found.sources
     assert kind == "generation" and not found.skipped
-    assert (records[0].shown, records[0].pictures) == ((png("red"),), (png("blue"),))
+    assert (records[0].shown, records[0].images) == ((png("red"),), (png("blue"),))
     assert records[0].text == "make it blue"
 
 
@@ -98,7 +98,7 @@ def test_edits_in_shards_and_tables_are_those_of_lines(tmp_path):
         ((kind, records),) = scan(tmp_path / path).sources
         own = records[0]
         assert kind == "generation" and own.text == "make it blue"
-        assert (own.shown, own.pictures) == ((png("red"),), (png("blue"),))
+        assert (own.shown, own.images) == ((png("red"),), (png("blue"),))
 
 
 def test_an_edit_is_cut_as_its_source_is(tmp_path, processor):

@@ -15,7 +15,7 @@ from pathlib import Path
 from janusflow.evaluation import provenance
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import share, wait
-from janusflow.evaluation.task import PICTURED, Item, Sources, Task, register
+from janusflow.evaluation.task import IMAGE_FIELDS, Item, Sources, Task, register
 from janusflow.evaluation.tasks import official
 from janusflow.evaluation.tasks.official import Shot
 from janusflow.evaluation.tasks.soft_tifa import means, number, soft_scores
@@ -122,5 +122,5 @@ NOTE = (
     "gm, am: Soft-TIFA's geometric and arithmetic mean, by the evaluated model itself. For the "
     f"official score run GenEval 2's evaluation.py with --image_filepath_data {PATHS}."
 )
-FIELDS = ("seeds", *PICTURED, "digests")
+FIELDS = ("seeds", *IMAGE_FIELDS, "digests")
 register("geneval2", Task(make, score, FIELDS, note=NOTE, inputs=inputs))

@@ -17,7 +17,7 @@ from PIL import Image
 from janusflow.evaluation import calibration
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import batches, fill, wait
-from janusflow.evaluation.task import PICTURED, Item, Sources, Task, register
+from janusflow.evaluation.task import IMAGE_FIELDS, Item, Sources, Task, register
 from janusflow.evaluation.tasks import scenes
 from janusflow.evaluation.tasks.round_trip import QUESTION, agrees
 from janusflow.evaluation.tasks.scenes import Job
@@ -80,7 +80,7 @@ def _paint(load, plan: Plan, folder: Path, settings: dict, cycle: int, texts: di
             path = folder / _file(job, cycle)
             make_folder(path.parent)
             story = dict(prompt=texts[job], cycle=cycle, noise_seed=_noise(job, cycle)) | cost
-            image_io.save(image, story | plan.only(("task", "fingerprint", *PICTURED)), path)
+            image_io.save(image, story | plan.only(("task", "fingerprint", *IMAGE_FIELDS)), path)
 
     def missing(job: Job) -> bool:
         return not scenes.whole(folder / _file(job, cycle))
