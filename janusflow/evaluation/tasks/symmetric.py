@@ -17,7 +17,7 @@ from PIL import Image
 
 from janusflow.evaluation import calibration
 from janusflow.evaluation.plan import Plan
-from janusflow.evaluation.task import ANSWERED, Item, Sources, Task, register
+from janusflow.evaluation.task import ANSWER_FIELDS, Item, Sources, Task, register
 from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
 from janusflow.scenes.questions import pieces
 from janusflow.scenes.shapes import render
@@ -202,5 +202,5 @@ NOTE = (
     "consistent: the two answers fit each other; right: both are right; bias: consistent less "
     "right; false+: consistent among the pairs that are not both right."
 )
-FIELDS = ("splits", "prompts", *ANSWERED)
+FIELDS = ("splits", "prompts", *ANSWER_FIELDS)
 register("symmetric", Task(make, score, FIELDS, wrongness, note=NOTE))
