@@ -17,6 +17,7 @@ from janusflow.scenes.world import (
     RELATIONS,
     SHAPES,
     Need,
+    Prompt,
     Scene,
     categories_of,
     clearly,
@@ -195,6 +196,24 @@ def ask(scene: Scene, template: str, rng: Generator) -> Question | None:
         raise ValueError(f"no template named {template!r}; choose one of {', '.join(known)}")
     asked = known[template](scene, rng)
     return Question(*asked, template, scene) if asked else None
+
+
+def prompt_questions(prompt: Prompt) -> list[tuple[str, str]]:
+    """Questions and the answers that a right image gets: every need, the number of all objects,
+    and the relation. Together they ask for what the strict score asks for."""
+    total = sum(need.count for need in prompt.needs)
+    pairs = [_about(need) for need in prompt.needs]
+    pairs.append(("how many shapes are there?", NUMBERS[total]))
+    if prompt.relation:
+        first, second = (need.shape for need in prompt.needs)
+        pairs.append((f"is the {first} {prompt.relation} the {second}?", "yes"))
+    return pairs
+
+
+def _about(need: Need) -> tuple[str, str]:
+    if need.count == 1:
+        return f"is there {need.phrase}?", "yes"
+    return f"how many {need.plural} are there?", NUMBERS[need.count]
 
 
 def question(split: str, index: int, template: str | None = None) -> Question:

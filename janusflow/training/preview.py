@@ -19,6 +19,7 @@ from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.prompt_cache import PromptCache
 from janusflow.training.ema import State
 from janusflow.training.encoding import latents_of
+from janusflow.training.rollouts import evaluating
 from janusflow.training.trainer import Trainer
 from janusflow.utils import atomic_io
 from janusflow.utils.images import captioned, grid
@@ -113,15 +114,3 @@ def averaged(state: State) -> Iterator[None]:
     finally:
         for name, p in state.parameters.items():
             p.data = weights[name]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout for a while."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -12,11 +12,11 @@ from test_evaluate import PLAN, VQA, Painter, timeless
 from janusflow.evaluation import report, runner
 from janusflow.evaluation.intervals import kappa, wilson
 from janusflow.evaluation.task import Item
-from janusflow.evaluation.tasks.judge import agreement, asked
+from janusflow.evaluation.tasks.judge import agreement
 from janusflow.evaluation.tasks.round_trip import agrees
 from janusflow.evaluation.tasks.vqa import POPE, detection, questions
 from janusflow.scenes.captions import parse
-from janusflow.scenes.questions import TEMPLATES, question
+from janusflow.scenes.questions import TEMPLATES, prompt_questions, question
 from janusflow.scenes.scorer import read
 from janusflow.scenes.world import SPLITS, describe, generator, prompt, realise, scene
 
@@ -94,7 +94,7 @@ ALL = [
     for split in PLAN.splits
     for category in SPLITS[split]
     for index in range(PLAN.prompts)
-    for pair in asked(prompt(split, category, index))
+    for pair in prompt_questions(prompt(split, category, index))
 ]
 
 

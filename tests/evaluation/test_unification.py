@@ -9,9 +9,8 @@ from test_judging import said_of
 
 from janusflow.evaluation import calibration, report, runner
 from janusflow.evaluation.tasks import geneval2, soft_tifa, symmetric, telephone
-from janusflow.evaluation.tasks.judge import asked
 from janusflow.scenes.captions import parse
-from janusflow.scenes.questions import pieces
+from janusflow.scenes.questions import pieces, prompt_questions
 from janusflow.scenes.scorer import read
 from janusflow.scenes.shapes import render
 from janusflow.scenes.world import Prompt, generator, prompt, realise
@@ -115,7 +114,7 @@ def test_atoms_hold_of_what_was_asked_for_and_of_nothing_less():
             wanted = prompt("test", category, index)
             found = read(render(realise(wanted, generator(category, index)).objects))
             held = soft_tifa.truths(wanted, found)
-            assert all(held) and len(held) == len(asked(wanted))
+            assert all(held) and len(held) == len(prompt_questions(wanted))
             assert not all(soft_tifa.truths(wanted, found[:-1]))
 
 

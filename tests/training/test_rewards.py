@@ -128,7 +128,7 @@ def test_a_group_is_never_cut(tiny_folder, tmp_path):
 
 def test_the_own_judge_is_sure_where_the_model_is():
     from janusflow import JanusFlowPipeline
-    from janusflow.training.rewards import self_judge
+    from janusflow.scenes.questions import prompt_questions
 
     pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes")
     asked = [prompt("test", "colors", i) for i in range(3)]
@@ -137,7 +137,7 @@ def test_the_own_judge_is_sure_where_the_model_is():
     right = rewards.find("own_judge")(Graded(requests=asked, **made))
     wrong = rewards.find("own_judge")(Graded(requests=asked[1:] + asked[:1], **made))
     assert right.min() > 0.9 and right.mean() > wrong.mean() + 0.2
-    assert len(self_judge.questions(asked[0])) == 2
+    assert len(prompt_questions(asked[0])) == 2
 
 
 def test_another_seed_draws_other_prompts_and_questions_and_seed_0_those_of_before(tiny_folder):

@@ -16,27 +16,8 @@ from janusflow.evaluation.task import Item, Sources, Task, register
 from janusflow.evaluation.tasks import scenes
 from janusflow.evaluation.tasks.scenes import Job
 from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
-from janusflow.scenes.questions import pieces
-from janusflow.scenes.world import NUMBERS, Need, Prompt
+from janusflow.scenes.questions import pieces, prompt_questions
 from janusflow.utils import images
-
-
-def asked(prompt: Prompt) -> list[tuple[str, str]]:
-    """Questions and the answers that a right image gets: every need, the number of all objects,
-    and the relation. Together they ask for what the strict score asks for."""
-    total = sum(need.count for need in prompt.needs)
-    pairs = [_about(need) for need in prompt.needs]
-    pairs.append(("how many shapes are there?", NUMBERS[total]))
-    if prompt.relation:
-        first, second = (need.shape for need in prompt.needs)
-        pairs.append((f"is the {first} {prompt.relation} the {second}?", "yes"))
-    return pairs
-
-
-def _about(need: Need) -> tuple[str, str]:
-    if need.count == 1:
-        return f"is there {need.phrase}?", "yes"
-    return f"how many {need.plural} are there?", NUMBERS[need.count]
 
 
 def by_question(plan: Plan) -> dict[Key, tuple[Job, str, str]]:
@@ -44,7 +25,7 @@ def by_question(plan: Plan) -> dict[Key, tuple[Job, str, str]]:
     return {
         (job.split, job.category, job.index, job.seed, number): (job, *pair)
         for job in scenes.jobs(plan, "model")
-        for number, pair in enumerate(asked(job.prompt))
+        for number, pair in enumerate(prompt_questions(job.prompt))
     }
 
 

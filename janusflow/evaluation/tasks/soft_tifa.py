@@ -18,9 +18,10 @@ from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import wait
 from janusflow.evaluation.task import Item, Sources, Task, register
 from janusflow.evaluation.tasks import scenes
-from janusflow.evaluation.tasks.judge import asked, by_question
+from janusflow.evaluation.tasks.judge import by_question
 from janusflow.evaluation.tasks.vqa import Key, collect, complete
 from janusflow.pipelines.answering import message, probabilities
+from janusflow.scenes.questions import prompt_questions
 from janusflow.scenes.scorer import score as read_back
 from janusflow.scenes.world import Obj, Prompt, relates
 from janusflow.utils import images
@@ -66,7 +67,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 
 
 def truths(prompt: Prompt, found: Sequence[Obj]) -> list[bool]:
-    """Which of the prompt's atoms hold of these objects, in the order of `judge.asked`."""
+    """Which of the prompt's atoms hold of these objects, in the order of `prompt_questions`."""
     counts = [sum(need.matches(obj) for obj in found) for need in prompt.needs]
     held = [
         count >= 1 if need.count == 1 else count == need.count
@@ -99,7 +100,7 @@ def _item(job: scenes.Job, values: list[float], result) -> Item:
     gm, am = means(values)
     held = truths(job.prompt, result.found)
     scores = {"gm": gm, "right": result.strict, "am": am, "atoms": sum(held) / len(held)}
-    atoms = zip(asked(job.prompt), values, held, strict=True)
+    atoms = zip(prompt_questions(job.prompt), values, held, strict=True)
     said = "; ".join(f"{text} {p:.2f}{'' if true else ' (false)'}" for (text, _), p, true in atoms)
     text = job.prompt.text
     return Item(job.split, job.category, job.index, job.seed, text, scores, text, said)

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from janusflow.scenes.world import NUMBERS, Need, Prompt
+from janusflow.scenes.questions import prompt_questions
+from janusflow.scenes.world import Prompt
 from janusflow.training.rewards.reward import Graded, reward
 from janusflow.training.rollouts import evaluating
 
@@ -29,26 +30,10 @@ def own_judge(graded: Graded) -> Tensor:
     return torch.tensor(found)
 
 
-def questions(request: Prompt) -> list[tuple[str, str]]:
-    """Questions with the answers that a right image gets."""
-    pairs = [_about(need) for need in request.needs]
-    pairs.append(("how many shapes are there?", NUMBERS[sum(n.count for n in request.needs)]))
-    if request.relation:
-        first, second = (need.shape for need in request.needs)
-        pairs.append((f"is the {first} {request.relation} the {second}?", "yes"))
-    return pairs
-
-
-def _about(need: Need) -> tuple[str, str]:
-    if need.count == 1:
-        return f"is there {need.phrase}?", "yes"
-    return f"how many {need.plural} are there?", NUMBERS[need.count]
-
-
 @torch.no_grad()
 def _answered(graded: Graded, image: np.ndarray, request: Prompt) -> float:
     """Of one image: all its questions in one batch, the first token of each answer."""
-    asked, answers = zip(*questions(request), strict=True)
+    asked, answers = zip(*prompt_questions(request), strict=True)
     shown = [Image.fromarray(image)]
     inputs = graded.processor(list(asked), images=[shown] * len(asked))
     place = next(graded.model.parameters()).device
