@@ -28,7 +28,7 @@ def _scores(ax, made: dict) -> None:
         ax.plot([line["low"][-1], line["high"][-1]], [place, place], color=colour(place))
         ax.plot(line["mean"][-1], place, "o", color=colour(place), markersize=6)
     seeds = max(len(entry["seeds"]) for entry in arms.values())
-    count = PROMPTS * study["pictures"] * seeds
+    count = PROMPTS * study["images"] * seeds
     ax.set(xlabel=f"strict score, 95 % interval, n = {count} images", xlim=(0, None))
     ax.set_title(f"(a) after {study['steps'] * study['batch']:,} training images", loc="left")
     _rows(ax, list(arms))
