@@ -105,7 +105,7 @@ def divided(records: Records, wanted: dict[str, tuple[int, int]]) -> dict[str, l
 def _ratio(records: Records, number: int) -> float | None:
     """Width over height of an image, from its header."""
     try:
-        with Image.open(io.BytesIO(records[number].pictures[0])) as image:
+        with Image.open(io.BytesIO(records[number].images[0])) as image:
             width, height = image.size
             turned = image.getexif().get(274, 1) >= 5  # lies on its side
     except (BrokenSample, OSError, ValueError, Image.DecompressionBombError):

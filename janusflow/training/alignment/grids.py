@@ -47,7 +47,7 @@ def zscored(tokens: Tensor) -> Tensor:
 
 def _side(count: int) -> int:
     if isqrt(count) ** 2 != count:
-        raise ValueError(f"{count} tokens form no square; alignment needs square pictures")
+        raise ValueError(f"{count} tokens form no square; alignment needs square images")
     return isqrt(count)
 
 
