@@ -26,7 +26,7 @@ USES = {  # a room, and the rooms that it may import besides itself
     "serve": "pipelines models utils samplers",
     "integrations": "evaluation scenes pipelines models utils samplers",
     "cli": f"bench demo serve integrations evaluation {BELOW}",
-    "janusflow": "cli utils",  # __init__, __main__, train, _moved
+    "janusflow": "cli pipelines models utils",  # __init__ (for types), __main__, train, _moved
     "studies": f"janusflow cli bench evaluation {BELOW}",
 }
 FILES = [p for part in ("janusflow", "samplers", "studies") for p in (ROOT / part).rglob("*.py")]
