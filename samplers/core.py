@@ -131,6 +131,10 @@ def find(solver: str | Solver, **options: Any) -> Solver:
         if solver not in SOLVERS:
             raise ValueError(SOLVERS.unknown(solver))
         solver = SOLVERS[solver]
+    if not isinstance(solver, Solver):
+        raise TypeError(
+            f"the sampler is {solver!r:.80}; expected a name such as 'heun', or a samplers.Solver"
+        )
     return solver.with_options(**options)
 
 

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+SHOWN = 16  # names that an error lists
+
 
 class Registry(dict[str, T]):
     """What there is by name; shows itself as a list, and as a table in a notebook.
@@ -33,7 +35,9 @@ class Registry(dict[str, T]):
         """What to tell somebody who asked for a name that is not here."""
         close = difflib.get_close_matches(str(name), self, 1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        return f"no {self.kind} named {name!r:.80}{hint}; choose one of {', '.join(self)}"
+        more = f" and {len(self) - SHOWN} more" if len(self) > SHOWN + 2 else ""
+        names = ", ".join(list(self)[: SHOWN if more else None])
+        return f"no {self.kind} named {name!r:.80}{hint}; choose one of {names}{more}"
 
     def __repr__(self) -> str:
         return "\n".join(f"{name:20} {line(one)}" for name, one in self.items())

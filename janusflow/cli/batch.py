@@ -4,7 +4,6 @@ what cannot be written is named and the rest goes on.
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from janusflow.cli.terminal import tell
 from janusflow.pipelines import image_io, memory
 from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
+from janusflow.utils import processes
 
 MOST = {"cpu": 16, "cuda": 64}  # images at once beyond which no hardware seen here gains
 UNKNOWN = 4  # images at once where nobody tells what memory is free
@@ -32,7 +32,7 @@ def fill(
     a file there is kept if its text chunks tell of the same order. The processes of `torchrun` or
     `accelerate launch` share the rows. OSError at the end if images could not be written.
     """
-    rank, world = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank, world = processes.share()
     orders = {
         out / f"{i:05d}.png": {"prompt": text, "seed": seed + i, **about}
         for i, text in enumerate(rows)

@@ -124,6 +124,7 @@ def _runner(function: Callable, plugins: bool) -> Callable:
                 from janusflow.utils import plugins as modules
 
                 modules.load(plugin)
+            _refuse_blank(values)
             result, code = _outcome(function, _options_of(function)(**values))
         if as_json:
             write(result)
@@ -131,6 +132,18 @@ def _runner(function: Callable, plugins: bool) -> Callable:
             raise typer.Exit(code)
 
     return run
+
+
+MAY_BE_BLANK = ("prompt", "negative_prompt", "question", "out", "source_prompt")  # texts
+
+
+def _refuse_blank(values: dict) -> None:
+    """ValueError for an option that names nothing, as an unset variable of a shell leaves it."""
+    for name, value in values.items():
+        blank = isinstance(value, str) and not value.strip()
+        if blank and name not in MAY_BE_BLANK:
+            shown = name if name == "model" else name.replace("_", "-")
+            raise ValueError(f"--{shown} is empty; name one, or leave it out")
 
 
 def _outcome(function: Callable, options) -> tuple[dict, int]:
@@ -204,6 +217,8 @@ def advice(error: Exception) -> str | None:
         return locked_dir.advised(error)
     if isinstance(error, ValueError | TypeError | FloatingPointError | ImportError | MemoryError):
         return str(error)
+    if is_out_of_memory(error):
+        return "memory is full; make smaller images or fewer at once, or choose another --dtype"
     if type(error).__name__ == "SafetensorError":  # what its library says of a full disk too
         from janusflow.utils import locked_dir
 
@@ -211,6 +226,14 @@ def advice(error: Exception) -> str | None:
     if hasattr(error, "format_message"):  # of the parser's own exceptions
         return _parsing(error)
     return None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch found no memory, on a device or on the CPU, whose error has no class."""
+    kind = type(error).__name__
+    return kind == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
 
 
 def _parsing(error) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import diffusers
@@ -31,6 +32,7 @@ COUNTS = dict(
     block_out_channels="width",
 )
 
+NUMBERS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
 SDXL = dict(  # stabilityai/sdxl-vae, as its config.json describes it
     down_block_types=("DownEncoderBlock2D",) * 4,
     up_block_types=("UpDecoderBlock2D",) * 4,
@@ -155,6 +157,8 @@ def _kind(source: Path) -> type:
             )
     for key, limit in COUNTS.items():
         _check_count(config.get(key), f"{key} of {str(source)!r}", limit)
+    for key in NUMBERS:
+        _check_numbers(config.get(key), key, source)
     try:
         with torch.device("meta"):
             network = VAES[name].from_config(config)
@@ -162,6 +166,22 @@ def _kind(source: Path) -> type:
         raise _unfit(source, error) from error
     check_size(sum(p.numel() for p in network.parameters()), source)
     return VAES[name]
+
+
+def _check_numbers(value, key: str, source: Path) -> None:
+    """ValueError for a scale or shift that is no number, or of each channel one where one is for
+    all; scales are above 0.
+    """
+    each = key.startswith("latents_")
+    values = value if each and isinstance(value, list) else [value]
+    real = all(type(v) in (int, float) and math.isfinite(v) for v in values)
+    scales = key in ("scaling_factor", "latents_std")
+    if value is not None and not (real and (not scales or min(values) > 0)):
+        wanted = "numbers, one a channel" if each else "a finite number"
+        raise ValueError(
+            f"{key} of {str(source)!r} is {value!r:.60}; expected {wanted}"
+            f"{' above 0' if scales else ''}"
+        )
 
 
 def _check_count(value, name: str, limit: str) -> None:

@@ -45,6 +45,7 @@ class Adapter:
                 f"adapter got rank {self.rank} and alpha {self.alpha}; expected a rank of at least "
                 "1 and a finite alpha above 0"
             )
+        limits.hold("width", self.rank, f"adapter.rank is {self.rank}")
 
 
 @dataclass(frozen=True)

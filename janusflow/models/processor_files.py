@@ -88,6 +88,14 @@ def parse_tokenizer(text: str) -> Tokenizer:
     return tokenizer
 
 
+def unpadded(tokenizer: Tokenizer) -> str:
+    """tokenizer.json of a tokenizer, without truncation and padding."""
+    plain = Tokenizer.from_str(tokenizer.to_str())
+    plain.no_truncation()
+    plain.no_padding()
+    return plain.to_str(pretty=True)
+
+
 def add_tags(text: str, tags: list[str]) -> tuple[str, tuple[str, ...]]:
     """tokenizer.json with every tag as one special token, and the tags its vocabulary lacked."""
     tokenizer = parse_tokenizer(text)

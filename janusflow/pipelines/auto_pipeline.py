@@ -64,14 +64,30 @@ def family(name: str | Path, **hub) -> str:
     """`FLOW` or `PRO`, read from config.json alone; ValueError if it is neither."""
     path = locate(name, files=CONFIGS, **hub) / "config.json"
     config = read_object(path)
-    if "vision_gen_enc_config" in config:
-        return FLOW
-    if "gen_vision_config" in config or config.get("model_type") == "janus":
-        return PRO
+    if found := _family(config):
+        return found
     raise ValueError(
         f"{path} describes {config.get('model_type')!r}, neither JanusFlow nor Janus-Pro; "
         "name another folder"
     )
+
+
+def _family(config: dict) -> str | None:
+    if "vision_gen_enc_config" in config:
+        return FLOW
+    janus = "gen_vision_config" in config or config.get("model_type") == "janus"
+    return PRO if janus else None
+
+
+def check_family(folder: Path, expected: str) -> None:
+    """ValueError for a folder of the other family, whose weights fit nothing here."""
+    path = folder / "config.json"
+    found = _family(read_object(path)) if path.is_file() else None
+    if found not in (None, expected):
+        raise ValueError(
+            f"{str(folder)!r} holds a {found} and this pipeline loads a {expected}; load it by "
+            "janusflow.load, which takes both"
+        )
 
 
 def side(name: str | Path, **hub) -> int:

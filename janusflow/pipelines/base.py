@@ -11,11 +11,14 @@ from diffusers.image_processor import VaeImageProcessor
 from janusflow.pipelines.call_state import CallState
 from janusflow.pipelines.chat import Chat
 from janusflow.pipelines.lora_mixin import Adapted
-from janusflow.utils import hub
+from janusflow.utils import atomic_io, hub
+from janusflow.utils.checkpoint_files import check_shards, check_variant_name
 from janusflow.utils.devices import DTYPES, full_name, pick_device
 from janusflow.utils.keywords import refuse_unknown
 
 SAVING = ("max_shard_size", "variant", "safe_serialization")
+# what parts can do
+NEEDED = {"model": "get_input_embeddings", "processor": "prompt", "vae": "decode"}
 LOADING = ("dtype", "torch_dtype", "device_map", "variant", "use_safetensors", *hub.KEYWORDS)
 
 
@@ -29,6 +32,13 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
     _callback_tensor_inputs: tuple[str, ...] = ()
 
     def __init__(self, **modules):
+        for name, method in NEEDED.items():
+            absent = name == "vae" and modules.get(name) is None
+            if name in modules and not absent and not hasattr(modules[name], method):
+                raise TypeError(
+                    f"{name} is of type {type(modules[name]).__name__}; expected a {name} as "
+                    f"{type(self).__name__}.from_pretrained loads it"
+                )
         super().__init__()
         self.register_modules(**modules)
         self.image_processor = VaeImageProcessor()
@@ -46,6 +56,8 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
         """A pipeline of another's components, with those given instead; weights are shared, and
         nothing about them is changed. TypeError for what is no component.
         """
+        if not isinstance(pipeline, DiffusionPipeline):
+            raise TypeError(f"from_pipe got {type(pipeline).__name__}; expected a pipeline")
         names, _ = cls._get_signature_keys(cls)
         refuse_unknown(f"{cls.__name__}.from_pipe", changes, [*names, *cls._optional_components])
         return cls(**{**pipeline.components, **changes})
@@ -55,6 +67,7 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
         SDXL one overflows.
         """
         device, dtype = _target(args, kwargs)
+        device = pick_device(device) if isinstance(device, str) else device
         super().to(device=device, **kwargs)
         if dtype is not None:
             self._cast(dtype)
@@ -66,6 +79,17 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
     def _placed(self, device_map) -> BasePipeline:
         """The pipeline on the device that `device_map` names."""
         return self if device_map is None else self.to(device_of(device_map))
+
+    def _check_ids(self, ids: torch.Tensor) -> None:
+        """ValueError for a token that the embedding has no row for, such as one that was added to
+        the tokenizer alone.
+        """
+        rows = self.model.get_input_embeddings().num_embeddings
+        if ids.numel() and int(ids.max()) >= rows:
+            raise ValueError(
+                f"a token has id {int(ids.max())}, and the model's vocabulary is {rows}; call "
+                "pipe.model.resize_token_embeddings(len(pipe.processor.tokenizer))"
+            )
 
     def _limit_positions(self, tokens: int, what: str) -> None:
         """ValueError where a prompt has more tokens than the language model has positions."""
@@ -113,9 +137,20 @@ def device_of(device_map) -> torch.device:
     return pick_device(device_map)
 
 
+def check_attention(name) -> None:
+    """ValueError for an attention that transformers has not by itself; others would be fetched."""
+    from transformers import AttentionInterface
+
+    known = ("eager", *AttentionInterface().keys())
+    if name is not None and name not in known:
+        raise ValueError(
+            f"attn_implementation is {name!r:.60}; choose one of {', '.join(known[:6])}"
+        )
+
+
 def check_loading(function: str, given: dict, more: tuple[str, ...] = ()) -> dict:
     """The hub's keywords among those given; TypeError for one that nothing takes."""
-    refuse_unknown(function, given, [*LOADING, *more])
+    refuse_unknown(function, given, [*more, *LOADING])
     if given.get("use_safetensors") is False:
         raise ValueError("use_safetensors is False; pickles are never read, leave it out")
     return {name: value for name, value in given.items() if name in hub.KEYWORDS}
@@ -126,6 +161,8 @@ def check_saving(pipe, given: dict) -> dict:
     ValueError while adapters are loaded.
     """
     refuse_unknown(f"{type(pipe).__name__}.save_pretrained", given, SAVING)
+    check_shards(given.get("max_shard_size"))
+    check_variant_name(given.get("variant"))
     if given.get("safe_serialization") is False:
         raise ValueError("safe_serialization is False; pickles are never written, leave it out")
     pipe._check_saved()
@@ -137,6 +174,7 @@ def _target(args: tuple, kwargs: dict) -> tuple:
     device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
     for value in args:
         kind = isinstance(value, torch.dtype)
+        kind = kind or (isinstance(value, str) and full_name(value) in DTYPES)
         if value is not None and (dtype if kind else device) is not None:
             raise ValueError(f"to() got two {'dtypes' if kind else 'devices'}; give one")
         if kind:
@@ -147,7 +185,10 @@ def _target(args: tuple, kwargs: dict) -> tuple:
 
 
 def clean(folder: Path) -> Path:
-    """The folder, made if need be, without checksums of files that are about to be written."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The folder, made if need be, without checksums of files that are about to be written.
+
+    OSError, in a sentence, where there can be no such folder.
+    """
+    atomic_io.make_folder(folder)
     (folder / hub.SUMS).unlink(missing_ok=True)
     return folder

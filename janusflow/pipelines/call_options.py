@@ -14,11 +14,14 @@ from torch import Tensor
 
 import samplers
 from janusflow.pipelines.guided_velocity import read_guidance
+from janusflow.pipelines.presets import read_grid
+from janusflow.utils import limits
 from janusflow.utils.keywords import modern, refuse_unknown
 
 Result = TypeVar("Result")
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+LIMITED = dict(num_inference_steps="number", height="side", width="side")  # of utils.limits
 RENAMED = {"reuse": "first_block_cache"}  # names of release 0.1
 Texts = str | Sequence[str]
 
@@ -45,7 +48,9 @@ class RunOptions:
 
     def __post_init__(self):
         for name in ("num_inference_steps", "height", "width", "memory_limit"):
-            self._set(name, whole(getattr(self, name), name))
+            self._set(name, whole(getattr(self, name), name, limit=LIMITED.get(name)))
+        if isinstance(self.grid, str):
+            self._set("grid", read_grid(self.grid))
         self._set("guidance_scale", read_guidance(self.guidance_scale))
         check_output_type(self.output_type)
 
@@ -68,7 +73,7 @@ class GenerateOptions(RunOptions):
     def __post_init__(self):
         super().__post_init__()
         for name in ("num_images_per_prompt", "best_of"):
-            self._set(name, whole(getattr(self, name), name, required=True))
+            self._set(name, whole(getattr(self, name), name, required=True, limit="number"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +86,12 @@ class EditOptions(RunOptions):
     source_prompt: Texts | None = None  # what the image shows now, for inversion
     num_inference_steps: int = 30
     sampler: str | samplers.Solver = "euler"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._set("strength", real(self.strength, "strength"))
+        if not isinstance(self.invert, bool | np.bool_):
+            raise TypeError(f"invert is {self.invert!r:.60}; expected True or False")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +113,10 @@ class InvertOptions:
             object.__setattr__(self, name, getattr(checked, name))
 
 
-def whole(value, name: str, required: bool = False) -> int | None:
-    """A whole number of at least 1 from Python or numpy; ValueError otherwise."""
+def whole(value, name: str, required: bool = False, limit: str | None = None) -> int | None:
+    """A whole number of at least 1 from Python, numpy or torch, and within a limit of
+    `janusflow.utils.limits`; ValueError otherwise.
+    """
     if value is None and not required:
         return None
     try:
@@ -112,7 +125,20 @@ def whole(value, name: str, required: bool = False) -> int | None:
         number = 0
     if number < 1:
         raise ValueError(f"{name} is {value!r:.60}; expected a whole number of at least 1")
+    if limit is not None:
+        limits.hold(limit, number, f"{name} is {number}")
     return number
+
+
+def real(value, name: str) -> float:
+    """A number from Python, numpy or torch, NaN included; TypeError for anything else."""
+    text = isinstance(value, str | bytes | bool | np.bool_)
+    try:
+        if not text:
+            return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise TypeError(f"{name} is {value!r:.60}; expected a number")
 
 
 def check_output_type(name: str) -> None:
@@ -121,12 +147,30 @@ def check_output_type(name: str) -> None:
         raise ValueError(f"output_type is {name!r}; choose one of {', '.join(OUTPUT_TYPES)}")
 
 
-def texts(prompt: Texts) -> list[str]:
+def texts(prompt: Texts, name: str = "prompt") -> list[str]:
     """One text or several as a list; ValueError for an empty one."""
     found = [prompt] if isinstance(prompt, str) else list(prompt) if _is_list(prompt) else [prompt]
     if not found or not all(isinstance(p, str) and p.strip() for p in found):
-        raise ValueError(f"prompts are {found!r:.200}; expected one text or several, none empty")
+        shown = found if len(found) != 1 else found[0]
+        raise ValueError(f"{name} is {shown!r:.200}; expected one text or several, none empty")
     return [str(text) for text in found]
+
+
+def avoided(negative: Texts | None, count: int) -> list[str | None]:
+    """The text to move away from for each of `count` prompts, None for the empty prompt.
+
+    ValueError for another number of them, and for what is no text.
+    """
+    one = negative is None or isinstance(negative, str) or not _is_list(negative)
+    found = [negative] * count if one else list(negative)
+    if len(found) != count:
+        raise ValueError(f"{len(found)} negative prompts came for {count} prompts; give one each")
+    wrong = [text for text in found if not (text is None or isinstance(text, str))]
+    if wrong:
+        raise ValueError(
+            f"negative_prompt is {wrong[0]!r:.80}; expected a text, or None for the empty prompt"
+        )
+    return [None if text is None or not text.strip() else str(text) for text in found]
 
 
 def _is_list(value) -> bool:
@@ -151,6 +195,11 @@ def takes(kind: type) -> Callable[[Callable[..., Result]], Callable[..., Result]
             where = f"{type(self).__name__}.{method.__name__}"
             given = modern(where, given, RENAMED if kind is GenerateOptions else {})
             refuse_unknown(where, given, [*names, "options", *(f.name for f in named)])
+            if len(args) > len(names):
+                raise TypeError(
+                    f"{where} got {len(args)} values without a name; only {' and '.join(names)} "
+                    "can go without, name the others"
+                )
             placed = {name: given.pop(name) for name in names if name in given}
             made = kind(**given) if options is None else _replaced(options, kind, given, where)
             bound = own.bind(self, *args, **placed, options=made)

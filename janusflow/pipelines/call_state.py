@@ -149,7 +149,13 @@ class StepCallback:
                 f"callback_on_step_end is {type(function).__name__}; expected a function of "
                 "(pipe, step, t, tensors)"
             )
-        names = tuple(getattr(function, "tensor_inputs", None) or names or ())
+        names = getattr(function, "tensor_inputs", None) or names or ()
+        if not isinstance(names, list | tuple):
+            raise TypeError(
+                f"callback_on_step_end_tensor_inputs is {names!r:.60}; expected a list of names "
+                f"such as {list(known[:1])}"
+            )
+        names = tuple(names)
         if unknown := [name for name in names if name not in known]:
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs holds {unknown[0]!r}; this pipeline gives "
@@ -160,8 +166,8 @@ class StepCallback:
     def changed(self, pipe, step: int, t, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Calls the function with (pipe, step, t, {name: tensor}); the tensors that it changed.
 
-        TypeError where it returns neither a dictionary nor None, ValueError for a name that it was
-        not given or another shape.
+        TypeError where it returns neither a dictionary of tensors nor None, ValueError for a name
+        that it was not given, another shape, and NaN or infinity.
         """
         given = {name: tensors[name].clone() for name in self.names}
         returned = self.function(pipe, step, t, dict(given))
@@ -175,13 +181,38 @@ class StepCallback:
             raise ValueError(
                 f"the callback returned {unknown[0]!r}; this pipeline takes {', '.join(tensors)}"
             )
-        return {name: new for name, new in found.items() if not _equal(new, tensors[name])}
+        return {
+            name: _checked(new, name, tensors[name].shape)
+            for name, new in found.items()
+            if not _equal(new, tensors[name])
+        }
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
+def _checked(new, name: str, shape: torch.Size) -> Tensor:
+    """A tensor from a callback; rows to move away from may be missing in prompt_embeds."""
+    if not isinstance(new, Tensor):
+        raise TypeError(
+            f"the callback returned {type(new).__name__} as {name!r}; expected a tensor, or leave "
+            "the name out for no change"
+        )
+    if name == "latents" and new.shape != shape:
+        raise ValueError(
+            f"the callback returned latents of shape {tuple(new.shape)}; expected {tuple(shape)}"
+        )
+    if not bool(new.isfinite().all()):
+        raise ValueError(f"the callback returned {name} with NaN or infinity; mend what it does")
+    return new
+
+
+def _equal(a, b: Tensor) -> bool:
     """Whether two tensors hold the same numbers, NaN included."""
     if a is b:
         return True
-    if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
+    if (
+        not isinstance(a, Tensor)
+        or a.shape != b.shape
+        or a.dtype != b.dtype
+        or a.device != b.device
+    ):
         return False
     return bool(torch.isclose(a, b, rtol=0, atol=0, equal_nan=True).all())

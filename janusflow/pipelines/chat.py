@@ -15,12 +15,28 @@ from PIL import Image
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 
+from janusflow.models.janusflow.chat_format import as_images, is_one, listed
 from janusflow.pipelines import streaming
 from janusflow.pipelines.conversation import Conversation
+from janusflow.pipelines.call_options import whole
 from janusflow.utils.keywords import refuse_unknown
 
 Images = Sequence | Image.Image | np.ndarray | Tensor | None  # one image, or several
 LONGEST = 512  # tokens of an answer, as published
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+# settings of `generate` that want ids before the answer, or give something else than answers
+NOT_TAKEN = {
+    "assistant_model",
+    "custom_generate",
+    "guidance_scale",
+    "negative_prompt_attention_mask",
+    "negative_prompt_ids",
+    "output_attentions",
+    "output_hidden_states",
+    "output_logits",
+    "output_scores",
+    "return_dict_in_generate",
+}
 
 
 class Chat:
@@ -60,10 +76,11 @@ class Chat:
         transformers' `generate`; without them and without a generation configuration beside the
         weights the answer is greedy and at most 512 tokens long, with a warning where that cuts it.
         """
-        one = is_one(prompt)
+        prompt, one = listed(prompt), is_one(prompt)
         _check_images(images, one)
         inputs = self.processor(prompt, images=images).to(self._execution_device)
         self._limit_positions(inputs["input_ids"].shape[1], "a question")
+        self._check_ids(inputs["input_ids"])
         if max_new_tokens is not None:
             settings["max_new_tokens"] = max_new_tokens
         if stream:
@@ -89,17 +106,21 @@ class Chat:
         `talk = pipe.conversation([image])`, `talk.ask("how many shapes are there?")`.
         """
         _check_images(images, True)
-        return self.conversation_class(self, images)
+        return self.conversation_class(self, as_images(images))
 
     def _settings(self, function: str, given: Mapping) -> dict:
         """Settings for `generate`: the caller's, and our defaults where neither he nor the files
-        say anything. TypeError for a setting that `generate` has not.
+        say anything. TypeError for a setting that `generate` has not, or that answers in words
+        have no use for; ValueError for one that would not act.
         """
         refuse_unknown(function, given, generate_keywords())
         tokenizer = self.processor.tokenizer
+        given = _read(given, tokenizer)
         files = getattr(self.model, "generation_config", None)
         sources = [source for source in (given.get("generation_config"), files) if source]
-        longest = "max_length" if "max_length" in given else "max_new_tokens"
+        _check_sampling(given, sources)
+        told = any(getattr(s, "max_length", None) is not None for s in sources)
+        longest = "max_length" if told or "max_length" in given else "max_new_tokens"
         defaults = {
             "do_sample": False,
             longest: LONGEST,
@@ -149,9 +170,36 @@ def _filled(given: Mapping, missing: Mapping) -> dict:
     return {**given, "generation_config": config}
 
 
-def is_one(prompt) -> bool:
-    """A question or one list of messages, not a batch of such."""
-    return isinstance(prompt, str) or not prompt or isinstance(prompt[0], Mapping)
+def _read(given: Mapping, tokenizer) -> dict:
+    """The caller's settings in the types that `generate` takes, with the tokenizer that reads
+    `stop_strings`. TypeError or ValueError for what is of another type or out of range.
+    """
+    config = given.get("generation_config")
+    if config is not None and not isinstance(config, GenerationConfig):
+        raise TypeError(
+            f"generation_config is of type {type(config).__name__}; expected a "
+            "transformers.GenerationConfig"
+        )
+    found = dict(given)
+    for name in ("max_new_tokens", "max_length", "num_beams", "num_return_sequences"):
+        if found.get(name) is not None:
+            found[name] = whole(found[name], name, limit="number")
+    if found.get("stop_strings") or getattr(config, "stop_strings", None):
+        found.setdefault("tokenizer", tokenizer)
+    return found
+
+
+def _check_sampling(given: Mapping, sources: Sequence) -> None:
+    """ValueError for a setting of sampling while answers are greedy by our default alone."""
+    if "do_sample" in given or any(getattr(s, "do_sample", None) is not None for s in sources):
+        return
+    for name in SAMPLING:
+        value = given.get(name)
+        if value is not None and not (name == "temperature" and value in (0, 1)):
+            raise ValueError(
+                f"{name} is {value!r:.40}, and answers are greedy unless told otherwise; give "
+                f"do_sample=True with it, or leave {name} out"
+            )
 
 
 def _check_images(images, one: bool) -> None:
@@ -161,6 +209,8 @@ def _check_images(images, one: bool) -> None:
 
 
 def _check_stream(one: bool, settings: Mapping) -> None:
+    if settings.get("streamer") is not None:
+        raise ValueError("stream=True has a streamer of its own; leave streamer or stream out")
     several = settings.get("num_return_sequences") not in (None, 1)
     if not one or several:
         raise ValueError(
@@ -173,6 +223,8 @@ def _check_stream(one: bool, settings: Mapping) -> None:
 def generate_keywords() -> tuple[str, ...]:
     """Names of everything that transformers' `generate` takes beside its inputs."""
     own = inspect.signature(GenerationMixin.generate).parameters
-    names = [n for n in own if n not in ("self", "inputs", "kwargs", "custom_generate")]
+    names = [n for n in own if n not in ("self", "inputs", "kwargs")]
     settings = [name for name in vars(GenerationConfig()) if not name.startswith("_")]
-    return (*names, *settings, "use_cache")
+    first = ("max_new_tokens", "do_sample", "temperature", "top_p", "num_beams")
+    every = (*first, *names, *settings, "use_cache", "tokenizer")
+    return tuple(name for name in dict.fromkeys(every) if name not in NOT_TAKEN)

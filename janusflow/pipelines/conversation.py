@@ -31,6 +31,7 @@ class Conversation:
 
     def ask(self, question: str, *, max_new_tokens: int | None = None, **settings) -> str:
         """The answer, greedy unless told otherwise; `settings` go to transformers' `generate`."""
+        _check_question(question)
         chosen = self._settings("ask", max_new_tokens, settings)
         with self._turn, self.pipe._call():
             return self._take_turn(question, chosen)
@@ -39,6 +40,7 @@ class Conversation:
         self, question: str, *, max_new_tokens: int | None = None, **settings
     ) -> Iterator[str]:
         """The answer's pieces as they come; who leaves early ends the answer with them."""
+        _check_question(question)
         chosen = self._settings("stream", max_new_tokens, settings)
         yield from self.pipe.streamed(
             lambda **own: self._after_others(question, with_criteria(chosen, own)), skip_prompt=True
@@ -107,6 +109,12 @@ class Conversation:
         return prefix_cache.read(
             self.pipe.model, ids[:, :first], pixels, None if places is None else places[:, :first]
         )
+
+
+def _check_question(question) -> None:
+    """ValueError for what asks nothing."""
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError(f"the question is {question!r:.60}; expected a text that is not empty")
 
 
 def state(model: nn.Module) -> tuple:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,14 @@ import samplers
 from janusflow.models.janusflow.compiled_velocity import Compiled
 from janusflow.models.janusflow.first_block_cache import Reuse
 from janusflow.models.prompt_cache import PromptCache
-from janusflow.pipelines.call_options import GenerateOptions, Texts, takes, texts, whole
+from janusflow.pipelines.call_options import (
+    GenerateOptions,
+    Texts,
+    avoided,
+    takes,
+    texts,
+    whole,
+)
 from janusflow.pipelines.call_state import Call, StepCallback
 from janusflow.pipelines.flow_maps import PromptFlowMap, weights_of
 from janusflow.pipelines.generators import Generators, generators, seeded
@@ -125,8 +131,12 @@ class Generation:
     def trajectory(self, prompt: Texts, frames: int = 8, *, options: GenerateOptions) -> Trajectory:
         """The images that the model expects on its way, at most `frames` of them: a strip or a GIF.
 
-        Options are those of `pipe(prompt)`; the solver's states are kept, one a step.
+        Options are those of `pipe(prompt)` but for what it has no use for, which is refused; the
+        solver's states are kept, one a step.
         """
+        for name in ("output_type", "best_of", "verifier", "return_dict"):
+            if getattr(options, name) != getattr(GenerateOptions, name):
+                raise ValueError(f"a trajectory takes no {name}; leave it out")
         run = self._prepared(texts(prompt), options)
         with self._call(**run.state) as call:
             call.velocity = self._field(run)
@@ -176,15 +186,14 @@ class Generation:
         it; the empty prompt's are zero behind the first token.
         """
         prompts, negative = call.prompts
-        one = negative is None or isinstance(negative, str)
-        avoided = [negative] * len(prompts) if one else list(negative)
+        away = avoided(negative, len(prompts))
         inputs = self._prompt_inputs(
-            [*(a or p for a, p in zip(avoided, prompts, strict=True)), *prompts]
+            [*(a or p for a, p in zip(away, prompts, strict=True)), *prompts]
         )
         embeds = self.model.get_input_embeddings()(inputs["input_ids"])
         first = inputs["attention_mask"].argmax(1)
-        for row, text in enumerate(avoided):
-            if not text:
+        for row, text in enumerate(away):
+            if text is None:
                 embeds[row, first[row] + 1 :] = 0
         return embeds
 
@@ -208,7 +217,7 @@ class Generation:
 
     def field(
         self,
-        prompts: Sequence[str],
+        prompts: Texts,
         guidance: samplers.guidance.Rule | float | str = 1.0,
         negative_prompt: Texts | None = None,
         num_images_per_prompt: int = 1,
@@ -222,6 +231,7 @@ class Generation:
         (S,) are times that it will be asked for, of which the network makes its embeddings and
         modulations here, in one product.
         """
+        prompts = texts(prompts)
         cond, uncond = self.encode_prompts(prompts, negative_prompt, image)
         rows = torch.arange(len(prompts)).repeat_interleave(num_images_per_prompt).tolist()
         ready = ts is not None and not self._compiled
@@ -273,28 +283,23 @@ class Generation:
 
     def encode_prompts(
         self,
-        prompts: Sequence[str],
+        prompts: Texts,
         negative_prompt: Texts | None = None,
         image: object = None,
     ) -> tuple[PromptCache, PromptCache]:
         """What to follow and what to move away from, one row a prompt; an empty negative prompt is
         none. `image` is what the prompts show, one for all or one each.
         """
-        prompts = list(prompts)
+        prompts = texts(prompts)
+        negative = avoided(negative_prompt, len(prompts))
         followed = self._encode(prompts) if image is None else self._encode_edits(prompts, image)
-        one = negative_prompt is None or isinstance(negative_prompt, str)
-        negative = [negative_prompt] * len(prompts) if one else list(negative_prompt)
-        if len(negative) != len(prompts):
-            raise ValueError(
-                f"{len(negative)} negative prompts came for {len(prompts)} prompts; give one each"
-            )
         given = [text for text in negative if text]
         if not given:
             return followed, followed.first()
-        avoided = self._encode(given)
+        away = self._encode(given)
         if len(given) == len(negative):
-            return followed, avoided
-        each = PromptCache.cat([followed.first(), avoided])
+            return followed, away
+        each = PromptCache.cat([followed.first(), away])
         behind = iter(range(len(prompts), len(prompts) + len(given)))
         return followed, each[[next(behind) if text else i for i, text in enumerate(negative)]]
 
@@ -317,7 +322,9 @@ class Generation:
         return self.model.encode_prompt(**inputs.to(self._execution_device))
 
     def _prompt_inputs(self, prompts: list[str]) -> dict[str, Tensor]:
-        inputs = self.processor.prompt(prompts).to(self._execution_device)
+        inputs = self.processor.prompt(prompts)
+        self._check_ids(inputs["input_ids"])
+        inputs = inputs.to(self._execution_device)
         image = (self.default_size // (16 if self.vae is None else self._unit)) ** 2 + 1
         self._limit_positions(inputs["input_ids"].shape[1] + image, "a prompt with its image")
         return {name: inputs[name] for name in ("input_ids", "attention_mask")}

@@ -14,6 +14,7 @@ from janusflow.models import latents as coding
 from janusflow.models.autoencoder_loading import vae_dtype
 from janusflow.pipelines import memory
 from janusflow.pipelines.generators import Generators, generators
+from janusflow.pipelines.call_options import check_output_type, whole
 from janusflow.utils import finite, images
 from janusflow.utils.keywords import renamed
 
@@ -57,6 +58,7 @@ class Coding:
     ) -> Tensor:
         """Noise (count, channels, height / 8, width / 8) in float32 on the pipeline's device."""
         device, factor = self._execution_device, self.vae_scale_factor
+        count = whole(count, "count", required=True)
         if latents is not None:
             return self._own_latents(count, height, width, latents).to(device)
         height, width = (self.default_size if x is None else x for x in (height, width))
@@ -67,9 +69,11 @@ class Coding:
         return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
 
     def _own_latents(self, count: int, height, width, latents: Tensor | np.ndarray) -> Tensor:
-        """A copy of given latents in float32 or wider; ValueError for another shape."""
+        """A copy of given latents in float32 or wider; ValueError for another shape, and for NaN
+        and infinity.
+        """
         channels = self.model.config.generation.latent_channels
-        latents = torch.as_tensor(latents)
+        latents = _tensor(latents, "latents")
         if latents.ndim != 4 or latents.shape[:2] != (count, channels):
             raise ValueError(
                 f"latents have shape {tuple(latents.shape)}; expected ({count}, {channels}, "
@@ -77,6 +81,8 @@ class Coding:
             )
         sides = (side * self.vae_scale_factor for side in latents.shape[2:])
         self._check_size(*sides, given=(height, width))
+        if not bool(latents.isfinite().all()):
+            raise ValueError("latents hold NaN or infinity; give finite noise")
         wide = latents.dtype == torch.float64 and self._execution_device.type != "mps"
         return latents.to(torch.float64 if wide else torch.float32, copy=True)
 
@@ -106,8 +112,16 @@ class Coding:
     @torch.no_grad()
     def decode(self, latents: Tensor, output_type: str = "pil", memory_limit: int | None = None):
         """Images of latents (B, c, h, w), decoded within `memory_limit` bytes where one is given;
-        ValueError if they hold NaN or infinity.
+        ValueError for another shape, and if they hold NaN or infinity.
         """
+        check_output_type(output_type)
+        latents = _tensor(latents, "latents")
+        channels = self.model.config.generation.latent_channels
+        if latents.ndim != 4 or latents.shape[1] != channels:
+            raise ValueError(
+                f"latents have shape {tuple(latents.shape)}; expected (images, {channels}, height, "
+                "width)"
+            )
         if not bool(latents.isfinite().all()):
             raise ValueError(
                 "the latents hold NaN or infinity, so there is no image; try float32 or a "
@@ -137,6 +151,7 @@ class Coding:
     @renamed(pictures="images")
     def forecast(self, images: int = 1, **setting) -> memory.Forecast:
         """Bytes that so many images at once take; see `memory.forecast` for the setting."""
+        images = whole(images, "images", required=True)
         device = self._execution_device.type
         setting = dict(dtype=self.model.dtype, images=images, device=device) | setting
         return memory.forecast(self.model.config, self._autoencoder, **setting)
@@ -146,7 +161,7 @@ class Coding:
         once as fit, and where not one does in tiles, which changes it a little (warned of). None
         ends it; `pipe(prompt, memory_limit=size)` is for one call. Returns the pipeline.
         """
-        return self._decode_with(limit=size)
+        return self._decode_with(limit=whole(size, "size"))
 
     def enable_vae_slicing(self) -> None:
         """Decodes one image at a time."""
@@ -169,3 +184,16 @@ class Coding:
     def _decode_with(self, **changes):
         self._decoding = replace(self._decoding, **changes)
         return self
+
+
+def _tensor(values, name: str) -> Tensor:
+    """Real numbers as a dense tensor; TypeError for anything else."""
+    try:
+        found = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        found = None
+    dense = found is not None and found.layout == torch.strided and not found.is_meta
+    if not dense or found.is_complex():
+        kind = type(values).__name__ if found is None else f"{found.dtype} {found.layout}"
+        raise TypeError(f"{name} are of type {kind}; expected a dense tensor of real numbers")
+    return found

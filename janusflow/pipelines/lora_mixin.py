@@ -43,9 +43,9 @@ class Adapted:
         folder = locate(name, files=[lora.CONFIG, weight_name], **given)
         found, taken = lora.read(folder, weight_name), self.get_list_adapters()
         own = adapter_name or f"default_{len(taken)}"
-        if not own.isidentifier() or own in taken:
+        if not isinstance(own, str) or not own.isidentifier() or own in taken:
             raise ValueError(
-                f"adapter_name is {own!r}; expected letters, digits and _, and none of "
+                f"adapter_name is {own!r:.60}; expected letters, digits and _, and none of "
                 f"{', '.join(taken) or 'those loaded'}"
             )
         self._unmerged("load_lora_weights")
@@ -53,19 +53,19 @@ class Adapted:
         self.set_adapters(own)
 
     def set_adapters(
-        self, adapter_names: str | Sequence[str], adapter_weights: float | Sequence[float] = 1.0
+        self,
+        adapter_names: str | Sequence[str],
+        adapter_weights: float | Sequence[float] | None = 1.0,
     ) -> None:
-        """Makes these the active ones, their updates added with these weights; 1 as trained."""
-        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
-        one = isinstance(adapter_weights, int | float)
-        weights = [adapter_weights] * len(names) if one else list(adapter_weights)
-        known = self.get_list_adapters()
-        if unknown := [name for name in names if name not in known]:
-            raise ValueError(
-                f"no adapter named {unknown[0]!r} is loaded; there are {', '.join(known) or 'none'}"
-            )
+        """Makes these the active ones, their updates added with these weights; 1, or None, as
+        trained.
+        """
+        names = self._known_adapters(adapter_names)
+        several = isinstance(adapter_weights, list | tuple)
+        weights = list(adapter_weights) if several else [adapter_weights] * len(names)
         if len(weights) != len(names) or not names:
             raise ValueError(f"{len(weights)} weights came for {len(names)} adapters; one each")
+        weights = [_weight(weight, name) for name, weight in zip(names, weights, strict=True)]
         self._unmerged("set_adapters")
         for layer in self._adapted():
             layer.set_adapter(names, inference_mode=True)
@@ -80,6 +80,38 @@ class Adapted:
         """Names of those that are added now."""
         on = (layer for layer in self._adapted() if not layer.disable_adapters)
         return list(dict.fromkeys(name for layer in on for name in layer.active_adapters))
+
+    def delete_adapters(self, adapter_names: str | Sequence[str]) -> None:
+        """Removes these, and leaves the others as they are; ValueError for one that is not loaded,
+        or while adapters are merged.
+        """
+        names, active = self._known_adapters(adapter_names), self.get_active_adapters()
+        self._unmerged("delete_adapters")
+        if set(names) == set(self.get_list_adapters()):
+            self.unload_lora_weights()
+            return
+        rest = [name for name in active if name not in names]
+        weights = {name: self._weight(name) for name in rest}
+        for layer in self._adapted():
+            for name in names:
+                layer.delete_adapter(name)
+        for name in names:
+            getattr(self.model, "peft_config", {}).pop(name, None)
+        if rest:
+            self.set_adapters(rest, [weights[name] for name in rest])
+
+    def _known_adapters(self, names: str | Sequence[str]) -> list[str]:
+        """Names of adapters as a list; ValueError for one that is not loaded."""
+        found = [names] if isinstance(names, str) else names
+        if not isinstance(found, list | tuple | dict):
+            raise ValueError(f"adapters are {names!r:.60}; expected a name, or a list of names")
+        known = self.get_list_adapters()
+        if unknown := [name for name in found if name not in known]:
+            raise ValueError(
+                f"no adapter named {unknown[0]!r:.60} is loaded; there are "
+                f"{', '.join(known) or 'none'}"
+            )
+        return list(found)
 
     def disable_lora(self) -> None:
         """Computes what the model alone does, until `enable_lora`."""
@@ -104,8 +136,9 @@ class Adapted:
         if not layers:
             raise ValueError("no adapter is loaded; call load_lora_weights first")
         self._unmerged("fuse_lora")
-        if not 0 < abs(lora_scale) < float("inf"):
-            raise ValueError(f"lora_scale is {lora_scale}; expected a finite number other than 0")
+        lora_scale = _weight(lora_scale, "lora_scale")
+        if lora_scale == 0:
+            raise ValueError("lora_scale is 0; expected a finite number other than 0")
         self._lora_scale = lora_scale
         for layer in layers:
             layer.scale_layer(lora_scale)
@@ -133,15 +166,10 @@ class Adapted:
         """
         known = self.get_list_adapters()
         if chosen is not None:
-            chosen = [chosen] if isinstance(chosen, str) else chosen
-            weights = dict(chosen) if isinstance(chosen, Mapping) else dict.fromkeys(chosen, 1.0)
-            if unknown := [name for name in weights if name not in known]:
-                raise ValueError(
-                    f"no adapter named {unknown[0]!r} is loaded; there are "
-                    f"{', '.join(known) or 'none'}"
-                )
+            names = self._known_adapters(chosen)
+            told = chosen if isinstance(chosen, Mapping) else dict.fromkeys(names)
             self._unmerged("adapters of a call")
-            return weights
+            return {name: _weight(told[name], name) for name in names}
         if not known or any(layer.merged for layer in self._adapted()):
             return None
         return {name: self._weight(name) for name in self.get_active_adapters()}
@@ -164,6 +192,19 @@ class Adapted:
                 "adapters are loaded; call unload_lora_weights() before saving, and fuse_lora() "
                 "before that to keep what they do"
             )
+
+
+def _weight(value, name: str) -> float:
+    """An adapter's weight, 1 for None; ValueError for what is no finite number."""
+    if value is None:
+        return 1.0
+    try:
+        number = float("nan") if isinstance(value, str | bool) else float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not abs(number) < float("inf"):
+        raise ValueError(f"the weight of {name!r} is {value!r:.60}; expected a finite number")
+    return number
 
 
 def _is_file(name: str | Path) -> bool:

@@ -18,8 +18,9 @@ from janusflow.models.janus_pro import token_sampling, vq
 from janusflow.models.janus_pro.image_ranking import Choice
 from janusflow.models.janus_pro.loading import GUIDANCE, is_original, load_model, read_config
 from janusflow.models.janus_pro.processing import JanusProProcessor
+from janusflow.pipelines.auto_pipeline import PRO, check_family
 from janusflow.pipelines.base import BasePipeline, check_loading, check_saving, clean, read_dtype
-from janusflow.pipelines.call_options import Texts, check_output_type, takes, texts, whole
+from janusflow.pipelines.call_options import Texts, avoided, check_output_type, takes, texts, whole
 from janusflow.pipelines.call_state import Call, StepCallback
 from janusflow.pipelines.conversation import Reread
 from janusflow.pipelines.generators import generators
@@ -107,6 +108,8 @@ class JanusProPipeline(BasePipeline):
             raise ValueError("Janus-Pro is published in no variants; choose a dtype instead")
         dtype = read_dtype(dtype, given.get("torch_dtype"))
         folder = locate(name, files=FILES, **hub)
+        if model is None:
+            check_family(folder, PRO)
         is_original(read_config(folder))
         processor = processor or JanusProProcessor.from_pretrained(folder)
         model = model if model is not None else load_model(folder, processor, dtype)
@@ -187,13 +190,7 @@ class JanusProPipeline(BasePipeline):
         self, prompts: Sequence[token_sampling.Ids], negative: Texts | None
     ) -> list[token_sampling.Ids]:
         """The rows to move away from: the published unconditional one, or the given prompts."""
-        one = negative is None or isinstance(negative, str)
-        told = [negative] * len(prompts) if one else list(negative)
-        if len(told) != len(prompts):
-            raise ValueError(
-                f"{len(told)} negative prompts came for {len(prompts)} prompts; give one each"
-            )
-        pad = self.processor.pad_id
+        told, pad = avoided(negative, len(prompts)), self.processor.pad_id
         return [
             self.processor.prompt_ids([text])[0] if text else token_sampling.unconditional(ids, pad)
             for text, ids in zip(told, prompts, strict=True)

@@ -13,7 +13,15 @@ from janusflow.models.janusflow.compiled_velocity import Compiled
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.pipelines import prefix_cache
-from janusflow.pipelines.base import BasePipeline, check_loading, check_saving, clean, read_dtype
+from janusflow.pipelines.auto_pipeline import FLOW, check_family
+from janusflow.pipelines.base import (
+    BasePipeline,
+    check_attention,
+    check_loading,
+    check_saving,
+    clean,
+    read_dtype,
+)
 from janusflow.pipelines.editing import Editing
 from janusflow.pipelines.generation import Generation
 from janusflow.pipelines.integration import Integration
@@ -43,9 +51,9 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
     def __init__(
         self, model: JanusFlowModel, processor: JanusFlowProcessor, vae: nn.Module | None = None
     ):
+        super().__init__(model=model, processor=processor, vae=vae)
         if vae is not None:
             check_vae(vae, model.config)
-        super().__init__(model=model, processor=processor, vae=vae)
 
     @classmethod
     def from_pretrained(
@@ -76,10 +84,14 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
         folder = locate(name, files_of(variant), **hub)
         own = model is None
         if own:
+            check_family(folder, FLOW)
+            check_attention(given.get("attn_implementation"))
+        if own:
             options = {k: given[k] for k in MODEL_KEYWORDS if given.get(k) is not None}
             options |= {"variant": variant} if variant else {}
             model = JanusFlowModel.from_pretrained(folder, dtype=dtype, **options).eval()
         processor = processor or JanusFlowProcessor.from_pretrained(folder)
+        cls(model, processor)  # parts of another kind are refused before they are asked
         processor.check_fits(model.config.language_config.vocab_size)
         processor.check_images(model.config.vision)
         if not isinstance(vae, nn.Module):

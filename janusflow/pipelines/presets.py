@@ -31,9 +31,17 @@ class Quality:
     guided: tuple[float, float] = (0.0, 1.0)
 
     def path(self, guidance_scale: object = 1.0) -> tuple[samplers.Solver, Tensor]:
-        """The solver and its times; a grid laid by name gets one at each jump of the guidance."""
+        """The solver and its times; a grid laid by name gets one at each jump of the guidance.
+
+        ValueError for times that do not lead from noise to data.
+        """
         solver = find(self.sampler)
         ts = times(time_grid(solver, self.steps, self.grid), solver)
+        if not 0 <= float(ts[0]) < float(ts[-1]) <= 1:
+            raise ValueError(
+                f"the grid runs from {float(ts[0]):.6g} to {float(ts[-1]):.6g}; noise is at 0 and "
+                "data at 1, so give times that rise between them (1 - sigma for diffusers' sigmas)"
+            )
         named = isinstance(solver.grid if self.grid is None else self.grid, str)
         return solver, at_jumps(ts, jumps_of(self.rule(guidance_scale))) if named else ts
 

@@ -27,4 +27,14 @@ def time_grid(
         return grid
     if isinstance(grid, str) and grid not in samplers.GRIDS:
         raise ValueError(f"no grid named {grid!r}; choose one of {', '.join(samplers.GRIDS)}")
-    return (samplers.GRIDS[grid] if isinstance(grid, str) else grid)(steps)
+    if not callable(grid) and not isinstance(grid, str):
+        raise TypeError(
+            f"grid is {grid!r:.80}; expected a name of samplers.GRIDS, times from 0 to 1, or a "
+            "function of the number of steps"
+        )
+    made = (samplers.GRIDS[grid] if isinstance(grid, str) else grid)(steps)
+    if isinstance(made, np.ndarray | list | tuple):
+        made = torch.as_tensor(np.asarray(made, dtype=np.float64))
+    if not isinstance(made, Tensor):
+        raise TypeError(f"the grid's function gave {type(made).__name__}; expected a tensor")
+    return made

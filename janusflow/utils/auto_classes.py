@@ -19,6 +19,7 @@ NAMES = {  # module of transformers: its tables, and what they say of us
     f"{AUTO}.modeling_auto": {
         "MODEL_MAPPING_NAMES": "JanusFlowModel",
         "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES": "JanusFlowModel",
+        "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES": "JanusFlowModel",  # as the published examples load it
     },
     f"{AUTO}.processing_auto": {"PROCESSOR_MAPPING_NAMES": "VLChatProcessor"},
     f"{AUTO}.tokenization_auto": {"TOKENIZER_MAPPING_NAMES": "JanusFlowTokenizer"},

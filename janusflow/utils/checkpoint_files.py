@@ -27,8 +27,27 @@ LOADING = (
 )
 HARMLESS = (None, False, "eager", "sdpa")  # what saved configurations may say of these
 VARIANT = re.compile(r"(\.(?P<variant>[^.]+?))?(-\d{5}-of-\d{5})?\.safetensors")
+SHARDS = re.compile(r"0*[1-9]\d*(\.\d+)? *[KMGT]I?B", re.IGNORECASE)
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 COUNTERS = "num_batches_tracked"  # a batch norm's, whole numbers that nothing reads
 SLACK = 1_000_000  # parameters that a small network may have beyond twice its files'
+
+
+def check_shards(size) -> None:
+    """ValueError for a largest size of a file that is none."""
+    if size is None:
+        return
+    number = isinstance(size, int) and not isinstance(size, bool) and size > 0
+    if not number and not (isinstance(size, str) and SHARDS.fullmatch(size.strip())):
+        raise ValueError(
+            f"max_shard_size is {size!r:.60}; expected bytes, at least 1, or a text such as '5GB'"
+        )
+
+
+def check_variant_name(variant) -> None:
+    """ValueError for a variant that no name of a file can hold."""
+    if variant is not None and not (isinstance(variant, str) and NAME.fullmatch(variant)):
+        raise ValueError(f"variant is {variant!r:.60}; expected letters, digits, _ and -, as fp16")
 
 
 def check_settings(content: dict, kind: type, known: Iterable[str], name: str) -> None:

@@ -63,6 +63,11 @@ def locate(
     keyword that nothing takes.
     """
     refuse_unknown("loading", hub, KEYWORDS)
+    if not isinstance(name, str | Path) or not str(name).strip() or name == Path():
+        raise ValueError(
+            f"the model's name is {printable(repr(name), 80)}; expected a folder, a hub id such as "
+            f"deepseek-ai/JanusFlow-1.3B, or {', '.join(PACKAGED)}"
+        )
     inside = _inside(subfolder)
     if str(name) in PACKAGED or _is_folder(name):
         folder = PACKAGED.get(str(name)) or Path(name)
@@ -85,6 +90,8 @@ def locate(
 
 def _inside(subfolder: str | None) -> Path:
     """A path below the folder that is named; ValueError for one that leads out of it."""
+    if not isinstance(subfolder, str | Path | None):
+        raise ValueError(f"subfolder is {subfolder!r:.60}; expected the name of a folder")
     path = Path(subfolder or "")
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"subfolder {str(subfolder)!r:.200} leads out of the model's folder")
@@ -134,6 +141,11 @@ def verify(folder: Path, files: Sequence[str] = FILES) -> None:
 def _kind(name: str) -> tuple[str, str]:
     """The folder and the ending."""
     return Path(name).parent.as_posix(), Path(name).suffix
+
+
+def unlist(folder: Path) -> None:
+    """Removes the folder's SHA256SUMS, of files that have been written anew."""
+    (folder / SUMS).unlink(missing_ok=True)
 
 
 def relist(folder: Path) -> None:

@@ -7,8 +7,8 @@ evaluation):
   channels.
 - Floats run from 0 to 1. Overshoot of up to `OVERSHOOT`, as resizing leaves it, is clipped at both
   ends; what goes further is refused, because its scale is not known.
-- 8-bit and 16-bit integers use their whole range, wider ones run from 0 to 255 or to 65535. Masks
-  alone take integers of at most 1 as 0 and 1.
+- 8-bit integers and 16-bit images of PIL use their whole range; other integers run from 0 to 255
+  or, where one is larger, to 65535. Masks alone take integers of at most 1 as 0 and 1.
 - PIL images are turned upright by their EXIF orientation.
 - Transparency is dropped, as the published models do.
 """
@@ -79,32 +79,57 @@ def _broken(name: str, error: Exception) -> ValueError:
     return ValueError(f"{name!r} is not a whole image ({reason})")
 
 
-def to_rgb(image) -> Image.Image:
-    """Any image as 8-bit RGB by the policy above; the input is untouched."""
+def to_rgb(image, what: str = "image") -> Image.Image:
+    """Any image as 8-bit RGB by the policy above; the input is untouched. `what` it is called in
+    errors: TypeError for what is no image, ValueError for one out of range or damaged.
+    """
     image = _array(image)
     if isinstance(image, np.ndarray):
-        image = _from_array(image)
+        image = _from_array(image, what)
     if not isinstance(image, Image.Image):
         raise TypeError(
-            f"an image is a PIL image, an array or a tensor, not {type(image).__name__}; "
-            "open files with PIL.Image.open"
+            f"the {what} is of type {type(image).__name__}; expected a PIL image, an array or a "
+            "tensor, open files with PIL.Image.open"
         )
-    _check_size(*image.size)
+    _check_size(*image.size, what)
     try:
-        return _from_pil(ImageOps.exif_transpose(image))
+        upright = ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ValueError(f"the image cannot be read: {error}") from error
+        raise ValueError(f"the {what} cannot be read: {error}") from error
+    return _from_pil(upright, what)
 
 
 def to_mask(image) -> Image.Image:
-    """Any mask in 8-bit grey: white where it is set. Integers of at most 1 are 0 and 1."""
-    image = _array(image)
-    grey = isinstance(image, Image.Image) and image.mode in ("L", "I", "I;16", "P")
-    values = np.asarray(image) if grey and image.mode != "P" else image
+    """Any mask in 8-bit grey: white where it is set. Integers of at most 1 are 0 and 1.
+
+    ValueError, beside those of `to_rgb`, for a mask of one colour that is transparent in places,
+    because transparency is dropped.
+    """
+    values = _mask_values(_array(image))
     if isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.integer):
         if values.size and 0 <= values.min() and values.max() <= 1:
-            image = values.astype(bool)
-    return to_rgb(image).convert("L")
+            values = values.astype(bool)
+    return to_rgb(values, "mask").convert("L")
+
+
+def _mask_values(image):
+    """A mask's numbers without transparency; of a palette its colours."""
+    if not isinstance(image, Image.Image):
+        values = _channels_last(image, "mask") if isinstance(image, np.ndarray) else image
+    else:
+        if image.mode in ("P", "PA"):
+            image = image.convert("RGBA")
+        grey = image.mode in ("L", "LA", "RGB", "RGBA", "I", "I;16")
+        values = np.asarray(ImageOps.exif_transpose(image)) if grey else image
+    if not isinstance(values, np.ndarray) or values.ndim == 2 or values.shape[2] == 3:
+        return values
+    shown, alpha = values[..., :-1], values[..., -1]
+    if alpha.size and alpha.min() != alpha.max() and shown.min() == shown.max():
+        raise ValueError(
+            "the mask has one colour and is transparent in places, and transparency is dropped; "
+            "give its alpha channel as the mask: mask.getchannel('A')"
+        )
+    return shown[..., 0] if shown.shape[2] == 1 else shown
 
 
 def to_tensor(images) -> Tensor:
@@ -141,7 +166,7 @@ def _channels_first(image) -> Tensor:
     floats = isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating)
     if not floats:
         return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1).float() / 255
-    values = _in_range(_channels_last(values)).astype(np.float32)
+    values = _in_range(_channels_last(values, "image"), "image").astype(np.float32)
     values = values[..., None] if values.ndim == 2 else values[..., :3]
     return torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1).expand(3, -1, -1)
 
@@ -155,29 +180,36 @@ def _array(image):
     return np.asarray(image.float() if narrow else image)
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int, what: str) -> None:
     if width < 1 or height < 1:
-        raise ValueError(f"the image has {width} x {height} pixels; expected at least one")
-    limits.hold("pixels", width * height, f"the image has {width} x {height} pixels")
+        raise ValueError(f"the {what} has {width} x {height} pixels; expected at least one")
+    limits.hold("pixels", width * height, f"the {what} has {width} x {height} pixels")
 
 
-def _from_pil(image: Image.Image) -> Image.Image:
+def _from_pil(image: Image.Image, what: str) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":  # PIL would clip these at 255
         values = np.asarray(image)
         if image.mode == "F" and 1 + OVERSHOOT < values.max() <= 255:  # as PIL itself converts
             values = values / 255
-        return _from_array(values).convert("RGB")
+        if image.mode.startswith("I;16"):
+            values = np.round(values / 257).astype(np.uint8)
+        return _from_array(values, what).convert("RGB")
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    if image.mode == "La":  # PIL knows no way from it to RGB
+        image = image.convert("LA")
+    try:
+        return image.convert("RGB")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the {what} cannot be read: {error}") from error
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
-    array = _channels_last(array)
-    return Image.fromarray(np.ascontiguousarray(_to_bytes(array)))
+def _from_array(array: np.ndarray, what: str) -> Image.Image:
+    array = _channels_last(array, what)
+    return Image.fromarray(np.ascontiguousarray(_to_bytes(array, what)))
 
 
-def _channels_last(array: np.ndarray) -> np.ndarray:
+def _channels_last(array: np.ndarray, what: str) -> np.ndarray:
     """(H, W), (H, W, 3) or (H, W, 4); ValueError for another shape."""
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[-1] not in (1, 3, 4):
         array = array.transpose(1, 2, 0)
@@ -187,36 +219,40 @@ def _channels_last(array: np.ndarray) -> np.ndarray:
         array = array[..., 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))):
         raise ValueError(
-            f"an array of shape {array.shape} is no image; expected (H, W), (H, W, C) or "
+            f"the {what} is an array of shape {array.shape}; expected (H, W), (H, W, C) or "
             "(C, H, W) with 1, 3 or 4 channels"
         )
-    _check_size(array.shape[1], array.shape[0])
+    _check_size(array.shape[1], array.shape[0], what)
     return array
 
 
-def _to_bytes(array: np.ndarray) -> np.ndarray:
+def _to_bytes(array: np.ndarray, what: str) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
     if np.issubdtype(array.dtype, np.floating):
-        return np.round(_in_range(array) * 255).astype(np.uint8)
+        return np.round(_in_range(array, what) * 255).astype(np.uint8)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"the {what} holds {array.dtype} numbers; expected integers or floats")
     low, high = array.min(), array.max()
-    if array.dtype == np.uint16 or (high > 255 and low >= 0 and high <= 65535):
+    if high > 255 and low >= 0 and high <= 65535:
         return np.round(array / 257).astype(np.uint8)
     if low >= 0 and high <= 255:
         return array.astype(np.uint8)
     raise ValueError(
-        f"the image's values run from {low} to {high}; expected 0 to 255, or 0 to 65535"
+        f"the {what}'s values run from {low} to {high}; expected 0 to 255, or 0 to 65535"
     )
 
 
-def _in_range(array: np.ndarray) -> np.ndarray:
+def _in_range(array: np.ndarray, what: str) -> np.ndarray:
     """Floats from 0 to 1, small overshoot clipped; ValueError for NaN and for another range."""
     low, high = float(array.min()), float(array.max())
-    if not (-OVERSHOOT <= low and high <= 1 + OVERSHOOT):  # NaN included
+    if not np.isfinite([low, high]).all():
+        raise ValueError(f"the {what} holds NaN or infinity; expected floats from 0 to 1")
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
         raise ValueError(
-            f"the image's values run from {low:g} to {high:g}; floats are expected from 0 to 1, "
+            f"the {what}'s values run from {low:g} to {high:g}; floats are expected from 0 to 1, "
             "so divide by 255, add 1 and halve, or convert to uint8"
         )
     return array.clip(0, 1)

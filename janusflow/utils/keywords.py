@@ -10,11 +10,16 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
+SHOWN = 8  # known names that an error lists
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'dtype'?" where a known name is close, else ""."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    """ "; did you mean 'dtype'?" where a known name is close or ends or begins so, else ""."""
+    known = list(known)
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    parts = (word for word in known if len(name) > 3 and f"_{name}_" in f"_{word}_")
+    found = next(iter(close), None) or next(parts, None)
+    return f"; did you mean {found!r}?" if found else ""
 
 
 def refuse_unknown(function: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -22,8 +27,9 @@ def refuse_unknown(function: str, given: Iterable[str], known: Iterable[str]) ->
     known = list(dict.fromkeys(known))
     for name in given:
         if name not in known:
-            hint = nearest(name, known) or f"; it takes {', '.join(known)}"
-            raise TypeError(f"{function} got {name!r}, which nothing takes{hint}")
+            more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+            hint = nearest(name, known) or f"; it takes {', '.join(known[:SHOWN])}{more}"
+            raise TypeError(f"{function} got {name!r:.60}, which nothing takes{hint}")
 
 
 def modern(function: str, given: dict, names: dict[str, str]) -> dict:

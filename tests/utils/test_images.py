@@ -59,7 +59,7 @@ def test_a_little_overshoot_is_clipped_at_both_ends(image, value, door):
 def test_floats_of_another_range_are_refused(image, value, door):
     floats = image / 255
     floats[0, 0, 0] = value
-    with pytest.raises(ValueError, match="floats are expected from 0 to 1, so divide by 255"):
+    with pytest.raises(ValueError, match=r"expected.* from 0 to 1"):
         door(floats)
 
 

@@ -51,14 +51,18 @@ def run(options) -> Iterator[Finding]:
     if flow and drawable:
         checks.insert(1, ("autoencoder", lambda: autoencoder(folder, vae)))
         checks.append(("memory", lambda: memory(folder, options)))
-    sound = True
+    wrong: set[str] = set()
     for name, check in checks:
+        if name == "memory" and wrong & {"autoencoder", "vae weights"}:
+            yield Finding(name, "warning", "not computed; mend the autoencoder first")
+            continue
         for finding in _guarded(name, check):
-            sound = sound and finding.state != "problem"
+            if finding.state == "problem":
+                wrong.add(finding.name)
             yield finding
     if options.speed and not drawable:
         yield Finding("speed", "warning", "not measured without an autoencoder; name one by --vae")
-    elif options.speed and sound:
+    elif options.speed and not wrong:
         yield from _guarded("speed", lambda: speed(options))
     elif options.speed:
         yield Finding("speed", "warning", "not measured; mend what is wrong first")

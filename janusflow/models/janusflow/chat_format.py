@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from janusflow.utils.images import read
+from janusflow.utils.keywords import refuse_unknown
 
 FORMATS = {
     "deepseek": ("<|User|>", "<|Assistant|>"),
@@ -32,6 +35,26 @@ class Turn:
         return self.role.strip("<|｜>").lower()
 
 
+def listed(conversation) -> str | list:
+    """A question as it is, messages and batches as a list; TypeError for anything else."""
+    if isinstance(conversation, str):
+        return str(conversation)
+    if isinstance(conversation, np.ndarray):
+        return conversation.tolist()
+    if isinstance(conversation, Sequence) and not isinstance(conversation, bytes):
+        return list(conversation)
+    raise TypeError(
+        f"the question is {conversation!r:.80}; expected a text, a list of messages, or a list of "
+        "either"
+    )
+
+
+def is_one(conversation) -> bool:
+    """A question or one list of messages, not a batch; TypeError for neither."""
+    found = listed(conversation)
+    return isinstance(found, str) or not found or isinstance(found[0], Mapping)
+
+
 def read_turns(conversation: Sequence[Mapping], image_tag: str) -> list[Turn]:
     """Both message formats as turns; the messages are only read.
 
@@ -47,7 +70,14 @@ def read_turns(conversation: Sequence[Mapping], image_tag: str) -> list[Turn]:
 def _read_turn(message: Mapping, image_tag: str) -> Turn:
     if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
         raise ValueError(f"a message is a dict with 'role' and 'content', not {message!r:.80}")
+    refuse_unknown("a message", message, ("role", "content", "images", "name"))
     content = message["content"]
+    if not isinstance(message["role"], str):
+        raise ValueError(f"the role is {message['role']!r:.40}; use 'user' or 'assistant'")
+    if not isinstance(content, str | list | tuple | None):
+        raise ValueError(
+            f"the content of a message is {content!r:.60}; expected a text or a list of parts"
+        )
     if content is None or isinstance(content, str):
         turn = Turn(message["role"], content or "", as_images(message.get("images")))
     else:
@@ -72,8 +102,10 @@ def _read_parts(parts: Sequence[Mapping], image_tag: str) -> tuple[str, list]:
     for part in parts:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text" and isinstance(part.get("text"), str):
+            refuse_unknown("a part of type 'text'", part, ("type", "text"))
             texts.append(part["text"])
         elif kind == "image":
+            refuse_unknown("a part of type 'image'", part, ("type", "image", "path", "url"))
             texts.append(f"{image_tag}\n")
             images += _image_of(part)
         else:

@@ -29,7 +29,8 @@ class Reuse:
         number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
         if not number or not 0 <= tolerance < math.inf:
             raise ValueError(
-                f"reuse is {tolerance!r}; expected a tolerance from 0, such as 0.1, or None for off"
+                f"first_block_cache is {tolerance!r:.60}; expected a tolerance from 0, such as "
+                "0.1, or None for off"
             )
         self.model, self.tolerance = model, tolerance
         self._rows: list[_Rows] = []

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from janusflow.utils.images import to_rgb
+from janusflow.utils.images import listed, to_rgb
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 LARGEST = 1e6  # of numbers that pixels are scaled and moved by
@@ -72,11 +72,11 @@ class JanusFlowImageProcessor:
             return (127, 127, 127)
         return tuple(int(255 * mean) for mean in self.image_mean)
 
-    def __call__(self, images: list) -> Tensor:
-        """PIL images, arrays or tensors -> (N, 3, S, S) float32."""
-        if not images:
+    def __call__(self, images) -> Tensor:
+        """One image or several, PIL's, arrays or tensors -> (N, 3, S, S) float32."""
+        if isinstance(images, list | tuple) and not images:
             return torch.empty(0, 3, self.image_size, self.image_size)
-        return torch.from_numpy(np.stack([self.one(image) for image in images]))
+        return torch.from_numpy(np.stack([self.one(image) for image in listed(images)]))
 
     def one(self, image) -> np.ndarray:
         """(3, S, S) float32 of one image."""

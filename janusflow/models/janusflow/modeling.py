@@ -6,6 +6,7 @@ Ma et al. 2024, arXiv 2411.07975. Parameter names are the published checkpoint's
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import torch
@@ -13,6 +14,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import TransformersKwargs
 
 from janusflow.models.attention_capture import last_block
 from janusflow.models.janusflow.configuration import JanusFlowConfig
@@ -29,10 +31,13 @@ from janusflow.models.norms import LanguageRMSNorm, keep_float64
 from janusflow.models.prompt_cache import CACHE, PromptCache
 from janusflow.utils.cpu.onednn_linear import repeating, use_onednn
 from janusflow.utils.forward_mode import differentiable_attention
+from janusflow.utils.keywords import refuse_unknown
 
 # bytes up to which glibc gives freed memory out again; more is fetched from the system and cleared
 # at every use, which an evaluation of many wide rows feels (docs/speed.md)
 HEAP = 32 << 20
+# what its `generate` and Trainer hand to any model's `forward`
+OF_TRANSFORMERS = (CACHE, "past_key_values", "cache_position", "return_dict", "tokenizer")
 
 
 class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
@@ -53,6 +58,8 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         self.vision_gen_enc_model = GenerationEncoder(self.sizes, hidden)
         self.vision_gen_enc_aligner = nn.Linear(self.sizes.channels, hidden)
         self.language_model = build_language_model(config.language_config)
+        own = inspect.signature(self.language_model.forward).parameters
+        self._forward_keywords = (*own, *TransformersKwargs.__annotations__, *OF_TRANSFORMERS)
         self.vision_gen_dec_aligner_norm = LanguageRMSNorm(hidden, eps)
         self.vision_gen_dec_aligner = nn.Linear(hidden, self.sizes.channels)
         self.vision_gen_dec_model = GenerationDecoder(self.sizes, hidden)
@@ -330,6 +337,9 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         Positions follow the mask unless they are given; further arguments are those of the
         language model. ValueError for more tokens than the model has positions.
         """
+        refuse_unknown(f"{type(self).__name__}.forward", kwargs, self._forward_keywords)
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give input_ids or inputs_embeds, one of them")
         if inputs_embeds is None:
             inputs_embeds = self.embed(input_ids, pixel_values, image_token_mask)
         self.check_length(inputs_embeds.shape[1])

@@ -22,10 +22,16 @@ from janusflow.models.janusflow.generation_adapters import (
 from janusflow.models.janusflow.vision import VisionEncoder
 from janusflow.utils import finite
 from janusflow.utils.atomic_io import readable
-from janusflow.utils.checkpoint_files import check_size, check_variant, one_layout
+from janusflow.utils.checkpoint_files import (
+    check_shards,
+    check_size,
+    check_variant,
+    check_variant_name,
+    one_layout,
+)
 from janusflow.utils.cpu.malloc import returned
 from janusflow.utils.cpu.onednn_linear import use_onednn
-from janusflow.utils.hub import PACKAGED
+from janusflow.utils.hub import PACKAGED, unlist
 from janusflow.utils.text import printable
 
 Own = TypeVar("Own", bound="JanusFlowPreTrainedModel")
@@ -128,8 +134,11 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
                 "these weights are quantised, the published layout holds plain ones; save the "
                 "model as it was loaded from, and quantise when loading"
             )
+        check_shards(kwargs.get("max_shard_size"))
+        check_variant_name(kwargs.get("variant"))
         with one_layout(Path(folder), "model", kwargs.get("variant")):
             super().save_pretrained(folder, *args, **kwargs)
+        unlist(Path(folder))
         if not generation_defaults.says_something(self.generation_config):
             (Path(folder) / generation_defaults.FILE).unlink(missing_ok=True)
         readable(Path(folder))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from transformers.processing_utils import ProcessorMixin
 from janusflow.models.janusflow.chat_format import (
     Turn,
     as_images,
+    is_one,
+    listed,
     read_turns,
     render,
     roles,
@@ -21,10 +23,16 @@ from janusflow.models.janusflow.image_processing import JanusFlowImageProcessor
 from janusflow.models.janusflow.processor_options import Padding
 from janusflow.models.janusflow.tags import Tags as Tags
 from janusflow.models.janusflow.tokenizer import BOS, EOS
-from janusflow.models.processor_files import FILES, ProcessorFiles, add_tags, parse_tokenizer
+from janusflow.models.processor_files import (
+    FILES,
+    ProcessorFiles,
+    add_tags,
+    parse_tokenizer,
+    unpadded,
+)
 from janusflow.models.tokenizer_guard import tokenizing
 from janusflow.utils import limits
-from janusflow.utils.hub import locate
+from janusflow.utils.hub import locate, unlist
 from janusflow.utils.safe_io import check_prompt
 from janusflow.utils.text import printable
 
@@ -46,6 +54,7 @@ class JanusFlowProcessor(ProcessorMixin):
         text, self.added_tags = add_tags(files.tokenizer, tags)
         self.files = replace(files, tokenizer=text)
         self.tokenizer = _tokenizer(self.files, self.tags.pad_tag)
+        self._known = len(self.tokenizer)
         self.image_processor = JanusFlowImageProcessor.from_dict(files.preprocessor_config)
         self.chat_template = (
             None  # janusflow.models.janusflow.chat_format renders; no template is executed
@@ -60,8 +69,18 @@ class JanusFlowProcessor(ProcessorMixin):
         return cls(ProcessorFiles.read(locate(name, files=FILES, **hub)))
 
     def save_pretrained(self, folder: str | Path) -> list[Path]:
-        """Writes the files as they were read, with the added tags in tokenizer.json."""
-        return self.files.save(Path(folder))
+        """Writes the files as they were read, with the added tags, and the tokens that were added
+        to the tokenizer since, in tokenizer.json.
+        """
+        written = self._current().save(Path(folder))
+        unlist(Path(folder))
+        return written
+
+    def _current(self) -> ProcessorFiles:
+        """The files with the tokenizer as it is now, where tokens were added to it."""
+        if len(self.tokenizer) == self._known:
+            return self.files
+        return replace(self.files, tokenizer=unpadded(self.tokenizer.backend_tokenizer))
 
     # Understanding
 
@@ -88,7 +107,11 @@ class JanusFlowProcessor(ProcessorMixin):
         """
         padding = Padding.read(options)
         if (conversation is None) == (text is None):
-            raise ValueError("give either a conversation or, as `text`, a formatted prompt")
+            came = "neither" if text is None else "both"
+            raise ValueError(
+                f"{came} of a question and `text` came; give a question or conversation, or as "
+                "`text` a formatted prompt"
+            )
         if text is not None:
             rows = [text] if isinstance(text, str) else list(text)
             samples = self._pair([(row, ()) for row in rows], _nest(images, len(rows)))
@@ -122,21 +145,21 @@ class JanusFlowProcessor(ProcessorMixin):
         closes every message, `continue_final_message=True` insists that the last is the
         assistant's.
         """
-        batch = [conversation] if _is_one(conversation) else list(conversation)
+        batch = [conversation] if is_one(conversation) else listed(conversation)
         turns = [self._turns(one, 0) for one in batch]
         ending = _ending(turns, add_generation_prompt, continue_final_message)
         texts = [self._render(one, ending=ending) for one in turns]
         if not tokenize:
             if Padding.read(options) != Padding():
                 raise ValueError("padding and length are of tokens; give tokenize=True with them")
-            return texts[0] if _is_one(conversation) else texts
+            return texts[0] if is_one(conversation) else texts
         inline = [(text, _inline(one)) for text, one in zip(texts, turns, strict=True)]
         samples = self._pair(inline, _nest(images, len(batch)))
         data = self(text=texts, images=[own for _, own in samples], **options)
         return data if return_dict else data["input_ids"]
 
     def _read(self, conversation, images) -> list[tuple[str, list]]:
-        batch = [conversation] if _is_one(conversation) else list(conversation)
+        batch = [conversation] if is_one(conversation) else listed(conversation)
         nested = _nest(images, len(batch))
         own = nested if nested and isinstance(nested[0], list) else [[]] * len(batch)
         turns = [self._turns(c, len(i)) for c, i in zip(batch, own, strict=True)]
@@ -149,7 +172,7 @@ class JanusFlowProcessor(ProcessorMixin):
                 raise ValueError("the question is empty; give some text")
             turns = [Turn("user", conversation)]
         else:
-            turns = read_turns(conversation, self.image_tag)
+            turns = read_turns(listed(conversation), self.image_tag)
         count = count or len(_inline(turns))
         if any(self.image_tag in turn.text for turn in turns):
             return turns
@@ -175,6 +198,11 @@ class JanusFlowProcessor(ProcessorMixin):
         if not images or isinstance(images[0], list):
             return [(text, own) for (text, _), own in zip(rows, images, strict=True)]
         counts = [text.count(self.image_tag) for text, _ in rows]
+        if len(rows) > 1 and not any(counts):
+            raise ValueError(
+                f"{len(images)} images came for {len(rows)} conversations without "
+                f"{self.image_tag!r}; give a list of images for each, as [[first], [second]]"
+            )
         if sum(counts) != len(images):
             raise ValueError(_mismatch(len(images), sum(counts), self.image_tag))
         deal = iter(images)
@@ -347,17 +375,6 @@ def _ending(turns: list[list[Turn]], adds: bool | None, continues: bool | None) 
     return "new" if adds else "closed"
 
 
-def _is_one(conversation) -> bool:
-    """A question or one list of messages, not a batch."""
-    if isinstance(conversation, str):
-        return True
-    if not isinstance(conversation, Sequence):
-        raise TypeError(
-            f"a conversation is a text or a list of messages, not {type(conversation).__name__}"
-        )
-    return not conversation or isinstance(conversation[0], Mapping)
-
-
 def _nest(images, batch: int) -> list | None:
     """None, a flat list of images for the batch, or one list of images a row."""
     if images is None:
@@ -370,7 +387,10 @@ def _nest(images, batch: int) -> list | None:
         )
     if any(isinstance(one, list | tuple) for one in images):
         if len(images) != batch:
-            raise ValueError(f"{len(images)} lists of images came for {batch} conversations")
+            raise ValueError(
+                f"{len(images)} lists of images came for {batch} conversations; give one for each, "
+                "[] for none"
+            )
         return [list(as_images(one)) for one in images]
     return [images] if batch == 1 else images
 
