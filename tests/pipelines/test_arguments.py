@@ -36,7 +36,7 @@ def noise(tiny_pipe):
 
 
 CALLBACKS = {
-    "None": (lambda kw: {"latents": None}, "NoneType as 'latents'"),
+    "None": (lambda _: {"latents": None}, "NoneType as 'latents'"),
     "an array": (lambda kw: {"latents": kw["latents"].numpy()}, "ndarray as 'latents'"),
     "NaN": (lambda kw: {"latents": kw["latents"] * float("nan")}, "latents with NaN"),
     "another shape": (lambda kw: {"latents": kw["latents"][:, :1]}, "latents of shape"),
@@ -62,7 +62,7 @@ GENERATION = {
     "sampler name": (dict(sampler="eulr"), "did you mean 'euler'"),
     "sigmas": (dict(grid=[1.0, 0.5, 0.0]), "runs from 1 to 0"),
     "beyond data": (dict(grid=[0.0, 0.5, 2.0]), "runs from 0 to 2"),
-    "grid of nothing": (dict(grid=lambda n: None), "the grid's function gave NoneType"),
+    "grid of nothing": (dict(grid=lambda _: None), "the grid's function gave NoneType"),
     "grid number": (dict(grid=3), "grid is 3"),
     "grid text": (dict(grid="1 0", num_inference_steps=None), "runs from 1 to 0"),
     "adapter weight": (dict(adapters={"x": 1.0}), "no adapter named 'x'"),
@@ -87,7 +87,7 @@ LATENTS = {
     "meta": (lambda x: x.to("meta"), "latents are of type"),
     "sparse": (lambda x: x.to_sparse(), "latents are of type"),
     "complex": (lambda x: x.to(torch.complex64), "latents are of type"),
-    "a text": (lambda x: "x", "latents are of type str"),
+    "a text": (lambda _: "x", "latents are of type str"),
 }
 
 
