@@ -72,6 +72,7 @@ def output(text: str) -> Output:
     if not text.strip():
         raise ValueError("--out is empty; name an image file or a folder")
     path = Path(text)
+    check_name(path)
     if path.is_dir() or text.endswith(("/", os.sep)):
         check_folder(_existing(path))
         return Output(path, True)
@@ -84,6 +85,17 @@ def output(text: str) -> Output:
         )
     check_file(path)
     return Output(path, False)
+
+
+def check_name(path: Path) -> None:
+    """ValueError for a name that the disk cannot hold."""
+    try:
+        path.exists()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(
+            f"--out is {str(path)!r:.80}; no such name can be made ({reason})"
+        ) from error
 
 
 def _existing(folder: Path) -> Path:

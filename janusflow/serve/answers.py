@@ -108,7 +108,10 @@ def _image(url: str, place: str):
         )
     try:
         return images.decode(base64.b64decode(text, validate=True), "the image")
-    except (ValueError, binascii.Error) as error:
+    except binascii.Error as error:
+        said = f"the image is no base64 ({error}); encode the file's bytes"
+        raise InvalidRequest(said, place, "invalid_image") from error
+    except ValueError as error:
         raise InvalidRequest(str(error), place, "invalid_image") from error
 
 

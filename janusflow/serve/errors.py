@@ -30,7 +30,9 @@ def of_validation(errors: Sequence[dict]) -> InvalidRequest:
     """The first of pydantic's errors in a sentence: what came, what is expected, what to do."""
     error = max(errors, key=lambda one: len(one["loc"]))  # of a union's, that of the nearest member
     places = [str(part) for part in error["loc"][1:]]
-    name = ".".join(part for part in places if "[" not in part and part != "str")
+    members = ("str", "constrained-str")  # pydantic's names of what a union is made of
+    plain = [p for p in places if p not in members and not p.startswith("list[")]
+    name = printable(".".join(plain), 80)
     shown = printable(repr(error.get("input")), 60)
     reason = error["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     match error["type"]:

@@ -93,9 +93,10 @@ def edit(pipe, asked: EditRequest, image: Image.Image, mask: Image.Image | None,
 def _several(asked: ImageRequest, job: Job, make) -> dict:
     first = random.randrange(2**32) if asked.seed is None else asked.seed
     data = []
-    for seed in range(first, first + (asked.n or 1)):
+    for number in range(first, first + (asked.n or 1)):
         job.check()
-        generator = torch.Generator().manual_seed(seed % (MAX_SEED + 1))
+        seed = number % (MAX_SEED + 1)
+        generator = torch.Generator().manual_seed(seed)
         out = make(generator=generator, callback_on_step_end=_stops(job))
         data.append(_entry(out.images[0], asked) | {"seed": seed})
     width, height = out.images[0].size

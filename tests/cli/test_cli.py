@@ -223,6 +223,13 @@ def test_threads_that_no_machine_has_are_refused_before_openmp_ends_the_process(
         ),
         (["chat", "none.png", "what?", "--max-new-tokens", 0], "expected at least 1"),
         (["chat", "none.png", "what?", "--max-new-tokens", 10**9], "JANUSFLOW_MAX_NUMBER"),
+        (["generate", "x", "--lora", ""], "--lora is empty"),
+        (["generate", "x", "--quality", " "], "--quality is empty"),
+        (["generate", "x", "--model", ""], "--model is empty"),
+        (["info", ""], "--model is empty"),
+        (["generate", "x", "-o", "n" * 300 + ".png"], "no such name can be made"),
+        (["generate", "x", "--grid", "1 0.5 0"], "the grid runs from 1 to 0"),
+        (["generate", "x", "--sampler", "eulr"], "did you mean 'euler'"),
         (
             ["edit", "none.png", "a star", "--negative-prompt", "a\0b"],
             "--negative-prompt holds a NUL",

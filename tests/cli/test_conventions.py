@@ -270,3 +270,15 @@ def test_generating_without_an_autoencoder_is_refused_and_chat_needs_none(
     Image.new("RGB", (40, 40), "blue").save(tmp_path / "p.png")
     words = ["chat", tmp_path / "p.png", "what?", "--model", model, "--max-new-tokens", 4]
     assert janusflow(*words)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DefaultCPUAllocator: can't allocate memory"), None]
+)
+def test_a_full_memory_is_one_sentence(error):
+    import torch
+
+    from janusflow.cli.command import advice
+
+    assert "memory is full" in advice(error or torch.OutOfMemoryError("CUDA out of memory"))
+    assert advice(RuntimeError("of a developer")) is None

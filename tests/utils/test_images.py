@@ -119,3 +119,50 @@ def test_several_images_are_a_list_or_a_batch(image):
         images.listed([])
     with pytest.raises(ValueError, match="images are 10 x 12, 5 x 12; make them the same size"):
         images.to_tensor([image, image[:, :5]])
+
+
+def test_a_mask_of_any_kind_of_zero_and_one_is_a_mask():
+    array = np.zeros((8, 6), np.uint8)
+    array[:, 3:] = 1
+    palette = Image.fromarray(array * 255).convert("P")
+    kinds = [
+        array,
+        array.astype(np.uint16) * 255,
+        array.astype(bool),
+        array[None],
+        np.stack([array] * 4, -1),
+        Image.fromarray(np.stack([array] * 3, -1)),
+        Image.fromarray(array * 255).convert("LA"),
+        palette,
+        torch.from_numpy(array)[None, :, :, None][0],
+    ]
+    for kind in kinds:
+        assert np.array_equal(np.asarray(images.to_mask(kind)), array * 255), kind
+
+
+def test_a_mask_that_is_transparent_alone_is_refused():
+    pixels = np.full((8, 6, 4), 255, np.uint8)
+    pixels[:, 3:, 3] = 0
+    with pytest.raises(ValueError, match="getchannel"):
+        images.to_mask(Image.fromarray(pixels))
+
+
+def test_integers_of_two_bytes_that_fit_into_one_are_bytes(image):
+    assert np.array_equal(np.asarray(images.to_rgb(image.astype(np.uint16))), image)
+    deep = Image.fromarray(np.full((4, 4), 200, np.uint16))  # a file's, which may be dark
+    assert np.asarray(images.to_rgb(deep)).max() == 1
+
+
+@pytest.mark.parametrize("kind", [complex, object, "U1"])
+def test_what_is_no_number_is_refused_by_name(image, kind):
+    array = image.astype(kind) if kind != "U1" else np.full((4, 4), "a")
+    for door, name in ((images.to_rgb, "image"), (images.to_mask, "mask")):
+        with pytest.raises(ValueError, match=f"the {name} holds"):
+            door(array)
+
+
+def test_every_mode_of_pil_is_read(image):
+    whole = Image.fromarray(image)
+    for mode in ("CMYK", "HSV", "YCbCr", "RGBX", "RGBa", "LA", "1", "I", "F"):
+        assert images.to_rgb(whole.convert(mode)).mode == "RGB"
+    assert images.to_rgb(whole.convert("LA").convert("La")).mode == "RGB"
