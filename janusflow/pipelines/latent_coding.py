@@ -69,8 +69,8 @@ class Coding:
         return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
 
     def _own_latents(self, count: int, height, width, latents: Tensor | np.ndarray) -> Tensor:
-        """A copy of given latents in float32 or wider; ValueError for another shape, and for NaN
-        and infinity.
+        """A copy of given latents in float32 or wider; ValueError for another shape,
+        FloatingPointError for NaN and infinity.
         """
         channels = self.model.config.generation.latent_channels
         latents = _tensor(latents, "latents")
@@ -82,7 +82,9 @@ class Coding:
         sides = (side * self.vae_scale_factor for side in latents.shape[2:])
         self._check_size(*sides, given=(height, width))
         if not bool(latents.isfinite().all()):
-            raise ValueError("latents hold NaN or infinity; give finite noise")
+            raise FloatingPointError(
+                "the starting state holds NaN or infinity; give latents that are finite"
+            )
         wide = latents.dtype == torch.float64 and self._execution_device.type != "mps"
         return latents.to(torch.float64 if wide else torch.float32, copy=True)
 

@@ -83,7 +83,6 @@ def test_what_no_image_comes_of_is_refused_by_name(tiny_pipe, name):
 
 
 LATENTS = {
-    "NaN": (lambda x: x * float("nan"), "hold NaN"),
     "meta": (lambda x: x.to("meta"), "latents are of type"),
     "sparse": (lambda x: x.to_sparse(), "latents are of type"),
     "complex": (lambda x: x.to(torch.complex64), "latents are of type"),

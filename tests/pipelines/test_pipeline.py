@@ -208,7 +208,7 @@ def test_questions_are_answered_whole_or_in_pieces(tiny_pipe):
 
 def test_an_answer_that_fails_in_a_stream_fails_where_one_waits(tiny_pipe):
     picture = Image.new("RGB", (40, 30), "red")
-    pieces = tiny_pipe.chat("what?", [picture], stream=True, num_beams="many")
+    pieces = tiny_pipe.chat("what?", [picture], stream=True, bad_words_ids="many")
     with pytest.raises((ValueError, TypeError)):
         list(pieces)
 
