@@ -6,11 +6,7 @@ happen inside the commands, so that --help answers at once.
 
 from __future__ import annotations
 
-import logging
-import sys
-import warnings
-
-from janusflow.cli import signals
+from janusflow.cli import signals  # first and alone: until it is there, Ctrl+C is a traceback
 
 # both speak at the import of torchao, where it is installed, of what nobody here can mend
 NOISY = ("torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer")
@@ -26,6 +22,10 @@ def main() -> None:
 
 
 def _guarded() -> None:
+    import logging
+    import sys
+    import warnings
+
     from janusflow.cli.terminal import LONGEST_WRITE, Plain, warn
 
     for name in NOISY:
@@ -41,6 +41,8 @@ def _guarded() -> None:
 
 
 def _run() -> None:
+    import sys
+
     from janusflow.cli import command_tree
 
     try:
@@ -57,6 +59,8 @@ def _run() -> None:
 
 def _fail(error: Exception) -> None:
     """Ends with what the user can do about an error; raises what only a developer can mend."""
+    import sys
+
     from janusflow.cli.command import Interrupted, advice
     from janusflow.cli.terminal import tell
 
