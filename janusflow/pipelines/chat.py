@@ -17,8 +17,8 @@ from transformers import GenerationConfig, GenerationMixin
 
 from janusflow.models.janusflow.chat_format import as_images, is_one, listed
 from janusflow.pipelines import streaming
-from janusflow.pipelines.conversation import Conversation
 from janusflow.pipelines.call_options import whole
+from janusflow.pipelines.conversation import Conversation
 from janusflow.utils.keywords import refuse_unknown
 
 Images = Sequence | Image.Image | np.ndarray | Tensor | None  # one image, or several

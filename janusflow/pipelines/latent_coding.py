@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from janusflow.models import latents as coding
 from janusflow.models.autoencoder_loading import vae_dtype
 from janusflow.pipelines import memory
-from janusflow.pipelines.generators import Generators, generators
 from janusflow.pipelines.call_options import check_output_type, whole
+from janusflow.pipelines.generators import Generators, generators
 from janusflow.utils import finite, images
 from janusflow.utils.keywords import renamed
 
