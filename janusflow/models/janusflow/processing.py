@@ -72,15 +72,11 @@ class JanusFlowProcessor(ProcessorMixin):
         """Writes the files as they were read, with the added tags, and the tokens that were added
         to the tokenizer since, in tokenizer.json.
         """
-        written = self._current().save(Path(folder))
+        files = self.files
+        if len(self.tokenizer) != self._known:
+            files = replace(files, tokenizer=unpadded(self.tokenizer.backend_tokenizer))
         unlist(Path(folder))
-        return written
-
-    def _current(self) -> ProcessorFiles:
-        """The files with the tokenizer as it is now, where tokens were added to it."""
-        if len(self.tokenizer) == self._known:
-            return self.files
-        return replace(self.files, tokenizer=unpadded(self.tokenizer.backend_tokenizer))
+        return files.save(Path(folder))
 
     # Understanding
 
