@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from janusflow.data.samples import BrokenSample, Sample
+from janusflow.utils import plugins
 
 
 def ahead(draw: Callable[[int], object], steps: range, workers: int) -> Iterator:
@@ -83,11 +85,23 @@ def _drawn(data, schedule, rank: int, world: int, step: int) -> tuple:
 
 
 class _Steps(Dataset):
+    """draw(step) by number. Where it is unpickled, the plugins of this process are loaded first, so
+    that their readers and datasets are known there.
+    """
+
     def __init__(self, draw: Callable[[int], object]):
         self.draw = draw
 
+    def __reduce__(self):
+        return _steps, (tuple(plugins.LOADED), pickle.dumps(self.draw))
+
     def __getitem__(self, step: int) -> object:
         return self.draw(step)
+
+
+def _steps(names: tuple[str, ...], draw: bytes) -> _Steps:
+    plugins.load(names)
+    return _Steps(pickle.loads(draw))  # of our own process
 
 
 def _as_it_is(drawn: object) -> object:

@@ -64,12 +64,17 @@ class Attending:
             shape = queries.shape[:2]
             turn = (_chosen(x.expand(*shape, -1), places) for x in self.turn)
             queries, keys = (
-                _chosen(x, places).unflatten(-1, (-1, own.head_dim)).transpose(1, 2)
-                for x in (queries, keys)
+                norm(_chosen(x, places).unflatten(-1, (-1, own.head_dim))).transpose(1, 2)
+                for x, norm in ((queries, _norm(own, "q_norm")), (keys, _norm(own, "k_norm")))
             )
             queries, keys = apply_rotary_pos_emb(queries, keys, *turn)
             found.append(Heads(queries, repeat_kv(keys, own.num_key_value_groups)))
         return found
+
+
+def _norm(attention: nn.Module, name: str) -> Callable[[Tensor], Tensor]:
+    """The norm of each head before the rotation, as Qwen3 has it, or none."""
+    return getattr(attention, name, lambda x: x)
 
 
 def _chosen(x: Tensor, places: Tensor) -> Tensor:
@@ -79,7 +84,7 @@ def _chosen(x: Tensor, places: Tensor) -> Tensor:
 
 @contextmanager
 def attending(language_model: nn.Module, blocks: Sequence[int]) -> Iterator[Attending]:
-    """Looks into these blocks (from 1) of a Llama, whose last forward pass counts."""
+    """Looks into these blocks (from 1) of a Llama or Qwen3, whose last forward pass counts."""
     found = Attending(language_model, blocks)
     hooks = list(found.hooks())
     try:

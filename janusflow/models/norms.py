@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from diffusers.models.normalization import RMSNorm as DiffusersRMSNorm
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+# Other families' classes whose arithmetic is Llama's.
+SAME = ("Qwen2RMSNorm", "Qwen3RMSNorm", "MistralRMSNorm", "SmolLM3RMSNorm")
 
 
 class _KeepsFloat64:
@@ -27,8 +32,21 @@ class LanguageRMSNorm(_KeepsFloat64, LlamaRMSNorm):
 
 
 def keep_float64(module: nn.Module) -> nn.Module:
-    """Lets a Llama's norms inside keep float64; weights and names stay. Returns the module."""
+    """Lets the norms of a Llama, Qwen, Mistral or SmolLM inside keep float64; weights and names
+    stay. Returns the module.
+    """
     for part in module.modules():
-        if type(part) is LlamaRMSNorm:
+        kind = type(part)
+        if kind is LlamaRMSNorm:
             part.__class__ = LanguageRMSNorm
+        elif kind.__name__ in SAME and kind.__module__.startswith("transformers."):
+            part.__class__ = _keeping(kind)
     return module
+
+
+@lru_cache
+def _keeping(kind: type) -> type:
+    """The class with float64 kept, under a name of this module, so that it can be pickled."""
+    made = type(kind.__name__, (_KeepsFloat64, kind), {"__module__": __name__})
+    globals()[kind.__name__] = made
+    return made

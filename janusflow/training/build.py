@@ -72,6 +72,7 @@ def build(
         use_packed_attention(model)
     if run.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    _check_compared(settings, accelerator.num_processes)
     needs_average = settings.alignment is not None and settings.alignment.teacher == "ema"
     averaged = copy.deepcopy(model).requires_grad_(False).eval() if needs_average else None
     torch.manual_seed(stage.seed)  # whatever was drawn before
@@ -97,6 +98,19 @@ def build(
     made = Trainer(settings, accelerator, module, state, prepared, data)
     made._follow()
     return made
+
+
+def _check_compared(settings: Settings, processes: int) -> None:
+    """ValueError for a loss of samples compared with each other where each process has its own."""
+    align = settings.alignment
+    if align is None or not align.weight or processes == 1:
+        return
+    if align.kind in ("dispersive", "contrastive"):
+        raise ValueError(
+            f"the alignment {align.kind!r} compares the samples of a process with each other, so "
+            f"that {processes} processes would be another training than one; train it with one "
+            "process, or choose an alignment with a teacher"
+        )
 
 
 def _in_order(optimizer: torch.optim.Optimizer, named: list) -> list[str]:

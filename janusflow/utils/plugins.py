@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 
 GROUP = "janusflow.plugins"
+LOADED: list[str] = []  # names that other processes load as well, in order
 
 
 def load(names: Iterable[str] = ()) -> list[ModuleType]:
@@ -37,7 +38,10 @@ def load(names: Iterable[str] = ()) -> list[ModuleType]:
 def load_one(name: str) -> ModuleType:
     """Imports one module, or one .py file under its stem; ValueError where that fails."""
     try:
-        return _from_file(Path(name)) if name.endswith(".py") else _from_name(name)
+        found = _from_file(Path(name)) if name.endswith(".py") else _from_name(name)
+        kept = str(Path(name).resolve()) if name.endswith(".py") else name
+        LOADED.extend([kept] if kept not in LOADED else [])
+        return found
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and _absent(error, name):
             problem = "is neither a module that Python finds from here nor a .py file"

@@ -2,19 +2,25 @@
 
 import io
 import json
+import pickle
+import sys
 import tarfile
+from functools import partial
 
 import pytest
 import torch
 from PIL import Image
 
 from janusflow import JanusFlowProcessor
+from janusflow.data import prefetch
 from janusflow.data.read_options import Data
 from janusflow.data.readers import fetch, find, open_data
+from janusflow.data.sample_files import READERS
 from janusflow.data.samples import BrokenSample, take
 from janusflow.scenes.world import render, scene
 from janusflow.training import checkpoints, job, loop
 from janusflow.training.config_stages import STAGES
+from janusflow.utils import plugins
 from janusflow.utils.hub import locate
 
 
@@ -211,3 +217,42 @@ def test_a_stage_without_its_data_says_what_is_missing(folder, tmp_path):
         job.of_stage(1, "janusflow/scenes", None, tmp_path)
     with pytest.raises(ValueError, match="the stage needs"):
         job.of_stage(1, "janusflow/scenes", folder / "words.txt", tmp_path)
+
+
+PLUGIN = """
+from janusflow.data.readers import reader
+from janusflow.data.records import Record
+
+
+class Phrases:
+    def __init__(self, path):
+        self.rows = path.read_text().splitlines()
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return Record(name=str(index), text=self.rows[index])
+
+
+@reader(".phrases")
+def phrases(path):
+    return [("text", Phrases(path))]
+"""
+
+
+def test_a_loader_process_knows_the_readers_of_plugins(tmp_path, processor, monkeypatch):
+    (tmp_path / "my_phrases.py").write_text(PLUGIN)
+    (tmp_path / "x.phrases").write_text("a star\na ring")
+    monkeypatch.setattr(plugins, "LOADED", [])
+    plugins.load_one(str(tmp_path / "my_phrases.py"))
+    try:
+        mixture = open_data(tmp_path / "x.phrases", processor)
+        packed = pickle.dumps(prefetch._Steps(partial(mixture.draw, counts={"text": 2})))
+        here = mixture.draw(0, counts={"text": 2})
+        del sys.modules["my_phrases"]  # as a process that has just begun
+        there = pickle.loads(packed)[0]
+    finally:
+        sys.modules.pop("my_phrases", None)
+        READERS.pop(".phrases", None)
+    assert [s.input_ids.tolist() for s in there] == [s.input_ids.tolist() for s in here]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from janusflow.training import config, job, resume_checks
+from janusflow.training import build, config, job, resume_checks
 from janusflow.training.alignment.repa import PRESETS
 from janusflow.training.config_stages import STAGES
 from janusflow.training.recipes import Recipe
@@ -125,3 +125,11 @@ def test_old_names_of_classes_and_functions_still_stand():
         assert loop.engine_of is loop.trainer_of
     with pytest.raises(AttributeError):
         _ = trainer.Motor
+
+
+@pytest.mark.parametrize("kind", ["dispersive", "contrastive"])
+def test_a_loss_between_samples_is_refused_for_several_processes(kind):
+    settings = config.changed(config.of_stage("2"), {"alignment": kind})
+    build._check_compared(settings, 1)
+    with pytest.raises(ValueError, match="2 processes would be another training"):
+        build._check_compared(settings, 2)
