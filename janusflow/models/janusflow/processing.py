@@ -229,8 +229,9 @@ class JanusFlowProcessor(ProcessorMixin):
 
         `User: {text}\\n\\nAssistant:` and the generation tag are tokenized together and the last
         id is dropped, as published. Negative prompts are made the same way. `images` holds for each
-        text those that it shows, as the one to be edited; they stand before the text and come as
-        pixel_values and image_token_mask. ValueError if a text is empty.
+        text those that it shows, as the one to be edited; they stand behind the text, so that the
+        way from a place of the image to the same place of the new one is always as long, and come
+        as pixel_values and image_token_mask. ValueError if a text is empty.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
@@ -239,7 +240,7 @@ class JanusFlowProcessor(ProcessorMixin):
         if len(shown) != len(texts):
             raise ValueError(f"{len(shown)} lists of images came for {len(texts)} texts")
         rows = [
-            self._render([Turn("user", self._before(own) + text)], system="")
+            self._render([Turn("user", text + self._behind(own))], system="")
             + self.tags.image_gen_tag
             for text, own in zip(texts, shown, strict=True)
         ]
@@ -251,8 +252,8 @@ class JanusFlowProcessor(ProcessorMixin):
         data["image_token_mask"] = Padding().tensor([mask[:-1] for _, mask in expanded], False)
         return BatchFeature(data)
 
-    def _before(self, images: Sequence) -> str:
-        return f"{self.image_tag}\n" * len(images)
+    def _behind(self, images: Sequence) -> str:
+        return f"\n{self.image_tag}" * len(images)
 
     # Tokens
 

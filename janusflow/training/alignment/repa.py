@@ -259,13 +259,14 @@ class Aligner(nn.Module):
         self,
         step: int,
         view: View,
-        velocity: Tensor,
+        velocity: Tensor | None,
         hidden: Tensor | None,
         heads: list[Heads] | None = None,
     ) -> dict[str, Tensor]:
         """Named losses (B,), not yet multiplied by `protocol.weights(step)`; none where these are
-        0, and then the teacher is not run. `hidden`: the image tokens after block `tap`; `heads`:
-        queries and keys of the same tokens in `blocks`, if any.
+        0, and then the teacher is not run. `hidden`: the image tokens after block `tap`, of a
+        square image unless `velocity` says its shape; `heads`: queries and keys of the same tokens
+        in `blocks`, if any.
         """
         protocol = self.protocol
         if not protocol.strength(step):
@@ -277,10 +278,10 @@ class Aligner(nn.Module):
             values = losses.dispersive(hidden)
             return {"dispersive": losses.weighted(values, view.t, protocol.time_weight)}
         features, theirs = self._taught(view)
-        grid = grid_of(velocity, hidden.shape[1])
+        grid = None if velocity is None else grid_of(velocity, hidden.shape[1])
         placed = (grid,) if isinstance(self.projector, OnGrid) else ()
         ours = self.projector(hidden, *placed)
-        if grid[0] == grid[1] or getattr(self.teach[0], "on_students_grid", False):
+        if grid and (grid[0] == grid[1] or getattr(self.teach[0], "on_students_grid", False)):
             grid = None
         found = {"alignment": compare(protocol, ours, features, view.t, grid)}
         if self.blocks:
