@@ -1,14 +1,12 @@
-"""Intervals and tests for shares of right answers; numpy and nothing else."""
+"""Intervals and tests for shares of right answers: scipy's, and ours for clusters."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import comb, sqrt
 from typing import NamedTuple
 
 import numpy as np
 
-Z = 1.959963984540054  # 97.5 % of a standard normal lie below
 DRAWS = 2000  # resamples of a bootstrap
 SEED = 0  # of the resamples, so that the same scores give the same interval
 
@@ -30,11 +28,9 @@ def wilson(right: int, total: int) -> Interval:
     """
     if not 0 <= right <= total or total < 1:
         raise ValueError(f"{right} right of {total}; expected 0 <= right <= total and total >= 1")
-    p, spread = right / total, Z * Z / total
-    middle = p + spread / 2
-    reach = sqrt(spread * (p * (1 - p) + spread / 4))
-    low, high = (middle - reach) / (1 + spread), (middle + reach) / (1 + spread)
-    return Interval(0.0 if right == 0 else low, 1.0 if right == total else high)
+    from scipy.stats import binomtest
+
+    return Interval(*map(float, binomtest(right, total).proportion_ci(method="wilson")))
 
 
 def _sums(values: Sequence[float], clusters: Sequence) -> tuple[np.ndarray, np.ndarray]:
@@ -83,9 +79,9 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
     `only_a` images are right in a alone, `only_b` in b alone; McNemar 1947.
     """
-    n, least = only_a + only_b, min(only_a, only_b)
-    tail = sum(comb(n, k) for k in range(least + 1))
-    return min(1.0, float(2 * tail / 2**n))
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def signs(differences: Sequence[float], clusters: Sequence, draws: int = 9999) -> float:

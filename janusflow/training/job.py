@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -265,16 +266,15 @@ def of_stage(
         prompts = chosen.run.sample_prompts or captions(mixture)
         return Preview(processor, encode.vae, prompts, chosen.training.seed)
 
-    def held_out() -> HeldOut:
-        return _held_out(chosen, begun.under, processor, encode)
-
     return TrainJob(
         chosen,
         trainer,
         out,
         {"model": begun.name, "data": json.dumps(dataset_report.fingerprint(mixture))},
         preview=preview if chosen.run.sample_every else None,
-        held_out=held_out if chosen.run.evaluate_every else None,
+        held_out=partial(_held_out, chosen, begun.under, processor, encode)
+        if chosen.run.evaluate_every
+        else None,
         rehearsal=lambda: built(begun.under, accelerator_of(chosen, out)),
         read=dataset_report.describe(mixture),
     )

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from janusflow.models.attention_capture import Heads
 from janusflow.training import losses
-from janusflow.training.alignment.grids import Grid, OnGrid, grid_of, resampled, zscored
 from janusflow.training.alignment.teachers import Teacher, View, find, make
+from janusflow.training.alignment.token_grids import Grid, OnGrid, grid_of, resampled, zscored
 
 KINDS = ("teacher", "dispersive", "contrastive")
 PROJECTORS = ("mlp", "conv", "linear")
