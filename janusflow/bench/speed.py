@@ -234,7 +234,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--images", "--pictures", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="a .json")
+    parser.add_argument("--out", type=Path, help="Writes the report to this .json file.")
     asked = vars(parser.parse_args())
     out = asked.pop("out")
     report = of_network(**asked)

@@ -150,9 +150,11 @@ def table(rows: list[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--batch", type=int, default=32, help="samples of a step")
-    parser.add_argument("--rounds", type=int, default=8, help="steps of each way, at least 2")
-    parser.add_argument("--json", type=Path, help="file for the seconds")
+    parser.add_argument("--batch", type=int, default=32, help="The number of samples in a step.")
+    parser.add_argument(
+        "--rounds", type=int, default=8, help="How many steps are timed each way, at least 2."
+    )
+    parser.add_argument("--json", type=Path, help="Writes the seconds to this file.")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = run(Path(folder), asked.batch, max(2, asked.rounds), asked.model)

@@ -40,75 +40,75 @@ def folders(incomplete: str) -> list[str]:
 
 
 def models(incomplete: str) -> list[str]:
-    """Packaged models, the published ones, and folders."""
+    """Completes packaged models, published ones and folders."""
     packaged = ("janusflow/scenes", "janusflow/scenes-few", "janusflow/scenes-pro")
     return [*_starting(incomplete, packaged + HUB), *folders(incomplete)]
 
 
 def samplers(incomplete: str) -> list[str]:
-    """Solvers by name."""
+    """Completes names of solvers."""
     from samplers import SOLVERS
 
     return _starting(incomplete, SOLVERS)
 
 
 def grids(incomplete: str) -> list[str]:
-    """Time grids by name."""
+    """Completes names of time grids."""
     from samplers import GRIDS
 
     return _starting(incomplete, GRIDS)
 
 
 def rules(incomplete: str) -> list[str]:
-    """Guidance rules by name, ready for their weight."""
+    """Completes names of guidance rules, up to the colon before the weight."""
     from samplers import RULES
 
     return _starting(incomplete, [f"{name}:" for name in RULES])
 
 
 def qualities(incomplete: str) -> list[str]:
-    """Presets of work an image."""
+    """Completes presets of quality."""
     return _starting(incomplete, ("exact", "high", "fast", "draft"))
 
 
 def dtypes(incomplete: str) -> list[str]:
-    """Number formats."""
+    """Completes number formats."""
     return _starting(incomplete, ("auto", "float32", "bfloat16", "float16", "int8"))
 
 
 def devices(incomplete: str) -> list[str]:
-    """Kinds of device."""
+    """Completes kinds of device."""
     return _starting(incomplete, ("auto", "cpu", "cuda", "mps"))
 
 
 def tasks(incomplete: str) -> list[str]:
-    """Evaluation tasks by name."""
+    """Completes names of evaluation tasks."""
     from janusflow.evaluation.tasks import TASKS
 
     return _starting(incomplete, TASKS)
 
 
 def recipes(incomplete: str) -> list[str]:
-    """Training recipes by name."""
+    """Completes names of training recipes."""
     from janusflow.training.recipes import RECIPES
 
     return _starting(incomplete, RECIPES)
 
 
 def rewards(incomplete: str) -> list[str]:
-    """Rewards by name."""
+    """Completes names of rewards."""
     from janusflow.training.rewards import REWARDS
 
     return _starting(incomplete, REWARDS)
 
 
 def objectives(incomplete: str) -> list[str]:
-    """Training objectives by name."""
+    """Completes names of training objectives."""
     from janusflow.training.objectives import OBJECTIVES
 
     return _starting(incomplete, OBJECTIVES)
 
 
 def collections(incomplete: str) -> list[str]:
-    """What `janusflow data` fetches."""
+    """Completes what `janusflow data` fetches."""
     return _starting(incomplete, ("stamps", "emoji", "efficientnet"))

@@ -14,8 +14,8 @@ Out = Annotated[
     option(
         "--out",
         "-o",
-        help="A .png, .jpg or .webp (several images make a grid), or a folder; one that ends in / "
-        "is made.",
+        help="Writes to this .png, .jpg or .webp (several images make a grid) or folder; one "
+        "that ends in / is created.",
         panel=OUTPUT,
         metavar="PATH",
     ),
@@ -23,7 +23,7 @@ Out = Annotated[
 Seed = Annotated[
     int,
     option(
-        help="Seed of the first image's noise, from 0; the next image has seed + 1.", panel=OUTPUT
+        help="Seeds the first image's noise, from 0; the next image has seed + 1.", panel=OUTPUT
     ),
 ]
 MOST_SEED = 2**63 - 1

@@ -29,7 +29,7 @@ def option(*words: str, help: str, panel: str, **more):
 Model = Annotated[
     str,
     option(
-        help="The model: a packaged one, a folder or a hub id.",
+        help="Names the model: a packaged one, a folder or a hub id.",
         panel=MODEL,
         autocompletion=names.models,
     ),
@@ -37,7 +37,8 @@ Model = Annotated[
 Vae = Annotated[
     str | None,
     option(
-        help="The autoencoder's folder or hub id, for a model without vae/ of its own.",
+        help="Takes the autoencoder from this folder or hub id, for a model without vae/ of "
+        "its own.",
         panel=MODEL,
         autocompletion=names.folders,
     ),
@@ -45,13 +46,16 @@ Vae = Annotated[
 Lora = Annotated[
     str | None,
     option(
-        help="The folder or hub id of a LoRA adapter.", panel=MODEL, autocompletion=names.folders
+        help="Loads the LoRA adapter from this folder or hub id.",
+        panel=MODEL,
+        autocompletion=names.folders,
     ),
 ]
 Device = Annotated[
     str,
     option(
-        help="The device: auto, cpu, cuda, cuda:1, mps, ... auto takes the fastest there is.",
+        help="Runs on this device: cpu, cuda, cuda:1, mps, ..., or auto, which takes the "
+        "fastest there is.",
         panel=MODEL,
         autocompletion=names.devices,
     ),
@@ -59,8 +63,9 @@ Device = Annotated[
 Dtype = Annotated[
     str,
     option(
-        help="Number format: auto, float32 (fp32), bfloat16 (bf16), float16 (fp16), or int8 for "
-        "8-bit weights. auto is the shortest that the device computes in.",
+        help="Computes in this number format: auto, float32 (fp32), bfloat16 (bf16), float16 "
+        "(fp16), or int8 for 8-bit weights. auto is the shortest that the device "
+        "computes in.",
         panel=MODEL,
         autocompletion=names.dtypes,
     ),
@@ -68,7 +73,7 @@ Dtype = Annotated[
 Quality = Annotated[
     str | None,
     option(
-        help="How much work an image gets: exact (the default), high, fast or draft.",
+        help="Sets how much work an image gets: exact (the default), high, fast or draft.",
         panel=SAMPLING,
         autocompletion=names.qualities,
     ),
@@ -77,15 +82,16 @@ Steps = Annotated[
     int | None,
     option(
         "--steps",
-        help="Steps of the sampler (or --num-inference-steps). By default the quality's: 30 for "
-        "exact.",
+        help="Takes this many steps of the sampler (or --num-inference-steps). By default the "
+        "quality's: 30 for exact.",
         panel=SAMPLING,
     ),
 ]
 Sampler = Annotated[
     str | None,
     option(
-        help="The solver; `janusflow samplers` lists them. By default the quality's.",
+        help="Integrates with this solver; `janusflow samplers` lists them. By default the "
+        "quality's.",
         panel=SAMPLING,
         autocompletion=names.samplers,
     ),
@@ -93,8 +99,8 @@ Sampler = Annotated[
 Grid = Annotated[
     str | None,
     option(
-        help="The times of the steps: a name that `janusflow grids` lists, times such as "
-        "'0 0.3 1', or a pilot's .json. By default the solver's own.",
+        help="Places the steps at these times: a name that `janusflow grids` lists, times "
+        "such as '0 0.3 1', or a pilot's .json. By default the solver's own.",
         panel=SAMPLING,
         autocompletion=names.grids,
     ),
@@ -102,26 +108,27 @@ Grid = Annotated[
 GuidanceScale = Annotated[
     str | None,
     option(
-        help="A weight, 1 for no guidance, or a rule that `janusflow rules` lists. By default 2, "
-        "for Janus-Pro 5.",
+        help="Sets the guidance weight (1 is no guidance) or a rule that `janusflow rules` "
+        "lists. By default 2, for Janus-Pro 5.",
         panel=SAMPLING,
         autocompletion=names.rules,
     ),
 ]
 NegativePrompt = Annotated[
     str | None,
-    option(help="A text to move away from. By default the empty prompt.", panel=SAMPLING),
+    option(help="Guides away from this text. By default from the empty prompt.", panel=SAMPLING),
 ]
 Height = Annotated[
-    int | None, option(help="Height in pixels. By default the model's.", panel=SAMPLING)
+    int | None, option(help="Sets the height in pixels. By default the model's.", panel=SAMPLING)
 ]
 Width = Annotated[
-    int | None, option(help="Width in pixels. By default the model's.", panel=SAMPLING)
+    int | None, option(help="Sets the width in pixels. By default the model's.", panel=SAMPLING)
 ]
 FirstBlockCache = Annotated[
     float | None,
     option(
-        help="Leaves blocks out where less than this share changes, such as 0.1. Off by default.",
+        help="Skips the later blocks of a step where the first one changed by less than this "
+        "share, such as 0.1. Off by default.",
         panel=SAMPLING,
     ),
 ]

@@ -15,7 +15,10 @@ from janusflow.cli.signals import Stopped
 RUN = "Run"
 PLACE = dict(panel=RUN, parser=path, metavar="PATH")
 Threads = Annotated[
-    int | None, option(help="Threads of torch. By default as many as cores.", panel=RUN)
+    int | None,
+    option(
+        help="Runs torch on this many threads. By default as many as there are cores.", panel=RUN
+    ),
 ]
 
 
@@ -23,29 +26,38 @@ Threads = Annotated[
 class Run:
     """A run's folder, settings, beginning and end."""
 
-    out: Annotated[Path, option("--out", "-o", help="Folder of the run.", **PLACE)]
+    out: Annotated[Path, option("--out", "-o", help="Keeps the run in this folder.", **PLACE)]
     config: Annotated[
-        Path | None, option(help="A YAML file of settings, which --set overrides.", **PLACE)
+        Path | None,
+        option(help="Reads settings from this YAML file; --set overrides them.", **PLACE),
     ] = None
     set: Annotated[
-        list[str], option("--set", help="A setting, as in training.lr=2e-5; repeat.", panel=RUN)
+        list[str],
+        option(
+            "--set",
+            help="Changes a setting, as in training.lr=2e-5; repeat for several.",
+            panel=RUN,
+        ),
     ] = field(default_factory=list)
     init_from: Annotated[
         Path | None,
         option(
-            help="A run, or a model, whose averaged weights to begin with, without an optimizer.",
+            help="Starts from the averaged weights of this run or model, with a fresh optimizer.",
             **PLACE,
         ),
     ] = None
-    resume: Annotated[bool, option(help="Whether to resume the run in --out.", panel=RUN)] = True
+    resume: Annotated[
+        bool,
+        option(help="Resumes the run in --out, or refuses a folder that holds one.", panel=RUN),
+    ] = True
     export: Annotated[
         Path | None,
-        option(help="A folder for the averaged model, when the run has ended.", **PLACE),
+        option(help="Writes the averaged model to this folder when the run has ended.", **PLACE),
     ] = None
     export_dtype: Annotated[
         str,
         option(
-            help="Number format of --export: bfloat16, or float32 to train on from there.",
+            help="Exports in this number format: bfloat16, or float32 to train on from there.",
             panel=RUN,
         ),
     ] = "bfloat16"
@@ -59,8 +71,9 @@ class WorldRun(Run):
     categories: Annotated[
         str | None,
         option(
-            help="Shares of the training prompts: single_object, two_object, counting, colors, "
-            "position, color_attr and mixed, in this order. By default '1 2 2 1 3 3 3'.",
+            help="Sets the shares of the training prompts: single_object, two_object, counting, "
+            "colors, position, color_attr and mixed, in this order. By default '1 2 2 1 3 3 "
+            "3'.",
             panel=RUN,
         ),
     ] = None

@@ -190,31 +190,49 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m samplers.benchmark", description=__doc__.partition("\n")[0]
     )
-    p.add_argument("--field", nargs="+", default=["mixture:dim=64"], help="name:option=value,...")
-    p.add_argument("--solvers", nargs="+", help="names; all with fixed steps if left out")
+    p.add_argument(
+        "--field",
+        nargs="+",
+        default=["mixture:dim=64"],
+        help="Adds a solver with options, as name:option=value,...",
+    )
+    p.add_argument(
+        "--solvers",
+        nargs="+",
+        help="Compares these solvers by name. By default all with fixed steps.",
+    )
     p.add_argument(
         "--learned",
         nargs="+",
         default=[],
-        help="files of learned solvers, each used on its own field",
+        help="Adds learned solvers from these files, each on its own field.",
     )
     p.add_argument(
         "--suite",
         choices=[*suite.HALVES, "both"],
         nargs="?",
         const="both",
-        help="one page on a solver (auto) over families of hard fields, or over half of them",
+        help="Prints one page on a solver (auto) over families of hard fields, or over half "
+        "of them.",
     )
-    p.add_argument("--calls", nargs="+", type=int, help="4 to 64 by default; 4 to 32 of a suite")
+    p.add_argument(
+        "--calls",
+        nargs="+",
+        type=int,
+        help="Compares at these numbers of network evaluations. By default 4 to 64, and 4 to "
+        "32 of a suite.",
+    )
     p.add_argument("--samples", type=int, default=512)
-    p.add_argument("--seed", type=int, default=0, help="of the noise")
-    p.add_argument("--no-peers", action="store_true", help="leave the other libraries out")
-    p.add_argument("--no-pilot", action="store_true", help="leave the pilot grids out")
-    p.add_argument("--no-overhead", action="store_true", help="do not time the steps")
-    p.add_argument("--ratios", action="store_true", help="only the ratios to the best peer")
+    p.add_argument("--seed", type=int, default=0, help="Seeds the noise.")
+    p.add_argument("--no-peers", action="store_true", help="Leaves the other libraries out.")
+    p.add_argument("--no-pilot", action="store_true", help="Leaves the pilot grids out.")
+    p.add_argument("--no-overhead", action="store_true", help="Does not time the steps.")
+    p.add_argument("--ratios", action="store_true", help="Prints only the ratios to the best peer.")
     p.add_argument("--csv", metavar="FILE")
     p.add_argument("--json", metavar="FILE")
-    p.add_argument("--plot", metavar="FILE", help="of the first field: .png, .svg or .pdf")
+    p.add_argument(
+        "--plot", metavar="FILE", help="Draws the first field into this .png, .svg or .pdf file."
+    )
     return p
 
 

@@ -281,12 +281,18 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m samplers.search.learn", description=__doc__.partition("\n")[0]
     )
-    p.add_argument("--field", default="mixture:dim=64", help="name:option=value,...")
+    p.add_argument(
+        "--field",
+        default="mixture:dim=64",
+        help="Adds a solver with options, as name:option=value,...",
+    )
     p.add_argument("--calls", type=int, default=6)
-    p.add_argument("--out", metavar="FILE", required=True, help="where to write the JSON")
-    p.add_argument("--samples", type=int, default=1024, help="to learn from")
+    p.add_argument(
+        "--out", metavar="FILE", required=True, help="Writes the learned solver to this JSON file."
+    )
+    p.add_argument("--samples", type=int, default=1024, help="Learns from this many samples.")
     p.add_argument("--iterations", type=int, default=600)
-    p.add_argument("--seed", type=int, default=1, help="of the noise to learn from")
+    p.add_argument("--seed", type=int, default=1, help="Seeds the noise to learn from.")
     return p
 
 

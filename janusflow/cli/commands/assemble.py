@@ -15,25 +15,33 @@ SHAPE = "Shape"  # panel of --help
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `assemble` is asked for."""
+    """The options of `janusflow assemble`."""
 
     language_model: Annotated[
         str,
-        option(help="Folder or hub id of a causal language model of transformers.", panel=MODEL),
+        option(
+            help="Takes the language model from this folder or hub id; any causal one of "
+            "transformers.",
+            panel=MODEL,
+        ),
     ]
     vision: Annotated[
         str,
-        option(help="Folder or hub id of a vision encoder of timm or transformers.", panel=MODEL),
+        option(
+            help="Takes the vision encoder from this folder or hub id, of timm or transformers.",
+            panel=MODEL,
+        ),
     ]
     vae: Annotated[
-        str, option(help="Folder or hub id of an autoencoder of diffusers.", panel=MODEL)
+        str,
+        option(help="Takes the autoencoder from this folder or hub id of diffusers.", panel=MODEL),
     ]
     out: Annotated[
         Path,
         option(
             "--out",
             "-o",
-            help="Folder to write; new or empty.",
+            help="Writes the model to this folder, which must be new or empty.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
@@ -42,26 +50,34 @@ class Options:
     channels: Annotated[
         int | None,
         option(
-            help="Channels of the generation encoder. By default 3/8 of the model's width.",
+            help="Sets the channels of the generation encoder. By default 3/8 of the model's "
+            "width.",
             panel=SHAPE,
         ),
     ] = None
     layers: Annotated[
         int,
-        option(help="ConvNeXt blocks of the generation encoder, and of the decoder.", panel=SHAPE),
+        option(
+            help="Sets the number of ConvNeXt blocks in the generation encoder and in the decoder.",
+            panel=SHAPE,
+        ),
     ] = 2
     patch: Annotated[
         int | None,
         option(
-            help="Latents per token and side. By default so many that a token spans 16 pixels.",
+            help="Sets how many latents a token spans along each side. By default so many that it "
+            "covers 16 pixels.",
             panel=SHAPE,
         ),
     ] = None
     image_size: Annotated[
         int | None,
-        option(help="Side of images in pixels. By default the vision encoder's own.", panel=SHAPE),
+        option(
+            help="Sets the side of the images in pixels. By default the vision encoder's own.",
+            panel=SHAPE,
+        ),
     ] = None
-    seed: Annotated[int, option(help="Seed of the weights that are new.", panel=SHAPE)] = 0
+    seed: Annotated[int, option(help="Seeds the weights that start afresh.", panel=SHAPE)] = 0
 
 
 @command("assemble", panel="Training and files")

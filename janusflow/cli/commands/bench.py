@@ -25,27 +25,39 @@ Prompts = Annotated[
     list[str] | None,
     option(help=f"A prompt; repeat for several. By default {PROMPT!r}.", panel=SAMPLING),
 ]
-Seed = Annotated[int, option(help="Seed of the noise, from 0.", panel=SAMPLING)]
-Save = Annotated[Path | None, option(help="A JSON file for rows and protocol.", **FILE)]
+Seed = Annotated[int, option(help="Seeds the noise; a whole number from 0.", panel=SAMPLING)]
+Save = Annotated[Path | None, option(help="Writes rows and protocol to this JSON file.", **FILE)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Samplers(o.Placement):
-    """What `bench samplers` is asked for."""
+    """The options of `janusflow bench samplers`."""
 
     prompt: Prompts = None
     solvers: Annotated[
         str | None,
-        option(help="Solvers with commas between. By default all that fit.", panel=SAMPLING),
+        option(
+            help="Compares these solvers, separated by commas. By default all that fit.",
+            panel=SAMPLING,
+        ),
     ] = None
     nfe: Annotated[
-        str, option(help="Numbers of network evaluations with commas between.", panel=SAMPLING)
+        str,
+        option(
+            help="Compares at these numbers of network evaluations (NFE), separated by commas.",
+            panel=SAMPLING,
+        ),
     ] = "4,8,16,32"
     guidance_scale: o.GuidanceScale = None
-    samples: Annotated[int, option(help="Noises a prompt.", panel=SAMPLING)] = 4
+    samples: Annotated[
+        int, option(help="Integrates this many noises for each prompt.", panel=SAMPLING)
+    ] = 4
     seed: Seed = 0
     reference: Annotated[
-        int, option(help="Evaluations of rk4 that stand for the truth.", panel=SAMPLING)
+        int,
+        option(
+            help="Takes the result of rk4 with this many evaluations as the truth.", panel=SAMPLING
+        ),
     ] = 256
     peers: Annotated[
         bool, option(help="Whether other libraries' solvers run too.", panel=SAMPLING)
@@ -53,9 +65,11 @@ class Samplers(o.Placement):
     pilot: Annotated[
         bool, option(help="Whether times placed by a pilot run too.", panel=SAMPLING)
     ] = False
-    csv: Annotated[Path | None, option(help="A CSV file for the rows.", **FILE)] = None
+    csv: Annotated[Path | None, option(help="Writes the rows to this CSV file.", **FILE)] = None
     save: Save = None
-    plot: Annotated[Path | None, option(help="A figure: .png, .svg or .pdf.", **FILE)] = None
+    plot: Annotated[
+        Path | None, option(help="Draws a figure into this .png, .svg or .pdf file.", **FILE)
+    ] = None
 
 
 @command("samplers", plugins=True)
@@ -94,11 +108,13 @@ def samplers(options: Samplers) -> dict:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed(o.Placement):
-    """What `bench speed` is asked for."""
+    """The options of `janusflow bench speed`."""
 
     prompt: Prompts = None
     seed: Seed = 0
-    rounds: Annotated[int, option(help="Turns of every way.", panel=SAMPLING)] = 5
+    rounds: Annotated[
+        int, option(help="Measures every way this many times, in turns.", panel=SAMPLING)
+    ] = 5
     compile: Annotated[
         bool, option("--compile", help="Times graphs of torch.compile too.", panel=MODEL)
     ] = False
@@ -137,14 +153,16 @@ def speed(options: Speed) -> dict:
 
 @dataclass(frozen=True, kw_only=True)
 class Transformers:
-    """What `bench transformers` is asked for."""
+    """The options of `janusflow bench transformers`."""
 
     model: o.Model = "janusflow/scenes-pro"
     prompt: Prompts = None
     guidance_scale: Annotated[
-        float, option(help="A weight, 1 for no guidance.", panel=SAMPLING)
+        float, option(help="Sets the guidance weight; 1 is no guidance.", panel=SAMPLING)
     ] = 5.0
-    rounds: Annotated[int, option(help="Turns of either.", panel=SAMPLING)] = 5
+    rounds: Annotated[
+        int, option(help="Measures both this many times, in turns.", panel=SAMPLING)
+    ] = 5
     device: o.Device = "auto"
     dtype: o.Dtype = "auto"
     vae: Annotated[str | None, typer.Option(hidden=True)] = None

@@ -16,16 +16,16 @@ from janusflow.cli.terminal import importing, tell
 
 @dataclass(frozen=True, kw_only=True)
 class Options(o.Adapted):
-    """What `chat` is asked for."""
+    """The options of `janusflow chat`."""
 
     image: Annotated[
-        Path, typer.Argument(help="The image to talk about.", parser=path, metavar="IMAGE")
+        Path, typer.Argument(help="Asks about this image.", parser=path, metavar="IMAGE")
     ]
     question: Annotated[
-        list[str], typer.Argument(help="What to ask; several questions follow each other.")
+        list[str], typer.Argument(help="Asks this; several questions make one conversation.")
     ]
     max_new_tokens: Annotated[
-        int, option(help="Tokens of the longest answer; a longer one is cut.", panel=OUTPUT)
+        int, option(help="Cuts an answer after this many tokens.", panel=OUTPUT)
     ] = 512
 
 

@@ -16,12 +16,13 @@ from janusflow.cli.terminal import importing
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `convert` is asked for."""
+    """The options of `janusflow convert`."""
 
     model: Annotated[
         str,
         typer.Argument(
-            help="The folder or hub id of a Janus or Janus-Pro.", autocompletion=names.models
+            help="Converts this Janus or Janus-Pro, given by its folder or hub id.",
+            autocompletion=names.models,
         ),
     ]
     out: Annotated[
@@ -29,7 +30,7 @@ class Options:
         option(
             "--out",
             "-o",
-            help="The folder to write; new or empty.",
+            help="Writes the model to this folder, which must be new or empty.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
@@ -38,7 +39,7 @@ class Options:
     dtype: Annotated[
         str,
         option(
-            help="Number format of the weights: float32 (fp32), bfloat16 (bf16) or float16 (fp16).",
+            help="Stores the weights as float32 (fp32), bfloat16 (bf16) or float16 (fp16).",
             panel=OUTPUT,
             autocompletion=names.dtypes,
         ),

@@ -16,7 +16,7 @@ from janusflow.cli.terminal import importing
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `data` is asked for."""
+    """The options of `janusflow data`."""
 
     collection: Annotated[
         str,
@@ -31,16 +31,22 @@ class Options:
         option(
             "--out",
             "-o",
-            help="Folder to write; made if it is new.",
+            help="Writes to this folder, which is created if it does not exist.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
         ),
     ]
-    size: Annotated[int, option(help="Side of the square images in pixels.", panel=OUTPUT)] = 96
+    size: Annotated[
+        int, option(help="Sets the side of the square images in pixels.", panel=OUTPUT)
+    ] = 96
     languages: Annotated[
         str,
-        option(help="Codes of further languages of the captions, as in de,fr,ja.", panel=OUTPUT),
+        option(
+            help="Adds captions in these languages, by code and separated by commas, as in "
+            "de,fr,ja.",
+            panel=OUTPUT,
+        ),
     ] = ""
     keywords: Annotated[
         bool,
@@ -48,13 +54,17 @@ class Options:
             "--keywords", help="Writes every keyword as a caption of its own too.", panel=OUTPUT
         ),
     ] = False
-    count: Annotated[int, option(help="Of edits: how many to train on.", panel=OUTPUT)] = 2000
-    seed: Annotated[int, option(help="Of edits: another seed draws others.", panel=OUTPUT)] = 0
+    count: Annotated[
+        int, option(help="For edits: sets how many there are to train on.", panel=OUTPUT)
+    ] = 2000
+    seed: Annotated[
+        int, option(help="For edits: seeds the drawing; another seed draws others.", panel=OUTPUT)
+    ] = 0
     files: Annotated[
         list[Path],
         option(
             "--from",
-            help="A package file at hand; the others are downloaded.",
+            help="Reads this package file instead of downloading it; repeat for several.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",

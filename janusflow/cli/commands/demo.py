@@ -13,13 +13,14 @@ from janusflow.cli.terminal import importing
 
 @dataclass(frozen=True, kw_only=True)
 class Options(o.Placement):
-    """What `demo` is asked for."""
+    """The options of `janusflow demo`."""
 
     host: Annotated[
-        str, option(help="Address to listen on; 0.0.0.0 lets others in.", panel=OUTPUT)
+        str, option(help="Listens on this address; 0.0.0.0 lets other machines in.", panel=OUTPUT)
     ] = "127.0.0.1"
     port: Annotated[
-        int, option(help="Port; 0 takes the first free one from 7860.", panel=OUTPUT)
+        int,
+        option(help="Listens on this port; 0 takes the first free one from 7860.", panel=OUTPUT),
     ] = 0
 
 

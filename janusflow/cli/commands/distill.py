@@ -16,25 +16,27 @@ from janusflow.cli.shared_options import option
 
 @dataclass(frozen=True, kw_only=True)
 class Options(training_runs.WorldRun):
-    """What `distill` is asked for."""
+    """The options of `janusflow distill`."""
 
     model: Annotated[
         str,
         typer.Argument(
-            help="The model: a packaged one, a folder or a hub id.", autocompletion=o.names.models
+            help="Names the model: a packaged one, a folder or a hub id.",
+            autocompletion=o.names.models,
         ),
     ]
     pairs: Annotated[
         Path | None,
         option(
-            help="A folder of `janusflow pairs`, for reflow on them instead.", **training_runs.PLACE
+            help="Trains by reflow on the pairs in this folder of `janusflow pairs` instead.",
+            **training_runs.PLACE,
         ),
     ] = None
     student: Annotated[
         str | None,
         option(
-            help="The model that learns, where it begins with other weights than its teacher, such "
-            "as janusflow/scenes-few.",
+            help="Starts from this model's weights instead of the teacher's, such as "
+            "janusflow/scenes-few.",
             panel=training_runs.RUN,
             autocompletion=o.names.models,
         ),

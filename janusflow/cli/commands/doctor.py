@@ -17,12 +17,12 @@ MARKS = {"ok": "ok", "warning": "warn", "problem": "FAIL"}
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `doctor` is asked for."""
+    """The options of `janusflow doctor`."""
 
     model: Annotated[
         str,
         typer.Argument(
-            help="The model: a packaged one, a folder or a hub id.",
+            help="Names the model: a packaged one, a folder or a hub id.",
             autocompletion=o.names.models,
         ),
     ] = o.DEFAULT
@@ -31,10 +31,10 @@ class Options:
     dtype: o.Dtype = "auto"
     speed: Annotated[
         bool,
-        option(help="Whether the model is loaded and an image is timed.", panel=OUTPUT),
+        option(help="Loads the model and times an image, or only reads its files.", panel=OUTPUT),
     ] = True
     steps: Annotated[
-        int, option(help="Steps that are timed; an image's seconds follow from them.", panel=MODEL)
+        int, option(help="Times this many steps and extrapolates to an image.", panel=MODEL)
     ] = 2
 
 

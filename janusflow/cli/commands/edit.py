@@ -20,48 +20,54 @@ OWN = ("strength", "mask_image", "invert", "source_prompt", "seed", "model", "lo
 
 @dataclass(frozen=True, kw_only=True)
 class Options(o.Adapted):
-    """What `edit` is asked for."""
+    """The options of `janusflow edit`."""
 
-    image: Annotated[
-        Path, typer.Argument(help="The image to change.", parser=path, metavar="IMAGE")
-    ]
-    prompt: Annotated[str, typer.Argument(help="What it should become.")]
+    image: Annotated[Path, typer.Argument(help="Edits this image.", parser=path, metavar="IMAGE")]
+    prompt: Annotated[str, typer.Argument(help="Describes what the image should become.")]
     out: Out = "out.png"
     strength: Annotated[
         float,
-        option(help="How much changes: above 0 a little, 1 everything.", panel=EDITING),
+        option(
+            help="Sets how much changes, from just above 0 (little) to 1 (everything).",
+            panel=EDITING,
+        ),
     ] = 0.6
     mask_image: Annotated[
         Path | None,
         option(
-            help="An image of the same size: white changes, black stays.",
+            help="Changes only what is white in this image of the same size; black stays.",
             panel=EDITING,
             parser=path,
             metavar="PATH",
         ),
     ] = None
     invert: Annotated[
-        bool, option("--invert", help="Starts from the image's own noise.", panel=EDITING)
+        bool,
+        option(
+            "--invert",
+            help="Starts from the image's own noise, found by integrating back (inversion).",
+            panel=EDITING,
+        ),
     ] = False
     source_prompt: Annotated[
-        str | None, option(help="With --invert: what the image shows now.", panel=EDITING)
+        str | None, option(help="Describes what the image shows now, for --invert.", panel=EDITING)
     ] = None
     seed: Annotated[
         int | None,
-        option(help="Seed of the noise, from 0, without --invert. By default 0.", panel=OUTPUT),
+        option(help="Seeds the noise where --invert is not given. By default 0.", panel=OUTPUT),
     ] = None
     num_inference_steps: Annotated[
         int,
         option(
             "--steps",
-            help="Steps of a whole way, of which --strength takes its part.",
+            help="Sets the steps from noise to image, of which --strength takes its share.",
             panel=o.SAMPLING,
         ),
     ] = 30
     sampler: Annotated[
         str,
         option(
-            help="The solver; `janusflow samplers` lists them.",
+            help="Chooses the solver; `janusflow samplers` lists them.",
             panel=o.SAMPLING,
             autocompletion=o.names.samplers,
         ),
@@ -70,7 +76,8 @@ class Options(o.Adapted):
     guidance_scale: Annotated[
         str,
         option(
-            help="A weight, 1 for no guidance, or a rule that `janusflow rules` lists.",
+            help="Sets the guidance weight (1 is no guidance) or a rule that `janusflow rules` "
+            "lists.",
             panel=o.SAMPLING,
             autocompletion=o.names.rules,
         ),

@@ -17,7 +17,7 @@ FILE = dict(panel=TASK, parser=path, metavar="PATH")
 
 @dataclass(frozen=True, kw_only=True)
 class Options(o.Adapted):
-    """What `evaluate` is asked for."""
+    """The options of `janusflow evaluate`."""
 
     task: Annotated[
         str,
@@ -33,7 +33,7 @@ class Options(o.Adapted):
         option(
             "--out",
             "-o",
-            help="Folder of answers and report. By default evaluation/TASK.",
+            help="Keeps answers and report in this folder. By default evaluation/TASK.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
@@ -42,53 +42,69 @@ class Options(o.Adapted):
     split: Annotated[
         list[str],
         option(
-            help="A split: test, pairs, counts, relations, long, paraphrases, or all; repeat.",
+            help="Evaluates this split: test, pairs, counts, relations, long, paraphrases, or "
+            "all; repeat for several.",
             panel=TASK,
         ),
     ] = field(default_factory=lambda: ["test"])
     prompts: Annotated[
         str,
         option(
-            help="How many prompts a category or template, or a file or folder of them.", panel=TASK
+            help="Takes this many prompts of each category or template, or those of a file or "
+            "folder.",
+            panel=TASK,
         ),
     ] = "100"
-    seeds: Annotated[int, option(help="Images a prompt.", panel=TASK)] = 4
+    seeds: Annotated[
+        int, option(help="Generates this many images for each prompt.", panel=TASK)
+    ] = 4
     cycles: Annotated[
-        int, option(help="telephone: how often a caption becomes an image.", panel=TASK)
+        int,
+        option(help="For telephone: sets how often a caption becomes an image again.", panel=TASK),
     ] = 3
     rescore: Annotated[
-        Path | None, option(help="A folder whose answers are scored anew.", **FILE)
+        Path | None,
+        option(help="Scores the answers in this folder anew, without the model.", **FILE),
     ] = None
     compare: Annotated[
         tuple[Path, Path] | None,
-        option(help="Two report.json that paired tests compare.", panel=TASK),
+        option(help="Compares two report.json files by paired tests.", panel=TASK),
     ] = None
     results: Annotated[
-        Path | None, option(help="An official evaluator's results on --out.", **FILE)
+        Path | None,
+        option(help="Reads an official evaluator's results on the images in --out.", **FILE),
     ] = None
-    reference: Annotated[Path | None, option(help="fid, kid: a folder of real images.", **FILE)] = (
-        None
-    )
+    reference: Annotated[
+        Path | None,
+        option(help="For fid and kid: compares with the real images in this folder.", **FILE),
+    ] = None
     images: Annotated[
-        Path | None, option(help="fid, kid: a folder of images to measure.", **FILE)
+        Path | None,
+        option(
+            help="For fid and kid: measures the images in this folder instead of generating.",
+            **FILE,
+        ),
     ] = None
     features: Annotated[
         str | None,
         option(
-            help="fid, kid: a model, or Inception's .pth. By default the model's own encoder.",
+            help="For fid and kid: takes features of this model or of Inception's .pth file. By "
+            "default of the model's own encoder.",
             panel=TASK,
         ),
     ] = None
-    figures: Annotated[bool, option(help="Whether bars and failures are drawn.", panel=OUTPUT)] = (
-        True
-    )
+    figures: Annotated[
+        bool, option(help="Draws bars of the scores and sheets of failures.", panel=OUTPUT)
+    ] = True
     quality: o.Quality = None
     num_inference_steps: o.Steps = None
     sampler: o.Sampler = None
     grid: o.Grid = None
     guidance_scale: o.GuidanceScale = None
     first_block_cache: o.FirstBlockCache = None
-    batch_size: Annotated[int, option(help="Images or questions at once.", panel=MODEL)] = 16
+    batch_size: Annotated[
+        int, option(help="Computes this many images or questions at once.", panel=MODEL)
+    ] = 16
 
 
 @command("evaluate", panel="Measuring", plugins=True)

@@ -17,33 +17,45 @@ from janusflow.cli.terminal import importing, tell
 
 @dataclass(frozen=True, kw_only=True)
 class Options(o.Adapted):
-    """What `generate` is asked for."""
+    """The options of `janusflow generate`."""
 
     prompt: Annotated[
         list[str] | None,
-        typer.Argument(help="One text or several, each in quotes.", show_default=False),
+        typer.Argument(
+            help="Describes the image; several texts, each in quotes, give several images.",
+            show_default=False,
+        ),
     ] = None
     prompts: Annotated[
         Path | None,
-        option(help="A file with one prompt a line.", panel=OUTPUT, parser=path, metavar="PATH"),
+        option(
+            help="Reads prompts from this file, one a line.",
+            panel=OUTPUT,
+            parser=path,
+            metavar="PATH",
+        ),
     ] = None
     out: Out = "out.png"
     num_images: Annotated[
         int,
-        option(help="Images a prompt (or --num-images-per-prompt).", panel=OUTPUT),
+        option(
+            help="Generates this many images for each prompt (or --num-images-per-prompt).",
+            panel=OUTPUT,
+        ),
     ] = 1
     seed: Seed = 0
     batch_size: Annotated[
         int | None,
         option(
-            help="Images at once. By default as many as memory holds, at most 16, on CUDA 64.",
+            help="Computes this many images at once. By default as many as memory holds, at most "
+            "16, on CUDA 64.",
             panel=OUTPUT,
         ),
     ] = None
     memory: Annotated[
         float | None,
         option(
-            help="Gigabytes that weights and images may take. By default what is free.",
+            help="Limits weights and images to this many gigabytes. By default what is free.",
             panel=OUTPUT,
         ),
     ] = None
@@ -58,30 +70,40 @@ class Options(o.Adapted):
     first_block_cache: o.FirstBlockCache = None
     best_of: Annotated[
         int | None,
-        option(help="Candidates an image, of which one is kept. By default 1.", panel=SAMPLING),
+        option(
+            help="Generates this many candidates for each image and keeps the best. By default 1.",
+            panel=SAMPLING,
+        ),
     ] = None
     verifier: Annotated[
         str | None,
         option(
-            help="Who chooses among them: own, the model itself, or a verifier of a plugin.",
+            help="Lets this verifier choose among the candidates: own (the model itself), or one "
+            "of a plugin.",
             panel=SAMPLING,
         ),
     ] = None
     temperature: Annotated[
         float | None,
         option(
-            help="Janus-Pro: how freely tokens are drawn, 0 for the likeliest. By default 1.",
+            help="For Janus-Pro: sets the temperature at which tokens are drawn; 0 takes the "
+            "likeliest. By default 1.",
             panel=SAMPLING,
         ),
     ] = None
     top_k: Annotated[
         int | None,
-        option(help="Janus-Pro: draws among this many tokens. Off by default.", panel=SAMPLING),
+        option(
+            help="For Janus-Pro: draws among this many of the likeliest tokens (top-k). Off by "
+            "default.",
+            panel=SAMPLING,
+        ),
     ] = None
     top_p: Annotated[
         float | None,
         option(
-            help="Janus-Pro: draws among tokens of this share, 0 to 1. Off by default.",
+            help="For Janus-Pro: draws among the likeliest tokens that hold this share of the "
+            "probability, 0 to 1 (top-p). Off by default.",
             panel=SAMPLING,
         ),
     ] = None

@@ -15,7 +15,7 @@ from janusflow.cli.terminal import importing
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `info` is asked for."""
+    """The options of `janusflow info`."""
 
     model: Annotated[
         str,
@@ -26,10 +26,14 @@ class Options:
         ),
     ] = o.DEFAULT
     vae: o.Vae = None
-    images: Annotated[int, option(help="Images at once.", panel=SAMPLING)] = 1
+    images: Annotated[
+        int, option(help="Forecasts the memory of this many images at once.", panel=SAMPLING)
+    ] = 1
     height: o.Height = None
     width: o.Width = None
-    tokens: Annotated[int, option(help="Tokens of a prompt.", panel=MODEL)] = 20
+    tokens: Annotated[
+        int, option(help="Forecasts the memory of a prompt of this many tokens.", panel=MODEL)
+    ] = 20
 
 
 @command("info", panel="Models and names")

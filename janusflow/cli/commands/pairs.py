@@ -17,49 +17,66 @@ from janusflow.cli.shared_options import OUTPUT, SAMPLING, option, path
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `pairs` is asked for."""
+    """The options of `janusflow pairs`."""
 
     model: Annotated[
         str,
         typer.Argument(
-            help="The model: a packaged one, a folder or a hub id.", autocompletion=o.names.models
+            help="Names the model: a packaged one, a folder or a hub id.",
+            autocompletion=o.names.models,
         ),
     ]
     out: Annotated[
         Path,
         option(
-            "--out", "-o", help="Folder of the pairs.", panel=OUTPUT, parser=path, metavar="PATH"
+            "--out",
+            "-o",
+            help="Keeps the pairs in this folder.",
+            panel=OUTPUT,
+            parser=path,
+            metavar="PATH",
         ),
     ]
     prompts: Annotated[
         Path | None,
         option(
-            help="A file with one prompt a line. By default prompts of the small world.",
+            help="Reads prompts from this file, one a line. By default prompts of the small world.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
         ),
     ] = None
-    count: Annotated[int, option(help="Pairs, over all prompts in turn.", panel=OUTPUT)] = 1024
+    count: Annotated[
+        int, option(help="Sets the number of pairs, which take the prompts in turn.", panel=OUTPUT)
+    ] = 1024
     sampler: Annotated[
         str,
         option(
-            help="The solver; `janusflow samplers` lists them.",
+            help="Chooses the solver; `janusflow samplers` lists them.",
             panel=SAMPLING,
             autocompletion=o.names.samplers,
         ),
     ] = "abm"
-    steps: Annotated[int, option(help="Steps of the sampler.", panel=SAMPLING)] = 8
+    steps: Annotated[
+        int, option(help="Sets the number of steps of the sampler.", panel=SAMPLING)
+    ] = 8
     guidance_scale: Annotated[
-        float, option(help="A weight that the pairs have burnt in, 1 for none.", panel=SAMPLING)
+        float,
+        option(
+            help="Sets the guidance weight of the trajectories that the pairs are taken from; 1 "
+            "is no guidance.",
+            panel=SAMPLING,
+        ),
     ] = 2.0
     guidance_end: Annotated[
-        float, option(help="The time, 0 to 1, until which guidance acts.", panel=SAMPLING)
+        float, option(help="Guides until this time, from 0 (noise) to 1 (data).", panel=SAMPLING)
     ] = 1.0
-    seed: Annotated[int, option(help="Seed of the noise, from 0.", panel=SAMPLING)] = 0
+    seed: Annotated[int, option(help="Seeds the noise; a whole number from 0.", panel=SAMPLING)] = 0
     part: Annotated[
         str,
-        option(help="Which share of the files, as 0/4 for the first of four.", panel=OUTPUT),
+        option(
+            help="Computes this share of the files, as 0/4 for the first of four.", panel=OUTPUT
+        ),
     ] = "0/1"
     threads: training_runs.Threads = None
 

@@ -15,14 +15,14 @@ from janusflow.cli.terminal import importing
 
 @dataclass(frozen=True, kw_only=True)
 class Options(o.Placement):
-    """What `pilot` is asked for."""
+    """The options of `janusflow pilot`."""
 
     out: Annotated[
         Path | None,
         option(
             "--out",
             "-o",
-            help="A .json. By default the model's own folder.",
+            help="Writes the grid to this .json file. By default into the model's own folder.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
@@ -31,7 +31,7 @@ class Options(o.Placement):
     prompts: Annotated[
         Path | None,
         option(
-            help="A file with one prompt a line. By default training scenes.",
+            help="Reads prompts from this file, one a line. By default those of training scenes.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
@@ -40,7 +40,7 @@ class Options(o.Placement):
     quality: Annotated[
         str,
         option(
-            help="Whose steps are placed: exact, high, fast or draft.",
+            help="Places the steps of this quality: exact, high, fast or draft.",
             panel=SAMPLING,
             autocompletion=o.names.qualities,
         ),
@@ -48,22 +48,23 @@ class Options(o.Placement):
     num_inference_steps: o.Steps = None
     sampler: o.Sampler = None
     guidance_scale: Annotated[
-        float, option(help="A weight, 1 for no guidance.", panel=SAMPLING)
+        float, option(help="Sets the guidance weight; 1 is no guidance.", panel=SAMPLING)
     ] = 2.0
     guidance_end: Annotated[
         float | None,
         option(
-            help="The time, 0 to 1, after which nothing guides. By default the quality's.",
+            help="Guides until this time, from 0 (noise) to 1 (data). By default the quality's.",
             panel=SAMPLING,
         ),
     ] = None
     samples: Annotated[
-        int, option(help="Prompts that are measured, all at once.", panel=SAMPLING)
+        int, option(help="Measures on this many prompts, all at once.", panel=SAMPLING)
     ] = 24
     max_trials: Annotated[
-        int | None, option(help="Grids that are tried. By default some 100.", panel=SAMPLING)
+        int | None,
+        option(help="Tries at most this many grids. By default some 100.", panel=SAMPLING),
     ] = None
-    seed: Annotated[int, option(help="Seed of the noise, from 0.", panel=SAMPLING)] = 0
+    seed: Annotated[int, option(help="Seeds the noise; a whole number from 0.", panel=SAMPLING)] = 0
 
 
 @command("pilot", panel="Measuring", plugins=True)

@@ -14,12 +14,12 @@ from janusflow.cli.terminal import importing
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `precompute` is asked for."""
+    """The options of `janusflow precompute`."""
 
     data: Annotated[
         list[Path],
         option(
-            help="Images with texts, as `train` takes them; repeat for several.",
+            help="Reads images with texts, as `janusflow train` takes them; repeat for several.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
@@ -28,33 +28,46 @@ class Options:
     out: Annotated[
         Path,
         option(
-            "--out", "-o", help="Folder of the cache.", panel=OUTPUT, parser=path, metavar="PATH"
+            "--out",
+            "-o",
+            help="Keeps the cache in this folder.",
+            panel=OUTPUT,
+            parser=path,
+            metavar="PATH",
         ),
     ]
     max_bad_samples: Annotated[
-        int, option(help="Images that may be unreadable before the run stops.", panel=OUTPUT)
+        int, option(help="Stops after this many images that cannot be read.", panel=OUTPUT)
     ] = 100
     model: o.Model = o.DEFAULT
     vae: o.Vae = None
     teacher: Annotated[
         str,
         option(
-            help="Whose features are kept: own (the model's vision encoder), timm:NAME, none, or "
-            "a teacher of a plugin.",
+            help="Keeps the features of this teacher: own (the model's vision encoder), "
+            "timm:NAME, none, or one of a plugin.",
             panel=MODEL,
         ),
     ] = "own"
     teacher_weights: Annotated[
-        str, option(help="Weights of a timm teacher: hub, or a .safetensors.", panel=MODEL)
+        str,
+        option(
+            help="Loads a timm teacher's weights from the hub (hub) or from this .safetensors "
+            "file.",
+            panel=MODEL,
+        ),
     ] = "hub"
     size: Annotated[
         int | None,
-        option(help="Side in pixels that a timm teacher sees. By default its own.", panel=MODEL),
+        option(
+            help="Shows a timm teacher images of this side in pixels. By default its own.",
+            panel=MODEL,
+        ),
     ] = None
     dtype: Annotated[
         str,
         option(
-            help="Number format of the features on disk.",
+            help="Stores the features in this number format.",
             panel=MODEL,
             autocompletion=o.names.dtypes,
         ),

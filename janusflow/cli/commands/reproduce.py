@@ -19,50 +19,57 @@ FILE = dict(panel="Benchmark", parser=path, metavar="PATH")
 
 @dataclass(frozen=True, kw_only=True)
 class Options(o.Placement):
-    """What `reproduce` is asked for."""
+    """The options of `janusflow reproduce`."""
 
     benchmark: Annotated[
-        str, typer.Argument(help="Which score: geneval, dpg, mjhq, or scenes with its own scorer.")
+        str,
+        typer.Argument(
+            help="Reproduces this score: geneval, dpg, mjhq, or scenes with its own scorer."
+        ),
     ]
     model: o.Model = "deepseek-ai/JanusFlow-1.3B"
     dtype: Annotated[
         str,
-        option(help="Number formats of the network, with commas between.", panel=SWEEP),
+        option(help="Tries these number formats of the network, separated by commas.", panel=SWEEP),
     ] = "bfloat16,float32"
     guidance_scale: Annotated[
-        str, option(help="Guidance scales, with commas between.", panel=SWEEP)
+        str, option(help="Tries these guidance scales, separated by commas.", panel=SWEEP)
     ] = "2,1,3,5,7.5"
     steps: Annotated[
-        str, option(help="Numbers of Euler steps, with commas between.", panel=SWEEP)
+        str, option(help="Tries these numbers of Euler steps, separated by commas.", panel=SWEEP)
     ] = "30,10,100"
     state: Annotated[
         str,
         option(
-            help="Number formats of the ODE's state, with commas between: float32, or bfloat16 as "
-            "in the published code.",
+            help="Tries these number formats of the ODE's state, separated by commas: float32, or "
+            "bfloat16 as in the published code.",
             panel=SWEEP,
         ),
     ] = "float32,bfloat16"
     tokenizer: Annotated[
         str,
         option(
-            help="How prompts are cut, with commas between: own, or the faults no-spaces, no-bos.",
+            help="Tries these tokenizations, separated by commas: own, or the faults no-spaces "
+            "and no-bos.",
             panel=SWEEP,
         ),
     ] = "own,no-spaces,no-bos"
     full: Annotated[
         bool,
-        option("--full", help="Takes all combinations, not one change at a time.", panel=SWEEP),
+        option(
+            "--full", help="Tries all combinations instead of one change at a time.", panel=SWEEP
+        ),
     ] = False
     dry_run: Annotated[
-        bool, option("--dry-run", help="Says what it would cost, and ends.", panel=OUTPUT)
+        bool, option("--dry-run", help="Prints what it would cost and exits.", panel=OUTPUT)
     ] = False
     out: Annotated[
         Path | None,
         option(
             "--out",
             "-o",
-            help="The folder, with one inside for each setting. By default reproduce/BENCHMARK.",
+            help="Writes to this folder, with a folder inside for each setting. By default "
+            "reproduce/BENCHMARK.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
@@ -71,19 +78,31 @@ class Options(o.Placement):
     prompts: Annotated[
         str | None,
         option(
-            help="The official prompts: a file or folder; for scenes how many a category.",
+            help="Takes the official prompts from this file or folder; for scenes, this many of "
+            "each category.",
             panel="Benchmark",
         ),
     ] = None
     seeds: Annotated[
         int | None,
-        option(help="Images a prompt. By default the benchmark's.", panel="Benchmark"),
+        option(
+            help="Generates this many images for each prompt. By default as many as the benchmark.",
+            panel="Benchmark",
+        ),
     ] = None
-    reference: Annotated[Path | None, option(help="mjhq: a folder of real images.", **FILE)] = None
+    reference: Annotated[
+        Path | None, option(help="For mjhq: compares with the real images in this folder.", **FILE)
+    ] = None
     features: Annotated[
-        str | None, option(help="mjhq: a model, or Inception's .pth.", panel="Benchmark")
+        str | None,
+        option(
+            help="For mjhq: takes features of this model or of Inception's .pth file.",
+            panel="Benchmark",
+        ),
     ] = None
-    batch_size: Annotated[int, option(help="Images at once.", panel=MODEL)] = 16
+    batch_size: Annotated[
+        int, option(help="Forecasts the memory of this many images at once.", panel=MODEL)
+    ] = 16
 
 
 @command("reproduce", panel="Measuring")

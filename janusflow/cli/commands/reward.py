@@ -15,18 +15,20 @@ from janusflow.cli.shared_options import option
 
 @dataclass(frozen=True, kw_only=True)
 class Options(training_runs.WorldRun):
-    """What `reward` is asked for."""
+    """The options of `janusflow reward`."""
 
     model: Annotated[
         str,
         typer.Argument(
-            help="The model: a packaged one, a folder or a hub id.", autocompletion=o.names.models
+            help="Names the model: a packaged one, a folder or a hub id.",
+            autocompletion=o.names.models,
         ),
     ]
     reward: Annotated[
         str | None,
         option(
-            help="A reward or a weighted sum of them. By default '0.65*strict + 0.35*lenient'.",
+            help="Trains on this reward or weighted sum of rewards. By default '0.65*strict + "
+            "0.35*lenient'.",
             panel=training_runs.RUN,
             autocompletion=o.names.rewards,
         ),
@@ -34,7 +36,7 @@ class Options(training_runs.WorldRun):
     objective: Annotated[
         str,
         option(
-            help="The algorithm, such as nft.",
+            help="Trains by this algorithm: nft, grpo, awm, best_of_n or dpo.",
             panel=training_runs.RUN,
             autocompletion=o.names.objectives,
         ),

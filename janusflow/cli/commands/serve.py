@@ -18,46 +18,57 @@ ACCESS = "Access"
 
 @dataclass(frozen=True, kw_only=True)
 class Options(o.Adapted):
-    """What `serve` is asked for."""
+    """The options of `janusflow serve`."""
 
     model: Annotated[
         str,
         typer.Argument(
-            help="The model: a packaged one, a folder or a hub id.", autocompletion=o.names.models
+            help="Names the model: a packaged one, a folder or a hub id.",
+            autocompletion=o.names.models,
         ),
     ] = o.DEFAULT
     host: Annotated[
-        str, option(help="Address to listen at; 0.0.0.0 lets other machines in.", panel=OUTPUT)
+        str, option(help="Listens on this address; 0.0.0.0 lets other machines in.", panel=OUTPUT)
     ] = "127.0.0.1"
-    port: Annotated[int, option(help="Port to listen at; 0 takes a free one.", panel=OUTPUT)] = 8000
+    port: Annotated[int, option(help="Listens on this port; 0 takes a free one.", panel=OUTPUT)] = (
+        8000
+    )
     name: Annotated[
         str | None,
         option(
-            help="What clients call the model. By default its hub id or its folder's name.",
+            help="Lets clients call the model by this name. By default its hub id or its folder's "
+            "name.",
             panel=OUTPUT,
         ),
     ] = None
     queue: Annotated[
         int,
-        option(help="Requests that may wait or run; the next get status 429.", panel=OUTPUT),
+        option(
+            help="Lets this many requests wait or run; further ones get status 429.", panel=OUTPUT
+        ),
     ] = 16
-    max_body: Annotated[int, option(help="Megabytes that a request may have.", panel=OUTPUT)] = 16
+    max_body: Annotated[
+        int, option(help="Refuses requests above this many megabytes.", panel=OUTPUT)
+    ] = 16
     api_key: Annotated[
         str | None,
         option(
-            help="Key that clients have to send. By default none.",
+            help="Demands this API key of clients. By default none.",
             panel=ACCESS,
             envvar="JANUSFLOW_API_KEY",
         ),
     ] = None
     allow_host: Annotated[
         list[str],
-        option(help="A further name by which this server may be called; repeat.", panel=ACCESS),
+        option(
+            help="Accepts this further host name of the server; repeat for several.", panel=ACCESS
+        ),
     ] = field(default_factory=list)
     allow_origin: Annotated[
         list[str],
         option(
-            help="An origin, as https://example.org, of pages that may ask this server; repeat.",
+            help="Lets web pages of this origin, as https://example.org, ask the server (CORS); "
+            "repeat for several.",
             panel=ACCESS,
         ),
     ] = field(default_factory=list)

@@ -22,24 +22,29 @@ FIGURES = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `show` is asked for."""
+    """The options of `janusflow show`."""
 
     run: Annotated[
         Path,
-        typer.Argument(help="Folder of a run of `janusflow train`.", parser=path, metavar="RUN"),
+        typer.Argument(
+            help="Shows the run of `janusflow train` in this folder.", parser=path, metavar="RUN"
+        ),
     ]
     out: Annotated[
         Path | None,
         option(
             "--out",
             "-o",
-            help="The figure: .png, .svg or .pdf. By default losses.png in the run's folder.",
+            help="Draws the figure into this .png, .svg or .pdf file. By default losses.png in "
+            "the run's folder.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
         ),
     ] = None
-    figure: Annotated[bool, option(help="Whether the figure is drawn.", panel=OUTPUT)] = True
+    figure: Annotated[
+        bool, option(help="Draws the figure, or prints the table alone.", panel=OUTPUT)
+    ] = True
 
 
 @command("show", panel="Training and files")

@@ -17,44 +17,59 @@ FILE = dict(panel=DATA, parser=path, metavar="PATH")
 
 @dataclass(frozen=True, kw_only=True)
 class Options(training_runs.Run):
-    """What `train` is asked for."""
+    """The options of `janusflow train`."""
 
     recipe: Annotated[
         str | None,
         option(
-            help="A recipe from nothing, such as scenes-pico, or emoji-pico with --data.",
+            help="Trains from fresh weights by this recipe, such as scenes-pico, or emoji-pico "
+            "with --data.",
             panel=DATA,
             autocompletion=o.names.recipes,
         ),
     ] = None
     stage: Annotated[
         str | None,
-        option(help="A stage of the paper: 1, 2 or 3; or tune, for a few images.", panel=DATA),
+        option(
+            help="Trains by this stage of the paper: 1, 2 or 3; or tune, for a few images.",
+            panel=DATA,
+        ),
     ] = None
     model: Annotated[
         str | None,
         option(
-            help="The model that a stage begins with. By default janusflow/scenes.",
+            help="Starts a stage from this model. By default janusflow/scenes.",
             panel=DATA,
             autocompletion=o.names.models,
         ),
     ] = None
     vae: Annotated[
         str | None,
-        option(help="The autoencoder, for a model without vae/ of its own.", panel=DATA),
+        option(
+            help="Takes the autoencoder from this folder or hub id, for a model without vae/ of "
+            "its own.",
+            panel=DATA,
+        ),
     ] = None
     data: Annotated[
         list[Path],
-        option(help="A folder, .jsonl, .parquet, .tar or .txt; repeat for several.", **FILE),
+        option(
+            help="Reads data from this folder, .jsonl, .parquet, .tar or .txt; repeat for several.",
+            **FILE,
+        ),
     ] = field(default_factory=list)
     cache: Annotated[
-        Path | None, option(help="What `janusflow precompute` wrote; sets data.cache.", **FILE)
+        Path | None,
+        option(
+            help="Reads what `janusflow precompute` wrote into this folder; sets data.cache.",
+            **FILE,
+        ),
     ] = None
     best: Annotated[
         bool,
         option(
             "--best",
-            help="Whether --export takes the best state, by run.keep_best.",
+            help="Exports the best state, by run.keep_best, instead of the last.",
             panel=training_runs.RUN,
         ),
     ] = False
@@ -68,7 +83,7 @@ class Options(training_runs.Run):
     ] = False
     dry_run: Annotated[
         bool,
-        option("--dry-run", help="Says what would be done, and ends.", panel=training_runs.RUN),
+        option("--dry-run", help="Prints what would be done and exits.", panel=training_runs.RUN),
     ] = False
 
 
