@@ -124,7 +124,7 @@ def controlled(
 
 
 class Controlled(Wrapped):
-    """See `controlled`."""
+    """The field that `controlled` returns."""
 
     def __init__(
         self, v: Velocity, end: Tensor, strength: float, data: bool, start: float, stop: float

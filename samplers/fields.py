@@ -230,7 +230,7 @@ class Watched:
 
 
 def sums(k: Tensor) -> Tensor:
-    """(B, ...) -> (B,)."""
+    """Sums each sample, (B, ...) -> (B,)."""
     return flat(k).sum(1) if k.ndim else k.reshape(1).clone()
 
 

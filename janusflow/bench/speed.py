@@ -210,7 +210,7 @@ def processor() -> str:
 
 
 def table(report: dict) -> str:
-    """For a terminal of 80 columns."""
+    """Formats the report as a table of 80 columns."""
     lines = [f"{'way':<20}{'calls':>6}{'s an image':>13}{'faster':>9}{'spread':>15}{'error':>9}"]
     for name, row in report["ways"].items():
         spread = "{:.2f} to {:.2f}".format(*row["spread"])

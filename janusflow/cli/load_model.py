@@ -26,7 +26,7 @@ def weights(options: Placement, lora: str | None = None) -> dict[str, str]:
 
 
 def fingerprint(options: Placement, lora: str | None = None) -> str:
-    """Sixteen digits for all of them."""
+    """Returns sixteen digits that identify the weights and the adapter together."""
     from janusflow.evaluation import provenance
 
     return provenance.fingerprint(weights(options, lora))

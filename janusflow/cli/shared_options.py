@@ -149,7 +149,7 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapted(Placement):
-    """The same with an adapter."""
+    """Options of commands that load a model with a LoRA adapter."""
 
     model: Model = DEFAULT
     vae: Vae = None

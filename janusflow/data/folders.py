@@ -65,7 +65,7 @@ def caption_of(image: Path) -> Path | None:
 
 
 def open_text(path: Path) -> Found:
-    """A text file's paragraphs."""
+    """Opens a text file as a source of its paragraphs."""
     parts = (p.strip() for p in read_caption(path, str(path)).split("\n\n"))
     paragraphs = tuple(part for part in parts if part)
     if not paragraphs:

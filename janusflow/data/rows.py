@@ -94,7 +94,7 @@ def is_image(value: Any) -> bool:
 
 
 def why_not(row: Mapping) -> str:
-    """Why a row is no sample."""
+    """Says in words why a row is no sample."""
     keys = ", ".join(map(repr, row)) or "none"
     if image_keys(row):
         known = ", ".join(map(repr, TEXTS))

@@ -79,7 +79,7 @@ def walking(pipe, prompt, sampler, nfe, frames, guidance, seed) -> Iterator[str]
 
 
 def editing(pipe, path, prompt, strength, guidance, seed) -> Iterator[tuple]:
-    """The changed image."""
+    """Edits the image and shows the result."""
     image = requests.image(path)
     request = GenerationRequest(prompt=prompt, guidance=guidance, seed=seed)
     yield gr.skip(), parts.note("Painting ...")

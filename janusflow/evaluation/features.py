@@ -89,7 +89,7 @@ def network(name: str, load: Callable, device: torch.device) -> nn.Module:
 
 
 def own(pipe) -> Pooled:
-    """The model's own vision encoder."""
+    """Returns the model's own vision encoder as a feature network."""
     encoder = getattr(pipe.model, "vision_und_enc_model", None)
     if encoder is None:
         raise ValueError("this model has no vision encoder of JanusFlow; name one with --features")

@@ -12,7 +12,7 @@ SEED = 0  # of the resamples, so that the same scores give the same interval
 
 
 class Interval(NamedTuple):
-    """Bounds of 95 %."""
+    """The lower and upper bound of a 95 % interval."""
 
     low: float
     high: float

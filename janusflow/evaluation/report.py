@@ -25,7 +25,7 @@ Rows = list[list[str]]
 
 
 def to_json(report: dict) -> str:
-    """Indented, but each item on one line."""
+    """Writes a report as indented JSON with each item on one line."""
     head = {name: value for name, value in report.items() if name != "items"}
     items = ",\n  ".join(json.dumps(item, ensure_ascii=False) for item in report["items"])
     text = json.dumps(head, indent=1, ensure_ascii=False)
@@ -55,7 +55,7 @@ def load(path: Path) -> dict:
 
 
 def save(report: dict, folder: Path) -> list[Path]:
-    """report.json and report.md."""
+    """Writes report.json and report.md into the folder."""
     return [
         write(folder / "report.json", to_json(report)),
         write(folder / "report.md", markdown(report)),

@@ -63,7 +63,7 @@ def share() -> tuple[int, int]:
 
 
 def wait() -> None:
-    """Until every process is here."""
+    """Waits until every process has come here."""
     if share()[1] > 1:
         _state().wait_for_everyone()
 

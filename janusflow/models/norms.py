@@ -28,7 +28,7 @@ class RMSNorm(_KeepsFloat64, DiffusersRMSNorm):
 
 
 class LanguageRMSNorm(_KeepsFloat64, LlamaRMSNorm):
-    """The language model's."""
+    """RMSNorm as the language model has it."""
 
 
 def keep_float64(module: nn.Module) -> nn.Module:

@@ -28,7 +28,7 @@ Texts = str | Sequence[str]
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What generating and editing share."""
+    """Options that generating and editing share."""
 
     negative_prompt: Texts | None = None  # what to move away from; None and "" for the empty prompt
     num_inference_steps: int | None = None  # None: the quality's, or 30
@@ -96,7 +96,7 @@ class EditOptions(RunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class InvertOptions:
-    """What `pipe.invert(image)` takes."""
+    """Options of `pipe.invert(image)`."""
 
     num_inference_steps: int = 15
     guidance_scale: float | str | Callable = 1.0  # another weight needs a prompt, and is less exact

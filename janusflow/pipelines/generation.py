@@ -46,7 +46,7 @@ class Run:
 
     @property
     def state(self) -> dict:
-        """What the running call begins with."""
+        """Returns what the pipeline shows of itself while the call runs."""
         told = self.options.negative_prompt
         scale = self.options.guidance_scale
         return dict(
@@ -58,11 +58,11 @@ class Run:
 
     @property
     def captions(self) -> list[str]:
-        """A text for each image."""
+        """Returns a caption for each image, for notebooks."""
         return [text for text in self.prompts for _ in range(self.options.num_images_per_prompt)]
 
     def noise(self, pipe) -> Tensor:
-        """Where the next walk starts."""
+        """Returns the noise at which the next integration starts."""
         options = self.options
         sides = options.height, options.width
         return pipe.prepare_latents(len(self.captions), *sides, self.generator, options.latents)

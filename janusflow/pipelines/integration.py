@@ -12,7 +12,7 @@ from janusflow.pipelines.call_state import Call, StepCallback
 
 
 class Integration:
-    """For a pipeline with flows."""
+    """Mixin of pipelines that integrate a flow."""
 
     def _solve(
         self, call: Call, v, start: Tensor, ts: Tensor, solver, callback: StepCallback | None

@@ -73,11 +73,11 @@ class Adapted:
                 layer.set_scale(name, weight)
 
     def get_list_adapters(self) -> list[str]:
-        """Names of all that are loaded."""
+        """Returns the names of all loaded adapters."""
         return list(dict.fromkeys(name for layer in self._adapted() for name in layer.lora_A))
 
     def get_active_adapters(self) -> list[str]:
-        """Names of those that are added now."""
+        """Returns the names of the active adapters."""
         on = (layer for layer in self._adapted() if not layer.disable_adapters)
         return list(dict.fromkeys(name for layer in on for name in layer.active_adapters))
 

@@ -143,7 +143,7 @@ class JanusProPipeline(BasePipeline):
 
     @property
     def default_size(self) -> int:
-        """The side of every image in pixels."""
+        """The side of every generated image in pixels."""
         return self.model.config.vq_config.num_patches * self.vae_scale_factor
 
     @takes(TokenOptions)

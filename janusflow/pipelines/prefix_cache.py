@@ -33,7 +33,7 @@ BLIND = {
 
 
 def common(rows: Sequence[Sequence[int]]) -> int:
-    """How many tokens all rows begin with."""
+    """Counts the leading tokens that all rows have in common."""
     return sum(1 for _ in takewhile(lambda column: len({*column}) == 1, zip(*rows, strict=False)))
 
 

@@ -46,7 +46,7 @@ class Quality:
         return solver, at_jumps(ts, jumps_of(self.rule(guidance_scale))) if named else ts
 
     def rule(self, guidance_scale):
-        """The guidance inside `guided`."""
+        """Returns the guidance rule, held to the interval `guided`."""
         if self.guided == (0.0, 1.0):
             return guidance_scale
         return samplers.guidance_interval(guidance_scale, *self.guided)
@@ -65,7 +65,7 @@ class Quality:
         return f"guidance_interval:{weight:g},{self.guided[0]:g},{self.guided[1]:g}"
 
     def told(self) -> dict[str, str | int]:
-        """For an image's text."""
+        """Returns the settings as they are written into an image's metadata."""
         sampler = self.sampler if isinstance(self.sampler, str) else self.sampler.name
         start, stop = self.guided
         grid = grid_text(self.grid)

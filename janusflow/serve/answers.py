@@ -184,7 +184,7 @@ class Visible:
 
     @property
     def text(self) -> str:
-        """What has been given out."""
+        """The text that has been sent so far."""
         return self._all[: self._sent]
 
     def add(self, piece: str) -> str:
@@ -198,7 +198,7 @@ class Visible:
         return self._show(len(self._all) - (0 if self.ended else self._begun()))
 
     def finish(self) -> str:
-        """The rest, once no piece follows."""
+        """Returns the rest of the text when the answer has ended."""
         return self._show(len(self._all))
 
     def _begun(self) -> int:

@@ -239,7 +239,7 @@ class Reply:
 
 
 def line(content: dict) -> str:
-    """A server-sent event."""
+    """Formats one server-sent event."""
     return f"data: {json.dumps(content)}\n\n"
 
 

@@ -21,7 +21,7 @@ class InvalidRequest(ValueError):
 
 
 def body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict:
-    """OpenAI's error object."""
+    """Returns the error as OpenAI's error object."""
     kind = KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
     return error_body(message, kind, param, code)
 

@@ -75,7 +75,7 @@ class Worker:
 
     @property
     def busy(self) -> int:
-        """Jobs that wait or run."""
+        """The number of jobs that wait or run."""
         with self._changed:
             return len(self._waiting) + (self._running is not None)
 

@@ -131,7 +131,7 @@ class Settings:
 
     @property
     def steps(self) -> int:
-        """At which the run ends."""
+        """The number of steps after which the run ends."""
         return self.at(max(self.later, default=0)).training.steps
 
     @property

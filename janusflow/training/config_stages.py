@@ -140,7 +140,7 @@ class Stage:
 
     @property
     def time_options(self) -> dict[str, float]:
-        """What the density takes."""
+        """Options of the density that the times are drawn from."""
         options = dict(mean=self.density_mean, std=self.density_std)
         return {name: value for name, value in options.items() if value is not None}
 
@@ -177,7 +177,7 @@ class SampleSchedule:
         return self.stage(step).counts(step)
 
     def stage(self, step: int) -> Stage:
-        """The stage in force at a step."""
+        """Returns the stage that holds at a step."""
         return [stage for first, stage in self.pieces if first <= step][-1]
 
     def start(self, step: int) -> dict[str, int]:

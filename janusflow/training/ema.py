@@ -25,7 +25,7 @@ class State:
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What is trained, by name."""
+        """The trainable parameters by name."""
         return dict(trained(self.module))
 
 
@@ -172,7 +172,7 @@ def load_moments(state: State, found: Mapping[str, Tensor]) -> None:
 
 @torch.no_grad()
 def load_weights(state: State, found: dict[str, Tensor]) -> None:
-    """The weights and their averages alone."""
+    """Loads weights and averages, and no optimizer."""
     for name, parameter in state.parameters.items():
         for own, target in ((name, parameter), (f"ema.{name}", state.ema[name])):
             own = own if own in found else own.replace("ema.model.", "ema.")  # as once written

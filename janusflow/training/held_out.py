@@ -88,7 +88,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class HeldOutScenes(Batches):
-    """Scenes that no training draws."""
+    """Batches of scenes that no training draws."""
 
     def training_scene(self, index: int) -> Scene:
         return scene("test", index)
@@ -135,7 +135,7 @@ def is_best(metric: str, line: dict, before: Sequence[dict]) -> bool:
 
 
 def history(out: Path) -> list[dict]:
-    """The evaluations of a run so far."""
+    """Reads the held-out evaluations of a run so far."""
     path = out / FILE
     if not path.exists():
         return []

@@ -23,7 +23,7 @@ def weight(rule: Weight) -> Weight:
 
 @weight
 def even(t: Tensor) -> Tensor:
-    """1 at every time."""
+    """The weight 1 at every t."""
     return torch.ones_like(t)
 
 

@@ -38,7 +38,7 @@ class Monitor:
         self.rest, self.sums, self.counts = Counter(), [0.0] * 10, [0.0] * 10
 
     def add(self, found: dict) -> None:
-        """Takes in one step."""
+        """Adds the numbers of one step."""
         self.steps += 1
         self.tokens += found["tokens"]
         settings = self.trainer.settings
@@ -61,7 +61,7 @@ class Monitor:
             self.report()
 
     def skip(self) -> None:
-        """A step was passed over."""
+        """Counts a step that was skipped."""
         self.bar.update()
 
     def report(self) -> None:
@@ -111,7 +111,7 @@ class Monitor:
 
     @property
     def left(self) -> int:
-        """Steps to go."""
+        """Returns the number of steps that remain."""
         return self.trainer.settings.steps - self.trainer.state.step
 
     def close(self) -> None:

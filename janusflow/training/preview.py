@@ -57,7 +57,7 @@ class Preview:
 
     @torch.no_grad()
     def images(self, model: JanusFlowModel) -> list[Image.Image]:
-        """One for each prompt."""
+        """Generates one image for each prompt."""
         place = next(model.parameters()).device
         self.vae.to(place)
         inputs = self.processor.prompt(list(self.prompts)).to(place)

@@ -104,7 +104,7 @@ def pixels_of(vae: nn.Module, states: Tensor) -> Tensor:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout for a while."""
+    """Puts the model into evaluation mode inside a `with` block, then back."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -70,7 +70,7 @@ def _reserve(target: Path, part: Path) -> int:
 
 
 def write_text(path: Path, text: str, sync: bool = True) -> Path:
-    """Writes UTF-8; see `replacing`."""
+    """Writes a UTF-8 text file atomically; see `replacing`."""
     with replacing(path, sync) as part:
         part.write_text(text, encoding="utf-8")
     return path

@@ -23,12 +23,12 @@ def number(name: str, default: int, least: int) -> int:
 
 
 def rank() -> int:
-    """Of this process, from 0."""
+    """Returns the number of this process, from 0."""
     return number("RANK", 0, 0)
 
 
 def world() -> int:
-    """How many processes there are."""
+    """Returns the number of processes."""
     return number("WORLD_SIZE", 1, 1)
 
 

@@ -148,7 +148,7 @@ def run(
 
 
 def mean(ratios: list[float]) -> float:
-    """Geometric."""
+    """The geometric mean."""
     return math.exp(fmean(map(math.log, ratios)))
 
 

@@ -73,7 +73,7 @@ class Report:
             writer.writerows(map(asdict, self.rows))
 
     def content(self) -> dict:
-        """All of it in what JSON has."""
+        """Returns the whole report in types that JSON has."""
         overhead = [[*method, us] for method, us in self.overhead.items()]
         return finite(asdict(self) | {"overhead": overhead})
 

@@ -110,7 +110,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
 
     @property
     def shift(self) -> float:
-        """The shift in use."""
+        """The resolution shift in use."""
         return self._shift
 
     def set_shift(self, shift: float) -> None:
@@ -229,7 +229,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         return at[1] if len(at) > 1 else at[0]
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | float | None = None) -> Tensor:
-        """The sample as it is."""
+        """Returns the sample unchanged, as flow models need no scaling."""
         return sample
 
     def step(

@@ -89,7 +89,7 @@ class PilotGrid:
         return _fingerprint(self.settings)
 
     def save(self, path: str | File) -> None:
-        """Writes JSON."""
+        """Writes the grid to a JSON file, which `PilotGrid.load` reads."""
         content = {"format": FORMAT, "fingerprint": self.fingerprint, **asdict(self)}
         File(path).write_text(json.dumps(content, indent=1) + "\n")
 

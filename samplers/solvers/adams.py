@@ -172,7 +172,7 @@ class Scheme:
 
     @property
     def depth(self) -> int:
-        """Values kept."""
+        """The number of earlier velocities that are kept."""
         return max(self.predictor, self.corrector)
 
     def start(self, steps: int) -> int:

@@ -202,7 +202,7 @@ def add(a: Row, b: Row, scale: float) -> Row:
 
 
 def middles(n: int) -> list[float]:
-    """Of n steps, counted from -1 to 1."""
+    """Middles of n steps, as numbers from -1 to 1."""
     return [(2 * i + 1) / n - 1 for i in range(n)]
 
 

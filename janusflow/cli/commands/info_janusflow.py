@@ -74,7 +74,7 @@ def needed(name: str, vae: str | None = None, **setting) -> dict[str, dict[str, 
 
 
 def memory_table(found: dict[str, dict[str, int]], images: int) -> str:
-    """For a terminal of 80 columns, in MiB."""
+    """Formats forecasts in MiB as a table of 80 columns."""
     columns = ("weights", "sampling", "decoding", "peak")
     plural = "image" if images == 1 else "images"
     lines = [
@@ -91,7 +91,7 @@ def memory_table(found: dict[str, dict[str, int]], images: int) -> str:
 
 
 def describe(name: str) -> str:
-    """A table for a terminal of 80 columns."""
+    """Describes a model's parts as a table of 80 columns."""
     config = JanusFlowConfig.from_pretrained(folder_of(name))
     text, vision, generation = config.language_config, config.vision, config.generation
     counts = count_parameters(config)

@@ -60,13 +60,13 @@ def read_items(folder: Path, split: str, language: str = "en") -> list[Item]:
 
 
 def read_pixels(folder: Path, items: Sequence[Item]) -> Tensor:
-    """Their images in bytes, (N, 3, S, S)."""
+    """Reads the items' images as bytes (N, 3, S, S)."""
     shown = [np.asarray(images.read(folder / item.image)) for item in items]
     return torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).contiguous()
 
 
 def as_input(pixels: Tensor) -> Tensor:
-    """Bytes -> [-1, 1]."""
+    """Maps bytes 0 to 255 to floats in [-1, 1]."""
     return pixels.float() / 127.5 - 1
 
 

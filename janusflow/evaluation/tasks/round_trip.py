@@ -26,7 +26,7 @@ def _jobs(plan: Plan) -> dict[Key, Job]:
 
 
 def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """Images first, then their captions."""
+    """Generates the images that are missing, then their captions."""
     scenes.make(load, plan, folder, settings, ["model"])
     wait()
     jobs = _jobs(plan)

@@ -61,7 +61,7 @@ class JanusProProcessor(JanusFlowProcessor):
         return BatchFeature(self._pad([list(row) for row in self.prompt_ids(texts)]))
 
     def prompt_ids(self, texts: str | Sequence[str]) -> list[tuple[int, ...]]:
-        """Each prompt's ids, without padding."""
+        """Returns the token ids of each prompt, without padding."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise ValueError(f"prompts are {texts!r:.80}; expected one text or several, none empty")

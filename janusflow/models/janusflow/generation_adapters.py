@@ -84,7 +84,7 @@ class ConvNextBlock(nn.Module):
         self.cond_embeds_mapper = nn.Linear(time_channels, 2 * channels)
 
     def modulation(self, time: Tensor) -> Tensor:
-        """Scale and shift, (B, D) -> (B, 2 C)."""
+        """Scale and shift of the channels from the time embedding, (B, D) -> (B, 2 C)."""
         return self.cond_embeds_mapper(nn.functional.silu(time))
 
     def forward(self, x: Tensor, time: Tensor, known: Tensor | None = None) -> Tensor:

@@ -79,7 +79,7 @@ class JanusFlowImageProcessor:
         return torch.from_numpy(np.stack([self.one(image) for image in listed(images)]))
 
     def one(self, image) -> np.ndarray:
-        """(3, S, S) float32 of one image."""
+        """Resizes and normalises one image to (3, S, S) float32."""
         return self.normalised(self.square(to_rgb(image)))
 
     def normalised(self, image: Image.Image) -> np.ndarray:

@@ -44,7 +44,7 @@ class Forecast:
         return self.weights + max(self.sampling, self.decoding)
 
     def told(self) -> dict[str, int]:
-        """The bytes by name, for JSON."""
+        """Returns the forecast in bytes by name, for JSON."""
         return asdict(self) | {"peak": self.peak}
 
     def __str__(self) -> str:

@@ -248,14 +248,14 @@ def oracle(_: Wanted) -> Teacher:
 
 @teacher
 def cached(wanted: Wanted) -> Teacher:
-    """What was computed before."""
+    """Features that `janusflow precompute` kept with the data."""
     width = wanted.model.config.vision.width
     return Cached(width if wanted.cached_width is None else wanted.cached_width)
 
 
 @teacher
 def ema(wanted: Wanted) -> Teacher:
-    """The average of the model."""
+    """The exponential moving average (EMA) of the model that is trained."""
     if wanted.average is None or wanted.block is None:
         raise ValueError("the teacher 'ema' needs the averaged model and one of its blocks")
     width = wanted.model.config.language_config.hidden_size

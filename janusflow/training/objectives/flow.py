@@ -64,7 +64,7 @@ class Alignment(Objective):
 
 
 def view(net: Network, batch: Batch) -> View:
-    """What teachers may look at."""
+    """Collects what teachers may look at in this batch."""
     made = batch.made
     return View(
         t=batch.t,

@@ -34,7 +34,7 @@ class Batch:
 
     @property
     def made(self) -> list[Sample]:
-        """The generation samples."""
+        """The samples of kind generation."""
         return [s for s in self.samples if s.kind == "generation"]
 
     @property

@@ -89,7 +89,7 @@ class Objective:
         return {}
 
     def load(self, found: Mapping[str, Tensor]) -> None:
-        """Takes back what `state` gave."""
+        """Restores what `state` returned."""
 
     def measured(self) -> dict[str, float]:
         """Numbers of the last step for the log."""
