@@ -277,16 +277,17 @@ def attach(model: nn.Module, found: Found, name: str) -> None:
         r=found.rank,
         lora_alpha=found.alpha,
         use_rslora=found.root,
-        init_lora_weights=False,
+        init_lora_weights=True,  # B is 0: calls that run meanwhile compute what they did
         inference_mode=True,
     )
-    for layer, (a, b) in found.layers.items():
-        module = model.get_submodule(layer)
-        with torch.no_grad():
-            module.lora_A[name].weight.copy_(a)
-            module.lora_B[name].weight.copy_(b)
+    modules = {layer: model.get_submodule(layer) for layer in found.layers}
+    for module in modules.values():
         module.eval()
         module.__class__ = _per_call(type(module))
+    for layer, (a, b) in found.layers.items():
+        with torch.no_grad():
+            modules[layer].lora_A[name].weight.copy_(a)
+            modules[layer].lora_B[name].weight.copy_(b)
 
 
 _ACTIVE: ContextVar[Mapping[str, float] | None] = ContextVar("janusflow_adapters", default=None)

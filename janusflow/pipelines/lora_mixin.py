@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import RLock
 
 from torch import nn
 
@@ -12,6 +13,7 @@ from janusflow.utils import hub
 from janusflow.utils.hub import locate
 from janusflow.utils.keywords import refuse_unknown
 
+_CHANGING = RLock()  # held while adapters come, so that no call begins with half of one
 LORA_KEYWORDS = ("adapter_name", "weight_name", *hub.KEYWORDS)
 
 
@@ -49,8 +51,9 @@ class Adapted:
                 f"{', '.join(taken) or 'those loaded'}"
             )
         self._unmerged("load_lora_weights")
-        lora.attach(self.model, found, own)
-        self.set_adapters(own)
+        with _CHANGING:
+            lora.attach(self.model, found, own)
+            self.set_adapters(own)
 
     def set_adapters(
         self,
@@ -161,16 +164,19 @@ class Adapted:
             del self.model.peft_config
 
     def _adapter_weights(self, chosen=None) -> dict[str, float] | None:
-        """{name: weight} of those that a call computes with: chosen ones, or the active ones now;
-        None where none is loaded.
+        """{name: weight} of those that a call computes with: chosen ones, or the active ones now,
+        which later ones do not join; None where they are merged.
         """
-        known = self.get_list_adapters()
+        with _CHANGING:
+            return self._weights_now(chosen)
+
+    def _weights_now(self, chosen) -> dict[str, float] | None:
         if chosen is not None:
             names = self._known_adapters(chosen)
             told = chosen if isinstance(chosen, Mapping) else dict.fromkeys(names)
             self._unmerged("adapters of a call")
             return {name: _weight(told[name], name) for name in names}
-        if not known or any(layer.merged for layer in self._adapted()):
+        if any(layer.merged for layer in self._adapted()):
             return None
         return {name: self._weight(name) for name in self.get_active_adapters()}
 

@@ -166,20 +166,87 @@ def test_a_seed_that_is_none_is_refused(tiny_pipe, options, kind, message):
 
 
 @pytest.fixture(scope="module")
-def adapted(tiny_folder, tmp_path_factory):
-    """A pipeline with two adapters."""
-    pipe = JanusFlowPipeline.from_pretrained(tiny_folder)
-    pipe.set_progress_bar_config(disable=True)
+def folders(tiny_folder, tmp_path_factory):
+    """Two adapters on disk, by name."""
+    found = {}
     for seed, name in enumerate(("first", "second")):
-        folder = tmp_path_factory.mktemp(name)
+        folder = found[name] = tmp_path_factory.mktemp(name)
         trained = JanusFlowPipeline.from_pretrained(tiny_folder).model
         lora.add(trained, Adapter(rank=2, modules=("q_proj", "up_proj")), seed)
         tensors = {n: p.detach() for n, p in trained.named_parameters() if ".lora_" in n}
         for tensor in tensors.values():
             tensor.normal_(std=0.1, generator=torch.Generator().manual_seed(seed))
         lora.save(folder, Adapter(rank=2), tensors, "tiny")
+    return found
+
+
+@pytest.fixture(scope="module")
+def adapted(tiny_folder, folders):
+    """A pipeline with two adapters."""
+    pipe = JanusFlowPipeline.from_pretrained(tiny_folder)
+    pipe.set_progress_bar_config(disable=True)
+    for name, folder in folders.items():
         pipe.load_lora_weights(folder, adapter_name=name)
     return pipe
+
+
+def test_an_adapter_that_comes_amid_a_call_does_not_join_it(tiny_folder, folders):
+    pipe = JanusFlowPipeline.from_pretrained(tiny_folder)
+    alone = run(pipe).images
+
+    def load(pipe, step, _t, _tensors):
+        if step == 1:
+            pipe.load_lora_weights(folders["first"], adapter_name="first")
+
+    assert torch.equal(run(pipe, callback_on_step_end=load).images, alone)
+    assert not torch.equal(run(pipe).images, alone)
+    assert torch.equal(run(pipe, adapters={}).images, alone)
+
+
+def test_images_edits_and_answers_beside_adapters_that_come_are_as_alone(tiny_folder, folders):
+    pipe = JanusFlowPipeline.from_pretrained(tiny_folder)
+    pipe.set_progress_bar_config(disable=True)
+    image, none = render(scene("test", 1).objects), dict(adapters={})
+    edits = dict(num_inference_steps=4, seed=1, output_type="latent", **none)
+    found = [
+        lambda: run(pipe, **none).images,
+        lambda: pipe.edit(image, "a star", **edits).images,
+        lambda: pipe.chat("what?", [image], max_new_tokens=6, **none),
+    ]
+    alone = [job() for job in found]
+    with ThreadPoolExecutor(8) as pool:
+        ends = [[pool.submit(job) for job in found] for _ in range(2)]
+        loads = [pool.submit(pipe.load_lora_weights, f, n) for n, f in folders.items()]
+        ends += [[pool.submit(job) for job in found]]
+        assert [load.result() for load in loads] == [None, None]
+        for row in ends:
+            for end, told in zip(row, alone, strict=True):
+                assert same(end.result(), told)
+
+
+def test_an_adapter_goes_and_the_others_stay(tiny_folder, folders):
+    pipe = JanusFlowPipeline.from_pretrained(tiny_folder)
+    plain = run(pipe).images
+    for name, folder in folders.items():
+        pipe.load_lora_weights(folder, adapter_name=name)
+    pipe.set_adapters(["first", "second"], [0.5, 1.0])
+    half = run(pipe, adapters={"first": 0.5}).images
+    pipe.delete_adapters("second")
+    assert pipe.get_list_adapters() == ["first"] and torch.equal(run(pipe).images, half)
+    pipe.delete_adapters(["first"])
+    assert pipe.get_list_adapters() == [] and torch.equal(run(pipe).images, plain)
+    with pytest.raises(ValueError, match="no adapter named 'first'"):
+        pipe.delete_adapters("first")
+
+
+@pytest.mark.parametrize("weight", [float("nan"), "x", {"unet": 1}, True])
+def test_an_adapters_weight_is_a_number(adapted, weight):
+    for call in (
+        lambda: adapted.set_adapters("first", weight),
+        lambda: run(adapted, adapters={"first": weight}),
+    ):
+        with pytest.raises(ValueError, match="the weight of 'first' is"):
+            call()
 
 
 def test_the_adapters_of_a_call_are_its_own(adapted):
