@@ -72,13 +72,23 @@ def _named(hint) -> str:
     return "float (finite)" if hint is float else getattr(hint, "__name__", str(hint))
 
 
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
 class _Plain(yaml.SafeLoader):
-    """YAML without aliases, by which a short file says a value of any size; 2e-5 is a number."""
+    """YAML without aliases, by which a short file says a value of any size; 2e-5 is a number, and
+    4:3 a text, not a time of day.
+    """
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it repeats a value by an alias; write it out")
         return super().compose_node(parent, index)
+
+    def resolve(self, kind, value, implicit):
+        tag = super().resolve(kind, value, implicit)
+        of_sixties = kind is yaml.ScalarNode and ":" in value and tag in NUMBERS
+        return "tag:yaml.org,2002:str" if of_sixties else tag
 
 
 _EXPONENT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")

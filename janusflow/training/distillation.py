@@ -15,7 +15,7 @@ from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.packed_attention import use_packed_attention
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.training import config as settings
-from janusflow.training import init_checkpoint, loop, objectives
+from janusflow.training import export, init_checkpoint, loop, objectives
 from janusflow.training.build import accelerator_of
 from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
@@ -61,6 +61,8 @@ def plan(
     ValueError for a student that does not share the teacher's tokenizer, latents and autoencoder.
     """
     folder = locate(model)
+    if student is None and start is not None and export.is_model(start):
+        student, start = str(start), None
     if made is not None:
         return _reflow(locate(student) if student else folder, out, changes, start, made)
     if student is not None and start is not None:

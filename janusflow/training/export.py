@@ -66,6 +66,11 @@ def start_from(run: Path, out: Path, model: str | None = None) -> Path:
     return base
 
 
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a model and not a run."""
+    return (folder / "config.json").is_file() and not checkpoints.complete(folder)
+
+
 def base_of(run: Path, meta: Mapping[str, str], model: str | None = None) -> Path:
     """The folder of the model that a run began with: `model`, or as the run's own files say."""
     if model is not None:

@@ -180,3 +180,10 @@ def test_a_document_of_unequal_lists_is_refused_by_name(tmp_path):
     (tmp_path / "x.jsonl").write_text(json.dumps(row))
     with pytest.raises(ValueError, match="1 texts and 2 images"):
         scan(tmp_path / "x.jsonl")
+
+
+def test_the_command_writes_edits_that_are_the_functions(janusflow, edits, tmp_path):
+    code, told, err = janusflow("data", "edits", "-o", tmp_path / "e", "--count", 6)
+    assert code == 0 and "6 edits in train.jsonl" in told, err
+    ours, theirs = (folder / "train.jsonl" for folder in (tmp_path / "e", edits))
+    assert ours.read_text() == theirs.read_text()

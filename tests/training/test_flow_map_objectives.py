@@ -180,3 +180,8 @@ def test_a_trajectory_counts_by_the_reward_of_its_end(tiny_folder, tmp_path):
     main.reward = lambda _: torch.tensor([0.0, 1.0, 0.0, 1.0])
     parts = main.prepare(drawn, range(4), 0)
     assert [float(s.extra["worth"]) for s in parts[::3]] == [0, 2, 0, 2]
+
+
+def test_a_models_folder_to_begin_from_is_the_student(tiny_folder, other_folder, tmp_path):
+    plan = distillation.plan(str(tiny_folder), tmp_path, TINY, other_folder)
+    assert plan.start is None and plan.meta["model"] == str(other_folder)

@@ -133,3 +133,9 @@ def test_a_loss_between_samples_is_refused_for_several_processes(kind):
     build._check_compared(settings, 1)
     with pytest.raises(ValueError, match="2 processes would be another training"):
         build._check_compared(settings, 2)
+
+
+@pytest.mark.parametrize("text", ["4:3", "1:1", "12:30:45.5", "1:1 4:3"])
+def test_an_aspect_ratio_is_a_text_and_no_time_of_day(text):
+    settings = config.changed(config.of_stage("2"), config.parse([f"data.buckets={text}"]))
+    assert settings.data.buckets == text

@@ -41,13 +41,13 @@ class Options:
         int, option(help="Sets the side of the square images in pixels.", panel=OUTPUT)
     ] = 96
     languages: Annotated[
-        str,
+        str | None,
         option(
             help="Adds captions in these languages, by code and separated by commas, as in "
             "de,fr,ja.",
             panel=OUTPUT,
         ),
-    ] = ""
+    ] = None
     keywords: Annotated[
         bool,
         option(
@@ -87,7 +87,7 @@ def data(options: Options) -> dict:
     with importing("importing"):
         from janusflow.data.collections.folder import build
 
-    codes = [code.strip() for code in options.languages.split(",") if code.strip()]
+    codes = [code.strip() for code in (options.languages or "").split(",") if code.strip()]
     own = dict(size=options.size, files=options.files, keywords=options.keywords)
     told = build(options.collection, options.out, languages=codes, **own)
     images = ", ".join(f"{count} {kind}" for kind, count in told["images"].items())

@@ -8,7 +8,7 @@ from pathlib import Path
 from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.training import config as settings
-from janusflow.training import init_checkpoint, loop
+from janusflow.training import export, init_checkpoint, loop
 from janusflow.training.build import accelerator_of
 from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
@@ -49,6 +49,8 @@ def plan(
     are drawn on the model's own grid of the quality "fast", where it has one, unguided. ValueError
     for an objective that draws no images.
     """
+    if start is not None and export.is_model(start):
+        model, start = str(start), None
     folder = locate(model)
     chosen = settings.changed(_defaults(folder, objective, reward), dict(changes or {}))
     if "group" not in chosen.objective:
