@@ -34,6 +34,12 @@ Model = Annotated[
         autocompletion=names.models,
     ),
 ]
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        help="Names the model: a packaged one, a folder or a hub id.", autocompletion=names.models
+    ),
+]
 Vae = Annotated[
     str | None,
     option(

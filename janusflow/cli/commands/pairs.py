@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from janusflow.cli import shared_options as o
 from janusflow.cli import training_runs
 from janusflow.cli.command import command
@@ -19,13 +17,7 @@ from janusflow.cli.shared_options import OUTPUT, SAMPLING, option, path
 class Options:
     """The options of `janusflow pairs`."""
 
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Names the model: a packaged one, a folder or a hub id.",
-            autocompletion=o.names.models,
-        ),
-    ]
+    model: o.ModelName
     out: Annotated[
         Path,
         option(

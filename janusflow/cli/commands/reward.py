@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import typer
-
 from janusflow.cli import shared_options as o
 from janusflow.cli import training_runs
 from janusflow.cli.command import command
@@ -17,13 +15,7 @@ from janusflow.cli.shared_options import option
 class Options(training_runs.WorldRun):
     """The options of `janusflow reward`."""
 
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Names the model: a packaged one, a folder or a hub id.",
-            autocompletion=o.names.models,
-        ),
-    ]
+    model: o.ModelName
     reward: Annotated[
         str | None,
         option(
