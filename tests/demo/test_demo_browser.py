@@ -138,3 +138,17 @@ def test_nothing_sticks_out_of_a_narrow_window(name, visit):
     for box in tab.locator("button:visible, textarea:visible, input:visible").all():
         place = box.bounding_box()
         assert place and place["x"] >= 0 and place["x"] + place["width"] <= 390
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_tab_is_in_reach_and_a_trajectory_ends_in_a_gif(visit, size):
+    tab = visit(size)
+    names = ("Paint", "Compare", "Trajectory", "Ask", "Edit")
+    for name in names:
+        expect(tab.get_by_role("tab", name=name, exact=True)).to_be_visible()
+    tab.get_by_role("tab", name="Trajectory", exact=True).click()
+    tab.locator("#walk").click()
+    expect(tab.locator("#track .moving")).to_be_visible(timeout=60_000)
+    expect(tab.get_by_role("link", name="Save the GIF")).to_be_visible()
+    assert tab.locator("#track figure").count() == 9
+    assert tab.evaluate("document.body.scrollWidth <= window.innerWidth + 1")
