@@ -10,7 +10,7 @@ QUEUE = 20  # jobs that may wait
 SESSIONS = 64  # visitors whose shelf is kept
 OWN = "janusflow/scenes"
 PROMPTS = {
-    True: ["a blue star and an orange heart", "three orange circles", "a green heart"],
+    True: ["a yellow star and a purple ring", "three orange circles", "a green heart"],
     False: ["a fox in the snow at dawn", "a bowl of lemons, oil painting", "a quiet harbour"],
 }
 
