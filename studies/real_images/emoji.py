@@ -27,6 +27,7 @@ from janusflow.data.collections.batches import Item, as_input, read_items, read_
 from janusflow.data.collections.emoji import TONES
 from janusflow.evaluation import features
 from janusflow.evaluation.intervals import wilson
+from janusflow.utils import digests
 from janusflow.utils.images import captioned, grid
 
 COLORS = {
@@ -74,13 +75,21 @@ class Judge:
         return nn.functional.normalize(raw - self.center, dim=1)
 
 
+def cached(network: nn.Module, pixels: Tensor) -> Tensor:
+    """Features of images that do not change, computed once: see `features.cache`."""
+    name = f"{digests.of_tensors({'pixels': pixels})[:32]}-{features.fingerprint(network)}"
+    return features.kept(
+        features.cache() / f"{name}.safetensors", lambda: Judge(network).raw(pixels)
+    )
+
+
 def known_pictures(folder: Path, network: nn.Module) -> tuple[Judge, dict[str, Pictures]]:
     """The splits with their features, and the judge that has the training images' mean as its
     center.
     """
     found = {split: read_items(folder, split) for split in ("train", "test")}
     pixels = {split: read_pixels(folder, items) for split, items in found.items()}
-    raw = {split: Judge(network).raw(shown) for split, shown in pixels.items()}
+    raw = {split: cached(network, shown) for split, shown in pixels.items()}
     judge = Judge(network, raw["train"].mean(0))
     known = {
         split: Pictures(items, pixels[split], raw[split], judge.placed(raw[split]))

@@ -1,5 +1,9 @@
 """The study of emoji: its scores on cases whose right answer is known."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +11,8 @@ from PIL import Image
 from torch import nn
 
 from janusflow.data.collections.batches import Item
+from janusflow.training import collection_model
+from janusflow.training.recipes import Recipe
 from studies.real_images import alignment, emoji
 
 
@@ -93,3 +99,52 @@ def test_an_arm_is_compared_with_no_alignment_seed_by_seed():
     found = alignment.row("some", runs, bare)
     assert found["held-out loss"] == 2.0333 and found["loss - none"] == [-0.1, -0.1, -0.1]
     assert alignment.row("some", runs[:1], bare[:1])["loss - none"] == -0.1
+
+
+SAID = {
+    "heart": "red heart",
+    "hand": "hand",
+    "hand-a": "hand: light skin tone",
+    "hand-b": "hand: dark skin tone",
+    "cat": "cat",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Images of noise: things and tones for every split, as `janusflow data emoji` writes them."""
+    found, rng = tmp_path_factory.mktemp("emoji"), np.random.default_rng(0)
+    rows = []
+    for name, text in SAID.items():
+        shown = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(shown).save(found / f"{name}.png")
+        row = dict(image=f"{name}.png", concept=name.partition("-")[0], language="en", text=text)
+        rows.append(json.dumps(row))
+    parts = {"train": rows, "test": rows, "compositions": rows[3:4]}
+    for split, lines in parts.items():
+        (found / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return found
+
+
+@pytest.fixture(scope="module")
+def model(folder, tmp_path_factory):
+    base = tmp_path_factory.mktemp("model")
+    small = dict(hidden=32, blocks=1, heads=2, mlp=32, channels=16, latent_channels=8)
+    vision = dict(vision_width=16, vision_blocks=1, vision_heads=2)
+    recipe = Recipe(collection="emoji", image_size=32, **small, **vision)
+    collection_model.first_model(recipe, folder, base)
+    return base
+
+
+def test_the_study_of_a_model_says_everything_that_the_page_shows(
+    folder, model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(emoji.features, "network", lambda *_: Mean())
+    monkeypatch.setenv("JANUSFLOW_CACHE", str(tmp_path / "cache"))
+    how = dict(count=3, shown=2, steps=1, guidance=2.0, seed=0, note="tiny", figures=tmp_path)
+    found = emoji.measure(SimpleNamespace(model=model, data=folder, features=Path("x"), **how))
+    assert [row["prompts"] for row in found["rows"]] == ["train", "test"]
+    assert found["rows"][0]["images"] == 3 and len(found["rows"][0]["own"]) == 3
+    assert set(found["compositions"]) == {"skin tone", "colour"}
+    assert len(found["distances"]) == 3 and found["note"].startswith("tiny")
+    assert Image.open(tmp_path / "train.png").width > 100
