@@ -176,7 +176,7 @@ RECIPES = {
         templates=(2, 3, 1, 1, 1, 2, 3, 2),
         ema=0.9995,
     ),
-    "emoji-pico": Recipe(  # one CPU core, two hours: bfloat16 weights of 12 MB
+    "emoji-pico": Recipe(  # one CPU core, hours: bfloat16 weights of 12 MB
         collection="emoji",
         image_size=64,
         hidden=192,
