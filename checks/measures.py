@@ -33,6 +33,7 @@ class Result:
     versions: dict[str, str] = field(default_factory=dict)
     date: str = ""
     note: str = ""
+    probe: list[float] | None = None  # what `suite.probe` said then
 
 
 MEASURES: dict[str, Callable[[], Result]] = {}
@@ -224,7 +225,8 @@ def fine_tuning() -> Result:
 def samplers_suite() -> Result:
     """`auto` over the best peer of every cell, on fields that no choice was made on."""
     page = suite.run(halves=["held-out"])
-    return Result(command="python -m samplers.benchmark --suite held-out", rows=page.rows())
+    command = "python -m samplers.benchmark --suite held-out"
+    return Result(command=command, rows=page.rows(), probe=suite.probe())
 
 
 def stored(name: str) -> dict:

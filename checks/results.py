@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import re
 import time
@@ -26,6 +27,7 @@ from pathlib import Path
 
 from checks.measures import MEASURES, Result, fingerprint
 from janusflow.evaluation import provenance
+from samplers.benchmark import suite
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -136,7 +138,14 @@ def stale(name: str) -> str | None:
     model = told.get("model")
     if model and told["fingerprint"] != fingerprint(model):
         return f"{name} was measured on other weights of {model}; measure it again"
+    if (before := told.get("probe")) and not _near(before, suite.probe()):
+        return f"{name} was measured with another solver; measure it again"
     return None
+
+
+def _near(before: list[float], now: list[float]) -> bool:
+    """Equal to a thousandth, which is more than machines differ by."""
+    return all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(before, now, strict=True))
 
 
 def main() -> None:

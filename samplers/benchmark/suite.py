@@ -25,7 +25,7 @@ from torch import Tensor
 
 from samplers.benchmark.field_families import FAMILIES
 from samplers.benchmark.peers import Peer, peers
-from samplers.benchmark.problems import Problem
+from samplers.benchmark.problems import Problem, mixture
 from samplers.benchmark.summary import finite
 from samplers.core import Solver, sample
 from samplers.search.pilot import pilot
@@ -35,6 +35,14 @@ HALVES = {"development": "dev", "held-out": "held"}
 SAMPLES, SEED = 32, 12  # of the noise that is judged
 LOOKS, LOOK_SEED = 8, 62  # of the noise that a pilot sees
 SLOW = ("implicit_adams",)  # solves an equation in each step, its calls a bound only
+
+
+def probe(solver: str | Solver = "auto") -> list[float]:
+    """The solver's error on one quick field at each of CALLS: another one makes a page old."""
+    problem = mixture(dim=4, seed=1)
+    noise = problem.noise(LOOKS, SEED)
+    end = problem.solution(noise)
+    return [error(sample(problem.velocity, noise, n, solver), end) for n in CALLS]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +78,8 @@ class Page:
             for family, members in named.items():
                 out.append(row(half, grid, family, members, mean))
             if hard:
-                out.append(row(half, grid, "hard, mean", hard, mean))
-                out.append(row(half, grid, "hard, worst", hard, max))
+                out.append(row(half, grid, "hard (mean)", hard, mean))
+                out.append(row(half, grid, "hard (worst)", hard, max))
         return out
 
     def __str__(self) -> str:

@@ -133,7 +133,7 @@ PART = Knot(1, (), ((1.0,), (0.0,)), ((0.0,), (1.0,)))
 MOST = 0.85  # of the path is as good as the whole
 DEPTH = 5  # values that the longest rule looks back over
 
-MANY = Scheme(5, 6, Form(1.0, 0.5, 1.0), renewed=False)  # beyond MANY_STEPS, order is all
+MANY = Scheme(5, 6, renewed=False)  # beyond MANY_STEPS, order is all
 MANY_STEPS = 64
 
 

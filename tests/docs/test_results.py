@@ -62,3 +62,11 @@ def test_other_weights_make_a_file_stale(measured, tmp_path):
     told = measured | {"model": "janusflow/scenes", "fingerprint": "0" * 16}
     (tmp_path / "scores.json").write_text(json.dumps(told))
     assert "other weights" in results.stale("scores")
+
+
+def test_another_solver_makes_a_file_stale(measured, tmp_path):
+    before = results.suite.probe()
+    for probe, told in ((before, None), ([2 * before[0], *before[1:]], "another solver")):
+        (tmp_path / "scores.json").write_text(json.dumps(measured | {"probe": probe}))
+        found = results.stale("scores")
+        assert found is None if told is None else told in found

@@ -201,3 +201,18 @@ def test_part_of_the_path_takes_orders_two_and_three():
     rows = plan((0.3, 0.4, 0.5, 0.6))
     assert rows[2][1][:2] == pytest.approx((0.15, -0.05))
     assert rows[2][0][:3] == pytest.approx((0.5 / 12, 0.8 / 12, -0.1 / 12))
+
+
+def test_nearly_the_whole_path_takes_what_the_whole_takes():
+    """After a standstill until 0.1 the place along the path says as much as before."""
+    whole, most = plan(tuple(uniform(6).tolist())), plan(tuple((0.1 + 0.9 * uniform(6)).tolist()))
+    assert most[5][1] == pytest.approx([0.9 * w for w in whole[5][1]])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 40, 64, 80])
+def test_a_straight_path_is_walked_exactly(n):
+    problem = PROBLEMS["straight"](dim=3)
+    noise = problem.noise(2)
+    torch.testing.assert_close(
+        sample(problem.velocity, noise, n, "auto"), problem.solution(noise), rtol=0, atol=1e-12
+    )

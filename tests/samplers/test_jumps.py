@@ -110,3 +110,13 @@ def test_a_falling_grid_gets_the_same_times():
     up, down = samplers.uniform(9), samplers.uniform(9).flip(0)
     torch.testing.assert_close(at_jumps(down, (0.2, 0.45)).flip(0), at_jumps(up, (0.2, 0.45)))
     assert [len(p) for p in pieces(at_jumps(down, (0.2, 0.45)), (0.2, 0.45))] == [6, 3, 3]
+
+
+def test_a_standstill_gets_one_step_where_other_jumps_get_none():
+    """CFG-Zero* stands still until t: that step is free and exact, from four calls on."""
+    still, interval = cfg_zero_star(3.0, 0.07), guidance_interval(3.0, 0.07, 0.9)
+    for n in (4, 5, 8):
+        ts = at_jumps(samplers.tilted(n), still.jumps)
+        assert ts[1] == 0.07 and [len(p) - 1 for p in pieces(ts, still.jumps)] == [1, n - 1]
+        assert 0.07 not in at_jumps(samplers.tilted(n), interval.jumps)
+    assert torch.equal(at_jumps(samplers.tilted(3), still.jumps), samplers.tilted(3))
