@@ -57,6 +57,10 @@ def scan(
         return READERS[path.suffix](path)
     if not path.is_file() or path.suffix not in SINGLE:
         forms = ", ".join([*SINGLE, *READERS])
+        if path.is_file() and path.suffix == ".json":
+            raise ValueError(
+                f"{str(path)!r} is JSON as a whole; write one object a line, as .jsonl"
+            )
         raise ValueError(f"{str(path)!r} is no folder and no {forms} file; check --data")
     found = SINGLE[path.suffix](path, options, seed)
     if not found.sources:
