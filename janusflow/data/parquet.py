@@ -41,11 +41,13 @@ class Table:
 def open_table(path: Path, ignored: Collection[str] = ()) -> Found:
     """A table's rows by their kinds; a row without an image, say, is a text.
 
-    ValueError for columns that are not understood, or of which none is a text.
+    ValueError for a table without rows, and for columns that are not understood, or of which none
+    is a text.
     """
     import datasets
 
-    count_rows([path])
+    if not count_rows([path]):
+        raise ValueError(f"{path} has no rows; write it again, or leave it out")
     rows = datasets.Dataset.from_parquet(str(path), keep_in_memory=False)
     for column, feature in rows.features.items():
         if isinstance(feature, datasets.Image):

@@ -71,6 +71,14 @@ def test_parquet_is_read_as_json_is(folder):
     assert kind == "generation" and records[0].images == (picture,)
 
 
+def test_a_table_without_rows_is_refused_by_name(folder):
+    datasets = pytest.importorskip("datasets")
+    empty = datasets.Dataset.from_dict({"image": [], "text": []})
+    empty.to_parquet(str(folder / "empty.parquet"))
+    with pytest.raises(ValueError, match=r"empty\.parquet has no rows"):
+        find(folder / "empty.parquet")
+
+
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_processes_share_one_batch_whatever_their_number(folder, processor, world):
     mixture, counts = open_data(folder, processor), {"generation": 5, "understanding": 1}
