@@ -57,8 +57,9 @@ def test_what_is_skipped_is_the_first_blocks_output_and_the_last_residual(tiny_p
         prompt = model.encode_prompt(rows["input_ids"], rows["attention_mask"])
         _, _, x1 = model.enter(noise, torch.tensor([0.0]))
         features, times, x2 = model.enter(0.5 * noise, torch.tensor([0.5]))
-        head1, head2 = (model.through(decoder.layers[:1], prompt, x) for x in (x1, x2))
-        last = model.through(decoder.layers[1:], prompt, head1)
+        size = tuple(features.shape[2:])
+        head1, head2 = (model.through(decoder.layers[:1], prompt, x, size) for x in (x1, x2))
+        last = model.through(decoder.layers[1:], prompt, head1, size)
         due = model.leave(decoder.norm(head2 + (last - head1)), features, times)
     torch.testing.assert_close(found, due, rtol=1e-5, atol=1e-5)
 
