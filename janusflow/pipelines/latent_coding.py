@@ -51,8 +51,8 @@ class Coding:
     def prepare_latents(
         self,
         count: int,
-        height: int | None,
-        width: int | None,
+        height: int | None = None,
+        width: int | None = None,
         generator: Generators = None,
         latents: Tensor | np.ndarray | None = None,
     ) -> Tensor:
