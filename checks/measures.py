@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -219,6 +220,39 @@ def fine_tuning() -> Result:
         for name, (shares, _) in found.items()
     ]
     return of_model("janusflow/scenes", "python studies/mint.py study FOLDER", rows)
+
+
+HACKED = (  # of `janusflow reward`, for each of the two rewards
+    *("--threads", "1", "--set", "training.steps=100", "--set", "training.lr=1e-4"),
+    *("--set", "training.mixture={generation: 64, understanding: 8}", "--set", "training.batch=72"),
+    *("--set", "objective.group=8", "--set", "objective.watch=[strict, second_reader, clean]"),
+)
+
+
+@measure
+def reward_hacking() -> Result:
+    """What a run that learns from `clean` alone does to what was asked for."""
+    with tempfile.TemporaryDirectory() as out:
+        runs = {name: Path(out) / name for name in ("strict", "clean")}
+        for name, run in runs.items():
+            asked = ("reward", "janusflow/scenes", "-o", run, "--reward", name, *HACKED)
+            subprocess.run([sys.executable, "-m", "janusflow", *map(str, asked)], check=True)
+        return hacking_of(runs)
+
+
+def hacking_of(runs: dict[str, Path]) -> Result:
+    """Means of ten steps, of what was learnt from and what was watched, from the runs' logs."""
+    rows = []
+    for name, run in runs.items():
+        log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        for start in range(0, len(log) - 9, 10):
+            part = log[start : start + 10]
+            row = {"reward": name, "step": start + 10}
+            for told in ("strict", "second_reader", "clean"):
+                row[told] = round(sum(one[f"watched_{told}"] for one in part) / 10, 3)
+            rows.append(row)
+    command = f"janusflow reward janusflow/scenes -o RUN --reward REWARD {shlex.join(HACKED)}"
+    return Result(command=command, rows=rows, note="One seed; 64 images a step.")
 
 
 @measure

@@ -157,8 +157,8 @@ plt.show()
 
 # %%
 @reward
-def colourful(image, request):
-    """The mean spread of the colour channels of a pixel, in [0, 1]; the request plays no part."""
+def colourful(image, _request):
+    """The mean spread of the colour channels of a pixel, in [0, 1]."""
     return np.ptp(image, axis=-1).mean() / 255
 
 
@@ -195,6 +195,6 @@ plt.show()
 
 # %% [markdown]
 # **Answer.** A flow learns exactly what is rewarded. Where that is not what was meant, the reward
-# goes on rising while the gold one falls: points leave the data, images lose what was asked for. Two
-# things help: hold the velocity to the base model's (`objective.kl`), and watch a gold reward that
-# nothing learns from (`objective.watch`).
+# goes on rising while the gold one falls: points leave the data, images lose what was asked for.
+# Two things help: hold the velocity to the base model's (`objective.kl`), and watch a gold reward
+# that nothing learns from (`objective.watch`).
