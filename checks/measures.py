@@ -222,36 +222,34 @@ def fine_tuning() -> Result:
     return of_model("janusflow/scenes", "python studies/mint.py study FOLDER", rows)
 
 
-HACKED = (  # of `janusflow reward`, for each of the two rewards
-    *("--threads", "1", "--set", "training.steps=100", "--set", "training.lr=1e-4"),
-    *("--set", "training.mixture={generation: 64, understanding: 8}", "--set", "training.batch=72"),
-    *("--set", "objective.group=8", "--set", "objective.watch=[strict, second_reader, clean]"),
+HACKED = (  # of `janusflow reward`
+    *("--threads", "1", "--plugin", "studies.weak_rewards", "--reward", "colourful"),
+    *("--set", "training.steps=120", "--set", "training.lr=1e-4", "--set", "training.batch=72"),
+    *("--set", "training.mixture={generation: 64, understanding: 8}", "--set", "objective.group=8"),
+    *("--set", "objective.watch=[strict, second_reader, clean]"),
 )
 
 
 @measure
 def reward_hacking() -> Result:
-    """What a run that learns from `clean` alone does to what was asked for."""
+    """What learning from a weak reward does to what was asked for."""
     with tempfile.TemporaryDirectory() as out:
-        runs = {name: Path(out) / name for name in ("strict", "clean")}
-        for name, run in runs.items():
-            asked = ("reward", "janusflow/scenes", "-o", run, "--reward", name, *HACKED)
-            subprocess.run([sys.executable, "-m", "janusflow", *map(str, asked)], check=True)
-        return hacking_of(runs)
+        asked = ("reward", "janusflow/scenes", "-o", out, *HACKED)
+        subprocess.run([sys.executable, "-m", "janusflow", *asked], check=True, cwd=ROOT)
+        return hacking_of(Path(out))
 
 
-def hacking_of(runs: dict[str, Path]) -> Result:
-    """Means of ten steps, of what was learnt from and what was watched, from the runs' logs."""
+def hacking_of(run: Path) -> Result:
+    """Means of ten steps, of what was learnt from and what was watched, from the run's log."""
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     rows = []
-    for name, run in runs.items():
-        log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-        for start in range(0, len(log) - 9, 10):
-            part = log[start : start + 10]
-            row = {"reward": name, "step": start + 10}
-            for told in ("strict", "second_reader", "clean"):
-                row[told] = round(sum(one[f"watched_{told}"] for one in part) / 10, 3)
-            rows.append(row)
-    command = f"janusflow reward janusflow/scenes -o RUN --reward REWARD {shlex.join(HACKED)}"
+    for start in range(0, len(log) - 9, 10):
+        part = log[start : start + 10]
+        row = {"step": start + 10, "colourful": sum(one["reward"] for one in part) / 10}
+        for told in ("strict", "second_reader", "clean"):
+            row[told] = sum(one[f"watched_{told}"] for one in part) / 10
+        rows.append({k: v if k == "step" else round(v, 3) for k, v in row.items()})
+    command = f"janusflow reward janusflow/scenes -o RUN {shlex.join(HACKED)}"
     return Result(command=command, rows=rows, note="One seed; 64 images a step.")
 
 

@@ -177,19 +177,19 @@ for name, found in values.items():
 # %% [markdown]
 # ## The small world, hacked on purpose
 #
-# Two runs of 100 steps from the shipped weights, alike but for the reward: `strict`, and `clean`,
-# which says how well drawn the objects are and not whether they were asked for. The curves are from
-# `docs/results/reward-hacking.json`, means of ten steps.
+# A run of 120 steps from the shipped weights that learns from `colourful` alone, while the exact
+# scorer and a second reader watch. The curves are from `docs/results/reward-hacking.json`, means of
+# ten steps of 64 images.
 
 # %%
 told = json.loads((DOCS / "results" / "reward-hacking.json").read_text())["rows"]
-fig, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained", sharey=True)
-for ax, learned in zip(axes, ("strict", "clean"), strict=True):
-    own = [row for row in told if row["reward"] == learned]
-    for name in ("strict", "second_reader", "clean"):
-        ax.plot([r["step"] for r in own], [r[name] for r in own], "o-", ms=3, label=name)
-    ax.set(title=f"learns from {learned}", xlabel="step", ylim=(0, 1.02))
-axes[0].set_ylabel("mean of the images drawn")
+steps = [row["step"] for row in told]
+fig, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+axes[0].plot(steps, [row["colourful"] for row in told], "o-", ms=3)
+axes[0].set(title="what is rewarded", xlabel="step", ylabel="colourful")
+for name in ("strict", "second_reader", "clean"):
+    axes[1].plot(steps, [row[name] for row in told], "o-", ms=3, label=name)
+axes[1].set(title="what is watched", xlabel="step", ylabel="mean of the images drawn", ylim=(0, 1))
 axes[1].legend(frameon=False)
 plt.show()
 
