@@ -1,4 +1,6 @@
-"""A reward that is easy to have without doing what was asked for, to see what learning from it does.
+"""A reward that is easy to have without doing what was asked for.
+
+What learning from it does is measured by `python -m checks.results measure reward-hacking`:
 
 janusflow reward janusflow/scenes -o RUN --plugin studies.weak_rewards --reward colourful
 """
