@@ -29,6 +29,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from IPython.display import display
 from torch import nn
 from transformers.utils import logging
 
@@ -120,7 +121,7 @@ def mean_flow(net):
     noise, data, t = torch.randn(256, 2), ring(256), torch.rand(256)
     s = torch.where(torch.arange(256) < 128, t, t + (1 - t) * torch.rand(256))
     x = noise + t[:, None] * (data - noise)
-    return map_losses.mean_flow(net, x, t, s, first(x, t), "forward")
+    return map_losses.mean_flow(net, x, t, s, first(x, t), "finite")
 
 
 jumper = train(Net(), mean_flow, steps=2000)
@@ -196,8 +197,10 @@ for name, pipe, how in (
     ("teacher, exact", teacher, {"quality": "exact"}),
 ):
     rows[name], seconds[name] = paint(pipe, **how)
-fig = plots.images([image for row in rows.values() for image in row], columns=len(PROMPTS))
-plt.show()
+captions = [name if i == 0 else "" for name, row in rows.items() for i in range(len(row))]
+plots.images([image for row in rows.values() for image in row], captions, columns=len(PROMPTS))
+
+# %%
 for name, spent in seconds.items():
     print(f"{name:16}{1000 * spent:7.0f} ms an image")
 
@@ -230,7 +233,9 @@ fig.axes[0].set(xscale="log", ylim=(0, 1))
 spent = sorted({row["evaluations"] for row in told})
 fig.axes[0].set_xticks(spent, spent)
 fig.axes[0].minorticks_off()
-plt.show()
+display(fig)
+
+# %%
 for row in told:
     score = f"{row['strict']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
     print(f"{row['model']:22} {row['evaluations']:3} evaluations: {score}")

@@ -164,13 +164,14 @@ def colourful(image, _request):
 
 pipe = JanusFlowPipeline.from_pretrained(model)
 pipe.set_progress_bar_config(disable=True)
-asked = [world.prompt("test", "two_object", i) for i in range(4)]
+asked = [world.prompt("test", "color_attr", i) for i in range(4)]
 images = pipe([p.text for p in asked], seed=[0, 1, 2, 3]).images
 graded = Graded(pixels=np.stack([np.asarray(image) for image in images]), requests=asked)
 names = ("strict", "lenient", "second_reader", "clean", "colourful")
 values = {name: find(name)(graded).tolist() for name in names}
-fig = plots.images(images, [p.text for p in asked])
-plt.show()
+plots.images(images, [p.text for p in asked], columns=4)
+
+# %%
 for name, found in values.items():
     print(f"{name:14}" + "".join(f"{x:7.2f}" for x in found))
 
