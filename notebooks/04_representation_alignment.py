@@ -34,6 +34,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.display import display
 from PIL import Image
 from transformers.utils import logging
 
@@ -51,6 +52,7 @@ MODEL, VAE = "janusflow/scenes", None  # or "deepseek-ai/JanusFlow-1.3B", "stabi
 
 logging.disable_progress_bar()
 torch.set_num_threads(1)
+plt.switch_backend("module://matplotlib_inline.backend_inline")  # before the first display
 plt.rcParams.update({"figure.dpi": 75, "axes.spines.top": False, "axes.spines.right": False})
 DOCS = next(p for p in (Path("docs"), Path("../docs")) if (p / "alignment.json").exists())
 
@@ -70,8 +72,7 @@ DOCS = next(p for p in (Path("docs"), Path("../docs")) if (p / "alignment.json")
 
 # %%
 study = json.loads((DOCS / "alignment.json").read_text(encoding="utf-8"))
-fig = findings.figure(study)
-plt.show()
+display(findings.figure(study))
 print(findings.table(study))
 
 # %% [markdown]

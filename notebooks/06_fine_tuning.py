@@ -22,9 +22,11 @@
 # line, `model`, with pictures of its own in place of these.
 
 # %%
+import io
 import sys
 import tempfile
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -67,7 +69,8 @@ def teach(data, steps):
     started = time.perf_counter()
     changes = {"adapter.rank": 16, "training.lr": 3e-3, "training.steps": steps}
     run, adapter = work / f"{data.name}-run", work / f"{data.name}-adapter"
-    job.of_stage("tune", model, data, run, changes).run()
+    with redirect_stderr(io.StringIO()):  # which says what was read
+        job.of_stage("tune", model, data, run, changes).run()
     loop.export(run, adapter)
     return adapter, time.perf_counter() - started
 

@@ -18,8 +18,8 @@
 #
 # Two answers, first on points in the plane, where a network is trained in seconds, then on the
 # small world: *reflow* trains the velocity again on pairs of its own flow, which makes its paths
-# straight; a *flow map* u(x, t, s) is trained to jump from t to s at once. The numbers stand at the
-# end.
+# straight; a *flow map* u(x, t, s) is trained to jump from t to s at once. The answer, with
+# numbers, stands at the end.
 
 # %%
 import json
@@ -112,7 +112,7 @@ second = reflowed(first)
 third = reflowed(second)
 
 # %% [markdown]
-# **A flow map.** u(x, t, s) by MeanFlow's loss (arXiv 2505.13447): u = v + (s - t) du/dt, where v
+# **A flow map.** u(x, t, s) by the loss of MeanFlow (Geng et al.): u = v + (s - t) du/dt, where v
 # is the first network's velocity. Half of the samples are held to the velocity itself.
 
 
@@ -127,8 +127,8 @@ def mean_flow(net):
 jumper = train(Net(), mean_flow, steps=2000)
 
 # %% [markdown]
-# How far the drawn points are from the data: the energy distance of 2,000 points, times 100. The
-# last row is what fresh data have.
+# How far the drawn points are from the data, by the energy distance. The last row is what fresh
+# data have.
 
 
 # %%
@@ -149,10 +149,9 @@ for name, net in nets.items():
 u = samplers.flow_map(samplers.batched(jumper))
 drawn = [samplers.sample(u, noise, even(n), "jump") for n in (1, 2, 4, 32)]
 table["flow map"] = [energy(x, truth) for x in drawn]
-print(f"{'evaluations':16}" + "".join(f"{n:>8}" for n in (1, 2, 4, 32)) + "    bend")
-for name, row in table.items():
-    print(f"{name:16}" + "".join(f"{x:8.2f}" for x in row))
-print(f"{'fresh data':16}{energy(ring(2000), truth):8.2f}")
+lines = [f"{'evaluations':16}" + "".join(f"{n:>8}" for n in (1, 2, 4, 32)) + "    bend"]
+lines += [f"{name:16}" + "".join(f"{x:8.2f}" for x in row) for name, row in table.items()]
+print("\n".join([*lines, f"{'fresh data':16}{energy(ring(2000), truth):8.2f}"]))
 
 # %%
 fig, axes = plt.subplots(1, 4, figsize=(13, 3.3), layout="constrained", sharex=True, sharey=True)
@@ -198,11 +197,8 @@ for name, pipe, how in (
 ):
     rows[name], seconds[name] = paint(pipe, **how)
 captions = [name if i == 0 else "" for name, row in rows.items() for i in range(len(row))]
-plots.images([image for row in rows.values() for image in row], captions, columns=len(PROMPTS))
-
-# %%
-for name, spent in seconds.items():
-    print(f"{name:16}{1000 * spent:7.0f} ms an image")
+display(plots.images([image for row in rows.values() for image in row], captions, len(PROMPTS)))
+print("\n".join(f"{name:16}{1000 * spent:7.0f} ms an image" for name, spent in seconds.items()))
 
 # %% [markdown]
 # The flow map is a field of two times for anything in `samplers`: unevenly spaced jumps, or two
@@ -218,9 +214,7 @@ apart = float((far - near).square().mean().sqrt() / near.std())
 print(f"one jump ends {apart:.2f} of the latents' deviation away from four")
 
 # %% [markdown]
-# ## Scores
-#
-# Strict score of 600 test prompts, from `docs/results/few-evaluations.json`, with 95 % intervals.
+# Strict score of the test prompts, from `docs/results/few-evaluations.json`, with intervals.
 
 # %%
 told = json.loads((DOCS / "results" / "few-evaluations.json").read_text())["rows"]
@@ -235,12 +229,16 @@ fig.axes[0].set_xticks(spent, spent)
 fig.axes[0].minorticks_off()
 display(fig)
 
+# %% [markdown]
+# ## The answer
+#
+# In the plane, reflow makes the paths straight in one round: one Euler step of the second network
+# lands where many of the first do, and a flow map does the same without pairs. The small world is
+# harder: what few evaluations still cost there stands below.
+
 # %%
+text = [f"plane, one evaluation: {name} {row[0]:.2f}" for name, row in table.items()]
 for row in told:
     score = f"{row['strict']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-    print(f"{row['model']:22} {row['evaluations']:3} evaluations: {score}")
-
-# %% [markdown]
-# **Answer.** In the plane, reflow makes the paths straight in one round: one Euler step of the
-# second network lands where 32 of the first do, and a flow map does the same without pairs. The
-# small world is harder: its scores above say what four, two and one evaluations still cost.
+    text.append(f"{row['model']:22} {row['evaluations']:3} evaluations: {score}")
+print("\n".join(text))

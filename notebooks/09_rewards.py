@@ -19,7 +19,8 @@
 #
 # First on points in the plane, where a training takes seconds and every sample can be seen; then on
 # the small world, whose exact scorer is the reward that was meant. The algorithm is DiffusionNFT
-# (arXiv 2509.16117), the one behind `janusflow reward`. The answer stands at the end.
+# (Zheng et al.), the one behind `janusflow reward`. The answer, with
+# numbers, stands at the end.
 
 # %%
 import copy
@@ -30,6 +31,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.display import display
 from torch import nn
 from transformers.utils import logging
 
@@ -169,18 +171,15 @@ images = pipe([p.text for p in asked], seed=[0, 1, 2, 3]).images
 graded = Graded(pixels=np.stack([np.asarray(image) for image in images]), requests=asked)
 names = ("strict", "lenient", "second_reader", "clean", "colourful")
 values = {name: find(name)(graded).tolist() for name in names}
-plots.images(images, [p.text for p in asked], columns=4)
-
-# %%
-for name, found in values.items():
-    print(f"{name:14}" + "".join(f"{x:7.2f}" for x in found))
+display(plots.images(images, [p.text for p in asked], columns=4))
+lines = [f"{name:14}" + "".join(f"{x:7.2f}" for x in found) for name, found in values.items()]
+print("\n".join(lines))
 
 # %% [markdown]
 # ## The small world, hacked on purpose
 #
-# A run of 120 steps from the shipped weights that learns from `colourful` alone, while the exact
-# scorer and a second reader watch. The curves are from `docs/results/reward-hacking.json`, means of
-# ten steps of 64 images.
+# A run from the shipped weights that learns from `colourful` alone, while the exact scorer and a
+# second reader watch. The curves are from `docs/results/reward-hacking.json`, means of ten steps.
 
 # %%
 told = json.loads((DOCS / "results" / "reward-hacking.json").read_text())["rows"]
@@ -195,7 +194,19 @@ axes[1].legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# **Answer.** A flow learns exactly what is rewarded. Where that is not what was meant, the reward
-# goes on rising while the gold one falls: points leave the data, images lose what was asked for.
-# Two things help: hold the velocity to the base model's (`objective.kl`), and watch a gold reward
-# that nothing learns from (`objective.watch`).
+# ## The answer
+#
+# A flow learns exactly what is rewarded. Where that is not what was meant, the reward goes on
+# rising while the gold one falls: points leave the data, images lose what was asked for. Two things
+# help: hold the velocity to the base model's (`objective.kl`), and watch a gold reward that nothing
+# learns from (`objective.watch`).
+
+# %%
+text = []
+for name, history in histories.items():
+    found, gold = np.mean(history[-20:], axis=0)
+    text.append(f"plane, {name:7} rewarded {found:.2f}, meant {gold:.2f}")
+for row in (told[0], told[-1]):
+    found = f"colourful {row['colourful']:.2f}, strict {row['strict']:.2f}"
+    text.append(f"small world, step {row['step']}: {found}")
+print("\n".join(text))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -93,15 +92,21 @@ class _Steps(Dataset):
         self.draw = draw
 
     def __reduce__(self):
-        return _steps, (tuple(plugins.LOADED), pickle.dumps(self.draw))
+        return _steps, (_Plugins(), self.draw)  # in this order
 
     def __getitem__(self, step: int) -> object:
         return self.draw(step)
 
 
-def _steps(names: tuple[str, ...], draw: bytes) -> _Steps:
-    plugins.load(names)
-    return _Steps(pickle.loads(draw))  # of our own process
+class _Plugins:
+    """Loads the plugins of the process that it comes from."""
+
+    def __reduce__(self):
+        return plugins.load, (tuple(plugins.LOADED),)
+
+
+def _steps(_plugins: object, draw: Callable[[int], object]) -> _Steps:
+    return _Steps(draw)
 
 
 def _as_it_is(drawn: object) -> object:

@@ -71,7 +71,8 @@ def test_the_stored_run_went_from_top_to_bottom_without_an_error(path):
 def test_whatever_is_drawn_or_printed_is_stored(path):
     for cell in code(path):
         source = "".join(cell["source"])
-        assert ("image/png" in kinds(cell)) == ("plt.show()" in source)
+        shows = "plt.show()" in source or "display(" in source
+        assert ("image/png" in kinds(cell)) == shows
         assert ("stdout" in kinds(cell)) == bool(re.search(r"^print\(", source, re.MULTILINE))
     assert path.stat().st_size < MAX_BYTES
 

@@ -163,7 +163,7 @@ def test_on_a_pilots_grid_peers_are_marked_apart_and_its_cost_is_reported():
         ("torchdiffeq", "as shipped"),
         ("torchdiffeq", "pilot"),
     ]
-    assert found.rows[3].e < found.rows[2].e
+    assert found.rows[3].e <= found.rows[2].e  # a pilot keeps a grid that none beats clearly
     assert found.pilots["mixture"]["samples"] == 8
     assert found.pilots["mixture"]["calls"]["auto 8"] > 64
     assert "torchdiffeq, on our grid (pilot)" in str(found)

