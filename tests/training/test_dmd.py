@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from janusflow.training import checkpoints, distillation
-from janusflow.training.objectives.dmd import dmd, parts
+from janusflow.training.loss_module import draw
+from janusflow.training.objectives.dmd import dmd
+from janusflow.training.objectives.online import worth_of
 
 TINY = {
     "training.batch": 5,
@@ -55,13 +57,6 @@ def test_a_gaussian_generator_finds_the_mean_and_the_spread_of_a_gaussian():
     assert abs(mean.item() - 2) < 0.1 and abs(std.abs().item() - 0.5) < 0.1
 
 
-def test_the_jumps_are_even_parts_of_the_grid():
-    ts = torch.linspace(0, 1, 9)
-    assert parts(ts, 2) == [0, 0.5, 1]
-    with pytest.raises(ValueError, match="divisors of the 8"):
-        parts(ts, 3)
-
-
 def run(folder, out, **changes):
     return distillation.plan(str(folder), out, TINY | changes).run()
 
@@ -75,15 +70,18 @@ def test_the_learning_copy_moves_and_the_teacher_stays(tiny_folder, tmp_path):
         assert any(not torch.equal(first[n], last[n]) for n in own) == moved
 
 
-def test_a_run_cut_off_and_resumed_ends_in_the_same_bits(tiny_folder, tmp_path):
-    run(tiny_folder, tmp_path)
-    whole = checkpoints.read(tmp_path, 4)[0]
-    for step in (3, 4):
-        checkpoints.path_of(tmp_path, step).unlink()
-    run(tiny_folder, tmp_path)
-    again = checkpoints.read(tmp_path, 4)[0]
-    assert whole.keys() == again.keys()
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
+def test_what_is_drawn_depends_on_the_row_alone(tiny_folder, tmp_path):
+    trainer = distillation.plan(str(tiny_folder), tmp_path, TINY).trainer()
+    main, drawn = trainer.objective.main, trainer.data.draw(0, 0, 1, {"generation": 4})
+    whole, last = main.prepare(drawn, range(4), 0), main.prepare(drawn[2:], range(2, 4), 0)
+    batches = [draw(main.context.stage, s, 0, range(len(s)), 4, "cpu") for s in (whole, last)]
+    for numbers in (main.noise, main.times):
+        assert torch.equal(numbers(batches[0], 1)[2:], numbers(batches[1], 1))
+
+
+def test_a_reward_beyond_one_is_refused():
+    with pytest.raises(ValueError, match=r"gave 0.5 to 1.5; expected 0 to 1"):
+        worth_of(lambda _: torch.tensor([0.5, 1.5]), None)
 
 
 def test_a_reward_moves_what_the_images_are_held_to(tiny_folder, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +12,14 @@ import samplers
 from janusflow.data.samples import Sample
 from janusflow.training import losses, rewards, timestep_sampling
 from janusflow.training.objectives.copies import Copy, Learner
+from janusflow.training.objectives.flow_map import segments
 from janusflow.training.objectives.map_losses import column
 from janusflow.training.objectives.network import Batch, Network
 from janusflow.training.objectives.objective import Context, Objective, objective
-from janusflow.training.objectives.online import shape_of, times_of
+from janusflow.training.objectives.online import noise_of, times_of, worth_of
 from janusflow.utils.cpu.onednn_linear import repeating
 
-NOISE, AGAIN = 10, 11  # streams of random numbers
+NOISE, AGAIN, TIMES = 10, 11, 12  # streams of random numbers
 
 
 def dmd(x: Tensor, real: Tensor, fake: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class DistributionMatching(Objective):
         context.need_vae("janusflow distill")
         self.ts = times_of(times, steps, samplers.core.find("abm"))
         self.evaluations = evaluations
-        self.grids = [parts(self.ts, count) for count in evaluations]
+        self.ways = [segments(len(self.ts) - 1, (count,)) for count in evaluations]
         self.guidance, self.guided_until = guidance, guided_until
         self.reward, self.tilt = rewards.find(reward) if reward else None, tilt
         self.teacher = Copy(context.model, "teacher")
@@ -91,16 +91,15 @@ class DistributionMatching(Objective):
         for one in self.copies:
             one.model  # noqa: B018 (copied before the first update)
         self._drawn.clear()
-        shape, seed = shape_of(self.context.model, self.context.vae), self.context.stage.seed
-        found, rows = [], iter(rows)
-        for sample in samples:
-            if sample.kind == "generation":
-                noise = torch.randn(
-                    shape, generator=timestep_sampling.generator(seed, step, NOISE, next(rows))
-                )
-                sample = replace(sample, latents=torch.zeros(shape), extra={"noise": noise})
-            found.append(sample)
-        return found
+        made = [s for s in samples if s.kind == "generation"]
+        if not made:
+            return list(samples)
+        noise = noise_of(self.context, [(self.context.stage.seed, step, NOISE, r) for r in rows])
+        found = [
+            replace(s, latents=torch.zeros_like(x), extra={"noise": x, "row": torch.tensor(row)})
+            for s, x, row in zip(made, noise, rows, strict=True)
+        ]
+        return found + [s for s in samples if s.kind != "generation"]
 
     def teach(self, teacher: nn.Module) -> None:
         """Holds the images to this model's instead of those of the model at the start."""
@@ -115,7 +114,7 @@ class DistributionMatching(Objective):
         x, t, turn = self.draw(net, batch), batch.t, self.turn(batch.step)
         self._drawn.append((net, x.detach()))
         with torch.no_grad():
-            noised = losses.interpolate(self.noise_like(x, batch.step), x, t)
+            noised = losses.interpolate(self.noise(batch, 0), x, t)
             fake = net.velocity(noised, t, model=self.fakes[turn].model)
             real = self.target(net, noised, t)
             if self.better:
@@ -126,46 +125,50 @@ class DistributionMatching(Objective):
 
     def turn(self, step: int) -> int:
         """Which number of evaluations a step draws by."""
-        return step % len(self.grids)
+        return step % len(self.ways)
 
     def draw(self, net: Network, batch: Batch) -> Tensor:
         """Images (G, c, h, w) by this step's number of jumps, with gradients."""
         x = batch.noise
-        for t, s in pairwise(self.grids[self.turn(batch.step)]):
-            t, s = (torch.full_like(batch.t, float(z)) for z in (t, s))
+        for i, j in self.ways[self.turn(batch.step)]:
+            t, s = (torch.full_like(batch.t, float(self.ts[k])) for k in (i, j))
             x = x + column(s - t, x) * net.velocity(x, t, s)
         return x
 
     def target(self, net: Network, x: Tensor, t: Tensor) -> Tensor:
-        """The teacher's velocity, guided until t = `guided_until`."""
+        """The teacher's velocity, guided until t = `guided_until` where there is a prompt."""
         model, every = self.teacher.model, torch.ones_like(t, dtype=torch.bool)
-        cond = net.velocity(x, t, model=model, dropped=~every)
-        if self.guidance == 1 or not bool((inside := t <= self.guided_until).any()):
+        cond = net.velocity(x, t, model=model)
+        inside = (t <= self.guided_until) & ~net.batch.dropped
+        if self.guidance == 1 or not bool(inside.any()):
             return cond
         uncond = net.velocity(x, t, model=model, dropped=every)
         return torch.where(column(inside, x).bool(), uncond.lerp(cond, self.guidance), cond)
 
-    def rng(self, step: int, part: int) -> torch.Generator:
-        return timestep_sampling.generator(self.context.stage.seed, step, AGAIN, part)
+    def noise(self, batch: Batch, part: int) -> Tensor:
+        """Normal noise of the batch's images, a function of the seed, step, part and row alone."""
+        seed, rows = self.context.stage.seed, batch.extra["row"].tolist()
+        keys = [(seed, batch.step, AGAIN, part, row) for row in rows]
+        return noise_of(self.context, keys).to(batch.noise)
 
-    def noise_like(self, x: Tensor, step: int, part: int = 0) -> Tensor:
-        """Normal noise, a function of the run's seed, the step and the part."""
-        return torch.randn(x.shape, generator=self.rng(step, 2 * part)).to(x)
+    def times(self, batch: Batch, part: int) -> Tensor:
+        """Times (G,), uniform, likewise."""
+        seed, rows = self.context.stage.seed, batch.extra["row"].tolist()
+        keys = [(seed, batch.step, TIMES, part, row) for row in rows]
+        each = [torch.rand(1, generator=timestep_sampling.generator(*key)) for key in keys]
+        return torch.cat(each).to(batch.t)
 
     @repeating()
     def updated(self, step: int) -> None:
         """Lets the copies learn the images that were just drawn, by flow matching."""
-        turn, parts = self.turn(step - 1), len(self._drawn)
+        turn, count = self.turn(step - 1), len(self._drawn)
         worth = [self.worth(net, data) for net, data in self._drawn]
         for part in range(1, 1 + self.fake_updates):
             for (net, data), share in zip(self._drawn, worth, strict=True):
-                noise = self.noise_like(data, step, part)
-                t = torch.rand(len(data), generator=self.rng(step, 2 * part + 1)).to(data)
-                how = (net, noise, data, t)
-                (_flow(self.fakes[turn], *how).mean() / parts).backward()
+                how = (net, self.noise(net.batch, part), data, self.times(net.batch, part))
+                (_flow(self.fakes[turn], *how).mean() / count).backward()
                 if self.better:
-                    even = share.sum().clamp(min=1e-6) * parts
-                    ((_flow(self.better[turn], *how) * share).sum() / even).backward()
+                    (_flow(self.better[turn], *how).mul(share).mean() / count).backward()
             for one in (self.fakes, self.better):
                 if one:
                     one[turn].step()
@@ -177,10 +180,10 @@ class DistributionMatching(Objective):
             return None
         judge = dict(model=self.teacher.model, processor=self.processor)
         images = rewards.graded(self.context.vae, net.batch.made, latents, **judge)
-        found = self.reward(images).to(latents)
+        found = worth_of(self.reward, images).to(latents)
         evaluations = self.evaluations[self.turn(net.batch.step)]
         self._measured[f"reward_{evaluations}"] = float(found.mean())
-        return found.clamp(0, 1)
+        return found
 
     def state(self) -> dict[str, Tensor]:
         return {k: v for one in self.copies for k, v in one.state().items()}
@@ -197,14 +200,3 @@ def _flow(copy: Learner, net: Network, noise: Tensor, data: Tensor, t: Tensor) -
     """Of a copy on drawn images, (G,)."""
     v = net.velocity(losses.interpolate(noise, data, t), t, model=copy.model)
     return losses.flow(v, noise, data)
-
-
-def parts(ts: Tensor, count: int) -> list[float]:
-    """Every so many of the times (S,), `count` jumps; ValueError where they do not divide."""
-    steps = len(ts) - 1
-    if not isinstance(count, int) or count < 1 or steps % count:
-        raise ValueError(
-            f"objective.evaluations holds {count!r}; expected divisors of the {steps} steps of the "
-            "teacher"
-        )
-    return ts[:: steps // count].tolist()

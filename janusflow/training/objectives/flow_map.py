@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 import samplers
 from janusflow.data.samples import Sample
-from janusflow.training import rewards, rollouts, timestep_sampling
+from janusflow.training import rewards, rollouts
 from janusflow.training.objectives.copies import Copy
 from janusflow.training.objectives.network import Batch, Network
 from janusflow.training.objectives.objective import Context, Objective, objective
-from janusflow.training.objectives.online import shape_of, times_of
+from janusflow.training.objectives.online import noise_of, times_of, worth_of
 
 NOISE = 9  # stream of random numbers
 
@@ -67,11 +67,9 @@ class FlowMap(Objective):
         made = [s for s in samples if s.kind == "generation"]
         if not made:
             return list(samples)
-        shape = shape_of(self.context.model, self.context.vae)
-        keys = ((seed, step, NOISE, row) for row in rows)
-        each = [torch.randn(shape, generator=timestep_sampling.generator(*key)) for key in keys]
+        noise = noise_of(self.context, [(seed, step, NOISE, row) for row in rows])
         how = (self.ts, self.solver, self.guidance)
-        paths = rollouts.paths(teacher, made, torch.stack(each), *how).cpu()
+        paths = rollouts.paths(teacher, made, noise, *how).cpu()
         worth = self.worth(made, paths[:, -1])
         made = [replace(s, extra={"worth": w}) for s, w in zip(made, worth, strict=True)]
         found = [one for s, path in zip(made, paths, strict=True) for one in self._cut(s, path)]
@@ -86,13 +84,14 @@ class FlowMap(Objective):
         return {"times": self.ts.tolist(), "evaluations": list(self.evaluations)}
 
     def worth(self, samples: Sequence[Sample], latents: Tensor) -> Tensor:
-        """What each trajectory counts, (G,): 1, or the reward of its end over the mean of all."""
+        """What each trajectory counts, (G,): 1, or the reward of the image where it ends."""
         if self.reward is None:
             return torch.ones(len(samples))
         judge = dict(model=self.teacher.model, processor=self.processor)
-        found = self.reward(rewards.graded(self.context.vae, samples, latents, **judge)).cpu()
+        images = rewards.graded(self.context.vae, samples, latents, **judge)
+        found = worth_of(self.reward, images)
         self._measured["reward"] = float(found.mean())
-        return found.clamp(0, 1) / found.mean().clamp(min=1e-3)
+        return found
 
     def measured(self) -> dict[str, float]:
         return self._measured

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -68,9 +68,7 @@ class Online(Objective):
 
     def noise(self, keys: Sequence[tuple[int, ...]]) -> Tensor:
         """Normal numbers of a latent's shape, a function of the keys alone."""
-        shape = shape_of(self.context.model, self.context.vae)
-        each = [torch.randn(shape, generator=timestep_sampling.generator(*key)) for key in keys]
-        return torch.stack(each)
+        return noise_of(self.context, keys)
 
     def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
         self._measured = {}
@@ -159,6 +157,24 @@ def shape_of(model: nn.Module, vae: nn.Module) -> tuple[int, int, int]:
     """Of a latent, as the autoencoder makes it of an image of the model's size."""
     side = model.config.vision.image_size
     return tuple(latents_of(vae, torch.zeros(1, 3, side, side)).shape[1:])
+
+
+def noise_of(context: Context, keys: Iterable[tuple[int, ...]]) -> Tensor:
+    """Normal numbers (B, c, h, w), those of an image a function of its key alone."""
+    shape = shape_of(context.model, context.vae)
+    each = [torch.randn(shape, generator=timestep_sampling.generator(*key)) for key in keys]
+    return torch.stack(each)
+
+
+def worth_of(reward: rewards.Reward, images: rewards.Graded) -> Tensor:
+    """Rewards (B,) as weights; ValueError for a reward that leaves [0, 1]."""
+    found = reward(images).cpu()
+    if not bool(((found >= 0) & (found <= 1)).all()):
+        raise ValueError(
+            f"objective.reward gave {float(found.min()):.3g} to {float(found.max()):.3g}; expected "
+            "0 to 1, so choose weights that sum to 1 at most"
+        )
+    return found
 
 
 def times_of(text: str, steps: int, solver: samplers.Solver) -> Tensor:

@@ -1,0 +1,42 @@
+"""The mean of two models' weights, as the model that ships for few evaluations was made:
+
+    python -m studies.average_weights FIRST SECOND --share 0.8 --out FOLDER
+
+Everything else in FOLDER is SECOND's. Both are folders or hub ids with weights of the same names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from janusflow.utils.hub import locate
+
+FILE = "model.safetensors"
+
+
+def average(first: Path, second: Path, share: float, out: Path) -> None:
+    """Writes (1 - share) first + share second, as the second; ValueError for other names."""
+    ours, theirs = load_file(first / FILE), load_file(second / FILE)
+    if ours.keys() != theirs.keys():
+        raise ValueError(f"{first} and {second} have weights of other names; give two of one model")
+    shutil.copytree(second, out)
+    mean = {k: (1 - share) * ours[k] + share * v for k, v in theirs.items()}
+    save_file(mean, out / FILE, metadata={"format": "pt"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("first")
+    parser.add_argument("second")
+    parser.add_argument("--share", type=float, default=0.5, help="of the second")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    args = parser.parse_args()
+    average(locate(args.first), locate(args.second), args.share, args.out)
+
+
+if __name__ == "__main__":
+    main()
