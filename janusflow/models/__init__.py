@@ -1,1 +1,1 @@
-"""Networks and their checkpoints; nothing here knows a solver, a data set or a trainer."""
+"""Networks and their checkpoints. Nothing here knows a solver, a data set or a trainer."""

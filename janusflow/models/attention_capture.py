@@ -1,7 +1,6 @@
-"""Who attends to whom among an image's tokens: queries and keys of a model's blocks and a
-teacher's, as their forward passes compute them.
+"""Records queries and keys of attention blocks during a forward pass, of the model or of a teacher.
 
-Nothing is computed inside the passes, so gradient checkpointing and sharding do not notice.
+Nothing is computed inside the pass, so gradient checkpointing and sharding are unaffected.
 """
 
 from __future__ import annotations
@@ -15,13 +14,15 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Heads:
-    """Of one block and the tokens of each image: (B, heads, n, d) both."""
+    """Queries and keys of one attention block for the tokens of each image, both (B, heads, n,
+    d).
+    """
 
     queries: Tensor
     keys: Tensor
 
     def logits(self) -> Tensor:
-        """q k / sqrt(d), (B, heads, n, n), in float32."""
+        """Attention logits q k / sqrt(d) in float32, (B, heads, n, n)."""
         q, k = self.queries.float(), self.keys.float()
         return q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
 
@@ -30,7 +31,9 @@ class Heads:
 
 
 class Attending:
-    """What the projections of some blocks put out, and the rotation that follows."""
+    """Records the outputs of the query and key projections of some blocks, and their rotary
+    embedding.
+    """
 
     def __init__(self, language_model: nn.Module, blocks: Sequence[int]):
         self.layers = {block: language_model.model.layers[block - 1] for block in blocks}
@@ -54,7 +57,9 @@ class Attending:
         self.turn = named["position_embeddings"]
 
     def at(self, places: Tensor) -> list[Heads]:
-        """Of the tokens at flat places (B, n) of the batch (rows x width), block by block."""
+        """Returns the heads of the tokens at flat places (B, n) of the batch (rows x width), block
+        by block.
+        """
         from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
 
         found = []
@@ -84,7 +89,9 @@ def _chosen(x: Tensor, places: Tensor) -> Tensor:
 
 @contextmanager
 def attending(language_model: nn.Module, blocks: Sequence[int]) -> Iterator[Attending]:
-    """Looks into these blocks (from 1) of a Llama or Qwen3, whose last forward pass counts."""
+    """Records queries and keys of these blocks (counted from 1) of a Llama or Qwen3; the last
+    forward pass counts.
+    """
     found = Attending(language_model, blocks)
     hooks = list(found.hooks())
     try:
@@ -99,10 +106,11 @@ def attending(language_model: nn.Module, blocks: Sequence[int]) -> Iterator[Atte
 
 @contextmanager
 def of_encoder(network: nn.Module, count: int) -> Iterator[Callable[[], list[Heads]]]:
-    """Looks into the last `count` blocks of the vision transformer of timm in a network; the
-    function that comes says what was seen, of patches alone.
+    """Records queries and keys of the last `count` blocks of a timm vision transformer inside
+    `network`.
 
-    ValueError for a network that has no such blocks.
+    Yields a function that returns them for patch tokens alone, one `Heads` per block. Raises
+    ValueError for a network without such blocks.
     """
     tower, layers = _blocks(network, count)
     seen: dict[int, Tensor] = {}
@@ -151,8 +159,10 @@ def _split(layer: nn.Module, out: Tensor, prefix: int) -> Heads:
 
 @contextmanager
 def last_block(decoder: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects what the last block of a language model puts out, which its list of hidden states
-    holds after the last norm only.
+    """Yields a list that receives the output of a language model's last block, before the final
+    norm.
+
+    transformers' `hidden_states` holds it after that norm only.
     """
     seen: list[Tensor] = []
     hook = decoder.norm.register_forward_pre_hook(lambda _norm, inputs: seen.append(inputs[0]))

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 
 class Deterministic:
-    """A distribution that is a point, so that a linear code stands where a Gaussian one may."""
+    """A distribution with a single value, so that a deterministic code fits where a Gaussian one is
+    expected.
+    """
 
     def __init__(self, point: Tensor):
         self.mean = point
@@ -23,12 +25,13 @@ class Deterministic:
 
 
 class PatchAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
-    """Principal components of the patches: (B, 3, 8 h, 8 w) in [-1, 1] <-> latents (B, c, h, w).
+    """Principal components of 8 x 8 patches: pixels (B, 3, 8 h, 8 w) in [-1, 1] <-> latents (B, c,
+    h, w).
 
-    Two convolutions with stride 8, fitted in closed form by `fit`; component i is divided by its
-    standard deviation to the power `whitening` (0 keeps the pixels' scale, 1 makes all equal).
-    Patches are independent, so that tiles (`enable_tiling`) would give the same image at the same
-    cost.
+    It consists of two convolutions with stride 8, which `fit` sets in closed form. Component i is
+    divided by its standard deviation to the power `whitening`: 0 keeps the pixels' scale, 1 gives
+    all components unit variance. Patches are independent, so tiling (`enable_tiling`) would change
+    neither image nor cost.
     """
 
     @register_to_config
@@ -61,8 +64,8 @@ class PatchAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> Tensor:
-        """Sets the weights from images (N, 3, H, W) in [-1, 1]; returns the kept share of
-        variance.
+        """Sets the weights from images (N, 3, H, W) in [-1, 1]; returns the fraction of variance
+        that is kept.
         """
         p, c = self.config.patch_size, self.config.latent_channels
         patches = nn.functional.unfold(images.double(), p, stride=p)  # (N, 3 p^2, n)

@@ -1,8 +1,8 @@
-"""Other autoencoders of diffusers behind AutoencoderKL's interface, with their own statistics.
+"""Gives other autoencoders of diffusers the interface of AutoencoderKL, with their own statistics.
 
-DC-AE has no distribution, Qwen-Image's and Wan's take films of one frame, FLUX.2's latents are
-folded two by two and normalised by a batch norm. Here all of them code (B, 3, H, W) in [-1, 1] as
-latents (B, c, h, w) of about unit variance, so nothing else has to know them.
+DC-AE has no distribution, Qwen-Image's and Wan's take videos of one frame, and FLUX.2's latents are
+folded two by two and normalised by a batch norm. Here all of them encode (B, 3, H, W) in [-1, 1] to
+latents (B, c, h, w) of about unit variance, so callers need not distinguish them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ KINDS = (
 
 
 class AdaptedAutoencoder(ModelMixin, ConfigMixin):
-    """An autoencoder of one of the `KINDS` with its own `settings`; its files stay its own."""
+    """An autoencoder of one of the `KINDS`, built from its own `settings` and saved in its own
+    format.
+    """
 
     @register_to_config
     def __init__(
@@ -53,14 +55,14 @@ class AdaptedAutoencoder(ModelMixin, ConfigMixin):
 
     @classmethod
     def adapt(cls, inner: nn.Module) -> AdaptedAutoencoder:
-        """Around an autoencoder that was loaded, whose weights stay where they are."""
+        """Wraps an autoencoder that is already loaded; its weights are shared, not copied."""
         with torch.device("meta"):
             adapted = cls(type(inner).__name__, dict(inner.config))
         adapted.inner = inner
         return adapted.eval()
 
     def save_pretrained(self, folder: str | Path, **kwargs) -> None:
-        """The autoencoder's own folder, as diffusers reads it."""
+        """Saves the wrapped autoencoder's own folder, which diffusers can read."""
         self.inner.save_pretrained(folder, **kwargs)
 
     @apply_forward_hook

@@ -1,4 +1,4 @@
-"""The autoencoder of a model's folder: of a class known here, as large as its weights say."""
+"""Loads a model's autoencoder, of a class known here and no larger than its weight files say."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def load_vae(
     variant: str | None = None,
     required: bool = True,
 ):
-    """The autoencoder in `folder/vae`, or the one that `name` holds: a folder or a hub id, which
-    may be pinned as "id@revision", of an autoencoder or of a pipeline with one in `vae/`.
+    """Loads the autoencoder in `folder/vae`, or the one that `name` refers to.
 
-    `variant` is of the files in `folder/vae`. Where there is none: ValueError, or None unless it is
-    `required`.
+    `name` is a folder or a hub id, optionally pinned as "id@revision", of an autoencoder or of a
+    pipeline with one in `vae/`. `variant` applies to `folder/vae`. Without an autoencoder it raises
+    ValueError, or returns None if it is not `required`.
     """
     inside = folder / "vae"
     if name is None and not inside.is_dir():
@@ -85,12 +85,12 @@ def load_vae(
 
 
 def adapted(vae: torch.nn.Module) -> torch.nn.Module:
-    """The autoencoder behind AutoencoderKL's interface, in which it may be already."""
+    """Returns the autoencoder with AutoencoderKL's interface, wrapping it if needed."""
     return AdaptedAutoencoder.adapt(vae) if type(vae).__name__ in KINDS else vae
 
 
 def locate_autoencoder(name: str | Path) -> Path:
-    """The folder of an autoencoder that is named by folder, hub id, or "id@revision"."""
+    """Returns the folder of an autoencoder given as a folder, a hub id or "id@revision"."""
     folder = locate(name, files=AUTOENCODER)
     whole = not (folder / "config.json").exists() and (folder / "vae" / "config.json").exists()
     return folder / "vae" if whole else folder
@@ -103,10 +103,10 @@ def _variant(source: Path, variant: str | None) -> str | None:
 
 
 def check_vae(vae: torch.nn.Module, config) -> None:
-    """ValueError for an autoencoder whose latents are not those of the network.
+    """Raises ValueError for an autoencoder whose latents do not fit the network.
 
-    A token stands for as many pixels as one of the vision tower's in every published model; others
-    have 8 pixels a latent.
+    In every published model one latent token covers as many pixels as one patch of the vision
+    tower; other models use 8 pixels per latent.
     """
     channels, sizes = vae.config.get("latent_channels"), config.generation
     if channels != sizes.latent_channels:
@@ -129,9 +129,7 @@ def check_vae(vae: torch.nn.Module, config) -> None:
 
 
 def described_vae(folder: Path, name: str | Path | None) -> torch.nn.Module:
-    """The autoencoder that `load_vae` would read, without its weights; SDXL's where there is
-    none.
-    """
+    """Returns the autoencoder that `load_vae` would load, without weights; by default SDXL's."""
     inside = folder / "vae"
     source = locate_autoencoder(name) if name is not None else inside if inside.is_dir() else None
     with torch.device("meta"):
@@ -201,5 +199,7 @@ def _unfit(source: Path, error: Exception) -> ValueError:
 
 
 def vae_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype beside a network of this one: the SDXL autoencoder overflows in float16."""
+    """Returns the autoencoder's dtype for a network of this dtype: float32 for float16, in which
+    SDXL's overflows.
+    """
     return torch.float32 if dtype == torch.float16 else dtype

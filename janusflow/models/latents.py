@@ -1,11 +1,13 @@
-"""Images to latents and back: the one place of an autoencoder's scale, shift, mean and deviation.
+"""Converts between images and latents; the only place with an autoencoder's scale, shift, mean and
+deviation.
 
 An autoencoder's own code z and the latents that the network sees are related as in diffusers by
 
     latents = (z - shift_factor) * scaling_factor                          or
     latents = (z - latents_mean) / latents_std * scaling_factor
 
-where its configuration has a mean and deviation for each channel. Pixels are in [-1, 1].
+where the second holds if the configuration has a mean and deviation per channel. Pixels are in [-1,
+1].
 """
 
 from __future__ import annotations
@@ -30,34 +32,37 @@ def _affine(vae: nn.Module, like: Tensor) -> tuple[float | Tensor, float | Tenso
 
 
 def from_code(vae: nn.Module, z: Tensor) -> Tensor:
-    """Latents of the autoencoder's code z, both (B, c, h, w)."""
+    """Converts the autoencoder's code z to latents, both (B, c, h, w)."""
     shift, scale = _affine(vae, z)
     return (z - shift) * scale
 
 
 def to_code(vae: nn.Module, latents: Tensor) -> Tensor:
-    """The autoencoder's code of latents, both (B, c, h, w)."""
+    """Converts latents to the autoencoder's code z, both (B, c, h, w)."""
     shift, scale = _affine(vae, latents)
     return latents / scale + shift
 
 
 def encode(vae: nn.Module, pixels: Tensor) -> Tensor:
-    """Latents (B, c, h, w) in float32 of pixels (B, 3, H, W) in [-1, 1]: the code's mode."""
+    """Encodes pixels (B, 3, H, W) in [-1, 1] to latents (B, c, h, w) in float32, by the mode of the
+    code.
+    """
     vae = upcast(vae)
     return from_code(vae, vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float())
 
 
 def decode(vae: nn.Module, latents: Tensor) -> Tensor:
-    """Pixels (B, 3, H, W) in float32, about in [-1, 1], of latents (B, c, h, w)."""
+    """Decodes latents (B, c, h, w) to pixels (B, 3, H, W) in float32, about in [-1, 1]."""
     vae = upcast(vae)
     return vae.decode(to_code(vae, latents.to(vae.dtype)), return_dict=False)[0].float()
 
 
 def upcast(vae: nn.Module) -> nn.Module:
-    """The autoencoder, or a copy in float32 of one in float16, in which the SDXL one overflows.
+    """Returns the autoencoder, or a float32 copy of a float16 one, because SDXL's overflows in
+    float16.
 
-    diffusers' convention: one whose configuration says `force_upcast=False` stays in float16. The
-    autoencoder itself is never changed.
+    As in diffusers, `force_upcast=False` in the configuration keeps float16. The original is never
+    changed.
     """
     if vae.dtype != torch.float16 or vae.config.get("force_upcast", True) is False:
         return vae
@@ -65,7 +70,7 @@ def upcast(vae: nn.Module) -> nn.Module:
 
 
 def pixels_per_latent(vae: nn.Module) -> int:
-    """Pixels per latent and side."""
+    """Returns how many pixels one latent covers along each side."""
     config = vae.config
     if "block_out_channels" in config:
         return 2 ** (len(config.block_out_channels) - 1)

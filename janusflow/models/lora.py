@@ -1,8 +1,8 @@
-"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) through peft, in a model and in a folder.
+"""Low-rank adapters (LoRA; Hu et al. 2021, arXiv 2106.09685) through peft.
 
-An adapted layer computes W x + (alpha / rank) B A x; W stays as it is. A folder is peft's own
-format, adapter_config.json and adapter_model.safetensors, read with this package's limits: what it
-says is compared with the model before anything is built, and nothing in it is obeyed or unpickled.
+An adapted layer computes W x + (alpha / rank) B A x; W is unchanged. Adapters are stored in peft's
+format, adapter_config.json and adapter_model.safetensors. An untrusted adapter is compared with the
+model before anything is built, and nothing in it is executed or unpickled.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OUTPUT = "lm_head"  # peft, too, leaves the output layer out
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """How the trained parts learn instead of in full; ValueError for numbers that do not fit."""
+    """LoRA settings of a training. Raises ValueError for an invalid rank or alpha."""
 
     rank: int = 8
     alpha: float = 16.0  # the update is alpha / rank B A
@@ -50,7 +50,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Found:
-    """An adapter as read from a folder: {layer: (A, B)}, with the factor before B A."""
+    """An adapter read from a folder: {layer: (A, B)} and the factor of B A."""
 
     where: str
     rank: int
@@ -61,7 +61,7 @@ class Found:
 
 
 def need_peft() -> None:
-    """ModuleNotFoundError with what to install."""
+    """Raises ModuleNotFoundError with the command to install peft if it is missing."""
     try:
         import peft  # noqa: F401
     except ModuleNotFoundError as error:
@@ -73,10 +73,11 @@ def need_peft() -> None:
 
 
 def add(model: nn.Module, adapter: Adapter, seed: int = 0) -> None:
-    """Gives an adapter to each linear layer and convolution that asks for gradients; afterwards
-    only the adapters do. A is drawn from the seed, B is 0, so the model computes what it did.
+    """Adds an adapter to each linear and convolution layer that requires gradients, and freezes the
+    rest.
 
-    ValueError where `adapter.modules` names no such layer.
+    A is drawn from the seed and B is 0, so the model's output is unchanged at first. Raises
+    ValueError if `adapter.modules` matches no such layer.
     """
     names = [name for name, layer in _layers(model) if layer.weight.requires_grad]
     chosen = [n for n in names if not adapter.modules or n.endswith(adapter.modules)]
@@ -93,7 +94,7 @@ def add(model: nn.Module, adapter: Adapter, seed: int = 0) -> None:
 
 @torch.no_grad()
 def merge(model: nn.Module) -> None:
-    """Adds the trained adapter to the weights that it stands beside, and takes it out."""
+    """Adds the trained adapter to the weights of its layers and removes it."""
     adapted = [(n, m) for n, m in model.named_modules() if hasattr(m, "get_base_layer")]
     for name, module in adapted:
         module.merge(adapter_names=[TRAINED])
@@ -127,7 +128,7 @@ def _inject(model: nn.Module, name: str, layers: list[str], **numbers) -> None:
 def save(folder: Path, adapter: Adapter, tensors: dict[str, Tensor], base: str) -> None:
     """Writes an adapter that was trained on the model `base` in peft's format.
 
-    `tensors` by the names that they have in the model, without more around it.
+    `tensors` are named as in the model, without a prefix.
     """
     need_peft()
     from peft import LoraConfig
@@ -152,8 +153,9 @@ def save(folder: Path, adapter: Adapter, tensors: dict[str, Tensor], base: str) 
 
 
 def read(folder: Path, weights: str = WEIGHTS) -> Found:
-    """The adapter in a folder, its weights in the file of that name; ValueError for anything but
-    plain LoRA in safetensors.
+    """Reads the adapter in a folder from the weight file of that name.
+
+    Raises ValueError for anything but plain LoRA in safetensors.
     """
     if Path(weights).name != weights or not weights.endswith(".safetensors"):
         raise ValueError(
@@ -262,9 +264,9 @@ def _tensors(path: Path, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def attach(model: nn.Module, found: Found, name: str) -> None:
-    """Puts an adapter that was read into the model, frozen, under a name, beside others.
+    """Adds a loaded adapter to the model under a name, frozen, next to others.
 
-    ValueError where it is for another model, which then stays as it was.
+    Raises ValueError if it was made for another model, which is then unchanged.
     """
     known = dict(_layers(model))
     for layer, (a, b) in found.layers.items():
@@ -295,8 +297,9 @@ _ACTIVE: ContextVar[Mapping[str, float] | None] = ContextVar("janusflow_adapters
 
 @contextmanager
 def active(weights: Mapping[str, float] | None) -> Iterator[None]:
-    """Inside, in this thread, adapted layers compute with these adapters and weights, whatever is
-    switched on them meanwhile; None leaves it to the layers.
+    """A context in which adapted layers of this thread use these adapters and weights.
+
+    They take precedence over what is enabled on the layers meanwhile; None leaves it to the layers.
     """
     token = _ACTIVE.set(weights)
     try:
@@ -333,11 +336,11 @@ def _per_call(kind: type) -> type:
 
 
 class PerCall:
-    """Marks the layers of `_per_call`."""
+    """A marker base class of the layers that `_per_call` makes."""
 
 
 def trained_scale(layer: nn.Module, name: str) -> float:
-    """alpha / rank of an adapter in a layer, or alpha / sqrt(rank) where it is rank-stabilised."""
+    """Returns the factor of B A: alpha / rank, or alpha / sqrt(rank) for rank-stabilised LoRA."""
     rank = layer.r[name]
     return layer.lora_alpha[name] / (rank**0.5 if layer.use_rslora.get(name) else rank)
 

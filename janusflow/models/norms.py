@@ -1,4 +1,6 @@
-"""Root-mean-square norms that stay in float64 where the numbers are; others' round to float32."""
+"""Root-mean-square norms that compute in float64 for float64 inputs; other implementations round to
+float32.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +26,18 @@ class _KeepsFloat64:
 
 
 class RMSNorm(_KeepsFloat64, DiffusersRMSNorm):
-    """The generation encoder's and decoder's."""
+    """The RMS norm of the generation encoder and decoder."""
 
 
 class LanguageRMSNorm(_KeepsFloat64, LlamaRMSNorm):
-    """RMSNorm as the language model has it."""
+    """The RMS norm of the language model."""
 
 
 def keep_float64(module: nn.Module) -> nn.Module:
-    """Lets the norms of a Llama, Qwen, Mistral or SmolLM inside keep float64; weights and names
-    stay. Returns the module.
+    """Makes the norms inside a Llama, Qwen, Mistral or SmolLM compute in float64 for float64
+    inputs.
+
+    Weights and names are unchanged. Returns the module.
     """
     for part in module.modules():
         kind = type(part)

@@ -1,6 +1,6 @@
-"""What can be wrong with a model's folder and is silent: tokens, tags, sizes, the autoencoder.
+"""Checks a model folder for silent faults: tokens, tags, sizes and the autoencoder.
 
-Each check says one sentence, whether it found a fault or none. `janusflow doctor` prints them.
+Each check returns one sentence, with or without a fault. `janusflow doctor` prints them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WORDS = "a red circle left of two blue squares"
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found: its name, whether all is well, and a sentence for people."""
+    """The result of one check: its name, whether all is well, and a sentence."""
 
     check: str
     right: bool
@@ -35,10 +35,10 @@ class Finding:
 
 
 def examine(folder: str | Path, vae: str | Path | None = None) -> list[Finding]:
-    """Findings on a local folder of JanusFlow, Janus or Janus-Pro; weights are not read.
+    """Checks a local folder of JanusFlow, Janus or Janus-Pro without reading its weights.
 
-    `vae` is the autoencoder's folder where it lies elsewhere. A file that cannot be used at all is
-    a finding like others, nothing is raised for it.
+    `vae` is the autoencoder's folder if it is elsewhere. A file that cannot be read is reported as
+    a finding and raises nothing.
     """
     folder = Path(folder)
     try:
@@ -58,14 +58,16 @@ def examine(folder: str | Path, vae: str | Path | None = None) -> list[Finding]:
 
 
 def faults(folder: str | Path, vae: str | Path | None = None) -> list[str]:
-    """The sentences of what is wrong with a folder, none for a whole one."""
+    """Returns the sentences of the checks that found a fault, and an empty list for a sound
+    folder.
+    """
     return [str(found) for found in examine(folder, vae) if not found.right]
 
 
 def spaces(processor: JanusFlowProcessor) -> Finding:
-    """Whether a text comes back with its spaces.
+    """Checks that encoding and decoding a text keeps its spaces.
 
-    transformers 5 rebuilds a ByteLevel tokenizer that is named LlamaTokenizerFast with another
+    transformers 5 rebuilds a ByteLevel tokenizer named LlamaTokenizerFast with another
     pre-tokenizer, which drops them; a file saved from it has lost them for good.
     """
     back = processor.decode(processor.ids(WORDS)).strip()
@@ -81,7 +83,9 @@ def spaces(processor: JanusFlowProcessor) -> Finding:
 
 
 def first_token(processor: JanusFlowProcessor) -> Finding:
-    """Whether every prompt begins with BOS, once: guidance keeps exactly that token."""
+    """Checks that every prompt begins with BOS exactly once, because guidance keeps exactly that
+    token.
+    """
     bos = processor.tokenizer.bos_token
     wrong = [text for text in (WORDS, bos + WORDS) if _begins(processor, text) != 1]
     told = "every prompt begins with" if not wrong else "a prompt does not begin with"
@@ -95,7 +99,7 @@ def _begins(processor: JanusFlowProcessor, text: str) -> int:
 
 
 def special_tokens(processor: JanusFlowProcessor) -> Finding:
-    """Whether the vocabulary holds the tags of processor_config.json as tokens of their own."""
+    """Checks that the vocabulary holds the tags of processor_config.json as tokens of their own."""
     if not processor.added_tags:
         return Finding("special tokens", True, "All special tokens are in the vocabulary.")
     tags = ", ".join(map(repr, processor.added_tags))
@@ -108,7 +112,7 @@ def special_tokens(processor: JanusFlowProcessor) -> Finding:
 
 
 def role_words(processor: JanusFlowProcessor) -> Finding:
-    """How the processor writes the two roles; never a fault, but worth a look."""
+    """Reports how the processor writes the two roles; this is never a fault."""
     return Finding("roles", True, f"Roles are written {' and '.join(processor.role_words)}.")
 
 
@@ -164,7 +168,7 @@ def _images(config: PreTrainedConfig, processor: JanusFlowProcessor) -> Finding:
 
 
 def autoencoder(config: JanusFlowConfig, folder: Path, vae: str | Path | None = None) -> Finding:
-    """Whether the autoencoder makes the latents that the network takes."""
+    """Checks that the autoencoder produces latents that fit the network."""
     if vae is None and not (folder / "vae").is_dir():
         told = "The folder holds no autoencoder; name one to make images, such as SDXL's."
         return Finding("autoencoder", True, told)

@@ -1,4 +1,4 @@
-"""The processor's files in the published layout, read strictly and kept as they came."""
+"""The processor's files in the published layout, parsed strictly and kept unchanged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILES = [
 
 @dataclass(frozen=True)
 class ProcessorFiles:
-    """Contents of a folder; keys that this code does not know stay and are saved again."""
+    """The contents of the processor's files; unknown keys are kept and saved again."""
 
     tokenizer: str  # tokenizer.json, as text
     tokenizer_config: Mapping
@@ -34,10 +34,12 @@ class ProcessorFiles:
 
     @classmethod
     def read(cls, folder: Path) -> ProcessorFiles:
-        """ValueError naming the file that is missing, too large or no JSON object.
+        """Reads the files.
 
-        tokenizer.json and preprocessor_config.json have to be there; the published code has
-        defaults for everything in the others.
+        Raises ValueError naming one that is missing, too large or not a JSON object.
+
+        tokenizer.json and preprocessor_config.json are required; the others have the published
+        code's defaults.
         """
         text = read_text(folder / FILES[0], "tokenizer_bytes")
         parse_object(text, folder / FILES[0])
@@ -59,7 +61,7 @@ class ProcessorFiles:
         return written
 
     def named_token(self, name: str) -> str | None:
-        """A token such as `bos_token`, written as text or as {"content": text}."""
+        """Returns a token such as `bos_token`, stored as text or as {"content": text}."""
         for source in (self.tokenizer_config, self.special_tokens_map or {}):
             token = source.get(name)
             token = token.get("content") if isinstance(token, Mapping) else token
@@ -73,7 +75,9 @@ def _read_config(path: Path) -> dict | None:
 
 
 def parse_tokenizer(text: str) -> Tokenizer:
-    """tokenizer.json as it is, without the truncation or padding that may be saved in it."""
+    """Returns the tokenizer of tokenizer.json without the truncation and padding that may be saved
+    in it.
+    """
     check_tokenizer(parse_object(text, Path(FILES[0])))
     try:
         tokenizer = Tokenizer.from_str(text)
@@ -89,7 +93,7 @@ def parse_tokenizer(text: str) -> Tokenizer:
 
 
 def unpadded(tokenizer: Tokenizer) -> str:
-    """tokenizer.json of a tokenizer, without truncation and padding."""
+    """Returns a tokenizer's tokenizer.json without truncation and padding."""
     plain = Tokenizer.from_str(tokenizer.to_str())
     plain.no_truncation()
     plain.no_padding()
@@ -97,7 +101,9 @@ def unpadded(tokenizer: Tokenizer) -> str:
 
 
 def add_tags(text: str, tags: list[str]) -> tuple[str, tuple[str, ...]]:
-    """tokenizer.json with every tag as one special token, and the tags its vocabulary lacked."""
+    """Returns tokenizer.json with every tag as one special token, and the tags that its vocabulary
+    lacked.
+    """
     tokenizer = parse_tokenizer(text)
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     new = tuple(tag for tag in dict.fromkeys(tags) if tokenizer.token_to_id(tag) is None)

@@ -1,4 +1,4 @@
-"""What the network keeps of a prompt."""
+"""The keys and values of a prompt, computed once and used at every step."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CACHE = next(
 
 @dataclass(frozen=True)
 class PromptCache:
-    """A prompt's keys and values, computed once and never written to.
+    """The keys and values of a prompt in every block. It is never modified.
 
-    `keys[l]`, `values[l]`: (B, heads, L, head_dim) of block l. `mask`: (B, L), True where a key is
-    seen, or None for everywhere. `length`: (B,), tokens of the prompt, which is the position of the
-    time token that follows.
+    `keys[l]` and `values[l]` are (B, heads, L, head_dim) for block l. `mask` (B, L) is True where a
+    key is seen; None means everywhere. `length` (B,) is the number of prompt tokens, which is the
+    position of the time token that follows.
     """
 
     keys: tuple[Tensor, ...]
@@ -46,8 +46,10 @@ class PromptCache:
         )
 
     def first(self) -> PromptCache:
-        """The unconditional prompt: each row's first token alone, with the row's length. Nothing
-        that follows a token enters its keys and values, so they need not be computed again.
+        """The unconditional prompt: each row's first token alone, with the row's length.
+
+        Attention is causal, so the keys and values of the first token do not depend on those after
+        it and need not be recomputed.
         """
         if self.mask is None:
             keys, values = ([x[:, :, :1] for x in kept] for kept in (self.keys, self.values))
@@ -60,8 +62,8 @@ class PromptCache:
         return PromptCache(keys=tuple(keys), values=tuple(values), mask=None, length=self.length)
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_, **__) -> tuple[Tensor, Tensor]:
-        """What an attention block sees after its own (keys, values): the prompt's before them.
-        Stores nothing.
+        """Returns the prompt's keys and values followed by the block's own, as transformers' caches
+        do; stores nothing.
         """
         shape = (len(keys), -1, -1, -1)
         return (
@@ -71,7 +73,7 @@ class PromptCache:
 
     @staticmethod
     def cat(prompts: list[PromptCache]) -> PromptCache:
-        """Prompts of any lengths as one batch, padded in front and masked."""
+        """Joins prompts of any lengths into one batch, padded on the left and masked."""
         longest = max(prompt.keys[0].shape[2] for prompt in prompts)
         padded = [prompt.padded(longest) for prompt in prompts]
         masks = [prompt.mask for prompt in padded]
@@ -85,14 +87,14 @@ class PromptCache:
 
     @property
     def seen(self) -> Tensor:
-        """(B, L), True where a key is seen."""
+        """The mask (B, L), True where a key is seen, also if `mask` is None."""
         if self.mask is not None:
             return self.mask
         size = (len(self), self.keys[0].shape[2])
         return torch.ones(size, dtype=torch.bool, device=self.length.device)
 
     def padded(self, length: int) -> PromptCache:
-        """The same prompt with so many keys, those in front unseen."""
+        """Returns the same prompt padded on the left with masked keys to a given length."""
         missing = length - self.keys[0].shape[2]
         if missing == 0:
             return self

@@ -1,4 +1,6 @@
-"""What the published models are, told without a download: each one's config.json lies here."""
+"""The config.json of each published model, packaged here so that it is available without a
+download.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,14 @@ OWNER = "deepseek-ai"
 
 
 def names() -> list[str]:
-    """Hub ids of the models whose configuration is packaged."""
+    """Returns the hub ids of the models whose configuration is packaged."""
     return [f"{OWNER}/{folder.name}" for folder in sorted(FOLDER.iterdir())]
 
 
 def folder(name: str | Path) -> Path | None:
-    """The packaged folder with config.json and nothing else of a published model.
+    """Returns the packaged folder with a published model's config.json, and nothing else in it.
 
-    None for every other name, and where a folder of this name exists: that one is meant.
+    It is None for any other name, and for a name that exists as a local folder.
     """
     owner, _, model = str(name).rpartition("/")
     known = owner == OWNER and str(name) in names() and not Path(name).is_dir()
@@ -29,7 +31,7 @@ def folder(name: str | Path) -> Path | None:
 
 
 def configuration(name: str | Path) -> PreTrainedConfig | None:
-    """A published model's JanusFlowConfig or JanusConfig, None where nothing is packaged."""
+    """Returns a published model's JanusFlowConfig or JanusConfig, or None if it is not packaged."""
     found = folder(name)
     if found is None:
         return None

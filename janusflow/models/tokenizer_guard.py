@@ -1,4 +1,6 @@
-"""tokenizer.json of strangers: what would hang, panic, or cut one text in two ways is refused."""
+"""Checks an untrusted tokenizer.json for settings that hang, crash, or tokenize a text
+inconsistently.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ PROBE = "A red circle, 0 é 圆 🙂\n  two blue squares"
 
 
 def check_tokenizer(content: Mapping) -> None:
-    """ValueError for a setting of tokenizer.json that is not obeyed, in one sentence."""
+    """Raises ValueError for a setting of tokenizer.json that is unsafe or unsupported."""
     model = content.get("model")
     if isinstance(model, Mapping) and model.get("dropout"):
         raise _refused(
@@ -42,7 +44,7 @@ def check_tokenizer(content: Mapping) -> None:
 
 
 def check_probe(tokenizer: Tokenizer) -> None:
-    """ValueError for a tokenizer that fails on plain words, other letters and white space."""
+    """Raises ValueError for a tokenizer that fails on plain words, other scripts or white space."""
     with tokenizing():
         tokenizer.decode(tokenizer.encode(PROBE).ids)
 

@@ -1,1 +1,4 @@
-"""Files, limits, devices: what every room may use and what uses none of them."""
+"""Helpers for files, limits and devices.
+
+Every other room may import them; they import none of ours.
+"""

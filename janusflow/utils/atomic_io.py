@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written aside, and renamed once they are complete."""
+"""Atomic writing: a file is written under a temporary name and renamed once it is complete."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ PART = ".part"  # the ending of a file that is being written
 
 @contextmanager
 def replacing(path: Path, sync: bool = True, tag: str = "") -> Iterator[Path]:
-    """A path to write to; when the block ends without an error, what is there takes `path`'s name.
+    """Yields a temporary path; when the block ends without an error, that file replaces `path`.
 
-    A link stays a link: the file that it points at is replaced. A new file has the mode that the
-    umask gives, an old one keeps its own, whatever the writer in between did. After any exception
-    the old file is as it was and nothing half-written is left. With `sync` the bytes and the name
-    are on the disk before this returns. `tag` tells writers of one file in several processes apart.
-
-    OSError, in one sentence with what to do, where nothing can be written or the file is read-only.
+    A symbolic link is kept and the file it points to is replaced. A new file gets the mode that the
+    umask gives, and an existing file keeps its mode. After any exception the old file is unchanged
+    and no temporary file is left. With `sync` the content and the directory entry are flushed to
+    disk before this returns. `tag` keeps several processes that write the same file apart. Raises
+    OSError, with advice, if nothing can be written or the file is read-only.
     """
     try:
         target = Path(path).resolve()
@@ -51,7 +50,9 @@ def replacing(path: Path, sync: bool = True, tag: str = "") -> Iterator[Path]:
 
 
 def part_of(path: Path, tag: str = "") -> Path:
-    """Where a file lies while it is written: hidden, beside it, of a name that is not too long."""
+    """Returns the temporary path of a file: hidden, in the same folder, with a name that is not too
+    long.
+    """
     name = path.name.encode()[:200].decode(errors="ignore")
     return path.with_name(f".{name}{tag and '.'}{tag}{PART}")
 
@@ -77,20 +78,20 @@ def write_text(path: Path, text: str, sync: bool = True) -> Path:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> None:
-    """Writes a safetensors file with `meta` in its header; see `replacing`."""
+    """Writes a safetensors file atomically, with `meta` in its header; see `replacing`."""
     with replacing(path) as part:
         save_file(on_cpu(tensors), part, dict(meta))
 
 
 def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, detached, contiguous and on the CPU."""
+    """Returns the tensors detached, contiguous and on the CPU."""
     return {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
 
 
 def readable(folder: Path) -> None:
-    """Gives the folder's files, and those of its subfolders, the mode that the umask says.
+    """Gives the files of a folder and of its subfolders the mode that the umask says.
 
-    Libraries write weights as mode 0600, which another account then cannot read.
+    Libraries write weights with mode 0600, which other accounts cannot read.
     """
     probe = folder / f".umask{PART}"
     drop(probe)
@@ -103,7 +104,7 @@ def readable(folder: Path) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Lets the bytes of a file, or the entries of a folder, reach the disk."""
+    """Flushes a file's content, or a folder's entries, to disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -112,13 +113,13 @@ def sync_path(path: Path) -> None:
 
 
 def refused(path: Path, error: Exception) -> OSError:
-    """What to say where nothing can be written: what came, and what to do."""
+    """Returns the OSError to raise where nothing can be written: what was tried, and what to do."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
     return OSError(f"{path} cannot be written ({reason}); what was complete stays: {AGAIN}")
 
 
 def advised(error: OSError) -> str:
-    """The error in words; where a disk or a permission is at fault, with what to do."""
+    """Returns the error as a sentence, with advice if a full disk or a permission caused it."""
     if error.errno not in UNWRITABLE:
         return str(error)
     said = str(refused(Path(error.filename or "a file"), error))
@@ -127,7 +128,7 @@ def advised(error: OSError) -> str:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those above it where they are missing; OSError says what to do."""
+    """Creates a folder and its missing parents. Raises OSError with advice if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -135,7 +136,7 @@ def make_folder(path: Path) -> None:
 
 
 def drop(path: Path) -> None:
-    """Removes a file that may not be there; where nothing can be removed, the next run will."""
+    """Removes a file if it exists. A file that cannot be removed is left for the next run."""
     try:
         path.unlink(missing_ok=True)
     except OSError:

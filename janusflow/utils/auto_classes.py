@@ -1,8 +1,9 @@
-"""transformers' AutoConfig, AutoModel, AutoProcessor and AutoTokenizer know this package's classes.
+"""Registers this package's classes with transformers' AutoConfig, AutoModel, AutoProcessor and
+AutoTokenizer.
 
-`AutoModel.register` wants the classes themselves, and importing them takes seconds. transformers'
-own models are listed by name and imported when somebody asks; these join that list. So
-`import janusflow` stays fast, and it does not matter which of the two is imported first.
+`AutoModel.register` needs the classes themselves, and importing them takes seconds. transformers
+lists its own models by name and imports them on demand; this module adds ours to the same lists. So
+`import janusflow` stays fast, and the order of the two imports does not matter.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ WRONG_CLASS = "MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS"
 
 
 def install(package: ModuleType) -> None:
-    """Lists the classes that `package` gives by name, now or when transformers is imported."""
+    """Registers the classes that `package` provides by name, now or when transformers is
+    imported.
+    """
     sys.modules.setdefault(f"transformers.models.{KIND}", package)
     for name in NAMES:
         if name in sys.modules:

@@ -1,4 +1,4 @@
-"""A model's folder looked at before anything is built of it: only safetensors, and what fits."""
+"""Checks a model folder before anything is built from it: safetensors only, and sizes that fit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ SLACK = 1_000_000  # parameters that a small network may have beyond twice its f
 
 
 def check_shards(size) -> None:
-    """ValueError for a largest size of a file that is none."""
+    """Raises ValueError unless `max_shard_size` is None, a positive integer or a text such as
+    "5GB".
+    """
     if size is None:
         return
     number = isinstance(size, int) and not isinstance(size, bool) and size > 0
@@ -45,16 +47,17 @@ def check_shards(size) -> None:
 
 
 def check_variant_name(variant) -> None:
-    """ValueError for a variant that no name of a file can hold."""
+    """Raises ValueError unless the variant is None or consists of letters, digits, `_` and `-`."""
     if variant is not None and not (isinstance(variant, str) and NAME.fullmatch(variant)):
         raise ValueError(f"variant is {variant!r:.60}; expected letters, digits, _ and -, as fp16")
 
 
 def check_settings(content: dict, kind: type, known: Iterable[str], name: str) -> None:
-    """ValueError for a setting that is none: one that loads something, or hides a method.
+    """Raises ValueError for a setting in config.json that loads code or shadows an attribute of
+    `kind`.
 
-    `known` are the settings of `kind`; of other names the class's own attributes are refused,
-    because transformers would put the file's value in their place.
+    `known` are the legitimate settings of `kind`. Any other name that `kind` has as an attribute is
+    refused, because transformers would replace the attribute by the value from the file.
     """
     known = {*known, *LOADING}
     for key, value in content.items():
@@ -69,17 +72,19 @@ def check_settings(content: dict, kind: type, known: Iterable[str], name: str) -
 
 
 def is_dtype(value) -> bool:
-    """None, a dtype, or one's name as configurations spell it."""
+    """Returns whether the value is None, "auto", a torch.dtype, or the name of one such as
+    "float16".
+    """
     if isinstance(value, str):
         value = getattr(torch, value.removeprefix("torch."), value)
     return value is None or value == "auto" or isinstance(value, torch.dtype)
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that the folder's index names, or all of them.
+    """Returns the safetensors files that the folder's index names, or all of them without an index.
 
-    ValueError for an adapter beside them, and for an index that leads out of the folder or to files
-    that are not there.
+    Raises ValueError if the folder holds a LoRA adapter, or if the index names files outside the
+    folder or files that are missing.
     """
     if (folder / "adapter_config.json").exists():
         raise ValueError(
@@ -108,10 +113,12 @@ def weight_files(folder: Path) -> list[Path]:
 
 @contextmanager
 def one_layout(folder: Path, stem: str, variant: str | None = None) -> Iterator[None]:
-    """Weights named `stem` are saved inside: what an older save left in the other layout goes.
+    """A context in which weights named `stem` are saved; it removes what an older save left in the
+    other layout.
 
-    Readers take a single file before shards and believe an index before they look for its files, so
-    that an older file or index beside the new weights would be read, or refused, in their place.
+    The two layouts are one file, or shards with an index. Readers prefer a single file to shards
+    and trust an index before its files, so a leftover of the other layout would be read in place of
+    the new weights.
     """
     kind = f".{variant}" if variant else ""
     single, index = folder / f"{stem}{kind}.safetensors", f"{stem}.safetensors.index{kind}.json"
@@ -127,7 +134,7 @@ def one_layout(folder: Path, stem: str, variant: str | None = None) -> Iterator[
 
 
 def check_variant(folder: Path, variant: str | None, stem: str = "model") -> None:
-    """ValueError where the folder has weights named `stem`, but none of that variant."""
+    """Raises ValueError if the folder has weights named `stem` but none of that variant."""
     names = [path.name for path in folder.glob(f"{stem}*.safetensors")]
     kinds = {name: VARIANT.fullmatch(name.removeprefix(stem)) for name in names}
     found = {match["variant"] for match in kinds.values() if match}
@@ -138,10 +145,10 @@ def check_variant(folder: Path, variant: str | None, stem: str = "model") -> Non
 
 
 def stored(folder: Path) -> int:
-    """Numbers in the folder's weight files, by their headers, which are checked against the sizes.
+    """Returns how many numbers the folder's weight files hold, from their headers.
 
-    ValueError for a file that is damaged or cut short, or whose numbers are no floating-point ones,
-    which would be rounded to such without a word.
+    Raises ValueError for a damaged or truncated file, and for integer weights, which would be
+    converted to floating point silently.
     """
     return sum(map(_numbers, weight_files(folder)))
 
@@ -168,9 +175,11 @@ def _numbers(path: Path) -> int:
 
 
 def check_size(parameters: int, folder: Path) -> None:
-    """ValueError where a configuration describes a network far beyond its weights or the limit.
+    """Raises ValueError if a configuration describes many more parameters than its weight files
+    hold.
 
-    Tensors that are missing would otherwise be allocated before anyone is told.
+    The limit "parameters" applies as well. Otherwise missing tensors would be allocated before
+    anyone notices.
     """
     limits.hold("parameters", parameters, f"{str(folder)!r} describes {parameters:,} parameters")
     held = stored(folder)

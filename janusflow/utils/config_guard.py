@@ -1,4 +1,4 @@
-"""config.json of strangers, of either family, before any library obeys it."""
+"""Checks an untrusted config.json, of JanusFlow or Janus-Pro, before any library reads it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ DEEPEST = 8  # blocks inside each other
 
 
 def read_config(path: Path) -> dict:
-    """The configuration in a file, checked; ValueError for one that is not to be obeyed."""
+    """Reads and checks a configuration file. Raises ValueError as `check_config` does."""
     content = read_object(path)
     check_config(content, path.name)
     return content
 
 
 def check_config(content: dict, name: str) -> None:
-    """ValueError for a setting, in any block, that loads code or files from elsewhere, that makes
-    models answer in other types, or whose number no network has.
+    """Raises ValueError for an unsafe setting in any block of a configuration.
+
+    Unsafe are settings that load code or files from elsewhere, that change the type of the model's
+    outputs, and sizes that no real network has.
     """
     rows = [block.get("vocab_size") for _, block in _blocks(content, name)]
     rows = [n for n in rows if type(n) is int] or [limits.most("vocabulary")]

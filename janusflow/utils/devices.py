@@ -1,4 +1,4 @@
-"""Which device and number format to use when nobody says."""
+"""Chooses the device and the dtype when the caller names none."""
 
 from difflib import get_close_matches
 
@@ -19,9 +19,9 @@ SHORT = {
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The named device, or the best there is: CUDA (of several processes each its own), MPS, CPU.
+    """Returns the named device, or the best available one: CUDA (one per process), MPS, then CPU.
 
-    Raises ValueError for a name that torch does not know or a device that is not there.
+    Raises ValueError for a name that torch does not know or a device that is not available.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -39,8 +39,12 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The named dtype to compute in; by default float32, on CUDA bfloat16, or float16 where the
-    card only emulates that, as T4 and V100 do. "bf16" and "torch.bfloat16" are bfloat16 too.
+    """Returns the named dtype.
+
+    The default is float32, and on CUDA bfloat16, or float16 where the GPU only emulates bfloat16
+    (T4, V100).
+
+    Short names such as "bf16" and full ones such as "torch.bfloat16" are accepted.
     """
     name = full_name(name)
     if name == EIGHT_BIT:
@@ -59,14 +63,14 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def full_name(name: str) -> str:
-    """torch's name of a dtype that may be written short ("bf16") or with its module."""
+    """Returns torch's name of a dtype given as "bf16", "bfloat16" or "torch.bfloat16"."""
     name = name.removeprefix("torch.")
     return SHORT.get(name, name)
 
 
 def execution_device(module: torch.nn.Module) -> torch.device:
-    """Where a module computes: the device to which accelerate's hooks fetch its weights, or where
-    they lie.
+    """Returns the device on which a module computes: where accelerate's hooks move its weights, or
+    where its weights are.
     """
     for part in module.modules():
         device = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
@@ -76,13 +80,14 @@ def execution_device(module: torch.nn.Module) -> torch.device:
 
 
 def written(dtype: torch.dtype, asked: str = "") -> str:
-    """The dtype in words, with 8-bit weights where they were asked for."""
+    """Returns the dtype as text, such as "bfloat16 with 8-bit weights"."""
     return ("int8 weights, " if asked == EIGHT_BIT else "") + str(dtype)[6:]
 
 
 def use_threads(count: int | None) -> None:
-    """So many threads for torch on the CPU, or as it is where None; ValueError out of bounds, where
-    OpenMP would end the process.
+    """Sets torch's number of CPU threads; None leaves it unchanged.
+
+    Raises ValueError for a number out of range, which would make OpenMP end the process.
     """
     if count is None:
         return
@@ -93,14 +98,16 @@ def use_threads(count: int | None) -> None:
 
 
 def describe(device: torch.device) -> str:
-    """The device by the name its maker gave it."""
+    """Returns the device's product name, such as the GPU's or the CPU's model."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
 
 
 def place(device: torch.device) -> str:
-    """What of a device the last bits depend on: its kind, and on the CPU the number of threads."""
+    """Returns what the last bits of a result depend on: the device type, and on a CPU the number of
+    threads.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)

@@ -13,7 +13,7 @@ BLOCK = 2**20  # bytes that are read at once
 
 
 def of_file(path: Path) -> str:
-    """Of a file's content, as `sha256sum` gives it."""
+    """Returns the SHA-256 of a file's content, as `sha256sum` prints it."""
     found = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
@@ -22,12 +22,15 @@ def of_file(path: Path) -> str:
 
 
 def of_bytes(content) -> str:
-    """Of a text (as UTF-8) or of anything with a buffer."""
+    """Returns the SHA-256 of a text (encoded as UTF-8) or of any object with a buffer."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
 def of_tensors(tensors: Mapping[str, Tensor], salt: str = "") -> str:
-    """Of every name, shape, dtype and byte, in the order of the names; tensors lie on the CPU."""
+    """Returns one SHA-256 over every name, shape, dtype and value, sorted by name.
+
+    The tensors must be on the CPU.
+    """
     found = hashlib.sha256(salt.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

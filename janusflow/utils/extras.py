@@ -1,4 +1,4 @@
-"""Parts of the package that need libraries which `pip install janusflow` leaves out."""
+"""Optional dependencies: libraries that `pip install janusflow` does not bring."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def needed(extra: str, what: str) -> Iterator[None]:
-    """Around imports: ModuleNotFoundError says which extra to install for `what`."""
+    """A context for imports: a missing library raises ModuleNotFoundError naming the extra that
+    `what` needs.
+    """
     try:
         yield
     except ModuleNotFoundError as error:

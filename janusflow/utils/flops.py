@@ -1,4 +1,4 @@
-"""How much of the machine a training uses: operations of a step against what it can do at most."""
+"""Model FLOPs utilisation: the operations of a training step relative to the machine's peak."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ SECONDS = 0.2  # of measuring the peak
 
 
 class Counting(TorchDispatchMode):
-    """Counts the floating-point operations of matrix products, convolutions and attention while it
-    is entered, forward, backward and recomputed ones, by torch's formulas. Attention counts in
-    full, although half of it is masked. `total` is the sum.
+    """A mode that counts the floating-point operations of matrix products, convolutions and
+    attention by torch's formulas.
+
+    Forward, backward and recomputed operations count. Attention counts in full, although half of it
+    is masked. `total` is the sum.
     """
 
     def __init__(self):
@@ -54,9 +56,10 @@ ON_CPU = {  # which torch's table lacks
 
 @lru_cache
 def peak(device: torch.device, dtype: torch.dtype, threads: int) -> float:  # noqa: ARG001
-    """Operations a second of the fastest of several large matrix products, measured here and now.
+    """Measures the machine's peak in operations per second: the fastest of several large matrix
+    products.
 
-    `threads` are those of torch on a CPU; they are part of the key.
+    `threads` is torch's number of CPU threads and part of the cache key.
     """
     side = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
@@ -81,14 +84,16 @@ def _wait(device: torch.device) -> None:
 
 @dataclass
 class Meter:
-    """A process's operations for each token of the batch, counted in one step, and its peak."""
+    """Counts a process's operations per token of the batch in one step, and holds the machine's
+    peak.
+    """
 
     per_token: float
     peak: float
 
     @classmethod
     def of(cls, trainer, stop: bool = False) -> tuple[Meter, dict]:
-        """Takes a step of the trainer under the counter; the step's result is the second."""
+        """Runs one training step under the counter and returns the meter and the step's result."""
         with Counting() as counted:
             found = trainer.step(stop=stop)
         accelerator = trainer.accelerator
@@ -97,5 +102,7 @@ class Meter:
         return cls(counted.total / max(1, found["tokens"]), most), found
 
     def fraction(self, tokens_per_s: float) -> float:
-        """Of the peak, at this rate of the whole batch's tokens."""
+        """Returns the fraction of the peak that is used at this rate, in tokens of the whole batch
+        per second.
+        """
         return self.per_token * tokens_per_s / self.peak

@@ -1,8 +1,8 @@
-"""Forward-mode derivatives: kernels without a rule for them are left out while one is taken.
+"""Forward-mode derivatives: selects kernels that support them.
 
-torch.func.jvp and torch.autograd.forward_ad give a tensor its tangent. A kernel that knows no
-tangents either refuses (attention's fused ones) or drops them without a word (oneDNN's products),
-so the callers of such kernels ask here and take torch's composite ones instead.
+torch.func.jvp and torch.autograd.forward_ad attach a tangent to a tensor. A kernel without a rule
+for tangents either raises an error (fused attention) or drops the tangent silently (oneDNN's
+products). Callers of such kernels ask here and use torch's composite kernels instead.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def forward_mode() -> bool:
-    """Whether a forward-mode derivative is being taken, by torch.func.jvp or a dual level."""
+    """Returns whether a forward-mode derivative is being taken, by torch.func.jvp or a dual
+    level.
+    """
     return forward_ad._current_level >= 0
 
 
 @contextmanager
 def differentiable_attention() -> Iterator[None]:
-    """Inside, or in a function that this decorates, attention has forward-mode derivatives."""
+    """A context manager or decorator in which attention supports forward-mode derivatives."""
     if not forward_mode():
         yield
         return

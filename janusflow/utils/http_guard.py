@@ -1,6 +1,6 @@
-"""What stands before a web application: who may ask it, by which name, and how much may be sent.
+"""An ASGI guard for a web application: allowed hosts and origins, an API key, and size limits.
 
-Pure ASGI, so that streams and left connections pass through as they are.
+It is plain ASGI, so streams and disconnects pass through unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SLOWEST = 30.0  # seconds between two parts of a body
 
 
 class Denied(Exception):
-    """A request that is answered before the application sees it."""
+    """A request that is answered with an error before the application sees it."""
 
     def __init__(self, status: int, message: str, code: str, headers: Iterable = ()):
         super().__init__(message)
@@ -29,14 +29,15 @@ class Denied(Exception):
 
 
 class Guard:
-    """An ASGI application around another.
+    """An ASGI application that checks each request before it reaches the wrapped one.
 
-    `host` is the address that is listened at. Its own name, names of this machine and `hosts` are
-    taken as the Host of a request; where all addresses are listened at, so are addresses in
-    numbers. Any other name may be a stranger's that leads here (DNS rebinding). An Origin has to be
-    the Host itself or one of `origins`. With `key` requests need `Authorization: Bearer KEY`, those
-    to `open_paths` excepted. `max_body(path)` are the bytes that a body may have; all bodies
-    together may have `budget`.
+    - `host` is the address the server listens on. As the Host header it accepts its own name, the
+      names of this machine and `hosts`; when listening on all addresses, also numeric addresses.
+      Any other name may belong to an attacker who points it here (DNS rebinding).
+    - An Origin header must equal the Host or be one of `origins`.
+    - With `key`, requests need `Authorization: Bearer KEY`, except to `open_paths`.
+    - `max_body(path)` is the limit of a request body in bytes; `budget` is the limit of all bodies
+      that are held at once.
     """
 
     def __init__(
@@ -183,7 +184,7 @@ def _is_address(name: str) -> bool:
 
 
 def error_body(message: str, kind: str, param: str | None = None, code: str | None = None) -> dict:
-    """An error as OpenAI's clients read it."""
+    """Returns an error as JSON in the format that OpenAI's clients read."""
     told = dict(message=printable(message), type=kind, param=param, code=code)
     return {"error": told}
 

@@ -1,4 +1,4 @@
-"""Where a model's files come from: the package itself, a folder, or the hub."""
+"""Finds a model's files: in the package, in a local folder, or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ CONFIGS = ["config.json", "vae/config.json"]  # what describes a model without i
 
 
 def files_of(variant: str | None = None) -> list[str]:
-    """Patterns of what a JanusFlow is made of: never code, never pickles, no second copy of the
-    weights. `variant` is in the names of weights, as "fp16" in model.fp16.safetensors.
+    """Returns the file patterns of a JanusFlow: no code, no pickles, and no second copy of the
+    weights.
+
+    `variant` is part of the weight files' names, as "fp16" in model.fp16.safetensors.
     """
     own = f".{variant}" if variant else ""
     vae = "vae/diffusion_pytorch_model"
@@ -54,13 +56,12 @@ KEYWORDS = ("subfolder", "revision", "cache_dir", "token", "local_files_only", "
 def locate(
     name: str | Path, files: Sequence[str] = FILES, *, subfolder: str | None = None, **hub
 ) -> Path:
-    """The folder that holds `name`: a packaged model, a local folder, or a snapshot of a hub id;
-    with `subfolder` the folder of that name inside it.
+    """Returns the folder of `name`: a packaged model, a local folder, or a snapshot of a hub id.
 
-    From the hub come only `files` (patterns); "org/name@REVISION" pins one, and `hub` goes to
-    huggingface_hub's `snapshot_download` (`KEYWORDS`). Raises ValueError if there is no such folder
-    and the hub cannot provide it, or where files are not those of its SHA256SUMS, TypeError for a
-    keyword that nothing takes.
+    With `subfolder` it is that folder inside it. Only `files` (patterns) are downloaded;
+    "org/name@REVISION" pins a revision, and `hub` holds keywords of huggingface_hub's
+    `snapshot_download`. Raises ValueError if there is no such folder and the hub cannot provide it,
+    or if files differ from SHA256SUMS, and TypeError for an unknown keyword.
     """
     refuse_unknown("loading", hub, KEYWORDS)
     if not isinstance(name, str | Path) or not str(name).strip() or name == Path():
@@ -106,11 +107,12 @@ def _is_folder(name: str | Path) -> bool:
 
 
 def verify(folder: Path, files: Sequence[str] = FILES) -> None:
-    """Compares a folder with its SHA256SUMS, where it has one.
+    """Checks a folder against its SHA256SUMS, if it has one;
 
-    ValueError names the first file that was changed, is missing (of `files`, which were asked
-    for), or was added: one that would be obeyed and is not listed, where others of its kind are.
-    `sha256sum -c SHA256SUMS` compares by hand, and `relist` writes the list.
+    `sha256sum -c SHA256SUMS` does the same by hand.
+
+    Raises ValueError naming the first file that was changed, that is missing although it is one of
+    `files`, or that was added and would be read. `relist` writes the list.
     """
     if not (folder / SUMS).exists():
         return
@@ -144,12 +146,12 @@ def _kind(name: str) -> tuple[str, str]:
 
 
 def unlist(folder: Path) -> None:
-    """Removes the folder's SHA256SUMS, of files that have been written anew."""
+    """Removes the folder's SHA256SUMS, because its files were written anew."""
     (folder / SUMS).unlink(missing_ok=True)
 
 
 def relist(folder: Path) -> None:
-    """Writes the folder's SHA256SUMS anew, where it has one, after its files were changed."""
+    """Rewrites the folder's SHA256SUMS, if it has one, after its files were changed."""
     if (folder / SUMS).exists():
         lines = [f"{digests.of_file(folder / name)}  {name}\n" for name in sorted(_obeyed(folder))]
         atomic_io.write_text(folder / SUMS, "".join(lines))

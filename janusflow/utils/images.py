@@ -1,14 +1,15 @@
-"""Images: read from files, brought to 8-bit RGB, cut, and laid side by side.
+"""Reads images, converts them to 8-bit RGB, crops them and arranges them in grids.
 
 One policy for everything that takes an image (chat, editing, masks, encoding, training,
 evaluation):
 
-- PIL images of every mode, arrays and tensors (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4
-  channels.
-- Floats run from 0 to 1. Overshoot of up to `OVERSHOOT`, as resizing leaves it, is clipped at both
-  ends; what goes further is refused, because its scale is not known.
-- 8-bit integers and 16-bit images of PIL use their whole range; other integers run from 0 to 255
-  or, where one is larger, to 65535. Masks alone take integers of at most 1 as 0 and 1.
+- PIL images of every mode, and arrays and tensors of shape (H, W), (H, W, C) or (C, H, W) with 1, 3
+  or 4 channels.
+- Floats range from 0 to 1. Overshoot up to `OVERSHOOT`, which resizing can cause, is clipped at
+  both ends; larger values are refused, because their scale is unknown.
+- 8-bit integers and PIL's 16-bit images use their whole range. Other integers range from 0 to 255,
+  or to 65535 if one of them is larger than 255. Only in masks are integers of at most 1 read as 0
+  and 1.
 - PIL images are turned upright by their EXIF orientation.
 - Transparency is dropped, as the published models do.
 """
@@ -36,15 +37,16 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
 def read(path: Path) -> Image.Image:
-    """An image, upright and in RGB; of an animation the first frame.
+    """Reads an image file, upright and in RGB; of an animation the first frame.
 
-    ValueError if the file is no image of `FORMATS`, is cut short or is huge.
+    Raises ValueError if the file is not an image of one of `FORMATS`, is truncated, or exceeds the
+    limit of pixels.
     """
     return decode(read_bytes(path, "image_bytes", "image"), str(path))
 
 
 def decode(content: bytes, name: str) -> Image.Image:
-    """An image from the bytes of its file; see `read`."""
+    """Decodes an image from the bytes of a file; see `read`."""
     if Image.MAX_IMAGE_PIXELS and limits.most("pixels") > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limits.most("pixels")  # PIL's own limit would come first
     try:
@@ -80,8 +82,10 @@ def _broken(name: str, error: Exception) -> ValueError:
 
 
 def to_rgb(image, what: str = "image") -> Image.Image:
-    """Any image as 8-bit RGB by the policy above; the input is untouched. `what` it is called in
-    errors: TypeError for what is no image, ValueError for one out of range or damaged.
+    """Converts any image to 8-bit RGB by the policy of this module; the input is unchanged.
+
+    `what` names the image in errors. Raises TypeError for an object that is not an image, and
+    ValueError for one that is out of range or damaged.
     """
     image = _array(image)
     if isinstance(image, np.ndarray):
@@ -100,9 +104,11 @@ def to_rgb(image, what: str = "image") -> Image.Image:
 
 
 def to_mask(image) -> Image.Image:
-    """Any mask in 8-bit grey: white where it is set. Integers of at most 1 are 0 and 1.
+    """Converts any mask to 8-bit grey, white where it is set.
 
-    ValueError, beside those of `to_rgb`, for a mask of one colour that is transparent in places,
+    Integers of at most 1 are read as 0 and 1.
+
+    Raises the errors of `to_rgb`, and ValueError for a mask of one colour with transparent parts,
     because transparency is dropped.
     """
     values = _mask_values(_array(image))
@@ -133,8 +139,9 @@ def _mask_values(image):
 
 
 def to_tensor(images) -> Tensor:
-    """One image or several of one size -> (B, 3, H, W) float32 in [0, 1]; floats keep their
-    precision.
+    """Converts one image, or several of one size, to (B, 3, H, W) float32 in [0, 1].
+
+    Floats keep their precision.
     """
     rows = [_channels_first(image) for image in listed(images)]
     if len({row.shape for row in rows}) != 1:
@@ -144,7 +151,7 @@ def to_tensor(images) -> Tensor:
 
 
 def fitted(image, height: int, width: int):
-    """The image itself where it has that size, or stretched to it, in 8-bit RGB."""
+    """Returns the image in 8-bit RGB, stretched to the given size if it has another."""
     rgb = to_rgb(image)
     if rgb.size == (width, height):
         return image
@@ -152,7 +159,9 @@ def fitted(image, height: int, width: int):
 
 
 def listed(images) -> list:
-    """The images of one, a list of them, or a batch as an array or tensor (B, ...)."""
+    """Returns a list of images from one image, a list of them, or a batch (B, ...) as an array or
+    tensor.
+    """
     several = isinstance(images, list | tuple) or getattr(images, "ndim", 3) == 4
     found = list(images) if several else [images]
     if not found:
@@ -259,17 +268,20 @@ def _in_range(array: np.ndarray, what: str) -> np.ndarray:
 
 
 def square_crop(image: Image.Image, size: int, share: float = 0.5) -> Image.Image:
-    """The short side becomes `size`, of the long side a window is cut: `share` 0 is its left or
-    upper end, 1 the other, 0.5 the middle.
+    """Crops a square window and resizes it to `size` x `size`.
 
-    Cut and resized at once, so that an image of 1 x 1,000,000 costs no more than any other.
+    The short side is kept whole; on the long side the window lies at `share`: 0 is the left or
+    upper end, 0.5 the middle, 1 the other end. Cropping and resizing are one step, so a very long
+    image costs no more than any other.
     """
     return crop(image, (size, size), share)
 
 
 def crop(image: Image.Image, sides: tuple[int, int], share: float = 0.5) -> Image.Image:
-    """The largest window of the shape of `sides` (height, width), resized to them; `share` as in
-    `square_crop`.
+    """Crops the largest window with the proportions of `sides` (height, width) and resizes it to
+    them.
+
+    `share` places the window as in `square_crop`.
     """
     width, height = image.size
     if width * sides[0] >= height * sides[1]:
@@ -282,7 +294,7 @@ def crop(image: Image.Image, sides: tuple[int, int], share: float = 0.5) -> Imag
 
 
 def captioned(image: Image.Image, text: str, lines: int = 3) -> Image.Image:
-    """An image with a text below it on white, in at most so many lines."""
+    """Returns the image with a caption below it on white, wrapped to at most so many lines."""
     font = ImageFont.load_default()
     letter = max(1, round(font.getlength("n" * 20) / 20))
     wrapped = textwrap.wrap(text, max(8, image.width // letter))[:lines]
@@ -296,7 +308,7 @@ def captioned(image: Image.Image, text: str, lines: int = 3) -> Image.Image:
 
 
 def grid(images: list[Image.Image], gap: int = 4, columns: int | None = None) -> Image.Image:
-    """Images of one size side by side on white, nearly square unless `columns` says otherwise."""
+    """Arranges images of one size in a grid on white, nearly square unless `columns` is given."""
     columns = columns or int(np.ceil(np.sqrt(len(images))))
     rows = -(-len(images) // columns)
     w, h = images[0].size

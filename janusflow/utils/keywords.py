@@ -1,4 +1,4 @@
-"""Keywords at the border: what nothing takes is refused by name, old names work for a release."""
+"""Checks keyword arguments: unknown names are refused, old names work for one more release."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHOWN = 8  # known names that an error lists
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'dtype'?" where a known name is close or ends or begins so, else ""."""
+    """Returns a hint such as "; did you mean 'dtype'?" if a known name is similar, otherwise ""."""
     known = list(known)
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     parts = (word for word in known if len(name) > 3 and f"_{name}_" in f"_{word}_")
@@ -23,7 +23,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def refuse_unknown(function: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """TypeError names the first given keyword that is not among the known ones, and the nearest."""
+    """Raises TypeError for the first keyword that is not among the known ones, suggesting a similar
+    one.
+    """
     known = list(dict.fromkeys(known))
     for name in given:
         if name not in known:
@@ -33,9 +35,9 @@ def refuse_unknown(function: str, given: Iterable[str], known: Iterable[str]) ->
 
 
 def modern(function: str, given: dict, names: dict[str, str]) -> dict:
-    """The keywords with old names replaced by `names[old]`, each with a DeprecationWarning.
+    """Returns the keywords with each old name replaced by `names[old]`, with a DeprecationWarning.
 
-    TypeError where the old and the new name came together.
+    Raises TypeError if both the old and the new name are given.
     """
     found = {}
     for name, value in given.items():
@@ -55,7 +57,7 @@ def modern(function: str, given: dict, names: dict[str, str]) -> dict:
 
 
 def renamed(**names: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """A decorator: keywords of the last release are taken under their new names, with a warning."""
+    """A decorator that accepts keywords under their old names, with a DeprecationWarning."""
 
     def decorate(function: Callable) -> Callable:
         @functools.wraps(function)

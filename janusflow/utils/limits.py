@@ -1,6 +1,6 @@
-"""How much is taken from files and callers, in one place; each can be raised by the environment.
+"""All limits on untrusted files and on requests. The environment can raise each of them.
 
-`JANUSFLOW_MAX_PIXELS=400000000 janusflow chat poster.png "what is it?"` raises one for a run.
+Example: `JANUSFLOW_MAX_PIXELS=400000000 janusflow chat poster.png "what is it?"`.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ OLD = {"image_bytes": "picture_bytes"}  # names of release 0.1, for one more rel
 
 
 def most(name: str) -> int:
-    """The limit in force: JANUSFLOW_MAX_NAME if it is set, else the one in LIMITS.
+    """Returns the limit in force: JANUSFLOW_MAX_NAME if it is set, otherwise the one in LIMITS.
 
-    ValueError if the variable is no whole number of at least 1.
+    Raises ValueError if the variable is not a whole number of at least 1.
     """
     variable = f"JANUSFLOW_MAX_{name.upper()}"
     text = os.environ.get(variable)
@@ -60,7 +60,10 @@ def most(name: str) -> int:
 
 
 def hold(name: str, value: int, what: str) -> None:
-    """ValueError where `what` ("x.png has 9 x 9 pixels") goes beyond the limit."""
+    """Raises ValueError if `value` exceeds the limit;
+
+    `what` is the subject of the message, such as "x.png has 9 x 9 pixels".
+    """
     if value > most(name):
         raise ValueError(
             f"{printable(what, 200)}; at most {most(name)} are taken, or set "

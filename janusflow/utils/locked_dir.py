@@ -1,4 +1,4 @@
-"""Folders that a run fills, held by one run at a time."""
+"""Output folders that only one run may write to at a time."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ HELD: list[Path] = []  # folders of this process, whose last word a signal must 
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Holds the folder, which is made if need be; whoever stops the work is told what to do next.
+    """A context that locks the folder and creates it if needed. Ctrl-C in it prints how to resume.
 
-    Of several processes of one run the first holds it for all. ValueError if another run holds it,
-    OSError if it cannot be written.
+    With several processes the first one locks it for all. Raises ValueError if another run holds
+    the lock, and OSError if the folder cannot be written.
     """
     if processes.rank() > 0:
         yield
@@ -57,5 +57,5 @@ def alone(out: Path) -> Iterator[None]:
 
 
 def stays(out: Path) -> str:
-    """What a stopped run says."""
+    """Returns the message that an interrupted run prints."""
     return f"what is whole stays in {out}, and the same command goes on from there"

@@ -1,5 +1,6 @@
-"""Users' own solvers, rules, losses, teachers, rewards and tasks: modules imported for what their
-decorators register.
+"""Loads users' own solvers, guidance rules, losses, teachers, rewards and tasks.
+
+A plugin is a module whose decorators register what it defines:
 
     @samplers.solver(order=1, calls=1)      # my_solvers.py
     def my_euler(v, x, ts): ...
@@ -27,16 +28,16 @@ LOADED: list[str] = []  # names that other processes load as well, in order
 
 
 def load(names: Iterable[str] = ()) -> list[ModuleType]:
-    """Imports the installed plugins and then those named: modules, or paths of .py files.
+    """Imports the installed plugins and then `names`: modules, or paths of .py files.
 
-    A module is looked for as Python does, and last in the working directory. An installed plugin
-    that fails is warned of and left out; ValueError names one of `names` that fails.
+    A module is searched for on Python's path, then in the working directory. An installed plugin
+    that fails causes a warning and is skipped. Raises ValueError if one of `names` fails.
     """
     return [*_installed(), *map(load_one, names)]
 
 
 def load_one(name: str) -> ModuleType:
-    """Imports one module, or one .py file under its stem; ValueError where that fails."""
+    """Imports one module, or one .py file under its stem. Raises ValueError if the import fails."""
     try:
         found = _from_file(Path(name)) if name.endswith(".py") else _from_name(name)
         kept = str(Path(name).resolve()) if name.endswith(".py") else name

@@ -1,4 +1,4 @@
-"""Which of several processes this is, as torchrun and `accelerate launch` tell it."""
+"""The rank and world size of a distributed run, as torchrun and `accelerate launch` set them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def number(name: str, default: int, least: int) -> int:
-    """A whole number from the environment; ValueError for what is none."""
+    """Returns a whole number from an environment variable. Raises ValueError if it is not one."""
     text = os.environ.get(name)
     if text is None:
         return default
@@ -23,17 +23,17 @@ def number(name: str, default: int, least: int) -> int:
 
 
 def rank() -> int:
-    """Returns the number of this process, from 0."""
+    """Returns the rank of this process, starting at 0."""
     return number("RANK", 0, 0)
 
 
 def world() -> int:
-    """Returns the number of processes."""
+    """Returns the number of processes (the world size)."""
     return number("WORLD_SIZE", 1, 1)
 
 
 def share() -> tuple[int, int]:
-    """`rank` and `world`; ValueError where the first is not below the second."""
+    """Returns `rank` and `world`. Raises ValueError if the rank is not below the world size."""
     mine, all_of_them = rank(), world()
     if mine >= all_of_them:
         raise ValueError(

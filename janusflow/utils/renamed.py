@@ -1,4 +1,4 @@
-"""Names of release 0.1 that are called otherwise now, for one more release."""
+"""Names that changed since release 0.1; the old ones work for one more release."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 
 
 def old_names(module: str, names: Mapping[str, str]) -> Callable[[str], object]:
-    """A module's `__getattr__` that gives what an old name is called now, with a warning."""
+    """Returns a module-level `__getattr__` that maps old names to new ones, with a
+    DeprecationWarning.
+    """
 
     def find(name: str):
         if name not in names:

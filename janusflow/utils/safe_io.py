@@ -1,4 +1,4 @@
-"""Files of strangers: read within limits, and only what is a file."""
+"""Reads untrusted files within size limits, and regular files only."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # what a shell puts for 
 
 
 def read_bytes(path: Path, limit: str, what: str) -> bytes:
-    """A file's content; ValueError if there is none, or more than the limit of that name.
+    """Returns a file's content.
 
-    Devices and pipes without a name of the shell's are refused, because they may never end.
+    Raises ValueError if it cannot be opened or exceeds the limit of that name.
+
+    Devices and pipes are refused, because they may never end; pipes that a shell names (/dev/stdin,
+    /dev/fd/N) are read.
     """
     largest = limits.most(limit)
     try:
@@ -36,7 +39,10 @@ def read_bytes(path: Path, limit: str, what: str) -> bytes:
 
 
 def check_file(path: Path) -> Path:
-    """The path itself; ValueError for a pipe or a device, which what maps files would wait for."""
+    """Returns the path.
+
+    Raises ValueError for a pipe or a device, on which memory mapping would block.
+    """
     if path.exists() and not path.is_file():
         raise ValueError(f"{str(path)!r} is no file; fetch it again")
     return path
@@ -61,12 +67,12 @@ def _up_to(file: io.RawIOBase, size: int) -> bytes | None:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The lines of a UTF-8 file that are not empty; ValueError names the line at fault."""
+    """Returns the non-empty lines of a UTF-8 file. Raises ValueError naming the line at fault."""
     return split_prompts(read_bytes(path, "prompts_bytes", "prompt file"), str(path))
 
 
 def split_prompts(content: bytes, name: str) -> list[str]:
-    """Prompts of a file's bytes; see `read_prompts`."""
+    """Returns the prompts in a file's content, one per line; see `read_prompts`."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -81,7 +87,9 @@ def split_prompts(content: bytes, name: str) -> list[str]:
 
 
 def check_prompt(text: str, name: str, advice: str = "; shorten it") -> None:
-    """ValueError for a text that no prompt is."""
+    """Raises ValueError for a text that is too long for a prompt, holds a NUL, or is not
+    Unicode.
+    """
     longest = limits.most("prompt")
     if "\0" in text or len(text) > longest:
         raise ValueError(f"{name} holds a NUL or more than {longest} characters{advice}")
@@ -90,7 +98,10 @@ def check_prompt(text: str, name: str, advice: str = "; shorten it") -> None:
 
 
 def read_text(path: Path, limit: str) -> str:
-    """A text file of a model's folder; ValueError if it is missing, too large or not UTF-8."""
+    """Returns the content of a text file.
+
+    Raises ValueError if it is missing, too large or not UTF-8.
+    """
     try:
         missing = not path.exists()
     except (OSError, ValueError):  # no name of a file at all; what opens it will say so
@@ -104,7 +115,10 @@ def read_text(path: Path, limit: str) -> str:
 
 
 def parse_object(text: str, path: Path) -> dict:
-    """Strict JSON: an object at the top, every number finite."""
+    """Parses strict JSON: an object at the top, and only finite numbers.
+
+    Raises ValueError otherwise.
+    """
     try:
         content = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
@@ -115,7 +129,7 @@ def parse_object(text: str, path: Path) -> dict:
 
 
 def read_object(path: Path, limit: str = "config_bytes") -> dict:
-    """The JSON object in a file; ValueError says what is wrong with it."""
+    """Reads a JSON object from a file. Raises ValueError that says what is wrong with it."""
     return parse_object(read_text(path, limit), path)
 
 

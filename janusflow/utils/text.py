@@ -1,4 +1,4 @@
-"""Text of strangers on its way to a terminal, a log or a message."""
+"""Makes untrusted text safe to print in a terminal, a log or an error message."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def printable(text: object, longest: int = LONGEST) -> str:
-    """`text` on one line: escape sequences and other unseen characters written as in Python's
-    strings (`\\x1b`), white space as one blank, and the middle of what is longer cut out.
+    """Returns `text` on one line that is safe to print.
 
-    Names from files (of tensors, columns, members of an archive) pass through here before anybody
-    sees them: a terminal would obey what they hold.
+    Escape sequences and other unseen characters are written as in Python's strings (`\\x1b`), white
+    space becomes one blank, and the middle of a longer text is cut out. Names from untrusted files
+    (tensors, columns, archive members) pass through here, which a terminal would obey.
     """
     text = str(text)
     if len(text) > 2 * longest:  # so that megabytes cost no time
@@ -28,7 +28,9 @@ def printable(text: object, longest: int = LONGEST) -> str:
 
 
 def plain(text: str) -> str:
-    """A text of several lines for a terminal: unseen characters written out, lines as they are."""
+    """Returns a text of several lines that is safe to print: unseen characters are escaped, line
+    breaks stay.
+    """
     return "".join(c if c == "\n" or c == "\t" else _seen(c) for c in text.replace("\r\n", "\n"))
 
 

@@ -1,4 +1,4 @@
-"""Values from files against the types that a dataclass declares."""
+"""Checks values from files against the field types of a dataclass."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from janusflow.utils.text import printable
 
 
 def built(kind: type, values: Any, name: str):
-    """`kind(**values)`; ValueError, naming the field, for values that are no fields, that are
-    missing, or of another type than declared. Lists become tuples where tuples are declared.
+    """Returns `kind(**values)`; lists become tuples where the field is a tuple.
+
+    Raises ValueError naming a field that is unknown, missing, or of another type than declared.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{name} holds a {type(values).__name__}; expected a JSON object")
@@ -32,7 +33,9 @@ def built(kind: type, values: Any, name: str):
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value of JSON has the type: bool is no int, an int is a float, NaN is none."""
+    """Returns whether a JSON value has the type: a bool is not an int, an int is a float, and NaN
+    is not a number.
+    """
     origin, inside = get_origin(hint), get_args(hint)
     if hint is Any:
         return True

@@ -1,3 +1,3 @@
-"""The release, which every written file names."""
+"""The version of this release, which every written file records."""
 
 VERSION = "0.1.0"

@@ -1,1 +1,1 @@
-"""JanusFlow: configuration, network, processing."""
+"""The JanusFlow model: configuration, network and processor."""

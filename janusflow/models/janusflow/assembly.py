@@ -1,6 +1,6 @@
-"""A new JanusFlow from a language model, a vision encoder and an autoencoder trained apart.
+"""Assembles a new JanusFlow from a pretrained language model, vision encoder and autoencoder.
 
-What lies between them, the aligners and the generation encoder and decoder, starts afresh, as in
+The aligners and the generation encoder and decoder between them are initialised at random, as in
 the first stage of the paper (Ma et al. 2024, section 3.3).
 """
 
@@ -30,7 +30,7 @@ TOKEN_PIXELS = 16  # that an image's token stands for, and side, as in the publi
 
 @dataclass(frozen=True, kw_only=True)
 class Adapters:
-    """Sizes of what is new; None takes the published proportion."""
+    """Sizes of the new parts; None takes the published proportion."""
 
     channels: int | None = None  # of the generation encoder; 3/8 of the language model's width
     layers: int = 2  # ConvNeXt blocks in the generation encoder, and in the decoder
@@ -42,9 +42,9 @@ class Adapters:
 def assemble(
     language: Path, vision: Path, vae: Path, out: Path, adapters: Adapters | None = None
 ) -> JanusFlowModel:
-    """Writes a model's folder: the three parts with their weights, fresh adapters, a processor.
+    """Writes a model folder with the weights of the three parts, new adapters and a processor.
 
-    ValueError for a part that is missing, of a kind that does not fit, or without a tokenizer.
+    Raises ValueError for a part that is missing, has no tokenizer, or is of an unsupported kind.
     """
     adapters = adapters or Adapters()
     autoencoder = load_vae(vae, vae)

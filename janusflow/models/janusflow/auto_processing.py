@@ -1,4 +1,4 @@
-"""The classes that the published folders name to AutoProcessor and AutoTokenizer."""
+"""The classes that published folders name for AutoProcessor and AutoTokenizer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ OF_MODEL = ("dtype", "torch_dtype", "device_map", "model_kwargs")
 
 
 class VLChatProcessor:
-    """What every published folder calls its processor: JanusFlow's, or Janus's."""
+    """The processor class that every published folder names; it returns JanusFlow's or Janus's
+    processor.
+    """
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub) -> JanusFlowProcessor:
-        """The processor of a folder's or hub id's family; ValueError where there is none."""
+        """Loads the processor of a folder or hub id, of either family.
+
+        Raises ValueError if there is none.
+        """
         hub = {
             key: value
             for key, value in hub.items()
@@ -36,9 +41,9 @@ class VLChatProcessor:
 
 
 class JanusFlowTokenizer:
-    """tokenizer.json as it is, spaces and all, with BOS first and padding on the left."""
+    """The tokenizer in tokenizer.json, unchanged, with BOS first and padding on the left."""
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub) -> PreTrainedTokenizerFast:
-        """The tokenizer of the folder's processor, the tags of images included."""
+        """Loads the tokenizer of the folder's processor, including the image tags."""
         return VLChatProcessor.from_pretrained(name, **hub).tokenizer

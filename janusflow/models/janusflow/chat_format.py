@@ -1,4 +1,4 @@
-"""Conversations as text: the two published formats, the two ways of writing messages."""
+"""Converts conversations to text, in both published chat formats and both message formats."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,9 @@ SYSTEM_PROMPT = (
 
 @dataclass(frozen=True)
 class Turn:
-    """One message: role as the caller spelt it, text with a tag per image, the images."""
+    """One message: its role as the caller spelled it, its text with one tag per image, and its
+    images.
+    """
 
     role: str
     text: str
@@ -31,12 +33,17 @@ class Turn:
 
     @property
     def kind(self) -> str:
-        """`user`, `assistant` or `system`, whichever way the role is spelt: `User`, `<|User|>`."""
+        """The role as `user`, `assistant` or `system`, from any spelling such as `User` or
+        `<|User|>`.
+        """
         return self.role.strip("<|｜>").lower()
 
 
 def listed(conversation) -> str | list:
-    """A question as it is, messages and batches as a list; TypeError for anything else."""
+    """Returns a question as it is, and messages and batches as lists.
+
+    Raises TypeError for anything else.
+    """
     if isinstance(conversation, str):
         return str(conversation)
     if isinstance(conversation, np.ndarray):
@@ -50,15 +57,18 @@ def listed(conversation) -> str | list:
 
 
 def is_one(conversation) -> bool:
-    """A question or one list of messages, not a batch; TypeError for neither."""
+    """Returns whether this is one question or one list of messages, and not a batch.
+
+    Raises TypeError for anything else.
+    """
     found = listed(conversation)
     return isinstance(found, str) or not found or isinstance(found[0], Mapping)
 
 
 def read_turns(conversation: Sequence[Mapping], image_tag: str) -> list[Turn]:
-    """Both message formats as turns; the messages are only read.
+    r"""Returns messages of either format as turns; the messages are not modified.
 
-    Published: {"role": "User", "content": "<image_placeholder>\\n...", "images": [...]}.
+    Published: {"role": "User", "content": "<image_placeholder>\n...", "images": [...]}.
     transformers: {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ...}]}.
     """
     turns = [_read_turn(message, image_tag) for message in conversation]
@@ -89,7 +99,7 @@ def _read_turn(message: Mapping, image_tag: str) -> Turn:
 
 
 def as_images(images: Any) -> tuple:
-    """None, one image, a list of them or a batched array -> a tuple of images."""
+    """Returns a tuple of images from None, one image, a list of them or a batched array."""
     if images is None:
         return ()
     if isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4:
@@ -139,12 +149,13 @@ def render(
     eos: str,
     ending: str = "answer",
 ) -> str:
-    """The prompt's text: system, then `User: ...\\n\\n` and `Assistant: ...<eos>`, stripped.
+    r"""Returns the prompt's text: the system text, then `User: ...\n\n` and `Assistant: ...<eos>`,
+    stripped.
 
-    `words` are the two roles' names, in which every spelling of a role is written. A system
-    message replaces `system`. The `ending` "answer" asks for one: an assistant's message at the
-    end is left open to be continued, and after a user's stands `Assistant:`. "closed" adds
-    nothing, "new" opens another message of the assistant whoever spoke last.
+    `words` are the names of the two roles, which replace every spelling of a role. A system message
+    replaces `system`. `ending` is "answer" to ask for an answer (a last assistant message is left
+    open, and after a user message `Assistant:` follows), "closed" to add nothing, or "new" to
+    always open another assistant message.
     """
     given = [turn.text for turn in turns if turn.kind == "system"]
     system = "\n\n".join(given) if given else system
@@ -163,7 +174,7 @@ def render(
 
 
 def roles(sft_format: str) -> tuple[str, str]:
-    """The user's and the assistant's name in a format."""
+    """Returns the user's and the assistant's name in a chat format."""
     if not isinstance(sft_format, str) or sft_format not in FORMATS:
         raise ValueError(f"no chat format {sft_format!r:.60}; choose one of {', '.join(FORMATS)}")
     return FORMATS[sft_format]

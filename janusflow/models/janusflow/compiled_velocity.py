@@ -1,8 +1,8 @@
-"""The velocity as one compiled graph for each shape: what `pipe.compile()` switches on.
+"""The velocity compiled by torch.compile, one graph per shape; `pipe.compile()` switches it on.
 
-A graph is made for so many rows, so many latents, and a bucket of prompt lengths. Prompts are
-padded to their bucket with keys that nobody sees, so steps, solvers and prompts of one bucket share
-a graph; another shape compiles one more, once.
+A shape is the number of rows, the size of the latents and a bucket of prompt lengths. Prompts are
+padded to their bucket with masked keys, so steps, solvers and prompts of one bucket share a graph;
+a new shape compiles one more, once.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ MOST = 64  # shapes; torch gives up after eight otherwise
 
 
 def bucket(length: int) -> int:
-    """The length to which a prompt of so many tokens is padded."""
+    """Returns the length to which a prompt of so many tokens is padded."""
     return max(SHORTEST, 1 << (length - 1).bit_length())
 
 
 class Compiled:
-    """`JanusFlowModel.velocity` by graphs of torch.compile, which `options` go to.
+    """`JanusFlowModel.velocity` compiled by torch.compile with `options`.
 
-    On a GPU the mode is "reduce-overhead" unless another is given: the graphs are CUDA graphs.
+    On a GPU the default mode is "reduce-overhead", which uses CUDA graphs.
     """
 
     def __init__(self, model: JanusFlowModel, **options):
@@ -39,7 +39,9 @@ class Compiled:
         self._shapes: set[tuple] = set()
 
     def of(self, prompt: PromptCache) -> Callable[[Tensor, Tensor], Tensor]:
-        """velocity(latents, t) of this prompt, which is put into its bucket here, once."""
+        """Returns velocity(latents, t) for this prompt, which is padded to its bucket once,
+        here.
+        """
         prompt = prompt.padded(bucket(prompt.keys[0].shape[2]))
         parts = (prompt.keys, prompt.values, prompt.seen, prompt.length)
         return lambda latents, t: self._run(latents, t, parts)

@@ -1,4 +1,4 @@
-"""JanusFlow's configuration: the hub's `config.json` as it is, with what it leaves unsaid."""
+"""JanusFlow's configuration: the hub's `config.json` unchanged, with defaults for what it omits."""
 
 from copy import deepcopy
 from dataclasses import dataclass, fields
@@ -55,7 +55,7 @@ ACTIVATIONS = ("silu", "gelu", "relu", "gelu_new", "gelu_pytorch_tanh", "swish",
 
 @dataclass(frozen=True, kw_only=True)
 class VisionSizes:
-    """The SigLIP tower, resolved from its name and overrides."""
+    """Sizes of the SigLIP vision tower, from its name and overrides."""
 
     image_size: int  # pixels, square
     patch_size: int
@@ -74,7 +74,7 @@ class VisionSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSizes:
-    """The ConvNeXt encoder and decoder around the language model."""
+    """Sizes of the ConvNeXt encoder and decoder around the language model."""
 
     latent_channels: int
     patch: int  # latents per token and side
@@ -107,12 +107,12 @@ def _select_layers(layers: int, select_layer: Any) -> int:
 
 
 class JanusFlowConfig(PreTrainedConfig):
-    """The published configuration, loaded, completed and saved without losing a key.
+    """The published configuration, loaded, completed with defaults, and saved without losing a key.
 
-    `language_config` becomes a `LlamaConfig`; the three `vision_*_config` blocks stay the
-    dictionaries that the hub holds (misspelt and unknown keys included), and `vision` and
-    `generation` give their numbers. Raises ValueError for sizes that are not positive whole numbers
-    or for a network that this package does not build.
+    `language_config` becomes a `LlamaConfig`. The three `vision_*_config` blocks remain
+    dictionaries as on the hub, including misspelt and unknown keys; `vision` and `generation` give
+    their sizes. Raises ValueError for sizes that are not positive whole numbers and for networks
+    that this package cannot build.
     """
 
     model_type = "multi_modality"
@@ -164,9 +164,10 @@ class JanusFlowConfig(PreTrainedConfig):
 
     @classmethod
     def get_config_dict(cls, name, **kwargs) -> tuple[dict, dict]:
-        """What transformers reads of config.json, once nothing in it loads code or files.
+        """Returns what transformers reads from config.json, after the checks of `check_config`.
 
-        ValueError for a setting that would, for one that hides a method, and for broken JSON.
+        Raises ValueError for a setting that loads code or files or shadows a method, and for
+        invalid JSON.
         """
         if (Path(name) / "config.json").is_file():
             read_config(Path(name) / "config.json")
@@ -185,8 +186,10 @@ class JanusFlowConfig(PreTrainedConfig):
 
     @property
     def parameters(self) -> int | None:
-        """Of the network, to a few per cent: what its large matrices hold. None for a network with
-        parts from elsewhere, for which there is no formula here."""
+        """The number of parameters in the large matrices, within a few per cent of the total.
+
+        None for a network with a vision or language model for which there is no formula here.
+        """
         text, vision, generation = self.language_config, self.vision, self.generation
         if text.model_type != "llama" or vision.library is not None:
             return None
@@ -251,7 +254,10 @@ class JanusFlowConfig(PreTrainedConfig):
 
 
 def vision_sizes(block: Any, where: str) -> VisionSizes:
-    """The tower that a block of config.json names; ValueError for one that is not built here."""
+    """Returns the sizes of the tower that a config.json block names.
+
+    Raises ValueError for an unsupported one.
+    """
     params = _params(block, where)
     if params.get("library") is not None:
         return _foreign_sizes(params, where)
@@ -330,7 +336,7 @@ def _language(given: Any) -> PreTrainedConfig:
 
 
 def known_settings(kind: type) -> set[str]:
-    """What a config.json may set of transformers' class."""
+    """Returns the settings of transformers' class that a config.json may contain."""
     plain = {"model_type", "torch_dtype", "_name_or_path", "name_or_path", "rope_scaling"}
     return plain | {"output_attentions", "num_labels"} | {f.name for f in fields(kind)}
 

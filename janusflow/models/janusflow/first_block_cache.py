@@ -1,7 +1,7 @@
-"""Re-use across steps: where the first block changes little, the other blocks are not evaluated.
+"""First-block cache: where the first block's output changes little, the other blocks are skipped.
 
-The first-block cache of ParaAttention and diffusers (after TeaCache, Liu et al. 2024, 2411.19108),
-row by row, so that an image does not depend on those beside it.
+This is the cache of ParaAttention and diffusers (after TeaCache, Liu et al. 2024, 2411.19108),
+applied per row, so that an image does not depend on the others in its batch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from janusflow.utils.cpu.onednn_linear import repeating
 
 
 class Reuse:
-    """What one run keeps: make one for each, `of(prompt)` for each prompt in it.
+    """The cache of one sampling run; `of(prompt)` gives the velocity for each prompt in it.
 
-    A row whose first block's residual r is closer than `tolerance` to that of the row's last full
-    evaluation, mean |r - r_last| / mean |r_last|, takes over what the other blocks added then. 0
-    evaluates everything. ValueError for a tolerance that is no finite number from 0.
+    A row is skipped if its first block's residual r is close to that of its last full evaluation,
+    mean |r - r_last| / mean |r_last| < `tolerance`; it then adds what the other blocks added at
+    that evaluation. A tolerance of 0 skips nothing. Raises ValueError unless it is finite and not
+    negative.
     """
 
     def __init__(self, model: JanusFlowModel, tolerance: float):
@@ -36,12 +37,14 @@ class Reuse:
         self._rows: list[_Rows] = []
 
     def of(self, prompt: PromptCache) -> _Rows:
-        """velocity(latents, t) of this prompt, one row a latent, which remembers."""
+        """Returns velocity(latents, t) for this prompt, with a cache of its own per row."""
         self._rows.append(_Rows(self.model, prompt, self.tolerance))
         return self._rows[-1]
 
     def skipped(self, images: int) -> list[int]:
-        """Evaluations of each image whose later blocks were taken over; rows repeat images."""
+        """Returns for each image how many evaluations were skipped; with guidance several rows
+        belong to one image.
+        """
         counts = [rows.skipped.view(-1, images).sum(0) for rows in self._rows]
         return torch.stack(counts).sum(0).tolist()
 

@@ -1,5 +1,5 @@
-"""The ConvNeXt encoder and decoder that put latents into the language model and take a velocity
-out.
+"""The ConvNeXt encoder from latents to the language model, and the decoder from it to the
+velocity.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from janusflow.utils.forward_mode import forward_mode
 
 @dataclass(frozen=True)
 class Times:
-    """What times are to the network, a row each, or one row for all samples.
+    """What the network computes from the times t alone, one row per sample or one for all.
 
-    `embedding` (B, D); `encoder` and `decoder`: the scale and shift (B, 2 C) of each block where
-    they were computed beforehand (`JanusFlowModel.times`), or None, and each block computes its
-    own.
+    `embedding` is (B, D). `encoder` and `decoder` hold each block's scale and shift (B, 2 C) if
+    they were computed in advance (`JanusFlowModel.times`); otherwise they are None and each block
+    computes its own.
     """
 
     embedding: Tensor
@@ -41,7 +41,8 @@ class Times:
 
 
 class GlobalResponseNorm(nn.Module):
-    """out = bias + (weight * n + 1) * x with n = |x|_hw / mean_c |x|_hw; (B, H, W, C) -> the same.
+    """out = bias + (weight * n + 1) * x with n = |x|_hw / mean_c |x|_hw, over x of shape (B, H, W,
+    C).
 
     Woo et al. 2023 (ConvNeXt V2), section 3.
     """
@@ -69,8 +70,8 @@ def _norm(x: Tensor) -> Tensor:
 
 
 class ConvNextBlock(nn.Module):
-    """ConvNeXt V2 block, scaled and shifted by the time embedding after the residual: (B, C, H, W)
-    -> the same.
+    """A ConvNeXt V2 block on (B, C, H, W); after the residual, the time embedding scales and shifts
+    it.
     """
 
     def __init__(self, channels: int, time_channels: int, eps: float):
@@ -84,11 +85,11 @@ class ConvNextBlock(nn.Module):
         self.cond_embeds_mapper = nn.Linear(time_channels, 2 * channels)
 
     def modulation(self, time: Tensor) -> Tensor:
-        """Scale and shift of the channels from the time embedding, (B, D) -> (B, 2 C)."""
+        """Scale and shift of the channels from the time embedding: (B, D) -> (B, 2 C)."""
         return self.cond_embeds_mapper(nn.functional.silu(time))
 
     def forward(self, x: Tensor, time: Tensor, known: Tensor | None = None) -> Tensor:
-        """`known` is the `modulation`, where it was computed beforehand."""
+        """Applies the block; `known` is the `modulation` if it was computed in advance."""
         y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))  # (B, H, W, C)
         y = self.channelwise_act(self.channelwise_linear_1(y))  # (B, H, W, 4 C)
         y = self.channelwise_linear_2(self.channelwise_norm(y))
@@ -115,10 +116,10 @@ class ConvNextBlocks(nn.Module):
 
 
 def sinusoids(t: Tensor, channels: int) -> Tensor:
-    """cos(w_k t), then sin(w_k t) with w_k = 10000^(-2 k / channels): (B,) -> (B, channels).
+    """cos(w_k t), then sin(w_k t), with w_k = 10000^(-2 k / channels): (B,) -> (B, channels).
 
-    In t's dtype, the frequencies rounded to float32 as published; an odd number of channels ends
-    with a zero. Ho et al. 2020 after Vaswani et al. 2017, section 3.5.
+    The result has t's dtype; the frequencies are rounded to float32, as published. An odd number of
+    channels ends with a zero. Ho et al. 2020, after Vaswani et al. 2017, section 3.5.
     """
     half = channels // 2
     exponents = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device)
@@ -128,8 +129,8 @@ def sinusoids(t: Tensor, channels: int) -> Tensor:
 
 
 class GenerationEncoder(nn.Module):
-    """Latents (B, c, H, W) and t (B,) in [0, 1], or its `Times`, -> features (B, C, H / p, W / p)
-    and `Times`.
+    """Encodes latents (B, c, H, W) at times t (B,) in [0, 1], or `Times`, to features (B, C, H / p,
+    W / p) and `Times`.
     """
 
     def __init__(self, sizes: GenerationSizes, hidden: int):
@@ -144,7 +145,7 @@ class GenerationEncoder(nn.Module):
         )
 
     def embed(self, t: Tensor, dtype: torch.dtype) -> Tensor:
-        """(B,) -> (B, D)."""
+        """Embeds times: (B,) -> (B, D)."""
         t = t.to(torch.promote_types(dtype, torch.float32))  # a narrow t would be another time
         return self.time_embed(sinusoids(1000 * t, self.time_channels).to(dtype))
 
@@ -168,8 +169,8 @@ class VelocityHead(nn.Module):
 
 
 class GenerationDecoder(nn.Module):
-    """Hidden channels (B, C, h, w), the encoder's features as long skip, `Times` -> velocity
-    (B, c, p h, p w).
+    """Decodes hidden channels (B, C, h, w), with the encoder's features as skip connection, to
+    velocity (B, c, p h, p w).
     """
 
     def __init__(self, sizes: GenerationSizes, hidden: int):

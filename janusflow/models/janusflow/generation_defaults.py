@@ -1,7 +1,8 @@
-"""How a folder says that answers are drawn: generation_config.json, and the tokenizer's ids.
+"""Default generation settings: generation_config.json, and the token ids of the tokenizer.
 
-The published folder has no generation_config.json and its config.json no ids, because they belong
-to the tokenizer. They are read from there, so that `model.generate(**inputs)` stops at the end.
+The published folder has no generation_config.json, and its config.json has no ids, because they
+belong to the tokenizer. They are read from there, so that `model.generate(**inputs)` stops at the
+end of the answer.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision", "
 
 
 def read(name: str | Path, **hub) -> GenerationConfig:
-    """What generation_config.json says, and ids of the tokenizer where it says none.
+    """Returns the folder's generation_config.json, with missing ids filled in from the tokenizer.
 
-    ValueError for a file that makes no configuration.
+    Raises ValueError for a file that is not a valid generation configuration.
     """
     hub = {key: value for key, value in hub.items() if key in HUB}
     path = _file(name, FILE, hub)
@@ -64,7 +65,9 @@ def _check(value, kind: type, what: str) -> None:
 
 
 def says_something(config: GenerationConfig) -> bool:
-    """Whether a configuration holds more than ids, which the tokenizer's files hold already."""
+    """Returns whether a configuration holds more than ids, which the tokenizer's files hold
+    already.
+    """
     said = config.to_diff_dict()
     return bool(said.keys() - {*IDS, *UNSAID, *IDLE})
 

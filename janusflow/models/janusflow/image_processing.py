@@ -1,4 +1,4 @@
-"""Images as the vision tower saw them in training, through PIL as published."""
+"""Prepares images for the vision tower as in its training, with PIL as published."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True, kw_only=True)
 class JanusFlowImageProcessor:
-    """Resize, pad to a square, scale, normalise; the defaults are the published class's."""
+    """Resizes, pads to a square, rescales and normalises images; the defaults are the published
+    class's.
+    """
 
     image_size: int  # side of the square, pixels
     min_size: int = 14  # no side of the resized image is shorter
@@ -47,8 +49,11 @@ class JanusFlowImageProcessor:
 
     @classmethod
     def from_dict(cls, config: Mapping) -> "JanusFlowImageProcessor":
-        """Reads preprocessor_config.json. `background_color` is left alone on purpose: the
-        published class computes it from the mean whatever the file says."""
+        """Reads the settings of preprocessor_config.json.
+
+        `background_color` is ignored deliberately: the published class always computes it from the
+        mean.
+        """
         try:
             size = config["image_size"] if "image_size" in config else config["size"]["height"]
             known = {
@@ -83,7 +88,7 @@ class JanusFlowImageProcessor:
         return self.normalised(self.square(to_rgb(image)))
 
     def normalised(self, image: Image.Image) -> np.ndarray:
-        """(3, H, W) float32 of an RGB image as large as it is."""
+        """Rescales and normalises an RGB image to (3, H, W) float32 without resizing it."""
         pixels = np.asarray(image).transpose(2, 0, 1)
         if self.do_rescale:
             pixels = pixels * float(
@@ -97,7 +102,8 @@ class JanusFlowImageProcessor:
         return pixels
 
     def square(self, image: Image.Image) -> Image.Image:
-        """The longest side becomes `image_size`; the rest is background, the image centred.
+        """Resizes the longer side to `image_size` and centres the image on a square of background
+        colour.
 
         Sides are truncated, not rounded, as published (transformers 5.23 rounds).
         """

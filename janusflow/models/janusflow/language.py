@@ -1,4 +1,4 @@
-"""Language models of transformers: the published Llama, and any other whose blocks take a cache."""
+"""Language models of transformers: the published Llama, and others whose blocks accept a cache."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embedd
 
 
 def positive(value: Any, name: str, limit: str) -> int:
-    """A whole number of at least 1 within a limit; ValueError for anything else."""
+    """Returns the value if it is a whole number from 1 to the limit.
+
+    Raises ValueError otherwise.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(
             f"{name} is {value!r:.60}; expected a whole number of at least 1, check config.json"
@@ -38,7 +41,10 @@ def positive(value: Any, name: str, limit: str) -> int:
 
 
 def language_class(kind: Any) -> type[PreTrainedConfig]:
-    """The configuration class of a causal language model; ValueError for another `model_type`."""
+    """Returns the configuration class of a causal language model.
+
+    Raises ValueError for another `model_type`.
+    """
     if not isinstance(kind, str) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ValueError(
             f"language_config.model_type is {kind!r:.60}, no causal language model of this "
@@ -48,7 +54,10 @@ def language_class(kind: Any) -> type[PreTrainedConfig]:
 
 
 def other_language_config(given: dict) -> PreTrainedConfig:
-    """A language model's configuration other than Llama's; ValueError for what does not fit."""
+    """Returns the configuration of a language model other than Llama.
+
+    Raises ValueError if it does not fit.
+    """
     settings = deepcopy(given)
     kind = language_class(settings.pop("model_type"))
     for key, limit in NUMBERS.items():
@@ -76,10 +85,11 @@ def other_language_config(given: dict) -> PreTrainedConfig:
 
 
 def build_language_model(config: PreTrainedConfig) -> nn.Module:
-    """The network of a configuration; ValueError where it is not built like Llama's.
+    """Builds the network of a configuration.
 
-    Its blocks are called one by one with rotary embeddings, so both have to be where Llama has
-    them.
+    Raises ValueError unless its structure is like Llama's.
+
+    Its blocks are called one by one with rotary embeddings, so both must be where Llama has them.
     """
     from transformers import AutoModelForCausalLM, LlamaForCausalLM
 

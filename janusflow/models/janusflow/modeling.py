@@ -1,7 +1,7 @@
-"""JanusFlow: one language model that answers about images and predicts the velocity that makes
+"""JanusFlow: one language model that answers about images and predicts the velocity that generates
 them.
 
-Ma et al. 2024, arXiv 2411.07975. Parameter names are the published checkpoint's.
+Ma et al. 2024, arXiv 2411.07975. Parameter names are those of the published checkpoint.
 """
 
 from __future__ import annotations
@@ -41,11 +41,10 @@ OF_TRANSFORMERS = (CACHE, "past_key_values", "cache_position", "return_dict", "t
 
 
 class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
-    """The published network; `encode_prompt` and `velocity` generate images, `generate` answers,
+    """The published network: `encode_prompt` and `velocity` generate images, `generate` answers,
     `forward` trains.
 
-    `from_pretrained` takes the published layout as it is and `save_pretrained` writes the same
-    names again.
+    `from_pretrained` reads the published layout, and `save_pretrained` writes the same names.
     """
 
     def __init__(self, config: JanusFlowConfig):
@@ -78,11 +77,12 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         pixel_values: Tensor | None = None,
         image_token_mask: Tensor | None = None,
     ) -> PromptCache:
-        """Keys and values of a prompt: ids (B, L) with BOS, without the generation tag; padding
-        where the mask is 0. Images that the prompt shows, as for an edit, come as in `embed`.
+        """Returns the keys and values of a prompt: ids (B, L) with BOS and without the generation
+        tag, mask (B, L).
 
-        The unconditional prompt keeps each row's BOS and its positions: the tokens between are
-        masked out of attention, so their keys need not exist.
+        Padding is where the mask is 0. Images in the prompt, as for an edit, are passed as in
+        `embed`. The unconditional prompt keeps each row's BOS and its positions; the tokens between
+        are masked out of attention, so their keys need not exist.
         """
         if input_ids.ndim != 2 or input_ids.shape[1] == 0:
             raise ValueError(
@@ -130,14 +130,15 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         return_hidden: int | None = None,
         target: Tensor | Times | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """v = d latents / dt at time t: (B, c, H, W), t (B,) in [0, 1] with 0 noise, 1 data, or its
-        `times`, -> (B, c, H, W).
+        """v = d latents / dt at time t: latents (B, c, H, W) and t (B,) in [0, 1], 0 noise, 1 data
+        -> (B, c, H, W).
 
-        A pure function: the prompt (B rows, or one that all share) is only read. The result has the
-        latents' dtype, whatever the network's. With `return_hidden=k` also the image tokens after
-        block k, (B, H W / p^2, D), where 0 is what enters the first block. `target`, like t, is the
-        time that the decoder hears instead: of a model trained as a flow map the result is then the
-        mean velocity from t to it. ValueError for latents that the network cannot take.
+        In place of t it takes the output of `times`. It is a pure function: the prompt (B rows, or
+        one for all) is only read. The result has the latents' dtype, whatever the network's. With
+        `return_hidden=k` it also returns the image tokens after block k, (B, H W / p^2, D); k = 0
+        is the input of the first block. `target`, shaped like t, is the end time of a flow map: the
+        result is then the mean velocity from t to `target`. Raises ValueError for latents that do
+        not fit the network.
         """
         self.check_latents(latents, t, prompt)
         if target is not None:
@@ -176,7 +177,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         return_hidden: int | None,
         target: Tensor | Times | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """`velocity` alone, for graphs that hold nothing else."""
+        """The computation of `velocity` without its checks, for compiled graphs."""
         features, times, sequence = self.enter(latents.to(self.dtype), t)
         decoder = self.language_model.model
         if return_hidden == len(decoder.layers):  # its list holds that after the last norm only
@@ -198,8 +199,9 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         return Times(self.vision_gen_enc_model.embed(t.to(self.device), self.dtype))
 
     def times(self, t: Tensor) -> Times:
-        """Everything that the network makes of times t (S,) alone, for all of them in one product;
-        rows of it take a time's place in `velocity`.
+        """Returns everything the network computes from times t (S,) alone, for all of them at once.
+
+        Rows of the result can be passed to `velocity` in place of t.
         """
         encoder, decoder = self.vision_gen_enc_model, self.vision_gen_dec_model
         embedding = encoder.embed(t.to(self.device), self.dtype)
@@ -207,8 +209,8 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         return Times(embedding, *(part.modulations(embedding) for part in blocks))
 
     def enter(self, latents: Tensor, t: Tensor | Times) -> tuple[Tensor, Times, Tensor]:
-        """(B, c, H, W) and t (B,) -> features (B, C, h, w), `Times`, and the sequence (B, 1 + h w,
-        D) that the first block reads after the prompt.
+        """Latents (B, c, H, W) and t (B,) -> features (B, C, h, w), `Times`, and the sequence (B, 1
+        + h w, D) that follows the prompt.
         """
         t = t if isinstance(t, Times) else t.to(latents.device)
         features, times = self.vision_gen_enc_model(latents, t)
@@ -217,7 +219,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         return features, times, torch.cat([first, tokens], dim=1)
 
     def leave(self, hidden: Tensor, features: Tensor, times: Times) -> Tensor:
-        """What the language model made of the sequence, normed (B, 1 + h w, D) -> velocity."""
+        """The language model's normalised output (B, 1 + h w, D) -> velocity (B, c, H, W)."""
         x = self.vision_gen_dec_aligner(self.vision_gen_dec_aligner_norm(hidden[:, 1:]))
         x = x.transpose(1, 2).unflatten(2, features.shape[2:])  # (B, C, h, w)
         return self.vision_gen_dec_model(x, features, times)
@@ -228,8 +230,10 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         return self.language_model.model(inputs_embeds=sequence, **about, **kwargs)
 
     def through(self, blocks, prompt: PromptCache, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Some of the language model's blocks, without its last norm, over what follows the prompt:
-        (B, q, D) -> the same. `grid`: height and width of the image in tokens.
+        """Applies some of the language model's blocks, without the final norm, to the sequence
+        after the prompt.
+
+        (B, q, D) -> (B, q, D). `grid` is the image's height and width in tokens.
         """
         about = self._behind(prompt, x, grid)
         turned = self.language_model.model.rotary_emb(x, position_ids=about["position_ids"])
@@ -288,7 +292,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
 
     @repeating()
     def image_embeds(self, pixel_values: Tensor) -> Tensor:
-        """Pixels (images, 3, S, S) -> what stands for each image in the sequence, (images, 1 +
+        """Pixels (images, 3, S, S) -> the embeddings of each image in the sequence, (images, 1 +
         tokens, D).
         """
         pixels = pixel_values.flatten(0, -4).to(self.dtype)
@@ -302,7 +306,9 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         pixel_values: Tensor | None = None,
         image_token_mask: Tensor | None = None,
     ) -> Tensor:
-        """Token embeddings (B, L, D) with the images' in the masked places, in reading order."""
+        """Returns token embeddings (B, L, D), with image embeddings at the masked places in reading
+        order.
+        """
         if (pixel_values is None) != (image_token_mask is None or not bool(image_token_mask.any())):
             raise ValueError(
                 "pixel_values and image_token_mask belong together; take both from the processor"
@@ -331,11 +337,11 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         **kwargs,
     ) -> CausalLMOutputWithPast:
-        """Logits of the next token (B, L, V), and with `labels` (B, L) the loss, the mean over
-        those that are not -100.
+        """Returns the next token's logits (B, L, V), and with `labels` (B, L) the mean
+        cross-entropy.
 
-        Positions follow the mask unless they are given; further arguments are those of the
-        language model. ValueError for more tokens than the model has positions.
+        Labels of -100 do not count. Positions follow the mask unless given; further arguments go to
+        the language model. Raises ValueError for more tokens than the model has positions.
         """
         refuse_unknown(f"{type(self).__name__}.forward", kwargs, self._forward_keywords)
         if (input_ids is None) == (inputs_embeds is None):
@@ -364,8 +370,10 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         image_token_mask: Tensor | None = None,
         **kwargs,
     ) -> Tensor:
-        """Answer ids (B, new); further arguments are those of transformers'
-        `GenerationMixin.generate`, the defaults those of `generation_config`.
+        """Returns the ids of the answers, (B, new tokens).
+
+        Further arguments are those of transformers' `GenerationMixin.generate`; defaults come from
+        `generation_config`.
         """
         embeds = kwargs.pop("inputs_embeds", None)
         if embeds is None:
@@ -377,7 +385,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         )
 
     def check_length(self, tokens: int) -> None:
-        """ValueError for more tokens than the language model was trained to tell apart."""
+        """Raises ValueError for more tokens than the language model has positions."""
         most = self.config.language_config.max_position_embeddings
         if tokens > most:
             raise ValueError(

@@ -1,9 +1,9 @@
-"""Causal attention inside segments: what packed sequences need so that nothing leaks.
+"""Causal attention within segments, so that samples packed into one sequence do not see each other.
 
-Segments of one length are stacked and run as one causal batch, so that the cost is the sum of
-their squares, not the square of the pack, and no mask of the pack's size exists. It is an
-attention implementation of transformers: gradient checkpointing recomputes it, and without
-`segments` it is its `sdpa`.
+Segments of equal length are stacked and run as one causal batch: the cost is the sum of their
+squared lengths instead of the square of the pack, and no mask of the pack's size is built. It is an
+attention implementation of transformers, so gradient checkpointing works; without `segments` it is
+`sdpa`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ NAME = "janusflow_packed"
 
 @dataclass(frozen=True)
 class Segments:
-    """Places of a flattened batch (rows x width) that form samples.
+    """The places of a flattened batch (rows x width) that form samples.
 
-    `order`: places of all segments, those of one length together; `shapes`: (segments, length) of
-    each such group; `inverse`: for every place its index in `order`, or len(order) for padding.
+    `order` holds the places of all segments, grouped by length; `shapes` is (segments, length) of
+    each group; `inverse` is for every place its index in `order`, or len(order) for padding.
     """
 
     order: Tensor
@@ -33,7 +33,7 @@ class Segments:
 
     @classmethod
     def of(cls, starts: list[int], lengths: list[int], places: int) -> Segments:
-        """Segments that begin at these places of a flattened batch of `places` tokens."""
+        """Builds segments that begin at these places of a flattened batch of `places` tokens."""
         groups: dict[int, list[int]] = {}
         for start, length in zip(starts, lengths, strict=True):
             groups.setdefault(length, []).append(start)
@@ -51,7 +51,7 @@ class Segments:
         return Segments(self.order.to(device), self.shapes, self.inverse.to(device))
 
     def gather(self, x: Tensor) -> list[Tensor]:
-        """(rows, heads, width, d) -> for each group (segments, heads, length, d)."""
+        """(rows, heads, width, d) -> one tensor (segments, heads, length, d) for each group."""
         flat = x.transpose(1, 2).flatten(0, 1).index_select(0, self.order)
         parts = flat.split([count * length for count, length in self.shapes])
         return [
@@ -67,7 +67,7 @@ class Segments:
 
 
 def packed_attention(module, query, key, value, attention_mask, *, segments=None, **kwargs):
-    """transformers' attention function; with `segments` the mask is not read."""
+    """The attention function that transformers calls; with `segments` the mask is ignored."""
     if segments is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     kept, wide = query.dtype, _training_dtype(query)
@@ -89,9 +89,10 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def use_packed_attention(model) -> None:
-    """Lets the language model of a JanusFlowModel attend by segments where it is given some.
+    """Makes the language model of a JanusFlowModel attend within segments whenever it is given
+    some.
 
-    Elsewhere, generation included, it goes on as with `sdpa`. ValueError for a model that was
+    Otherwise, generation included, it behaves as `sdpa`. Raises ValueError for a model that was
     loaded with another attention.
     """
     now = model.language_model.config._attn_implementation

@@ -1,4 +1,4 @@
-"""The language model's one forward over several samples, packed into few sequences or one a row."""
+"""One forward pass of the language model over several samples, packed or one per row."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from janusflow.utils.forward_mode import differentiable_attention
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the losses read. G samples are of kind generation, A are not; both in their order.
+    """What the losses read, for G generation samples and A answering samples, each in their order.
 
-    `velocity` (G, c, h, w), `hidden` (G, n, D) and the `heads` of blocks, None without generation
-    and where they were not asked for. `logits` (M, V) at the places before the labelled tokens
-    `targets` (M,), `owner` (M,) in [0, A) their sample.
+    `velocity` (G, c, h, w), `hidden` (G, n, D) and `heads` are None without generation samples or
+    if they were not requested. `logits` (M, V) are at the places before the labelled tokens
+    `targets` (M,), which belong to samples `owner` (M,) in [0, A).
     """
 
     velocity: Tensor | None
@@ -42,7 +42,9 @@ class Outputs:
     answers: int  # A
 
     def next_token(self) -> Tensor:
-        """Mean cross-entropy of each sample's labelled tokens, (A,); as losses.next_token."""
+        """Returns the mean cross-entropy of each sample's labelled tokens, (A,), as
+        losses.next_token does.
+        """
         each = nn.functional.cross_entropy(self.logits.float(), self.targets, reduction="none")
         sums = each.new_zeros(self.answers).index_add(0, self.owner, each)
         counts = torch.bincount(self.owner, minlength=self.answers).clamp(min=1)
@@ -63,15 +65,16 @@ def forward(
     capacity: int = 4096,
     target: Tensor | None = None,
 ) -> Outputs:
-    """One pass of the language model over all samples, packed or one a row.
+    """Runs the language model once over all samples, packed or one per row.
 
-    `x` (G, c, h, w) are the noisy latents of the generation samples in their order, `t` (G,) their
-    times, `dropped` (G,) whose prompt is hidden; `tap` as `return_hidden` of
-    JanusFlowModel.velocity; `attend`: blocks (from 1) of which queries and keys are wanted;
-    `target` (G,): the time
-    that the decoder hears instead of t, that of a flow map. The same numbers as encode_prompt with
-    velocity, and as the model's own forward, up to rounding. It writes no keys and values, so
-    gradient checkpointing works.
+    - `x` (G, c, h, w) are the noisy latents of the generation samples, `t` (G,) their times.
+    - `dropped` (G,) says whose prompt is dropped, for classifier-free guidance.
+    - `tap` is `return_hidden` of JanusFlowModel.velocity.
+    - `attend` lists blocks (counted from 1) whose queries and keys are returned.
+    - `target` (G,) is the end time of a flow map, for the decoder.
+
+    The result equals encode_prompt with velocity, and the model's own forward, up to rounding. No
+    keys and values are stored, so gradient checkpointing works.
     """
     patch = model.config.generation.patch
     count = len(generation_numbers(samples))

@@ -1,7 +1,7 @@
-"""Which samples share a sequence, and where everything stands in it.
+"""Sequence packing: which samples share a sequence, and at which place each token is.
 
-A sample sees itself alone: attention is causal inside it, positions restart with it. Padding is
-the special case of one sample a row.
+A sample sees only itself: attention is causal within it, and its positions start at 0. Padding is
+the special case of one sample per row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class Packable(Protocol):
-    """What packing reads of a sample; `janusflow.data.samples.Sample` is one."""
+    """The fields of a sample that packing reads; `janusflow.data.samples.Sample` has them."""
 
     kind: str  # "generation" for an image to be generated after the prompt
     input_ids: Tensor  # (L,) long
@@ -33,7 +33,9 @@ ROUND = 64  # places
 
 
 def length(sample: Packable, patch: int) -> int:
-    """Places of a sample in the sequence; an image to be made adds its time token and tokens."""
+    """Returns the tokens a sample takes in the sequence, including the time token and the image
+    tokens to generate.
+    """
     if sample.kind != "generation":
         return len(sample.input_ids)
     if sample.latents is None:
@@ -43,10 +45,11 @@ def length(sample: Packable, patch: int) -> int:
 
 
 def pack(samples: Sequence[Packable], capacity: int = 4096, patch: int = 2) -> list[list[int]]:
-    """Numbers of the samples of each pack, best fit decreasing: the longest first, each into the
-    fullest pack that takes it. At most 11/9 of the fewest packs, and one (Johnson 1974).
+    """Assigns samples to packs by best-fit decreasing; returns the sample numbers of each pack.
 
-    Inside a pack the order is the samples'. ValueError for a sample longer than `capacity`.
+    The longest sample is placed first, each into the fullest pack that has room. This needs at most
+    11/9 of the fewest packs, plus one (Johnson 1974). Within a pack the samples keep their order.
+    Raises ValueError for a sample longer than `capacity`.
     """
     lengths = [length(sample, patch) for sample in samples]
     too_long = next((i for i, size in enumerate(lengths) if size > capacity), None)
@@ -68,14 +71,16 @@ def pack(samples: Sequence[Packable], capacity: int = 4096, patch: int = 2) -> l
 
 
 def fill_rate(samples: Sequence[Packable], packs: list[list[int]], patch: int = 2) -> float:
-    """Share of the places of the packs, as wide as the widest, that hold a sample's token."""
+    """Returns the fraction of places that hold a sample's token; all packs are as wide as the
+    widest.
+    """
     sizes = [sum(length(samples[i], patch) for i in one) for one in packs]
     return sum(sizes) / (len(sizes) * max(sizes))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything stands in a batch (rows, width) of packs, flattened row by row."""
+    """The place of every token in a batch (rows, width) of packs, flattened row by row."""
 
     ids: list[Tensor]  # of the samples in the packs' order, a dropped prompt's BOS alone
     made: list[int | None]  # for each of them its number among the generation samples, or None
@@ -91,7 +96,7 @@ class Layout:
 
     @property
     def segment(self) -> Tensor:
-        """(rows, width) number of the sample at each place, -1 at the padding."""
+        """The number of the sample at each place, (rows, width); -1 at padding."""
         out = torch.full((self.positions.numel(),), -1)
         for number, (start, size) in enumerate(zip(self.starts, self.lengths, strict=True)):
             out[start : start + size] = number
@@ -104,10 +109,11 @@ def lay_out(
     dropped: Sequence[bool],
     made_at: Tensor | None = None,
 ) -> Layout:
-    """`dropped` (G,) says whose prompt is hidden: BOS alone stays, the image's positions too.
+    """Computes the layout of the samples in their packs.
 
-    `made_at` (1 + n,): positions after its prompt of an image to be made, of its time token first;
-    see `image_positions`.
+    `dropped` (G,) says whose prompt is dropped: of it only BOS remains, and the image keeps its
+    positions. `made_at` (1 + n,) are the positions, relative to the end of the prompt, of the time
+    token and the image tokens to generate; see `image_positions`.
     """
     numbers = {i: g for g, i in enumerate(generation_numbers(samples))}
     ids, made, lengths, positions = [], [], [], []
@@ -137,11 +143,12 @@ def lay_out(
 
 
 def image_positions(height: int, width: int, grid: int | None = None) -> Tensor:
-    """Positions (1 + height width,) of an image's time token and tokens after its prompt.
+    """Returns the positions (1 + height width,) of an image's time token and tokens after its
+    prompt.
 
-    In a row, 0, 1, 2, ... as published; or, with `grid`, where a token lies on the square grid of
-    so many tokens a side that the model was trained on, row by row: a place in the image keeps its
-    position at other sizes and shapes, in parts of a token where they are finer.
+    Without `grid` they are 0, 1, 2, ... as published. With `grid`, the tokens per side of the
+    images that the model was trained on, a place in the image keeps its position at other sizes and
+    shapes, as a fraction where the tokens are finer.
     """
     if grid is None or (height, width) == (grid, grid):
         return torch.arange(1 + height * width)
@@ -162,7 +169,9 @@ def generation_numbers(samples: Sequence[Packable]) -> list[int]:
 
 
 def image_places(layout: Layout, tokens: int) -> Tensor:
-    """(G, n) flat places of the image tokens, in the order of the generation samples."""
+    """Returns the flat places (G, n) of the image tokens, in the order of the generation
+    samples.
+    """
     ends = {
         number: start + size
         for number, start, size in zip(layout.made, layout.starts, layout.lengths, strict=True)
@@ -173,9 +182,10 @@ def image_places(layout: Layout, tokens: int) -> Tensor:
 
 
 def labelled(samples, layout: Layout, packs) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Flat places before the labelled tokens, those tokens, their samples, and how many samples.
+    """Returns the flat places before the labelled tokens, these tokens, their samples, and how many
+    samples.
 
-    A label at a sample's first place has nothing before it and is left out, as in
+    A label at a sample's first place has no token before it and is left out, as in
     losses.next_token.
     """
     start = dict(zip((i for one in packs for i in one), layout.starts, strict=True))

@@ -1,4 +1,4 @@
-"""JanusFlow as a model of transformers: weights, embeddings, generation's defaults."""
+"""JanusFlow as a transformers model: weights, embeddings, and generation defaults."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ Own = TypeVar("Own", bound="JanusFlowPreTrainedModel")
 
 
 class JanusFlowPreTrainedModel(PreTrainedModel):
-    """What transformers, its Trainer and peft ask of a model, beside the network itself."""
+    """The methods that transformers, its Trainer and peft expect of a model, apart from the
+    network.
+    """
 
     config_class = JanusFlowConfig
     base_model_prefix = ""
@@ -72,7 +74,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
 
     @property
     def generation_config(self) -> GenerationConfig:
-        """How answers are drawn unless told otherwise; one object for model and language model."""
+        """The default settings of `generate`; model and language model share one object."""
         inner = self.__dict__["_modules"].get("language_model")
         return self.__dict__["_answers"] if inner is None else inner.generation_config
 
@@ -98,8 +100,9 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls: type[Own], name, *args, **kwargs) -> Own:
-        """Reads safetensors only; raises ValueError where names or shapes differ from the
-        configuration's.
+        """Loads weights from safetensors only.
+
+        Raises ValueError if names or shapes differ from the configuration.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         name = PACKAGED.get(str(name), name)
@@ -128,7 +131,10 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         return (model, info) if wants_info else model
 
     def save_pretrained(self, folder, *args, **kwargs) -> None:
-        """The published layout; ValueError for quantised weights, which it has no names for."""
+        """Writes the published layout.
+
+        Raises ValueError for quantized weights, for which it has no names.
+        """
         if getattr(self, "hf_quantizer", None) is not None:
             raise ValueError(
                 "these weights are quantised, the published layout holds plain ones; save the "

@@ -1,4 +1,4 @@
-"""Texts and images as the model takes them, from the files of the published checkpoint."""
+"""Prepares texts and images for the model, from the files of the published checkpoint."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from janusflow.utils.text import printable
 
 
 class JanusFlowProcessor(ProcessorMixin):
-    """Tokenizer, chat format and pixels of a JanusFlow checkpoint.
+    """The tokenizer, chat format and image processor of a JanusFlow checkpoint.
 
-    `processor(conversation, images)` prepares understanding, `processor.prompt(texts)` generation,
-    `processor.decode(ids)` reads answers. The tokenizer is tokenizer.json itself, whatever class
-    tokenizer_config.json names (transformers 5 would rebuild it and lose every space), and puts
-    BOS first exactly once. `added_tags` are the tags that the vocabulary lacked.
+    `processor(conversation, images)` prepares questions, `processor.prompt(texts)` prompts of
+    images, and `processor.decode(ids)` reads answers. The tokenizer is tokenizer.json itself,
+    whatever class tokenizer_config.json names (transformers 5 would rebuild it and lose every
+    space), with BOS first exactly once. `added_tags` are the tags that the vocabulary lacked.
     """
 
     needed_tags = ("image_tag", "image_gen_tag", "image_start_tag", "image_end_tag")
@@ -62,15 +62,17 @@ class JanusFlowProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub) -> JanusFlowProcessor:
-        """A folder or hub id in the published layout; `hub` goes to `snapshot_download`.
+        """Loads a folder or hub id in the published layout;
+
+        `hub` holds keywords of `snapshot_download`.
 
         Raises ValueError for files that are missing, malformed or lack the special tokens.
         """
         return cls(ProcessorFiles.read(locate(name, files=FILES, **hub)))
 
     def save_pretrained(self, folder: str | Path) -> list[Path]:
-        """Writes the files as they were read, with the added tags, and the tokens that were added
-        to the tokenizer since, in tokenizer.json.
+        """Writes the files as they were read, plus the added tags and tokens added to the tokenizer
+        since.
         """
         files = self.files
         if len(self.tokenizer) != self._known:
@@ -134,12 +136,12 @@ class JanusFlowProcessor(ProcessorMixin):
         return_dict: bool = True,
         **options,
     ) -> str | list[str] | BatchFeature | Tensor:
-        """The prompt's text, a list of texts for a batch, or with `tokenize` the model's input.
+        """Returns the prompt's text, a list of texts for a batch, or with `tokenize` the model's
+        input.
 
-        Unless told otherwise an answer is asked for: an assistant's message at the end is
-        continued, and after a user's the assistant's is opened. `add_generation_prompt=False`
-        closes every message, `continue_final_message=True` insists that the last is the
-        assistant's.
+        By default the text asks for an answer: a last assistant message is continued, and after a
+        user message an assistant message is opened. `add_generation_prompt=False` closes every
+        message; `continue_final_message=True` requires that the last message is the assistant's.
         """
         batch = [conversation] if is_one(conversation) else listed(conversation)
         turns = [self._turns(one, 0) for one in batch]
@@ -225,13 +227,13 @@ class JanusFlowProcessor(ProcessorMixin):
     def prompt(
         self, texts: str | Sequence[str], images: Sequence[Sequence] | None = None
     ) -> BatchFeature:
-        """Prompts of images: input_ids and attention_mask (B, L), padded on the left.
+        r"""Tokenizes prompts of images: input_ids and attention_mask (B, L), padded on the left.
 
-        `User: {text}\\n\\nAssistant:` and the generation tag are tokenized together and the last
-        id is dropped, as published. Negative prompts are made the same way. `images` holds for each
-        text those that it shows, as the one to be edited; they stand behind the text, so that the
-        way from a place of the image to the same place of the new one is always as long, and come
-        as pixel_values and image_token_mask. ValueError if a text is empty.
+        `User: {text}\n\nAssistant:` and the generation tag are tokenized together and the last id
+        is dropped, as published. Negative prompts are prepared the same way. `images` holds for
+        each text the images it shows, such as the one to edit; they come after the text, so that an
+        image token and the generated token at the same place are always equally far apart, and are
+        returned as pixel_values and image_token_mask. Raises ValueError for an empty text.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
@@ -258,7 +260,9 @@ class JanusFlowProcessor(ProcessorMixin):
     # Tokens
 
     def ids(self, text: str) -> list[int]:
-        """Ids of a text with BOS first, exactly once even if the text itself begins with it."""
+        """Returns a text's ids with BOS first, exactly once even if the text itself begins with
+        it.
+        """
         limits.hold("text", len(text), f"a text has {len(text)} characters")
         with tokenizing():
             ids = self.tokenizer(text).input_ids
@@ -272,7 +276,7 @@ class JanusFlowProcessor(ProcessorMixin):
         return self.tokenizer.batch_decode(ids, skip_special_tokens=skip_special_tokens, **kwargs)
 
     def check_fits(self, vocab_size: int) -> None:
-        """ValueError if a tag's id lies outside an embedding of `vocab_size` rows."""
+        """Raises ValueError if a tag's id is not below `vocab_size`, the rows of the embedding."""
         ids = [self._id(getattr(self.tags, name)) for name in self.needed_tags]
         ids = (*ids, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.pad_id)
         if max(ids) >= vocab_size:
@@ -283,7 +287,9 @@ class JanusFlowProcessor(ProcessorMixin):
             )
 
     def check_images(self, vision) -> None:
-        """ValueError unless images and placeholders are made as the vision tower takes them."""
+        """Raises ValueError unless image size and placeholder count match what the vision tower
+        takes.
+        """
         made = (self.image_processor.image_size, self.tags.num_image_tokens)
         if made != (vision.image_size, vision.tokens):
             raise ValueError(
@@ -304,8 +310,10 @@ class JanusFlowProcessor(ProcessorMixin):
 
     @property
     def role_words(self) -> tuple[str, str]:
-        """How the user's and the assistant's messages begin: as the published examples have it,
-        whatever `sft_format` says.
+        """The words that begin the user's and the assistant's messages, as in the published
+        examples.
+
+        The file's `sft_format` is ignored.
         """
         return roles("deepseek_old")
 

@@ -1,4 +1,4 @@
-"""The usual keywords of a transformers processor: those that mean something here, no others."""
+"""The usual keywords of a transformers processor; those without a meaning here are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALWAYS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Padding:
-    """How rows of different lengths become one tensor."""
+    """How rows of different lengths become one tensor: padding, truncation and their lengths."""
 
     padding: bool | str | None = True  # to the longest, "max_length", or False for none
     max_length: int | None = None  # tokens
@@ -37,8 +37,9 @@ class Padding:
 
     @classmethod
     def read(cls, given: Mapping) -> Padding:
-        """From keywords, grouped or not; TypeError for one that is unknown, ValueError for what
-        cannot be done.
+        """Reads the settings from keywords, grouped or not.
+
+        Raises TypeError for an unknown keyword and ValueError for one that cannot be honoured.
         """
         flat = {key: value for key, value in given.items() if key not in GROUPS}
         for group in GROUPS:
@@ -61,7 +62,10 @@ class Padding:
             raise ValueError("padding is 'max_length' and max_length is not given; give both")
 
     def length(self, rows: Sequence[Sequence]) -> int:
-        """Of all rows once padded; ValueError where one is too long or may not be padded."""
+        """Returns the common length after padding.
+
+        Raises ValueError if a row is too long or padding is off.
+        """
         sizes = [len(row) for row in rows]
         longest = max(sizes)
         if self.max_length is not None and longest > self.max_length:
@@ -81,7 +85,7 @@ class Padding:
         return -(-longest // unit) * unit
 
     def tensor(self, rows: Sequence[Sequence], fill) -> Tensor:
-        """Rows of different lengths -> (B, length)."""
+        """Pads or truncates rows of different lengths to one tensor (B, length)."""
         length, right = self.length(rows), self.padding_side == "right"
         gaps = [[fill] * (length - len(row)) for row in rows]
         whole = [

@@ -1,4 +1,4 @@
-"""The tags and numbers of processor_config.json."""
+"""The special tokens and counts in processor_config.json."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from janusflow.utils.text import printable
 
 @dataclass(frozen=True, kw_only=True)
 class Tags:
-    """What processor_config.json says; the defaults are the published class's."""
+    """The contents of processor_config.json; the defaults are the published class's."""
 
     image_tag: str = "<image_placeholder>"
     image_start_tag: str = "<begin_of_image>"

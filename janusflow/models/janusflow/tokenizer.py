@@ -1,4 +1,4 @@
-"""A small tokenizer in the layout of the published checkpoint, for models with a small world."""
+"""Trains a small tokenizer in the published layout, for models with a small vocabulary."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -17,11 +17,11 @@ SPECIAL_TOKENS = (BOS, EOS, PAD, IMAGE, IMAGE_START, "<begin_of_image>", IMAGE_E
 
 
 def train_bpe(words: Iterable[str], texts: Iterable[str] = ()) -> Tokenizer:
-    """Byte-level BPE in which every word, with and without a leading space, is one token.
+    """Trains byte-level BPE in which every word, with and without a leading space, is one token.
 
-    Merging goes on until no pair is left, so the pieces of `texts` become one token each as well.
-    Any other text falls back to smaller pieces and bytes; nothing is unknown, and decoding gives
-    the text back exactly.
+    Merging continues until no pair is left, so the pieces of `texts` become single tokens as well.
+    Any other text falls back to smaller pieces and bytes; nothing is unknown, and decoding returns
+    the exact text.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -49,13 +49,14 @@ def build_tokenizer(
     system_prompt: str | None = None,
     spellings: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes what JanusFlowProcessor reads, in the published layout, and returns the folder.
+    """Writes the files that JanusFlowProcessor reads, in the published layout, and returns the
+    folder.
 
     The files are tokenizer.json (`train_bpe`), tokenizer_config.json, special_tokens_map.json,
-    processor_config.json and preprocessor_config.json. `tokenizer_class` is the one the published
-    checkpoint names, so a small model takes the same path through the code as the large one.
-    `system_prompt` replaces the published one in front of questions; "" leaves it out. Each of the
-    `spellings` is read as the one that it stands for, such as "colour" as "color".
+    processor_config.json and preprocessor_config.json. `tokenizer_class` is the published one, so
+    small models run the same code as large ones. `system_prompt` replaces the published system
+    prompt; "" omits it. `spellings` maps words to the word they are read as, such as "colour" to
+    "color".
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

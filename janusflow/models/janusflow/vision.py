@@ -1,4 +1,6 @@
-"""The understanding encoder: timm's SigLIP ViT, whose names are the published ones, or another."""
+"""The vision encoder: timm's SigLIP ViT with the published names, or another of timm or
+transformers.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,15 @@ from janusflow.models.janusflow.configuration import VisionSizes
 
 
 class Tower(VisionTransformer):
-    """timm's ViT without its head, called as a module, so that hooks of offloading see it."""
+    """timm's ViT without its head, called as a module so that offloading hooks run."""
 
     forward = VisionTransformer.forward_features
 
 
 class VisionEncoder(nn.Module):
-    """Pixels (B, 3, S, S), normalised -> tokens (B, (S / patch)^2, width), after the final norm.
+    """Normalised pixels (B, 3, S, S) -> tokens (B, (S / patch)^2, width), after the final norm.
 
-    The attention-pool head belongs to the checkpoint but not to the forward pass. Zhai et al. 2023
-    (SigLIP).
+    The checkpoint's attention-pool head is loaded but not applied. Zhai et al. 2023 (SigLIP).
     """
 
     def __init__(self, sizes: VisionSizes):
@@ -42,7 +43,7 @@ class VisionEncoder(nn.Module):
 
 
 class TimmEncoder(nn.Module):
-    """A vision transformer of timm by name, its class and register tokens dropped."""
+    """A vision transformer of timm by name, without its class and register tokens."""
 
     def __init__(self, sizes: VisionSizes):
         super().__init__()
@@ -59,9 +60,10 @@ class TimmEncoder(nn.Module):
 
 
 class TransformersEncoder(nn.Module):
-    """A vision encoder of transformers by its configuration, its class and register tokens dropped.
+    """A vision encoder of transformers by its configuration, without class and register tokens.
 
-    SigLIP 2 in its form for any aspect ratio takes flattened patches, here those of the square.
+    The variant of SigLIP 2 for any aspect ratio takes flattened patches, here those of a square
+    image.
     """
 
     def __init__(self, sizes: VisionSizes):
@@ -88,6 +90,6 @@ class TransformersEncoder(nn.Module):
 
 
 def build_vision_encoder(sizes: VisionSizes) -> nn.Module:
-    """The encoder that the sizes describe; ValueError for one that cannot be built."""
+    """Builds the encoder that the sizes describe. Raises ValueError for an unsupported one."""
     kinds = {None: VisionEncoder, "timm": TimmEncoder, "transformers": TransformersEncoder}
     return kinds[sizes.library](sizes)

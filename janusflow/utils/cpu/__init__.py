@@ -1,1 +1,1 @@
-"""Tricks for CPUs; each can be switched off."""
+"""Optimisations for CPUs. Each can be switched off."""

@@ -1,4 +1,4 @@
-"""glibc's heap, told to give large blocks back while weights are turned into others."""
+"""Settings of glibc's malloc that return large blocks to the system while weights are converted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ SMALL, LARGE = 1 << 20, 32 << 20  # bytes; LARGE is where glibc's own rule ends 
 
 @contextmanager
 def returned() -> Iterator[None]:
-    """Inside, every block of 1 MiB or more has pages of its own and leaves no hole when freed.
+    """A context in which every block of at least 1 MiB is mapped separately and returned when
+    freed.
 
-    Weights that are quantised while they are read lie among the blocks that they were made from:
-    the 1.3B model in 8 bits then held 4.3 GB for 2.1 GB of weights. Other C libraries are left
-    alone.
+    Without it, weights that are quantized while they are loaded end up between the float blocks
+    they were made from: the 1.3B model in 8 bits then occupied 4.3 GB for 2.1 GB of weights. C
+    libraries other than glibc are left alone.
     """
     mallopt = _mallopt()
     mallopt(MMAP_THRESHOLD, SMALL)

@@ -1,11 +1,9 @@
-"""Linear layers whose float32 products on a CPU go through oneDNN.
+"""Linear layers whose float32 products on a CPU are computed by oneDNN.
 
-torch multiplies float32 matrices with MKL, which keeps its AVX-512 kernels for Intel's processors:
-on an AMD EPYC oneDNN, which torch carries as well, is twice as fast (docs/speed.md). Values differ
-from MKL's by rounding.
-
-oneDNN compiles a kernel for every new shape, in about 16 ms. So smaller products use it only where
-the caller says that their shapes come again (`repeating`).
+torch multiplies float32 matrices with MKL, which uses its AVX-512 kernels on Intel processors only.
+On an AMD EPYC oneDNN, which torch also contains, is twice as fast (docs/speed.md). The results
+differ from MKL's by rounding. oneDNN compiles a kernel for every new shape, in about 16 ms, so
+small products use it only where the caller says that their shapes repeat (`repeating`).
 """
 
 from __future__ import annotations
@@ -31,8 +29,10 @@ _smallest: ContextVar[int] = ContextVar("smallest product for oneDNN", default=O
 
 @cache
 def onednn_is_faster() -> bool:
-    """Whether to use oneDNN: AVX-512 on a processor that is not Intel's, or as JANUSFLOW_ONEDNN
-    says (0 or 1). A rule and not a measurement, so that a machine always computes the same bits.
+    """Returns whether to use oneDNN: on processors with AVX-512 that are not Intel's.
+
+    The environment variable JANUSFLOW_ONEDNN (0 or 1) overrides this. It is a rule and not a
+    measurement, so that a machine always computes the same bits.
     """
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, _NAME):
         return False
@@ -45,7 +45,9 @@ def onednn_is_faster() -> bool:
 
 @contextmanager
 def repeating() -> Iterator[None]:
-    """Inside, or in a function that this decorates, products have shapes that come again."""
+    """A context manager or decorator that marks products whose shapes repeat, so oneDNN may compile
+    them.
+    """
     token = _smallest.set(AGAIN)
     try:
         yield
@@ -54,8 +56,10 @@ def repeating() -> Iterator[None]:
 
 
 def use_onednn(module: nn.Module, undo: bool = False) -> nn.Module:
-    """Turns every plain nn.Linear inside into one that multiplies through oneDNN where that is
-    faster, or back; names, weights and gradients stay. Returns the module.
+    """Makes every plain nn.Linear in the module multiply through oneDNN where that is faster, or
+    undoes it.
+
+    Names, weights and gradients are unchanged. Returns the module.
     """
     before, after = (Linear, nn.Linear) if undo else (nn.Linear, Linear)
     for part in module.modules():

@@ -1,10 +1,10 @@
-"""Products of a large matrix with exactly two rows, at the speed at which the matrix is read.
+"""Products of a large matrix with exactly two rows at the speed of reading the matrix.
 
-BLAS takes two rows as a small matrix product and reads the weights at a fraction of the memory's
-speed. Where oneDNN is the faster one, its own layout of the weights is read instead, made at the
-first step of an image and dropped after the last (so a second copy of them exists meanwhile). One
-image with guidance is two rows: at the 1B widths (2 blocks, 64 tokens, float32, one core of an EPYC
-with AVX-512, torch 2.14.1) it took 1.80 s instead of 3.88. `JANUSFLOW_ONEDNN=0` turns it off.
+One image with guidance is two rows. BLAS treats them as a small matrix product and reads the
+weights at a fraction of the memory bandwidth. Where oneDNN is faster, its own weight layout is used
+instead; it is made at the first step of an image and dropped after the last, so a second copy of
+the weights exists meanwhile. At the 1B widths (2 blocks, 64 tokens, float32, one core of an EPYC
+with AVX-512, torch 2.14.1) an image took 1.80 s instead of 3.88. `JANUSFLOW_ONEDNN=0` turns it off.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ LARGE = 2**22  # elements of a matrix from which on reading it is what takes the
 
 
 class TwoRows(TorchFunctionMode):
-    """While active, `linear` of two rows with a large float32 matrix reads oneDNN's layout."""
+    """A torch function mode: `linear` of two rows with a large float32 matrix uses oneDNN's
+    layout.
+    """
 
     def __init__(self):
         super().__init__()
@@ -49,7 +51,7 @@ def _suits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:  # no
 
 
 def two_rows(model: torch.nn.Module, rows: int):
-    """The mode where it helps, otherwise nothing."""
+    """Returns the mode `TwoRows` where it helps, and a context that does nothing elsewhere."""
     weight = model.model.generation_head.vision_head.weight
     suits = rows == 2 and weight.device.type == "cpu" and weight.dtype == torch.float32
     suits = suits and weight.numel() >= LARGE and onednn_is_faster()
