@@ -89,7 +89,9 @@ def scenes() -> Result:
     for quality in ("exact", "high", "fast", "draft"):
         told = evaluated("--prompts", "100", "--seeds", "1", "--quality", quality)
         test = told["scores"]["test"]
-        row = {"quality": quality, "evaluations": told["protocol"]["network_calls"]}
+        protocol = told["protocol"]
+        row = {"quality": quality, "evaluations": protocol["network_calls"]}
+        row["weights"] = protocol.get("generated_by") or "own"
         row |= scored(test["overall"], "strict")
         groups = test["groups"].items()
         rows.append(row | {name: round(g["scores"]["strict"]["score"], 2) for name, g in groups})

@@ -12,21 +12,25 @@ def load(options: Placement, lora: str | None = None):
     return image_io.load(options.model, options.vae, options.device, options.dtype, lora)
 
 
-def weights(options: Placement, lora: str | None = None) -> dict[str, str]:
-    """SHA-256 of every file of weights that an image comes from, the autoencoder's included."""
+def weights(options: Placement, lora: str | None = None, few=None) -> dict[str, str]:
+    """SHA-256 of every file of weights that an image comes from: the autoencoder's included, and
+    the few-step model's where one generates it.
+    """
     from janusflow.evaluation import provenance
     from janusflow.models.autoencoder_loading import locate_autoencoder
     from janusflow.utils.hub import locate
 
-    return provenance.weights(
+    found = provenance.weights(
         locate(options.model),
         locate_autoencoder(options.vae) if options.vae else None,
         locate(lora, files=["adapter_*"]) if lora else None,
     )
+    jumps = provenance.weights(few.folder) if few else {}
+    return found | {f"few-step/{name}": digest for name, digest in jumps.items()}
 
 
-def fingerprint(options: Placement, lora: str | None = None) -> str:
-    """Returns sixteen digits that identify the weights and the adapter together."""
+def fingerprint(options: Placement, lora: str | None = None, few=None) -> str:
+    """Returns sixteen digits that identify all weights of an image together."""
     from janusflow.evaluation import provenance
 
-    return provenance.fingerprint(weights(options, lora))
+    return provenance.fingerprint(weights(options, lora, few))

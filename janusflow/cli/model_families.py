@@ -25,7 +25,7 @@ OWN = {
     PRO: ("temperature", "top_k", "top_p"),
 }
 ALSO_TOLD = ("lora", "first_block_cache", "best_of", "verifier")
-GUIDANCE = {FLOW: "2", PRO: "5"}  # as published
+GUIDANCE = "2"  # of a flow, as published
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Request:
 
     settings: dict
     about: dict
+    few: object = None  # the few-step model whose weights generate it
 
 
 def check(options) -> str:
@@ -50,9 +51,16 @@ def check(options) -> str:
     return kind
 
 
-def guided(kind: str, text: str | None) -> str:
-    """The user's guidance, or the family's own."""
-    return GUIDANCE[kind] if text is None else text
+def guided(kind: str, options) -> str:
+    """The user's guidance, or the model's own."""
+    if options.guidance_scale is not None:
+        return options.guidance_scale
+    if kind == FLOW:
+        return GUIDANCE
+    from janusflow.models.janus_pro.loading import own_guidance
+    from janusflow.utils.hub import locate
+
+    return f"{own_guidance(locate(options.model)):g}"
 
 
 def request(kind: str, options) -> Request:
@@ -61,7 +69,7 @@ def request(kind: str, options) -> Request:
 
     if options.negative_prompt is not None:
         check_prompt(options.negative_prompt, "--negative-prompt")
-    return (_of_flow if kind == FLOW else _of_tokens)(options, guided(kind, options.guidance_scale))
+    return (_of_flow if kind == FLOW else _of_tokens)(options, guided(kind, options))
 
 
 def _of_flow(options, text: str) -> Request:
@@ -70,14 +78,13 @@ def _of_flow(options, text: str) -> Request:
 
     steps = check_steps(options.num_inference_steps)
     check_sides(options)
+    few = few_step_of(options, text)
     own = dict(sampler=options.sampler, steps=steps, grid=read_grid(options.grid))
-    chosen = resolve(options.quality or "exact", read_grids(locate(options.model)), **own)
+    grids = None if few else read_grids(locate(options.model))
+    chosen = few.quality if few else resolve(options.quality or "exact", grids, **own)
     chosen.path()
     settings = dict(
-        num_inference_steps=chosen.steps,
-        guidance_scale=chosen.rule(guidance(text)),
-        sampler=chosen.sampler,
-        grid=chosen.grid,
+        **(by_few_step(few, options.quality) if few else by_solver(chosen, text)),
         negative_prompt=options.negative_prompt,
         height=options.height,
         width=options.width,
@@ -90,7 +97,31 @@ def _of_flow(options, text: str) -> Request:
     about |= dict(guidance_interval=told["guided"])
     about |= dict(negative_prompt=options.negative_prompt or "", dtype=options.dtype)
     about |= dict(height=options.height or "", width=options.width or "")
-    return Request(settings, about | _if_given(options, *ALSO_TOLD))
+    return Request(settings, about | _if_given(options, *ALSO_TOLD), few)
+
+
+def by_solver(chosen, text: str) -> dict:
+    """The pipeline's arguments where the model's own weights generate."""
+    told = dict(num_inference_steps=chosen.steps, sampler=chosen.sampler, grid=chosen.grid)
+    return told | dict(guidance_scale=chosen.rule(guidance(text)))
+
+
+def by_few_step(few, quality: str) -> dict:
+    """The pipeline's arguments where a few-step model generates."""
+    return dict(quality=quality, guidance_scale=few.grid.guidance)
+
+
+def few_step_of(options, text: str):
+    """The few-step model that generates what these options ask for, if one does."""
+    from janusflow.pipelines import few_step
+    from janusflow.pipelines.guided_velocity import read_guidance
+    from janusflow.utils.hub import locate
+
+    found = few_step.read(locate(options.model))
+    if options.quality not in found:
+        return None
+    side = auto_pipeline.side(options.model)
+    return few_step.choose(found, options.quality, options, read_guidance(text), side)
 
 
 def check_sides(options) -> None:

@@ -37,6 +37,7 @@ class Plan:
     grid: str = "uniform"
     steps: int = 30
     guidance: str = "2"
+    generated_by: str = ""  # the few-step model whose weights generate images, or the model's own
     reuse: float | None = None  # tolerance
     tokenizer: str = "own"  # or a fault of a sweep, see evaluation/reproduction/settings.py
     cycles: int = 3  # of `telephone`: captions that become images

@@ -10,7 +10,16 @@ from janusflow.evaluation.plan import Plan
 
 # fields of a plan on which an answer of the network depends, and those of an image
 ANSWER_FIELDS = ("dtype", "device", "batch", "side")
-IMAGE_FIELDS = ("sampler", "grid", "steps", "guidance", "reuse", "tokenizer", *ANSWER_FIELDS)
+IMAGE_FIELDS = (
+    "sampler",
+    "grid",
+    "steps",
+    "guidance",
+    "generated_by",
+    "reuse",
+    "tokenizer",
+    *ANSWER_FIELDS,
+)
 
 
 @dataclass(frozen=True)

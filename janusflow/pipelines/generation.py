@@ -11,6 +11,7 @@ import samplers
 from janusflow.models.janusflow.compiled_velocity import Compiled
 from janusflow.models.janusflow.first_block_cache import Reuse
 from janusflow.models.prompt_cache import PromptCache
+from janusflow.pipelines import few_step
 from janusflow.pipelines.call_options import (
     GenerateOptions,
     Texts,
@@ -24,7 +25,7 @@ from janusflow.pipelines.flow_maps import PromptFlowMap, weights_of
 from janusflow.pipelines.generators import Generators, generators, seeded
 from janusflow.pipelines.guided_velocity import GuidedVelocity
 from janusflow.pipelines.outputs import JanusFlowOutput
-from janusflow.pipelines.presets import FLOW_MAP, resolve
+from janusflow.pipelines.presets import FLOW_MAP, Quality, resolve
 from janusflow.pipelines.trajectory import Trajectory, expected
 from janusflow.pipelines.trajectory import chosen as chosen_frames
 from janusflow.pipelines.verifiers import best, scorer
@@ -43,6 +44,7 @@ class Run:
     generator: Generators
     cache: Reuse | None
     callback: StepCallback | None
+    few: few_step.FewStep | None = None
 
     @property
     def state(self) -> dict:
@@ -79,10 +81,11 @@ class Generation:
         """Images of the prompts, those of one prompt beside each other.
 
         `quality` is "exact" (Euler, 30 steps), "high", "fast" or "draft" (presets.py), on the
-        model's own pilot grid where `pipe.grids` has one; what is given beside it takes the place
-        of the preset's. `sampler` names one of `samplers.SOLVERS`, which takes
-        `num_inference_steps` steps on `grid` (a name of `samplers.GRIDS`, a rule, or times from 0
-        to 1). `guidance_scale` is a number or any rule of `samplers.guidance`, also as text;
+        model's own pilot grid where `pipe.grids` has one, or by the flow map that `pipe.few_step`
+        names for it; what is given beside it takes the place of the preset's. `sampler` names one
+        of `samplers.SOLVERS`, which takes `num_inference_steps` steps on `grid` (a name of
+        `samplers.GRIDS`, a rule, or times from 0 to 1).
+        `guidance_scale` is a number or any rule of `samplers.guidance`, also as text;
         `negative_prompt` takes the empty prompt's place.
 
         `image` is for a model that was trained to edit: the prompts then say what is to be changed
@@ -107,7 +110,8 @@ class Generation:
         if not options.return_dict:
             return (decoded, v.calls)
         skipped = run.cache.skipped(len(x)) if run.cache else None
-        return JanusFlowOutput(decoded, v.calls, skipped, run.captions, scores)
+        by = run.few and run.few.model
+        return JanusFlowOutput(decoded, v.calls, skipped, run.captions, scores, by)
 
     def _drawn(self, call: Call, run: Run, v) -> tuple[Tensor, list[float] | None]:
         """The end of one walk, or of the best of several with its scores."""
@@ -150,13 +154,8 @@ class Generation:
 
     def _prepared(self, prompts: list[str], options: GenerateOptions) -> Run:
         """Everything of a call that is known before the network is asked."""
-        chosen = resolve(
-            options.quality,
-            self.grids,
-            sampler=options.sampler,
-            steps=options.num_inference_steps,
-            grid=options.grid,
-        )
+        few = self._few_step(options)
+        chosen = few.quality if few else self._resolved(options)
         scorer(self, options.verifier)  # refuses an unknown name
         solver, ts = chosen.path(options.guidance_scale)
         count = len(prompts) * options.num_images_per_prompt
@@ -172,7 +171,22 @@ class Generation:
             generator=generator,
             cache=self._first_block_cache(options.first_block_cache),
             callback=self._callback(options),
+            few=few,
         )
+
+    def _resolved(self, options: GenerateOptions) -> Quality:
+        """How this model's own weights generate a call."""
+        given = dict(sampler=options.sampler, steps=options.num_inference_steps, grid=options.grid)
+        return resolve(options.quality, self.grids, **given)
+
+    def _few_step(self, options: GenerateOptions) -> few_step.FewStep | None:
+        """The flow map that generates this call, if its quality has one and no option asks for the
+        model's own weights.
+        """
+        if self._compiled or not (found := self.few_step):
+            return None
+        how = options.quality, options, options.guidance_scale, self.default_size
+        return few_step.choose(found, *how)
 
     def _callback(self, options) -> StepCallback | None:
         return StepCallback.of(
@@ -250,6 +264,9 @@ class Generation:
         if not run.solver.maps:
             how = (options.negative_prompt, count, run.cache, run.ts, options.image)
             return self.field(run.prompts, run.rule, *how)
+        if run.few:
+            model = run.few.beside(self.model, self._execution_device)
+            return self._flow_map(model, run.prompts, count, run.ts)
         own = self.grids[FLOW_MAP].guidance if FLOW_MAP in self.grids else 1.0
         asked = weights_of(options.guidance_scale)
         if asked - {own, GenerateOptions.guidance_scale, 1.0}:
@@ -276,10 +293,14 @@ class Generation:
                 "this model is no flow map; distil it by janusflow distill, or integrate: "
                 "samplers.integrated(pipe.field(prompts))"
             )
-        cond = self._encode(texts(prompts))
-        rows = torch.arange(len(cond)).repeat_interleave(num_images_per_prompt).tolist()
+        return self._flow_map(self.model, texts(prompts), num_images_per_prompt, ts)
+
+    def _flow_map(self, model, prompts: list[str], count: int, ts: Tensor | None) -> PromptFlowMap:
+        """The same of any model that shares the tokenizer."""
+        cond = self._encode(prompts, model)
+        rows = torch.arange(len(cond)).repeat_interleave(count).tolist()
         known = None if ts is None else ts.to(self._execution_device, torch.float32)
-        return PromptFlowMap(self.model, cond[rows], known)
+        return PromptFlowMap(model, cond[rows], known)
 
     def encode_prompts(
         self,
@@ -303,10 +324,10 @@ class Generation:
         behind = iter(range(len(prompts), len(prompts) + len(given)))
         return followed, each[[next(behind) if text else i for i, text in enumerate(negative)]]
 
-    def _encode(self, prompts: list[str]) -> PromptCache:
-        """One row a text; equal texts are computed once."""
+    def _encode(self, prompts: list[str], model=None) -> PromptCache:
+        """One row a text, by this model or another; equal texts are computed once."""
         distinct = list(dict.fromkeys(prompts))
-        prompt = self.model.encode_prompt(**self._prompt_inputs(distinct))
+        prompt = (model or self.model).encode_prompt(**self._prompt_inputs(distinct))
         if distinct == prompts:
             return prompt
         return prompt[[distinct.index(text) for text in prompts]]

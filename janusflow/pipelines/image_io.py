@@ -43,8 +43,9 @@ def load(model: str, vae: str | None, device: str, dtype: str, lora: str | None 
 
 def cost(out, index: int) -> dict[str, int]:
     """What an image of a pipeline's output took, for its text."""
-    skipped = getattr(out, "skipped", None)
-    return {"calls": out.calls} | ({} if skipped is None else {"skipped": skipped[index]})
+    skipped, by = getattr(out, "skipped", None), getattr(out, "generated_by", None)
+    told = {"calls": out.calls} | ({} if skipped is None else {"skipped": skipped[index]})
+    return told | ({} if by is None else {"generated_by": by})
 
 
 def save(image: Image.Image, note: dict, path: Path) -> Path:

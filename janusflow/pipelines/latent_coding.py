@@ -152,11 +152,15 @@ class Coding:
 
     @renamed(pictures="images")
     def forecast(self, images: int = 1, **setting) -> memory.Forecast:
-        """Bytes that so many images at once take; see `memory.forecast` for the setting."""
+        """Bytes that so many images at once take, with a few-step model once it is loaded; see
+        `memory.forecast` for the setting.
+        """
         images = whole(images, "images", required=True)
         device = self._execution_device.type
         setting = dict(dtype=self.model.dtype, images=images, device=device) | setting
-        return memory.forecast(self.model.config, self._autoencoder, **setting)
+        found = memory.forecast(self.model.config, self._autoencoder, **setting)
+        few = sum(one.bytes for one in self.few_step.values())
+        return replace(found, weights=found.weights + few)
 
     def limit_memory(self, size: int | None):
         """From now on decoding takes at most so many bytes above the weights: as many images at

@@ -62,7 +62,8 @@ class JanusFlowOutput(Shown, BaseOutput):
 
     `skipped`: with the first-block cache, how many of each image's evaluations took over what the
     later blocks had added. `captions`: one text an image, for notebooks. `scores`: with `best_of`,
-    what the verifier gave to each image that was kept.
+    what the verifier gave to each image that was kept. `generated_by`: the few-step model whose
+    weights generated them, None for the pipeline's own.
     """
 
     images: list[Image.Image]
@@ -70,3 +71,4 @@ class JanusFlowOutput(Shown, BaseOutput):
     skipped: list[int] | None = None
     captions: list[str] | None = None
     scores: list[float] | None = None
+    generated_by: str | None = None

@@ -52,7 +52,8 @@ class TokenOptions:
     """What `pipe(prompt)` of Janus-Pro takes."""
 
     negative_prompt: Texts | None = None  # what to move away from; None and "" for the empty prompt
-    guidance_scale: float | str | Rule = GUIDANCE  # w in uncond + w (cond - uncond), 1 for none
+    guidance_scale: float | str | Rule | None = None  # w in uncond + w (cond - uncond), 1 for none;
+    # None: that of the model's generation_config.json, or the published 5
     temperature: float = 1.0  # 0 takes the likeliest token at every place
     top_k: int | None = None  # of the likeliest tokens, None for all
     top_p: float | None = None  # share of the probability that is kept, None for all
@@ -68,7 +69,8 @@ class TokenOptions:
     def __post_init__(self):
         count = whole(self.num_images_per_prompt, "num_images_per_prompt", required=True)
         object.__setattr__(self, "num_images_per_prompt", count)
-        object.__setattr__(self, "guidance_scale", read_guidance(self.guidance_scale))
+        if self.guidance_scale is not None:
+            object.__setattr__(self, "guidance_scale", read_guidance(self.guidance_scale))
         object.__setattr__(self, "top_k", whole(self.top_k, "top_k"))
         check_output_type(self.output_type)
 
@@ -132,6 +134,12 @@ class JanusProPipeline(BasePipeline):
         return self.model.config.text_config.max_position_embeddings
 
     @property
+    def own_guidance(self) -> float:
+        """The weight of a call that gives none: generation_config.json's, or the published one."""
+        told = self.model.generation_config.guidance_scale
+        return GUIDANCE if told is None else float(told)
+
+    @property
     def fold(self) -> int:
         """Pixels per value of the VQ model and side; 1 but where it works on folded patches."""
         return math.isqrt(self.model.config.vq_config.out_channels // 3)
@@ -151,10 +159,11 @@ class JanusProPipeline(BasePipeline):
         """Images of the prompts, those of one prompt beside each other.
 
         `guidance_scale` is w in uncond + w (cond - uncond) of the logits, 1 for none, or a rule of
-        `samplers.guidance`, for which t is the share of the image that is done. `temperature` 0
-        takes the likeliest token at every place. `seed` gives each image a generator of its own,
-        `generator` is one for all or one an image: an image then depends on its own alone, whatever
-        is drawn beside it. `callback_on_step_end(pipe, step, t, {"tokens": (B, step + 1)})` is
+        `samplers.guidance`, for which t is the share of the image that is done; unless given it is
+        `own_guidance`. `temperature` 0 takes the likeliest token at every place. `seed` gives each
+        image a generator of its own, `generator` is one for all or one an image: an image then
+        depends on its own alone, whatever is drawn beside it.
+        `callback_on_step_end(pipe, step, t, {"tokens": (B, step + 1)})` is
         called after each token, which it cannot change; in it `pipe._interrupt = True` ends this
         call, and the tokens that are not there yet are 0, and `pipe.guidance_scale = w` changes its
         guidance. `output_type` is "pil", "np", "pt" or "latent" (the tokens). ValueError for what
@@ -164,8 +173,9 @@ class JanusProPipeline(BasePipeline):
         choice = Choice(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
         count = len(prompts) * options.num_images_per_prompt
         choose = choice.function(generators(options.generator, options.seed, count))
-        _check_guidance(options.guidance_scale)
-        guided = options.guidance_scale != 1
+        scale = self.own_guidance if options.guidance_scale is None else options.guidance_scale
+        _check_guidance(scale)
+        guided = scale != 1
         follow = self.processor.prompt_ids(prompts)
         self._limit_positions(max(map(len, follow)) + total, "a prompt with its image")
         against = self._against(follow, options.negative_prompt) if guided else None
@@ -176,7 +186,7 @@ class JanusProPipeline(BasePipeline):
             options.callback_on_step_end_tensor_inputs,
             self._callback_tensor_inputs,
         )
-        state = dict(num_timesteps=total, guidance_scale=options.guidance_scale)
+        state = dict(num_timesteps=total, guidance_scale=scale)
         with self._call(options.adapters, **state) as call:
             tokens = self._draw(call, rows[0], rows[1] if guided else None, choose, callback)
             images = self.decode(tokens, options.output_type)

@@ -12,7 +12,7 @@ from janusflow.models.autoencoder_loading import check_vae, load_vae, vae_dtype
 from janusflow.models.janusflow.compiled_velocity import Compiled
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
-from janusflow.pipelines import prefix_cache
+from janusflow.pipelines import few_step, prefix_cache
 from janusflow.pipelines.auto_pipeline import FLOW, check_family
 from janusflow.pipelines.base import (
     BasePipeline,
@@ -23,6 +23,7 @@ from janusflow.pipelines.base import (
     read_dtype,
 )
 from janusflow.pipelines.editing import Editing
+from janusflow.pipelines.few_step import FewStep
 from janusflow.pipelines.generation import Generation
 from janusflow.pipelines.integration import Integration
 from janusflow.pipelines.latent_coding import Coding
@@ -100,7 +101,7 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
             vae = vae if vae is None else vae.eval()
         pipe = cls(model, processor, vae)
         if own:
-            pipe.grids = read_grids(folder)
+            pipe.grids, pipe.few_step = read_grids(folder), few_step.read(folder)
         return pipe._placed(given.get("device_map"))
 
     def save_pretrained(self, folder: str | Path, **kwargs) -> None:
@@ -119,6 +120,7 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
         readable(folder)
         for name, grid in self.grids.items():
             grid.save(grid_file(folder, name))
+        few_step.save(self.few_step, folder)
 
     @property
     def grids(self) -> dict[str, samplers.PilotGrid]:
@@ -128,6 +130,18 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
     @grids.setter
     def grids(self, grids: dict[str, samplers.PilotGrid]) -> None:
         self.model.__dict__["pilot_grids"] = grids
+
+    @property
+    def few_step(self) -> dict[str, FewStep]:
+        """The flow maps that generate a quality in this model's stead; none once its weights are
+        no longer those that they were distilled from.
+        """
+        found, then = self.model.__dict__.get("few_step", ({}, None))
+        return found if found and few_step.state(self.model) == then else {}
+
+    @few_step.setter
+    def few_step(self, found: dict[str, FewStep]) -> None:
+        self.model.__dict__["few_step"] = dict(found), few_step.state(self.model)
 
     @property
     def positions(self) -> int:

@@ -94,7 +94,7 @@ def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **
     given = {k: v for k, v in given.items() if v is not None}
     quality = QUALITIES[name]
     if (learned := (grids or {}).get(FLOW_MAP)) and not {"sampler", "grid"} & given.keys():
-        return _jumps(learned, given.get("steps"), name)
+        return jumps(learned, _fewest(learned, given.get("steps"), name))
     if not given and (pilot := (grids or {}).get(name)):
         given = dict(sampler=pilot.runs, grid=pilot.ts, guided=guided_times(pilot, quality))
     if isinstance(given.get("grid"), np.ndarray | list | tuple):
@@ -107,10 +107,15 @@ def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **
     return replace(quality, **given)
 
 
-def _jumps(learned: FlowMapGrid, steps: int | None, name: str) -> Quality:
-    """A flow map's own times, in its fewest evaluations above one for "draft"."""
+def _fewest(learned: FlowMapGrid, steps: int | None, name: str) -> int | None:
+    """A flow map's fewest evaluations above one for "draft", or what was asked for."""
     few = min([n for n in learned.evaluations if n > 1] or learned.evaluations)
-    ts = learned.cut(few if steps is None and name == "draft" else steps)
+    return few if steps is None and name == "draft" else steps
+
+
+def jumps(learned: FlowMapGrid, evaluations: int | None) -> Quality:
+    """A flow map's own times in so many evaluations, the most unless told."""
+    ts = learned.cut(evaluations)
     return Quality(sampler=SAMPLER, steps=len(ts) - 1, grid=ts)
 
 

@@ -19,7 +19,7 @@ from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training import checkpoints, init_checkpoint
 from janusflow.training.ema import freeze_all_but
 from janusflow.training.recipes import Recipe
-from janusflow.utils.hub import FLOW_MAP, PACKAGED, REFLOW, SUMS, locate
+from janusflow.utils.hub import FEW_STEP, FLOW_MAP, PACKAGED, REFLOW, SUMS, locate
 
 BASE = "base"  # the folder, in a run's, of the model that it began with
 
@@ -104,7 +104,8 @@ def write(model: nn.Module, base: Path, folder: Path, dtype: torch.dtype) -> Non
     """A model with the files that `base` has beside its weights."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in base.glob("*.json"):
-        if not file.name.endswith(".index.json"):  # of weights in several files
+        # not the index of weights in several files, nor what was distilled from other weights
+        if not file.name.endswith(".index.json") and file.name != FEW_STEP:
             shutil.copy(file, folder)
     model.to(dtype).save_pretrained(folder)
     (folder / SUMS).unlink(missing_ok=True)  # of what was there before

@@ -22,6 +22,7 @@ PACKAGED = {
 DEFAULT = "janusflow/scenes"
 SUMS = "SHA256SUMS"
 REFLOW = "reflow.json"  # beside weights: how often the model was reflowed
+FEW_STEP = "few-step.json"  # beside weights: which flow map generates a quality
 FLOW_MAP = "flow-map.json"  # beside weights: the times between which a flow map was trained
 DIGEST = re.compile("[0-9a-f]{64}")
 OBEYED = ("*.json", "*.safetensors", "*.bin", "*.jinja")  # what a list has to tell of

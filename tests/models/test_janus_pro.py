@@ -497,3 +497,14 @@ def test_transformers_own_classes_take_a_saved_folder(saved, pipe):
     answers = pipeline("image-text-to-text", model=str(saved))
     chat = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
     assert answers(text=chat, max_new_tokens=2)
+
+
+def test_the_folder_says_the_guidance_that_its_images_take(saved, tmp_path):
+    path = copied(saved, tmp_path) / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"guidance_scale": 1.5}))
+    own = janusflow.load(tmp_path)
+    how = dict(temperature=0, output_type="latent")
+    assert own.own_guidance == 1.5
+    assert torch.equal(own(RED, **how).tokens, own(RED, guidance_scale=1.5, **how).tokens)
+    own.save_pretrained(tmp_path / "again")
+    assert janusflow.load(tmp_path / "again").own_guidance == 1.5

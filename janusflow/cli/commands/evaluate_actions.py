@@ -13,6 +13,7 @@ from janusflow.evaluation.runner import rescore
 from janusflow.evaluation.tasks import find as find_task
 from janusflow.evaluation.tasks import official_results
 from janusflow.pipelines import auto_pipeline
+from janusflow.pipelines.few_step import FewStep
 from janusflow.pipelines.presets import grid_text, read_grid, read_grids, resolve
 from janusflow.pipelines.time_grid import time_grid
 from janusflow.scenes.world import SPLITS
@@ -26,11 +27,15 @@ __all__ = ["compare", "plan", "publish", "rescore", "run", "tell_comparison", "w
 def way(options) -> dict:
     """How images are generated, in a plan's words; Janus-Pro's tokens have no solver."""
     kind = model_families.check(options)
-    text = model_families.guided(kind, options.guidance_scale)
+    text = model_families.guided(kind, options)
     if kind == auto_pipeline.PRO:
         told = dict(sampler="tokens", grid="in reading order, temperature 1")
         return told | dict(steps=1, guidance=text)
     steps = model_families.check_steps(options.num_inference_steps)
+    if few := model_families.few_step_of(options, text):
+        how, grid = few.quality, grid_text(few.quality.grid)
+        told = dict(sampler=how.sampler, grid=grid, steps=how.steps)
+        return told | dict(guidance=text, generated_by=few.model)
     given = dict(sampler=options.sampler, steps=steps, grid=read_grid(options.grid))
     chosen = resolve(options.quality or "exact", read_grids(locate(options.model)), **given)
     solver = find(chosen.sampler)
@@ -63,10 +68,11 @@ def plan(options) -> Plan:
     made = way(options)
     digests = find_task(options.task).inputs(paths)
     folder, chosen = locate(options.model), pick_device(options.device)
+    few = FewStep(made["generated_by"], 1) if "generated_by" in made else None
     found = Plan(
         task=options.task,
         model=options.model,
-        weights=load_model.weights(options, options.lora),
+        weights=load_model.weights(options, options.lora, few),
         lora=options.lora or "",
         side=auto_pipeline.side(folder),
         dtype=written(pick_dtype(options.dtype, chosen), options.dtype),
@@ -89,7 +95,9 @@ def _absolute(path: str) -> str:
 def run(plan: Plan, out: Path, options) -> dict | None:
     """Evaluates into the folder `out`, loading the model where anything is missing there."""
     settings = dict(guidance_scale=guidance(plan.guidance))
-    if plan.sampler != "tokens":
+    if plan.generated_by:
+        settings = dict(guidance_scale=float(plan.guidance), quality=options.quality)
+    elif plan.sampler != "tokens":
         settings |= dict(num_inference_steps=plan.steps, sampler=plan.sampler)
         settings |= dict(grid=read_grid(plan.grid), first_block_cache=plan.reuse)
 

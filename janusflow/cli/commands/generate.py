@@ -137,7 +137,7 @@ def _fill(pipe, rows: list[str], size: int, options: Options, request, place: Ou
     from janusflow.cli import batch, load_model
 
     place.prepare()
-    about = request.about | {"weights": load_model.fingerprint(options, options.lora)}
+    about = request.about | {"weights": load_model.fingerprint(options, options.lora, request.few)}
     about |= {"vae": options.vae} if options.vae else {}
     files = batch.fill(pipe, rows, options.seed, size, request.settings, about, place.path)
     print(*files, sep="\n")

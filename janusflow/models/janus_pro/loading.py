@@ -23,7 +23,7 @@ from janusflow.utils import config_guard, finite
 from janusflow.utils.checkpoint_files import check_settings, check_size
 from janusflow.utils.text import printable
 
-GUIDANCE = 5.0  # the published weight
+GUIDANCE = 5.0  # the published weight, where generation_config.json says none
 BLOCKS = {  # of transformers' config.json, and the class that each is made into
     None: JanusConfig,
     "text_config": LlamaConfig,
@@ -175,6 +175,12 @@ def _check_names(config: JanusConfig, weights: dict[str, Tensor]) -> None:
                 f"{name} has shape {tuple(weights[name].shape)}, config.json wants {tuple(shape)}; "
                 "take both from one checkpoint"
             )
+
+
+def own_guidance(folder: Path) -> float:
+    """The guidance weight that a folder's generation_config.json asks for, or the published one."""
+    told = generation_defaults.read(folder).guidance_scale
+    return GUIDANCE if told is None else float(told)
 
 
 def generation(

@@ -52,6 +52,7 @@ KINDS = dict(  # which transformers takes as they come, and stumbles over later
     top_k=int,
     top_p=float,
     temperature=float,
+    guidance_scale=float,
     repetition_penalty=float,
 )
 UNSAID = ("transformers_version", "_from_model_config", "_commit_hash")
