@@ -1,1 +1,1 @@
-"""What training reads: samples, the sources they come from, mixtures of them, and packs."""
+"""Training data: samples, the sources they come from, and mixtures of sources."""

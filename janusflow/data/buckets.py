@@ -1,7 +1,7 @@
-"""Aspect-ratio buckets: images keep their shape, and all images of a step have the same one.
+"""Aspect-ratio buckets: images keep their shape, and all images of a step have the same shape.
 
-Each image goes to the shape, of those named, whose aspect ratio is nearest to its own; each shape
-has as many steps as its share of the images. NovelAI 2022, and SDXL, arXiv 2307.01952, section 2.3.
+Each image is assigned to the listed shape whose aspect ratio is nearest to its own; each shape gets
+as many steps as its share of the images. NovelAI 2022, and SDXL, arXiv 2307.01952, section 2.3.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from janusflow.data.samples import BrokenSample, Source
 
 @dataclass(frozen=True)
 class Buckets:
-    """A blend for each shape; a step draws from one of them, the same in every process."""
+    """One blend of sources for each shape; a step draws from one of them, the same in every
+    process.
+    """
 
     blends: Sequence[Blend]
     names: Sequence[str] = ()  # of the shapes, for reports
@@ -33,7 +35,7 @@ class Buckets:
 
     @cached_property
     def steps(self) -> Blend:
-        """Steps as samples of a blend of the shapes."""
+        """A blend whose samples are the steps: it gives the shape of each step."""
         weights = [float(sum(blend.weights)) for blend in self.blends]
         return Blend([range(1)] * len(self.blends), weights)
 
@@ -45,7 +47,7 @@ class Buckets:
         count: int,
         seed: int,
     ) -> list[tuple[int, int]]:
-        """(source, sample) of the numbers `own` of the step's `count` samples."""
+        """Returns (source, sample) for the numbers `own` out of the step's `count` samples."""
         run, place = divmod(step, SLOTS)
         slot = permuted(place, SLOTS, seed, run)
         which = next(i for i, end in enumerate(self.steps.ends) if slot < end)
@@ -58,7 +60,7 @@ class Buckets:
         return [(skipped + source, index) for source, index in found]
 
     def instead(self, which: int, index: int, seed: int, trial: int) -> int:
-        """The sample of the same source that is tried in place of a broken one."""
+        """Returns another sample of the same source, to replace a broken one."""
         for blend in self.blends:
             if which < len(blend.sources):
                 return blend.instead(which, index, seed, trial)
@@ -67,8 +69,10 @@ class Buckets:
 
 
 def shapes(text: str, side: int, unit: int) -> dict[str, tuple[int, int]]:
-    """(height, width) in pixels of each aspect ratio in "1:1 4:3 ...", width first, near side^2
-    pixels and multiples of `unit`. ValueError for what is no ratio of two numbers.
+    """Parses aspect ratios such as "1:1 4:3", width first, to (height, width) in pixels.
+
+    Each shape has about side^2 pixels and sides that are multiples of `unit`. Raises ValueError for
+    anything but ratios of two numbers.
     """
     found = {}
     for name in text.split():
@@ -86,8 +90,10 @@ def shapes(text: str, side: int, unit: int) -> dict[str, tuple[int, int]]:
 
 
 def divided(records: Records, wanted: dict[str, tuple[int, int]]) -> dict[str, list[int]]:
-    """Numbers of the records by the shape that is nearest; those that cannot be read count to the
-    first. ValueError for a stream, whose records have no numbers.
+    """Returns the numbers of the records that are nearest to each shape; unreadable records go to
+    the first.
+
+    Raises ValueError for a stream, whose records have no numbers.
     """
     if getattr(records, "sequential", False):
         raise ValueError("data.buckets needs to look at all images first; set data.streaming=false")

@@ -1,5 +1,7 @@
-"""What was read of the data, in words, and its fingerprint: so that nobody trains on what he did
-not mean, or goes on with other data.
+"""Describes which data was read and which was skipped, and computes its fingerprint.
+
+The description shows a wrong folder before a training starts; the fingerprint refuses to resume a
+training with other data.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ LOOKED_AT = 256  # records of a source whose content counts, spread over it
 
 
 def describe(mixture: Mixture) -> str:
-    """A line for each kind with its count and an example, and one for each thing skipped."""
+    """Returns one line per kind of sample with its count and an example, and one per reason for
+    skipping.
+    """
     lines = []
     for kind, blend in mixture.sources.items():
         count = sum(len(source) for source in blend.sources)
@@ -53,8 +57,10 @@ def _words(record: Record) -> str:
 
 
 def fingerprint(mixture: Mixture) -> dict[str, str]:
-    """Of what is used, by kind: the number of samples, and the content of up to 256 of each source,
-    spread over it. Names do not count, so that folders may move; nor does what is skipped.
+    """Returns, for each kind, the number of samples and a hash of up to 256 samples of each source.
+
+    The samples are spread over the source. File names do not count, so folders may be moved;
+    skipped files do not count either.
     """
     found = {}
     for kind, blend in mixture.sources.items():
@@ -92,7 +98,9 @@ def _spread(records: Records, most: int) -> Iterator[tuple[int, Record | Excepti
 
 
 def first_difference(found: dict[str, str], before: dict[str, str]) -> str | None:
-    """What of the data is not what it was, in words, or None."""
+    """Returns a sentence about the first difference between two fingerprints, or None if they are
+    equal.
+    """
     for kind in {**before, **found}:
         ours, theirs = found.get(kind, "0").split(), before.get(kind, "0").split()
         if ours[0] != theirs[0]:

@@ -1,4 +1,4 @@
-"""Interleaved documents: texts and images in reading order, of which the texts are learnt."""
+"""Interleaved documents: texts and images in reading order. The texts are learnt."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ PLACEHOLDER = "<image>"  # LLaVA's, in texts
 
 
 def parts_of(row: Mapping) -> list[tuple[str | None, Any]] | None:
-    """(text, None) or (None, what stands for an image) in reading order; None for another row.
+    """Returns the document's parts, (text, None) or (None, image), in reading order;
 
-    A row is a document if it has a list of parts, as chat templates write them, lists of equal
-    length under "texts" and "images" with a null where the other stands, or images whose places in
-    "text" are written `<image>`. ValueError for a part that is neither.
+    None for another row.
+
+    A row is a document if it has one of these: a list of parts as in chat templates; lists of equal
+    length under "texts" and "images" with null where the other has a value; or images whose places
+    in "text" are marked `<image>`. Raises ValueError for a part that is neither text nor image.
     """
     for key in PARTS:
         if isinstance(row.get(key), list | tuple) and row[key]:

@@ -1,8 +1,8 @@
-"""Latents and features that were computed once, kept on disk by what the image's file holds.
+"""A cache on disk of latents and teacher features, indexed by the content of the image files.
 
-A cache is a folder: `cache.json` says what it was made with, each `*.safetensors` holds some
-images under the SHA-256 of their files, every one with its own checksum. So a changed image is
-not found, a moved one is, and files are whole or absent.
+A cache is a folder. `cache.json` records the settings it was made with; each `*.safetensors` file
+holds tensors of some images under the SHA-256 of their files, each with a checksum. So a modified
+image is not found, a moved one is, and files are either complete or absent.
 """
 
 from __future__ import annotations
@@ -26,16 +26,22 @@ AGAIN = "run janusflow precompute again"
 
 
 class CacheError(OSError):
-    """A cache that does not fit or is damaged. Not a broken sample: the run is to stop."""
+    """Raised for a cache that does not fit or is damaged.
+
+    Unlike a broken sample, it stops the run.
+    """
 
 
 def key_of(image: bytes) -> str:
-    """The name of an image in a cache."""
+    """Returns an image's key in the cache: the SHA-256 of its file."""
     return digests.of_bytes(image)[:32]
 
 
 class Cache:
-    """A folder of cached tensors. `about` says what they were made with: plain values by name."""
+    """A folder of cached tensors.
+
+    `about` holds the settings it was made with, as plain values by name.
+    """
 
     def __init__(self, folder: Path, about: Mapping):
         self.folder, self.about = folder, dict(about)
@@ -47,7 +53,10 @@ class Cache:
 
     @classmethod
     def create(cls, folder: Path, about: Mapping) -> Cache:
-        """Makes a cache, or opens one made with the same; CacheError if that was another."""
+        """Creates a cache, or opens an existing one.
+
+        Raises CacheError if that has other settings.
+        """
         if (folder / ABOUT).exists():
             found = _read_about(folder)
             if wrong := first_difference(found, about):
@@ -60,9 +69,9 @@ class Cache:
 
     @classmethod
     def open(cls, folder: str | Path, about: Mapping, data: str) -> Cache:
-        """A finished cache for training; CacheError if it is none, or made with something else.
+        """Opens a finished cache for training; `data` is the signature of the data files.
 
-        `data`: the signature of the files it is to serve.
+        Raises CacheError if there is none, or if it was made with other settings or data.
         """
         folder = Path(folder)
         if not (folder / ABOUT).is_file():
@@ -80,7 +89,10 @@ class Cache:
         return cls(folder, found)
 
     def declare(self, data: str | None) -> None:
-        """Writes what the cache is; `data` is the files' signature once all of it is there."""
+        """Writes `cache.json`;
+
+        `data` is the signature of the data files once everything is cached.
+        """
         self.about["data"] = data
         plain = json.dumps(self.about, sort_keys=True)
         said = {"sha256": digests.of_bytes(plain), **self.about}
@@ -93,7 +105,7 @@ class Cache:
         return len(self.places)
 
     def add(self, images: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Writes a shard: for each key its tensors by name, as "latents" and "features"."""
+        """Writes one shard: for each key its tensors by name, such as "latents" and "features"."""
         tensors, sums = {}, {}
         for key, own in images.items():
             own = atomic_io.on_cpu(own)
@@ -108,7 +120,10 @@ class Cache:
         self._enter(path)
 
     def get(self, key: str, names: Sequence[str]) -> dict[str, Tensor]:
-        """An image's tensors of these names; CacheError if their bytes are not those written."""
+        """Returns an image's tensors of these names.
+
+        Raises CacheError if their checksum does not match.
+        """
         path = self.places[key]
         try:
             file = self._open(path)
@@ -145,7 +160,7 @@ class Cache:
 
 
 def first_difference(found: Mapping, wanted: Mapping) -> str | None:
-    """What `wanted` asks for that was made with something else, in words; or None."""
+    """Returns a sentence about the first of the `wanted` settings that differs, or None."""
     for name, value in wanted.items():
         theirs = found.get(name)
         if isinstance(value, Mapping) and isinstance(theirs, Mapping):

@@ -1,4 +1,4 @@
-"""A folder as data: what each of its files is, and why some are not read."""
+"""Reads a folder as data, and says which of its files are skipped and why."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OF_RUN = {*RUN, "changes.jsonl", "evaluations.jsonl", "samples", "best", "base"}
 
 @dataclass(frozen=True)
 class Captioned:
-    """Images of a folder, each with its caption in a file of the same name beside it."""
+    """The images of a folder, each with its caption in a text file of the same name."""
 
     images: tuple[Path, ...]
 
@@ -46,7 +46,7 @@ class Captioned:
 
 @dataclass(frozen=True)
 class Texts:
-    """Each paragraph of a text file (between empty lines) as a text."""
+    """The paragraphs of a text file, separated by empty lines, as text samples."""
 
     path: Path
     paragraphs: tuple[str, ...]
@@ -59,7 +59,7 @@ class Texts:
 
 
 def caption_of(image: Path) -> Path | None:
-    """The file beside an image that holds its caption."""
+    """Returns the path of the text file with an image's caption."""
     both = (*CAPTIONS, *(suffix.upper() for suffix in CAPTIONS))
     return next((p for s in both if (p := image.with_suffix(s)).is_file()), None)
 
@@ -76,10 +76,11 @@ def open_text(path: Path) -> Found:
 def open_folder(
     path: Path, options: Data | None = None, seed: int = 0, exclude: Sequence[Path] = ()
 ) -> Found:
-    """What a folder and those below it hold: *.jsonl, *.parquet, *.tar, images with captions
-    beside them, texts. `exclude`: folders that are passed over, as the run's own.
+    """Opens everything in a folder and its subfolders: *.jsonl, *.parquet, *.tar, captioned images,
+    texts.
 
-    ValueError if there is nothing to learn from, or a compressed shard.
+    Folders in `exclude` are skipped, such as the run's own. Raises ValueError if there is nothing
+    to learn from, and for a compressed shard.
     """
     options = options or Data()
     found = Found()
@@ -109,7 +110,9 @@ def open_folder(
 
 
 def files_of(path: Path, exclude: Sequence[Path] = (), found: Found | None = None) -> list[Path]:
-    """Plain files below a folder in order, hidden ones and those of runs left out."""
+    """Returns the regular files below a folder in sorted order, without hidden files and output
+    folders.
+    """
     out = [folder.resolve() for folder in exclude]
     found = found or Found()
     kept = []

@@ -1,4 +1,4 @@
-"""Lines of JSON: a row each, whose kind is its own."""
+"""JSON Lines files: each line is one row, and each row has its own kind."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_LINE = 16 * 2**20  # bytes of a line of JSON
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines of one kind; images are named relative to the file's folder.
+    """The lines of one kind; image paths are relative to the file's folder.
 
-    `starts` are the lines' places in the file and `numbers` theirs among its lines, so that opening
-    reads the file once and keeps no text.
+    `starts` are the byte offsets of the lines and `numbers` their line numbers, so opening reads
+    the file once and keeps no text in memory.
     """
 
     path: Path
@@ -43,11 +43,12 @@ class Lines:
 
 
 def open_lines(path: Path, ignored: Collection[str] = (), named: set[Path] | None = None) -> Found:
-    """A file's lines by their kinds; those that are no JSON object count to the first kind found,
-    objects that are no sample are skipped with the reason.
+    """Opens a file's lines, by kind.
 
-    Adds to `named` the images that the lines name. ValueError for a row with a key that seems to
-    name a file and is not understood, or a file of which no line can be learnt from.
+    Image paths in the lines are added to `named`. Lines that are not JSON objects count to the
+    first kind found and raise BrokenSample when read; objects that are not samples are skipped with
+    a reason. Raises ValueError for a row with an unknown key that seems to name a file, and for a
+    file without any sample.
     """
     places: dict[str, tuple[array, array]] = {}
     unknown: list[tuple[int, int]] = []

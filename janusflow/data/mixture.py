@@ -1,4 +1,4 @@
-"""Batches drawn from several sources, as a function of (seed, step, rank) and of nothing else."""
+"""Batches drawn from several sources; a batch depends on (seed, step, rank) alone."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ATTEMPTS = 64  # replacements tried for one broken sample
 
 @dataclass(frozen=True)
 class Blend:
-    """Several sources with weights: a source with a place for each position of an endless order.
+    """Several sources with weights, drawn in an endless shuffled order.
 
-    In each run of SLOTS positions every source has its share of slots, in an order of its own.
-    ValueError for weights that are not positive.
+    Of every SLOTS consecutive positions each source gets its share. Raises ValueError for weights
+    that are not positive.
     """
 
     sources: Sequence[Source]
@@ -37,7 +37,7 @@ class Blend:
 
     @property
     def ends(self) -> list[int]:
-        """The slot at which each source's share ends; everyone has at least one."""
+        """The slot at which each source's share ends; every source has at least one slot."""
         total, spare = sum(self.weights), SLOTS - len(self.sources)
         done, ends = 0.0, []
         for number, weight in enumerate(self.weights, 1):
@@ -46,7 +46,7 @@ class Blend:
         return ends
 
     def locate(self, position: int, seed: int) -> tuple[int, int]:
-        """Which source, and which of its samples, stands at this position."""
+        """Returns (source, sample) at this position of the order."""
         if len(self.sources) == 1:
             return 0, self._index(0, position, seed)
         run, slot = divmod(position, SLOTS)
@@ -66,7 +66,9 @@ class Blend:
         count: int,  # noqa: ARG002
         seed: int,
     ) -> list[tuple[int, int]]:
-        """(source, sample) of the numbers `own` of a step's samples, which begin at `first`."""
+        """Returns (source, sample) for the numbers `own` of a step whose first sample has position
+        `first`.
+        """
         return [self.locate(first + i, seed) for i in own]
 
     def _index(self, which: int, position: int, seed: int) -> int:
@@ -76,7 +78,7 @@ class Blend:
         return shuffled(position, len(source), seed, which)
 
     def instead(self, which: int, index: int, seed: int, trial: int) -> int:
-        """The sample of the same source that is tried in place of a broken one."""
+        """Returns another sample of the same source, to replace a broken one."""
         source = self.sources[which]
         if getattr(source, "sequential", False):
             return index + trial
@@ -85,19 +87,22 @@ class Blend:
 
 @lru_cache(maxsize=64)
 def slots(seed: int, run: int) -> tuple[int, ...]:
-    """The slots of a run in the order in which its positions take them."""
+    """Returns the order in which the positions of one run of SLOTS take their slots."""
     return tuple(permuted(place, SLOTS, seed, run) for place in range(SLOTS))
 
 
 @dataclass
 class Tally:
-    """Names of what could not be read, and why. Beyond `limit` names a run is to stop."""
+    """Names of broken samples with the reasons. More than `limit` of them stop the run."""
 
     limit: int = 100
     broken: dict[str, str] = field(default_factory=dict)
 
     def add(self, found: BrokenSample) -> None:
-        """ValueError when there are more than `limit`; a name counts once."""
+        """Records a broken sample and warns about it; a name counts once.
+
+        Raises ValueError beyond `limit`.
+        """
         if found.name in self.broken:
             return
         self.broken[found.name] = found.why
@@ -109,17 +114,19 @@ class Tally:
         warnings.warn(f"{found}; another sample stands in", stacklevel=2)
 
     def report(self) -> str:
-        """One line for each broken sample."""
+        """Returns one line per broken sample."""
         return "\n".join(f"{name}: {why}" for name, why in self.broken.items())
 
 
 @dataclass
 class Mixture:
-    """Sources by kind. `draw` is a pure function of its arguments, the seed and the sources.
+    """Sources by kind of sample.
 
-    `encode` (samples -> samples) is called once with what was drawn; it adds latents, say. What
-    is broken is replaced by another sample of its source, the same one each time, and told to
-    `tally`; every process has its own.
+    `draw` is a pure function of its arguments, the seed and the sources.
+
+    `encode` (samples -> samples) is applied once to each drawn batch, for example to add latents. A
+    broken sample is replaced by another of its source, always the same one, and recorded in
+    `tally`, which each process has for itself.
     """
 
     sources: Mapping[str, Source | Blend]
@@ -150,13 +157,13 @@ class Mixture:
         counts: Mapping[str, int] | None = None,
         start: Mapping[str, int] | None = None,
     ) -> list[Sample]:
-        """This rank's part of the batch of a step, kind by kind in the order of KINDS.
+        """Returns this rank's part of the batch of a step, kind by kind in the order of KINDS.
 
-        `counts` are the samples of each kind in the whole batch, one of every kind if left out.
-        Of n of a kind, rank r has those from r n // world to (r + 1) n // world. `start` says how
-        many of each kind the steps before have drawn; step times count unless told, which is
-        right where counts never change. With it, every sample of a source is seen once before any
-        is seen twice. ValueError for a kind that has no source.
+        `counts` gives the samples of each kind in the whole batch, by default one each. Of n
+        samples, rank r gets those from r n // world to (r + 1) n // world. `start` gives how many
+        of each kind the earlier steps have drawn; the default is step times count, which is right
+        if counts never change. Every sample of a source is drawn once before any is drawn twice.
+        Raises ValueError for a kind without a source.
         """
         counts = dict.fromkeys(self.sources, 1) if counts is None else counts
         drawn = []

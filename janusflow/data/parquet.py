@@ -1,4 +1,4 @@
-"""Parquet: rows by number, memory-mapped by Hugging Face `datasets`, or as a stream."""
+"""Parquet files: rows by number, memory-mapped by Hugging Face `datasets`, or as a stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ SEEN = 200  # letters of a text that are looked at for its kind
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of parquet files, read by Hugging Face `datasets`; images as bytes or as `Image`."""
+    """Rows of parquet files, read by Hugging Face `datasets`; images are bytes or `Image`
+    columns.
+    """
 
     path: Path
     rows: object
@@ -39,10 +41,10 @@ class Table:
 
 
 def open_table(path: Path, ignored: Collection[str] = ()) -> Found:
-    """A table's rows by their kinds; a row without an image, say, is a text.
+    """Opens a table's rows, by kind; a row without an image, for example, is a text.
 
-    ValueError for a table without rows, and for columns that are not understood, or of which none
-    is a text.
+    Raises ValueError for a table without rows, for columns that are not understood, and if none is
+    a text.
     """
     import datasets
 
@@ -62,7 +64,7 @@ def open_table(path: Path, ignored: Collection[str] = ()) -> Found:
 
 
 def names_file(given) -> bool:
-    """Whether what stands for an image is the name of a file, and not its bytes."""
+    """Returns whether the value of an image column is a file name and not the image's bytes."""
     if isinstance(given, dict):
         return given.get("bytes") is None and isinstance(given.get("path"), str)
     return isinstance(given, str)
@@ -71,8 +73,9 @@ def names_file(given) -> bool:
 def kinds_of_rows(
     path: Path, table, ignored: Collection[str] = (), skipped: Found | None = None
 ) -> dict[str, np.ndarray]:
-    """Numbers of the rows of each kind, by which columns a row has a value in; rows that are no
-    sample are told to `skipped`.
+    """Returns the numbers of the rows of each kind, judged by which columns have a value.
+
+    Rows that are not samples are reported to `skipped`.
     """
     names = table.column_names
     valid = np.stack([_valid(table.column(name)) for name in names], axis=1)
@@ -111,7 +114,10 @@ def _short(value):
 
 
 def open_streams(paths: Sequence[Path], options: Data, seed: int) -> Found:
-    """All tables of a kind as one stream; ValueError for a table with rows of several kinds."""
+    """Opens all tables of a kind as one stream.
+
+    Raises ValueError for a table with rows of several kinds.
+    """
     from pyarrow.parquet import ParquetFile
 
     count_rows(paths)  # refuses what is no parquet

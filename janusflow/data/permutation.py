@@ -1,4 +1,4 @@
-"""Order without state: permutations of any length and random numbers, as functions of a key."""
+"""Stateless shuffling: permutations of any length and random numbers as functions of a key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ ROUNDS = 4
 
 
 def mix(*key: int) -> int:
-    """64 random bits that depend on the key alone. SplitMix64's finaliser (Steele et al. 2014)."""
+    """Returns 64 pseudo-random bits that depend on the key alone (SplitMix64's finaliser, Steele et
+    al. 2014).
+    """
     state = 0x9E3779B97F4A7C15
     for part in key:
         state = (state ^ (part & MASK)) + 0x9E3779B97F4A7C15 & MASK
@@ -18,10 +20,10 @@ def mix(*key: int) -> int:
 
 
 def permuted(index: int, count: int, *key: int) -> int:
-    """Where a permutation of range(count), chosen by the key, sends `index`.
+    """Returns the image of `index` under a permutation of range(count) that the key selects.
 
-    A Feistel network on the next even number of bits, walked along its cycle until it is back in
-    the range (Black and Rogaway 2002): no table, whatever the count.
+    It is a Feistel network on the next even number of bits, repeated until the result lies in the
+    range (cycle walking; Black and Rogaway 2002), so no table is needed whatever the count.
     """
     half = max(1, (max(count - 1, 1).bit_length() + 1) // 2)
     low = (1 << half) - 1
@@ -35,7 +37,9 @@ def permuted(index: int, count: int, *key: int) -> int:
 
 
 def shuffled(position: int, count: int, *key: int) -> int:
-    """The index at a position of an endless sequence of permutations of range(count): every index
-    once in each of them."""
+    """Returns the index at a position in an endless sequence of permutations of range(count).
+
+    Every index occurs once in each permutation.
+    """
     epoch, place = divmod(position, count)
     return permuted(place, count, *key, epoch)

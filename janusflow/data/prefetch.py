@@ -1,4 +1,4 @@
-"""Batches drawn by other processes while the network works on the one before."""
+"""Draws batches in other processes while the network works on the previous one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from janusflow.utils import plugins
 
 
 def ahead(draw: Callable[[int], object], steps: range, workers: int) -> Iterator:
-    """draw(step) for every step in order, `workers` processes in front; 0 draws here.
+    """Yields draw(step) for every step in order, computed by `workers` processes; 0 computes it
+    here.
 
-    `draw` goes to the processes by pickle and must depend on the step alone.
+    `draw` is sent to the processes by pickle and must depend on the step alone.
     """
     if not workers:
         return map(draw, steps)
@@ -33,11 +34,11 @@ def ahead(draw: Callable[[int], object], steps: range, workers: int) -> Iterator
 
 
 class Ahead:
-    """A source of batches whose `draw` gives what that of `data` gives, drawn by other processes.
+    """A batch source that returns the same batches as `data`, drawn by other processes.
 
-    `encode` (samples -> samples) is what stays in this process, as what needs its GPU. `follow`
-    says how many samples the steps ask for; processes start at the first draw after it, and anew
-    where a step is asked out of turn. What is broken is told to `data.tally` of this process.
+    `encode` (samples -> samples) runs in this process, for work that needs its GPU. `follow` says
+    how many samples each step needs. The processes start at the first draw after it, and restart if
+    a step is requested out of order. Broken samples are recorded in this process's `data.tally`.
     """
 
     def __init__(self, data, workers: int, encode: Callable | None = None):
@@ -46,7 +47,9 @@ class Ahead:
         self._next, self._coming = -1, iter(())
 
     def follow(self, schedule, steps: int) -> None:
-        """`schedule` has `counts(step)` and `start(step)`; a run ends at `steps`."""
+        """Sets the schedule, with `counts(step)` and `start(step)`, and the step at which the run
+        ends.
+        """
         self.schedule, self.steps, self._next = schedule, steps, -1
         if hasattr(self.data, "follow"):
             self.data.follow(schedule, steps)

@@ -1,4 +1,4 @@
-"""From records to samples: the pixels and tokens that the processor would make of them."""
+"""Turns records into samples: the pixels and token ids that the processor would make of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_TOKENS = 4096  # of one sample; the default capacity of a pack
 
 @dataclass(frozen=True)
 class Prepared:
-    """A source of one kind: records, read and prepared one by one when they are asked for."""
+    """A source of one kind whose records are read and prepared on demand."""
 
     records: Records
     kind: str
@@ -44,7 +44,9 @@ class Prepared:
         return [attempt(self.read, *pair) for pair in zip(indices, keys, strict=True)]
 
     def read(self, index: int, key: int) -> Sample:
-        """Sample number `index`; the key chooses the crop of an image to be made."""
+        """Returns sample number `index`; the key selects the random crop of an image to
+        generate.
+        """
         try:
             record = self.records[index]
         except OSError as error:  # a disk's fault, of this one
@@ -75,8 +77,10 @@ def generation(
     key: int = 0,
     sides: tuple[int, int] | None = None,
 ) -> Sample:
-    """Resized to cover a square, or `sides` (height, width), which is cut at random; with key 0
-    from the middle.
+    """Prepares a generation sample: the image is resized to cover the target size and cropped.
+
+    The target is a square or `sides` (height, width). The key selects the crop; key 0 crops the
+    centre.
     """
     share = mix(key) / 2**64 if key else 0.5
     size = processor.image_processor.image_size
@@ -87,8 +91,8 @@ def generation(
 
 
 def prompt(processor: JanusFlowProcessor, record: Record, share: float = 0.5) -> dict[str, Tensor]:
-    """What a prompt gives a sample: its ids, and for an edit the images that it shows, cut as the
-    image to be made is.
+    """Returns a prompt's fields: its ids, and for an edit the source images, cropped as the target
+    image is.
     """
     size = processor.image_processor.image_size
     sources = (decode(content, "its source image") for content in record.shown)
@@ -102,9 +106,11 @@ def prompt(processor: JanusFlowProcessor, record: Record, share: float = 0.5) ->
 
 @dataclass(frozen=True)
 class Cached:
-    """Prepares generation with what a cache has of the image; `pixels`: decodes it all the same.
+    """Prepares generation samples with latents and features from a cache;
 
-    CacheError for an image that can be read and is not in the cache.
+    `pixels` also decodes the image.
+
+    Raises CacheError for a readable image that is not in the cache.
     """
 
     cache: Cache
@@ -126,8 +132,9 @@ class Cached:
 
 
 def understanding(processor: JanusFlowProcessor, record: Record, key: int = 0) -> Sample:  # noqa: ARG001
-    """Long side resized, padded. Every answer and the end of sentence after it is learnt; of a
-    document all of its text.
+    """Prepares an understanding sample: images are resized by their long side and padded.
+
+    The loss covers every answer and its end-of-sentence token, and all text of a document.
     """
     if record.document:
         return document(processor, record)
@@ -149,7 +156,10 @@ def understanding(processor: JanusFlowProcessor, record: Record, key: int = 0) -
 
 
 def document(processor: JanusFlowProcessor, record: Record) -> Sample:
-    """BOS, texts and images in their order, the end of sentence; every text is learnt."""
+    """Prepares a document: BOS, texts and images in order, end of sentence.
+
+    The loss covers all texts.
+    """
     images = [decode(content, "an image of the document") for content in record.images]
     content = record.text.replace(PLACEHOLDER, processor.image_tag)
     ids, seen = processor._expand(content, len(images))
@@ -167,7 +177,7 @@ def document(processor: JanusFlowProcessor, record: Record) -> Sample:
 
 
 def text(processor: JanusFlowProcessor, record: Record, key: int = 0) -> Sample:  # noqa: ARG001
-    """BOS, the text, the end of sentence; everything after BOS is learnt."""
+    """Prepares a text: BOS, the text, end of sentence. The loss covers everything after BOS."""
     ids = torch.tensor([*processor.ids(record.text), processor.tokenizer.eos_token_id])
     labels = ids.clone()
     labels[0] = -100
@@ -184,10 +194,10 @@ PREPARE: dict[str, Callable[..., Sample]] = {
 def conversation(
     processor: JanusFlowProcessor, messages: list[dict], images: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, labels and image mask (L,) of a conversation of questions and answers.
+    """Returns ids, labels and image mask (L,) of a conversation of questions and answers.
 
-    What precedes an answer is written as the processor writes it when it asks for that answer.
-    ValueError for a conversation that has no answer, or one without a question.
+    The part before an answer is identical to what the processor writes to ask for that answer.
+    Raises ValueError for a conversation without an answer, or with an answer that has no question.
     """
     turns = processor._turns(messages, images)
     answers = [i for i, turn in enumerate(turns) if turn.kind == "assistant"]

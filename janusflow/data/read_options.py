@@ -1,4 +1,4 @@
-"""How files are read for a training, as settings."""
+"""Settings of how a training reads its data files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CROPS = ("random", "center")
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What decides, beside the files themselves, which samples a step gets."""
+    """Settings that, together with the files, determine the samples of each step."""
 
     crop: str | None = None  # of images to be generated; None: random, or center where cached
     cache: str | None = None  # folder that `janusflow precompute` wrote

@@ -1,4 +1,6 @@
-"""What `--data` names, opened: paths of any format as sources by kind, and as a mixture of them."""
+"""Opens the paths of `--data`: files and folders of any format, as sources by kind and as a
+mixture.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,10 @@ def _open_shard(path: Path, options: Data) -> Found:
 def scan(
     path: Path, options: Data | None = None, seed: int = 0, exclude: Sequence[Path] = ()
 ) -> Found:
-    """What a file or a folder holds, and what of it is not read; folders of `exclude` are passed
-    over. ValueError if there is nothing to learn from, or a row that is not understood.
+    """Returns the sources in a file or folder and what is skipped; folders in `exclude` are
+    ignored.
+
+    Raises ValueError if there is nothing to learn from, and for a row that is not understood.
     """
     path, options = Path(path), options or Data()
     if path.is_dir():
@@ -69,7 +73,7 @@ def scan(
 
 
 def find(path: Path, options: Data | None = None, seed: int = 0) -> list[tuple[str, Records]]:
-    """(kind, records) of a file or a folder; errors as `scan`."""
+    """Returns (kind, records) of a file or a folder; it raises what `scan` raises."""
     return scan(path, options, seed).sources
 
 
@@ -84,10 +88,11 @@ def open_data(
     exclude: Sequence[Path] = (),
     unit: int = 16,
 ) -> Mixture:
-    """What `--data` names, as a mixture: sources of one kind are blended by their lengths, or by
-    the weights that `options` give to the paths. `unit`: the pixels a side of a token of images to
-    be made, of which the shapes of `options.buckets` are multiples. ValueError where those do not
-    fit.
+    """Opens the paths of `--data` as a mixture.
+
+    Sources of one kind are blended by their lengths, or by the weights that `options` gives to the
+    paths. `unit` is the pixels per side of one image token, of which the shapes of
+    `options.buckets` must be multiples. Raises ValueError otherwise.
     """
     options, paths = options or Data(), as_paths(paths)
     if options.weights and len(options.weights) != len(paths):
@@ -128,7 +133,9 @@ def as_paths(paths: Path | str | Sequence[Path]) -> list[Path]:
 
 
 def signature(paths: Path | Sequence[Path]) -> str:
-    """Changes with the names and sizes of the files that may hold images; folders may move."""
+    """Returns a hash of the names and sizes of the files that may hold images; folders may be
+    moved.
+    """
     found = hashlib.sha256()
     for path in as_paths(paths):
         files = files_of(path) if path.is_dir() else [path]

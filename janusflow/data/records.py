@@ -1,4 +1,4 @@
-"""What a file holds, before pixels and tokens: one way of reading rows for all formats."""
+"""Records: rows of any file format, before pixels and tokens are made of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TAG = "<image_placeholder>"  # the model's own
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A row of any format. `images` are the bytes of their files."""
+    """One row of any format. `images` are the contents of image files, as bytes."""
 
     name: str
     text: str | None = None
@@ -34,7 +34,7 @@ Record.__init__ = renamed(pictures="images")(Record.__init__)
 
 
 class Records(Protocol):
-    """Rows by number; `records[i]` raises BrokenSample for what cannot be read."""
+    """Rows by number. `records[i]` raises BrokenSample for a row that cannot be read."""
 
     def __len__(self) -> int: ...
 
@@ -42,7 +42,7 @@ class Records(Protocol):
 
 
 def parse_row(line: bytes, name: str) -> dict:
-    """A JSON object of a line; BrokenSample for anything else."""
+    """Parses a line as a JSON object. Raises BrokenSample for anything else."""
     try:
         row = json.loads(line.decode("utf-8-sig"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
@@ -53,14 +53,17 @@ def parse_row(line: bytes, name: str) -> dict:
 
 
 def to_record(row: Mapping, kind: str, name: str, fetch: Callable[[Any], bytes]) -> Record:
-    """A row of JSON, of a table or of a tar shard as a record of this kind.
+    """Converts a row of JSON, a table or a tar shard to a record of this kind.
 
-    generation: an image (`image`, `image_path`, `file_name`, ...) and a text (`text`, `caption`,
-    `prompt`). understanding: `messages` as {role, content}, LLaVA's `conversations`, or `question`
-    and `answer`, with images under the same keys or in the messages; or an interleaved document
-    (`documents.parts_of`). text: `text`. An edit is a generation whose prompt shows its `source`;
-    the image to be made is `target`. `fetch` turns what stands for an image into bytes.
-    BrokenSample says what is missing or of the wrong type.
+    - generation: an image (`image`, `image_path`, `file_name`, ...) and a text (`text`, `caption`,
+      `prompt`). An edit also has a `source` image, and its result under `target`.
+    - understanding: `messages` as {role, content}, LLaVA's `conversations`, or `question` and
+      `answer`, with images under the same keys or in the messages; or an interleaved document
+      (`documents.parts_of`).
+    - text: `text`.
+
+    `fetch` returns the bytes of an image value. Raises BrokenSample naming what is missing or of
+    the wrong type.
     """
     try:
         if kind == "text":
@@ -86,7 +89,10 @@ def to_record(row: Mapping, kind: str, name: str, fetch: Callable[[Any], bytes])
 
 
 def check_text(text: Any, what: str) -> str:
-    """ValueError unless it is a text of Unicode that says something; a number is written out."""
+    """Returns the text; a number is converted.
+
+    Raises ValueError for an empty text or invalid Unicode.
+    """
     if isinstance(text, int | float):
         text = str(text)
     if not isinstance(text, str):

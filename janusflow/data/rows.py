@@ -1,5 +1,7 @@
-"""Which kind of sample a row is, by its keys; a row that seems to name files in a way that is not
-read is refused by name, because what is dropped silently is learnt wrongly.
+"""Finds the kind of a row by its keys.
+
+A row with an unknown key that seems to name a file is refused, because dropping an image silently
+would teach the wrong thing.
 """
 
 from __future__ import annotations
@@ -44,15 +46,17 @@ LIKE = ("image", "img", "picture", "photo", "pixel")
 
 
 def image_keys(row: Mapping) -> list[str]:
-    """The keys of a row under which its images stand, the one that is read first."""
+    """Returns the keys that hold a row's images: the first group of known keys that is present."""
     found = [key for key in IMAGES if row.get(key) not in (None, [])]
     return found + [key for key in PATHS if _names_image(row.get(key))]
 
 
 def kind_of(row: Mapping, ignored: Collection[str] = ()) -> str | None:
-    """The kind of sample that a row is, or None; ValueError names a key that is not understood.
+    """Returns the kind of sample of a row, or None.
 
-    `ignored` are keys that may stand in a row without being read.
+    Raises ValueError naming a key that is not understood.
+
+    `ignored` are keys that may be present without being read.
     """
     row = {key: value for key, value in row.items() if key not in ignored}
     edit = edit_keys(row)
@@ -77,7 +81,10 @@ def kind_of(row: Mapping, ignored: Collection[str] = ()) -> str | None:
 
 
 def edit_keys(row: Mapping) -> tuple[str, str, str] | None:
-    """The keys of the image before, the image after and the instruction; None for another row."""
+    """Returns the keys of the image before, the image after and the instruction;
+
+    None for another row.
+    """
     source = next((key for key in SOURCES if is_image(row.get(key))), None)
     target = next((key for key in TARGETS if is_image(row.get(key))), None)
     text = next((key for key in (*INSTRUCTIONS, *TEXTS) if row.get(key) is not None), None)
@@ -85,7 +92,7 @@ def edit_keys(row: Mapping) -> tuple[str, str, str] | None:
 
 
 def is_image(value: Any) -> bool:
-    """Whether a value stands for an image: bytes, a file's name, or either in a mapping."""
+    """Returns whether a value stands for an image: bytes, a file name, or either in a mapping."""
     if isinstance(value, list | tuple) and value:
         value = value[0]
     if isinstance(value, Mapping):
@@ -94,7 +101,7 @@ def is_image(value: Any) -> bool:
 
 
 def why_not(row: Mapping) -> str:
-    """Says in words why a row is no sample."""
+    """Returns a sentence that says why a row is not a sample."""
     keys = ", ".join(map(repr, row)) or "none"
     if image_keys(row):
         known = ", ".join(map(repr, TEXTS))

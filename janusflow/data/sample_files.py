@@ -1,4 +1,4 @@
-"""Files of a data folder: an image's bytes, a caption, and what a path was found to hold."""
+"""Files of a data folder: images, captions, and the result of scanning a path."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CAPTIONS = (".txt", ".caption")  # kohya's name for the second
 
 @dataclass
 class Found:
-    """What a path holds: sources by kind, and what of it is not read, with the reason."""
+    """The result of scanning a path: sources by kind, and what is skipped with the reason."""
 
     sources: list[tuple[str, Records]] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)  # file or row -> why
     _rows: dict[str, tuple[str, int]] = field(default_factory=dict)  # why -> the first, how many
 
     def skip(self, name: str, why: str) -> None:
-        """Counts a row that is no sample, under the first one of the same reason."""
+        """Counts a skipped row, together with earlier ones of the same reason."""
         first, count = self._rows.get(why, (name, 0))
         self._rows[why] = (first, count + 1)
         more = f" and {count:,} more" if count else ""
@@ -39,9 +39,11 @@ READERS: dict[str, Callable[[Path], Found]] = {}
 
 
 def reader(suffix: str) -> Callable:
-    """Registers what opens files of this suffix, in `--data` itself and in its folders: a function
-    (path) -> [(kind, records), ...], where records have a length and give a `Record` by number, or
-    raise BrokenSample.
+    """A decorator that registers a reader for files with this suffix, in `--data` and in its
+    folders.
+
+    The function maps a path to [(kind, records), ...]; records have a length and return a `Record`
+    by number, or raise BrokenSample.
     """
     if not suffix.startswith("."):
         raise ValueError(f"a reader's suffix is {suffix!r}; expected as in '.csv'")
@@ -55,7 +57,7 @@ def reader(suffix: str) -> Callable:
 
 @dataclass(frozen=True)
 class Subset:
-    """Some of the records of a source, by their numbers."""
+    """A selection of a source's records, by their numbers."""
 
     records: Records
     numbers: Sequence[int]
@@ -68,8 +70,9 @@ class Subset:
 
 
 def fetch(folder: Path, given) -> bytes:
-    """The bytes of an image inside the folder, by its name or {"path": name}; ValueError for a
-    name that leads out of it, or what cannot be read.
+    """Returns the bytes of an image in the folder, given by its name or as {"path": name}.
+
+    Raises ValueError for a name that leads out of the folder, and for a file that cannot be read.
     """
     if isinstance(given, Mapping):
         given = next((given[key] for key in ("path", "file_name", "url") if given.get(key)), given)
@@ -91,7 +94,10 @@ def fetch(folder: Path, given) -> bytes:
 
 
 def read_caption(path: Path, name: str) -> str:
-    """A text file's content; BrokenSample under `name` where it cannot be read."""
+    """Returns the content of a caption file.
+
+    Raises BrokenSample under `name` if it cannot be read.
+    """
     try:
         hold("prompts_bytes", path.stat().st_size, f"{path} has {path.stat().st_size} bytes")
         return path.read_text(encoding="utf-8-sig").strip()

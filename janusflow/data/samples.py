@@ -1,4 +1,4 @@
-"""One example as training reads it, and what gives examples."""
+"""Training samples, and the interface of the sources that provide them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ KINDS = ("generation", "understanding", "text")
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Tensors of one example, on the CPU, before any batching.
+    """The tensors of one example, on the CPU and not batched.
 
-    generation: `input_ids` are BOS and the prompt, without image tokens; `latents` are scaled as
-    the model takes them; `pixel_values` hold the clean image once, normalised, or None where
-    the teacher's `features` and the latents were cached. understanding: the whole sequence with
-    placeholders, whose places `image_token_mask` marks. understanding and text: `labels` are the
-    ids to be learnt at their own places, -100 elsewhere. An edit is a generation whose prompt shows
-    images: `shown`, at the places that `image_token_mask` marks.
+    - generation: `input_ids` are BOS and the prompt, without image tokens. `latents` are scaled as
+      the model expects them. `pixel_values` is the normalised clean image, or None if the teacher's
+      `features` and the latents come from a cache. For an edit the prompt contains the images
+      `shown`, at the places that `image_token_mask` marks.
+    - understanding: the whole sequence with placeholders, which `image_token_mask` marks.
+    - understanding and text: `labels` are the ids to learn at their own places, and -100 elsewhere.
     """
 
     kind: str  # one of KINDS
@@ -41,7 +41,10 @@ class Sample:
 
 
 class BrokenSample(ValueError):
-    """An example that cannot be read: its name, and why. Mixtures replace it and count it."""
+    """Raised for a sample that cannot be read, with its name and the reason.
+
+    Mixtures replace and count it.
+    """
 
     def __init__(self, name: str, why: str):
         super().__init__(f"{name}: {why}")
@@ -52,12 +55,11 @@ class BrokenSample(ValueError):
 
 
 class Source(Protocol):
-    """Examples by number. `source[i]` raises BrokenSample for what cannot be read.
+    """Samples by number. `source[i]` raises BrokenSample for one that cannot be read.
 
-    A source may also have `many(indices, keys)`, the same for several at once, where what is
-    random in a sample (its crop) depends on the key; `source[i]` has the key 0. And it may have
-    `sequential = True`, where only rising numbers are cheap: those beyond its length are of
-    its next rounds, shuffled as it likes. Mixtures use both.
+    Optional: `many(indices, keys)` returns several at once, where the key selects the random crop
+    (`source[i]` has key 0). `sequential = True` marks a source that must be read in rising order;
+    numbers beyond its length continue with further rounds, shuffled as it likes.
     """
 
     def __len__(self) -> int: ...
@@ -68,14 +70,16 @@ class Source(Protocol):
 def take(
     source: Source, indices: Sequence[int], keys: Sequence[int] | None = None
 ) -> list[Sample | BrokenSample]:
-    """The samples of these numbers in order; what is broken stands as its exception."""
+    """Returns the samples of these numbers in order; in place of a broken one stands its
+    exception.
+    """
     if hasattr(source, "many"):
         return source.many(indices, keys or [0] * len(indices))
     return [attempt(source.__getitem__, index) for index in indices]
 
 
 def attempt(read: Callable[..., Sample], *args) -> Sample | BrokenSample:
-    """What `read` returns, or the BrokenSample that it raises."""
+    """Returns the result of `read`, or the BrokenSample that it raises."""
     try:
         return read(*args)
     except BrokenSample as broken:

@@ -1,8 +1,8 @@
-"""WebDataset shards: tar files in which neighbours `key.jpg` and `key.txt` or `key.json` are a
-sample. Aizman et al. 2019, arXiv 2001.01858.
+"""WebDataset shards: tar files in which adjacent `key.jpg` and `key.txt` or `key.json` form a
+sample.
 
-Opening walks over the headers once and keeps where each sample begins, eight bytes a sample; so
-samples are read by number, in any order.
+Opening scans the headers once and stores the start of each sample (eight bytes), so samples can be
+read by number in any order. Aizman et al. 2019, arXiv 2001.01858.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ STRAY = "stray"  # a text file without anything beside it
 
 @dataclass(frozen=True)
 class Shards:
-    """Samples of one kind in tar files, in the files' order. `starts`: their places, file by file.
+    """Samples of one kind in tar files, in file order.
 
-    A member that leads out of the archive, is a link or is cut short makes its sample broken.
+    `starts` are their byte offsets, file by file.
+
+    A member that leads out of the archive, is a link or is truncated makes its sample broken.
     """
 
     paths: tuple[Path, ...]
@@ -57,12 +59,12 @@ class Shards:
 def open_shards(
     paths: Sequence[Path], ignored: Collection[str] = (), skipped: Found | None = None
 ) -> list[tuple[str, Shards]]:
-    """The samples of tar files by kind: a sample with JSON by its keys, one without by its files'
-    suffixes. What cannot be read counts to the file's first kind, what is no sample is told to
-    `skipped`.
+    """Opens the samples of tar files, by kind.
 
-    ValueError for a file that is no tar, is compressed, or has no sample of text, or a key that is
-    not understood.
+    A sample with JSON is classified by its keys, one without by its file suffixes. Unreadable
+    samples count to the file's first kind; files that are not samples are reported to `skipped`.
+    Raises ValueError for a file that is not a tar, is compressed, has no sample with text, or has a
+    key that is not understood.
     """
     found: dict[str, list[tuple[Path, array]]] = {}
     skipped = skipped or Found()
@@ -121,7 +123,7 @@ def _kind_at(path: Path, start: int, ignored: Collection[str]) -> tuple[str | No
 
 
 def index(path: Path) -> array:
-    """Where the samples begin; ValueError if the file is no tar."""
+    """Returns the byte offsets of the samples. Raises ValueError if the file is not a tar."""
     with open(path, "rb", buffering=0) as file:
         if file.read(2) == b"\x1f\x8b":
             raise ValueError(f"{path} is compressed, so nothing in it has a place; gunzip it first")
@@ -133,9 +135,10 @@ def index(path: Path) -> array:
 
 
 def read(path: Path, start: int) -> tuple[str, dict]:
-    """Name and row of the sample that begins there: its JSON, "text" and "image" as bytes.
+    """Returns name and row of the sample at this offset: its JSON, with "text" and "image" as
+    bytes.
 
-    BrokenSample for one that cannot be read as a whole.
+    Raises BrokenSample for a sample that cannot be read completely.
     """
     try:
         with open(path, "rb", buffering=0) as file:

@@ -1,7 +1,7 @@
-"""Rows of parquet files in a stream: read in their order, shuffled in a buffer, never held whole.
+"""Parquet rows as a stream: read in order, shuffled in a buffer, never held in memory as a whole.
 
-Hugging Face `datasets` reads and shuffles. Which row stands at a place is a function of the files,
-the seed, the round and the buffer; to start at a place is to read all rows before it.
+Hugging Face `datasets` reads and shuffles. The row at a place is a function of the files, the seed,
+the round and the buffer size; starting at a place means reading all rows before it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CURSORS = 2  # one that runs ahead, one for what stands in for broken rows
 
 @dataclass
 class Cursor:
-    """An iterator over a round, at the row `place`; `last` is the one before."""
+    """An iterator over one round; `place` is the next row's place and `last` the row before it."""
 
     turn: int
     rows: Iterator[dict]
@@ -39,9 +39,9 @@ class Cursor:
 
 @dataclass
 class Streamed:
-    """Records by rising numbers; number n is place n mod `count` of round n div `count`.
+    """Records in rising order: number n is place n mod `count` of round n div `count`.
 
-    ValueError where a file ends early or is damaged in the middle.
+    Raises ValueError if a file ends early or is damaged in the middle.
     """
 
     paths: tuple[Path, ...]
@@ -108,7 +108,10 @@ def _named(row: dict) -> str:
 
 
 def count_rows(paths: Sequence[Path]) -> int:
-    """Of parquet files, by what they end with; ValueError for one that is damaged."""
+    """Returns the number of rows of parquet files from their footers.
+
+    Raises ValueError for a damaged one.
+    """
     from pyarrow.parquet import ParquetFile
 
     total = 0
@@ -124,7 +127,9 @@ def count_rows(paths: Sequence[Path]) -> int:
 
 
 def embedded(given) -> bytes:
-    """The bytes of an image in a table, bare or as `datasets` wraps them."""
+    """Returns the bytes of an image in a table, stored bare or in the struct that `datasets`
+    uses.
+    """
     found = given.get("bytes") if isinstance(given, dict) else given
     if not isinstance(found, bytes):
         raise ValueError(f"an image is a {type(found).__name__}; expected bytes")

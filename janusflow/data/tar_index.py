@@ -1,8 +1,8 @@
-"""Tar files as far as training needs them: where each member lies, nothing unpacked to disk.
+"""A minimal reader of tar files: finds where each member lies and unpacks nothing to disk.
 
 Python's tarfile keeps every member of an archive and reads headers of any size into memory; here a
-member is read from its place in the file, and a stranger's numbers are bounded before their use.
-Formats: ustar, GNU with long names, pax. POSIX.1-2017, `pax`, "ustar Interchange Format".
+member is read from its offset, and untrusted numbers are checked before use. Formats: ustar, GNU
+with long names, pax. POSIX.1-2017, `pax`, "ustar Interchange Format".
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ SKIPPED = (b"g", b"K", b"5")  # global headers, the targets of links, folders
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a tar: its headers begin at `begin`, its content at `start`. `fault` says why it is
-    not read; after a damaged header, which has no name, nothing follows.
+    """A file in a tar: its headers start at `begin`, its content at `start`.
+
+    `fault` says why it cannot be read. After a damaged header, which has no name, nothing follows.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Member:
 
 
 def members(file: BinaryIO, length: int, begin: int = 0) -> Iterator[Member]:
-    """The files of a tar of `length` bytes from a header on; folders are passed over."""
+    """Yields the files of a tar of `length` bytes, from a given header on; folders are skipped."""
     place, extra = begin, {}
     while place < length:
         file.seek(place)

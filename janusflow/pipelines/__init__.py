@@ -1,1 +1,1 @@
-"""What a user calls: pipelines, loading by name, editing, conversation, presets."""
+"""The user's interface: pipelines, loading by name, editing, conversation and presets."""

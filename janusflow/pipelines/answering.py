@@ -1,4 +1,4 @@
-"""Questions in, answers or likelihoods out: what evaluation and other toolkits' adapters share."""
+"""Answers and their likelihoods, as evaluation and the adapters of other toolkits need them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 
 
 def ask(pipe, conversations: Sequence, images=None, **settings) -> list[str]:
-    """Answers to questions or conversations in one batch, greedy unless told otherwise.
+    """Answers questions or conversations in one batch, greedily by default.
 
     `pipe` is of either family; `settings` go to transformers' `generate`. The questions are padded
-    on the left and masked, so that an answer is the one to its question alone.
+    on the left and masked, so each answer depends on its own question alone.
     """
     inputs = pipe.processor(list(conversations), images=images).to(pipe.device)
     tokenizer = pipe.processor.tokenizer
@@ -28,9 +28,9 @@ def ask(pipe, conversations: Sequence, images=None, **settings) -> list[str]:
 
 
 def message(text: str, images: Sequence, marks: Sequence[str] = ()) -> list[dict]:
-    """One user's message, the images before the text, as published.
+    """Returns one user message with the images before the text, as published.
 
-    Where the text holds as many `marks` as there are images, they stand there instead.
+    If the text holds as many `marks` as there are images, the images take their places.
     """
     for mark in marks:
         if images and text.count(mark) == len(images):
@@ -48,15 +48,19 @@ def message(text: str, images: Sequence, marks: Sequence[str] = ()) -> list[dict
 def likelihoods(
     pipe, conversations: Sequence, continuations: Sequence[str]
 ) -> list[tuple[float, bool]]:
-    """Per conversation the mean of -ln p over the tokens of its answer, and whether each of them is
-    the likeliest; see `token_losses`.
+    """Returns per conversation the mean of -ln p over the answer's tokens, and whether each is the
+    likeliest.
+
+    See `token_losses`.
     """
     found = token_losses(pipe, conversations, continuations)
     return [(float(losses.mean()), bool(right.all())) for losses, right in found]
 
 
 def probabilities(pipe, conversations: Sequence, answers: Sequence[str]) -> list[float]:
-    """p(answer | conversation): the product over the answer's tokens; see `token_losses`."""
+    """Returns p(answer | conversation), the product over the answer's tokens; see
+    `token_losses`.
+    """
     found = token_losses(pipe, conversations, answers)
     return [float(torch.exp(-losses.double().sum())) for losses, _ in found]
 
@@ -65,10 +69,11 @@ def probabilities(pipe, conversations: Sequence, answers: Sequence[str]) -> list
 def token_losses(
     pipe, conversations: Sequence, continuations: Sequence[str]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Per conversation -ln p of each token of its answer, and whether it is the likeliest, (n,).
+    """Returns per conversation -ln p of each token of its answer, and whether it is the likeliest,
+    both (n,).
 
     The answer follows the prompt after one space, as in training; its end token is not counted.
-    ValueError where it is empty, or where it changes how the prompt is cut into tokens.
+    Raises ValueError if it is empty, or if it changes how the prompt is tokenized.
     """
     processor = pipe.processor
     prompts = processor.apply_chat_template(list(conversations))
@@ -85,7 +90,7 @@ def token_losses(
 
 
 def images_of(conversation: Sequence[dict]) -> list:
-    """The images inside a conversation's messages, in reading order."""
+    """Returns the images in a conversation's messages, in reading order."""
     parts = [part for turn in conversation for part in turn["content"]]
     return [part["image"] for part in parts if part["type"] == "image"]
 

@@ -1,4 +1,4 @@
-"""One door for both families: the configuration says which pipeline reads a folder."""
+"""Loads either family of models; config.json says which pipeline to use."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def load(
     quantization_config=None,
     **given,
 ):
-    """A `JanusFlowPipeline` or a `JanusProPipeline`, whichever the configuration calls for.
+    """Returns a `JanusFlowPipeline` or a `JanusProPipeline`, depending on the configuration.
 
-    `name` is a packaged model, a folder or a hub id; `vae` names JanusFlow's autoencoder where the
-    folder has none; `quantization_config` is transformers', for JanusFlow, such as `eight_bit()`.
-    Other keywords are those of the pipeline's `from_pretrained`. ValueError for any other model,
-    TypeError for a keyword that nothing takes.
+    `name` is a packaged model, a folder or a hub id; `vae` names JanusFlow's autoencoder if the
+    folder has none; `quantization_config` is transformers' (for JanusFlow), such as `eight_bit()`.
+    Other keywords are those of the pipeline's `from_pretrained`. Raises ValueError for any other
+    model and TypeError for an unknown keyword.
     """
     from janusflow.pipelines.base import LOADING
 
@@ -48,8 +48,9 @@ def load(
 
 
 def eight_bit():
-    """transformers' configuration for 8-bit weights by torchao, a scale a row; ImportError without
-    torchao.
+    """Returns transformers' configuration for 8-bit weights by torchao, with one scale per row.
+
+    Raises ImportError without torchao.
     """
     from transformers import TorchAoConfig
 
@@ -61,7 +62,7 @@ def eight_bit():
 
 
 def family(name: str | Path, **hub) -> str:
-    """`FLOW` or `PRO`, read from config.json alone; ValueError if it is neither."""
+    """Returns `FLOW` or `PRO`, read from config.json alone. Raises ValueError if it is neither."""
     path = locate(name, files=CONFIGS, **hub) / "config.json"
     config = read_object(path)
     if found := _family(config):
@@ -80,7 +81,7 @@ def _family(config: dict) -> str | None:
 
 
 def check_family(folder: Path, expected: str) -> None:
-    """ValueError for a folder of the other family, whose weights fit nothing here."""
+    """Raises ValueError for a folder of the other family."""
     path = folder / "config.json"
     found = _family(read_object(path)) if path.is_file() else None
     if found not in (None, expected):
@@ -91,7 +92,7 @@ def check_family(folder: Path, expected: str) -> None:
 
 
 def side(name: str | Path, **hub) -> int:
-    """Pixels of an image's side, from config.json alone."""
+    """Returns an image's side in pixels, from config.json alone."""
     path = locate(name, files=CONFIGS, **hub) / "config.json"
     config = read_object(path)
     if config.get("model_type") == "janus":

@@ -1,4 +1,4 @@
-"""What both families' pipelines share: loading, saving, the state of calls, answers, adapters."""
+"""The base class of both pipelines: loading, saving, the state of calls, answers and adapters."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ LOADING = ("dtype", "torch_dtype", "device_map", "variant", "use_safetensors", *
 
 
 class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
-    """A network with its processor, behind diffusers' interface.
+    """A network with its processor, with diffusers' interface.
 
-    `pipe(prompts)` makes images, `pipe.chat(text, images)` answers. A subclass says how images are
-    made; what a call needs to remember lives in `self._call()` and never on the pipeline.
+    `pipe(prompts)` generates images and `pipe.chat(text, images)` answers. A subclass defines how
+    images are generated. The state of a call lives in `self._call()` and never on the pipeline, so
+    threads may share it.
     """
 
     _callback_tensor_inputs: tuple[str, ...] = ()
@@ -53,8 +54,9 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **changes):
-        """A pipeline of another's components, with those given instead; weights are shared, and
-        nothing about them is changed. TypeError for what is no component.
+        """Returns a pipeline with another's components, some of them replaced; weights are shared.
+
+        The other pipeline is unchanged. Raises TypeError for a name that is not a component.
         """
         if not isinstance(pipeline, DiffusionPipeline):
             raise TypeError(f"from_pipe got {type(pipeline).__name__}; expected a pipeline")
@@ -63,8 +65,8 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
         return cls(**{**pipeline.components, **changes})
 
     def to(self, *args, **kwargs):
-        """Moves and casts as diffusers does; the autoencoder never goes to float16, in which the
-        SDXL one overflows.
+        """Moves and casts as diffusers does, but the autoencoder never becomes float16, in which
+        SDXL's overflows.
         """
         device, dtype = _target(args, kwargs)
         device = pick_device(device) if isinstance(device, str) else device
@@ -102,8 +104,10 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
 
 
 def read_dtype(dtype, torch_dtype=None) -> torch.dtype | str:
-    """A dtype from `dtype` or diffusers' older `torch_dtype`: torch's, or a name such as
-    "bfloat16"; "auto" for that of the weight files. float32 where neither came.
+    """Returns the torch.dtype given as `dtype` or as diffusers' older `torch_dtype`; the default is
+    float32.
+
+    Names such as "bfloat16" are accepted, and "auto" means the dtype of the weight files.
     """
     if dtype is not None and torch_dtype is not None and dtype != torch_dtype:
         raise ValueError(f"dtype is {dtype} and torch_dtype {torch_dtype}; give one of them")
@@ -118,8 +122,10 @@ def read_dtype(dtype, torch_dtype=None) -> torch.dtype | str:
 
 
 def device_of(device_map) -> torch.device:
-    """The device of a `device_map`: a device's name, {"": name}, or "auto" and "balanced" for the
-    best one here. ValueError for one that spreads a pipeline over several.
+    """Returns the device of a `device_map`: a device, {"": device}, or "auto" and "balanced" for
+    the best one.
+
+    Raises ValueError for a map that spreads a pipeline over several devices.
     """
     if isinstance(device_map, dict) and set(device_map) == {""}:
         device_map = device_map[""]
@@ -138,7 +144,9 @@ def device_of(device_map) -> torch.device:
 
 
 def check_attention(name) -> None:
-    """ValueError for an attention that transformers has not by itself; others would be fetched."""
+    """Raises ValueError for an attention implementation that is not part of transformers, because
+    it would be downloaded.
+    """
     from transformers import AttentionInterface
 
     known = ("eager", *AttentionInterface().keys())
@@ -149,7 +157,7 @@ def check_attention(name) -> None:
 
 
 def check_loading(function: str, given: dict, more: tuple[str, ...] = ()) -> dict:
-    """The hub's keywords among those given; TypeError for one that nothing takes."""
+    """Returns the hub's keywords among those given. Raises TypeError for an unknown keyword."""
     refuse_unknown(function, given, [*more, *LOADING])
     if given.get("use_safetensors") is False:
         raise ValueError("use_safetensors is False; pickles are never read, leave it out")
@@ -157,8 +165,9 @@ def check_loading(function: str, given: dict, more: tuple[str, ...] = ()) -> dic
 
 
 def check_saving(pipe, given: dict) -> dict:
-    """The keywords for the networks' `save_pretrained`; TypeError for one that nothing takes, and
-    ValueError while adapters are loaded.
+    """Returns the keywords for the networks' `save_pretrained`.
+
+    Raises TypeError for an unknown keyword, and ValueError while adapters are loaded.
     """
     refuse_unknown(f"{type(pipe).__name__}.save_pretrained", given, SAVING)
     check_shards(given.get("max_shard_size"))
@@ -185,9 +194,10 @@ def _target(args: tuple, kwargs: dict) -> tuple:
 
 
 def clean(folder: Path) -> Path:
-    """The folder, made if need be, without checksums of files that are about to be written.
+    """Returns the folder, created if needed, without the checksums of files that are about to be
+    written.
 
-    OSError, in a sentence, where there can be no such folder.
+    Raises OSError, as a sentence, if it cannot be created.
     """
     atomic_io.make_folder(folder)
     (folder / hub.SUMS).unlink(missing_ok=True)

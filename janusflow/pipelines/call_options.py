@@ -1,4 +1,6 @@
-"""What a call takes beside its prompt: one frozen object for generating, one for editing."""
+"""The arguments of a pipeline call besides the prompt: frozen dataclasses for generating and
+editing.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions(RunOptions):
-    """What `pipe(prompt)` takes; defaults are the published sampler's."""
+    """Options of `pipe(prompt)`; the defaults are the published sampler's."""
 
     quality: str = "exact"  # a preset: exact, high, fast or draft
     num_images_per_prompt: int = 1
@@ -78,7 +80,7 @@ class GenerateOptions(RunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class EditOptions(RunOptions):
-    """What `pipe.edit(image, prompt)` takes; names are those of diffusers' image-to-image."""
+    """Options of `pipe.edit(image, prompt)`, named as in diffusers' image-to-image pipelines."""
 
     strength: float = 0.6  # above 0, a little, to 1, everything
     mask_image: object = None  # white changes, black stays
@@ -114,8 +116,9 @@ class InvertOptions:
 
 
 def whole(value, name: str, required: bool = False, limit: str | None = None) -> int | None:
-    """A whole number of at least 1 from Python, numpy or torch, and within a limit of
-    `janusflow.utils.limits`; ValueError otherwise.
+    """Returns a whole number from 1 to the limit, given as a Python, numpy or torch number.
+
+    The limits are in `janusflow.utils.limits`. Raises ValueError otherwise.
     """
     if value is None and not required:
         return None
@@ -131,7 +134,10 @@ def whole(value, name: str, required: bool = False, limit: str | None = None) ->
 
 
 def real(value, name: str) -> float:
-    """A number from Python, numpy or torch, NaN included; TypeError for anything else."""
+    """Returns a float from a Python, numpy or torch number, NaN included.
+
+    Raises TypeError otherwise.
+    """
     text = isinstance(value, str | bytes | bool | np.bool_)
     try:
         if not text:
@@ -142,13 +148,13 @@ def real(value, name: str) -> float:
 
 
 def check_output_type(name: str) -> None:
-    """ValueError for an output that there is not."""
+    """Raises ValueError for an unknown `output_type`."""
     if name not in OUTPUT_TYPES:
         raise ValueError(f"output_type is {name!r}; choose one of {', '.join(OUTPUT_TYPES)}")
 
 
 def texts(prompt: Texts, name: str = "prompt") -> list[str]:
-    """One text or several as a list; ValueError for an empty one."""
+    """Returns one text or several as a list. Raises ValueError for an empty one."""
     found = [prompt] if isinstance(prompt, str) else list(prompt) if _is_list(prompt) else [prompt]
     if not found or not all(isinstance(p, str) and p.strip() for p in found):
         shown = found if len(found) != 1 else found[0]
@@ -157,9 +163,9 @@ def texts(prompt: Texts, name: str = "prompt") -> list[str]:
 
 
 def avoided(negative: Texts | None, count: int) -> list[str | None]:
-    """The text to move away from for each of `count` prompts, None for the empty prompt.
+    """Returns the negative prompt of each of `count` prompts; None stands for the empty prompt.
 
-    ValueError for another number of them, and for what is no text.
+    Raises ValueError for another number of texts, and for values that are not texts.
     """
     one = negative is None or isinstance(negative, str) or not _is_list(negative)
     found = [negative] * count if one else list(negative)
@@ -178,10 +184,11 @@ def _is_list(value) -> bool:
 
 
 def takes(kind: type) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """For a method whose last argument is `options`: its fields are taken as keywords too.
+    """A decorator for methods whose last argument is `options`: its fields become keywords too.
 
-    `pipe(prompt, seed=1)` is `pipe(prompt, options=GenerateOptions(seed=1))`; both together change
-    the object's fields. Unknown keywords are refused by name, the signature shows all.
+    `pipe(prompt, seed=1)` equals `pipe(prompt, options=GenerateOptions(seed=1))`; if both are
+    given, the keywords override the object's fields. Unknown keywords raise TypeError, and the
+    signature lists all of them.
     """
     named = fields(kind)
 

@@ -1,7 +1,7 @@
-"""One call of a pipeline: its state, which other threads' calls never see, and its callback.
+"""The state of one pipeline call, separate for each thread, and its step callback.
 
 diffusers keeps such state on the pipeline (`pipe._interrupt`, `pipe._guidance_scale`). Here these
-names reach the call that runs in the same thread, so that a callback changes its own call alone.
+names refer to the call that runs in the same thread, so a callback changes its own call only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from samplers.guidance import Guided
 
 @dataclass(eq=False)
 class Call:
-    """A running call; `velocity` has the rule that `guidance_scale` changes on the way."""
+    """A running call; `velocity` holds the rule that a new `guidance_scale` changes on the way."""
 
     pipe: object
     num_timesteps: int = 0
@@ -32,7 +32,7 @@ class Call:
     outer: Call | None = field(default=None, repr=False)
 
     def guide(self, guidance) -> None:
-        """Combines both velocities by another rule from now on."""
+        """Sets the guidance rule for the rest of the call."""
         if isinstance(self.velocity, Guided):
             self.velocity.rule = rule_of(guidance)
         else:
@@ -43,7 +43,7 @@ _CURRENT: ContextVar[Call | None] = ContextVar("janusflow_call", default=None)
 
 
 def current(pipe) -> Call | None:
-    """The innermost call of this pipeline that runs in this thread."""
+    """Returns this pipeline's innermost call that runs in this thread."""
     call = _CURRENT.get()
     while call is not None and call.pipe is not pipe:
         call = call.outer
@@ -51,7 +51,9 @@ def current(pipe) -> Call | None:
 
 
 class CallState:
-    """For a pipeline: what diffusers' callbacks read and write, kept by call."""
+    """A mixin of pipelines: the attributes that diffusers' callbacks read and write, kept per
+    call.
+    """
 
     @contextmanager
     def _call(self, adapters=None, **state) -> Iterator[Call]:
@@ -89,13 +91,16 @@ class CallState:
 
     @property
     def num_timesteps(self) -> int | None:
-        """Steps of this thread's call; None outside one."""
+        """The number of steps of this thread's call; None outside a call."""
         call = current(self)
         return call and call.num_timesteps
 
     @property
     def guidance_scale(self):
-        """The weight or rule of this thread's call, which a callback may replace; None outside."""
+        """The guidance weight or rule of this thread's call, which a callback may replace;
+
+        None outside a call.
+        """
         call = current(self)
         return call and call.guidance_scale
 
@@ -122,16 +127,16 @@ class CallState:
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether this thread's call reads a second row."""
+        """Whether this thread's call also evaluates the unconditional prompt."""
         return self.guidance_scale not in (None, 1)
 
 
 @dataclass(frozen=True)
 class StepCallback:
-    """A user's function after each step, and the tensors that it is given.
+    """A user's function that runs after each step, with the tensors it asked for.
 
-    It gets copies. What it changes in place and what it returns both count: `changed` tells which
-    tensors differ afterwards.
+    It receives copies. Tensors that it changes in place and tensors that it returns both count;
+    `changed` says which differ afterwards.
     """
 
     function: Callable
@@ -141,7 +146,10 @@ class StepCallback:
     def of(
         cls, function: Callable | None, names: Sequence[str] | None, known: Sequence[str]
     ) -> StepCallback | None:
-        """None where there is no function; ValueError for tensors that the pipeline has not."""
+        """Returns None without a function.
+
+        Raises ValueError for a tensor name that the pipeline does not have.
+        """
         if function is None:
             return None
         if not callable(function):
@@ -164,10 +172,11 @@ class StepCallback:
         return cls(function, names)
 
     def changed(self, pipe, step: int, t, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Calls the function with (pipe, step, t, {name: tensor}); the tensors that it changed.
+        """Calls the function with (pipe, step, t, {name: tensor}) and returns the tensors that it
+        changed.
 
-        TypeError where it returns neither a dictionary of tensors nor None, ValueError for a name
-        that it was not given, another shape, and NaN or infinity.
+        Raises TypeError if it returns neither a dictionary of tensors nor None, and ValueError for
+        a name that it was not given, for another shape, and for NaN or infinity.
         """
         given = {name: tensors[name].clone() for name in self.names}
         returned = self.function(pipe, step, t, dict(given))

@@ -1,4 +1,4 @@
-"""Answers of a pipeline: whole, as a stream, or one question after the other."""
+"""A pipeline's answers: complete, as a stream, or in a conversation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NOT_TAKEN = {
 
 
 class Chat:
-    """For a pipeline with a `processor` and `answer(inputs, **settings)` -> ids."""
+    """A mixin of pipelines with a `processor` and `answer(inputs, **settings)` -> ids."""
 
     echoes = False  # whether the model's `generate` gives the prompt back before the answer
     conversation_class: type[Conversation] = Conversation
@@ -67,14 +67,14 @@ class Chat:
         adapters=None,
         **settings,
     ) -> str | list | Iterator[str]:
-        """The answer to a question, or to a list of turns, about no, one or several images.
+        """Answers a question or a list of messages about no, one or several images.
 
-        A list of questions or conversations, with a list of images for each, gives a list of
-        answers; `num_return_sequences` above 1 gives a list for each question. With `stream=True`
-        an iterator over the pieces of one answer, and who leaves it ends the computation.
-        `adapters` are those of this call, as in `pipe(prompt)`. Further settings are those of
-        transformers' `generate`; without them and without a generation configuration beside the
-        weights the answer is greedy and at most 512 tokens long, with a warning where that cuts it.
+        A list of questions or conversations, with a list of images for each, returns a list of
+        answers; `num_return_sequences` above 1 returns a list per question. `stream=True` returns
+        an iterator over the pieces of one answer; leaving it stops the computation. `adapters` hold
+        for this call, as in `pipe(prompt)`. Further settings are those of transformers' `generate`.
+        By default, and without a generation configuration beside the weights, the answer is greedy
+        and at most 512 tokens long; a warning says if that cuts it.
         """
         prompt, one = listed(prompt), is_one(prompt)
         _check_images(images, one)
@@ -102,8 +102,10 @@ class Chat:
         return answers[0] if one else answers
 
     def conversation(self, images: Sequence = ()) -> Conversation:
-        """Questions that follow each other about no, one or several images, each read once:
-        `talk = pipe.conversation([image])`, `talk.ask("how many shapes are there?")`.
+        """Starts a conversation about no, one or several images, in which each image and text is
+        read once.
+
+        `talk = pipe.conversation([image])`, then `talk.ask("how many shapes are there?")`.
         """
         _check_images(images, True)
         return self.conversation_class(self, as_images(images))
@@ -144,10 +146,10 @@ class Chat:
                 )
 
     def streamed(self, answer: Callable, skip_prompt: bool, adapters=None) -> Iterator[str]:
-        """The pieces of text that `answer(streamer=..., stopping_criteria=[...])` gives.
+        """Yields the pieces of text that `answer(streamer=..., stopping_criteria=[...])` produces.
 
-        It runs in a thread of its own, which ends at the next token once the iterator is left, or
-        once the thread that reads it has ended.
+        It runs in its own thread, which stops at the next token once the iterator is closed or the
+        thread that reads it has ended.
         """
 
         def call(**own) -> None:
@@ -221,7 +223,7 @@ def _check_stream(one: bool, settings: Mapping) -> None:
 
 @cache
 def generate_keywords() -> tuple[str, ...]:
-    """Names of everything that transformers' `generate` takes beside its inputs."""
+    """Returns the names of all arguments of transformers' `generate` besides its inputs."""
     own = inspect.signature(GenerationMixin.generate).parameters
     names = [n for n in own if n not in ("self", "inputs", "kwargs")]
     settings = [name for name in vars(GenerationConfig()) if not name.startswith("_")]

@@ -1,4 +1,4 @@
-"""A conversation about images that reads each word and each image once."""
+"""A conversation about images whose keys and values are kept between questions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from janusflow.utils import finite
 
 
 class Conversation:
-    """Questions that follow each other; `pipe.conversation(images)` begins one.
+    """A sequence of questions about the same images; `pipe.conversation(images)` starts one.
 
-    The keys and values of all that was said are kept, so that a question costs its own tokens and
-    its answer's. They are computed anew once weights or adapters have changed (writes through
+    The keys and values of all earlier text are kept, so a question costs its own tokens and its
+    answer's. They are recomputed once weights or adapters have changed (writes through
     `tensor.data` leave no trace and are not noticed). Threads wait for each other.
     """
 
@@ -30,7 +30,7 @@ class Conversation:
         self._cache, self._ids, self._weights = None, [], ()
 
     def ask(self, question: str, *, max_new_tokens: int | None = None, **settings) -> str:
-        """The answer, greedy unless told otherwise; `settings` go to transformers' `generate`."""
+        """Returns the answer, greedy by default; `settings` go to transformers' `generate`."""
         _check_question(question)
         chosen = self._settings("ask", max_new_tokens, settings)
         with self._turn, self.pipe._call():
@@ -39,7 +39,7 @@ class Conversation:
     def stream(
         self, question: str, *, max_new_tokens: int | None = None, **settings
     ) -> Iterator[str]:
-        """The answer's pieces as they come; who leaves early ends the answer with them."""
+        """Yields the answer in pieces; leaving the iterator early ends the answer there."""
         _check_question(question)
         chosen = self._settings("stream", max_new_tokens, settings)
         yield from self.pipe.streamed(
@@ -118,7 +118,9 @@ def _check_question(question) -> None:
 
 
 def state(model: nn.Module) -> tuple:
-    """Differs once a weight was put in place or written to, or an adapter switched or scaled."""
+    """Returns a value that changes once a weight was replaced or written to, or an adapter switched
+    or scaled.
+    """
     weights = [part for weight in model.parameters() for part in finite.plain(weight)]
     marks = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
     adapters = [m for m in model.modules() if hasattr(type(m), "active_adapters")]
@@ -126,7 +128,9 @@ def state(model: nn.Module) -> tuple:
 
 
 class Reread(Conversation):
-    """The same for Janus-Pro, whose `generate` reads the whole prompt for each question."""
+    """The same interface for Janus-Pro, whose `generate` reads the whole conversation for each
+    question.
+    """
 
     def _new(self, inputs, settings: dict) -> Tensor:
         return self.pipe.answer(inputs, **settings)[0]

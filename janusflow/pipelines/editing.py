@@ -1,4 +1,4 @@
-"""Images changed: noised part of the way, inverted and made again, or only inside a mask."""
+"""Image editing: partial noising (SDEdit), inversion, and inpainting."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ UNTOLD = "a picture"  # stands where no text came; the unconditional rows drop i
 
 @dataclass
 class JanusFlowInversion(Shown, BaseOutput):
-    """Images as noise, and what comes back from it.
+    """The result of `pipe.invert`: the noise of the images, and how well they come back from it.
 
-    `noise` (B, c, h, w) is what `pipe(prompt, latents=noise)` takes; `images` are those made from
-    it again. `psnr` compares these with the originals and `autoencoder_psnr` does so for images
-    that were only encoded and decoded, which nothing can exceed by more than luck; both in dB for
-    pixels in [0, 1], one an image. `calls`: network evaluations per image, there and back together.
+    `noise` (B, c, h, w) can be passed as `pipe(prompt, latents=noise)`; `images` are generated from
+    it again. `psnr` compares these with the originals; `autoencoder_psnr` does so for images that
+    were only encoded and decoded, which is its practical upper bound. Both are in dB for pixels in
+    [0, 1], one per image. `calls` is the network evaluations per image, both directions together.
     """
 
     noise: Tensor
@@ -41,27 +41,30 @@ class JanusFlowInversion(Shown, BaseOutput):
 
 
 class Editing:
-    """For a pipeline with a flow: `edit` and `invert`."""
+    """A mixin of pipelines with a flow: `edit` and `invert`."""
 
     @torch.no_grad()
     @takes(EditOptions)
     def edit(self, image, prompt: Texts, options: EditOptions) -> JanusFlowOutput:
-        """Images that follow the prompts and keep of `image` what `strength` and the mask leave.
+        """Edits images to follow the prompts, keeping of `image` what `strength` and the mask
+        leave.
 
-        The run starts at t = 1 - strength and spends that part of the steps: from (1 - t) noise + t
-        data with noise from `generator` or `seed`, or with `invert=True` from where the flow itself
-        takes the image, backwards from t = 1 with the same sampler and times, unguided, following
-        `source_prompt` (a description of the image; none means the model's own without a text).
-        Euler leads back well for part of the way; for all of it take a second-order sampler.
+        The run starts at t = 1 - strength and takes that fraction of the steps. Its start is (1 -
+        t) noise + t data with noise from `generator` or `seed`; or, with `invert=True`, the state
+        that the flow reaches from the image backwards from t = 1, with the same sampler and times,
+        unguided and following `source_prompt` (a description of the image; None means the model's
+        own flow without a text). Euler inverts partially noised images well; for strength 1 use a
+        second-order sampler.
 
-        Where `mask_image` (of the image's size) is white the image changes, where black it stays.
-        As in diffusers it is binarized at one half; other than there, a latent changes if any of
-        its pixels is white, and the black pixels of the result are always the image's own
-        (diffusers pastes them back only with padding_mask_crop); latents are returned as they are.
+        The image changes where `mask_image` (of the image's size) is white and stays where it is
+        black. As in diffusers the mask is binarized at one half. Unlike there, a latent changes if
+        any of its pixels is white, and black pixels of the result are always the original's
+        (diffusers pastes them back only with padding_mask_crop); with latent output nothing is
+        pasted.
 
-        One image goes with several prompts and the other way round. Images (PIL, arrays or tensors)
-        are resized to height x width, by default the size the model was trained for. Other
-        arguments as in `pipe(...)`. Raises ValueError for what does not fit.
+        One image may have several prompts and one prompt several images. Images (PIL, arrays or
+        tensors) are resized to height x width, by default the size the model was trained for. Other
+        arguments are as in `pipe(...)`. Raises ValueError for arguments that do not fit together.
         """
         prompts, originals = _matched(prompt, image)
         check_edit(
@@ -105,12 +108,13 @@ class Editing:
     def invert(
         self, image, prompt: Texts | None = None, *, options: InvertOptions
     ) -> JanusFlowInversion:
-        """The noise that the flow makes into these images, and a report of the way there and back.
+        """Computes the noise that the flow maps to these images, and reports the error of the round
+        trip.
 
-        `prompt` describes the images; none means the model's own flow without a text. The same
-        steps are taken in both directions, by default 30 network evaluations each way. A
-        `guidance_scale` other than 1 needs a prompt and makes the way back less exact. Raises
-        ValueError for what does not fit.
+        `prompt` describes the images; None means the model's own flow without a text. Both
+        directions take the same steps, by default 30 network evaluations each. A `guidance_scale`
+        other than 1 needs a prompt and makes the round trip less exact. Raises ValueError for
+        arguments that do not fit together.
         """
         prompts, originals = _matched(UNTOLD if prompt is None else prompt, image)
         solver, weight = find(options.sampler), options.guidance_scale
@@ -273,7 +277,9 @@ def _psnr(some: Tensor, others: Tensor) -> list[float]:
 
 
 def check_edit(strength: float, invert: bool, source_prompt, generator) -> None:
-    """ValueError for a strength outside (0, 1] and for what inversion excludes or alone takes."""
+    """Raises ValueError for a strength outside (0, 1] and for options that inversion excludes or
+    requires.
+    """
     samplers.img2img_timesteps(torch.tensor([0.0, 1.0]), strength)
     if source_prompt is not None and not invert:
         raise ValueError("a source prompt describes the image to inversion; add invert")

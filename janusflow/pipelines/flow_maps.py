@@ -1,4 +1,6 @@
-"""Models trained as flow maps: u(x, t, s) of prompts, and the times that it was trained between."""
+"""Models trained as flow maps: the mean velocity u(x, t, s) of prompts, and the times they were
+trained for.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ SAMPLER = "jump"
 
 @dataclass(frozen=True)
 class FlowMapGrid:
-    """The times that a flow map was trained between, and into how many parts it may cut them."""
+    """The times between which a flow map was trained, and the numbers of evaluations it
+    supports.
+    """
 
     times: tuple[float, ...]
     evaluations: tuple[int, ...]
@@ -30,7 +34,7 @@ class FlowMapGrid:
 
     @classmethod
     def load(cls, path: Path) -> FlowMapGrid:
-        """As `save` wrote it; ValueError for a file that holds something else."""
+        """Reads what `save` wrote. Raises ValueError for a file with other content."""
         found = parse_object(read_text(path, "config_bytes"), path)
         try:
             times = tuple(float(t) for t in found["times"])
@@ -48,7 +52,10 @@ class FlowMapGrid:
         write_text(Path(path), json.dumps(told))
 
     def cut(self, evaluations: int | None) -> Tensor:
-        """The times of so many evaluations, the most unless told; ValueError for another number."""
+        """Returns the times for so many evaluations, by default the most.
+
+        Raises ValueError for an unsupported number.
+        """
         count = max(self.evaluations) if evaluations is None else evaluations
         if count not in self.evaluations:
             choice = ", ".join(map(str, sorted(self.evaluations)))
@@ -60,7 +67,9 @@ class FlowMapGrid:
 
 
 class PromptFlowMap(FlowMap):
-    """u(x, t, s) of prompts whose keys and values were computed once; one evaluation a call."""
+    """The mean velocity u(x, t, s) of prompts whose keys and values were computed once; one
+    evaluation per call.
+    """
 
     def __init__(self, model: JanusFlowModel, prompt: PromptCache, ts: Tensor | None = None):
         self._model, self._prompt = model, prompt
@@ -72,17 +81,19 @@ class PromptFlowMap(FlowMap):
         return self._model.velocity(x, t, self._prompt, target=s)
 
     def checked(self) -> PromptFlowMap:
-        """The same field: there is no other prediction that could be at fault."""
+        """Returns itself: there is no unconditional prediction to check."""
         return self
 
     def replace_rule(self, guidance) -> None:
-        """ValueError: guidance is in the weights."""
+        """Raises ValueError, because guidance is part of the weights."""
         raise ValueError(
             f"guidance cannot become {guidance!r} on the way: it is in a flow map's weights"
         )
 
 
 def weights_of(guidance) -> set[float]:
-    """The weights that a rule gives the conditional velocity, at the noise and half way."""
+    """Returns the weights that a guidance rule gives the conditional velocity at t = 0 and t =
+    0.5.
+    """
     rule, one = rule_of(guidance), torch.ones(1, 1)
     return {float(rule(one, 0 * one, torch.tensor(t)).amax()) for t in (0.0, 0.5)}

@@ -1,4 +1,6 @@
-"""Images from prompts: what a call was asked for, its field, its walk, and the best of several."""
+"""Image generation: the request, the guided field, its integration, and the best of several
+images.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ from samplers.guidance import Guided
 
 @dataclass(frozen=True)
 class Run:
-    """A call of `pipe(prompt)` as it was asked for."""
+    """One call of `pipe(prompt)` with its resolved options."""
 
     prompts: list[str]
     options: GenerateOptions
@@ -48,7 +50,7 @@ class Run:
 
     @property
     def state(self) -> dict:
-        """Returns what the pipeline shows of itself while the call runs."""
+        """Returns the attributes that the pipeline exposes while the call runs."""
         told = self.options.negative_prompt
         scale = self.options.guidance_scale
         return dict(
@@ -60,18 +62,18 @@ class Run:
 
     @property
     def captions(self) -> list[str]:
-        """Returns a caption for each image, for notebooks."""
+        """Returns one caption per image, for notebooks."""
         return [text for text in self.prompts for _ in range(self.options.num_images_per_prompt)]
 
     def noise(self, pipe) -> Tensor:
-        """Returns the noise at which the next integration starts."""
+        """Returns the noise from which the next integration starts."""
         options = self.options
         sides = options.height, options.width
         return pipe.prepare_latents(len(self.captions), *sides, self.generator, options.latents)
 
 
 class Generation:
-    """For a pipeline with a flow: `pipe(prompt)` and `pipe.trajectory(prompt)`."""
+    """A mixin of pipelines with a flow: `pipe(prompt)` and `pipe.trajectory(prompt)`."""
 
     _compiled: Compiled | None = None
 
@@ -133,10 +135,11 @@ class Generation:
     @torch.no_grad()
     @takes(GenerateOptions)
     def trajectory(self, prompt: Texts, frames: int = 8, *, options: GenerateOptions) -> Trajectory:
-        """The images that the model expects on its way, at most `frames` of them: a strip or a GIF.
+        """Returns the images that the model expects during sampling, at most `frames` of them, as a
+        strip or GIF.
 
-        Options are those of `pipe(prompt)` but for what it has no use for, which is refused; the
-        solver's states are kept, one a step.
+        Options are those of `pipe(prompt)`; the ones without a meaning here raise an error. The
+        solver's states are kept in memory, one per step.
         """
         for name in ("output_type", "best_of", "verifier", "return_dict"):
             if getattr(options, name) != getattr(GenerateOptions, name):
@@ -239,11 +242,11 @@ class Generation:
         ts: Tensor | None = None,
         image: object = None,
     ) -> GuidedVelocity:
-        """The guided velocity v(x, t) of these prompts, ready for anything in `samplers`.
+        """Returns the guided velocity v(x, t) of these prompts, ready for anything in `samplers`.
 
-        Each prompt's keys and values are computed here, once. `reuse` is a first-block cache. `ts`
-        (S,) are times that it will be asked for, of which the network makes its embeddings and
-        modulations here, in one product.
+        The prompts' keys and values are computed here, once. `reuse` is a first-block cache. `ts`
+        (S,) are times at which it will be evaluated; their embeddings and modulations are computed
+        here at once.
         """
         prompts = texts(prompts)
         cond, uncond = self.encode_prompts(prompts, negative_prompt, image)
@@ -282,11 +285,12 @@ class Generation:
     def flow_map(
         self, prompts: Texts, num_images_per_prompt: int = 1, ts: Tensor | None = None
     ) -> PromptFlowMap:
-        """u(x, t, s) of these prompts, the mean velocity from t to s, for `samplers` ("jump").
+        """Returns u(x, t, s) of these prompts, the mean velocity from t to s, for the sampler
+        "jump".
 
-        The model is one that `janusflow distill` made, with its teacher's guidance in the weights;
-        ValueError for another, whose maps `samplers.integrated(pipe.field(prompts))` gives by
-        integration. `ts` (S,) are times that it will be asked for, embedded in one product.
+        It needs a model that `janusflow distill` made, with its teacher's guidance in the weights.
+        Raises ValueError for another; `samplers.integrated(pipe.field(prompts))` gives that model's
+        map by integration. `ts` (S,) are times at which it will be evaluated.
         """
         if FLOW_MAP not in self.grids:
             raise ValueError(
@@ -308,8 +312,10 @@ class Generation:
         negative_prompt: Texts | None = None,
         image: object = None,
     ) -> tuple[PromptCache, PromptCache]:
-        """What to follow and what to move away from, one row a prompt; an empty negative prompt is
-        none. `image` is what the prompts show, one for all or one each.
+        """Returns the caches of the prompts to follow and to avoid, one row per prompt.
+
+        An empty negative prompt is the unconditional one. `image` is an image in the prompts, one
+        for all or one each.
         """
         prompts = texts(prompts)
         negative = avoided(negative_prompt, len(prompts))

@@ -1,4 +1,4 @@
-"""Randomness by argument: one generator for a call, or one for each image."""
+"""Random generators as arguments: one for a call, or one per image."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Generators = torch.Generator | list[torch.Generator] | None
 
 
 def generators(generator, seed, count: int) -> Generators:
-    """None, one generator for all images, or a list of `count`.
+    """Returns None, one generator for all images, or a list of `count` generators.
 
-    `generator` is a torch.Generator or a number that one is seeded with, or a list of either, one
-    an image. `seed` s gives image i a generator of its own with the seed s + i, as the command line
-    does; a list has one seed an image. ValueError where both came or the numbers differ.
+    `generator` is a torch.Generator or an integer seed, or a list of either with one per image.
+    `seed` s gives image i a generator of its own with seed s + i, as on the command line; a list
+    has one seed per image. Raises ValueError if both are given or the numbers differ.
     """
     if seed is not None and generator is not None:
         raise ValueError("generator and seed both say where noise comes from; leave one out")
@@ -60,7 +60,9 @@ def _whole(number) -> int:
 
 
 def seeded(solver: samplers.Solver, generator: Generators) -> samplers.Solver:
-    """A stochastic solver that draws from `generator`, unless it has a generator of its own."""
+    """Returns a stochastic solver that draws from `generator`, unless it has a generator of its
+    own.
+    """
     own = inspect.signature(solver.path).parameters.get("generator")
     if generator is None or own is None or own.default is not None:
         return solver

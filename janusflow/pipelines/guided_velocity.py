@@ -1,4 +1,4 @@
-"""The guided field v(x, t) of prompts: the one place where it is built."""
+"""The guided velocity v(x, t) of prompts; every caller builds it here."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from samplers.guidance import RULES, Guided, Pair, parse
 class GuidedVelocity(Guided):
     """v(x, t) = rule(cond, uncond, t) of prompts whose keys and values were computed once.
 
-    x (B, c, H, W) goes through the network in one batch with the conditional rows first, t is the
-    solver's time, 0 noise and 1 data. Where the rule leaves the conditional velocity as it is, only
-    that is evaluated. `calls` counts network evaluations per image.
+    x (B, c, H, W) is evaluated in one batch with the conditional rows first; t is the solver's
+    time, 0 noise and 1 data. Where the rule returns the conditional velocity, only that is
+    evaluated. `calls` counts network evaluations per image.
     """
 
     time_shift = TIME_SHIFT
@@ -48,23 +48,25 @@ class GuidedVelocity(Guided):
         super().__init__(pair, rule_of(guidance))
 
     def pairs(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(cond, uncond) velocities, in one batch of 2 B rows."""
+        """Returns the (cond, uncond) velocities, evaluated in one batch of 2 B rows."""
         x, t = torch.cat((x, x)), torch.cat((t, t)) if t.ndim else t
         return self._both(x, self.embedded(t, x)).chunk(2)
 
     def conditional(self, x: Tensor, t: Tensor) -> Tensor:
-        """The velocity that follows the prompt alone."""
+        """Returns the velocity that follows the prompt, without guidance."""
         return self._cond(x, self.embedded(t, x))
 
 
 def rule_of(guidance: samplers.Rule | float | Callable | str | np.ndarray) -> samplers.Rule:
-    """The rule that a weight, a rule, its text or one weight an image stands for."""
+    """Returns the rule for a weight, a rule, the text of a rule, or one weight per image."""
     return samplers.guide(Pair(lambda x, _: (x, x)), read_guidance(guidance)).rule
 
 
 def read_guidance(guidance):
-    """A weight or rule from what people write: 2, "2", "cfg:2", "guidance_interval:4,0,0.5", or an
-    array with one weight an image. ValueError for a text that is neither a number nor a rule.
+    """Parses a weight or rule: 2, "2", "cfg:2", "guidance_interval:4,0,0.5", or an array with one
+    weight per image.
+
+    Raises ValueError for a text that is neither a number nor a rule.
     """
     if isinstance(guidance, np.ndarray | np.generic):
         guidance = guidance.item() if guidance.ndim == 0 else torch.from_numpy(guidance.copy())
@@ -85,15 +87,15 @@ def read_guidance(guidance):
 
 
 def row_times(t: Tensor, x: Tensor) -> Tensor:
-    """The solver's time, one number on the CPU or one a sample, as float32 (B,) on x's device."""
+    """Returns the solver's time, one number or one per sample, as float32 (B,) on x's device."""
     if t.numel() == 1:
         return torch.full((len(x),), float(t), device=x.device)
     return t.reshape(-1).to(x.device, torch.float32)
 
 
 class CachedTimes:
-    """A solver's times as the network takes them: those of a grid are made beforehand, in one
-    product, and others as they come.
+    """Embeds a solver's times for the network: those of a grid in advance and at once, others on
+    demand.
     """
 
     def __init__(self, model: JanusFlowModel, ts: Tensor | None):

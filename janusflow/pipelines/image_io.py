@@ -1,4 +1,4 @@
-"""Images on disk with the story of how they came about, and the pipeline that generates them."""
+"""Image files with metadata about how they were generated, and the pipeline that generates them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ UNICODE = b"UNICODE\0"
 
 
 def load(model: str, vae: str | None, device: str, dtype: str, lora: str | None = None):
-    """The pipeline on its device, with an adapter if one is named; told on the terminal."""
+    """Returns the pipeline on its device, with an adapter if one is named, and prints what was
+    loaded.
+    """
     from transformers.utils import logging
 
     place = pick_device(device)
@@ -42,17 +44,17 @@ def load(model: str, vae: str | None, device: str, dtype: str, lora: str | None 
 
 
 def cost(out, index: int) -> dict[str, int]:
-    """What an image of a pipeline's output took, for its text."""
+    """Returns what an image of a pipeline's output cost, for its metadata."""
     skipped, by = getattr(out, "skipped", None), getattr(out, "generated_by", None)
     told = {"calls": out.calls} | ({} if skipped is None else {"skipped": skipped[index]})
     return told | ({} if by is None else {"generated_by": by})
 
 
 def save(image: Image.Image, note: dict, path: Path) -> Path:
-    """Writes a PNG, JPEG or WebP, by the path's ending, with its story; complete or not at all.
+    """Writes a PNG, JPEG or WebP, by the path's suffix, with metadata, atomically.
 
-    `note` is kept as text: in a PNG a chunk for each key, elsewhere one JSON object as EXIF's user
-    comment; `story` reads either. An existing file keeps its mode, and a link stays a link.
+    `note` is stored as text: in a PNG one chunk per key, elsewhere one JSON object in EXIF's user
+    comment; `story` reads either. An existing file keeps its mode, and a symbolic link is kept.
     """
     note = {k: str(v) for k, v in (note | {"software": f"janusflow {VERSION}"}).items()}
     kind = path.suffix.lower()
@@ -85,7 +87,7 @@ def _exif(note: dict[str, str]) -> bytes:
 
 
 def story(image: Image.Image) -> dict[str, str]:
-    """What `save` wrote beside the pixels; empty for an image from elsewhere."""
+    """Returns the metadata that `save` wrote, and an empty dictionary for other images."""
     from PIL import ExifTags
 
     if getattr(image, "text", None):

@@ -1,4 +1,4 @@
-"""The walk of a solver through a call's field, with a callback after each step."""
+"""Integrates a call's field with a solver, with a callback after each step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from janusflow.pipelines.call_state import Call, StepCallback
 
 
 class Integration:
-    """Mixin of pipelines that integrate a flow."""
+    """A mixin of pipelines that integrate a flow."""
 
     def _solve(
         self, call: Call, v, start: Tensor, ts: Tensor, solver, callback: StepCallback | None

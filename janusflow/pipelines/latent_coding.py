@@ -1,4 +1,6 @@
-"""Between pixels, latents and noise: a pipeline's autoencoder, its sizes, its memory."""
+"""Conversion between pixels and latents by a pipeline's autoencoder, with its sizes and memory
+limits.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +22,18 @@ from janusflow.utils.keywords import renamed
 
 
 class Coding:
-    """For a pipeline with a `model` and a `vae`."""
+    """A mixin of pipelines with a `model` and a `vae`."""
 
     _decoding = memory.DecodingPolicy()
 
     @property
     def vae_scale_factor(self) -> int:
-        """Pixels per latent and side."""
+        """Pixels per latent along each side."""
         return coding.pixels_per_latent(self._autoencoder)
 
     @property
     def default_size(self) -> int:
-        """The side in pixels that the model was trained for."""
+        """The side in pixels of the images that the model was trained for."""
         return self.model.config.vision.image_size
 
     @property
@@ -56,7 +58,9 @@ class Coding:
         generator: Generators = None,
         latents: Tensor | np.ndarray | None = None,
     ) -> Tensor:
-        """Noise (count, channels, height / 8, width / 8) in float32 on the pipeline's device."""
+        """Returns noise (count, channels, height / 8, width / 8) in float32 on the pipeline's
+        device.
+        """
         device, factor = self._execution_device, self.vae_scale_factor
         count = whole(count, "count", required=True)
         if latents is not None:
@@ -94,7 +98,7 @@ class Coding:
         return self.vae_scale_factor * self.model.config.generation.patch
 
     def check_sides(self, height: int, width: int) -> None:
-        """ValueError for pixels that are no multiples of what a token stands for."""
+        """Raises ValueError for sides that are not multiples of the pixels per token."""
         memory.check_sides(height, width, self._unit)
 
     def _check_size(self, height: int, width: int, given=(None, None)) -> None:
@@ -113,8 +117,9 @@ class Coding:
 
     @torch.no_grad()
     def decode(self, latents: Tensor, output_type: str = "pil", memory_limit: int | None = None):
-        """Images of latents (B, c, h, w), decoded within `memory_limit` bytes where one is given;
-        ValueError for another shape, and if they hold NaN or infinity.
+        """Decodes latents (B, c, h, w) to images, within `memory_limit` bytes if given.
+
+        Raises ValueError for another shape, and if the latents hold NaN or infinity.
         """
         check_output_type(output_type)
         latents = _tensor(latents, "latents")
@@ -141,8 +146,8 @@ class Coding:
 
     @torch.no_grad()
     def encode(self, images_given) -> Tensor:
-        """Latents (B, c, h, w) in float32 of one image or several: PIL's, arrays or tensors, as
-        `janusflow.utils.images` takes them.
+        """Encodes one image or several (PIL, arrays or tensors) to latents (B, c, h, w) in
+        float32.
         """
         pixels = images.to_tensor(images_given).to(self._execution_device)
         memory.check_sides(*pixels.shape[2:], self.vae_scale_factor)
@@ -152,8 +157,9 @@ class Coding:
 
     @renamed(pictures="images")
     def forecast(self, images: int = 1, **setting) -> memory.Forecast:
-        """Bytes that so many images at once take, with a few-step model once it is loaded; see
-        `memory.forecast` for the setting.
+        """Returns the bytes that so many images at once need, and a few-step model once loaded.
+
+        `memory.forecast` explains the arguments.
         """
         images = whole(images, "images", required=True)
         device = self._execution_device.type
@@ -163,9 +169,11 @@ class Coding:
         return replace(found, weights=found.weights + few)
 
     def limit_memory(self, size: int | None):
-        """From now on decoding takes at most so many bytes above the weights: as many images at
-        once as fit, and where not one does in tiles, which changes it a little (warned of). None
-        ends it; `pipe(prompt, memory_limit=size)` is for one call. Returns the pipeline.
+        """Limits decoding to so many bytes above the weights, from now on; None removes the limit.
+
+        As many images as fit are decoded at once. If not even one fits it is decoded in tiles,
+        which changes it slightly (with a warning). `pipe(prompt, memory_limit=size)` limits one
+        call. Returns the pipeline.
         """
         return self._decode_with(limit=whole(size, "size"))
 
@@ -178,13 +186,14 @@ class Coding:
         self._decode_with(slicing=False)
 
     def enable_vae_tiling(self) -> None:
-        """Decodes in tiles of the autoencoder's own size, which changes images a little; nothing
-        about an autoencoder of independent patches, for which tiles are no different.
+        """Decodes in tiles of the autoencoder's own size, which changes images slightly.
+
+        An autoencoder of independent patches is not affected.
         """
         self._decode_with(tiling=True)
 
     def disable_vae_tiling(self) -> None:
-        """Decodes images as a whole again."""
+        """Decodes images without tiles again."""
         self._decode_with(tiling=False)
 
     def _decode_with(self, **changes):

@@ -1,4 +1,4 @@
-"""Adapters in a pipeline, by the names that users of diffusers know."""
+"""LoRA adapters in a pipeline, with diffusers' method names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LORA_KEYWORDS = ("adapter_name", "weight_name", *hub.KEYWORDS)
 
 
 class Adapted:
-    """For a pipeline with a `model`: adapters that are loaded, weighed, merged and taken out."""
+    """A mixin of pipelines with a `model`: adapters are loaded, weighted, fused and removed."""
 
     model: nn.Module
     _lora_scale: float = 1.0  # of what is merged
@@ -31,12 +31,12 @@ class Adapted:
         weight_name: str | None = None,
         **given,
     ) -> None:
-        """Loads an adapter beside those there are, and makes it the active one.
+        """Loads an adapter in addition to others, and makes it the active one.
 
-        `name` is a folder, a hub id or a file of weights in such a folder; `weight_name` is the
-        file where it is not adapter_model.safetensors, `subfolder` a folder inside, and the hub's
-        keywords (`revision`, `token`, ...) are taken. ValueError for one that is for another model,
-        is no plain LoRA, or is a pickle; TypeError for a keyword that nothing takes.
+        `name` is a folder, a hub id or a weight file in such a folder; `weight_name` is the file if
+        it is not adapter_model.safetensors, `subfolder` a folder inside. The hub's keywords
+        (`revision`, `token`, ...) are accepted. Raises ValueError for an adapter that was made for
+        another model, is not plain LoRA, or is a pickle, and TypeError for an unknown keyword.
         """
         refuse_unknown(f"{type(self).__name__}.load_lora_weights", given, LORA_KEYWORDS)
         if weight_name is None and _is_file(name):
@@ -60,8 +60,8 @@ class Adapted:
         adapter_names: str | Sequence[str],
         adapter_weights: float | Sequence[float] | None = 1.0,
     ) -> None:
-        """Makes these the active ones, their updates added with these weights; 1, or None, as
-        trained.
+        """Makes these adapters active; their updates are added with these weights, 1 or None
+        meaning as trained.
         """
         names = self._known_adapters(adapter_names)
         several = isinstance(adapter_weights, list | tuple)
@@ -85,8 +85,9 @@ class Adapted:
         return list(dict.fromkeys(name for layer in on for name in layer.active_adapters))
 
     def delete_adapters(self, adapter_names: str | Sequence[str]) -> None:
-        """Removes these, and leaves the others as they are; ValueError for one that is not loaded,
-        or while adapters are merged.
+        """Removes these adapters.
+
+        Raises ValueError for one that is not loaded, or while adapters are fused.
         """
         names, active = self._known_adapters(adapter_names), self.get_active_adapters()
         self._unmerged("delete_adapters")
@@ -117,23 +118,22 @@ class Adapted:
         return list(found)
 
     def disable_lora(self) -> None:
-        """Computes what the model alone does, until `enable_lora`."""
+        """Ignores the adapters until `enable_lora`."""
         self._unmerged("disable_lora")
         for layer in self._adapted():
             layer.enable_adapters(False)
 
     def enable_lora(self) -> None:
-        """Adds the active adapters again."""
+        """Uses the active adapters again."""
         for layer in self._adapted():
             layer.enable_adapters(True)
 
     def fuse_lora(self, lora_scale: float = 1.0) -> None:
-        """Adds the active adapters, times `lora_scale`, to the weights themselves, which then cost
-        no more than the model's own. `unload_lora_weights` afterwards leaves the merged model,
-        which `save_pretrained` writes.
+        """Adds the active adapters, times `lora_scale`, to the weights, so that they cost no time.
 
-        ValueError where none is loaded or they are merged already, or for weights that would not
-        be finite.
+        `unload_lora_weights` afterwards leaves the fused model, which `save_pretrained` writes.
+        Raises ValueError if no adapter is loaded, if they are fused already, or if weights would
+        not be finite.
         """
         layers = list(self._adapted())
         if not layers:
@@ -148,14 +148,14 @@ class Adapted:
             layer.merge(safe_merge=True)
 
     def unfuse_lora(self) -> None:
-        """Takes merged adapters out of the weights again, up to rounding."""
+        """Subtracts fused adapters from the weights, up to rounding."""
         for layer in self._adapted():
             if layer.merged:
                 layer.unmerge()
                 layer.unscale_layer(self._lora_scale)
 
     def unload_lora_weights(self) -> None:
-        """Removes all adapters; weights that they were merged into stay merged."""
+        """Removes all adapters; weights that they were fused into stay fused."""
         for name, layer in list(self.model.named_modules()):
             if hasattr(layer, "lora_A"):
                 parent, _, own = name.rpartition(".")

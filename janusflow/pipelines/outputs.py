@@ -1,4 +1,4 @@
-"""What generating gives back: images that show themselves, with what they cost."""
+"""The results of generation: images with their cost, shown in notebooks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from janusflow.utils.images import grid
 
 
 class Shown:
-    """For an output with `images` and `captions`: how a notebook shows it."""
+    """A mixin of outputs with `images` and `captions` that defines how a notebook shows them."""
 
     def _pil(self) -> list[Image.Image]:
         """The images as PIL's, or none where they are latents."""
@@ -50,7 +50,7 @@ class Shown:
 
 
 def png(image: Image.Image) -> bytes:
-    """The bytes of a PNG file."""
+    """Returns an image as the bytes of a PNG file."""
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
@@ -58,12 +58,12 @@ def png(image: Image.Image) -> bytes:
 
 @dataclass
 class JanusFlowOutput(Shown, BaseOutput):
-    """`images`: PIL images, or an array or tensor; `calls`: network evaluations (NFE) per image.
+    """The images of `pipe(prompt)`, PIL images or an array or tensor, and their cost.
 
-    `skipped`: with the first-block cache, how many of each image's evaluations took over what the
-    later blocks had added. `captions`: one text an image, for notebooks. `scores`: with `best_of`,
-    what the verifier gave to each image that was kept. `generated_by`: the few-step model whose
-    weights generated them, None for the pipeline's own.
+    `calls` is the network evaluations (NFE) per image. `skipped` counts per image the evaluations
+    that the first-block cache saved. `captions` is one text per image, for notebooks. `scores` are
+    the verifier's scores of the images that `best_of` kept. `generated_by` is the few-step model
+    whose weights generated them, None for the pipeline's own.
     """
 
     images: list[Image.Image]

@@ -1,4 +1,4 @@
-"""Janus-Pro behind the calls of `JanusFlowPipeline`: images token by token, and answers."""
+"""Janus-Pro with the interface of `JanusFlowPipeline`: images token by token, and answers."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ FILES = ["*.json", "*.jinja", "*.safetensors", "*.bin"]  # .bin is read as tenso
 
 @dataclass
 class JanusProOutput(Shown, BaseOutput):
-    """`images` as JanusFlow's; `tokens` (B, n); `calls`: network evaluations (NFE) per image;
-    `captions`: one text an image, for notebooks.
+    """The images of `pipe(prompt)` and their `tokens` (B, n).
+
+    `calls` is the network evaluations (NFE) per image; `captions` is one text per image, for
+    notebooks.
     """
 
     images: list[Image.Image]
@@ -49,7 +51,7 @@ class JanusProOutput(Shown, BaseOutput):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenOptions:
-    """What `pipe(prompt)` of Janus-Pro takes."""
+    """Options of Janus-Pro's `pipe(prompt)`."""
 
     negative_prompt: Texts | None = None  # what to move away from; None and "" for the empty prompt
     guidance_scale: float | str | Rule | None = None  # w in uncond + w (cond - uncond), 1 for none;
@@ -76,10 +78,10 @@ class TokenOptions:
 
 
 class JanusProPipeline(BasePipeline):
-    """Janus or Janus-Pro: transformers' own model and the processor of its folder.
+    """Janus or Janus-Pro: transformers' model and the processor of its folder.
 
-    `pipe(prompts)` makes images, `pipe.chat(text, images)` answers. `from_pretrained` reads the
-    published layout and transformers', `save_pretrained` writes transformers'.
+    `pipe(prompts)` generates images and `pipe.chat(text, images)` answers. `from_pretrained` reads
+    the published layout and transformers'; `save_pretrained` writes transformers'.
     """
 
     model_cpu_offload_seq = "model"
@@ -100,9 +102,11 @@ class JanusProPipeline(BasePipeline):
         processor: JanusProProcessor | None = None,
         **given,
     ) -> JanusProPipeline:
-        """A folder or hub id in either layout; keywords as those of `JanusFlowPipeline`, parts that
-        are given are used as they are. ValueError where files are missing or do not fit, TypeError
-        for a keyword that nothing takes.
+        """Loads a folder or hub id in either layout; keywords are those of
+        `JanusFlowPipeline.from_pretrained`.
+
+        Components that are given are used as they are. Raises ValueError if files are missing or do
+        not fit, and TypeError for an unknown keyword.
         """
         where = f"{cls.__name__}.from_pretrained"
         hub = check_loading(where, given, ("model", "processor"))
@@ -118,8 +122,9 @@ class JanusProPipeline(BasePipeline):
         return cls(model, processor)._placed(given.get("device_map"))
 
     def save_pretrained(self, folder: str | Path, **kwargs) -> None:
-        """transformers' layout; `kwargs` such as `max_shard_size` go to the model. ValueError while
-        adapters are loaded.
+        """Writes transformers' layout; `kwargs` such as `max_shard_size` go to the model.
+
+        Raises ValueError while adapters are loaded.
         """
         kwargs = check_saving(self, kwargs)
         folder = clean(Path(folder))
@@ -130,7 +135,7 @@ class JanusProPipeline(BasePipeline):
 
     @property
     def positions(self) -> int:
-        """Tokens that the language model has positions for."""
+        """The number of positions of the language model."""
         return self.model.config.text_config.max_position_embeddings
 
     @property
@@ -141,12 +146,12 @@ class JanusProPipeline(BasePipeline):
 
     @property
     def fold(self) -> int:
-        """Pixels per value of the VQ model and side; 1 but where it works on folded patches."""
+        """Pixels per value of the VQ model along each side; 1 unless it works on folded patches."""
         return math.isqrt(self.model.config.vq_config.out_channels // 3)
 
     @property
     def vae_scale_factor(self) -> int:
-        """Pixels per token and side."""
+        """Pixels per token along each side."""
         return self.fold * 2 ** (len(self.model.config.vq_config.channel_multiplier) - 1)
 
     @property
@@ -229,8 +234,9 @@ class JanusProPipeline(BasePipeline):
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, output_type: str = "pil"):
-        """Images of tokens (B, n), rounded down to bytes as published; one at a time, so that an
-        image does not depend on those beside it.
+        """Decodes tokens (B, n) to images, rounded down to bytes as published.
+
+        It decodes one at a time, so that an image does not depend on others in the batch.
         """
         if output_type == "latent":
             return tokens
@@ -249,8 +255,9 @@ class JanusProPipeline(BasePipeline):
 
     @torch.no_grad()
     def encode(self, images_given) -> Tensor:
-        """Tokens (B, n) of one image or several, as `janusflow.utils.images` takes them, resized to
-        the model's side: of each patch the code that points most nearly its way.
+        """Encodes one image or several to tokens (B, n), after resizing them to the model's side.
+
+        Each patch gets the code with the largest cosine similarity.
         """
         side = self.default_size
         given = images.listed(images_given)
@@ -259,9 +266,10 @@ class JanusProPipeline(BasePipeline):
         return vq.tokens(self.model.model.vqmodel, folded)
 
     def answer(self, inputs, **kwargs) -> Tensor:
-        """Ids (B, L) that transformers' `generate` adds to the processor's `inputs`.
+        """Returns the ids (B, L) that transformers' `generate` adds to the processor's `inputs`.
 
-        Its Janus drops logits processors on the way to the same `GenerationMixin`.
+        Its Janus class drops logits processors on the way to `GenerationMixin`, so this calls the
+        latter.
         """
         options = {"guidance_scale": None} | finite.watched(kwargs)  # the default is for images
         ids = GenerationMixin.generate(self.model, **inputs, **options)

@@ -1,4 +1,4 @@
-"""From prompts to images and from images to answers, as a diffusers pipeline."""
+"""The JanusFlow pipeline: images from prompts, answers about images, and editing."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ MODEL_KEYWORDS = ("quantization_config", "attn_implementation")
 
 
 class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
-    """JanusFlow with its processor and autoencoder.
+    """JanusFlow with its processor and autoencoder, as a diffusers pipeline.
 
-    `pipe(prompts)` makes images, `pipe.chat(text, images)` answers, `pipe.edit(image, prompt)`
-    changes. `save_pretrained` writes the published layout with the autoencoder in `vae/`, and
-    `from_pretrained` reads it.
+    `pipe(prompts)` generates images, `pipe.chat(text, images)` answers, and `pipe.edit(image,
+    prompt)` edits. `save_pretrained` writes the published layout with the autoencoder in `vae/`,
+    and `from_pretrained` reads it.
     """
 
     model_cpu_offload_seq = "model->vae"
@@ -67,17 +67,20 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
         processor: JanusFlowProcessor | None = None,
         **given,
     ) -> JanusFlowPipeline:
-        """A folder or hub id in the published layout; the autoencoder is in its `vae/` or is named.
+        """Loads a folder or hub id in the published layout; the autoencoder is in its `vae/` or
+        named by `vae`.
 
-        Parts that are given (`model`, `processor`, `vae`) are used as they are. `dtype` (diffusers'
-        `torch_dtype`) is torch's or a name, float32 unless told; float16 is for the network alone:
-        the autoencoder then runs in float32, because the SDXL one overflows in float16.
-        `variant="fp16"` reads files such as model.fp16.safetensors, `subfolder` a folder inside,
-        `device_map` places the pipeline on a device. `quantization_config` (transformers'
-        `TorchAoConfig`, or `auto.eight_bit()`) and `attn_implementation` are for the network, the
-        hub's keywords (`revision`, `token`, ...) for the repository; `vae="id@revision"` pins the
-        autoencoder's. ValueError where files are missing or do not fit, TypeError for a keyword
-        that nothing takes.
+        - `model`, `processor`, `vae`: components that are used as they are; `vae="id@revision"`
+          pins an autoencoder on the hub.
+        - `dtype` (diffusers' `torch_dtype`): a torch.dtype or its name, by default float32. With
+          float16 the autoencoder still runs in float32, because SDXL's overflows in float16.
+        - `variant="fp16"` reads files such as model.fp16.safetensors, `subfolder` a folder inside,
+          and `device_map` places the pipeline on a device.
+        - `quantization_config` (transformers' `TorchAoConfig`, or `auto.eight_bit()`) and
+          `attn_implementation` apply to the network.
+        - The hub's keywords (`revision`, `token`, ...) apply to the repository.
+
+        Raises ValueError if files are missing or do not fit, and TypeError for an unknown keyword.
         """
         hub = check_loading(f"{cls.__name__}.from_pretrained", given, (*MODEL_KEYWORDS, *PARTS))
         dtype = read_dtype(dtype, given.get("torch_dtype"))
@@ -105,10 +108,11 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
         return pipe._placed(given.get("device_map"))
 
     def save_pretrained(self, folder: str | Path, **kwargs) -> None:
-        """The published layout, with `vae/`; `kwargs` such as `max_shard_size` and `variant` go to
-        the networks.
+        """Writes the published layout with `vae/`;
 
-        ValueError while adapters are loaded.
+        `kwargs` such as `max_shard_size` and `variant` go to the networks.
+
+        Raises ValueError while adapters are loaded.
         """
         kwargs = check_saving(self, kwargs)
         folder = clean(Path(folder))
@@ -124,7 +128,9 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
 
     @property
     def grids(self) -> dict[str, samplers.PilotGrid]:
-        """The model's own pilot grids by quality; they go where the model goes."""
+        """The model's own pilot grids, by quality; they are used as long as the model stays in the
+        pipeline.
+        """
         return self.model.__dict__.setdefault("pilot_grids", {})
 
     @grids.setter
@@ -145,12 +151,14 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
 
     @property
     def positions(self) -> int:
-        """Tokens that the language model has positions for."""
+        """The number of positions of the language model."""
         return self.model.config.language_config.max_position_embeddings
 
     def answer(self, inputs, **kwargs) -> Tensor:
-        """Ids (B, L) that transformers' `generate` adds to the processor's `inputs`; rows that show
-        the same images share their keys and values (`janusflow.pipelines.prefix_cache`).
+        """Returns the ids (B, L) that transformers' `generate` adds to the processor's `inputs`.
+
+        Rows that show the same images share their keys and values
+        (`janusflow.pipelines.prefix_cache`).
         """
         watched = finite.watched(kwargs)
         shared = None
@@ -159,14 +167,17 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
         return self.model.generate(**inputs, **watched) if shared is None else shared
 
     def compile(self, **options) -> JanusFlowPipeline:
-        """From now on velocities come from graphs of torch.compile, which `options` go to: one for
-        each number of rows, size, and bucket of prompt lengths. Each costs its compiling once, in
-        the run that first needs it. Returns the pipeline.
+        """Computes velocities with torch.compile from now on;
+
+        `options` are its arguments. Returns the pipeline.
+
+        There is one graph for each number of rows, image size and bucket of prompt lengths; each is
+        compiled once, in the run that first needs it.
         """
         self._compiled, self._compile_options = Compiled(self.model, **options), options
         return self
 
     def to(self, *args, **kwargs) -> JanusFlowPipeline:
-        """As `BasePipeline.to`; graphs are made anew for another device or dtype."""
+        """As `BasePipeline.to`; graphs are compiled again for another device or dtype."""
         super().to(*args, **kwargs)
         return self.compile(**self._compile_options) if self._compiled else self

@@ -1,8 +1,9 @@
-"""Questions that begin alike: the image and the words before it are read once.
+"""Prefix cache: an image and the words before it are read once for all questions that begin with
+them.
 
-A prompt's keys and values depend on nothing behind it. So rows of a batch that share their first
-tokens and their images share those keys and values, and a conversation's next question finds its
-history's already there. What is left goes through transformers' `generate` as always.
+A prompt's keys and values depend on nothing after it. So batch rows with the same first tokens and
+images share those keys and values, and a conversation's next question finds its history's already
+computed. The rest runs through transformers' `generate` as always.
 """
 
 from __future__ import annotations
@@ -33,18 +34,17 @@ BLIND = {
 
 
 def common(rows: Sequence[Sequence[int]]) -> int:
-    """Counts the leading tokens that all rows have in common."""
+    """Returns the number of leading tokens that all rows share."""
     return sum(1 for _ in takewhile(lambda column: len({*column}) == 1, zip(*rows, strict=False)))
 
 
 @apply_forward_hook
 @torch.no_grad()
 def generate(model: JanusFlowModel, inputs, **settings) -> Tensor | None:
-    """`model.generate(**inputs, **settings)` with what rows have in common computed once; None
-    where nothing is shared that would pay.
+    """Returns `model.generate(**inputs, **settings)` with the common prefix computed once.
 
-    Rows are those of the processor, padded in front. Their images have to lie within the tokens
-    that all begin with, and some rows must show the same ones.
+    It returns None if sharing would not pay. Rows are the processor's, padded on the left. Their
+    images must lie within the common prefix, and some rows must show the same ones.
     """
     pixels, places = inputs.get("pixel_values"), inputs.get("image_token_mask")
     ids, seen = inputs["input_ids"], inputs["attention_mask"].bool()
@@ -73,7 +73,11 @@ def generate(model: JanusFlowModel, inputs, **settings) -> Tensor | None:
 
 
 def distinct(pixels: Tensor) -> tuple[list[int], list[int]]:
-    """(first, which): the first row of every kind, and each row's kind, by equality of all bits."""
+    """Returns (first, which): the first row of each distinct content, and each row's number among
+    them.
+
+    Rows are compared bitwise.
+    """
     first: list[int] = []
     which = []
     for row in range(len(pixels)):
@@ -88,7 +92,9 @@ def distinct(pixels: Tensor) -> tuple[list[int], list[int]]:
 def read(
     model: JanusFlowModel, ids: Tensor, pixels: Tensor | None = None, places: Tensor | None = None
 ) -> DynamicCache:
-    """Keys and values of prompts (B, L) without padding, as `model.embed` takes them."""
+    """Returns the keys and values of prompts (B, L) without padding; arguments are those of
+    `model.embed`.
+    """
     cache = DynamicCache(config=model.config.language_config)
     embeds = model.embed(ids, pixels, places)
     model.language_model.model(inputs_embeds=embeds, use_cache=True, **{CACHE: cache})
@@ -99,7 +105,9 @@ def read(
 def after(
     model: JanusFlowModel, cache: DynamicCache, ids: Tensor, mask: Tensor, **settings
 ) -> Tensor:
-    """New ids (B, n) after prompts (B, L); the cache holds their beginnings and gets the rest."""
+    """Returns the new ids (B, n) after prompts (B, L), whose prefix is in the cache; the cache is
+    extended.
+    """
     out = model.language_model.generate(
         input_ids=ids, attention_mask=mask.long(), **{CACHE: cache}, **settings
     )

@@ -1,4 +1,4 @@
-"""An answer in pieces, written by a thread that ends when nobody reads any more."""
+"""Streams an answer from a thread that ends when its reader does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import StoppingCriteria, TextIteratorStreamer
 
 
 class Stop(StoppingCriteria):
-    """Ends an answer at its next token once somebody left, or the thread that reads it ended."""
+    """A stopping criterion that ends an answer once its reader left or the reading thread ended."""
 
     def __init__(self):
         self.left, self.reader = Event(), current_thread()
@@ -22,15 +22,15 @@ class Stop(StoppingCriteria):
 
     @property
     def over(self) -> bool:
-        """Whether nobody reads any more."""
+        """Whether nobody reads the answer any more."""
         return self.left.is_set() or not self.reader.is_alive()
 
 
 def stream(answer: Callable, tokenizer, skip_prompt: bool) -> Iterator[str]:
-    """The pieces of text that `answer(streamer=..., stopping_criteria=[Stop])` gives.
+    """Yields the pieces of text that `answer(streamer=..., stopping_criteria=[Stop])` produces.
 
-    It runs in a thread of its own, which ends at the next token once the iterator is left, or once
-    the thread that reads it has ended.
+    It runs in its own thread, which stops at the next token once the iterator is closed or the
+    thread that reads it has ended.
     """
     stop, failures = Stop(), []
     pieces = TextIteratorStreamer(tokenizer, skip_prompt=skip_prompt, skip_special_tokens=True)
@@ -65,6 +65,8 @@ def _read(pieces: TextIteratorStreamer, stop: Stop) -> Iterator[str]:
 
 
 def with_criteria(settings: Mapping, own: Mapping) -> dict:
-    """The settings with a stream's own, the caller's stopping criteria behind the stream's."""
+    """Returns the settings with a stream's criteria placed before the caller's stopping
+    criteria.
+    """
     criteria = [*own["stopping_criteria"], *(settings.get("stopping_criteria") or [])]
     return {**settings, **own, "stopping_criteria": criteria}

@@ -1,4 +1,4 @@
-"""The times of a run, from a name, a rule or a list."""
+"""The times of a sampling run, from a name, a rule or a list."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ TIME_SHIFT = 4.0
 def time_grid(
     solver: samplers.Solver, steps: int, grid: str | Tensor | Callable[[int], Tensor] | None = None
 ) -> Tensor:
-    """Times (steps + 1,) from 0 to 1: those given, or by a rule, the solver's own unless named."""
+    """Returns times (steps + 1,) from 0 to 1: the given ones, or by a rule; the default is the
+    solver's own rule.
+    """
     if grid is None:
         return laid(solver, steps, TIME_SHIFT)
     if isinstance(grid, np.ndarray | list | tuple):

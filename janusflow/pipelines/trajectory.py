@@ -1,4 +1,4 @@
-"""What the model expects on its way from noise to an image, as a strip or a moving image."""
+"""The images that the model expects during sampling, as a strip or an animated GIF."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from janusflow.utils.images import grid
 
 @dataclass(frozen=True)
 class Trajectory:
-    """`frames[i]` are the images (one a prompt) that are expected at `times[i]`, the last the
-    result.
+    """`frames[i]` are the images, one per prompt, that the model expects at `times[i]`; the last
+    are the result.
 
-    The expected image at t is x + (1 - t) v with the velocity v of the step that ends there.
+    The expected image at t is x + (1 - t) v, where v is the velocity of the step that ends at t.
     """
 
     frames: list[list[Image.Image]]
@@ -27,13 +27,13 @@ class Trajectory:
     captions: list[str]
 
     def strip(self, gap: int = 4) -> Image.Image:
-        """A row of frames for each prompt, from noise on the left to data on the right."""
+        """Returns one row of frames per prompt, from noise on the left to data on the right."""
         rows = list(zip(*self.frames, strict=True))
         return grid([image for row in rows for image in row], gap, columns=len(self.frames))
 
     def save(self, path: str | Path, milliseconds: int = 120) -> Path:
-        """A .gif that shows the frames one after the other and the last for a second, or the strip
-        in any other format of PIL.
+        """Saves an animated .gif that holds the last frame for a second, or the strip in any other
+        format of PIL.
         """
         path = Path(path)
         if path.suffix.lower() != ".gif":
@@ -49,12 +49,12 @@ class Trajectory:
 
 
 def expected(states: Sequence[Tensor], ts: Tensor) -> list[Tensor]:
-    """x + (1 - t) v at ts[1:], of the states at `ts`."""
+    """Returns x + (1 - t) v at ts[1:], computed from the states at `ts`."""
     steps = zip(states[:-1], states[1:], ts[:-1].tolist(), ts[1:].tolist(), strict=True)
     return [y + (1 - s) / (s - t) * (y - x) for x, y, t, s in steps]
 
 
 def chosen(steps: int, frames: int) -> list[int]:
-    """At most so many of the steps, evenly spread, the last among them."""
+    """Returns at most so many step numbers, evenly spread, including the last."""
     places = torch.linspace(0, steps - 1, min(frames, steps)).round().int().tolist()
     return list(dict.fromkeys(places))

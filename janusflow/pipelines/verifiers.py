@@ -1,8 +1,8 @@
-"""The best of several images: what a verifier says of each, by name or as any function.
+"""Verifiers for best-of-n sampling: functions that score images for their prompts.
 
-A verifier is a function (pipe, images, prompts) -> one score an image, higher is better, and is
-found by `pipe(prompt, best_of=4, verifier="name")`. A user's own comes as it is, without `pipe`:
-(images, prompts) -> scores.
+A verifier is a function (pipe, images, prompts) -> one score per image, where higher is better;
+`pipe(prompt, best_of=4, verifier="name")` uses it. A function that is not registered takes (images,
+prompts), without `pipe`.
 """
 
 from __future__ import annotations
@@ -21,21 +21,24 @@ QUESTION = "describe the picture."  # which the packaged models answer by a prom
 
 
 def verifier(score: Callable) -> Callable:
-    """Registers a function under its name."""
+    """A decorator that registers a verifier under its name."""
     VERIFIERS[score.__name__] = score
     return score
 
 
 @verifier
 def own(pipe, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-    """Mean log-likelihood per token of the prompt as the model's own description of the image."""
+    """Scores images by the model's mean log-likelihood per token of the prompt as their
+    description.
+    """
     asked = [message(QUESTION, [image]) for image in images]
     return [-loss for loss, _ in likelihoods(pipe, asked, list(prompts))]
 
 
 def scorer(pipe, chosen: str | Callable) -> Callable[[list, list[str]], list[float]]:
-    """(images, prompts) -> one finite score an image; ValueError for an unknown name, and for
-    scores that are none.
+    """Returns a function (images, prompts) -> one finite score per image.
+
+    Raises ValueError for an unknown name, and when scores are missing or not finite.
     """
     if not callable(chosen) and chosen not in VERIFIERS:
         hint = nearest(str(chosen), VERIFIERS) or f"; choose one of {', '.join(VERIFIERS)}"
@@ -61,8 +64,8 @@ def scorer(pipe, chosen: str | Callable) -> Callable[[list, list[str]], list[flo
 
 
 def best(draws: Iterable[Tensor], score: Callable) -> tuple[Tensor, list[float]]:
-    """Of the draws (B, ...) for each row the one with the highest score, and these scores; the
-    earlier one where two are equal.
+    """Returns for each row the draw (B, ...) with the highest score, and these scores; ties go to
+    the earlier.
     """
     draws = iter(draws)
     kept = next(draws)

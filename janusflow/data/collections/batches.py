@@ -1,5 +1,7 @@
-"""Training samples of a collection's folder: concepts drawn by weight, then an image, then a
-wording; the samples of a step are a pure function of it.
+"""Training samples from a collection's folder; the samples of a step are a pure function of the
+step.
+
+A concept is drawn by its weight, then one of its images, then one of its captions.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ PERSONS = 0.5  # weight of a concept with skin tones
 
 @dataclass(frozen=True)
 class Item:
-    """An image's place in the folder's tensors, and what is said of it."""
+    """The place of an image in the folder's tensors, with its name and keywords."""
 
     place: int
     image: str
@@ -45,7 +47,7 @@ class Item:
 
 
 def read_items(folder: Path, split: str, language: str = "en") -> list[Item]:
-    """The images of a split, each once, with its name and keywords."""
+    """Returns the images of a split, each once, with names and keywords."""
     said: dict[str, tuple[str, list[str]]] = {}
     for line in (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -60,18 +62,20 @@ def read_items(folder: Path, split: str, language: str = "en") -> list[Item]:
 
 
 def read_pixels(folder: Path, items: Sequence[Item]) -> Tensor:
-    """Reads the items' images as bytes (N, 3, S, S)."""
+    """Reads the images as bytes (N, 3, S, S)."""
     shown = [np.asarray(images.read(folder / item.image)) for item in items]
     return torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).contiguous()
 
 
 def as_input(pixels: Tensor) -> Tensor:
-    """Maps bytes 0 to 255 to floats in [-1, 1]."""
+    """Converts bytes from 0 to 255 to floats in [-1, 1]."""
     return pixels.float() / 127.5 - 1
 
 
 def vocabulary(items: Sequence[Item], least: int = 2) -> list[str]:
-    """Words of names and keywords that at least so many concepts use, and those of questions."""
+    """Returns the words that at least so many concepts use in names and keywords, and the words of
+    questions.
+    """
     used: dict[str, set[str]] = {}
     for item in items:
         for word in words_of(" ".join((item.name, *item.keywords))):
@@ -85,7 +89,7 @@ def words_of(text: str) -> list[str]:
 
 
 class CollectionBatches:
-    """Draws from one split of a folder; latents are computed once, at the start."""
+    """Draws batches from one split of a folder. Latents are computed once, at the start."""
 
     def __init__(
         self,
@@ -112,7 +116,7 @@ class CollectionBatches:
         counts: dict[str, int],
         start: dict[str, int] | None = None,
     ) -> list[Sample]:
-        """The samples of a process in a step: its even part of each kind, images first."""
+        """Returns one process's equal share of the samples of a step, generation samples first."""
         found = []
         for kind, make in (("generation", self.image), ("understanding", self.question)):
             count = counts.get(kind, 0)
@@ -122,7 +126,9 @@ class CollectionBatches:
         return found
 
     def image(self, index: int) -> Sample:
-        """Sample number `index` of generation: a caption with its latents and pixels."""
+        """Returns generation sample number `index`: a caption with the latents and pixels of its
+        image.
+        """
         rng = self._rng(index, 0)
         item = self._item(rng)
         return Sample(
@@ -134,7 +140,9 @@ class CollectionBatches:
         )
 
     def question(self, index: int) -> Sample:
-        """Sample number `index` of understanding: an image, a question about it, the answer."""
+        """Returns understanding sample number `index`: an image, a question about it and the
+        answer.
+        """
         rng = self._rng(index, 1)
         item = self._item(rng)
         text, answer = self._asked(item, rng)
@@ -182,7 +190,9 @@ class CollectionBatches:
 
 
 def worded(item: Item, rng: np.random.Generator) -> str:
-    """What a person might ask for: the name, with an article, with keywords, or keywords alone."""
+    """Returns a prompt such as a user would write: the name with an article, the name with
+    keywords, or keywords.
+    """
     name, words = item.name, list(item.keywords)
     if name.startswith(FLAG) and rng.random() < 0.5:
         name = f"flag of {name.removeprefix(FLAG)}"
@@ -198,7 +208,7 @@ def worded(item: Item, rng: np.random.Generator) -> str:
 
 
 def turn(text: str) -> str:
-    """A user's turn and the opening of the answer, in the format `deepseek_old`."""
+    """Returns a user message and the start of the answer, in the chat format `deepseek_old`."""
     return f"User: {text}\n\nAssistant:"
 
 

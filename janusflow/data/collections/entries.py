@@ -1,4 +1,4 @@
-"""What a collection is made of, and its division by concept."""
+"""The entries of a collection, and its split into train and test by concept."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ HELD_OUT = 10  # one concept in so many is never trained on
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One image and what is said of it.
+    """One image with its captions.
 
-    `captions` maps a language to its sentences, the first one the name and the rest other wordings;
-    "en" is always there. `concept` is what a split keeps together: all skin tones of a gesture are
+    `captions` maps a language to its texts: the first is the name, the rest are alternatives; "en"
+    is always present. `concept` is never divided between splits: all skin tones of a gesture are
     one concept.
     """
 
@@ -32,7 +32,9 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """`read` gives the entries from the packages' files, in the order of `packages`."""
+    """A collection: `read` returns the entries from the package files, in the order of
+    `packages`.
+    """
 
     packages: tuple[Package, ...]
     licence: str
@@ -43,6 +45,8 @@ COLLECTIONS: dict[str, Collection] = {}
 
 
 def split_of(concept: str) -> str:
-    """ "test" for about a tenth of all concepts, by a digest, so that it never changes."""
+    """Returns "test" for about a tenth of all concepts, chosen by a hash so that it never
+    changes.
+    """
     number = int.from_bytes(hashlib.sha256(concept.encode()).digest()[:8], "big")
     return "train" if number % HELD_OUT else "test"

@@ -1,10 +1,10 @@
-"""A collection as a folder that `janusflow train --data` reads.
+"""Writes a collection as a folder that `janusflow train --data` reads.
 
 images/NAME.png      RGB, square, transparency over white
-train.jsonl          {"image", "text", "name", "concept", "language"}, a line a caption
-test.jsonl           the same of held-out concepts; other splits likewise
-SOURCES.tsv          name, member of the package, licence, sha256 of the member
-collection.json      what was asked for and counted; a second run that asks for it does nothing
+train.jsonl          {"image", "text", "name", "concept", "language"}, one line per caption
+test.jsonl           the same for held-out concepts; other splits likewise
+SOURCES.tsv          name, member of the package, licence, SHA-256 of the member
+collection.json      the request and its counts; a second run with the same request does nothing
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def build(
     files: Sequence[Path] = (),
     keywords: bool = False,
 ) -> dict:
-    """Writes a collection and returns its counts; does nothing where `out` holds it already.
+    """Writes a collection to `out` and returns its counts; does nothing if `out` holds it already.
 
-    `files` are packages at hand; others are downloaded. `keywords` adds every other wording as a
-    caption of its own. ValueError for an unknown name or a bad package.
+    `files` are local packages; missing ones are downloaded. `keywords` makes every alternative text
+    a caption of its own. Raises ValueError for an unknown name or a damaged package.
     """
     if name not in COLLECTIONS:
         raise ValueError(f"no collection named {name!r}; choose one of {', '.join(COLLECTIONS)}")
@@ -72,7 +72,9 @@ def _done(out: Path, asked: dict) -> dict | None:
 
 
 def find(collection: Collection, out: Path, files: Sequence[Path]) -> list[Path]:
-    """The collection's packages: those given, the others kept from an earlier try or downloaded."""
+    """Returns the collection's packages: those given, those kept from an earlier try, or downloaded
+    ones.
+    """
     found = []
     folder = out / "packages"
     folder.mkdir(exist_ok=True)
@@ -85,7 +87,7 @@ def find(collection: Collection, out: Path, files: Sequence[Path]) -> list[Path]
 def write(
     entries: Iterable[Entry], out: Path, size: int, licence: str, keywords: bool
 ) -> dict[str, dict]:
-    """Images, captions by split, and sources; returns the counts."""
+    """Writes images, captions by split, and sources; returns the counts."""
     (out / "images").mkdir(exist_ok=True)
     rows: dict[str, list[str]] = {}
     kinds, captioned, sources = Counter(), Counter(), ["name\tmember\tlicence\tsha256"]
@@ -114,7 +116,9 @@ def _row(entry: Entry, language: str, text: str) -> str:
 
 
 def flat(entry: Entry, size: int) -> Image.Image:
-    """The image within a white square of `size` pixels, its longer side filling it."""
+    """Returns the image on a white square of `size` pixels, scaled so that its longer side fits
+    exactly.
+    """
     content = rasterise(entry, size) if entry.suffix == ".svg" else entry.content
     try:
         image = Image.open(io.BytesIO(content)).convert("RGBA")
@@ -130,7 +134,7 @@ def flat(entry: Entry, size: int) -> Image.Image:
 
 
 def rasterise(entry: Entry, size: int) -> bytes:
-    """An SVG as PNG by resvg; files that it names are not read."""
+    """Renders an SVG to PNG with resvg. Files that the SVG refers to are not read."""
     try:
         import resvg_py
     except ModuleNotFoundError as error:

@@ -1,4 +1,6 @@
-"""Packages of Debian, npm and PyPI: fetched by their own clients, read without being run."""
+"""Packages of Debian, npm and PyPI: downloaded by their own clients, read without executing
+anything.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ SECONDS = 900  # that a download may take
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """A package by the name that its registry knows; `version` pins it where that matters."""
+    """A package by its name in the registry; `version` pins it if the content depends on it."""
 
     registry: str
     name: str
@@ -39,9 +41,9 @@ class Package:
         return self.name + (f"{joint}{self.version}" if self.version else "")
 
     def fetch(self, folder: Path) -> Path:
-        """Downloads the package into `folder` and returns its file.
+        """Downloads the package into `folder` and returns the file.
 
-        ValueError where the client is missing or fails, with the client's own last line.
+        Raises ValueError with the client's last line of output if the client is missing or fails.
         """
         command = [*CLIENTS[self.registry], self.spec]
         if shutil.which(command[0]) is None:
@@ -64,10 +66,11 @@ class Package:
 
 
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of the plain files in a .deb, .tgz or .whl, in the archive's order.
+    """Yields names and contents of the regular files in a .deb, .tgz or .whl, in the archive's
+    order.
 
-    Links, devices and names that lead out of the archive are passed over; nothing is written.
-    ValueError for a file that is none of these, is damaged, or holds more than the limits allow.
+    Links, devices and names that lead out of the archive are skipped; nothing is written to disk.
+    Raises ValueError for another kind of file, for a damaged one, and for one beyond the limits.
     """
     limits.hold(
         "package_bytes", path.stat().st_size, f"{path.name} has {path.stat().st_size} bytes"
@@ -110,7 +113,7 @@ def _hold(name: str, size: int) -> None:
 
 
 def inside(name: str) -> str | None:
-    """A member's name without "./", or None if it leads out of the archive."""
+    """Returns a member's name without "./", or None if it leads out of the archive."""
     parts = PurePosixPath(name).parts
     return None if name.startswith("/") or ".." in parts else "/".join(parts)
 

@@ -1,8 +1,8 @@
 """Tux Paint's stamps: photographs and drawings with a sentence each, in 78 languages.
 
-Debian's package tuxpaint-stamps-default holds, beside each image, a text whose first line is
-English and whose other lines are `language.utf8=sentence`. Where a stamp is PNG and SVG,
-the PNG is taken. Licence: GPL-2, so whoever uses the images fetches them; none is shipped here.
+Debian's package tuxpaint-stamps-default has a text file next to each image; its first line is
+English and the others are `language.utf8=sentence`. If a stamp exists as PNG and SVG, the PNG is
+used. The licence is GPL-2, so users download the images themselves and this package ships none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LINE = re.compile(r"([a-z]{2,3}(?:_[A-Z]{2})?(?:@\w+)?)\.utf8=(.*)")
 
 
 def read(packages: list[Path], languages: tuple[str, ...]) -> Iterator[Entry]:
-    """Every stamp that has a caption, by its path."""
+    """Returns every stamp that has a caption, sorted by path."""
     images: dict[str, tuple[str, bytes]] = {}
     texts: dict[str, str] = {}
     for name, content in members(packages[0]):
@@ -43,7 +43,9 @@ def read(packages: list[Path], languages: tuple[str, ...]) -> Iterator[Entry]:
 
 
 def captions(text: str, languages: tuple[str, ...]) -> dict[str, list[str]]:
-    """The sentence of each language asked for, where the stamp has it; always the English one."""
+    """Returns the stamp's sentence in each requested language that it has, and always in
+    English.
+    """
     first, *rest = text.splitlines() or [""]
     said = {"en": first.strip()}
     said |= {m[1]: m[2].strip() for m in map(LINE.fullmatch, map(str.strip, rest)) if m}
@@ -51,7 +53,7 @@ def captions(text: str, languages: tuple[str, ...]) -> dict[str, list[str]]:
 
 
 def concept(stem: str) -> str:
-    """The stamp without what tells variants apart: "cat2" and "cat_left" are both "cat"."""
+    """Returns the stamp's name without marks of variants: "cat2" and "cat_left" are both "cat"."""
     return re.sub(r"(?:[-_]?\d+|[-_](?:left|right|front|back|top|side))+$", "", stem)
 
 

@@ -1,4 +1,4 @@
-"""Memory of a pipeline: forecast before anything is built, kept while images are decoded."""
+"""A pipeline's memory: forecast before it is built, and limited while images are decoded."""
 
 from janusflow.pipelines.memory.available import free, of_program
 from janusflow.pipelines.memory.forecasts import (

@@ -1,4 +1,4 @@
-"""The memory that a device still has, and what this process takes."""
+"""The memory that is free on a device, and what this process uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def free(device: torch.device) -> int | None:
-    """Bytes that can still be taken there; None where nobody tells."""
+    """Returns the bytes that are available on a device; None if that is unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
@@ -40,7 +40,9 @@ def _of_group(folder: str = "/sys/fs/cgroup") -> int | None:
 
 
 def of_program() -> int:
-    """Bytes that this process takes now: the interpreter and its libraries before any weights."""
+    """Returns the bytes that this process uses now: the interpreter and its libraries before any
+    weights.
+    """
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):

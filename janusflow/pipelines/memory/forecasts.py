@@ -1,8 +1,8 @@
-"""What memory images take, found by running the networks on tensors that hold nothing.
+"""Forecasts the memory of generating images by running the networks on tensors without data.
 
 torch's fake tensors have a shape and no data: one evaluation and one decoding at any size cost a
-second and no memory, and the storages alive at once are added up on the way. What libraries take
-for themselves (a GPU's context, workspaces of convolutions) is not seen.
+second and no memory, and the storages that are alive at once are added up. Memory that libraries
+allocate for themselves (a GPU's context, workspaces of convolutions) is not included.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes: of the weights, and above them while the network runs and while images are
-    decoded.
-    """
+    """A forecast in bytes: the weights, and above them the network's run and the decoding."""
 
     weights: int
     sampling: int
@@ -61,7 +59,9 @@ class Forecast:
 
 
 class Living(TorchDispatchMode):
-    """Counts the bytes of the storages made inside: alive `now`, and the `most` at once."""
+    """A mode that counts the bytes of storages made inside it: alive `now`, and the `most` at
+    once.
+    """
 
     def __init__(self, known: list[Tensor] = ()):
         super().__init__()
@@ -97,14 +97,14 @@ def forecast(
     eight_bit: bool = False,
     device: str = "cpu",
 ) -> Forecast:
-    """For so many images at once of height x width pixels (the model's own size), decoded
-    together.
+    """Forecasts the memory for so many images at once of height x width pixels (default: the
+    model's size).
 
-    `vae` gives the autoencoder's class and configuration, its weights are not looked at. `tokens`
-    are a prompt's, `rows` the network evaluations of an image that run at once (2 under guidance).
-    `eight_bit` counts linear layers at a byte a weight, as torchao's int8 weights are. A `device`
-    "cpu" evaluates rows in parts, others all at once. ValueError for sides that the network cannot
-    make.
+    `vae` gives the autoencoder's class and configuration; its weights are ignored. `tokens` is the
+    prompt's length, `rows` the network evaluations per image that run at once (2 with guidance).
+    `eight_bit` counts linear layers as one byte per weight, as torchao's int8 weights. On `device`
+    "cpu" rows are evaluated in parts, elsewhere all at once. Raises ValueError for unsupported
+    sides.
     """
     own, scale = config.vision.image_size, pixels_per_latent(vae)
     check_sides(height or own, width or own, scale * config.generation.patch)
@@ -121,7 +121,7 @@ def forecast(
 
 
 def check_sides(height: int, width: int, unit: int) -> None:
-    """ValueError for pixels that are no multiples of what a token stands for."""
+    """Raises ValueError for sides that are not multiples of the pixels per token."""
     if height % unit or width % unit or height <= 0 or width <= 0:
         raise ValueError(
             f"images of {height} x {width} cannot be made; sides must be multiples of {unit}"
@@ -129,7 +129,7 @@ def check_sides(height: int, width: int, unit: int) -> None:
 
 
 def unbuilt(make: Callable[..., nn.Module], config) -> nn.Module:
-    """A network without memory, of device "meta"."""
+    """Returns a network on the device "meta", without memory."""
     with torch.device("meta"):
         return make(config).eval()
 
@@ -137,8 +137,9 @@ def unbuilt(make: Callable[..., nn.Module], config) -> nn.Module:
 def sampling(
     model: JanusFlowModel, shape, dtype: torch.dtype, tokens: int, rows: int, device: str
 ) -> int:
-    """Bytes above the weights for latents of this shape: the prompts, one evaluation, and three
-    velocities that a solver may remember.
+    """Returns the bytes above the weights for sampling latents of this shape.
+
+    They are the prompts, one evaluation, and three velocities that a solver may keep.
     """
     text = model.config.language_config
     heads = text.num_key_value_heads or text.num_attention_heads
@@ -158,7 +159,9 @@ def sampling(
 
 
 def decoding(vae: nn.Module, shape, dtype: torch.dtype) -> int:
-    """Bytes above the weights to decode latents of this shape, with the pixels in float32."""
+    """Returns the bytes above the weights for decoding latents of this shape, with float32
+    pixels.
+    """
     with FakeTensorMode(), torch.no_grad(), Living(_without_data(vae, dtype)) as living:
         pixels = vae.decode(torch.empty(shape).to(dtype), return_dict=False)[0].float()
         pixels.div(2).add(0.5).clamp(0, 1)
@@ -191,12 +194,12 @@ def _saved(model: nn.Module, dtype: torch.dtype, eight_bit: bool) -> int:
 
 
 def held(network: nn.Module) -> int:
-    """Bytes of a network's weights as they lie in memory, quantised ones too."""
+    """Returns the bytes of a network's weights in memory, quantized ones included."""
     return sum(part.nbytes for weight in network.parameters() for part in plain(weight))
 
 
 def of_folder(folder: Path, vae: str | Path | None = None, **setting) -> Forecast:
-    """`forecast` for a model's folder; SDXL's autoencoder where there is none and none is named."""
+    """Returns the `forecast` for a model folder; without an autoencoder, SDXL's is assumed."""
     return forecast(JanusFlowConfig.from_pretrained(folder), described_vae(folder, vae), **setting)
 
 

@@ -1,7 +1,7 @@
-"""Decoding within a limit: as many images at once as fit, and where not one does, in tiles.
+"""Decoding within a memory limit: as many images at once as fit, or one image in tiles.
 
-Nothing that threads share is written to: an autoencoder that decodes in tiles is a shallow copy
-with settings of its own and the same weights.
+Nothing that threads share is modified: an autoencoder that decodes in tiles is a shallow copy with
+its own settings and the same weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEAST = 8  # latents along a tile's side
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingPolicy:
-    """How images are decoded: within bytes above the weights, one by one, or in tiles."""
+    """How images are decoded: a limit in bytes above the weights, one by one, or in tiles."""
 
     limit: int | None = None  # bytes; None for as many images at once as there are
     slicing: bool = False  # one image at a time
@@ -30,8 +30,9 @@ class DecodingPolicy:
 
 
 def fitting(bytes_of: Callable[[int], int], limit: int, most: int) -> int:
-    """The most images whose `bytes_of` stay within `limit`; 0 where not one's do. Memory grows by
-    the same for every image, so that one and two tell.
+    """Returns the largest number of images whose `bytes_of` is within `limit`; 0 if not one fits.
+
+    Memory grows linearly with the images, so the values for one and two suffice.
     """
     one, two = bytes_of(1), bytes_of(2)
     return 0 if one > limit else min(most, 1 + (limit - one) // max(two - one, 1))
@@ -41,12 +42,12 @@ def fitting(bytes_of: Callable[[int], int], limit: int, most: int) -> int:
 def decode(
     vae: nn.Module, z: Tensor, limit: int | None = None, *, slicing=False, tiling=False
 ) -> Tensor:
-    """Pixels (B, 3, H, W) in float32 of codes z (B, c, h, w), within `limit` bytes above the
-    weights.
+    """Decodes codes z (B, c, h, w) to pixels (B, 3, H, W) in float32, within `limit` bytes above
+    the weights.
 
-    As many images at once as fit; where not one does, one in tiles, with a warning: an autoencoder
-    with normalisations over the whole image then sees less. ValueError where the smallest tiles
-    need more.
+    As many images as fit are decoded at once. If not one fits it is decoded in tiles, with a
+    warning, because normalisations over the whole image then see less. Raises ValueError if the
+    smallest tiles need more.
     """
     if tiling:
         vae = tiled(vae)
@@ -89,8 +90,10 @@ def _tile(needs: Callable[[int], int], vae: nn.Module, side: int, limit: int) ->
 
 
 def tiled(vae: nn.Module, side: int | None = None) -> nn.Module:
-    """A shallow copy of diffusers' autoencoder that decodes in tiles of `side` latents, or of its
-    own size; an autoencoder of independent patches, which tiles would not change, as it is.
+    """Returns a shallow copy of the autoencoder that decodes in tiles of `side` latents or its own
+    size.
+
+    An autoencoder of independent patches, which tiles would not change, is returned as it is.
     """
     if not hasattr(vae, "blend_v"):
         return vae
