@@ -1,4 +1,4 @@
-"""The small world: shapes, scenes, captions, questions and an exact scorer."""
+"""A synthetic world of coloured shapes: scenes, captions, questions and an exact scorer."""
 
 from importlib import import_module
 

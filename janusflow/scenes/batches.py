@@ -1,4 +1,6 @@
-"""Training samples of the world of scenes, those of a step a pure function of it."""
+"""Training samples of the world of scenes; the samples of a step are a pure function of the
+step.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ FAR = 2**32  # steps between the scenes of two seeds: no run takes so many
 
 @dataclass(frozen=True)
 class Batches:
-    """Draws from the split "train"; texts are formatted as the processor formats them."""
+    """Draws training samples from the split "train"; texts are formatted by the processor."""
 
     tokenizer: Tokenizer
     autoencoder: PatchAutoencoder
@@ -41,10 +43,10 @@ class Batches:
         counts: dict[str, int],
         start: dict[str, int] | None = None,
     ) -> list[Sample]:
-        """The samples of a process in a step: its even part of each kind, images first.
+        """Returns one process's equal share of the samples of a step, generation samples first.
 
-        Images go on where those of the steps before end, `start["generation"]` unless all steps
-        have as many.
+        Images continue where earlier steps ended: at `start["generation"]`, by default step times
+        count.
         """
         made, asked = counts.get("generation", 0), counts.get("understanding", 0)
         before = step * made if start is None else start.get("generation", 0)
@@ -58,7 +60,9 @@ class Batches:
         ]
 
     def images(self, indices: range) -> list[Sample]:
-        """Captions with latents (c, 12, 12) and pixels (1, 3, 96, 96) of training scenes."""
+        """Returns captions with latents (c, 12, 12) and pixels (1, 3, 96, 96) of training
+        scenes.
+        """
         scenes = [self.training_scene(i) for i in indices]
         if not scenes:
             return []
@@ -77,7 +81,7 @@ class Batches:
         ]
 
     def questions(self, step: int, count: int) -> list[Sample]:
-        """`count` images with several questions each, a little noise in the images."""
+        """Returns `count` images with slight noise, each with several questions."""
         if not count:
             return []
         rng = generator("train", step, "questions")
@@ -102,7 +106,7 @@ class Batches:
         )
 
     def training_scene(self, index: int) -> Scene:
-        """Scene number `index` of the training, of a category drawn by the shares."""
+        """Returns training scene number `index`; its category is drawn by the shares."""
         names, rng = SPLITS["train"], generator("train", index, "category")
         return scene("train", index, names[_weighted(rng, self.categories)])
 

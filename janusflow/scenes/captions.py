@@ -1,4 +1,4 @@
-"""The grammar of captions, read backwards."""
+"""Parses captions back to objects."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ def _phrases() -> dict[str, Need]:
 
 
 def parse(text: str) -> list[Need] | None:
-    """What a caption says there is, in its order; None for what is no caption.
+    """Returns the objects that a caption names, in its order;
 
-    Captions are phrases joined by commas and "and": `describe` writes them, and so do the prompts
-    that name neither a relation nor the image itself.
+    None for a text that is not a caption.
+
+    Captions are phrases joined by commas and "and", as `describe` writes them. Prompts without a
+    relation have the same form.
     """
     words = " ".join(re.findall(r"[a-z]+|,", text.lower()))
     needs = [_phrases().get(part) for part in re.split(r" , | and ", words)]

@@ -1,7 +1,7 @@
-"""Edits of scenes: a scene, an instruction, the scene after it, and exactly what must be there.
+"""Edits of scenes: a scene, an instruction, the scene after it, and an exact judge of the result.
 
-An edit is a pure function of (split, index): something is recoloured, moved, added or removed, and
-all else stays where it is.
+An edit is a pure function of (split, index): one object is recoloured, moved, added or removed, and
+the others stay where they are.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TRIES = 200  # places that are tried for an object
 
 @dataclass(frozen=True)
 class Edit:
-    """`kept` are the objects of `after` whose places are told by those of `before`."""
+    """An edit; `kept` are the objects of `after` that must be where they are in `before`."""
 
     text: str
     kind: str
@@ -52,8 +52,10 @@ KINDS: dict[str, Callable[[list[Obj], Generator], Changed]] = {}
 
 
 def kind(change: Callable[[list[Obj], Generator], Changed]) -> Callable:
-    """Registers (objects, rng) -> (instruction, objects after, those kept, relation of the first
-    two), or None where the scene does not suit it.
+    """A decorator that registers a kind of edit.
+
+    The function maps (objects, rng) to (instruction, objects after, objects kept, relation of the
+    first two), or returns None for a scene that does not suit it.
     """
     KINDS[change.__name__] = change
     return change
@@ -102,7 +104,7 @@ def remove(objects: list[Obj], rng: Generator) -> Changed:  # noqa: ARG001
 
 
 def edit(split: str, index: int, kind: str | None = None) -> Edit:
-    """Edit number `index` of a split, of any kind unless one is named."""
+    """Returns edit number `index` of a split, of a random kind unless one is named."""
     rng = generator(split, index, kind or "", "edit")
     kind = kind or pick(rng, list(KINDS))
     while True:
@@ -116,7 +118,9 @@ def edit(split: str, index: int, kind: str | None = None) -> Edit:
 
 
 def judge(picture: np.ndarray, edit: Edit) -> bool:
-    """Whether an image (H, W, 3) uint8 shows exactly what is asked for, what stays in its place."""
+    """Returns whether an image (H, W, 3) uint8 shows exactly the edited scene, with kept objects in
+    their places.
+    """
     score = scorer.score(picture, edit.request)
     return score.strict and all(_there(obj, score.found) for obj in edit.kept)
 
@@ -148,8 +152,10 @@ def _the(obj: Obj) -> str:
 
 
 def write(folder: Path, count: int, held_out: int = 64, seed: int = 0) -> dict[str, int]:
-    """Edits as files that `janusflow train --data FOLDER/train.jsonl` reads: images/, and a line
-    {"source", "instruction", "target"} for each in train.jsonl and test.jsonl.
+    """Writes edits as files for `janusflow train --data FOLDER/train.jsonl`.
+
+    They are images/, and one line {"source", "instruction", "target"} per edit in train.jsonl and
+    test.jsonl.
     """
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What lies under each patch of a scene: the first thing that the vision encoder learns to say."""
+"""Targets of the vision encoder's first training: which object covers each patch of a scene."""
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ OUTPUTS = SHAPE_CLASSES + COLOR_CLASSES + 2  # and the way to the object's centr
 
 
 def targets(objects: tuple[Obj, ...]) -> np.ndarray:
-    """Shape, colour and the offset (x, y) to the centre for each patch, (36, 4) float32."""
+    """Returns shape, colour and the offset (x, y) to the object's centre for each patch, (36, 4)
+    float32.
+    """
     side = SIDE // PATCH
     centres = (np.arange(side) + 0.5) * PATCH
     out = np.zeros((side, side, 4), np.float32)
@@ -32,13 +34,15 @@ def targets(objects: tuple[Obj, ...]) -> np.ndarray:
 
 
 def pixels(images: np.ndarray) -> Tensor:
-    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [-1, 1], as the processor normalises."""
+    """Converts uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [-1, 1], as the processor
+    normalises.
+    """
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def batch(step: int, count: int, split: str = "train") -> tuple[Tensor, Tensor, list[str]]:
-    """Images (count, 3, 96, 96) with a little noise, their patches' targets (count, 36, 4), and
-    their full captions.
+    """Returns images (count, 3, 96, 96) with slight noise, targets of their patches (count, 36, 4),
+    and captions.
     """
     scenes = [scene(split, step * count + i) for i in range(count)]
     clean = pixels(render_batch([s.objects for s in scenes]))
@@ -51,8 +55,9 @@ def batch(step: int, count: int, split: str = "train") -> tuple[Tensor, Tensor, 
 
 
 def loss(outputs: Tensor, target: Tensor) -> tuple[Tensor, float]:
-    """Cross-entropies and offset error of outputs (B, 36, OUTPUTS), and the share of covered
-    patches whose shape and colour are both right.
+    """Returns cross-entropies and offset error of outputs (B, 36, OUTPUTS), and the accuracy.
+
+    The accuracy is the fraction of covered patches with the right shape and colour.
     """
     shape, color, offset = outputs.flatten(0, 1).split([SHAPE_CLASSES, COLOR_CLASSES, 2], dim=1)
     target = target.flatten(0, 1)

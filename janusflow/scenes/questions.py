@@ -1,4 +1,4 @@
-"""Questions about scenes with exact answers, and the words of the whole small world."""
+"""Questions about scenes with exact answers, and the vocabulary of the world of scenes."""
 
 import re
 from collections import Counter
@@ -32,7 +32,7 @@ from janusflow.scenes.world import (
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a scene, its one right answer, and the template it came from."""
+    """A question about a scene, its only correct answer, and the template that made it."""
 
     text: str
     answer: str
@@ -47,9 +47,10 @@ PROBES: dict[str, Ask] = {}  # of evaluations alone, never asked in training
 
 
 def template(ask: Ask) -> Ask:
-    """Registers (scene, rng) -> (question, answer), or None where the scene does not suit it.
+    """A decorator that registers a template: (scene, rng) -> (question, answer), or None for an
+    unsuitable scene.
 
-    Yes and no are equally frequent: the answer is drawn first, then what to ask.
+    Yes and no are equally frequent: the answer is drawn first, then a question for it.
     """
     TEMPLATES[ask.__name__] = ask
     return ask
@@ -72,7 +73,7 @@ def _absent(scene: Scene) -> list[tuple[str, str]]:
 
 @template
 def existence(scene: Scene, rng: Generator) -> Asked:
-    """Shapes or coloured shapes, the absent ones drawn uniformly."""
+    """Asks whether a shape or a coloured shape is there; absent ones are drawn uniformly."""
     shapes = {shape for shape, _ in _pairs(scene)}
     yes, no = sorted(_pairs(scene)), _absent(scene)
     if rng.random() < 0.5:
@@ -84,7 +85,9 @@ def existence(scene: Scene, rng: Generator) -> Asked:
 
 @template
 def adversarial(scene: Scene, rng: Generator) -> Asked:
-    """As POPE's adversarial setting: the absent shares its shape or colour with what is there."""
+    """As POPE's adversarial setting: the absent object shares its shape or colour with one that is
+    there.
+    """
     names = {name for pair in _pairs(scene) for name in pair}
     yes = [(Need(*pair).phrase,) for pair in sorted(_pairs(scene))]
     no = [(Need(*pair).phrase,) for pair in _absent(scene) if names & set(pair)]
@@ -99,7 +102,7 @@ def _common() -> frozenset[tuple[str, str]]:
 
 
 def popular(scene: Scene, rng: Generator) -> Asked:
-    """As POPE's popular setting: the absent is one of the most frequent coloured shapes."""
+    """As POPE's popular setting: the absent object is one of the most frequent coloured shapes."""
     yes = [(Need(*pair).phrase,) for pair in sorted(_pairs(scene))]
     no = [(Need(*pair).phrase,) for pair in _absent(scene) if pair in _common()]
     return _yes_or_no(rng, "is there {}?", yes, no)
@@ -110,7 +113,9 @@ PROBES["popular"] = popular
 
 @template
 def count(scene: Scene, rng: Generator) -> Asked:
-    """All objects, those of a shape, of a colour, or of both; sometimes of an absent shape."""
+    """Asks for the number of all objects, of a shape, of a colour, or of both; sometimes of an
+    absent shape.
+    """
     shape, color = pick(rng, sorted(_pairs(scene)))
     absent = [s for s in SHAPES if s not in {o.shape for o in scene.objects}]
     what, number = pick(
@@ -149,7 +154,9 @@ def shape(scene: Scene, rng: Generator) -> Asked:
 
 @template
 def relation(scene: Scene, rng: Generator) -> Asked:
-    """Half "is the circle left of the square?", half "what is left of the square?"."""
+    """Asks "is the circle left of the square?" or "what is left of the square?", half of the time
+    each.
+    """
     counts = Counter(obj.shape for obj in scene.objects)
     known = [obj for obj in scene.objects if counts[obj.shape] == 1]
     if rng.random() < 0.5:
@@ -173,7 +180,7 @@ def _neighbour(scene: Scene, known: list, rng: Generator) -> Asked:
 
 @template
 def comparison(scene: Scene, rng: Generator) -> Asked:
-    """Two shapes of which at least one is there."""
+    """Compares the numbers of two shapes of which at least one is there."""
     counts = Counter(obj.shape for obj in scene.objects)
     options = [(a, b) for a, b in permutations(SHAPES, 2) if counts[a] + counts[b]]
     if len(counts) > 1 and rng.random() < 0.75:  # mostly between shapes that are there
@@ -190,7 +197,9 @@ def caption(scene: Scene, _rng: Generator) -> Asked:
 
 
 def ask(scene: Scene, template: str, rng: Generator) -> Question | None:
-    """A question of one template about a given scene, or None where the scene does not suit it."""
+    """Returns a question of one template about a given scene, or None if the scene does not suit
+    it.
+    """
     known = TEMPLATES | PROBES
     if template not in known:
         raise ValueError(f"no template named {template!r}; choose one of {', '.join(known)}")
@@ -199,8 +208,11 @@ def ask(scene: Scene, template: str, rng: Generator) -> Question | None:
 
 
 def prompt_questions(prompt: Prompt) -> list[tuple[str, str]]:
-    """Questions and the answers that a right image gets: every need, the number of all objects,
-    and the relation. Together they ask for what the strict score asks for."""
+    """Returns questions and the answers that a correct image of the prompt gets.
+
+    They ask for each required object, the number of all objects, and the relation; together they
+    test the same as the strict score.
+    """
     total = sum(need.count for need in prompt.needs)
     pairs = [_about(need) for need in prompt.needs]
     pairs.append(("how many shapes are there?", NUMBERS[total]))
@@ -217,10 +229,11 @@ def _about(need: Need) -> tuple[str, str]:
 
 
 def question(split: str, index: int, template: str | None = None) -> Question:
-    """Question number `index` of a split, of a random template if none is named.
+    """Returns question number `index` of a split, of a random template if none is named.
 
-    The scenes are mixed ones where the split has them, otherwise its own ("pairs" shows shapes in
-    colours never seen in training). ValueError where no scene of the split suits the template.
+    The scenes are of the category "mixed" if the split has it, otherwise of the split's own
+    ("pairs" shows shapes in colours never seen in training). Raises ValueError if no scene of the
+    split suits the template.
     """
     rng = generator(split, index, template or "", "question")
     template = template or pick(rng, list(TEMPLATES))
@@ -233,7 +246,7 @@ def question(split: str, index: int, template: str | None = None) -> Question:
 
 
 def pieces(text: str) -> list[str]:
-    """Lower-case words and single marks, in order."""
+    """Splits a text into lower-case words and punctuation marks, in order."""
     return re.findall(r"[a-z]+|[^a-z\s]", text.lower())
 
 
@@ -241,7 +254,7 @@ SPELLINGS = {"colour": "color", "Colour": "color"}  # what people write, and wha
 
 
 def vocabulary() -> list[str]:
-    """Every piece that captions, prompts, questions and answers consist of, sorted."""
+    """Returns all words and marks in captions, prompts, questions and answers, sorted."""
     texts = [Need(s, c, n).phrase for s in SHAPES for c in (None, *COLORS) for n in range(1, 5)]
     texts += [frame.format("", verb="is are") for frames in FRAMES.values() for frame in frames]
     texts += [*RELATIONS, *NUMBERS, "and, yes no is the", "how many shapes are there?"]

@@ -1,8 +1,10 @@
-"""Reads an image of the small world back without any network, and scores it against a prompt.
+"""Reads the objects in an image of the world of scenes without a network, and scores it for a
+prompt.
 
-What differs from the background falls into connected components; a component's colour is that of
-its strongest pixels, and its shape the one whose render, of the same mass and centre of mass,
-leaves the least residual. What no shape or no colour explains is found all the same, without name.
+Pixels that differ from the background form connected components. A component's colour is that of
+its most saturated pixels; its shape is the one whose rendering, with the same mass and centre of
+mass, leaves the smallest residual. A component that no shape or colour explains still counts as an
+object, without a name.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,9 +27,10 @@ PALETTE = np.array(list(COLORS.values()), np.float32)
 
 @dataclass(frozen=True)
 class Found:
-    """An object as read from an image; shape or colour is None where nothing known fits.
+    """An object that was read from an image; shape or colour is None if none fits.
 
-    x, y, size as in `Obj`; `residual` is the share of the component's energy left unexplained.
+    x, y and size are as in `Obj`; `residual` is the fraction of the component's energy that the
+    shape leaves unexplained.
     """
 
     shape: str | None
@@ -40,9 +43,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Score:
-    """`strict`: the set of objects is exactly right, and so is the relation.
+    """The scores of an image.
 
-    `lenient`, as GenEval: at least the objects asked for, and for counting no further one of them.
+    `strict` requires exactly the right set of objects and the relation. `lenient`, as in GenEval,
+    requires at least the requested objects, and for counting prompts no more of that kind.
     """
 
     strict: bool
@@ -118,7 +122,9 @@ def _color(rgb: np.ndarray) -> str | None:
 
 
 def read(image: np.ndarray) -> list[Found]:
-    """The objects in an image, (H, W, 3) uint8, in units of a 96 pixel wide one."""
+    """Returns the objects in an image (H, W, 3) uint8; their units are pixels of a 96 x 96
+    image.
+    """
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
         raise ValueError(
             f"expected a (H, W, 3) uint8 image, got {image.shape} {image.dtype}; "
@@ -147,7 +153,7 @@ def _placed(found: Sequence[Found], prompt: Prompt) -> bool:
 
 
 def judge(found: Sequence[Found], prompt: Prompt) -> Score:
-    """Compares what was found with what a prompt needs."""
+    """Scores the objects that were found against a prompt's requirements."""
     known = all(obj.shape and obj.color for obj in found)
     counts = [sum(need.matches(obj) for obj in found) for need in prompt.needs]
     asked = [need.count for need in prompt.needs]
@@ -159,5 +165,5 @@ def judge(found: Sequence[Found], prompt: Prompt) -> Score:
 
 
 def score(image: np.ndarray, prompt: Prompt) -> Score:
-    """Reads an image, (H, W, 3) uint8, and judges it by a prompt."""
+    """Reads an image (H, W, 3) uint8 and scores it for a prompt."""
     return judge(read(image), prompt)

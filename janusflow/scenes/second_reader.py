@@ -1,8 +1,8 @@
-"""A second reader of the small world, which shares no code with the scorer.
+"""A second, independent reader of the world of scenes, which shares no code with the scorer.
 
-It labels what differs from the paper, names each patch by its colour and by the drawn shape whose
-silhouette, stretched to the same box, overlaps it most, and judges by words taken from the prompt's
-text alone.
+It labels connected regions that differ from the background, names each by its colour and by the
+shape whose silhouette, stretched to the same box, overlaps it most, and judges by the words of the
+prompt alone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Seen(NamedTuple):
 
 
 def silhouettes(draw) -> dict[str, np.ndarray]:
-    """Stretched masks of each shape; `draw(shape)` gives a large image of one in black."""
+    """Returns a stretched mask of each shape; `draw(shape)` gives a large image of one in black."""
     names = ("circle", "square", "triangle", "star", "cross", "ring", "diamond", "heart")
     masks = {name: np.abs(draw(name) - PAPER).sum(-1) > 300 for name in names}
     return {name: _stretched(mask, mask) for name, mask in masks.items()}
@@ -63,7 +63,7 @@ def _drawn() -> dict[str, np.ndarray]:
 
 
 def look(image: np.ndarray) -> list[Seen]:
-    """Patches of at least 30 pixels of a (96, 96, 3) image."""
+    """Returns the regions of at least 30 pixels in an image (96, 96, 3)."""
     away = np.linalg.norm(image - PAPER, axis=-1)
     labels, count = ndimage.label(away > 60, np.ones((3, 3)))
     return [
@@ -91,7 +91,9 @@ def _seen(image: np.ndarray, away: np.ndarray, own: np.ndarray) -> Seen:
 
 
 def wanted(text: str) -> tuple[list[tuple[int, str | None, str]], str | None]:
-    """(count, colour, shape) of each noun of a prompt, and the relation of the first two."""
+    """Returns (count, colour, shape) for each noun of a prompt, and the relation of the first
+    two.
+    """
     words = re.findall(r"[a-z]+", text)
     relation = next((r for r in ("left of", "right of", "above", "below") if r in text), None)
     nouns = []
@@ -108,7 +110,7 @@ def fits(seen: Seen, colour: str | None, shape: str) -> bool:
 
 
 def strict(image: np.ndarray, text: str) -> bool:
-    """Whether an image shows exactly what a prompt says."""
+    """Returns whether an image shows exactly what a prompt says."""
     objects, (nouns, relation) = look(image), wanted(text)
     if not all(o.colour and o.shape for o in objects) or len(objects) != sum(n for n, *_ in nouns):
         return False

@@ -1,7 +1,8 @@
 """Eight shapes in ten colours, drawn by numpy with anti-aliased edges.
 
-A shape is a function of unit coordinates (u to the right, v down, the box is [-1, 1]^2) that says
-which points lie inside. An image is the light background with every object's coverage blended in.
+A shape is a function of unit coordinates (u to the right, v down, the box is [-1, 1]^2) that
+returns which points are inside. An image is a light background onto which the coverage of every
+object is blended.
 """
 
 from collections.abc import Callable, Iterable
@@ -32,7 +33,9 @@ SHAPES: dict[str, Inside] = {}
 
 @dataclass(frozen=True)
 class Obj:
-    """One object: centre (x, y) and width of its box in pixels of a 96 x 96 image, y down."""
+    """One object: the centre (x, y) and width of its box in pixels of a 96 x 96 image, y pointing
+    down.
+    """
 
     shape: str
     color: str
@@ -42,7 +45,7 @@ class Obj:
 
 
 def shape(inside: Inside) -> Inside:
-    """Registers a shape under its function's name."""
+    """A decorator that registers a shape under its function's name."""
     SHAPES[inside.__name__] = inside
     return inside
 
@@ -64,7 +67,9 @@ def triangle(u, v):
 
 @shape
 def star(u, v):
-    """Five points: folded into the half sector beside the upper tip, where one line cuts it."""
+    """A five-pointed star: points are folded into the half sector beside the upper tip, where one
+    line bounds it.
+    """
     tip, corner = 1.05, 0.5
     x, y = abs(u), 0.08 - v
     for angle in (2 * pi / 5, pi / 5):  # mirror what lies beyond this angle from the tip
@@ -91,15 +96,18 @@ def diamond(u, v):
 
 @shape
 def heart(u, v):
-    """The sextic (x^2 + y^2 - 1)^3 = x^2 y^3, fitted into the box."""
+    """The heart curve (x^2 + y^2 - 1)^3 = x^2 y^3, fitted into the box."""
     x, y = 1.16 * u, 0.12 - 1.12 * v
     outside = x * x + y * y - 1
     return outside * outside * outside <= x * x * y * y * y
 
 
 def coverage(shape: str, x, y, size, top: int, left: int, height: int, width: int, samples=4):
-    """Share of each pixel inside the shape, (height, width) in [0, 1]; pixel (0, 0) spans
-    [left, left + 1] x [top, top + 1]; `samples`^2 points are tried in each pixel."""
+    """Returns the fraction of each pixel inside the shape, (height, width) in [0, 1].
+
+    Pixel (0, 0) spans [left, left + 1] x [top, top + 1]; each pixel is sampled at `samples`^2
+    points.
+    """
     offsets = (np.arange(samples) + 0.5) / samples
     u = (left + (np.arange(width)[:, None] + offsets).ravel() - x) * (2 / size)
     v = (top + (np.arange(height)[:, None] + offsets).ravel() - y) * (2 / size)
@@ -128,7 +136,7 @@ def _blend(canvas: np.ndarray, obj: Obj, scale: float) -> None:
 
 
 def render(objects: Iterable[Obj], size: int = SIDE) -> np.ndarray:
-    """Image of the objects, later ones on top, (size, size, 3) uint8."""
+    """Renders the objects, later ones on top, to (size, size, 3) uint8."""
     canvas = np.tile(np.array(BACKGROUND, np.float32), (size, size, 1))
     for obj in objects:
         _blend(canvas, obj, size / SIDE)
@@ -136,5 +144,5 @@ def render(objects: Iterable[Obj], size: int = SIDE) -> np.ndarray:
 
 
 def render_batch(scenes: Iterable[Iterable[Obj]], size: int = SIDE) -> np.ndarray:
-    """Images of several scenes, (N, size, size, 3) uint8."""
+    """Renders several scenes to (N, size, size, 3) uint8."""
     return np.stack([render(objects, size) for objects in scenes])

@@ -1,8 +1,8 @@
-"""A small world of coloured shapes: captioned scenes and prompts as pure functions of a key.
+"""Captioned scenes and prompts of coloured shapes, as pure functions of a key.
 
-`scene(split, index)` is an image's objects with their caption, `prompt(split, category, index)` a
-request with its exact requirement. A caption names everything there is; attributes it does not
-mention are free.
+`scene(split, index)` returns an image's objects with their caption, and `prompt(split, category,
+index)` a request with its exact requirements. A caption names every object; attributes that a
+prompt does not mention are free.
 """
 
 from collections import Counter
@@ -79,7 +79,7 @@ HELD_RELATIONS = {
 
 @dataclass(frozen=True)
 class Need:
-    """`count` objects of this shape; in any colour if `color` is None."""
+    """A requirement: `count` objects of this shape, in any colour if `color` is None."""
 
     shape: str
     color: str | None = None
@@ -105,9 +105,9 @@ class Need:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A request: its text, and exactly what must be there.
+    """A request: its text, and exactly which objects must be there.
 
-    `relation` is that of the first need's object to the second's.
+    `relation` is the relation of the first need's object to the second's.
     """
 
     text: str
@@ -118,7 +118,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects that fulfil a prompt and nothing else."""
+    """Objects that fulfil a prompt, and no others."""
 
     objects: tuple[Obj, ...]
     prompt: Prompt
@@ -133,7 +133,7 @@ class Scene:
 
 
 def generator(*key: str | int) -> Generator:
-    """Random numbers that depend on the key alone, the same on every machine."""
+    """Returns a random generator that depends on the key alone and is the same on every machine."""
     words = [crc32(part.encode()) if isinstance(part, str) else int(part) for part in key]
     return np.random.default_rng(words)
 
@@ -234,7 +234,7 @@ def categories_of(split: str) -> tuple[str, ...]:
 
 
 def prompt(split: str, category: str, index: int) -> Prompt:
-    """The request number `index` of a category of a split; `SPLITS` says which there are."""
+    """Returns prompt number `index` of a category of a split; `SPLITS` lists both."""
     if category not in (known := categories_of(split)):
         raise ValueError(
             f"no category {category!r} in split {split!r}; choose one of {', '.join(known)}"
@@ -248,15 +248,18 @@ def prompt(split: str, category: str, index: int) -> Prompt:
 
 
 def describe(objects: Sequence[Obj]) -> str:
-    """The full caption in its one canonical order: by shape, then by colour."""
+    """Returns the complete caption with objects in canonical order: by shape, then by colour."""
     groups = Counter((_names.index(o.shape), list(COLORS).index(o.color)) for o in objects)
     needs = [Need(_names[s], list(COLORS)[c], n) for (s, c), n in sorted(groups.items())]
     return _sentence(needs, None)
 
 
 def relates(a: Obj, relation: str, b: Obj) -> bool:
-    """GenEval's rule: the offset of centres, less a tenth of both sizes along each axis, points
-    within 60 degrees of the named direction. Of two objects placed diagonally both axes hold."""
+    """Returns whether two objects are in a relation, by GenEval's rule.
+
+    The offset of their centres, reduced by a tenth of both sizes along each axis, must point within
+    60 degrees of the named direction. Objects placed diagonally fulfil two relations.
+    """
     offset = np.array([a.x - b.x, a.y - b.y])
     offset = np.sign(offset) * np.maximum(abs(offset) - 0.1 * (a.size + b.size), 0)
     return bool(offset @ RELATIONS[relation] > 0.5 * np.hypot(*offset))
@@ -268,7 +271,9 @@ def _clear(offsets: np.ndarray, relation: str) -> np.ndarray:
 
 
 def clearly(a: Obj, relation: str, b: Obj) -> bool:
-    """The relation as nobody would dispute it: within 30 degrees of the named direction."""
+    """Returns whether the relation holds beyond dispute: within 30 degrees of the named
+    direction.
+    """
     return bool(_clear(np.array([a.x - b.x, a.y - b.y]), relation))
 
 
@@ -288,7 +293,9 @@ def _places(rng: Generator, sizes: np.ndarray, relation: str | None) -> np.ndarr
 
 
 def realise(prompt: Prompt, rng: Generator) -> Scene:
-    """A scene that a prompt describes: free colours (of one kind in a group) and places drawn."""
+    """Returns a scene that fulfils a prompt, with random places and, where free, random colours
+    (one per group).
+    """
     pairs = []
     for need in prompt.needs:
         pairs += [
@@ -304,7 +311,7 @@ def realise(prompt: Prompt, rng: Generator) -> Scene:
 
 
 def scene(split: str, index: int, category: str | None = None) -> Scene:
-    """Scene number `index` of a split, of any of its categories unless one is named."""
+    """Returns scene number `index` of a split, of a random category unless one is named."""
     rng = generator(split, index, "scene")
     category = category or pick(rng, categories_of(split))
     return realise(prompt(split, category, index), rng)

@@ -1,1 +1,1 @@
-"""Training: stages as data, a trainer on accelerate, exact resume."""
+"""Training: stages as data, a trainer on accelerate, and bitwise-exact resuming."""

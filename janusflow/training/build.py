@@ -1,4 +1,4 @@
-"""A trainer put together: accelerate, the losses, the optimizer, the averages."""
+"""Builds a trainer: accelerate, losses, optimizer and moving averages."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from janusflow.training.trainer import BatchSource, Trainer
 
 
 def accelerator_of(settings: Settings, out: Path | None = None) -> Accelerator:
-    """accelerate as its environment (`accelerate launch`) and the settings say.
+    """Returns an Accelerator from the environment (`accelerate launch`) and the settings.
 
-    ModuleNotFoundError for a tracker that is not installed, which accelerate would leave out.
+    Raises ModuleNotFoundError for a tracker that is not installed, which accelerate would ignore.
     """
     run = settings.run
     if missing := set(run.trackers) - set(map(str, get_available_trackers())):
@@ -62,9 +62,9 @@ def build(
     accelerator: Accelerator | None = None,
     vae: nn.Module | None = None,
 ) -> Trainer:
-    """A trainer at step 0 for a model of which just what is to learn asks for gradients.
+    """Returns a trainer at step 0 for a model; its trainable parts must require gradients.
 
-    `vae` is for objectives that look at images.
+    `vae` is needed by objectives that look at images.
     """
     accelerator = accelerator or accelerator_of(settings)
     stage, run = settings.training, settings.run

@@ -1,4 +1,4 @@
-"""A cache on disk in training: whether it fits, and whose work it takes over."""
+"""Uses a cache of latents and features in training, after checking that it fits."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from janusflow.training.trainer import Trainer
 
 
 def find(settings: Settings, data: Path | Sequence[Path], vae, processor) -> Cached:
-    """The cache that the settings name, for these files, autoencoder and pixels.
+    """Returns the cache that the settings name, checked against the files, autoencoder and pixels.
 
-    Features are taken from it where the run aligns with the teacher that they are of, and that
-    teacher does not learn; else images are decoded for the teacher. CacheError if it is stale.
+    Features come from it if the run aligns with the teacher that made them and that teacher is
+    fixed; otherwise images are decoded for the teacher. Raises CacheError if it is stale.
     """
     about = made_with(vae, processor.image_processor)
     cache = Cache.open(settings.data.cache, about, signature(data))
@@ -31,7 +31,7 @@ def find(settings: Settings, data: Path | Sequence[Path], vae, processor) -> Cac
 
 
 def taught(settings: Settings) -> bool:
-    """Whether a teacher looks at images."""
+    """Returns whether a teacher looks at images."""
     align = settings.alignment
     looks = align is not None and align.teacher not in ("ema", "oracle", "cached")
     return looks and align.kind == "teacher" and align.weight > 0
@@ -44,7 +44,10 @@ def _serves(settings: Settings, cache: Cache) -> bool:
 
 
 def teach(trainer: Trainer, cached: Cached) -> None:
-    """Lets the cached features stand for the teacher; CacheError if they are of other weights."""
+    """Replaces the teacher by the cached features.
+
+    Raises CacheError if they come from other weights.
+    """
     if "features" not in cached.names:
         return
     teacher = trainer.objective.aligner.teach[0]

@@ -1,9 +1,9 @@
-"""Checkpoints of a run: safetensors files, complete or absent, never a pickle.
+"""Checkpoints of a run: safetensors files that are complete or absent, never pickles.
 
-A checkpoint is `step-N.safetensors`, or, of sharded weights, a folder `step-N` (see
-`sharded_checkpoints`); release 0.1 wrote files `step-N-of-K-R.safetensors` of K processes, which
-are read. Each is written under another name, synced and renamed; a set with a file missing, or with
-one that does not match its checksum, is passed over.
+A checkpoint is `step-N.safetensors`, or for sharded weights a folder `step-N` (see
+`sharded_checkpoints`). Release 0.1 wrote `step-N-of-K-R.safetensors` from K processes, which can be
+read. Files are written under a temporary name, flushed to disk and renamed. A checkpoint with a
+missing or damaged file is skipped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ def path_of(out: Path, step: int, rank: int = 0, world: int = 1) -> Path:
 
 
 def write(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
-    """Atomically, synced to the disk with the folder's entry. OSError says what still stands."""
+    """Writes a checkpoint atomically and flushes it to disk.
+
+    Raises OSError saying which files remain.
+    """
     tensors = atomic_io.on_cpu(tensors)
     try:
         atomic_io.write_tensors(path, tensors, meta | {"sha256": digests.of_tensors(tensors)})
@@ -47,11 +50,11 @@ def write(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
 
 
 def clean(out: Path, keep: int, milestone_every: int = 0, now: int | None = None) -> None:
-    """Removes all but the newest `keep` whole checkpoints and the milestones, and what was left
-    half-written.
+    """Removes all but the milestones and the newest `keep` complete checkpoints, and unfinished
+    files.
 
-    Those beyond the step `now`, where the run stands, could not be read when it went on: they
-    count for nothing, and stay until the run has passed them.
+    Checkpoints beyond the current step `now` could not be read when the run resumed; they do not
+    count towards `keep` and stay until the run has passed them.
     """
     whole = [step for step in complete(out) if now is None or step <= now]
     stay = set(whole[:keep])
@@ -65,7 +68,7 @@ def clean(out: Path, keep: int, milestone_every: int = 0, now: int | None = None
 
 
 def complete(out: Path) -> list[int]:
-    """Steps of which all files are there, the newest first."""
+    """Returns the steps whose files are all there, newest first."""
     sets: dict[int, list[re.Match]] = {}
     for path in out.glob("step-*.safetensors"):
         if match := NAME.fullmatch(path.name):
@@ -81,7 +84,7 @@ def _is_whole(found: list[re.Match]) -> bool:
 
 
 def files(out: Path, step: int) -> list[Path]:
-    """The files of a whole checkpoint in the processes' order."""
+    """Returns the files of a complete checkpoint in the order of the processes."""
     if is_sharded(out, step):
         return sorted(sharded_checkpoints.path_of(out, step).glob("*.safetensors"))
     single = path_of(out, step)
@@ -94,7 +97,7 @@ def files(out: Path, step: int) -> list[Path]:
 
 
 def is_sharded(out: Path, step: int) -> bool:
-    """Whether a checkpoint is a folder of shards that was not merged."""
+    """Returns whether a checkpoint is a folder of shards that were not merged."""
     folder = sharded_checkpoints.path_of(out, step)
     return sharded_checkpoints.is_complete(folder) and not path_of(out, step).exists()
 
@@ -102,8 +105,10 @@ def is_sharded(out: Path, step: int) -> bool:
 def read(
     out: Path, step: int, wanted: Callable[[str], bool] = lambda _: True
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Whole tensors, shards joined, and the metadata; ValueError if a file is damaged. Of shards
-    only the tensors of `wanted` names are read.
+    """Returns whole tensors, with shards joined, and the metadata.
+
+    Of sharded checkpoints only tensors in `wanted` are read. Raises ValueError if a file is
+    damaged.
     """
     if is_sharded(out, step):
         folder = sharded_checkpoints.path_of(out, step)
@@ -132,15 +137,19 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def settings_of(meta: dict[str, str]) -> dict:
-    """The settings that a checkpoint was written with; ValueError if they cannot be read."""
+    """Returns the settings that a checkpoint was written with.
+
+    Raises ValueError if they cannot be read.
+    """
     return parse_object(meta.get("settings", "{}"), Path("a checkpoint's settings"))
 
 
 def newest(
     out: Path, wanted: Callable[[str], bool] = lambda _: True
 ) -> Iterator[tuple[int, dict[str, Tensor], dict[str, str]]]:
-    """Steps, tensors and metadata of the readable checkpoints, the newest first; a damaged one is
-    passed over with a warning.
+    """Yields step, tensors and metadata of each readable checkpoint, newest first.
+
+    Damaged ones are skipped with a warning.
     """
     for step in complete(out):
         try:
@@ -158,16 +167,16 @@ def passed_over(error: ValueError) -> None:
 def latest(
     out: Path, wanted: Callable[[str], bool] = lambda _: True
 ) -> tuple[int, dict[str, Tensor], dict[str, str]]:
-    """The newest that is whole; ValueError if there is none."""
+    """Returns the newest complete checkpoint. Raises ValueError if there is none."""
     for found in newest(out, wanted):
         return found
     raise ValueError(f"{out} holds no whole checkpoint; train first")
 
 
 def merge(out: Path) -> Path:
-    """Writes the newest checkpoint of sharded weights as one file beside its folder.
+    """Writes the newest sharded checkpoint as one file beside its folder.
 
-    ValueError if it is one file already, or none.
+    Raises ValueError if it is a single file already, or if there is none.
     """
     step = next(iter(complete(out)), None)
     if step is None or not is_sharded(out, step):

@@ -1,4 +1,4 @@
-"""A collection's folder as a training: the model that a recipe begins with, and its samples."""
+"""Training on a collection's folder: the initial model of a recipe, and its samples."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ LEAST = 4  # concepts that use a word which becomes a token
 
 
 def first_model(recipe: Recipe, folder: Path, base: Path) -> None:
-    """Writes the model that a recipe begins with into `base`: a tokenizer of the captions' words,
-    a linear autoencoder fitted on the images, fresh weights. What is already there stays.
+    """Writes a recipe's initial model into `base`, keeping files that exist.
+
+    It consists of a tokenizer of the captions' words, a linear autoencoder fitted to the images,
+    and random weights.
     """
     if (base / "model.safetensors").exists():
         return
@@ -60,7 +62,7 @@ def first_model(recipe: Recipe, folder: Path, base: Path) -> None:
 
 
 def batches(base: Path, recipe: Recipe, folder: Path, split: str = "train") -> CollectionBatches:
-    """Samples of a split of the folder for the model in `base`."""
+    """Returns the samples of a split of the folder, for the model in `base`."""
     autoencoder = PatchAutoencoder.from_pretrained(base / "vae").requires_grad_(False)
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     tokens = recipe.config(vocab_size=1).vision.tokens

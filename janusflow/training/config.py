@@ -1,9 +1,9 @@
 """A run's settings: sections of frozen values, changed by `section.key=value` or a YAML file.
 
-What a training ends in stands in `training`, `alignment`, `adapter` and `data`; `run` holds what
-depends on the machine at hand. `later` holds what changes on the way, by the step from which on it
-holds: a run that was resumed with other settings writes them there, so its settings.yaml given as
---config to a new run is the same run, done at once.
+`training`, `alignment`, `adapter` and `data` determine the result of a training; `run` holds what
+depends on the machine. `later` holds changes by the step from which they apply: a run that resumed
+with other settings records them there, so its settings.yaml, given as --config, repeats the whole
+run at once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FIXED = {  # what decides which tensors there are, and so stays for the whole ru
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """How a training is run, which changes nothing of what it computes but the rounding."""
+    """Settings of how a training runs, which change nothing of its result but rounding."""
 
     accumulation: int = 1  # micro-batches of a step
     packed: bool = True  # several samples in a row of the language model
@@ -91,7 +91,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All settings of a run; ValueError for changes under `later` that there cannot be."""
+    """All settings of a run. Raises ValueError for changes under `later` that are not possible."""
 
     training: Stage
     objective: dict = field(default_factory=lambda: {"name": objectives.FLOW})  # and its options
@@ -118,11 +118,13 @@ class Settings:
             self.at(step)
 
     def as_dict(self) -> dict:
-        """Plain values, as a YAML file holds them."""
+        """Returns the settings as plain values, as in a YAML file."""
         return _plain(asdict(self))
 
     def at(self, step: int) -> Settings:
-        """The settings in force at an optimizer's step, counted from 0; nothing is later then."""
+        """Returns the settings in force at an optimizer step, counted from 0, without later
+        changes.
+        """
         changes = {}
         for first in sorted(self.later):
             if first <= step:
@@ -136,14 +138,15 @@ class Settings:
 
     @property
     def schedule(self) -> SampleSchedule:
-        """How many samples of each kind every step asks for."""
+        """Returns how many samples of each kind every step needs."""
         steps = [0, *self.later]
         return SampleSchedule(tuple((step, self.at(step).training) for step in steps))
 
 
 def of_stage(stage: int | str) -> Settings:
-    """The settings of a stage of the paper, or of "tune", which aligns nothing: its model knows
-    already. ValueError for another.
+    """Returns the settings of a stage of the paper, or of "tune", which aligns nothing.
+
+    Raises ValueError for another name.
     """
     if str(stage) not in STAGES:
         raise ValueError(f"no stage {stage!r}; choose one of {', '.join(STAGES)}")
@@ -152,10 +155,10 @@ def of_stage(stage: int | str) -> Settings:
 
 
 def changed(settings: Settings, changes: Mapping[str, object]) -> Settings:
-    """`{"training.lr": 2e-5, "alignment": "irepa", ...}` applied, all keys of a section at once; a
-    section may come as a mapping, a name (of an alignment) or none.
+    """Returns the settings with `{"training.lr": 2e-5, "alignment": "irepa", ...}` applied.
 
-    ValueError for a key that there is not, with the nearest, or a value of another kind.
+    All keys of a section are applied at once; a section may be a mapping, the name of an alignment,
+    or none. Raises ValueError for an unknown key, suggesting one, and for a value of another type.
     """
     sections = [f.name for f in fields(Settings)]
     found = {}
@@ -246,7 +249,10 @@ def _objective(settings: Settings, whole, keys: dict) -> dict:
 
 
 def parse(items: Iterable[str]) -> dict[str, object]:
-    """`["training.lr=2e-5", ...]` as a mapping; values are YAML. ValueError for another form."""
+    """Parses `["training.lr=2e-5", ...]` to a mapping; values are YAML.
+
+    Raises ValueError for another form.
+    """
     found = {}
     for item in items:
         name, equals, value = item.partition("=")
@@ -257,7 +263,7 @@ def parse(items: Iterable[str]) -> dict[str, object]:
 
 
 def read(path: str | Path) -> dict:
-    """The sections of a YAML file; ValueError if it is none."""
+    """Returns the sections of a YAML file. Raises ValueError if it is not valid."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no settings at {str(path)!r}; give a YAML file")
@@ -268,7 +274,9 @@ def read(path: str | Path) -> dict:
 
 
 def load(path: str | Path) -> Settings:
-    """Settings as `dump` wrote them; what an older file does not say is as it was then."""
+    """Returns settings as `dump` wrote them; settings that an older file lacks get that release's
+    values.
+    """
     found = read(path)
     if not isinstance(found.get("training"), dict):
         raise ValueError(f"{path} has no section training; is this the file of a run?")
@@ -276,7 +284,7 @@ def load(path: str | Path) -> Settings:
 
 
 def from_dict(found: Mapping) -> Settings:
-    """Settings from plain values, as `as_dict` gives them."""
+    """Returns settings from plain values, as `as_dict` gives them."""
     return changed(Settings(training=STAGES["1"], alignment=None), found)
 
 

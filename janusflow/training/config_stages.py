@@ -1,6 +1,7 @@
-"""Stages of training as data: the paper's three, and what of the model each of them trains.
+"""Training stages as data: the paper's three, and which parts of the model each of them trains.
 
-Ma et al. 2024, arXiv 2411.07975, table 1; Esser et al. 2024, arXiv 2403.03206, for the density.
+Ma et al. 2024, arXiv 2411.07975, table 1; Esser et al. 2024, arXiv 2403.03206, for the density of
+times.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ PROJECTOR = "projector"  # of the alignment
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Every number that decides what a training ends in; ValueError says which does not fit.
+    """The settings that determine a training's result.
 
-    Shares are of samples; `batch` is of one optimizer's step over all processes. Each loss is the
-    mean over the samples that have it: "flow" over generation, "next_token" over the rest.
+    Raises ValueError naming the one that is invalid.
+
+    Shares are fractions of the samples; `batch` is the global batch size of an optimizer step. Each
+    loss is a mean over the samples that have it: "flow" over generation samples, "next_token" over
+    the others.
     """
 
     trainable: tuple[str, ...]  # parts of the model; alignment's projector always learns
@@ -109,23 +113,26 @@ class Stage:
                 raise ValueError(f"mixture is {shares}; expected shares of at least 0, some above")
 
     def counts(self, step: int) -> dict[str, int]:
-        """Samples of each kind in the batch of a step, which sum to `batch`; largest remainders.
+        """Returns the samples of each kind in the batch of a step, which sum to `batch` (largest
+        remainders).
 
-        Where a share asks for less than one sample in a batch, its remainders add up over the
-        steps, so that the mixture holds over a run.
+        A share of less than one sample per batch accumulates over steps, so that the mixture holds
+        over a run.
         """
         shares = self.opening if self.opening and step < self.opening_steps else self.mixture
         return _summed(shares, self.batch, step, step + 1)
 
     def shift_at(self, places: int) -> float:
-        """The shift of t for latents of so many places: shift sqrt(places / shift_base).
+        """Returns the shift of t for latents with so many tokens: shift sqrt(tokens / shift_base).
 
-        More places need more noise to be as unclear. Esser et al. 2024 (SD3), eq. 23.
+        Larger images need more noise to be equally unclear. Esser et al. 2024 (SD3), eq. 23.
         """
         return self.shift * (places / self.shift_base) ** 0.5 if self.shift_base else self.shift
 
     def drawn(self, steps: int) -> dict[str, int]:
-        """Samples of each kind in the first so many steps together: the sums of `counts`."""
+        """Returns the samples of each kind in the first so many steps together, the sums of
+        `counts`.
+        """
         opening = min(steps, self.opening_steps) if self.opening else 0
         found = _summed(self.opening or self.mixture, self.batch, 0, opening)
         for kind, count in _summed(self.mixture, self.batch, opening, steps).items():
@@ -133,14 +140,16 @@ class Stage:
         return found
 
     def rate_of(self, name: str) -> float:
-        """What multiplies the rate for a parameter, by the part that its name belongs to."""
+        """Returns the factor of the learning rate for a parameter, by the part of the model in its
+        name.
+        """
         name = name.removeprefix("model.")
         part = next((p for p, starts in PARTS.items() if name.startswith(starts)), PROJECTOR)
         return self.rates.get(part, 1.0)
 
     @property
     def time_options(self) -> dict[str, float]:
-        """Options of the density that the times are drawn from."""
+        """Options of the density from which the times are drawn."""
         options = dict(mean=self.density_mean, std=self.density_std)
         return {name: value for name, value in options.items() if value is not None}
 
@@ -156,8 +165,11 @@ def _summed(shares: dict[str, float], batch: int, first: int, last: int) -> dict
 
 
 def rounded_sum(value: float, first: int, last: int) -> int:
-    """The sum over steps of `value` as whole numbers, up in as many of the steps as its fraction
-    says (golden ratio sequence); all steps round alike, so that larger values never round lower.
+    """Returns the sum over steps of `value` rounded to whole numbers, so that the mean stays exact.
+
+    It is rounded up in a fraction of the steps given by its fractional part (golden ratio
+    sequence). All values are rounded up at the same steps, so a larger value is never rounded
+    lower.
     """
     whole = int(value + 1e-9)
     places = (np.arange(first, last) * 0.6180339887498949 + 0.5) % 1
@@ -166,22 +178,24 @@ def rounded_sum(value: float, first: int, last: int) -> int:
 
 @dataclass(frozen=True)
 class SampleSchedule:
-    """How many samples of each kind a step asks for, and how many came before it, for a run whose
-    stage changes on the way. `pieces`: (first step, stage), by rising steps from 0 on.
+    """How many samples of each kind a step needs, and how many came before, when the stage changes
+    in a run.
+
+    `pieces` are (first step, stage), in rising order from step 0.
     """
 
     pieces: tuple[tuple[int, Stage], ...]
 
     def counts(self, step: int) -> dict[str, int]:
-        """Samples of each kind in the batch of a step."""
+        """Returns the samples of each kind in the batch of a step."""
         return self.stage(step).counts(step)
 
     def stage(self, step: int) -> Stage:
-        """Returns the stage that holds at a step."""
+        """Returns the stage that applies at a step."""
         return [stage for first, stage in self.pieces if first <= step][-1]
 
     def start(self, step: int) -> dict[str, int]:
-        """Samples of each kind in all steps before this one: where the step's own begin."""
+        """Returns the samples of each kind in all earlier steps."""
         found: dict[str, int] = {}
         ends = [first for first, _ in self.pieces[1:]] + [step]
         for (first, stage), end in zip(self.pieces, ends, strict=True):

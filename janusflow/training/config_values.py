@@ -1,6 +1,7 @@
-"""Values of settings: read from YAML, cast to their fields' types by pydantic; old names.
+"""Values of settings: read from YAML, converted to their fields' types by pydantic, old names
+mapped.
 
-Nothing here knows a section; `config.py` does.
+Nothing here knows the sections; `config.py` does.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ RENAMED = {  # names of release 0.1, for one more release
 
 
 def today(name: str) -> str:
-    """The name that a setting has now; an old one is told of by a FutureWarning."""
+    """Returns the current name of a setting; an old name causes a FutureWarning."""
     if name not in RENAMED:
         return name
     warnings.warn(f"{name} is now called {RENAMED[name]}; please rename it", FutureWarning, 2)
@@ -35,7 +36,7 @@ def today(name: str) -> str:
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-    """What to say of a name that there is not: the nearest first, then all."""
+    """Returns the message for an unknown name: the most similar known name first, then all."""
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]}? " if near else ""
@@ -44,7 +45,7 @@ def unknown(name: str, known: Iterable[str]) -> str:
 
 @cache
 def hints_of(kind: type) -> Mapping[str, object]:
-    """The types of a dataclass's fields."""
+    """Returns the types of a dataclass's fields."""
     return typing.get_type_hints(kind)
 
 
@@ -54,7 +55,10 @@ def _reader(hint) -> TypeAdapter:
 
 
 def as_hint(hint, value, name: str):
-    """The value as the field's type, "a,b" as a tuple; ValueError says what was expected."""
+    """Converts a value to the field's type, "a,b" to a tuple.
+
+    Raises ValueError that says what was expected.
+    """
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if isinstance(value, str) and any(typing.get_origin(option) is tuple for option in options):
         value = [part for part in value.split(",") if part]
@@ -96,7 +100,7 @@ _Plain.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+01234
 
 
 def parse_yaml(text: str, name: str):
-    """Plain values; ValueError if it is no YAML."""
+    """Parses YAML to plain values. Raises ValueError if it is invalid."""
     try:
         return _Plain(text).get_single_data()  # safe: no tag makes an object
     except (yaml.YAMLError, ValueError, RecursionError) as error:

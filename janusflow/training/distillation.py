@@ -1,4 +1,4 @@
-"""Distillation to one, two and four evaluations, put together for a model of the small world."""
+"""Sets up distillation to one, two and four evaluations for a model of the world of scenes."""
 
 from __future__ import annotations
 
@@ -52,13 +52,14 @@ def plan(
     made: Path | None = None,
     student: str | None = None,
 ) -> TrainJob:
-    """Training of `student`, by default `model` itself, to follow the guided trajectories of
-    `model` in few evaluations; `categories` are the shares of prompts of SPLITS["train"].
+    """Sets up the training of `student` (default: `model`) to follow `model`'s guided trajectories
+    in few evaluations.
 
-    The teacher draws on its grid of the quality "fast", with that quality's guidance, unless
-    `changes` (those of `--set`) say otherwise. The export carries the times, for `pipe.flow_map`.
-    From `made`, a folder of pairs, it is reflow instead, whose export counts its rounds.
-    ValueError for a student that does not share the teacher's tokenizer, latents and autoencoder.
+    `categories` are the shares of prompts of SPLITS["train"]. The teacher samples on its grid of
+    the quality "fast" with that quality's guidance, unless `changes` (those of `--set`) say
+    otherwise. The export contains the times for `pipe.flow_map`. With `made`, a folder of pairs,
+    the training is reflow instead, and its export counts the rounds. Raises ValueError for a
+    student with another tokenizer, latents or autoencoder than the teacher.
     """
     folder = locate(model)
     if student is None and start is not None and export.is_model(start):
@@ -150,8 +151,10 @@ def pairs(
     part: tuple[int, int] = (0, 1),
     **how,
 ) -> dict[str, float]:
-    """Makes pairs of `model`'s flow, of the prompts of a file or of the small world's training
-    prompts; see `training.pairs.make`.
+    """Makes noise-data pairs of `model`'s flow for the prompts of a file or the training prompts of
+    the scenes.
+
+    See `training.pairs.make`.
     """
     folder = locate(model)
     network = JanusFlowModel.from_pretrained(folder, dtype=torch.float32).eval()

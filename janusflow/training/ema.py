@@ -1,4 +1,7 @@
-"""All that training changes, which is exactly what a checkpoint holds."""
+"""The state of a training: trained weights, their moving averages and the optimizer's moments.
+
+This is exactly what a checkpoint holds.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,10 @@ from janusflow.training.config_stages import PARTS
 
 @dataclass
 class State:
-    """`names[i]` is the parameter that `optimizer` counts as its i-th; `ema` holds the averages of
-    the trained weights by the same names.
+    """The state of a training.
+
+    `names[i]` is the name of the optimizer's i-th parameter; `ema` holds the moving averages of the
+    trained weights under the same names.
     """
 
     module: nn.Module
@@ -30,8 +35,10 @@ class State:
 
 
 def trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Names and parameters that learn. A name is "model." and the published one, or "projector."
-    and so on, however the module is wrapped.
+    """Returns names and parameters that are trained.
+
+    A name starts with "model.", "projector." and so on and does not depend on how the module is
+    wrapped.
     """
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -50,10 +57,10 @@ WRAPPED = "_checkpoint_wrapped_module."  # what FSDP's activation checkpointing 
 
 
 def freeze_all_but(model: nn.Module, parts: tuple[str, ...]) -> None:
-    """Lets the parts of the model learn and nothing else.
+    """Makes these parts of the model trainable and freezes the rest.
 
-    The vision encoder's pooling head is in the checkpoint but not in the forward pass, so it never
-    learns.
+    The vision encoder's pooling head is in the checkpoint but not used in the forward pass, so it
+    stays frozen.
     """
     prefixes = tuple(prefix for part in parts for prefix in PARTS[part])
     for name, parameter in model.named_parameters():
@@ -62,7 +69,7 @@ def freeze_all_but(model: nn.Module, parts: tuple[str, ...]) -> None:
 
 
 def average(state: State, decay: float) -> None:
-    """Moves the averages of a state; sharded tensors are averaged where they lie."""
+    """Updates the moving averages of a state; sharded tensors are averaged in place."""
     values = [_local(p) for p in state.parameters.values()]
     move([_local(x) for x in state.ema.values()], values, decay, state.step)
 
@@ -71,15 +78,17 @@ def average(state: State, decay: float) -> None:
 def move(
     averages: Sequence[Tensor], values: Sequence[Tensor], decay: float, step: int | None = None
 ) -> None:
-    """ema <- d ema + (1 - d) value, in place. d is `decay`, warmed up as n / (n + 9) where a step
-    n, counted from 1, is given, so that the first weights are soon forgotten.
+    """ema <- d ema + (1 - d) value, in place.
+
+    d is `decay`, warmed up as n / (n + 9) at step n (counted from 1) if given, so that the initial
+    weights are soon forgotten.
     """
     decay = decay if step is None else min(decay, step / (step + 9))
     torch._foreach_lerp_(list(averages), list(values), 1 - decay)
 
 
 def move_module(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """The same for what learns of a whole model and its average."""
+    """Applies `move` to the trainable parameters of a model and its average."""
     pairs = zip(average.parameters(), model.parameters(), strict=True)
     ours, theirs = zip(*((a, p.detach()) for a, p in pairs if p.requires_grad), strict=True)
     move(ours, theirs, decay, step)
@@ -90,8 +99,9 @@ def _local(tensor: Tensor) -> Tensor:
 
 
 def fill_gradients(state: State) -> None:
-    """A parameter that no sample of the step needed has the gradient 0, not none: then a step is
-    the same however its samples are divided among processes.
+    """Sets missing gradients to 0, of parameters that no sample of the step used.
+
+    A step then does not depend on how its samples are divided among processes.
     """
     for parameter in state.parameters.values():
         if parameter.grad is None:
@@ -99,7 +109,7 @@ def fill_gradients(state: State) -> None:
 
 
 def tensors(state: State) -> dict[str, Tensor]:
-    """Every tensor of the state under one name; sharded ones stay sharded."""
+    """Returns every tensor of the state by name; sharded ones stay sharded."""
     found = {name: p.detach() for name, p in state.parameters.items()}
     found |= {f"ema.{name}": value for name, value in state.ema.items()}
     saved = state.optimizer.state_dict()
@@ -138,9 +148,10 @@ def _named(name: str, value, start: str = "optimizer") -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load(state: State, found: dict[str, Tensor], step: int) -> None:
-    """Takes over whole tensors, as `tensors` names them, sharding them where the state is sharded.
+    """Copies whole tensors, named as by `tensors`, into the state, sharding them where the state is
+    sharded.
 
-    ValueError for what is missing or has another shape.
+    Raises ValueError for a missing tensor or another shape.
     """
     load_weights(state, found)
     load_moments(state, found)
@@ -149,7 +160,7 @@ def load(state: State, found: dict[str, Tensor], step: int) -> None:
 
 @torch.no_grad()
 def load_moments(state: State, found: Mapping[str, Tensor]) -> None:
-    """What the optimizer keeps, of tensors that are whole or sharded already."""
+    """Restores the optimizer's moments from tensors that are whole or sharded already."""
     moments: dict[int, dict] = {}
     places, parameters = {name: i for i, name in enumerate(state.names)}, state.parameters
     saved = state.optimizer.state_dict()
@@ -172,7 +183,7 @@ def load_moments(state: State, found: Mapping[str, Tensor]) -> None:
 
 @torch.no_grad()
 def load_weights(state: State, found: dict[str, Tensor]) -> None:
-    """Loads weights and averages, and no optimizer."""
+    """Restores weights and averages, but no optimizer."""
     for name, parameter in state.parameters.items():
         for own, target in ((name, parameter), (f"ema.{name}", state.ema[name])):
             own = own if own in found else own.replace("ema.model.", "ema.")  # as once written
@@ -187,7 +198,7 @@ def load_weights(state: State, found: dict[str, Tensor]) -> None:
 
 
 def averages(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's tensors with the averages in place of the weights."""
+    """Returns a checkpoint's tensors with the averages in place of the weights."""
     start = "ema."
     return {**found, **{n.removeprefix(start): x for n, x in found.items() if n.startswith(start)}}
 

@@ -1,4 +1,4 @@
-"""What training computes of an image once: its latents, its teacher's features, and by what."""
+"""Computes latents and teacher features of images, and fingerprints of how they were computed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ BATCH = 16  # images encoded at once
 
 @torch.no_grad()
 def latents_of(vae: nn.Module, pixels: Tensor) -> Tensor:
-    """The scaled mean latents of images (B, 3, S, S), as the model takes them, float32."""
+    """Returns the scaled mean latents of images (B, 3, S, S) in float32, as the model expects
+    them.
+    """
     return coding.encode(vae, pixels.to(next(vae.parameters(), pixels).device))
 
 
 @torch.no_grad()
 def features_of(teacher: Encoder, pixels: Tensor) -> Tensor:
-    """What the teacher says of images (B, 3, S, S), (B, n, D), where its weights lie."""
+    """Returns the teacher's features (B, n, D) of images (B, 3, S, S), on the teacher's device."""
     place = next(teacher.network.parameters()).device
     t = torch.ones(len(pixels), device=place)
     return teacher(View(t=t, pixel_values=pixels.to(place)))
@@ -33,7 +35,7 @@ def features_of(teacher: Encoder, pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Latents:
-    """Gives generation samples without latents those of their images."""
+    """Adds latents to generation samples that lack them."""
 
     vae: nn.Module
 
@@ -49,7 +51,9 @@ class Latents:
 
 
 def made_with(vae: nn.Module, image_processor) -> dict:
-    """The fingerprint of latents: the encoder's weights and how images are prepared for it."""
+    """Returns the fingerprint of latents: the encoder's weights and how images are prepared for
+    it.
+    """
     config = {
         name: value
         for name, value in dict(vae.config).items()
@@ -63,7 +67,9 @@ def made_with(vae: nn.Module, image_processor) -> dict:
 
 
 def taught_by(name: str, teacher: Encoder, dtype: torch.dtype) -> dict:
-    """The fingerprint of features: the teacher and its weights, in which dtype they are kept."""
+    """Returns the fingerprint of features: the teacher, its weights, and the dtype they are stored
+    in.
+    """
     kept = str(dtype).removeprefix("torch.")
     found = {"teacher": name, "weights": weights_of(teacher.network), "dtype": kept}
     size = getattr(teacher.network, "size", None)
@@ -71,7 +77,7 @@ def taught_by(name: str, teacher: Encoder, dtype: torch.dtype) -> dict:
 
 
 def weights_of(network: nn.Module) -> str:
-    """SHA-256 of a network's weights as they are computed with; sharded ones are gathered."""
+    """Returns the SHA-256 of a network's weights in their dtype; sharded weights are gathered."""
     state = {
         name: x.full_tensor() if hasattr(x, "full_tensor") else x
         for name, x in network.state_dict().items()

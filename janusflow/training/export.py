@@ -1,6 +1,7 @@
-"""A run as a model: its averaged weights over the model that it began with, as published ones lie.
+"""Exports a run as a model: its averaged weights over its initial model, in the published layout.
 
-In float32 such a folder holds the averages as training keeps them, so another run can begin there.
+In float32 such a folder holds the averages exactly as in training, so another run can start from
+it.
 """
 
 from __future__ import annotations
@@ -32,11 +33,10 @@ def export(
     best: bool = False,
 ) -> None:
     """Writes the averaged weights of a run's newest checkpoint, or of its `best` by
-    `run.keep_best`, in the published layout, or, where an adapter was trained, that alone in
-    peft's.
+    `run.keep_best`.
 
-    `model` is what the run began with, where it no longer lies where it was. ValueError for a run
-    without a checkpoint.
+    The layout is the published one, or peft's if an adapter was trained. `model` is the initial
+    model if it was moved. Raises ValueError for a run without a checkpoint.
     """
     _, found, meta = checkpoints.latest(run / "best" if best else run, _is_average)
     base, settings = base_of(run, meta, model), checkpoints.settings_of(meta)
@@ -49,9 +49,10 @@ def export(
 
 
 def start_from(run: Path, out: Path, model: str | None = None) -> Path:
-    """The model that a new run in `out` begins with: the averages of another run's newest
-    checkpoint over its own model (or over `model`), in float32, an adapter merged. Written into
-    `out` once, so that the folder holds all that the run needs.
+    """Returns the initial model of a new run in `out`, made from another run's averaged weights.
+
+    They are put over that run's own initial model (or over `model`) in float32, with an adapter
+    merged. The folder is written into `out` once, so that `out` holds all that the run needs.
     """
     base = out / BASE
     if (base / "config.json").is_file():
@@ -67,12 +68,12 @@ def start_from(run: Path, out: Path, model: str | None = None) -> Path:
 
 
 def is_model(folder: Path) -> bool:
-    """Whether a folder holds a model and not a run."""
+    """Returns whether a folder holds a model and not a run."""
     return (folder / "config.json").is_file() and not checkpoints.complete(folder)
 
 
 def base_of(run: Path, meta: Mapping[str, str], model: str | None = None) -> Path:
-    """The folder of the model that a run began with: `model`, or as the run's own files say."""
+    """Returns the folder of a run's initial model: `model`, or what the run's files say."""
     if model is not None:
         return locate(model)
     if "recipe" in meta:
@@ -91,8 +92,10 @@ def base_of(run: Path, meta: Mapping[str, str], model: str | None = None) -> Pat
 
 
 def named_from(model: str, out: Path) -> str:
-    """How a run in `out` names the model that it begins with: a folder by its way from there, so
-    that both may move together; a name of the hub as it is.
+    """Returns how a run in `out` refers to its initial model.
+
+    A folder is referred to by its path relative to `out`, so that both may be moved together; a hub
+    name stays as it is.
     """
     path = Path(model)
     if model in PACKAGED or not path.is_dir():
@@ -101,7 +104,7 @@ def named_from(model: str, out: Path) -> str:
 
 
 def write(model: nn.Module, base: Path, folder: Path, dtype: torch.dtype) -> None:
-    """A model with the files that `base` has beside its weights."""
+    """Writes a model with the other files of `base`."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in base.glob("*.json"):
         # not the index of weights in several files, nor what was distilled from other weights

@@ -1,8 +1,8 @@
-"""What a run is told of itself on its way: the loss on data that it does not see, by t, and what
-the exact scorer of the small world says of its images. Both by the averaged weights and from fixed
-noise.
+"""Evaluates a run while it trains, with averaged weights and fixed noise.
 
-Evaluations stand in `evaluations.jsonl`; the best by a metric is kept in the folder `best`.
+It measures the flow loss on held-out samples by t, and the exact scorer's result on images of the
+world of scenes. Evaluations are appended to `evaluations.jsonl`; the best state by a metric is kept
+in the folder `best`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ METRICS = {"held_out": -1, "strict": 1}  # 1 where more is better
 
 @dataclass(frozen=True)
 class HeldOut:
-    """`samples` have latents and were not trained on; `requests` are prompts of the small world,
-    whose images, of the samples' size, the scorer reads.
+    """Held-out data: `samples` with latents, and `requests` for scenes whose generated images are
+    scored.
     """
 
     samples: Sequence[Sample] = ()
@@ -60,7 +60,9 @@ class HeldOut:
 
     @torch.no_grad()
     def losses(self, model: nn.Module) -> Tensor:
-        """The flow loss at the middle of each tenth of [0, 1], mean over the samples, (10,)."""
+        """Returns the flow loss at the middle of each tenth of [0, 1], averaged over the samples,
+        (10,).
+        """
         place, sums = next(model.parameters()).device, torch.zeros(BINS, dtype=torch.float64)
         for first in range(0, len(self.samples), AT_ONCE):
             part = self.samples[first : first + AT_ONCE]
@@ -75,7 +77,7 @@ class HeldOut:
         return sums / len(self.samples)
 
     def strict(self, model: nn.Module) -> float:
-        """Share of the images that are exactly what their prompts ask for."""
+        """Returns the fraction of generated images that show exactly what their prompts ask for."""
         shape = tuple(self.samples[0].latents.shape)
         noise = step_noise(self.seed, 1, range(len(self.requests)), shape)
         ts = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)
@@ -95,7 +97,7 @@ class HeldOutScenes(Batches):
 
 
 def of_world(folder: Path, count: int, scored: bool = True) -> HeldOut:
-    """Scenes and prompts of the small world's test split, for a model of it."""
+    """Returns scenes and prompts of the test split, for a model of the world of scenes."""
     known = init_checkpoint.batches(folder)
     samples = HeldOutScenes(known.tokenizer, known.autoencoder).images(range(count))
     requests = Prompts(known).test(count) if scored else ()
@@ -103,8 +105,10 @@ def of_world(folder: Path, count: int, scored: bool = True) -> HeldOut:
 
 
 def evaluate(held_out: HeldOut, trainer: Trainer, out: Path, meta: dict[str, str]) -> None:
-    """Evaluates in the first process, writes the numbers down, and keeps the best state of all
-    processes, where `run.keep_best` names a metric.
+    """Evaluates in the first process, records the numbers, and keeps the best state of all
+    processes.
+
+    The best is judged by the metric `run.keep_best`, if set.
     """
     place, metric = trainer.accelerator.device, trainer.settings.run.keep_best
     best = torch.zeros((), device=place)
@@ -124,7 +128,10 @@ def evaluate(held_out: HeldOut, trainer: Trainer, out: Path, meta: dict[str, str
 
 
 def is_best(metric: str, line: dict, before: Sequence[dict]) -> bool:
-    """Whether no evaluation before was as good; ValueError for a metric that there is not."""
+    """Returns whether no earlier evaluation was as good.
+
+    Raises ValueError for an unknown metric.
+    """
     if metric not in line:
         raise ValueError(
             f"run.keep_best is {metric!r}, which this run does not measure; it measures "
@@ -135,7 +142,7 @@ def is_best(metric: str, line: dict, before: Sequence[dict]) -> bool:
 
 
 def history(out: Path) -> list[dict]:
-    """Reads the held-out evaluations of a run so far."""
+    """Returns the held-out evaluations of a run so far."""
     path = out / FILE
     if not path.exists():
         return []
@@ -143,5 +150,5 @@ def history(out: Path) -> list[dict]:
 
 
 def begin(out: Path, step: int) -> None:
-    """Takes out the evaluations of steps that will be done again."""
+    """Removes the evaluations of steps that will be repeated."""
     cut(out / FILE, step)

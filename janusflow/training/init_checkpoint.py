@@ -1,4 +1,4 @@
-"""The small world as a training: its recipes as settings, its first model, its samples."""
+"""Training on the world of scenes: recipes as settings, the initial model, and the samples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from janusflow.utils.devices import pick_device
 
 
 def of_recipe(recipe: Recipe) -> Settings:
-    """A recipe's training as settings: the paper's second stage with the recipe's numbers."""
+    """Returns a recipe's settings: the paper's second stage with the recipe's numbers."""
     stage = Stage(
         trainable=("vision_encoder", *ALL_BUT_VISION) if recipe.collection else ALL_BUT_VISION,
         lr=recipe.lr,
@@ -55,8 +55,9 @@ def of_recipe(recipe: Recipe) -> Settings:
 
 
 def first_model(recipe: Recipe, base: Path, workers: int = 0) -> None:
-    """Writes the model that a recipe begins with into `base`: the published layout, fresh weights,
-    a trained vision encoder. What is already there stays.
+    """Writes a recipe's initial model into `base`, keeping files that exist.
+
+    It has the published layout, random weights and a trained vision encoder.
     """
     if (base / "model.safetensors").exists():
         return
@@ -84,7 +85,7 @@ def first_model(recipe: Recipe, base: Path, workers: int = 0) -> None:
 
 
 def fit_autoencoder(recipe: Recipe, count: int = 1024) -> PatchAutoencoder:
-    """Principal components of the first training scenes."""
+    """Fits an autoencoder to the first training scenes by principal components."""
     autoencoder = PatchAutoencoder(recipe.latent_channels, whitening=recipe.whitening)
     scenes = [scene("train", i).objects for i in range(count)]
     autoencoder.fit(pixels(render_batch(scenes)))
@@ -92,8 +93,8 @@ def fit_autoencoder(recipe: Recipe, count: int = 1024) -> PatchAutoencoder:
 
 
 def batches(base: Path, recipe: Recipe | None = None, seed: int | None = None) -> Batches:
-    """Scenes for a model of the small world, in the recipe's shares, of the recipe's seed unless
-    told.
+    """Returns batches of scenes for a model, with the recipe's shares and, by default, the recipe's
+    seed.
     """
     recipe = recipe or Recipe()
     seed = recipe.seed if seed is None else seed
@@ -103,9 +104,10 @@ def batches(base: Path, recipe: Recipe | None = None, seed: int | None = None) -
 
 
 def with_changes(recipe: Recipe, changes: dict) -> tuple[Recipe, dict]:
-    """A recipe with its own fields among the changes applied, and the changes that are left.
+    """Returns the recipe with those changes that are its own fields, and the remaining changes.
 
-    ValueError for a value of another kind, or a name without a section that no recipe has.
+    Raises ValueError for a value of another type, and for a name without a section that is not a
+    field.
     """
     changes = {today(k): v for k, v in changes.items()}
     plain = {k: v for k, v in changes.items() if k != "alignment" or isinstance(v, int | float)}

@@ -1,4 +1,4 @@
-"""A training before it starts: what it would do, and doing it."""
+"""A planned training: it can describe itself, and run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ KILOBYTES = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a Mi
 
 @dataclass(frozen=True)
 class TrainJob:
-    """`trainer()` builds everything anew; `meta` is kept in the checkpoints."""
+    """A training to be run.
+
+    `trainer()` builds everything anew; `meta` is stored in the checkpoints.
+    """
 
     settings: Settings
     trainer: Callable[[], Trainer]
@@ -63,13 +66,13 @@ class TrainJob:
 
     @property
     def engine(self) -> Callable[[], Trainer]:
-        """The name of release 0.1 for `trainer`."""
+        """The name of `trainer` in release 0.1."""
         told = "TrainJob.engine is now called TrainJob.trainer; please rename it"
         warnings.warn(told, DeprecationWarning, stacklevel=2)
         return self.trainer
 
     def run(self) -> loop.Stopped:
-        """Trains to the end, or until SIGTERM or Ctrl-C, which leave a checkpoint."""
+        """Trains to the end, or until SIGTERM or Ctrl-C, which save a checkpoint."""
         if processes.rank() == 0:
             told = [*self.read.splitlines(), *warnings_of(self.settings)]
             for said in told:
@@ -81,7 +84,9 @@ class TrainJob:
             return loop.run(trainer, self.out, self.meta, self.start, preview, held_out)
 
     def describe(self) -> str:
-        """What learns, what it costs, and how long it would take by a short measurement."""
+        """Describes what is trained and its cost, and estimates the duration by a short
+        measurement.
+        """
         trainer, stage = (self.rehearsal or self.trainer)(), self.settings.training
         model = trainer.objective.model
         own = dict(trained(trainer.module))
@@ -107,7 +112,7 @@ class TrainJob:
 
 
 def warnings_of(settings: Settings) -> list[str]:
-    """What of the settings is likely to be a mistake."""
+    """Returns warnings about settings that are probably mistakes."""
     stage, steps = settings.training, settings.steps
     found = []
     if stage.warmup > steps:
@@ -171,8 +176,10 @@ def of_recipe(
     start: Path | None = None,
     data: Sequence[Path] = (),
 ) -> TrainJob:
-    """A small model from nothing, on the world of scenes or on the folder of a collection;
-    ValueError for an unknown recipe.
+    """Plans the training of a small model from nothing, on the world of scenes or a collection's
+    folder.
+
+    Raises ValueError for an unknown recipe.
     """
     if name not in RECIPES:
         raise ValueError(f"no recipe named {name!r}; choose one of {', '.join(RECIPES)}")
@@ -227,12 +234,13 @@ def of_stage(
     start: Path | None = None,
     vae: str | None = None,
 ) -> TrainJob:
-    """A stage of the paper, or "tune", on files: from a model, or from where another run ended.
+    """Plans a stage of the paper, or "tune", on data files, starting from a model or from another
+    run.
 
-    `start` is that run's folder; its averaged weights over its own model, or over `model` if one is
-    named, are written into `out` in float32 and trained from there. It may be a model's folder too.
-    Kinds of sample that the data does not have are left out of the mixture; ValueError where none
-    is left.
+    `start` is that run's folder; its averaged weights over its own initial model (or `model`) are
+    written into `out` in float32 and trained from there. It may be a model folder too. Kinds of
+    sample that the data does not have are removed from the mixture. Raises ValueError if none is
+    left.
     """
     chosen = settings.changed(settings.of_stage(stage), changes or {})
     if not data:
@@ -309,8 +317,8 @@ def _held_out(chosen: Settings, folder: Path, processor, encode: Latents) -> Hel
 
 @dataclass(frozen=True)
 class Beginning:
-    """The model that a run begins with: how its files name it, a folder of its shape, and what
-    makes or finds its weights.
+    """A run's initial model: its name in the run's files, a folder with its configuration, and a
+    function that makes or finds its weights.
     """
 
     name: str
@@ -336,7 +344,10 @@ def _beginning(model: str | None, start: Path | None, out: Path) -> Beginning:
 
 
 def captions(mixture: Mixture) -> list[str]:
-    """The first texts of images to be made that can be read; ValueError if there is none."""
+    """Returns the first readable texts of generation samples.
+
+    Raises ValueError if there is none.
+    """
     found = []
     sources = mixture.sources["generation"].sources if "generation" in mixture.sources else []
     for records in (source.records for source in sources):
@@ -351,7 +362,7 @@ def captions(mixture: Mixture) -> list[str]:
 
 
 def with_kinds(stage, kinds: set[str]):
-    """A stage whose mixture asks only for what there is."""
+    """Returns the stage with a mixture of only the kinds that the data has."""
 
     def kept(shares: dict | None) -> dict | None:
         return shares and {kind: share for kind, share in shares.items() if kind in kinds}

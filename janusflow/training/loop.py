@@ -1,4 +1,4 @@
-"""A whole run in a folder: made, gone on with, kept from being run twice, exported."""
+"""Runs a training in a folder: starts or resumes it, locks the folder, and exports the result."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ CHANGES = "changes.jsonl"  # of settings, where a run was resumed with others
 
 @dataclass(frozen=True)
 class Stopped:
-    """How a run ended: at its last step, or at the step where it was asked to, and by which signal;
-    0 where another process of the run was asked.
+    """How a run ended: at its last step, or at the step where a signal asked it to stop.
+
+    The signal is 0 if another process of the run received it.
     """
 
     state: State
@@ -57,11 +58,11 @@ def run(
     preview: Preview | None = None,
     held_out: HeldOut | None = None,
 ) -> Stopped:
-    """Trains to the end, going on from the last whole checkpoint in `out`.
+    """Trains to the end, resuming from the newest complete checkpoint in `out`.
 
-    A new run begins with the averaged weights of the run in `start` if one is given.
-    `held_out` is evaluated every `run.evaluate_every` steps and at the end. The first process draws
-    `preview` every `run.sample_every` steps and at the end.
+    A new run starts from the averaged weights of the run in `start`, if given. `held_out` is
+    evaluated every `run.evaluate_every` steps and at the end. The first process draws `preview`
+    every `run.sample_every` steps and at the end.
     """
     meta = (meta or {}) | ({"base": trainer.base} if trainer.base else {})
     if not trainer.restore(out, meta) and start:
@@ -155,8 +156,9 @@ def _step(trainer: Trainer, monitor: Monitor, stop: bool) -> dict | None:
 
 @contextmanager
 def kept_on_failure(trainer: Trainer, out: Path, meta: dict[str, str]):
-    """Where a step fails before any weight has moved, the state before it is saved; a lack of
-    memory on the GPU is told with what to do.
+    """A context that saves the state if a step fails before any weight was updated.
+
+    When a GPU runs out of memory the error says what to do.
     """
     try:
         yield
@@ -189,7 +191,7 @@ def _less_memory(trainer: Trainer) -> str:
 
 @contextmanager
 def together(out: Path):
-    """OSError with what to do where another process of the run is gone."""
+    """A context that raises OSError with advice if another process of the run is gone."""
     try:
         yield
     except RuntimeError as error:  # gloo has no exception of its own
@@ -204,8 +206,10 @@ def together(out: Path):
 def trainer_of(
     settings: Settings, folder: Path, data: BatchSource, accelerator=None, vae=None
 ) -> Trainer:
-    """A trainer for the model in `folder`, in float32, with what the stage trains unfrozen, or
-    adapters there instead; `vae` is for objectives that look at images.
+    """Returns a trainer for the model in `folder`, in float32.
+
+    The stage's parts are trainable, or adapters on them instead; `vae` is needed by objectives that
+    look at images.
     """
     model = JanusFlowModel.from_pretrained(folder, dtype=torch.float32)
     base = weights_of(model)

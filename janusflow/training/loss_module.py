@@ -1,5 +1,6 @@
-"""What a step of training computes: samples in, named losses out, as one module, so that DDP and
-FSDP see one forward.
+"""The computation of a training step as one module, from samples to named losses.
+
+DDP and FSDP therefore see a single forward pass.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ __all__ = ["Batch", "LossModule", "draw"]
 
 
 class LossModule(nn.Module):
-    """The model with what training adds to it: a batch -> losses, one value a sample.
+    """The model with what training adds to it: it maps a batch to losses, one value per sample.
 
-    `choice` names the objective of the generation samples and its options; the alignment's and the
-    next token's stand beside it.
+    `choice` names the objective of the generation samples and its options; the losses of alignment
+    and of the next token are added to it.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class LossModule(nn.Module):
         self.objectives = (self.main, *aligned, NextToken(context))
 
     def enter(self, stage: Stage, protocol) -> None:
-        """Lets a stage and an alignment's protocol hold from this step on."""
+        """Applies a stage and alignment settings from this step on."""
         self.stage = stage
         for one in self.objectives:
             one.context = replace(one.context, stage=stage)
@@ -57,11 +58,13 @@ class LossModule(nn.Module):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every loss that a step may give, in the order of the sums that processes exchange."""
+        """The names of all losses that a step may have, in the order in which processes sum
+        them.
+        """
         return tuple(dict.fromkeys(name for one in self.objectives for name in one.losses))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses that the batch has: generation's (G,), the answers' (A,)."""
+        """Returns the losses of the batch: generation losses (G,), answer losses (A,)."""
         net, parts = self._network(batch), {}
         for one in self._at_work(batch):
             parts |= one(net, batch)
@@ -81,7 +84,9 @@ class LossModule(nn.Module):
         return Network(self.model, batch, reads_x=reads_x, tap=tap, attend=attend, **how)
 
     def tokens(self, samples: Sequence[Sample]) -> int:
-        """Places that the language model reads for these samples, without padding."""
+        """Returns the number of tokens that the language model reads for these samples, without
+        padding.
+        """
         return sum(length(s, self.model.config.generation.patch) for s in samples)
 
     def _touch(self) -> Tensor:
@@ -92,15 +97,15 @@ class LossModule(nn.Module):
         return sum(p.reshape(-1)[0] * 0 for p in own)
 
     def weights(self, step: int) -> dict[str, float]:
-        """By which the mean of each loss counts in the total."""
+        """Returns the weight of each loss's mean in the total loss."""
         return {name: w for one in self.objectives for name, w in one.weights(step).items()}
 
     def rows_of(self, name: str) -> str:
-        """Over whose count the mean of a loss is taken: "generation" or "answers"."""
+        """Returns over which samples a loss is averaged: "generation" or "answers"."""
         return next(one.rows for one in self.objectives if name in one.losses)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """What the objectives keep in a checkpoint, as objective.NAME."""
+        """Returns what the objectives store in a checkpoint, named objective.NAME."""
         found = {f"objective.{name}": x for name, x in self.main.state().items()}
         return found
 

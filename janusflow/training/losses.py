@@ -1,6 +1,6 @@
-"""What training minimises: pure functions, one value a sample.
+"""Training losses as pure functions with one value per sample.
 
-Times are in [0, 1], 0 is noise and 1 is data; velocity = data - noise.
+Times are in [0, 1], where 0 is noise and 1 is data; velocity = data - noise.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ WEIGHTS: dict[str, Weight] = {}
 
 
 def weight(rule: Weight) -> Weight:
-    """Registers what a sample's loss is multiplied by at its time: t (B,) -> (B,)."""
+    """A decorator that registers a loss weighting by time: t (B,) -> (B,)."""
     WEIGHTS[rule.__name__] = rule
     return rule
 
@@ -43,13 +43,17 @@ def data_side(t: Tensor) -> Tensor:
 def min_snr(t: Tensor, gamma: float = 5.0) -> Tensor:
     """min(snr, gamma) (1 - t)^2 with snr = t^2 / (1 - t)^2.
 
-    Hang et al. 2023 weigh the squared error in data, which is (1 - t)^2 times that in velocity.
+    Hang et al. 2023 weight the squared error of the data, which is (1 - t)^2 times that of the
+    velocity.
     """
     return torch.minimum(t.square(), gamma * (1 - t).square())
 
 
 def weighted(losses: Tensor, t: Tensor, name: str = "even") -> Tensor:
-    """Losses (B,) times the weight of that name at t (B,); ValueError for an unknown one."""
+    """Multiplies losses (B,) by the named weighting at t (B,).
+
+    Raises ValueError for an unknown name.
+    """
     if name not in WEIGHTS:
         raise ValueError(f"no weight named {name!r}; choose one of {', '.join(WEIGHTS)}")
     return losses * WEIGHTS[name](t)
@@ -69,9 +73,10 @@ def flow(velocity: Tensor, noise: Tensor, data: Tensor) -> Tensor:
 
 
 def by_time(losses: Tensor, t: Tensor, bins: int = 10) -> tuple[Tensor, Tensor]:
-    """Sum of the losses (B,) in each of `bins` equal parts of [0, 1], and how many there were.
+    """Returns the sum of the losses (B,) in each of `bins` equal parts of [0, 1], and their number.
 
-    Sums and counts add up over steps and processes, means would not: both (bins,) float64.
+    Both are (bins,) in float64. Sums and counts can be added over steps and processes; means could
+    not.
     """
     place = (t.double() * bins).long().clamp(0, bins - 1)
     sums = torch.zeros(bins, dtype=torch.float64, device=losses.device)
@@ -80,11 +85,11 @@ def by_time(losses: Tensor, t: Tensor, bins: int = 10) -> tuple[Tensor, Tensor]:
 
 
 def couple(noise: Tensor, data: Tensor) -> Tensor:
-    """The noises (B, ...) in the order that makes sum |data_i - noise_i|^2 least.
+    """Returns the noises (B, ...) reordered to minimise sum |data_i - noise_i|^2.
 
-    Minibatch optimal transport: Pooladian et al. 2023 (arXiv 2304.14772), Tong et al. 2023
-    (arXiv 2302.00482). It does not look at the prompts: with strong prompts the noise of a prompt
-    is then no longer normal in training, but is in use (Cheng and Schwing 2025, arXiv 2503.10636).
+    This is minibatch optimal transport: Pooladian et al. 2023 (arXiv 2304.14772), Tong et al. 2023
+    (arXiv 2302.00482). It ignores the prompts, so the noise of a prompt is no longer normal in
+    training although it is in sampling (Cheng and Schwing 2025, arXiv 2503.10636).
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -96,9 +101,9 @@ def couple(noise: Tensor, data: Tensor) -> Tensor:
 def contrastive(velocity: Tensor, noise: Tensor, data: Tensor) -> Tensor:
     """Minus the mean squared error to another sample's data - noise, (B, ...) -> (B,).
 
-    The other is the row before; a batch is drawn in random order. With weight w < 1 beside `flow`
-    the best velocity moves from v to (v - w mean(v)) / (1 - w). Stoica et al. 2025, arXiv
-    2506.05350, with w = 0.05. ValueError for a single row, which has no other.
+    The other sample is the row before; batches are in random order. With weight w < 1 next to
+    `flow` the optimal velocity moves from v to (v - w mean(v)) / (1 - w). Stoica et al. 2025, arXiv
+    2506.05350, with w = 0.05. Raises ValueError for a batch of one row.
     """
     if len(velocity) < 2:
         raise ValueError("contrastive flow matching got one sample; it needs at least two a batch")
@@ -109,11 +114,11 @@ def contrastive(velocity: Tensor, noise: Tensor, data: Tensor) -> Tensor:
 
 
 def dispersive(hidden: Tensor, temperature: float = 0.5) -> Tensor:
-    """log mean_ij exp(-|h_i - h_j|^2 / (D temperature)), all pairs of rows (B, ...) of D numbers.
+    """log mean_ij exp(-|h_i - h_j|^2 / (D temperature)) over all pairs of rows (B, ...) of D
+    numbers.
 
-    One number of the batch, given to each of its rows (B,), so that their mean is it; from
-    log(1 / B) for rows far apart to 0 for equal ones. Wang and He 2025, arXiv 2506.09027, the
-    InfoNCE form with squared distances.
+    It is one number for the batch, repeated for each row (B,): log(1 / B) for rows far apart, 0 for
+    equal rows. Wang and He 2025, arXiv 2506.09027, the InfoNCE form with squared distances.
     """
     rows = hidden.flatten(1).float()
     rows = rows - rows.mean(dim=0)  # distances stay, and little cancels in what follows
@@ -142,13 +147,14 @@ def smooth_l1(hidden: Tensor, teacher: Tensor, beta: float = 0.05) -> Tensor:
 
 
 def attention(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(teacher | student) of attention maps, mean over heads and queries; logits (B, heads, n, n)
-    twice -> (B,), 0 for equal maps.
+    """KL(teacher | student) of attention maps, averaged over heads and queries, (B, heads, n, n)
+    logits twice -> (B,).
 
-    Both maps are cut to what a causal student sees, the token itself and those before it, and
-    normalised there. Where heads differ in number, the first ones are compared. The teacher gets no
-    gradient. Wang et al. 2025 (HASTE, arXiv 2505.16792) take the cross-entropy between maps without
-    a cut, which has the same gradient but is not 0 for equal ones.
+    Both maps are restricted to what a causal student sees, the token itself and those before it,
+    and normalised there; equal maps give 0. If the numbers of heads differ, the first ones are
+    compared. The teacher gets no gradient. Wang et al. 2025 (HASTE, arXiv 2505.16792) use the
+    cross-entropy between unrestricted maps, which has the same gradient but is not 0 for equal
+    ones.
     """
     heads, n = min(student.shape[1], teacher.shape[1]), student.shape[-1]
     unseen = torch.ones(n, n, dtype=torch.bool, device=student.device).triu(1)
@@ -164,9 +170,10 @@ def attention(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def next_token(logits: Tensor, labels: Tensor, ignore: int = -100) -> Tensor:
-    """Mean cross-entropy of the labelled tokens, logits (B, L, V), labels (B, L) -> (B,).
+    """Mean cross-entropy of the labelled tokens, logits (B, L, V) and labels (B, L) -> (B,).
 
-    `labels[:, i]` is the token at place i; the logits before it are held to it.
+    `labels[:, i]` is the token at place i, compared with the logits at place i - 1; labels of -100
+    do not count.
     """
     logits, labels = logits[:, :-1].transpose(1, 2), labels[:, 1:]
     losses = nn.functional.cross_entropy(logits, labels, ignore_index=ignore, reduction="none")

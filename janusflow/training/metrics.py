@@ -1,4 +1,4 @@
-"""Looking at a run: a progress bar, a log of JSON lines, and accelerate's trackers."""
+"""Reports a run's progress: a progress bar, a log of JSON lines, and accelerate's trackers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from janusflow.utils.locked_dir import refused, write
 
 
 class Monitor:
-    """Collects what `Trainer.step` returns and reports the mean of every `log_every` steps.
+    """Collects the results of `Trainer.step` and reports their mean every `log_every` steps.
 
-    On other processes than the first it does nothing.
+    It does nothing in processes other than the first.
     """
 
     def __init__(self, trainer, out: Path):
@@ -38,7 +38,7 @@ class Monitor:
         self.rest, self.sums, self.counts = Counter(), [0.0] * 10, [0.0] * 10
 
     def add(self, found: dict) -> None:
-        """Adds the numbers of one step."""
+        """Adds the results of one step."""
         self.steps += 1
         self.tokens += found["tokens"]
         settings = self.trainer.settings
@@ -65,7 +65,7 @@ class Monitor:
         self.bar.update()
 
     def report(self) -> None:
-        """One line of the log, the trackers' scalars, and the bar's words."""
+        """Writes a line to the log and the trackers, and updates the progress bar."""
         line = self.line()
         self._start_over()
         if not self.first:
@@ -84,8 +84,9 @@ class Monitor:
             self.trainer.accelerator.log(_scalars(line), step=line["step"])
 
     def line(self) -> dict:
-        """Means since the last report; `flow_by_time[i]` is of t in [i, i + 1) / 10, null where
-        none fell.
+        """Returns the means since the last report.
+
+        `flow_by_time[i]` is the flow loss for t in [i, i + 1) / 10, or null if there was none.
         """
         seconds = max(time.perf_counter() - self.since, 1e-9)
         mean = {name: value / self.steps for name, value in self.rest.items()}
@@ -129,7 +130,7 @@ def _scalars(line: dict) -> dict:
 
 
 def cut(path: Path, step: int) -> None:
-    """Takes out the lines of steps that will be done again, and one that was cut in the middle."""
+    """Removes log lines of steps that will be repeated, and an incomplete last line."""
     if not path.exists():
         return
     kept = []

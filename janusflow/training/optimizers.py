@@ -1,4 +1,4 @@
-"""Optimizers by name, their parameters in groups: what decays, and how fast each part learns."""
+"""Optimizers by name, with parameter groups for weight decay and learning rates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OUTSIDE = ("embed_tokens", "lm_head", "beg_of_und_embed", "pos_embed")  # rows a
 
 
 class Together(torch.optim.Optimizer):
-    """Several optimizers as one: their groups one after the other, their states numbered on."""
+    """Several optimizers as one; groups and states are numbered consecutively."""
 
     def __init__(self, *parts: torch.optim.Optimizer):
         self.parts = parts
@@ -53,8 +53,10 @@ class Together(torch.optim.Optimizer):
 
 
 def groups(named: Named, weight_decay: float, rate_of: Rates = lambda _: 1.0) -> list[dict]:
-    """Parameters that share a weight decay and a rate. Norms, biases and embeddings, whose size
-    means something, do not decay ("decays" is False); "rate" multiplies the schedule's.
+    """Returns groups of parameters that share a weight decay and a learning rate.
+
+    Norms, biases and embeddings do not decay ("decays" is False); "rate" multiplies the scheduled
+    learning rate.
     """
     found: dict[tuple[bool, float], dict] = {}
     for name, p in named:
@@ -65,14 +67,18 @@ def groups(named: Named, weight_decay: float, rate_of: Rates = lambda _: 1.0) ->
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay means anything for a parameter: for what multiplies matrices."""
+    """Returns whether a parameter gets weight decay, which is so for matrices that multiply
+    activations.
+    """
     return parameter.ndim >= 2 and not any(word in name for word in EMBEDDINGS)
 
 
 def optimizer(make: Callable) -> Callable:
-    """Registers what builds an optimizer of named parameters, under the function's name:
-    (named, lr, betas, weight_decay, rate_of) -> torch.optim.Optimizer, whose groups are those of
-    `groups`. It is then a value of `training.optimizer`.
+    """A decorator that registers an optimizer's factory under the function's name, for
+    `training.optimizer`.
+
+    The function is (named, lr, betas, weight_decay, rate_of) -> torch.optim.Optimizer, with the
+    groups of `groups`.
     """
     OPTIMIZERS[make.__name__] = make
     return make
@@ -80,15 +86,16 @@ def optimizer(make: Callable) -> Callable:
 
 @optimizer
 def adamw(named: Named, lr: float, betas, weight_decay: float, rate_of: Rates = lambda _: 1.0):
-    """Loshchilov and Hutter 2019, arXiv 1711.05101."""
+    """AdamW. Loshchilov and Hutter 2019, arXiv 1711.05101."""
     return torch.optim.AdamW(groups(named, weight_decay, rate_of), lr=lr, betas=betas)
 
 
 @optimizer
 def muon(named: Named, lr: float, betas, weight_decay: float, rate_of: Rates = lambda _: 1.0):
-    """Orthogonalised momentum for matrices, with AdamW's step length, and AdamW for the rest.
+    """Orthogonalised momentum for matrices, scaled to AdamW's step size, and AdamW for other
+    parameters.
 
-    Jordan et al. 2024 (Muon); Liu et al. 2025, arXiv 2502.16982, for the length.
+    Jordan et al. 2024 (Muon); Liu et al. 2025, arXiv 2502.16982, for the scale.
     """
     named = list(named)
     inner = [(n, p) for n, p in named if p.ndim == 2 and not any(o in n for o in OUTSIDE)]
@@ -102,7 +109,9 @@ def muon(named: Named, lr: float, betas, weight_decay: float, rate_of: Rates = l
 
 @optimizer
 def adamw_8bit(named: Named, lr: float, betas, weight_decay: float, rate_of: Rates = lambda _: 1.0):
-    """AdamW whose two moments take a byte a number (Dettmers et al. 2022, arXiv 2110.02861)."""
+    """AdamW with both moments stored in one byte per number (Dettmers et al. 2022, arXiv
+    2110.02861).
+    """
     library = _library("bitsandbytes", "adamw_8bit")
     return library.optim.AdamW8bit(groups(named, weight_decay, rate_of), lr=lr, betas=betas)
 
@@ -111,8 +120,9 @@ def adamw_8bit(named: Named, lr: float, betas, weight_decay: float, rate_of: Rat
 def adamw_schedule_free(
     named: Named, lr: float, betas, weight_decay: float, rate_of: Rates = lambda _: 1.0
 ):
-    """AdamW whose averaging replaces a schedule (Defazio et al. 2024, arXiv 2405.15682); use it
-    with training.schedule=constant.
+    """AdamW whose weight averaging replaces a schedule (Defazio et al. 2024, arXiv 2405.15682).
+
+    Use it with training.schedule=constant.
     """
     library = _library("schedulefree", "adamw_schedule_free")
     made = library.AdamWScheduleFree(groups(named, weight_decay, rate_of), lr=lr, betas=betas)

@@ -1,7 +1,7 @@
-"""Pairs of noise and the data that a model makes of it: what reflow trains on.
+"""Pairs of noise and the data that a model generates from it, the training data of reflow.
 
-A folder holds `pairs.json` (how they were made), and files of `SHARD` pairs each, whole or absent.
-Guidance is burnt in: the data are ends of the guided flow.
+A folder holds `pairs.json` with the settings, and files of `SHARD` pairs each, complete or absent.
+The data come from the guided flow, so guidance is part of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NOISE = 11  # stream of random numbers
 
 @dataclass(frozen=True, kw_only=True)
 class PairSettings:
-    """How the flow is integrated; what makes pairs differ."""
+    """How the flow is integrated, and everything else that changes the pairs."""
 
     model: str
     weights: str  # fingerprint
@@ -57,11 +57,12 @@ def make(
     out: Path,
     part: tuple[int, int] = (0, 1),
 ) -> dict[str, float]:
-    """Writes the files that the folder lacks, of those whose number is `part[0]` modulo `part[1]`.
+    """Writes the missing files whose number is `part[0]` modulo `part[1]`.
 
     Sample i of `samples`, repeated to `settings.count`, starts at noise that depends on (seed, i)
     alone, so any division among processes makes the same files. Returns the mean straightness of
-    the flow along these pairs, and how many were made. ValueError for a folder of other settings.
+    the flow along these pairs, and how many were made. Raises ValueError for a folder with other
+    settings.
     """
     _claim(out, settings)
     solver = samplers.core.find(settings.sampler)
@@ -83,7 +84,9 @@ def make(
 
 
 def straight(paths: Tensor, ts: Tensor) -> Tensor:
-    """Straightness (B,) of trajectories (B, S, ...), by the mean velocities between their times."""
+    """Straightness (B,) of trajectories (B, S, ...), from the mean velocities between their
+    times.
+    """
     steps = ts.diff().to(paths).view(1, -1, *[1] * (paths.ndim - 2))
     velocities = paths.diff(dim=1) / steps
     weights = (ts.diff() / (ts[-1] - ts[0])).to(paths)
@@ -115,7 +118,7 @@ def _write(path: Path, samples: Sequence[Sample], noise: Tensor, data: Tensor) -
 
 
 def whole(path: Path) -> bool:
-    """Whether there is a file of pairs that can be read."""
+    """Returns whether a file of pairs exists and can be read."""
     try:
         return len(read(path)) > 0
     except ValueError:
@@ -123,7 +126,10 @@ def whole(path: Path) -> bool:
 
 
 def read(path: Path) -> list[Sample]:
-    """The pairs of a file as samples that carry their noise; ValueError if it is damaged."""
+    """Returns the pairs of a file as samples with their noise.
+
+    Raises ValueError if it is damaged.
+    """
     try:
         with safe_open(check_file(path), "pt") as file:
             found = {name: file.get_tensor(name) for name in ("noise", "data", "ids", "lengths")}
@@ -140,7 +146,7 @@ def read(path: Path) -> list[Sample]:
 
 @dataclass
 class Pairs:
-    """A folder of pairs as a batch source, shuffled anew in each round; questions beside them."""
+    """A folder of pairs as a batch source, reshuffled each round, with questions added."""
 
     folder: Path
     batches: Batches
@@ -152,7 +158,10 @@ class Pairs:
         self.schedule = schedule
 
     def settings(self) -> Mapping:
-        """How the pairs were made; ValueError if the folder holds none, or not all."""
+        """The settings of the pairs.
+
+        Raises ValueError if the folder holds none or is incomplete.
+        """
         path = self.folder / TOLD
         if not path.is_file():
             raise ValueError(f"{self.folder} holds no {TOLD}; make pairs by janusflow pairs")
@@ -166,7 +175,7 @@ class Pairs:
         return told
 
     def draw(self, step: int, rank: int, world: int, counts, start=None) -> list[Sample]:
-        """The samples of a process in a step: its even part of the pairs, then the questions."""
+        """Returns one process's equal share of the pairs of a step, followed by the questions."""
         made = counts.get("generation", 0)
         before = step * made if start is None else start.get("generation", 0)
         first, last = (before + made * (rank + i) // world for i in (0, 1))
@@ -176,7 +185,7 @@ class Pairs:
         return pairs + replace(self.batches, seed=seed).draw(step, rank, world, asked)
 
     def pair(self, index: int, seed: int) -> Sample:
-        """Pair number `index`, counted over all rounds, in the order of a seed."""
+        """Returns pair number `index`, counted over all rounds, in the order of a seed."""
         count = self.settings_once()["count"]
         order = _order(count, index // count, seed)
         number = int(order[index % count])

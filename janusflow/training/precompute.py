@@ -1,4 +1,4 @@
-"""Latents and the teacher's features of all images to be made, once, to disk."""
+"""Computes latents and teacher features of all generation images once and stores them on disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHARD_IMAGES = 1024
 
 @dataclass
 class Encoders:
-    """What computes; `dtype` is the one in which features are kept."""
+    """The autoencoder and teacher to apply; `dtype` is the dtype in which features are stored."""
 
     processor: JanusFlowProcessor
     vae: torch.nn.Module
@@ -43,7 +43,7 @@ class Encoders:
 
     @property
     def about(self) -> dict:
-        """The fingerprint of what they compute."""
+        """Returns the fingerprint of what they compute."""
         taught = self.teacher and taught_by(self.name, self.teacher, self.dtype)
         return made_with(self.vae, self.processor.image_processor) | {"features": taught}
 
@@ -64,9 +64,9 @@ def load(
     dtype: str = "float32",
     size: int | None = None,
 ) -> Encoders:
-    """The encoders of a model. `teacher`: "own", "timm:NAME", or "none" for latents alone.
+    """Loads the encoders of a model; `teacher` is "own", "timm:NAME", or "none" for latents alone.
 
-    `weights` and `size` are of a timm teacher, as teachers.TimmEncoder takes them.
+    `weights` and `size` apply to a timm teacher, as in teachers.TimmEncoder.
     """
     if teacher not in ("own", "none") and not teacher.startswith("timm:"):
         raise ValueError(f"--teacher is {teacher!r}; choose own, none or timm:NAME")
@@ -84,7 +84,7 @@ def load(
 
 @dataclass
 class Summary:
-    """How many images were computed now, were there already, could not be read."""
+    """How many images were computed now, existed already, or could not be read."""
 
     computed: int = 0
     known: int = 0
@@ -101,10 +101,10 @@ class Summary:
 def precompute(
     data: Path | Sequence[Path], encoders: Encoders, out: Path, limit: int = 100
 ) -> Summary:
-    """Fills a cache with every image to be made in these files; what is there already stays.
+    """Fills a cache with every generation image in these files, keeping existing entries.
 
-    A run that was cut off loses at most one shard. ValueError for data without such images or
-    with more than `limit` that cannot be read.
+    An interrupted run loses at most one shard. Raises ValueError for data without such images, or
+    with more than `limit` unreadable ones.
     """
     sources = [records for path in as_paths(data) for k, records in find(path) if k == "generation"]
     if not sources:

@@ -1,4 +1,4 @@
-"""What a run draws on its way: fixed prompts from fixed noise, by the averaged weights."""
+"""Preview images during a run: fixed prompts, fixed noise, averaged weights."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ COUNT = 8  # images, where no prompts are set
 
 @dataclass
 class Preview:
-    """A grid of samples, into `samples/` of the run's folder and to the trackers that take
+    """Saves a grid of samples in `samples/` of the run's folder and sends it to trackers that take
     images.
 
-    It draws no numbers that training draws, so a run with it ends in the bits of one without.
+    It uses no random numbers of the training, so a run with previews is bitwise identical to one
+    without.
     """
 
     processor: JanusFlowProcessor
@@ -95,7 +96,7 @@ def _track(trainer: Trainer, sheet: Image.Image, step: int) -> None:
 
 
 def check(state: State) -> None:
-    """ValueError for weights that one process cannot draw with."""
+    """Raises ValueError for sharded weights, with which one process alone cannot generate."""
     if any(hasattr(x, "to_local") for x in state.ema.values()):
         raise ValueError(
             "run.sample_every needs whole weights on each device, these are sharded; set it to 0 "
@@ -105,7 +106,7 @@ def check(state: State) -> None:
 
 @contextmanager
 def averaged(state: State) -> Iterator[None]:
-    """The averages stand for the weights for a while."""
+    """A context in which the model has the averaged weights."""
     weights = {name: p.data for name, p in state.parameters.items()}
     try:
         for name, p in state.parameters.items():

@@ -1,4 +1,4 @@
-"""What a recipe is trained on: the world of scenes, or a captioned folder of a collection."""
+"""The data of a recipe: the world of scenes, or a collection's captioned folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ SPLITS = ("train", "test")
 
 
 class World(Protocol):
-    """First model, samples, and what is drawn and evaluated on the way; `base` is a folder."""
+    """A recipe's data: its initial model, samples, preview prompts and held-out data;
+
+    `base` is a folder.
+    """
 
     before: str  # what is trained before the first step, or ""
 
@@ -32,7 +35,7 @@ class World(Protocol):
 
 @dataclass(frozen=True)
 class Scenes:
-    """The world of scenes, drawn as it is needed."""
+    """The world of scenes, generated on demand."""
 
     recipe: Recipe
 
@@ -83,8 +86,9 @@ class Folder:
 
 
 def world_of(recipe: Recipe, data: Sequence[Path] = ()) -> World:
-    """What a recipe is trained on; ValueError where it needs a folder, has one too many, or the
-    folder is none of its collection.
+    """Returns a recipe's data.
+
+    Raises ValueError if a folder is missing, not needed, or of another collection.
     """
     if not recipe.collection:
         if data:

@@ -1,4 +1,4 @@
-"""Trainings as data: every number of a run in one frozen value."""
+"""Recipes: complete trainings of small models, each as one frozen value."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ LEAST = dict.fromkeys(BOUNDED, 1)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A small JanusFlow on the world of scenes: a quarter of the published geometry, 96 px.
+    """A small JanusFlow on the world of scenes, 96 px, with a quarter of the published geometry.
 
-    With a `collection`, on the captioned folder that `janusflow data` wrote instead: the vision
-    encoder then learns with the rest.
+    With a `collection` it is trained on the captioned folder that `janusflow data` wrote; the
+    vision encoder is then trained too.
     """
 
     collection: str = ""  # of janusflow.data.collections; "" for the world of scenes
@@ -146,7 +146,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """A recipe as a checkpoint holds it; ValueError if it is none."""
+        """Returns a recipe from its form in a checkpoint. Raises ValueError if it is invalid."""
         try:
             found = parse_object(text, Path("the checkpoint's recipe"))
             names = {"clip": "max_grad_norm", "prompt_drop": "cond_dropout"}  # as once written

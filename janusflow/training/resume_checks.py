@@ -1,7 +1,8 @@
-"""What a run may find changed when it goes on: which settings, of which data, on which weights.
+"""Checks what changed when a run resumes: its settings, its data, and the initial weights.
 
-What decides which tensors learn must stay; rates, schedules, shares, densities and lengths may
-change, from the step on at which the run stands, and are written into its settings.
+Settings that decide which tensors are trained must stay. Learning rates, schedules, shares,
+densities and lengths may change; the change applies from the current step on and is recorded in the
+settings.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ START = "choose another --out, or begin there with these weights by --init-from"
 
 
 def continued(asked: Settings, before: Settings, step: int, out: Path) -> tuple[Settings, dict]:
-    """Settings with which a run of the settings `before` goes on at `step` as `asked`, and what
-    changes then, as {"training.lr": (old, new)}. ValueError for what must stay.
+    """Returns the settings with which a run continues at `step`, and the changes as {"training.lr":
+    (old, new)}.
+
+    `before` are the run's settings and `asked` the requested ones. Raises ValueError for a change
+    that is not allowed.
     """
     if step == 0:  # nothing was learnt yet
         return asked, {}
@@ -43,7 +47,9 @@ def continued(asked: Settings, before: Settings, step: int, out: Path) -> tuple[
 
 
 def may_change(name: str, old, new) -> bool:
-    """Whether a run may go on with this setting changed; a weight of 0 builds no aligner."""
+    """Returns whether a run may resume with this setting changed; with weight 0 there is no
+    aligner.
+    """
     section, _, key = name.partition(".")
     if not key or section in ("adapter", "objective"):
         return False
@@ -81,8 +87,9 @@ def _short(section: dict | None) -> str:
 
 
 def guard(ours: Mapping[str, str], theirs: Mapping[str, str], allow: tuple[str, ...], out: Path):
-    """ValueError where a run finds other weights under it or other data than it began with, unless
-    it is told to go on (`run.allow`). What an older checkpoint does not say is not compared.
+    """Raises ValueError if initial weights or data differ from those that the run started with.
+
+    `run.allow` permits differences. What an older checkpoint does not record is not compared.
     """
     both = ours.keys() & theirs.keys()
     if "recipe" in both:

@@ -1,4 +1,4 @@
-"""Images by the model in training: prompts as token ids in, latents and pixels out."""
+"""Generates images with the model in training: from prompts as token ids to latents and pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AT_ONCE = 64  # images of a batch of sampling
 
 
 def padded(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-    """Ids and mask (B, L) of the samples' prompts, padded in front."""
+    """Returns ids and mask (B, L) of the samples' prompts, padded on the left."""
     longest = max(len(s.input_ids) for s in samples)
     ids = torch.zeros(len(samples), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -28,7 +28,7 @@ def padded(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
 
 
 def prompts(model: nn.Module, samples: Sequence[Sample]) -> PromptCache:
-    """Keys and values of the samples' prompts, with the images that edits show."""
+    """Returns the prompt cache of the samples, including the source images of edits."""
     place = next(model.parameters()).device
     ids, mask = (x.to(place) for x in padded(samples))
     shown = [sample.shown for sample in samples if sample.shown is not None]
@@ -43,7 +43,7 @@ def prompts(model: nn.Module, samples: Sequence[Sample]) -> PromptCache:
 
 
 def field(model: nn.Module, samples: Sequence[Sample], guidance: object = 1.0):
-    """The guided velocity (x, t) -> v of the samples' prompts, for anything in `samplers`.
+    """Returns the guided velocity (x, t) -> v of the samples' prompts, for anything in `samplers`.
 
     `guidance` is a scale or a rule of `samplers.guidance`.
     """
@@ -54,7 +54,9 @@ def field(model: nn.Module, samples: Sequence[Sample], guidance: object = 1.0):
 
 
 def flow_map(model: nn.Module, samples: Sequence[Sample]):
-    """The mean velocity u(x, t, s) of the samples' prompts, by a model trained as a flow map."""
+    """Returns the mean velocity u(x, t, s) of the samples' prompts, for a model trained as a flow
+    map.
+    """
     prompt = prompts(model, samples)
 
     def mean_velocity(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -81,7 +83,7 @@ def paths(
     solver: object = "abm",
     guidance: object = 1.0,
 ) -> Tensor:
-    """States (B, S, c, h, w) at the times ts (S,), from the noise (B, c, h, w) at the first."""
+    """Returns the states (B, S, c, h, w) at the times ts (S,), starting from noise (B, c, h, w)."""
     found = []
     with evaluating(model):
         for start in range(0, len(samples), AT_ONCE):
@@ -95,7 +97,9 @@ def paths(
 
 @torch.no_grad()
 def pixels_of(vae: nn.Module, states: Tensor) -> Tensor:
-    """Scaled latents (B, c, h, w) -> images (B, H, W, 3) uint8 on the CPU, as they are saved."""
+    """Decodes scaled latents (B, c, h, w) to images (B, H, W, 3) uint8 on the CPU, as they are
+    saved.
+    """
     place = next(vae.parameters(), states).device
     parts = [latents.decode(vae, one) for one in states.to(place).split(AT_ONCE)]
     pixels = torch.cat(parts).clamp(-1, 1)
@@ -104,7 +108,7 @@ def pixels_of(vae: nn.Module, states: Tensor) -> Tensor:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts the model into evaluation mode inside a `with` block, then back."""
+    """A context in which the model is in evaluation mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""The learning rate's schedule, one for all trainers."""
+"""Learning-rate schedules, shared by all trainers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SCHEDULES = ("constant", "cosine", "linear")
 
 
 class Plan(Protocol):
-    """What a schedule reads of a training's numbers."""
+    """The settings that a schedule reads."""
 
     lr: float
     warmup: int
@@ -18,7 +18,10 @@ class Plan(Protocol):
 
 
 def learning_rate(plan: Plan, step: int, schedule: str | None = None) -> float:
-    """The rate at an optimizer's step, counted from 0; `plan.schedule` unless told."""
+    """Returns the learning rate at an optimizer step, counted from 0;
+
+    `schedule` defaults to `plan.schedule`.
+    """
     return plan.lr * share(
         step, plan.steps, plan.warmup, schedule or plan.schedule, plan.decay_from
     )
@@ -27,8 +30,10 @@ def learning_rate(plan: Plan, step: int, schedule: str | None = None) -> float:
 def share(
     step: int, steps: int, warmup: int, schedule: str = "constant", decay_from: float = 0.0
 ) -> float:
-    """Of the full rate: linearly up over `warmup` steps, then constant, or from the share
-    `decay_from` of the steps on down to zero, linearly or as half a cosine.
+    """Returns the fraction of the peak learning rate.
+
+    It rises linearly over `warmup` steps and then stays constant, or falls to zero from the
+    fraction `decay_from` of the steps on, linearly or as half a cosine.
     """
     rising = min(1.0, (step + 1) / max(1, warmup))
     start = decay_from * steps

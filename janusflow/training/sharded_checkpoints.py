@@ -1,8 +1,9 @@
-"""Checkpoints of sharded weights: a folder to which every process writes its shards alone, by
-torch.distributed.checkpoint as safetensors, and from which any number of processes read theirs.
+"""Checkpoints of sharded weights: a folder of safetensors to which every process writes its own
+shards.
 
-No process ever holds more than its part. A folder is complete when it has its name; each file's
-checksum stands beside it, so that damage is found by reading it once.
+They are written by torch.distributed.checkpoint, and any number of processes can load them. No
+process ever holds more than its part. A folder gets its final name once it is complete; each file's
+checksum is stored beside it to detect damage.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def write(
     world: int,
     wait: Wait,
 ) -> None:
-    """Every process writes its shards; the folder takes its name once all are on the disk."""
+    """Writes the shards of every process; the folder gets its final name once all are on disk."""
     import torch.distributed.checkpoint as dcp
 
     part = folder.with_suffix(".part")
@@ -77,7 +78,7 @@ def _digest(file: Path) -> str:
 
 
 def check(folder: Path, rank: int = 0, world: int = 1) -> None:
-    """ValueError where a file of this process's share does not match its checksum."""
+    """Raises ValueError if a file of this process's share does not match its checksum."""
     for file in _share(folder, rank, world):
         said = file.with_name(f"{file.name}.sha256")
         if not said.is_file() or said.read_text(encoding="utf-8") != _digest(file):
@@ -85,12 +86,12 @@ def check(folder: Path, rank: int = 0, world: int = 1) -> None:
 
 
 def read_meta(folder: Path) -> dict[str, str]:
-    """What the processes said of the run; ValueError if it cannot be read."""
+    """Returns the metadata that the processes wrote. Raises ValueError if it cannot be read."""
     return read_object(folder / META)
 
 
 def read(folder: Path, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
-    """Whole tensors of these names, in one process without the others."""
+    """Returns whole tensors of these names, in one process without the others."""
     import torch.distributed.checkpoint as dcp
 
     reader = dcp.HuggingFaceStorageReader(path=str(folder))
@@ -107,9 +108,9 @@ def read(folder: Path, wanted: Callable[[str], bool] = lambda _: True) -> dict[s
 
 @torch.no_grad()
 def load(state: State, folder: Path, step: int) -> None:
-    """Each process takes its shards into the state, whatever the number of them was before.
+    """Loads each process's shards into the state, whatever the number of processes was before.
 
-    ValueError for what is missing or has another shape.
+    Raises ValueError for a missing tensor or another shape.
     """
     import torch.distributed.checkpoint as dcp
 

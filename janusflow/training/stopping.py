@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop after its step."""
+"""Handles signals that ask a run to stop after its current step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def asked_to_stop() -> Iterator[Callable[[], int]]:
-    """A function that gives the signal that came, or 0; a second Ctrl-C leaves at once."""
+    """Yields a function that returns the received signal, or 0; a second Ctrl-C stops at once."""
     came: list[int] = []
 
     def note(number: int, _frame) -> None:

@@ -1,8 +1,9 @@
-"""The times at which training looks at a flow: densities, shifts, strata; all by (seed, step).
+"""The times at which training evaluates a flow: densities, shifts and strata, by (seed, step)
+alone.
 
-A density is a rule that turns uniform numbers into times. Stratified numbers, one from each of as
-many equal shares as the batch has samples, turn into times that follow the density closely in every
-batch, which lowers the variance of the gradient.
+A density maps uniform numbers to times. The uniform numbers are stratified: one from each of as
+many equal intervals as the batch has samples, so every batch follows the density closely and the
+gradient has a lower variance.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ DENSITIES: dict[str, Density] = {}
 
 
 def density(draw: Density) -> Density:
-    """Registers a rule that turns uniform numbers u (B,) in (0, 1) into times (B,) in (0, 1)."""
+    """A decorator that registers a density: uniform numbers u (B,) in (0, 1) -> times (B,) in (0,
+    1).
+    """
     DENSITIES[draw.__name__] = draw
     return draw
 
@@ -60,8 +63,10 @@ def shifted(t: Tensor, shift: float) -> Tensor:
 
 
 def mirrored(shift: float = 1.0, **options: float) -> dict[str, float]:
-    """The options under which a density gives 1 - t: how a recipe of the other convention, where 0
-    is data and 1 noise, is written here. Only a logit-normal's mean and the shift have a side.
+    """Returns the options under which a density gives 1 - t.
+
+    This converts recipes of the other convention, where 0 is data and 1 noise. Only a
+    logit-normal's mean and the shift are not symmetric.
     """
     if "mean" in options:
         options["mean"] = -options["mean"]
@@ -69,9 +74,9 @@ def mirrored(shift: float = 1.0, **options: float) -> dict[str, float]:
 
 
 def at(u: Tensor, name: str = "logit_normal", *, shift: float = 1.0, **options: float) -> Tensor:
-    """Times of uniform numbers u (B,), by density, options and shift.
+    """Maps uniform numbers u (B,) to times by density, options and shift.
 
-    Raises ValueError for a density or an option that there is not, or numbers out of range.
+    Raises ValueError for an unknown density or option, or numbers out of range.
     """
     if name not in DENSITIES:
         raise ValueError(f"no density named {name!r}; choose one of {', '.join(DENSITIES)}")
@@ -86,12 +91,14 @@ def at(u: Tensor, name: str = "logit_normal", *, shift: float = 1.0, **options: 
 
 
 def options_of(name: str) -> list[str]:
-    """What a density takes beside the uniform numbers, as mean and std."""
+    """Returns the options of a density, such as mean and std."""
     return list(inspect.signature(DENSITIES[name]).parameters)[1:]
 
 
 def strata(count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Uniform numbers (count,), one from each of `count` equal shares, in random order."""
+    """Returns uniform numbers (count,), one from each of `count` equal intervals, in random
+    order.
+    """
     order = torch.randperm(count, generator=generator)
     return (order + torch.rand(count, generator=generator)) / count
 
@@ -103,7 +110,7 @@ def sample_times(
     shift: float = 1.0,
     **options: float,
 ) -> Tensor:
-    """Times (count,) in [0, 1], 0 noise, stratified; errors as `at`."""
+    """Returns stratified times (count,) in [0, 1], where 0 is noise; errors are those of `at`."""
     return at(strata(count, generator), name, shift=shift, **options)
 
 
@@ -112,7 +119,7 @@ def sample_times(
 
 
 def generator(seed: int, step: int, *key: int) -> torch.Generator:
-    """A CPU generator that depends on these whole numbers alone, well mixed."""
+    """Returns a CPU generator that depends on these whole numbers alone."""
     words = [seed, step, len(key), *key]  # the length, because trailing zeros do not count
     state = np.random.SeedSequence(words).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
@@ -121,15 +128,19 @@ def generator(seed: int, step: int, *key: int) -> torch.Generator:
 def step_times(
     seed: int, step: int, rows: range, total: int, name: str = "logit_normal", **options: float
 ) -> Tensor:
-    """Times of the rows of a global batch of `total`, stratified over all of it; errors as `at`."""
+    """Returns times of these rows of a global batch of `total`, stratified over all of it; errors
+    are those of `at`.
+    """
     return at(strata(total, generator(seed, step, 0))[rows.start : rows.stop], name, **options)
 
 
 def step_uniform(seed: int, step: int, rows: range, total: int, stream: int = 1) -> Tensor:
-    """Uniform numbers of the rows of a global batch; streams are independent of each other."""
+    """Returns uniform numbers for these rows of a global batch; different streams are
+    independent.
+    """
     return torch.rand(total, generator=generator(seed, step, stream))[rows.start : rows.stop]
 
 
 def step_noise(seed: int, step: int, rows: range, shape: tuple[int, ...]) -> Tensor:
-    """Normal noise (len(rows), *shape), that of a row depending on (seed, step, row) alone."""
+    """Returns normal noise (len(rows), *shape); each row depends on (seed, step, row) alone."""
     return torch.stack([torch.randn(shape, generator=generator(seed, step, 0, r)) for r in rows])

@@ -1,5 +1,6 @@
-"""The trainer: accelerate's, with a step whose samples and random numbers are functions of
-(seed, step), so that a run that is cut off ends in the bits of one that never was.
+"""The trainer, on accelerate. Samples and random numbers of a step are functions of (seed, step).
+
+So an interrupted run ends with the same bits as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ COUNTED = 2 * BINS + 5  # by time; three products of gradients, tokens, who was 
 
 
 class BatchSource(Protocol):
-    """Where samples come from: a pure function of its arguments. `counts` are the samples of each
-    kind in the step's whole batch, `start` those of all steps before.
+    """The source of samples, a pure function of its arguments.
+
+    `counts` are the samples of each kind in the step's global batch, `start` those of all earlier
+    steps.
     """
 
     def draw(
@@ -48,13 +51,13 @@ class BatchSource(Protocol):
 
 
 def share(count: int, part: int, parts: int) -> range:
-    """The numbers that belong to one of several parts, as even as can be."""
+    """Returns the numbers that belong to one of several parts of nearly equal size."""
     return range(part * count // parts, (part + 1) * count // parts)
 
 
 @dataclass
 class Trainer:
-    """A training at work. `step()` advances `state`; `save` and `restore` keep it in `out`."""
+    """A training in progress. `step()` advances `state`; `save` and `restore` store it in `out`."""
 
     settings: Settings
     accelerator: Accelerator
@@ -84,9 +87,11 @@ class Trainer:
     # One step
 
     def step(self, stop: bool = False) -> dict:
-        """One update in place. Returns the means over all processes: each loss unweighted, their
-        weighted sum "loss", sums and counts of the flow loss by t, tokens, the gradient's norm, and
-        whether any process was asked to stop. FloatingPointError where the loss is not finite.
+        """Performs one update and returns means over all processes.
+
+        They are each loss unweighted, their weighted sum "loss", sums and counts of the flow loss
+        by t, tokens, the gradient norm, and whether any process was asked to stop. Raises
+        FloatingPointError if the loss is not finite.
         """
         number = self.state.step
         totals = self.gradients(number)
@@ -115,7 +120,7 @@ class Trainer:
         return found | {"grad_norm": norm, "lr": rate, "measured": main.measured()}
 
     def skip(self) -> None:
-        """Passes over the step at hand: no weight moves, the next step is another batch's."""
+        """Skips the current step: no weight changes, and the next step uses the next batch."""
         self.optimizer.zero_grad(set_to_none=True)
         self.skipped.append(self.state.step)
         self.state.step += 1
@@ -139,7 +144,7 @@ class Trainer:
 
     @repeating()
     def gradients(self, number: int) -> Tensor:
-        """Leaves the gradient of a step in the parameters; returns this process's sums."""
+        """Computes the gradient of a step into the parameters; returns this process's sums."""
         self._enter(number)
         schedule = self.settings.schedule
         counts, start = schedule.counts(number), schedule.start(number)
@@ -249,8 +254,10 @@ class Trainer:
     # Checkpoints
 
     def save(self, out: Path, meta: dict[str, str], keep: int | None = None) -> None:
-        """Writes a checkpoint of this step into `out`, where `keep` of them stay (`run.keep` unless
-        told); all processes call it together.
+        """Writes a checkpoint of this step into `out` and keeps the newest `keep` (default
+        `run.keep`).
+
+        All processes must call it.
         """
         run, step, world = self.settings.run, self.state.step, self.world
         named = tensors(self.state) | self.objective.state_tensors()
@@ -269,10 +276,10 @@ class Trainer:
             checkpoints.clean(out, keep or run.keep, run.milestone_every, step)
 
     def restore(self, out: Path, meta: dict[str, str] | None = None) -> bool:
-        """Goes on from the newest whole checkpoint in `out`; False if there is none. `meta` is what
-        a checkpoint of this run would say of its data and of the model that it begins with.
+        """Resumes from the newest complete checkpoint in `out`; returns False if there is none.
 
-        What may change of the settings changes from there on; ValueError for what must stay.
+        `meta` describes the current data and initial model. Settings that may change do so from
+        here on. Raises ValueError for a change that is not allowed.
         """
         for step in checkpoints.complete(out):
             try:

@@ -1,4 +1,4 @@
-"""The small vision encoder, trained as SigLIP is and to say what lies under each patch of a scene.
+"""Trains the small vision encoder as SigLIP, and to predict the object under each patch of a scene.
 
 python -m janusflow.training.vision_pretraining --recipe scenes-pico --out vision.safetensors
 """
@@ -30,14 +30,14 @@ WORDS = {word: index for index, word in enumerate(sorted(vocabulary()), start=1)
 
 
 def word_ids(captions: list[str]) -> Tensor:
-    """Words as numbers, (B, longest), padded with zeros."""
+    """Returns words as numbers, (B, longest), padded with zeros."""
     rows = [torch.tensor([WORDS[w] for w in c.replace(",", " ,").split()]) for c in captions]
     return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 class Heads(nn.Module):
-    """What training needs beside the encoder, and throws away: a linear layer per patch, a small
-    transformer for the captions, and the scale and bias of their similarity.
+    """Modules that only the training needs: a linear layer per patch, a small text transformer,
+    scale and bias.
     """
 
     def __init__(self, width: int):
@@ -53,7 +53,7 @@ class Heads(nn.Module):
         self.bias = nn.Parameter(torch.tensor(-10.0))
 
     def caption(self, ids: Tensor) -> Tensor:
-        """Word ids (B, L) -> (B, width), the mean over the words."""
+        """Embeds word ids (B, L) to (B, width) by the mean over the words."""
         seen = ids > 0
         x = self.text(self.words(ids) + self.places[: ids.shape[1]], src_key_padding_mask=~seen)
         return (x * seen[..., None]).sum(dim=1) / seen.sum(dim=1, keepdim=True)
@@ -62,7 +62,7 @@ class Heads(nn.Module):
 def sigmoid_contrastive(images: Tensor, texts: Tensor, same: Tensor, scale, bias) -> Tensor:
     """-log sigmoid(z (scale <p, t> + bias)) summed over texts, (B, D) twice -> (B,).
 
-    p and t have length one; z is 1 where `same` (B, B) and -1 elsewhere. Zhai et al. 2023
+    p and t have unit length; z is 1 where `same` (B, B) is true and -1 elsewhere. Zhai et al. 2023
     (SigLIP), Alg. 1.
     """
     cosine = nn.functional.normalize(images, dim=-1) @ nn.functional.normalize(texts, dim=-1).T
@@ -70,9 +70,10 @@ def sigmoid_contrastive(images: Tensor, texts: Tensor, same: Tensor, scale, bias
 
 
 def matching(encoder: VisionEncoder, heads: Heads, tokens: Tensor, captions: list[str]):
-    """The contrastive loss (B,) of the images' tokens, and the share whose caption comes first.
+    """Returns the contrastive loss (B,) of the images' tokens, and the fraction whose caption ranks
+    first.
 
-    Images with equal captions belong to each other's.
+    Images with equal captions match each other's captions.
     """
     images = encoder.vision_tower.forward_head(tokens)
     texts = heads.caption(word_ids(captions).to(tokens.device))
@@ -84,7 +85,7 @@ def matching(encoder: VisionEncoder, heads: Heads, tokens: Tensor, captions: lis
 
 
 def step_losses(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batch) -> tuple:
-    """The total, and what the bar shows of a batch: patches and captions that are right."""
+    """Returns the total loss, and the accuracies of patches and captions for the progress bar."""
     pixels, targets, captions = batch
     device = heads.bias.device
     tokens = encoder(pixels.to(device))
@@ -99,9 +100,9 @@ def step_losses(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batch) -> 
 def pretrain(
     recipe: Recipe, kept: Path | None = None, device: str = "cpu", workers: int = 0
 ) -> tuple[VisionEncoder, Heads]:
-    """A fresh encoder after `vision_steps` batches, and the heads it was trained with.
+    """Returns an encoder trained for `vision_steps` batches, and the heads it was trained with.
 
-    Goes on from the file `kept`, which it writes every `KEEP` steps.
+    It resumes from the file `kept`, which it writes every `KEEP` steps.
     """
     torch.manual_seed(recipe.seed)
     encoder = VisionEncoder(recipe.config(vocab_size=1).vision).to(device)
@@ -170,7 +171,9 @@ def _take_up(path: Path | None, recipe: Recipe, parameters, optimizer) -> int:
 
 @torch.no_grad()
 def score(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batches: int = 16) -> dict:
-    """Means over batches of the split "test": patches right, and captions found among the batch."""
+    """Returns means over batches of the split "test": patch accuracy, and caption retrieval within
+    the batch.
+    """
     found = [
         step_losses(recipe, encoder, heads, patches.batch(i, recipe.vision_batch, "test"))[1]
         for i in range(batches)
@@ -179,7 +182,7 @@ def score(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batches: int = 1
 
 
 def save(encoder: VisionEncoder, path: Path) -> None:
-    """Writes the encoder's weights, complete or not at all."""
+    """Writes the encoder's weights atomically."""
     _write(encoder.state_dict(), path, None)
 
 

@@ -1,1 +1,1 @@
-"""Representation alignment: losses, teachers, similarity."""
+"""Representation alignment (REPA and its successors): losses, teachers and similarity measures."""

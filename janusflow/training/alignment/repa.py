@@ -1,7 +1,7 @@
-"""Representation alignment as a small protocol: what is pulled where, how hard and how long.
+"""Representation alignment: which block is aligned, with what weight, and for how long.
 
-An `Alignment` is a frozen value and `PRESETS` are the published choices; `Aligner` holds what
-training adds to the model for it. Teachers live in `teachers.py`.
+An `Alignment` is a frozen value, and `PRESETS` are the published choices. `Aligner` holds the
+modules that training adds to the model for it. Teachers are in `teachers.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SCHEDULES = ("constant", "linear", "stop")
 
 @dataclass(frozen=True, kw_only=True)
 class Alignment:
-    """One way of shaping a model's inside; ValueError says which number does not fit."""
+    """Settings of representation alignment. Raises ValueError naming the one that is invalid."""
 
     kind: str = "teacher"  # or, without one, "dispersive" (hidden states), "contrastive" (velocity)
     teacher: str = "own"  # a name of teachers.TEACHERS, or "timm:NAME"
@@ -87,28 +87,29 @@ class Alignment:
             )
 
     def share(self, step: int) -> float:
-        """How much of the weights is left at an optimizer's step, counted from 0."""
+        """Returns the fraction of the weights that remains at an optimizer step, counted from 0."""
         if self.schedule == "constant":
             return 1.0
         left = max(0.0, 1 - step / self.until)
         return left if self.schedule == "linear" else float(left > 0)
 
     def strength(self, step: int) -> float:
-        """The weight at an optimizer's step, counted from 0."""
+        """Returns the weight at an optimizer step, counted from 0."""
         return self.weight * self.share(step)
 
     def weights(self, step: int) -> dict[str, float]:
-        """The weight of each loss that the aligner may give."""
+        """Returns the weight of each loss of the aligner at an optimizer step."""
         found = dict.fromkeys(("alignment", "dispersive", "contrastive"), self.strength(step))
         return found | {"attention": self.attention * self.share(step)}
 
     def block(self, depth: int) -> int:
-        """The tapped block of a language model of `depth` blocks, counted from 1."""
+        """Returns the aligned block of a language model with `depth` blocks, counted from 1."""
         return block(self.tap, depth)
 
     def blocks(self, depth: int) -> range:
-        """The blocks whose attention is aligned, counted from 1; ValueError where there are not so
-        many up to the tap.
+        """Returns the blocks whose attention is aligned, counted from 1.
+
+        Raises ValueError if there are not that many up to the aligned block.
         """
         if not self.attention:
             return range(0)
@@ -123,9 +124,10 @@ class Alignment:
 
 
 def block(tap: int | float, depth: int) -> int:
-    """A whole number as it is, a share of the depth rounded, at least 1.
+    """Returns a block number from a whole number, or from a fraction of the depth, rounded and at
+    least 1.
 
-    ValueError for a place that the model does not have.
+    Raises ValueError for a block that the model does not have.
     """
     if isinstance(tap, bool) or not isinstance(tap, int | float):
         raise ValueError(f"tap is {tap!r}; expected a block's number or a share of the depth")
@@ -157,7 +159,7 @@ PRESETS = {
 
 
 def preset(name: str, **changes) -> Alignment:
-    """A preset with some fields changed; ValueError for a name or field that there is not."""
+    """Returns a preset with some fields changed. Raises ValueError for an unknown name or field."""
     if name not in PRESETS:
         raise ValueError(f"no alignment named {name!r}; choose one of {', '.join(PRESETS)}")
     known = {f.name: getattr(PRESETS[name], f.name) for f in fields(Alignment)}
@@ -170,8 +172,11 @@ def preset(name: str, **changes) -> Alignment:
 
 
 def projector(kind: str, width: int, out: int) -> nn.Module:
-    """Tokens (B, n, width) -> (B, n, out): three linear layers with SiLU between (REPA), one 3 x 3
-    convolution (iREPA), or one linear layer. It is trained with the model and then thrown away.
+    """Returns a module from tokens (B, n, width) to (B, n, out), trained with the model and then
+    discarded.
+
+    It is three linear layers with SiLU between them (REPA), one 3 x 3 convolution (iREPA), or one
+    linear layer.
     """
     if kind == "conv":
         return OnGrid(width, out)
@@ -185,10 +190,11 @@ def projector(kind: str, width: int, out: int) -> nn.Module:
 def compare(
     protocol: Alignment, hidden: Tensor, teacher: Tensor, t: Tensor, grid: Grid | None = None
 ) -> Tensor:
-    """The loss of projected tokens (B, n, D) and features (B, n', D) at t (B,) -> (B,).
+    """The alignment loss of projected tokens (B, n, D) and teacher features (B, n', D) at t (B,) ->
+    (B,).
 
-    The features are resampled to the student's tokens, normalised and compared; no gradient
-    reaches them. `grid`: the student's height and width in tokens, where that is no square.
+    The features are resampled to the student's tokens and normalised, and get no gradient. `grid`
+    is the student's height and width in tokens, if they are not equal.
     """
     teacher = resampled(teacher.detach().to(hidden.dtype), hidden.shape[1], grid)
     if protocol.normalisation == "zscore":
@@ -205,7 +211,8 @@ def compare_attention(
     t: Tensor,
     grid: Grid | None = None,
 ) -> Tensor:
-    """The loss of the attention maps of as many blocks of both at t (B,) -> (B,).
+    """The loss between attention maps of equally many blocks of student and teacher at t (B,) ->
+    (B,).
 
     The teacher's queries and keys are resampled to the student's tokens.
     """
@@ -226,10 +233,11 @@ def _resampled_heads(heads: Heads, count: int, grid: Grid | None = None) -> Head
 
 
 class Aligner(nn.Module):
-    """A protocol at work on a model: the projector is trained, the teacher is not part of it.
+    """Applies an alignment to a model: the projector is trained, the teacher is not part of the
+    module.
 
-    `width` is the language model's, `depth` its blocks. ValueError for a protocol with a teacher
-    that came without one.
+    `width` is the language model's, `depth` its number of blocks. Raises ValueError for settings
+    that need a teacher if there is none.
     """
 
     def __init__(self, protocol: Alignment, width: int, depth: int, teacher: Teacher | None = None):
@@ -252,7 +260,7 @@ class Aligner(nn.Module):
             self.projector = projector(protocol.projector, width, teacher.width)
 
     def needs_hidden(self, step: int) -> bool:
-        """Whether the tapped block is looked at in this step."""
+        """Returns whether this step needs the hidden state of the aligned block."""
         return self.protocol.strength(step) > 0 and self.protocol.kind != "contrastive"
 
     def losses(
@@ -263,10 +271,11 @@ class Aligner(nn.Module):
         hidden: Tensor | None,
         heads: list[Heads] | None = None,
     ) -> dict[str, Tensor]:
-        """Named losses (B,), not yet multiplied by `protocol.weights(step)`; none where these are
-        0, and then the teacher is not run. `hidden`: the image tokens after block `tap`, of a
-        square image unless `velocity` says its shape; `heads`: queries and keys of the same tokens
-        in `blocks`, if any.
+        """Returns named losses (B,), before multiplication by `protocol.weights(step)`.
+
+        If all weights are 0, there are none and the teacher does not run. `hidden` are the image
+        tokens after block `tap`, of a square image unless `velocity` says its shape; `heads` are
+        queries and keys of the same tokens in `blocks`, if any.
         """
         protocol = self.protocol
         if not protocol.strength(step):
@@ -302,7 +311,9 @@ def build(
     average: nn.Module | None = None,
     **options,
 ) -> Aligner:
-    """The aligner of a JanusFlow model with its teacher; options and errors as `teachers.make`."""
+    """Returns the aligner of a JanusFlow model with its teacher; options and errors are those of
+    `teachers.make`.
+    """
     sizes = model.config.language_config
     teacher = None
     if protocol.kind == "teacher":
@@ -316,8 +327,9 @@ def build(
 
 @contextmanager
 def watching(model: nn.Module, place: int) -> Iterator[list[Tensor]]:
-    """Collects what block `place` (from 1) of the language model puts out, call by call: the very
-    tensors that the later blocks read, as `gradient_cosine` needs them.
+    """Records the output of block `place` (counted from 1) of the language model, call by call.
+
+    They are the same tensors that later blocks read, as `gradient_cosine` requires.
     """
     seen: list[Tensor] = []
     layer = model.language_model.model.layers[place - 1]
@@ -331,24 +343,28 @@ def watching(model: nn.Module, place: int) -> Iterator[list[Tensor]]:
 
 
 def gradient_cosine(first: Tensor, second: Tensor, state: Tensor) -> Tensor:
-    """Cosine of the gradients of two losses (B,) at a block's output, whole batch -> ().
+    """Cosine of the gradients of two losses (B,) with respect to a block's output, over the whole
+    batch -> ().
 
-    Below 0 the two pull the block in opposite directions, the conflict for which HASTE ends the
+    Below 0 the losses pull the block in opposite directions, the conflict at which HASTE ends
     alignment.
     """
     return cosine(gradient_products(first, second, state)).float()
 
 
 def cosine(products: Tensor) -> Tensor:
-    """Of what `gradient_products` gave, or of its sum over parts of a batch."""
+    """Returns the cosine from the result of `gradient_products`, or from its sum over parts of a
+    batch.
+    """
     return products[0] / (products[1] * products[2]).sqrt()
 
 
 def gradient_products(first: Tensor, second: Tensor, state: Tensor) -> Tensor:
-    """a b, a a and b b of the gradients a and b of two losses (B,) at a block's output, (3,).
+    """Returns (a b, a a, b b) of the gradients a and b of two losses (B,) at a block's output,
+    (3,).
 
-    The graph stays usable. ValueError where a loss does not come from `state`: a slice of a block's
-    output is not what the next block reads, take it from `watching`.
+    The graph remains usable. Raises ValueError if a loss does not depend on `state`: a slice of a
+    block's output is not what the next block reads, so take it from `watching`.
     """
     both = [
         torch.autograd.grad(loss.sum(), state, retain_graph=True, allow_unused=True)[0]

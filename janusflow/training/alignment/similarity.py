@@ -1,4 +1,4 @@
-"""How alike two representations of the same samples are, whatever their widths."""
+"""Measures how similar two representations of the same samples are, whatever their widths."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from janusflow.training import timestep_sampling
 
 @torch.no_grad()
 def by_block(model, x: Tensor, t: Tensor, prompt, features: Tensor, tokens: int = 8) -> list[float]:
-    """CKNNA of the image tokens after every block of a `JanusFlowModel` with `features` (B, n, D')
-    of the same images, such as a vision encoder's of the clean ones, one number a block.
+    """CKNNA between the image tokens after every block of a `JanusFlowModel` and `features` (B, n,
+    D').
 
-    x (B, c, h, w), t (B,) and prompt are those of `JanusFlowModel.velocity`. `tokens` of each
-    image are compared, drawn from a fixed seed, for all n of them would mostly find their
-    neighbours in their own image. ValueError for features of other images or tokens.
+    The features are of the same images, such as a vision encoder's of the clean ones; the result is
+    one number per block. x (B, c, h, w), t (B,) and prompt are those of `JanusFlowModel.velocity`.
+    `tokens` of each image are compared, drawn from a fixed seed, because all n would mostly find
+    neighbours in their own image. Raises ValueError for features of other images or tokens.
     """
     rows = torch.arange(len(x))[:, None]
     found = []
@@ -34,15 +35,16 @@ def by_block(model, x: Tensor, t: Tensor, prompt, features: Tensor, tokens: int 
 
 
 def cknna(first: Tensor, second: Tensor, neighbours: int = 10) -> float:
-    """Centred kernel alignment over shared nearest neighbours, (N, D) and (N, D') -> at most 1.
+    """Centred kernel nearest-neighbour alignment of (N, D) and (N, D'), at most 1.
 
-    K and L are the Gram matrices of unit rows without their diagonals, and only pairs count that
-    are among each other's `neighbours` nearest in both. CKNNA = HSIC(K, L) / sqrt(HSIC(K, K)
-    HSIC(L, L)), each with its own mask. 1 for equal geometry near every sample, about 0 for
-    unrelated features; for `neighbours` = N - 1 it is the unbiased CKA. Huh et al. 2024, arXiv
-    2405.07987, appendix A; HSIC as Song et al. 2012, eq. 5.
+    K and L are the Gram matrices of unit rows without their diagonals; only pairs count that are
+    among each other's `neighbours` nearest in both. CKNNA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L,
+    L)), each with its own mask. It is 1 for equal local geometry and about 0 for unrelated
+    features; with `neighbours` = N - 1 it is unbiased CKA. Huh et al. 2024, arXiv 2405.07987,
+    appendix A; HSIC as in Song et al. 2012, eq. 5.
 
-    ValueError for numbers of rows that differ or fewer than four, or neighbours outside [2, N - 1].
+    Raises ValueError for different numbers of rows or fewer than four, or neighbours outside [2, N
+    - 1].
     """
     n = len(first)
     if first.ndim != 2 or second.ndim != 2 or len(second) != n or n < 4:

@@ -1,5 +1,6 @@
-"""Whose features a model is aligned with. A teacher turns what is known of a batch into features
-(B, tokens, width); it is never trained, and it looks at clean images unless it says otherwise.
+"""Teachers of representation alignment: they map a batch to features (B, tokens, width).
+
+A teacher is never trained, and it sees clean images unless its description says otherwise.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ HiddenOf = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What is known of a batch of images in training; a teacher takes what it needs of it.
+    """What a teacher may use of a training batch.
 
-    `hidden_of(model, x, t, block)`: image tokens (B, n, D) after a block of a model that reads
-    these samples' prompts, noisy latents x and times t. `uniform`: numbers in [0, 1) for teachers
-    that draw.
+    `hidden_of(model, x, t, block)` returns image tokens (B, n, D) after a block of a model that
+    reads these samples' prompts, noisy latents x and times t. `uniform` are random numbers in [0,
+    1).
     """
 
     t: Tensor  # (B,)
@@ -42,7 +43,7 @@ class View:
     hidden_of: HiddenOf | None = None
 
     def need(self, *names: str) -> tuple:
-        """These fields; ValueError for the first that is missing."""
+        """Returns these fields. Raises ValueError for the first that is missing."""
         for name in names:
             if getattr(self, name) is None:
                 raise ValueError(
@@ -60,7 +61,9 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True)
 class Encoder:
-    """A network from pixels (B, 3, S, S) in [-1, 1] to tokens, such as the own vision encoder."""
+    """A teacher that maps pixels (B, 3, S, S) in [-1, 1] to tokens, such as the model's own vision
+    encoder.
+    """
 
     network: nn.Module
     width: int
@@ -70,7 +73,10 @@ class Encoder:
         return self.network(pixels)
 
     def with_attention(self, view: View, count: int) -> tuple[Tensor, list[Heads]]:
-        """Also queries and keys of the last `count` blocks; ValueError for an encoder without."""
+        """Also returns queries and keys of the last `count` blocks.
+
+        Raises ValueError if the encoder has none.
+        """
         with of_encoder(self.network, count) as heads:
             return self(view), heads()
 
@@ -78,10 +84,11 @@ class Encoder:
 class TimmEncoder(nn.Module):
     """Any encoder of timm: pixels (B, 3, S, S) in [-1, 1] -> (B, tokens, width).
 
-    Images are resized and normalised as the encoder was trained; class and register tokens are
-    left out, maps (B, C, h, w) read as tokens. `weights`: a safetensors file, or None for fresh
-    ones, or "hub" for timm's own, which need a network once. `size`: pixels a side that it sees
-    images at, its own unless told; DINOv2 has 1,369 tokens at its own 518, and 256 at 224.
+    Images are resized and normalised as in the encoder's training; class and register tokens are
+    dropped, and feature maps (B, C, h, w) become tokens. `weights` is a safetensors file, None for
+    random weights, or "hub" for timm's own, which need a download once. `size` is the side in
+    pixels at which it sees images, by default its own; DINOv2 has 1,369 tokens at its own 518, and
+    256 at 224.
     """
 
     def __init__(self, name: str, weights: str | Path | None = "hub", size: int | None = None):
@@ -142,8 +149,10 @@ def _source(name: str, weights: str | Path | None) -> dict:
 
 @dataclass(frozen=True)
 class Average:
-    """The moving average of the model itself, at a later block and a time nearer to the data, on
-    the same noise. Jiang et al. 2025 (SRA): t' = min(t + u * cleaner, 1), u uniform.
+    """The moving average of the model itself, at a later block and at a less noisy time with the
+    same noise.
+
+    Jiang et al. 2025 (SRA): t' = min(t + u * cleaner, 1), u uniform.
     """
 
     model: nn.Module
@@ -160,7 +169,7 @@ class Average:
 
 @dataclass(frozen=True)
 class Cached:
-    """Features that were computed once and lie with the sample."""
+    """Features that were computed in advance and are stored with the sample."""
 
     width: int
 
@@ -175,8 +184,10 @@ class Cached:
 
 
 class Oracle:
-    """What really lies under each patch of a scene: one-hot shape and colour, with the background
-    as one more of each. Nothing that is learnt can know more of these two.
+    """The true shape and colour under each patch of a scene, one-hot, with the background as one
+    more of each.
+
+    No learned encoder can know more about these two.
     """
 
     classes = (SHAPE_CLASSES, COLOR_CLASSES)
@@ -190,9 +201,7 @@ class Oracle:
 
 
 def untrained(sizes: VisionSizes, seed: int = 0) -> VisionEncoder:
-    """An encoder with fresh weights: features that depend on the image but were never taught
-    anything. The control of every teacher.
-    """
+    """Returns an encoder with random weights, the control for every teacher."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return VisionEncoder(sizes).requires_grad_(False).eval()
@@ -200,8 +209,9 @@ def untrained(sizes: VisionSizes, seed: int = 0) -> VisionEncoder:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is known where a teacher is made; it takes what it needs. `argument` is what stands in
-    its name after the colon, as NAME in "timm:NAME".
+    """The arguments available when a teacher is made; it takes those it needs.
+
+    `argument` is the part of its name after the colon, as NAME in "timm:NAME".
     """
 
     model: nn.Module  # that is trained
@@ -219,7 +229,7 @@ TEACHERS: dict[str, Maker] = {}
 
 
 def teacher(make: Maker) -> Maker:
-    """Registers what makes a teacher under the function's name, for `alignment.teacher=NAME`, or
+    """A decorator that registers a teacher's factory for `alignment.teacher=NAME`, or
     NAME:ARGUMENT.
     """
     TEACHERS[make.__name__.removesuffix("_")] = make
@@ -228,13 +238,13 @@ def teacher(make: Maker) -> Maker:
 
 @teacher
 def own(wanted: Wanted) -> Teacher:
-    """The vision encoder of the model itself."""
+    """The model's own vision encoder."""
     return Encoder(wanted.model.vision_und_enc_model, wanted.model.config.vision.width)
 
 
 @teacher
 def random(wanted: Wanted) -> Teacher:
-    """The same encoder with fresh weights."""
+    """The model's vision encoder with random weights."""
     sizes = wanted.model.config.vision
     place = next(wanted.model.vision_und_enc_model.parameters()).device
     return Encoder(untrained(sizes).to(place), sizes.width)
@@ -242,20 +252,20 @@ def random(wanted: Wanted) -> Teacher:
 
 @teacher
 def oracle(_: Wanted) -> Teacher:
-    """What really lies under each patch."""
+    """The true shape and colour under each patch of a scene."""
     return Oracle()
 
 
 @teacher
 def cached(wanted: Wanted) -> Teacher:
-    """Features that `janusflow precompute` kept with the data."""
+    """Features that `janusflow precompute` stored with the data."""
     width = wanted.model.config.vision.width
     return Cached(width if wanted.cached_width is None else wanted.cached_width)
 
 
 @teacher
 def ema(wanted: Wanted) -> Teacher:
-    """The exponential moving average (EMA) of the model that is trained."""
+    """The exponential moving average (EMA) of the model in training."""
     if wanted.average is None or wanted.block is None:
         raise ValueError("the teacher 'ema' needs the averaged model and one of its blocks")
     width = wanted.model.config.language_config.hidden_size
@@ -264,7 +274,7 @@ def ema(wanted: Wanted) -> Teacher:
 
 @teacher
 def timm_(wanted: Wanted) -> Teacher:
-    """Any encoder of timm, as timm:vit_base_patch14_dinov2."""
+    """Any encoder of timm, as in timm:vit_base_patch14_dinov2."""
     if not wanted.argument:
         raise ValueError("the teacher 'timm' needs a network's name, as timm:vit_base_patch16_224")
     network = TimmEncoder(wanted.argument, wanted.weights, wanted.size)
@@ -272,7 +282,10 @@ def timm_(wanted: Wanted) -> Teacher:
 
 
 def find(name: str) -> tuple[Maker, str | None]:
-    """What makes the teacher of that name, and the name's argument; ValueError with the nearest."""
+    """Returns the factory of a teacher and the argument in its name.
+
+    Raises ValueError, suggesting a name.
+    """
     first, colon, argument = name.partition(":")
     if first not in TEACHERS or (colon and not argument):
         near = difflib.get_close_matches(first, TEACHERS, 1)
@@ -284,9 +297,9 @@ def find(name: str) -> tuple[Maker, str | None]:
 
 
 def make(name: str, model: nn.Module, **options) -> Teacher:
-    """The teacher of that name for a JanusFlow model; `options` are fields of `Wanted`.
+    """Returns the teacher of that name for a JanusFlow model; `options` are fields of `Wanted`.
 
-    ValueError for an unknown name, or what it needs and did not get.
+    Raises ValueError for an unknown name or a missing option.
     """
     maker, argument = find(name)
     return maker(Wanted(model=model, argument=argument, **options))

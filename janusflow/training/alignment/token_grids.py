@@ -1,4 +1,4 @@
-"""Tokens as grids: of images of any shape, resampled and convolved."""
+"""Resamples and convolves tokens as two-dimensional grids."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ Grid = tuple[int, int]  # height and width in tokens
 
 
 class OnGrid(nn.Module):
-    """A convolution over tokens (B, n, D) that are the rows of an image, square unless `grid` says
-    how high and wide it is in tokens.
+    """A convolution over tokens (B, n, D) of an image.
+
+    `grid` is the image's height and width in tokens; without it the image is square.
     """
 
     def __init__(self, width: int, out: int):
@@ -24,10 +25,11 @@ class OnGrid(nn.Module):
 
 
 def resampled(tokens: Tensor, count: int, grid: Grid | None = None) -> Tensor:
-    """Tokens (B, n, D) of an image seen as a square, as (B, count, D) on another grid: bilinear,
-    antialiased when fewer. `grid`: its height and width in tokens, a square unless told.
+    """Resamples tokens (B, n, D) of an image to (B, count, D) on a square grid.
 
-    ValueError where a number is no square and no grid is told.
+    It is bilinear, and antialiased when there are fewer tokens. `grid` is the height and width in
+    tokens of the input, by default a square. Raises ValueError for a number of tokens that is not a
+    square if no grid is given.
     """
     if tokens.shape[1] == count and grid is None:
         return tokens
@@ -37,9 +39,9 @@ def resampled(tokens: Tensor, count: int, grid: Grid | None = None) -> Tensor:
 
 
 def zscored(tokens: Tensor) -> Tensor:
-    """(z - mean) / std over the tokens of each image, channel by channel; Singh et al. 2025.
+    """(z - mean) / std over the tokens of each image, per channel. Singh et al. 2025.
 
-    What all tokens share (the image's global content) goes, the spatial pattern stays.
+    This removes what all tokens share (the image's global content) and keeps the spatial pattern.
     """
     std, mean = torch.std_mean(tokens, dim=1, keepdim=True, correction=0)
     return (tokens - mean) / (std + 1e-6)
@@ -57,7 +59,9 @@ def _to_grid(tokens: Tensor, grid: Grid | None = None) -> Tensor:
 
 
 def grid_of(latents: Tensor, tokens: int) -> Grid:
-    """Height and width, in tokens, of latents (..., h, w) that became so many tokens."""
+    """Returns height and width in tokens of latents (..., h, w) that were cut into so many
+    tokens.
+    """
     height, width = latents.shape[-2:]
     patch = max(1, isqrt(height * width // tokens))
     return height // patch, width // patch

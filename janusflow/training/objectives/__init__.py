@@ -1,4 +1,4 @@
-"""Objectives of training by name; see `registry` for what one is."""
+"""Training objectives by name; `objective` defines what an objective is."""
 
 from janusflow.training.objectives import dmd as dmd
 from janusflow.training.objectives import flow as flow

@@ -1,6 +1,4 @@
-"""Copies of the trained model that an objective may ask for: lagged behind it, frozen, or learning
-something of their own.
-"""
+"""Copies of the model that objectives may use: lagged, frozen, or trained on their own."""
 
 from __future__ import annotations
 
@@ -17,10 +15,9 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW
 
 
 class Copy:
-    """The model as it was when the copy was first used, or the one that it was told to `become`;
-    `follow` lets it move after the model.
+    """A copy of the model, made when it is first used, or set by `become`; `follow` updates it.
 
-    ValueError for sharded weights, which one process cannot copy.
+    Raises ValueError for sharded weights, which one process cannot copy.
     """
 
     def __init__(self, model: nn.Module, name: str):
@@ -38,11 +35,11 @@ class Copy:
         return self._copy
 
     def become(self, model: nn.Module) -> None:
-        """Takes another model of the same parameters for the copy."""
+        """Replaces the copy by another model with the same parameters."""
         self._copy = model.requires_grad_(False).eval()
 
     def follow(self, lag: float) -> None:
-        """copy <- lag copy + (1 - lag) model, where the model learns."""
+        """copy <- lag copy + (1 - lag) model, for the trainable parameters."""
         ours, theirs = zip(*self._pairs(), strict=True)
         move(ours, theirs, lag)
 
@@ -51,7 +48,7 @@ class Copy:
         return [(own[n], p.detach()) for n, p in self._model.named_parameters() if p.requires_grad]
 
     def state(self) -> dict[str, Tensor]:
-        """Its weights that may differ from the files', by name."""
+        """Returns the weights that may differ from the files', by name."""
         own = dict(self.model.named_parameters())
         learns = [n for n, p in self._model.named_parameters() if p.requires_grad]
         return {f"{self._name}.{n}": own[n] for n in learns}
@@ -64,7 +61,7 @@ class Copy:
 
 
 class Learner(Copy):
-    """A copy that is trained beside the model, by AdamW at its own rate, where the model learns."""
+    """A copy that is trained beside the model, by AdamW with its own learning rate."""
 
     def __init__(self, model: nn.Module, name: str, lr: float):
         super().__init__(model, name)
@@ -82,7 +79,7 @@ class Learner(Copy):
         return made
 
     def become(self, model: nn.Module) -> None:
-        """Begins as this model, which stays as it is."""
+        """Starts the copy from this model, which is not changed."""
         super().become(copy.deepcopy(model))
         self._optimizer = None
 
@@ -90,7 +87,7 @@ class Learner(Copy):
         return [n for n, p in self._model.named_parameters() if p.requires_grad]
 
     def step(self) -> None:
-        """One update from the gradients that are there, averaged over all processes."""
+        """Applies one update from the current gradients, averaged over all processes."""
         for parameter in self._learning.values():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)

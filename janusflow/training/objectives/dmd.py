@@ -1,4 +1,4 @@
-"""Distribution matching distillation: jumps whose ends look like the teacher's images."""
+"""Distribution matching distillation: few-step images whose distribution matches the teacher's."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ NOISE, AGAIN, TIMES = 10, 11, 12  # streams of random numbers
 
 
 def dmd(x: Tensor, real: Tensor, fake: Tensor) -> Tensor:
-    """(B,), half the squared distance of x to x - (fake - real) / mean |x - real|.
+    """Half the squared distance of x to x - (fake - real) / mean |x - real|, (B,).
 
-    `real` and `fake` are what two velocities take a noised x to have been, without gradients: so
-    the gradient is (fake - real), towards where the data are denser and away from where the drawn
-    images are. Yin et al. 2024, arXiv 2311.18828, eqs. 7 and 8.
+    `real` and `fake` are the clean images that two velocities predict for a noised x; they get no
+    gradient. So the gradient is (fake - real): towards where the teacher's data are denser, away
+    from where the generated images are. Yin et al. 2024, arXiv 2311.18828, eqs. 7 and 8.
     """
     with torch.no_grad():
         size = (x - real).abs().flatten(1).mean(dim=1).clamp(min=1e-5)
@@ -37,16 +37,17 @@ def dmd(x: Tensor, real: Tensor, fake: Tensor) -> Tensor:
 
 @objective(name="dmd")
 class DistributionMatching(Objective):
-    """Images of few jumps u(x, t, s) whose distribution is held to a frozen guided teacher's.
+    """Images of few jumps u(x, t, s) whose distribution is matched to a frozen guided teacher's.
 
-    Each step draws by one of the numbers of `evaluations`, in turn, with gradients through all its
-    jumps, and compares the teacher's velocity at the noised images with that of a copy which learns
-    the drawn images' own distribution (`fake_lr`, `fake_updates` steps of AdamW each); every number
-    of jumps has its copy. Without the adversarial part of DMD2 (Yin et al. 2024, arXiv 2405.14867).
+    Each step generates with one of the numbers of `evaluations` in turn, with gradients through all
+    jumps. It compares the teacher's velocity at the noised images with that of a copy that learns
+    the distribution of the generated images (`fake_lr`, `fake_updates` AdamW steps each); every
+    number of jumps has its own copy. The adversarial part of DMD2 (Yin et al. 2024, arXiv
+    2405.14867) is left out.
 
-    With a `reward` between 0 and 1, second copies learn the drawn images weighted by it, and the
-    teacher's velocity is moved by `tilt` times the difference of the two: the images are held to
-    p_teacher(x) r(x)^tilt, up to a constant.
+    With a `reward` between 0 and 1, second copies learn the generated images weighted by it, and
+    the teacher's velocity is shifted by `tilt` times the difference of the two copies: the target
+    distribution is p_teacher(x) r(x)^tilt, up to a constant.
     """
 
     losses = ("dmd",)
@@ -102,12 +103,14 @@ class DistributionMatching(Objective):
         return found + [s for s in samples if s.kind != "generation"]
 
     def teach(self, teacher: nn.Module) -> None:
-        """Holds the images to this model's instead of those of the model at the start."""
+        """Sets the teacher, which is otherwise the model at the start."""
         for one in self.copies:
             one.become(teacher)
 
     def jumps(self) -> dict[str, list]:
-        """The times between which the map is trained, and how many evaluations cross them."""
+        """Returns the times between which the map is trained, and the supported numbers of
+        evaluations.
+        """
         return {"times": self.ts.tolist(), "evaluations": list(self.evaluations)}
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
@@ -124,11 +127,11 @@ class DistributionMatching(Objective):
         return {"dmd": dmd(x, real, fake)}
 
     def turn(self, step: int) -> int:
-        """Which number of evaluations a step draws by."""
+        """Returns the number of evaluations with which a step generates."""
         return step % len(self.ways)
 
     def draw(self, net: Network, batch: Batch) -> Tensor:
-        """Images (G, c, h, w) by this step's number of jumps, with gradients."""
+        """Generates images (G, c, h, w) with this step's number of jumps, with gradients."""
         x = batch.noise
         for i, j in self.ways[self.turn(batch.step)]:
             t, s = (torch.full_like(batch.t, float(self.ts[k])) for k in (i, j))
@@ -136,7 +139,9 @@ class DistributionMatching(Objective):
         return x
 
     def target(self, net: Network, x: Tensor, t: Tensor) -> Tensor:
-        """The teacher's velocity, guided until t = `guided_until` where there is a prompt."""
+        """Returns the teacher's velocity, guided until t = `guided_until` for samples with a
+        prompt.
+        """
         model, every = self.teacher.model, torch.ones_like(t, dtype=torch.bool)
         cond = net.velocity(x, t, model=model)
         inside = (t <= self.guided_until) & ~net.batch.dropped
@@ -146,13 +151,15 @@ class DistributionMatching(Objective):
         return torch.where(column(inside, x).bool(), uncond.lerp(cond, self.guidance), cond)
 
     def noise(self, batch: Batch, part: int) -> Tensor:
-        """Normal noise of the batch's images, a function of the seed, step, part and row alone."""
+        """Returns normal noise for the batch's images, a function of seed, step, part and row
+        alone.
+        """
         seed, rows = self.context.stage.seed, batch.extra["row"].tolist()
         keys = [(seed, batch.step, AGAIN, part, row) for row in rows]
         return noise_of(self.context, keys).to(batch.noise)
 
     def times(self, batch: Batch, part: int) -> Tensor:
-        """Times (G,), uniform, likewise."""
+        """Returns uniform times (G,), a function of seed, step, part and row alone."""
         seed, rows = self.context.stage.seed, batch.extra["row"].tolist()
         keys = [(seed, batch.step, TIMES, part, row) for row in rows]
         each = [torch.rand(1, generator=timestep_sampling.generator(*key)) for key in keys]
@@ -160,7 +167,7 @@ class DistributionMatching(Objective):
 
     @repeating()
     def updated(self, step: int) -> None:
-        """Lets the copies learn the images that were just drawn, by flow matching."""
+        """Trains the copies on the images just generated, by flow matching."""
         turn, count = self.turn(step - 1), len(self._drawn)
         worth = [self.worth(net, data) for net, data in self._drawn]
         for part in range(1, 1 + self.fake_updates):
@@ -175,7 +182,7 @@ class DistributionMatching(Objective):
         self._drawn.clear()
 
     def worth(self, net: Network, latents: Tensor) -> Tensor | None:
-        """The reward (G,) of each image, where there is one."""
+        """Returns the reward (G,) of each image; 1 without a reward."""
         if self.reward is None:
             return None
         judge = dict(model=self.teacher.model, processor=self.processor)

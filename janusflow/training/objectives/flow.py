@@ -1,4 +1,4 @@
-"""The objectives that the model was published with: velocity, next token, alignment."""
+"""The objectives of the published model: velocity and next token; and representation alignment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from janusflow.training.objectives.objective import Context, Objective, objectiv
 
 @objective
 class Flow(Objective):
-    """|v(x_t, t) - (data - noise)|^2, the mean over latents, times `training.time_weight` at t.
+    """Flow matching: |v(x_t, t) - (data - noise)|^2, averaged over the latents and weighted by
+    `training.time_weight`.
 
     Liu et al. 2022, arXiv 2209.03003, eq. 1.
     """
@@ -30,7 +31,9 @@ class Flow(Objective):
 
 @objective(name="next_token")
 class NextToken(Objective):
-    """Mean cross-entropy of the answer's tokens, for the samples that are not generation."""
+    """Mean cross-entropy of the answer's tokens, for all samples that are not generation
+    samples.
+    """
 
     losses = ("next_token",)
     rows = "answers"
@@ -43,7 +46,7 @@ class NextToken(Objective):
 
 
 class Alignment(Objective):
-    """The losses of an `Aligner`, which the section `alignment` of the settings describes."""
+    """The losses of an `Aligner`, configured by the settings section `alignment`."""
 
     losses = ("alignment", "dispersive", "contrastive", "attention")
 
@@ -64,7 +67,7 @@ class Alignment(Objective):
 
 
 def view(net: Network, batch: Batch) -> View:
-    """Collects what teachers may look at in this batch."""
+    """Returns what teachers may use of this batch."""
     made = batch.made
     return View(
         t=batch.t,

@@ -1,4 +1,6 @@
-"""A flow map u(x, t, s) from the guided teacher's trajectories: one, two or four evaluations."""
+"""A flow map u(x, t, s) from the guided teacher's trajectories, for one, two or four
+evaluations.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,13 @@ NOISE = 9  # stream of random numbers
 
 @objective(name="flow_map")
 class FlowMap(Objective):
-    """Mean velocities of segments of trajectories: |u(x_t, t, s) - (x_s - x_t) / (s - t)|^2.
+    """Mean velocities of trajectory segments: |u(x_t, t, s) - (x_s - x_t) / (s - t)|^2.
 
-    Each prompt's trajectory is drawn from fresh noise by a frozen copy of the model as it was at
-    the start, with its guidance; `evaluations` says into how many segments it is cut, each way
-    giving its rows. Only the decoder hears s (decoupled MeanFlow, arXiv 2510.24474), so no weight
-    is new and u(x, t, t) starts as v(x, t). `stretch` p weighs a segment's loss by (s - t)^p.
-    With a `reward` between 0 and 1 a trajectory counts by that of the image where it ends.
+    Each prompt's trajectory is generated from new noise by a frozen copy of the initial model with
+    its guidance. `evaluations` lists the numbers of segments into which it is cut; each cut gives
+    training rows. Only the decoder sees s (decoupled MeanFlow, arXiv 2510.24474), so there are no
+    new weights and u(x, t, t) starts as v(x, t). `stretch` p weights a segment's loss by (s - t)^p.
+    With a `reward` between 0 and 1 a trajectory is weighted by the reward of its image.
     """
 
     losses = ("flow_map",)
@@ -76,15 +78,17 @@ class FlowMap(Objective):
         return found + [s for s in samples if s.kind != "generation"]
 
     def teach(self, teacher: nn.Module) -> None:
-        """Follows the trajectories of this model instead of those of the model at the start."""
+        """Sets the teacher, which is otherwise the model at the start."""
         self.teacher.become(teacher)
 
     def jumps(self) -> dict[str, list]:
-        """The times between which the map is trained, and how many evaluations cross them."""
+        """Returns the times between which the map is trained, and the supported numbers of
+        evaluations.
+        """
         return {"times": self.ts.tolist(), "evaluations": list(self.evaluations)}
 
     def worth(self, samples: Sequence[Sample], latents: Tensor) -> Tensor:
-        """What each trajectory counts, (G,): 1, or the reward of the image where it ends."""
+        """Returns the weight of each trajectory, (G,): 1, or the reward of its image."""
         if self.reward is None:
             return torch.ones(len(samples))
         judge = dict(model=self.teacher.model, processor=self.processor)
@@ -127,9 +131,10 @@ class FlowMap(Objective):
 
 
 def segments(steps: int, evaluations: Sequence[int]) -> list[tuple[int, int]]:
-    """(from, to) places on a grid of so many steps, cut evenly into each number of segments.
+    """Returns (from, to) indices on a grid of so many steps, cut evenly into each number of
+    segments.
 
-    ValueError for a number that does not divide the steps.
+    Raises ValueError for a number that does not divide the steps.
     """
     found = []
     for count in evaluations:

@@ -1,4 +1,4 @@
-"""Flow-GRPO: policy gradients through stochastic sampling, by the density of each step."""
+"""Flow-GRPO: policy gradients through stochastic sampling, with the density of each step."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from samplers.solvers.transitions import TRANSITIONS
 
 @objective
 class GRPO(Online):
-    """-min(r A, clip(r) A) with r = p(y | x) / p_policy(y | x) of a step x -> y of the sampling.
+    """-min(r A, clip(r) A) with r = p(y | x) / p_policy(y | x) of a sampling step x -> y.
 
-    Of each image one step is trained, drawn from the `window` first steps; these draw noise by
-    `noise_steps` (flow_grpo, cps, euler_maruyama), all others are Euler's (MixGRPO's window). log p
-    is the mean over the latent's numbers. Liu et al. 2025, arXiv 2505.05470; Wang and Yu 2025
+    Of each image one step is trained, drawn from the first `window` steps. These add noise by
+    `noise_steps` (flow_grpo, cps, euler_maruyama); the others are Euler steps (MixGRPO's window).
+    log p is averaged over the latent's numbers. Liu et al. 2025, arXiv 2505.05470; Wang and Yu 2025
     (CPS), arXiv 2509.05952; Li et al. 2025 (MixGRPO), arXiv 2507.21802.
     """
 

@@ -1,8 +1,8 @@
-"""Losses of flow maps u(x, t, s), for any network of two times: one value a sample.
+"""Losses of flow maps u(x, t, s) for any network of two times, one value per sample.
 
-u(x, t, s) is the mean velocity of the path through x at time t until time s, and u(x, t, t) the
-velocity. States are (B, ...), times (B,), 0 is noise and 1 data; `v` is a velocity at (x, t), as a
-rule the sample's own data - noise, whose mean is the field's. Targets get no gradient.
+u(x, t, s) is the mean velocity from time t to s along the path through x at t; u(x, t, t) is the
+velocity. States are (B, ...), times (B,), 0 is noise and 1 data. `v` is a velocity at (x, t),
+usually the sample's own data - noise, whose mean is the field. Targets get no gradient.
 """
 
 from __future__ import annotations
@@ -18,25 +18,27 @@ STEP = 2e-4  # of time, in finite differences: networks embed 1000 t, whose wave
 
 
 def column(t: Tensor, x: Tensor) -> Tensor:
-    """Times (B,) as (B, 1, ..., 1) beside states (B, ...)."""
+    """Reshapes times (B,) to (B, 1, ..., 1), to broadcast with states (B, ...)."""
     return t.view(-1, *[1] * (x.ndim - 1)).to(x)
 
 
 def squared(x: Tensor) -> Tensor:
-    """Mean square of each sample, (B, ...) -> (B,)."""
+    """Mean square per sample, (B, ...) -> (B,)."""
     return x.square().flatten(1).mean(dim=1)
 
 
 def adaptive(loss: Tensor, power: float = 1.0, floor: float = 1e-3) -> Tensor:
-    """loss / (loss + floor)^power, the divisor without gradient; Geng et al. 2025, eq. 22."""
+    """loss / (loss + floor)^power, where the divisor gets no gradient. Geng et al. 2025, eq. 22."""
     return loss / (loss.detach() + floor).pow(power)
 
 
 def along(
     u: Map, x: Tensor, t: Tensor, s: Tensor, v: Tensor, derivative: str = "forward"
 ) -> Tensor:
-    """d/dt u(x_t, t, s) along a path with velocity v: one forward-mode product, or the central
-    difference of two evaluations. ValueError for another way.
+    """d/dt u(x_t, t, s) along a path with velocity v.
+
+    It is computed by forward-mode differentiation, or as the central difference of two evaluations.
+    Raises ValueError for another method.
     """
     if derivative == "forward":
         moving = (v, torch.ones_like(t))
@@ -49,7 +51,7 @@ def along(
 
 
 def flow_matching(u: Map, x: Tensor, t: Tensor, v: Tensor) -> Tensor:
-    """|u(x, t, t) - v|^2, the map at its own time. Liu et al. 2022, arXiv 2209.03003."""
+    """|u(x, t, t) - v|^2, the map at s = t. Liu et al. 2022, arXiv 2209.03003."""
     return squared(u(x, t, t) - v)
 
 
@@ -70,8 +72,8 @@ def improved_mean_flow(
 ) -> Tensor:
     """|u(x, t, s) - (s - t) du/dt - v|^2 with du/dt along the network's own u(x, t, t).
 
-    What is compared with v is then a function of (x, t, s) alone, so its regression has the field
-    as its mean. Geng et al. 2025, arXiv 2512.02012.
+    The term compared with v is then a function of (x, t, s) alone, so that its regression has the
+    field as its mean. Geng et al. 2025, arXiv 2512.02012.
     """
     with torch.no_grad():
         own = u(x, t, t)
@@ -84,8 +86,9 @@ def alpha_flow(
 ) -> Tensor:
     """|u(x, t, s) - (a v + (1 - a) u'(x + a (s - t) v, t + a (s - t), s))|^2 / a.
 
-    a = 1 is flow matching of the whole step, a = 1/2 the shortcut's, a -> 0 MeanFlow's gradient. u'
-    is `lagged`, or u itself. Zhang et al. 2025, arXiv 2510.20771, eq. 7. ValueError outside (0, 1].
+    a = 1 is flow matching of the whole step, a = 1/2 the shortcut's target, and a -> 0 has
+    MeanFlow's gradient. u' is `lagged`, or u itself. Zhang et al. 2025, arXiv 2510.20771, eq. 7.
+    Raises ValueError for a outside (0, 1].
     """
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha is {alpha}; expected a number in (0, 1]")
@@ -97,9 +100,9 @@ def alpha_flow(
 
 
 def shortcut(u: Map, x: Tensor, t: Tensor, s: Tensor, lagged: Map | None = None) -> Tensor:
-    """|u(x, t, s) - (u'(x, t, m) + u'(x_m, m, s)) / 2|^2, m half way and x_m the first jump's end.
+    """|u(x, t, s) - (u'(x, t, m) + u'(x_m, m, s)) / 2|^2, where m is half way and x_m ends the first jump.
 
-    Frans et al. 2024, arXiv 2410.12557, eq. 5; beside it stands `flow_matching`.
+    It is used together with `flow_matching`. Frans et al. 2024, arXiv 2410.12557, eq. 5.
     """
     old = lagged or u
     with torch.no_grad():
@@ -112,10 +115,10 @@ def shortcut(u: Map, x: Tensor, t: Tensor, s: Tensor, lagged: Map | None = None)
 def consistency(
     u: Map, x: Tensor, t: Tensor, v: Tensor, step: float, lagged: Map | None = None
 ) -> Tensor:
-    """|f(x, t) - f'(x + h v, t + h)|^2 / h with f(x, t) = x + (1 - t) u(x, t, 1), h = `step`.
+    """|f(x, t) - f'(x + h v, t + h)|^2 / h with f(x, t) = x + (1 - t) u(x, t, 1) and h = `step`.
 
-    h is cut at t = 1, where f is the identity. Song et al. 2023, arXiv 2303.01469, eq. 10; over h,
-    so that its gradient stays where h is small.
+    h is shortened at t = 1, where f is the identity. Dividing by h keeps the gradient's size for
+    small h. Song et al. 2023, arXiv 2303.01469, eq. 10.
     """
     one = torch.ones_like(t)
     with torch.no_grad():
@@ -128,7 +131,9 @@ def consistency(
 
 def straightness(noise: Tensor, data: Tensor, velocities: Tensor) -> Tensor:
     """Mean over times of |v - (data - noise)|^2 / |data - noise|^2, velocities (S, B, ...) on the
-    paths -> (B,); 0 for straight ones at even speed. Liu et al. 2022, eq. 4, made relative.
+    paths -> (B,).
+
+    It is 0 for straight paths at constant speed. Liu et al. 2022, eq. 4, made relative.
     """
     way = data - noise
     return torch.stack([squared(v - way) for v in velocities]).mean(dim=0) / squared(way)

@@ -1,7 +1,7 @@
 """Flow maps u(x, t, s) trained without trajectories: MeanFlow, alpha-Flow, shortcuts, consistency.
 
-Only the decoder hears s. A share of the samples is held to the velocity itself (s = t). What takes
-the place of data - noise may be guided, or the guided velocity of a frozen copy of the model.
+Only the decoder sees s. A share of the samples has s = t and trains the velocity. The target
+velocity is data - noise, optionally guided, or the guided velocity of a frozen copy of the model.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from janusflow.training.objectives.objective import Context, Objective, objectiv
 
 
 class TwoTimes(Objective):
-    """Base: `loss(u, x, t, s, v)` over the samples, s uniform between t and 1.
+    """Base class: `loss(u, x, t, s, v)` over the samples, with s uniform between t and 1.
 
-    With `guidance` w, v is uncond + w (v - uncond) until t = `guided_until`, uncond being the
-    model's own velocity without the prompt. With `distil`, v is the guided velocity of the model as
-    it was at the start.
+    With `guidance` w, v is uncond + w (v - uncond) until t = `guided_until`, where uncond is the
+    model's own velocity without the prompt. With `distil`, v is the guided velocity of the initial
+    model.
     """
 
     at_t = False
@@ -49,11 +49,11 @@ class TwoTimes(Objective):
         return {self.losses[0]: map_losses.adaptive(each, self.adaptive)}
 
     def loss(self, u: map_losses.Map, x: Tensor, t: Tensor, s: Tensor, v: Tensor) -> Tensor:
-        """(B,), at s = t the flow matching loss."""
+        """Returns the loss (B,); at s = t it is the flow matching loss."""
         raise NotImplementedError
 
     def teach(self, teacher: nn.Module) -> None:
-        """Takes this model's velocity instead of that of the model at the start."""
+        """Sets the teacher, which is otherwise the model at the start."""
         if self.teacher is None:
             raise ValueError(
                 "a student learns from its teacher's velocity alone; set objective.distil=true"
@@ -61,12 +61,14 @@ class TwoTimes(Objective):
         self.teacher.become(teacher)
 
     def jumps(self) -> dict[str, list]:
-        """Times to jump between, and how many evaluations cross them; any time is trained."""
+        """Returns times to jump between, and the supported numbers of evaluations; any time is
+        trained.
+        """
         return {"times": [0, 0.25, 0.5, 0.75, 1], "evaluations": [4, 2, 1]}
 
     @torch.no_grad()
     def velocity(self, net: Network, batch: Batch) -> Tensor:
-        """What the map's tangent is held to, (G, c, h, w)."""
+        """Returns the target velocity of the map's derivative, (G, c, h, w)."""
         x, t, v = batch.x, batch.t, batch.data - batch.noise
         model = self.teacher.model if self.teacher is not None else None
         every = torch.ones_like(batch.dropped)
@@ -89,7 +91,7 @@ class TwoTimes(Objective):
 
 @objective(name="mean_flow")
 class MeanFlow(TwoTimes):
-    """|u - (v + (s - t) du/dt)|^2; `derivative` is forward or finite. arXiv 2505.13447."""
+    """|u - (v + (s - t) du/dt)|^2; `derivative` is "forward" or "finite". arXiv 2505.13447."""
 
     losses = ("mean_flow",)
 
@@ -117,7 +119,9 @@ class ImprovedMeanFlow(TwoTimes):
 
 @objective(name="alpha_flow")
 class AlphaFlow(TwoTimes):
-    """From flow matching (alpha 1) towards MeanFlow (alpha_last) over the run. arXiv 2510.20771."""
+    """Moves from flow matching (alpha 1) towards MeanFlow (alpha_last) during the run. arXiv
+    2510.20771.
+    """
 
     losses = ("alpha_flow",)
 
@@ -139,7 +143,7 @@ class AlphaFlow(TwoTimes):
 
 @objective(name="shortcut")
 class Shortcut(TwoTimes):
-    """One jump is held to two of half its length, of a lagged copy. arXiv 2410.12557."""
+    """Trains one jump to equal two jumps of half its length by a lagged copy. arXiv 2410.12557."""
 
     losses = ("shortcut",)
 
@@ -168,9 +172,10 @@ class Shortcut(TwoTimes):
 
 @objective(name="consistency")
 class Consistency(Shortcut):
-    """The ends of jumps from neighbouring times are held together. arXiv 2303.01469.
+    """Trains jumps to t = 1 from neighbouring times to end at the same point. arXiv 2303.01469.
 
-    `step` is the distance of the times at first, `step_last` at the end, falling evenly in log.
+    `step` is the distance of the times at the start and `step_last` at the end, with geometric
+    decay.
     """
 
     losses = ("consistency",)
@@ -194,11 +199,11 @@ class Consistency(Shortcut):
 
 @objective(name="reflow")
 class Reflow(Objective):
-    """|v(x_t, t) - (data - noise)|^2 on pairs, whose data were drawn from their noise.
+    """|v(x_t, t) - (data - noise)|^2 on pairs whose data were generated from their noise.
 
-    The pairs come from `janusflow pairs`; ValueError for data that carry no noise of their own.
-    Liu et al. 2022, arXiv 2209.03003, section 2.2; times towards both ends (density u_shaped), Lee
-    et al. 2024, arXiv 2405.20320.
+    The pairs come from `janusflow pairs`. Times are concentrated at both ends (density u_shaped;
+    Lee et al. 2024, arXiv 2405.20320). Liu et al. 2022, arXiv 2209.03003, section 2.2. Raises
+    ValueError for data without noise of their own.
     """
 
     losses = ("reflow",)

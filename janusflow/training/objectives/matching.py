@@ -1,4 +1,6 @@
-"""Rewards by the flow matching loss itself: advantage-weighted, best of N, and preferences."""
+"""Reward objectives based on the flow matching loss: advantage-weighted, best of N, and
+preferences.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,11 @@ def clipped(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
 
 @objective
 class AWM(Online):
-    """Advantage-weighted matching: the flow matching loss stands for -log p in a policy gradient.
+    """Advantage-weighted matching: a policy gradient in which the flow matching loss L stands for
+    -log p.
 
-    ratio = exp(L_policy - L) at the same noise and time, clipped as in PPO. Xue et al. 2025, arXiv
-    2509.25050. `scale` multiplies the difference of the losses.
+    ratio = exp(L_policy - L) at the same noise and time, clipped as in PPO; `scale` multiplies
+    L_policy - L. Xue et al. 2025, arXiv 2509.25050.
     """
 
     losses = ("awm", "kl")
@@ -58,9 +61,10 @@ class AWM(Online):
 
 @objective(name="best_of_n")
 class BestOfN(Online):
-    """Flow matching on the images of each prompt with the best reward, where it is above the mean.
+    """Flow matching on the image with the best reward of each prompt, if it is above the prompt's
+    mean.
 
-    Online rejection sampling, the baseline of the others: what is not better teaches nothing.
+    This is online rejection sampling, the baseline of the other objectives.
     """
 
     losses = ("best_of_n", "kl")
@@ -83,9 +87,9 @@ class BestOfN(Online):
 class DPO(Online):
     """Diffusion-DPO on pairs made online: each prompt's best image is preferred to its worst.
 
-    -log sigmoid(-beta ((L+ - L+_base) - (L- - L-_base))), both images at one noise and time.
-    Wallace et al. 2023, arXiv 2311.12908, eq. 14, with the flow matching loss L. ValueError where
-    accumulation parts a pair.
+    -log sigmoid(-beta ((L+ - L+_base) - (L- - L-_base))) with the flow matching loss L, both images
+    at the same noise and time. Wallace et al. 2023, arXiv 2311.12908, eq. 14. Raises ValueError if
+    gradient accumulation separates a pair.
     """
 
     losses = ("dpo", "kl")

@@ -1,4 +1,4 @@
-"""A batch, and the model as an objective sees it."""
+"""A batch, and the model in the form that objectives use."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from janusflow.training.config_stages import Stage
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Samples of one micro-batch with the numbers drawn for its G generation samples.
+    """The samples of one micro-batch, with the random numbers of its G generation samples.
 
-    `extra` holds an objective's own numbers, (G, ...) each, as `Sample.extra` carries them;
-    "noise", "t", "s" and "x" among them take the place of what is drawn.
+    `extra` holds an objective's own numbers, (G, ...) each, from `Sample.extra`; entries "noise",
+    "t", "s" and "x" replace the random ones.
     """
 
     samples: tuple[Sample, ...]
@@ -34,17 +34,17 @@ class Batch:
 
     @property
     def made(self) -> list[Sample]:
-        """The samples of kind generation."""
+        """The generation samples."""
         return [s for s in self.samples if s.kind == "generation"]
 
     @property
     def s(self) -> Tensor | None:
-        """The second time (G,) of a flow map, where the samples carry one."""
+        """The second time (G,) of a flow map, if the samples have one."""
         return self.extra.get("s")
 
     @cached_property
     def x(self) -> Tensor | None:
-        """The states at t: on the straight path, unless the samples carry their own."""
+        """The states at t: on the straight path, unless the samples have their own."""
         if self.data is None:
             return None
         if "x" in self.extra:
@@ -55,9 +55,9 @@ class Batch:
 def draw(
     stage: Stage, samples: Sequence[Sample], step: int, rows: Sequence[int], total: int, device
 ) -> Batch:
-    """The random numbers of these samples, functions of (seed, step, row) alone.
+    """Draws the random numbers of these samples, which are functions of (seed, step, row) alone.
 
-    `rows` are the numbers of the generation samples in the global batch, which has `total`.
+    `rows` are the numbers of the generation samples in the global batch of `total`.
     """
     made = [s for s in samples if s.kind == "generation"]
     if not made:
@@ -100,10 +100,10 @@ def _noise(stage: Stage, step: int, rows: Sequence[int], data: Tensor) -> Tensor
 
 @dataclass
 class Network:
-    """The trained model on the samples of a batch.
+    """The trained model, evaluated on the samples of a batch.
 
-    `out` is the one pass that all objectives share: the generation samples at their x and t (only
-    where an objective reads them there), the answers beside them. `velocity` is a pass of its own.
+    `out` is the forward pass that all objectives share: generation samples at their x and t (only
+    if an objective uses them) together with the answers. `velocity` is a separate pass.
     """
 
     model: nn.Module
@@ -116,7 +116,7 @@ class Network:
 
     @cached_property
     def out(self) -> Outputs:
-        """Velocity (G, c, h, w), hidden states and logits, of one pass with gradients."""
+        """Velocity (G, c, h, w), hidden states and logits of one forward pass with gradients."""
         batch = self.batch
         if not self.reads_x and len(batch.made) < len(batch.samples):
             rest = [s for s in batch.samples if s.kind != "generation"]
@@ -135,17 +135,18 @@ class Network:
         model: nn.Module | None = None,
         dropped: Tensor | None = None,
     ) -> Tensor:
-        """v(x, t), or the mean velocity u(x, t, s) from t to s, of the generation samples.
+        """Returns v(x, t), or the mean velocity u(x, t, s) from t to s, of the generation samples,
+        (G, c, h, w).
 
-        (G, c, h, w). Another `model` is a lagged or frozen copy; `dropped` (G,) says whose prompt
-        is hidden, those of the batch unless given.
+        `model` may be a lagged or frozen copy; `dropped` (G,) says whose prompt is dropped, by
+        default as in the batch.
         """
         dropped = self.batch.dropped if dropped is None else dropped
         model = self.model if model is None else model
         return self._run(model, self.batch.made, x, t, dropped, s=s).velocity
 
     def guided(self, x: Tensor, t: Tensor, scale: float, model: nn.Module | None = None) -> Tensor:
-        """uncond + scale (cond - uncond); at scale 1 the second is not evaluated."""
+        """uncond + scale (cond - uncond); at scale 1 the unconditional pass is skipped."""
         none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         cond = self.velocity(x, t, model=model, dropped=none)
         if scale == 1:
@@ -153,7 +154,7 @@ class Network:
         return torch.lerp(self.velocity(x, t, model=model, dropped=~none), cond, scale)
 
     def hidden(self, model: nn.Module, x: Tensor, t: Tensor, block: int) -> Tensor:
-        """Image tokens (G, n, D) after a block of a model that reads the same prompts."""
+        """Returns image tokens (G, n, D) after a block of a model that reads the same prompts."""
         return self._run(model, self.batch.made, x, t, self.batch.dropped, block).hidden
 
     def _run(self, model, samples, x, t, dropped, tap=None, attend=(), s=None) -> Outputs:

@@ -1,4 +1,4 @@
-"""DiffusionNFT: reinforcement on the forward process, from images of any sampler."""
+"""DiffusionNFT: reinforcement learning on the forward process, from images of any sampler."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ def nft(
 ) -> Tensor:
     """r d(v+) + (1 - r) d(v-), with v+ = old + beta (v - old) and v- = old - beta (v - old).
 
-    d(w) is the squared error of x + (1 - t) w to the data, over its own mean absolute error, which
-    gets no gradient: every t then counts alike. States (B, ...), t and the optimality r = `share`
-    (B,) in [0, 1] -> (B,). Zheng et al. 2025, arXiv 2509.16117, eqs. 5 and 13, over beta.
+    d(w) is the squared error of x + (1 - t) w to the data, divided by its mean absolute error
+    without gradient, so that every t counts alike. States are (B, ...), t and r = `share` in [0, 1]
+    are (B,) -> (B,). The formula is divided by beta. Zheng et al. 2025, arXiv 2509.16117, eqs. 5
+    and 13.
     """
     left = (1 - t).view(-1, *[1] * (x.ndim - 1))
     move = beta * (velocity - old)
@@ -34,10 +35,10 @@ def _normalised(error: Tensor) -> Tensor:
 
 @objective
 class NFT(Online):
-    """DiffusionNFT: images with a better reward than their prompt's others pull, worse ones push.
+    """DiffusionNFT: images with a better reward than the prompt's others attract, worse ones repel.
 
-    r = 1/2 + clip(advantage / clip, -1, 1) / 2. `beta` scales how far v+ and v- lie from the policy
-    that drew the images.
+    r = 1/2 + clip(advantage / clip, -1, 1) / 2. `beta` scales the distance of v+ and v- from the
+    policy that generated the images.
     """
 
     losses = ("nft", "kl")

@@ -1,8 +1,8 @@
-"""What an objective is, and how it is found by name.
+"""The interface of training objectives, and their registry.
 
-An objective sees a batch and the model as `Network`, and returns named losses, one value a sample.
-The trainer weighs, averages, logs and accumulates them; `--set objective.name=NAME` chooses it and
-`--set objective.OPTION=VALUE` sets its options. A short one is a function:
+An objective gets a batch and the model as `Network`, and returns named losses, one value per
+sample. The trainer weights, averages, logs and accumulates them. `--set objective.name=NAME`
+selects it and `--set objective.OPTION=VALUE` sets its options. A simple objective is a function:
 
     @objective
     def huber(net, batch, *, delta: float = 0.1):
@@ -34,14 +34,14 @@ FLOW = "flow"  # the objective unless another is named
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What an objective may keep when it is made: the model that is trained, and the run's."""
+    """What an objective may keep when it is made: the model in training, and parts of the run."""
 
     model: nn.Module
     stage: Stage
     vae: nn.Module | None = None  # the autoencoder, where the run has it at hand
 
     def need_vae(self, command: str) -> nn.Module:
-        """The autoencoder; ValueError names the command that has one."""
+        """Returns the autoencoder. Raises ValueError naming the command that provides one."""
         if self.vae is None:
             raise ValueError(
                 f"this objective draws with the model and needs its autoencoder; train by {command}"
@@ -50,10 +50,10 @@ class Context:
 
 
 class Objective:
-    """Base of objectives that need more than a function: state, copies of the model, other samples.
+    """Base class of objectives that need state, copies of the model, or other samples.
 
     Options are the keyword-only parameters of `__init__`, with defaults and types; those of a base
-    are passed on by `**shared`.
+    class are passed on by `**shared`.
     """
 
     losses: tuple[str, ...] = ()  # the names that it may return
@@ -70,37 +70,38 @@ class Objective:
         raise NotImplementedError
 
     def weights(self, step: int) -> dict[str, float]:
-        """By which the mean of each loss counts in the total."""
+        """Returns the weight of each loss's mean in the total loss."""
         return dict.fromkeys(self.losses, 1.0)
 
     def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
-        """The samples that a step trains on, from those that the data gave.
+        """Returns the samples that a step trains on, made from those of the data.
 
-        `rows` numbers the generation samples in the global batch. It must be a function of its
-        arguments, the weights and `state()` alone, so that a resumed run ends in the same bits.
+        `rows` are the numbers of the generation samples in the global batch. The result must be a
+        function of the arguments, the weights and `state()` alone, so that a resumed run is bitwise
+        identical.
         """
         return list(samples)
 
     def updated(self, step: int) -> None:
-        """Called after each update of the weights, of which `step` have been done."""
+        """Called after each update of the weights; `step` is the number of updates so far."""
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint has to keep of it."""
+        """Returns the tensors that a checkpoint must store for this objective."""
         return {}
 
     def load(self, found: Mapping[str, Tensor]) -> None:
         """Restores what `state` returned."""
 
     def measured(self) -> dict[str, float]:
-        """Numbers of the last step for the log."""
+        """Returns numbers about the last step for the log."""
         return {}
 
 
 def objective(made=None, *, name: str | None = None, losses: Sequence[str] | None = None):
-    """Registers a class, or a function (net, batch, *, options) under its name.
+    """A decorator that registers a class, or a function (net, batch, *, options), under its name.
 
-    A function returns values (G,), one a generation sample, or a mapping of several such, whose
-    names are then given as `losses`.
+    A function returns one value per generation sample (G,), or a mapping of several such, whose
+    names are given as `losses`.
     """
     if made is None:
         return lambda made: objective(made, name=name, losses=losses)
@@ -128,7 +129,7 @@ def _of_function(made: Callable, names: tuple[str, ...]) -> type[Objective]:
 
 
 def find(name: str) -> type[Objective]:
-    """The objective of that name; ValueError names the nearest."""
+    """Returns the objective of that name. Raises ValueError, suggesting a name."""
     import janusflow.training.objectives  # noqa: F401 (whose modules register theirs)
 
     if name not in OBJECTIVES:
@@ -141,7 +142,7 @@ def find(name: str) -> type[Objective]:
 
 
 def options_of(name: str) -> dict[str, inspect.Parameter]:
-    """The options of an objective, by name, those of its bases included."""
+    """Returns the options of an objective by name, including those of its base classes."""
     kind = find(name)
     function = getattr(kind, "function", None)
     makers = [c.__init__ for c in reversed(kind.__mro__) if "__init__" in vars(c)]
@@ -160,9 +161,9 @@ def _own(made: Callable) -> dict[str, inspect.Parameter]:
 
 
 def settled(choice: Mapping[str, object]) -> dict[str, object]:
-    """A choice {"name": ..., option: ...} with every option said and of its type.
+    """Returns a choice {"name": ..., option: ...} with all options filled in and converted.
 
-    ValueError for an option that the objective does not have, or a value of another type.
+    Raises ValueError for an unknown option or a value of another type.
     """
     name = str(choice.get("name", FLOW))
     known = options_of(name)
@@ -201,6 +202,6 @@ def _cast(kind, value, name: str):
 
 
 def make(choice: Mapping[str, object], context: Context) -> Objective:
-    """The objective that a run chose, with its options."""
+    """Creates the objective that a run chose, with its options."""
     found = settled(choice)
     return find(found.pop("name"))(context, **found)

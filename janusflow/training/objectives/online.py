@@ -1,4 +1,6 @@
-"""What objectives on rewards share: images by a lagged copy of the model, and their rewards."""
+"""The common part of reward objectives: images from a lagged copy of the model, and their
+rewards.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,12 @@ NOISE, TESTED = 7, 8  # streams of random numbers, apart from those of training
 
 
 class Online(Objective):
-    """Base of the algorithms: `prepare` gives each prompt's samples images, rewards, advantages.
+    """Base class: `prepare` adds generated images, rewards and advantages to the samples of each
+    prompt.
 
-    Images come from the policy, a copy that follows the model by policy <- lag policy +
-    (1 - lag) model after each update; `lag` grows evenly from `lag_first` to `lag_last` in
-    `lag_steps`. The advantage is (reward - mean of the prompt's) / deviation over the step.
+    Images come from the policy, a copy that follows the model by policy <- lag policy + (1 - lag)
+    model after each update; `lag` rises linearly from `lag_first` to `lag_last` over `lag_steps`.
+    The advantage is (reward - mean of the prompt's rewards) / standard deviation over the step.
     """
 
     def __init__(
@@ -63,11 +66,11 @@ class Online(Objective):
         self._measured: dict[str, float] = {}
 
     def make_base(self) -> Copy:
-        """The model as it is before the first update."""
+        """Returns the model as it is before the first update."""
         return Copy(self.context.model, "base")
 
     def noise(self, keys: Sequence[tuple[int, ...]]) -> Tensor:
-        """Normal numbers of a latent's shape, a function of the keys alone."""
+        """Returns normal noise of a latent's shape, a function of the keys alone."""
         return noise_of(self.context, keys)
 
     def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
@@ -91,27 +94,33 @@ class Online(Objective):
         return kept + [s for s in samples if s.kind != "generation"]
 
     def rollout(self, samples: Sequence[Sample], keys: Sequence[tuple[int, ...]]):
-        """The images' latents, and what else to keep of how they came about, (B, ...) by name."""
+        """Returns the images' latents, and by name what else to keep of their generation, (B,
+        ...).
+        """
         return self.images(samples, keys), {}
 
     def extras(self, rewards: Tensor, advantage: Tensor) -> dict[str, Tensor]:
-        """What an algorithm wants to keep of each image's reward, (B,) by name."""
+        """Returns what an algorithm keeps of each image's reward, by name, (B,)."""
         return {}
 
     def images(self, samples: Sequence[Sample], keys: Sequence[tuple[int, ...]]) -> Tensor:
-        """Latents (B, c, h, w) by the policy, from noise that depends on the keys alone."""
+        """Generates latents (B, c, h, w) with the policy, from noise that depends on the keys
+        alone.
+        """
         noise = self.noise(keys)
         model = self.policy.model
         path = rollouts.paths(model, samples, noise, self.ts, self.solver, self.guidance)
         return path[:, -1].cpu()
 
     def graded(self, samples: Sequence[Sample], latents: Tensor) -> rewards.Graded:
-        """The images that the autoencoder makes of the latents, ready for rewards."""
+        """Decodes the latents to images that are ready for rewards."""
         judge = dict(model=self.policy.model, processor=self.processor)
         return rewards.graded(self.context.vae, samples, latents, **judge)
 
     def advantages(self, found: Tensor) -> Tensor:
-        """Rewards (B,) less the mean of their group, over the deviation of all in the step."""
+        """Rewards (B,) minus the mean of their group, divided by the standard deviation over the
+        step.
+        """
         groups = found.view(-1, self.group)
         centred = (groups - groups.mean(dim=1, keepdim=True)).flatten()
         return centred / found.std(correction=0).clamp(min=1e-4)
@@ -130,7 +139,9 @@ class Online(Objective):
             self._measured["test_lenient"] = sum(s.lenient for s in scores) / len(scores)
 
     def to_base(self, net: Network, batch: Batch, velocity: Tensor) -> dict[str, Tensor]:
-        """{"kl": mean squared distance (G,) of the velocity to the base model's}, where weighed."""
+        """Returns {"kl": mean squared distance (G,) of the velocity to the initial model's}, if it
+        has a weight.
+        """
         if self.base is None:
             return {}
         with torch.no_grad():
@@ -154,20 +165,20 @@ class Online(Objective):
 
 
 def shape_of(model: nn.Module, vae: nn.Module) -> tuple[int, int, int]:
-    """Of a latent, as the autoencoder makes it of an image of the model's size."""
+    """Returns a latent's shape for an image of the model's size."""
     side = model.config.vision.image_size
     return tuple(latents_of(vae, torch.zeros(1, 3, side, side)).shape[1:])
 
 
 def noise_of(context: Context, keys: Iterable[tuple[int, ...]]) -> Tensor:
-    """Normal numbers (B, c, h, w), those of an image a function of its key alone."""
+    """Returns normal noise (B, c, h, w); each image's noise is a function of its key alone."""
     shape = shape_of(context.model, context.vae)
     each = [torch.randn(shape, generator=timestep_sampling.generator(*key)) for key in keys]
     return torch.stack(each)
 
 
 def worth_of(reward: rewards.Reward, images: rewards.Graded) -> Tensor:
-    """Rewards (B,) as weights; ValueError for a reward that leaves [0, 1]."""
+    """Returns rewards (B,) as weights. Raises ValueError for a reward outside [0, 1]."""
     found = reward(images).cpu()
     if not bool(((found >= 0) & (found <= 1)).all()):
         raise ValueError(
@@ -178,7 +189,7 @@ def worth_of(reward: rewards.Reward, images: rewards.Graded) -> Tensor:
 
 
 def times_of(text: str, steps: int, solver: samplers.Solver) -> Tensor:
-    """The times written in `text`, or a solver's own grid of so many steps."""
+    """Returns the times written in `text`, or a solver's own grid of so many steps."""
     if not text:
         place = samplers.GRIDS[solver.grid] if isinstance(solver.grid, str) else solver.grid
         return place(steps)
