@@ -2,7 +2,8 @@
 
     x = samplers.sample(v, noise, 16, "auto")
 
-Solvers, grids and guidance rules go by name: print `SOLVERS`, `GRIDS`, `RULES` for what there is.
+Solvers, grids and guidance rules are chosen by name; print `SOLVERS`, `GRIDS` or `RULES` to list
+them.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Names of `samplers` that are imported when they are first used: parts, classes, old names."""
+"""Names of `samplers` that are imported on first use: submodules, classes and old names."""
 
 from importlib import import_module
 from typing import Any
@@ -63,7 +63,10 @@ PLACE, SOLVER = _where(PLACES), _where(SOLVERS)
 
 
 def find(name: str, package: dict[str, Any]) -> Any:
-    """What `samplers` has under a name that it did not import; AttributeError if nothing."""
+    """Returns what a lazily imported name of `samplers` refers to.
+
+    Raises AttributeError for an unknown name.
+    """
     if name in OLD:
         name = renamed(name, OLD[name], stacklevel=4)
         return package[name] if name in package else find(name, package)

@@ -1,4 +1,6 @@
-"""Import paths of release 0.1, for one more release: the same modules, with a warning."""
+"""Import paths of release 0.1, which work for one more release: they give the same modules, with a
+warning.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ MOVED = {
 
 
 class Moved(MetaPathFinder, Loader):
-    """Finds a module under its old path by importing the new one."""
+    """An import hook that finds a module under its old path by importing the new one."""
 
     def find_spec(self, fullname: str, path=None, target=None):  # noqa: ARG002
         return ModuleSpec(fullname, self) if fullname in MOVED else None
@@ -51,7 +53,7 @@ class Moved(MetaPathFinder, Loader):
         module.__spec__ = module.__spec__.loader_state
 
     def get_code(self, fullname: str):
-        """What `python -m` runs."""
+        """Returns the code that `python -m` runs."""
         return import_module(new := MOVED[fullname]).__spec__.loader.get_code(new)
 
 

@@ -1,4 +1,4 @@
-"""Solvers side by side on one field, at equal numbers of network evaluations."""
+"""Compares solvers on one field at equal numbers of network evaluations."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ CALLS = (4, 6, 8, 10, 16, 32)
 
 @dataclass(frozen=True)
 class Comparison:
-    """Errors by solver and number of evaluations (NFE); NaN where a solver cannot spend them.
+    """Errors by solver and number of network evaluations (NFE);
 
-    An error is the geometric mean over the samples of the RMS distance to the reference. Shows
-    itself as text, and as a table in a notebook; `figure` draws it.
+    NaN where a solver cannot spend them.
+
+    An error is the geometric mean over samples of the RMS distance to the reference. It prints as
+    text, shows as a table in a notebook, and `figure` draws it.
     """
 
     errors: dict[str, dict[int, float]]
@@ -33,7 +35,7 @@ class Comparison:
         return list(next(iter(self.errors.values())))
 
     def best(self, calls: int) -> str:
-        """The solver with the smallest error at so many evaluations."""
+        """Returns the solver with the smallest error at so many evaluations."""
         at = {name: row[calls] for name, row in self.errors.items() if row[calls] == row[calls]}
         return min(at, key=at.__getitem__)
 
@@ -62,7 +64,7 @@ class Comparison:
         return f"<table><tr><th>NFE</th>{head}</tr>{rows}<caption>{foot}</caption></table>"
 
     def figure(self) -> Any:
-        """The errors over the evaluations, both on a logarithmic scale, by matplotlib."""
+        """Draws the errors over the evaluations on logarithmic axes, with matplotlib."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(6, 4), layout="constrained")
@@ -83,12 +85,12 @@ def compare(
     *,
     reference: Tensor | float = 1e-6,
 ) -> Comparison:
-    """Errors of solvers, each on its own grid, at equal numbers of evaluations of v.
+    """Returns the errors of solvers, each on its own grid, at equal numbers of evaluations of v.
 
     Args:
-        noise: the states that every run starts from, (B, ...).
-        reference: where the exact flow ends, shaped like noise, or a tolerance to find it with by
-            dopri8; it costs hundreds of evaluations.
+        noise: the states from which every run starts, (B, ...).
+        reference: the exact endpoints, shaped like noise, or a tolerance to compute them with by
+            dopri8; that takes hundreds of evaluations.
     """
     chosen = [find(solver) for solver in solvers]
     told = "the given ends" if isinstance(reference, Tensor) else f"dopri8 at {reference:g}"

@@ -1,9 +1,8 @@
-"""A whole run as one graph, for torch.compile(fullgraph=True).
+"""A whole sampling run as one graph, for torch.compile(fullgraph=True).
 
-A solver on a grid that is known beforehand is a list of times and weights (see
-`solvers.linear_multistep.linearize`). They are found while the graph is traced; what is left is the
-calls of v and sums of tensors. Each state is written by the one before it and by the velocities
-that their difference needs.
+A solver on a known grid is a list of times and weights (see `solvers.linear_multistep.linearize`).
+They are computed while the graph is traced; the graph itself contains only evaluations of v and
+weighted sums. Each state is written as the one before it plus the velocities of their difference.
 """
 
 from __future__ import annotations
@@ -22,7 +21,9 @@ SMALL = 1e-13  # a weight that is rounding
 
 @torch.compiler.assume_constant_result
 def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
-    """(times of the calls, steps): a step is the factor of the state, and (j, weight of v_j)."""
+    """Returns (times of the evaluations, steps); a step is the state's factor and (j, weight of
+    v_j).
+    """
     from samplers.core import find, times  # which runs this module
     from samplers.solvers.linear_multistep import linearize
 
@@ -49,10 +50,10 @@ def _steps(rows: list[list[float]]) -> list[tuple]:
 
 
 def run(v: Velocity, x: Tensor, solver: Any, ts: Any, options: dict[str, Any]) -> Tensor:
-    """The state at the end of the grid, traced without a break.
+    """Returns the final state, traced without a graph break.
 
-    Raises for what is no constant of the graph: times in a tensor, fields that jump or depend on
-    the grid, states of several tensors.
+    Raises an error for what cannot be a constant of the graph: times in a tensor, fields that jump
+    or depend on the grid, and states of several tensors.
     """
     if isinstance(ts, Tensor) or not isinstance(x, Tensor):
         raise TypeError(

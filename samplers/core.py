@@ -1,8 +1,8 @@
-"""What a solver is, how it is found, and how it is run.
+"""Solvers: their definition, their registration, and how they are run.
 
-A velocity is any callable v(x, t): x of any shape with the batch first, t a 0-dim float64 tensor on
-the CPU; t = 0 is noise, t = 1 is data, and v = data - noise on the straight path. A solver is a
-generator over a time grid that says what it promises; the tests hold it to that.
+A velocity is any callable v(x, t): x has any shape with the batch first, t is a 0-dim float64
+tensor on the CPU; t = 0 is noise, t = 1 is data, and v = data - noise on the straight path. A
+solver is a generator over a time grid that declares its order and cost; the tests check both.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CLOSEST = 1e-12  # two times, relative to the largest
 
 @dataclass(frozen=True, kw_only=True)
 class Solver:
-    """A generator path(v, x, ts) over the states at ts[1:], and what it promises."""
+    """A generator path(v, x, ts) that yields the states at ts[1:], with its declared properties."""
 
     name: str
     path: Callable[..., Path]
@@ -60,11 +60,11 @@ class Solver:
 
     @property
     def fixed(self) -> bool:
-        """Whether it takes velocities, the steps of its grid, and no noise."""
+        """Whether it integrates velocities on the steps of its grid, without noise."""
         return not (self.adaptive or self.stochastic or self.maps)
 
     def cost(self, steps: int) -> int:
-        """Calls of v that a grid of so many steps takes."""
+        """Returns the evaluations of v on a grid of so many steps."""
         if self.adaptive:
             raise ValueError(
                 f"{self.name} counts its calls as it goes; wrap v in count() to see them"
@@ -73,7 +73,7 @@ class Solver:
         return self.calls * steps + extra
 
     def steps(self, calls: int) -> int:
-        """Steps that take exactly so many calls of v."""
+        """Returns the steps that take exactly so many evaluations of v."""
         if self.adaptive:
             raise ValueError(f"{self.name} chooses its own steps; give it times, such as [0, 1]")
         below, n = None, 1
@@ -85,7 +85,7 @@ class Solver:
         return n
 
     def with_options(self, **options: Any) -> Solver:
-        """The same solver with some of its options bound."""
+        """Returns the same solver with some of its options set."""
         known = [
             name
             for name, p in inspect.signature(self.path).parameters.items()
@@ -115,7 +115,9 @@ SOLVERS: Registry[Solver] = Registry(
 def solver(
     *, order: int | None, calls: int = 1, **promises: Any
 ) -> Callable[[Callable[..., Path]], Callable[..., Path]]:
-    """Registers a path under its function's name; the fields of `Solver` are its promises."""
+    """A decorator that registers a solver under its function's name; its arguments are fields of
+    `Solver`.
+    """
 
     def register(path: Callable[..., Path]) -> Callable[..., Path]:
         name, doc = path.__name__, inspect.getdoc(path) or ""
@@ -126,7 +128,7 @@ def solver(
 
 
 def find(solver: str | Solver, **options: Any) -> Solver:
-    """The solver of that name (or the one given) with its options bound."""
+    """Returns the solver of that name (or the given one) with its options set."""
     if isinstance(solver, str):
         if solver not in SOLVERS:
             raise ValueError(SOLVERS.unknown(solver))
@@ -143,9 +145,9 @@ def _found(name: str, options: dict[str, Any]) -> Solver:
 
 
 def steps(ts: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """(t, s, s - t) for each step: two times for v, and a plain number to multiply tensors with.
+    """Yields (t, s, s - t) for each step: two times for v, and a number to multiply tensors with.
 
-    Where the times carry gradients, s - t is a tensor that does too.
+    If the times require gradients, s - t is a tensor that does too.
     """
     if ts.requires_grad:
         yield from ((t, s, s - t) for t, s in pairwise(ts.unbind()))
@@ -155,7 +157,9 @@ def steps(ts: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
 
 
 def advance(x: Tensor, *terms: tuple[float | Tensor, Tensor]) -> Tensor:
-    """x + sum of w k over the terms (w, k): a single new tensor, one pass over memory per term."""
+    """x + sum of w k over the terms (w, k), as one new tensor with one pass over memory per
+    term.
+    """
     (w, k), *rest = terms
     if isinstance(w, Tensor):
         return sum((w.to(x.dtype) * k for w, k in terms), x)
@@ -174,18 +178,18 @@ def sample(
     nonfinite: Literal["raise", "return"] = "raise",
     **options: Any,
 ) -> Any:
-    """Solves dx/dt = v(x, t) from ts[0] to ts[-1]; the state there, shaped like `noise` and
-    in its dtype, or in float32 if that is narrower.
+    """Integrates dx/dt = v(x, t) from ts[0] to ts[-1] and returns the final state.
 
-    The state is a tensor (B, ...), or a tuple or dict of such, which v then gets and returns. An
-    integer for `ts` is a number of calls of v, from which the solver's own grid follows. The
-    options are the solver's. Where v has an attribute `jumps`, times at which it jumps, that grid
-    gets a time at each of them; at each time of any grid that is one, the solver begins anew.
-    Gradients are followed unless the caller is under torch.no_grad(), also to times that require
-    them where the solver allows it.
-    Raises FloatingPointError if a velocity was not finite, naming the time at which one first was
-    not; with nonfinite="return" the state is returned as it is. Under torch.compile and the
-    transforms of torch.func, where no value can be looked at, it always is.
+    It has the shape and dtype of `noise`, but at least float32. The state is a tensor (B, ...), or
+    a tuple or dict of tensors, which v then gets and returns. An integer `ts` is a number of
+    evaluations of v on the solver's own grid. Further options are the solver's. If v has an
+    attribute `jumps`, times at which it jumps, that grid gets a time at each of them; any grid's
+    solver restarts at jumps. Gradients are recorded unless disabled by torch.no_grad(), also for
+    times that require them if the solver supports it.
+
+    Raises FloatingPointError if a velocity was not finite, naming the first such time; with
+    nonfinite="return" the state is returned anyway, as always under torch.compile and the
+    transforms of torch.func, where values cannot be inspected.
     """
     if torch.compiler.is_compiling():
         return compiled_run.run(v, noise, solver, ts, options)
@@ -202,7 +206,7 @@ def trajectory(
     nonfinite: Literal["raise", "return"] = "raise",
     **options: Any,
 ) -> Iterator[tuple[Tensor, Any]]:
-    """(t, state) at every time of the grid, the first of them (ts[0], noise); see `sample`."""
+    """Yields (t, state) at every time of the grid, starting with (ts[0], noise); see `sample`."""
     if nonfinite not in ("raise", "return"):
         raise ValueError(f'nonfinite is "raise" or "return", not {nonfinite!r}')
     chosen = find(solver, **options)
@@ -258,14 +262,14 @@ def _pieces(
 
 
 def transformed() -> bool:
-    """Whether torch.compile or a transform of torch.func (vmap, grad, jvp) is at work."""
+    """Returns whether torch.compile or a transform of torch.func (vmap, grad, jvp) is active."""
     if torch.compiler.is_compiling():
         return True
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def vectorized() -> bool:
-    """Whether torch.vmap is the transform at work."""
+    """Returns whether the active transform is torch.vmap."""
     if torch.compiler.is_compiling():
         return False
     top = torch._C._functorch.peek_interpreter_stack()
@@ -280,11 +284,11 @@ def _inside(v: Velocity, low: Tensor, high: Tensor, x: Tensor, *times: Tensor) -
 def times(
     ts: Times, solver: Solver, jumps: tuple[float, ...] = (), time_shift: float = 1.0
 ) -> Tensor:
-    """The grid that `ts` stands for, float64 on the CPU, strictly monotonic.
+    """Returns the grid for `ts`: float64 on the CPU, strictly monotonic.
 
-    A number of calls becomes the solver's own grid, shifted if the solver `shifts`, with a time at
-    each jump; where beginning anew costs calls, that grid has fewer steps. A list of times carries
-    the gradients that it asks for; ValueError if the solver does not.
+    A number of evaluations becomes the solver's own grid, shifted if the solver `shifts`, with a
+    time at each jump; if a restart costs evaluations, the grid has fewer steps. A list of times
+    keeps its gradients. Raises ValueError if the solver does not support them.
     """
     calls = _whole(ts)
     if calls is not None:
@@ -346,7 +350,7 @@ def _check_grid(ts: Tensor) -> None:
 
 
 def laid(solver: Solver, steps: int, time_shift: float = 1.0) -> Tensor:
-    """The solver's own grid of so many steps on a field of this `time_shift`."""
+    """Returns the solver's own grid of so many steps for a field with this `time_shift`."""
     ts = GRIDS[solver.grid](steps) if isinstance(solver.grid, str) else solver.grid(steps)
     return earlier(ts, time_shift) if solver.shifts and time_shift != 1 else ts
 

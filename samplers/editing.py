@@ -1,4 +1,4 @@
-"""From data to noise and back: round trips, image to image, inpainting, controls, FlowEdit."""
+"""Editing with a flow: round trips, image-to-image, inpainting, controlled inversion, FlowEdit."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,7 +17,9 @@ OLD = {"between": "interpolate", "partway": "img2img_timesteps", "masked": "inpa
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """Data taken to noise and back: both ends (B, ...), RMS error per sample (B,), calls of v."""
+    """The result of integrating data to noise and back: both ends (B, ...), RMS error per sample
+    (B,), calls of v.
+    """
 
     noise: Tensor
     restored: Tensor
@@ -25,16 +27,19 @@ class RoundTrip:
     calls: int
 
     def psnr(self, peak: float) -> Tensor:
-        """20 log10(peak / error) in dB, (B,); `peak` is the largest difference data can have."""
+        """20 log10(peak / error) in dB, (B,);
+
+        `peak` is the largest possible difference of the data.
+        """
         return 20 * torch.log10(peak / self.error)
 
 
 def round_trip(
     v: Velocity, data: Tensor, ts: Times, solver: str | Solver = "heun", **options
 ) -> RoundTrip:
-    """Integrates data to noise along the reverse of the grid `ts`, and back along `ts`.
+    """Integrates data to noise along the reversed grid `ts`, and back along `ts`.
 
-    An integer for ts is the number of calls each way, on the solver's own grid.
+    An integer ts is the number of evaluations in each direction, on the solver's own grid.
     """
     chosen, counted = find(solver, **options), count(v)
     ts = times(ts, chosen, counted.jumps, counted.time_shift)
@@ -45,16 +50,15 @@ def round_trip(
 
 
 def interpolate(data: Tensor, noise: Tensor, t: float | Tensor) -> Tensor:
-    """The state (1 - t) noise + t data of the linear path."""
+    """The state (1 - t) noise + t data of the straight path."""
     return (1 - t) * noise + t * data
 
 
 def img2img_timesteps(ts: Tensor, strength: float) -> Tensor:
-    """The part of a grid that changes data by `strength`: from 1 - strength to the end.
+    """Returns the part of a grid that changes data by `strength`: from 1 - strength to the end.
 
-    strength 1 is the whole grid, and near 0 only its last moment is left. Start the run from
-    interpolate(data, noise, img2img_timesteps(ts, strength)[0]), or from data inverted to that
-    time.
+    strength 1 is the whole grid. Start the run from interpolate(data, noise, img2img_timesteps(ts,
+    strength)[0]), or from data inverted to that time.
     """
     if not 0 < strength <= 1:
         raise ValueError(f"the strength of an edit is {strength}; choose it above 0 and at most 1")
@@ -66,13 +70,12 @@ def img2img_timesteps(ts: Tensor, strength: float) -> Tensor:
 
 
 def inpaint(v: Velocity, data: Tensor, noise: Tensor, mask: Tensor) -> "Inpainting":
-    """A velocity that changes data only where `mask` is 1 and leads back to it where mask is 0.
+    """Returns a velocity that changes data where `mask` is 1 and keeps it where mask is 0.
 
-    Outside the mask it is (data - x) / (1 - t), the straight way to the data from wherever the
-    state is. There v sees the line (1 - t) noise + t data, and every state of a run is put back on
-    it, so that the data is kept to the last digit by any solver, stochastic ones included. `mask`
-    broadcasts against data; values between 0 and 1 blend. Start the run from
-    interpolate(data, noise, ts[0]).
+    Outside the mask it is (data - x) / (1 - t), which leads straight to the data. v is evaluated
+    with the line (1 - t) noise + t data there, and every state is projected onto it, so any solver,
+    also a stochastic one, keeps the data exactly. `mask` broadcasts against data; values between 0
+    and 1 blend. Start the run from interpolate(data, noise, ts[0]).
     """
     mask = mask.to(data)
     if not ((mask >= 0) & (mask <= 1)).all():
@@ -81,7 +84,7 @@ def inpaint(v: Velocity, data: Tensor, noise: Tensor, mask: Tensor) -> "Inpainti
 
 
 class Inpainting(Wrapped):
-    """v inside a mask, the straight way to the data outside; see `inpaint`."""
+    """The velocity of `inpaint`: v inside a mask, the straight way to the data outside."""
 
     def __init__(self, v: Velocity, data: Tensor, noise: Tensor, mask: Tensor):
         super().__init__(v)
@@ -94,7 +97,7 @@ class Inpainting(Wrapped):
         return torch.lerp(outside.to(x.dtype), inside.to(x.dtype), self.mask.to(x.dtype))
 
     def project(self, x: Tensor, t: Tensor) -> Tensor:
-        """x with the line where nothing is to change."""
+        """Returns x with the line (1 - t) noise + t data outside the mask."""
         line = interpolate(self.data, self.noise, t.to(x.dtype)).to(x.dtype)
         return torch.where(self.mask == 0, line, x)
 
@@ -108,13 +111,13 @@ def controlled(
     start: float = 0.0,
     stop: float = 1.0,
 ) -> "Controlled":
-    """v + strength (straight - v), `straight` leading from x at t to `end` (B, ...).
+    """v + strength (straight - v), where `straight` leads from x at t directly to `end` (B, ...).
 
     With data=True `end` is data, reached at t = 1 by (end - x) / (1 - t); otherwise it is noise,
-    reached at t = 0 by (x - end) / t on a grid that falls. strength 0 is v and 1 goes straight
-    there. It acts while start <= t <= stop, whose inner ends are jumps of the field. Data inverted
-    under a pull to typical noise can be edited; a pull to the data then keeps what is to stay. Rout
-    et al. 2024 (RF inversion, 2410.10792).
+    reached at t = 0 by (x - end) / t on a falling grid. strength 0 is v and 1 leads straight there.
+    It acts while start <= t <= stop, where bounds inside the grid are jumps of the field. Data
+    inverted with a pull to typical noise can be edited; a pull to the data then preserves what
+    should stay. Rout et al. 2024 (RF inversion, 2410.10792).
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"the strength of a control is {strength}; choose it from 0 (none) to 1")
@@ -124,7 +127,7 @@ def controlled(
 
 
 class Controlled(Wrapped):
-    """The field that `controlled` returns."""
+    """The velocity that `controlled` returns."""
 
     def __init__(
         self, v: Velocity, end: Tensor, strength: float, data: bool, start: float, stop: float
@@ -156,12 +159,14 @@ def flow_edit(
     averages: int = 1,
     generator: Generators = None,
 ) -> Tensor:
-    """Data (B, ...) led from one prompt to another without inversion; Kulikov et al. 2024.
+    """Moves data (B, ...) from one prompt to another without inversion;
+
+    Kulikov et al. 2024 (FlowEdit).
 
     The edit z starts at the data and moves with target(z_t, t) - source(x_t, t), where x_t is the
-    data under fresh noise of time t and z_t = z + x_t - data, the mean over `averages` draws, each
-    two calls. An integer for ts is a number of steps of a uniform grid; start the grid later, as by
-    `img2img_timesteps`, to stay closer to the data.
+    data with new noise at time t and z_t = z + x_t - data, averaged over `averages` draws with two
+    evaluations each. An integer ts is a number of steps of a uniform grid; start the grid later,
+    for example by `img2img_timesteps`, to stay closer to the data.
     """
     ts = times(ts, find("euler"))
     source, target = on_grid(source, ts), on_grid(target, ts)

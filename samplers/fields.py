@@ -1,7 +1,7 @@
-"""What solvers integrate: velocity fields v(x, t), flow maps u(x, t, s), and what wraps them.
+"""Velocity fields v(x, t) and flow maps u(x, t, s), and wrappers around them.
 
-x has any shape with the batch first; t is a 0-dim float64 tensor on the CPU, or (B, 1, ..., 1)
-where each sample has a time of its own. t = 0 is noise, t = 1 is data, and v = data - noise.
+x has any shape with the batch first; t is a 0-dim float64 tensor on the CPU, or (B, 1, ..., 1) if
+each sample has its own time. t = 0 is noise, t = 1 is data, and v = data - noise.
 """
 
 from __future__ import annotations
@@ -18,32 +18,35 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
 def is_flow_map(v: object) -> bool:
-    """Whether v takes a second time: u(x, t, s)."""
+    """Returns whether v takes a second time: u(x, t, s)."""
     return bool(getattr(v, "two_times", False))
 
 
 def jumps_of(v: object) -> tuple[float, ...]:
-    """The times at which a velocity, a rule or a weight says that it jumps; none unless it does."""
+    """Returns the times at which a velocity, rule or weight declares a jump; none by default."""
     return tuple(getattr(v, "jumps", ()))
 
 
 def time_shift_of(v: object) -> float:
-    """How much earlier than usual a field says that it turns; 1 unless it does. See `auto`."""
+    """Returns how much earlier than usual a field declares its turns to be; 1 by default.
+
+    See `auto`.
+    """
     return float(getattr(v, "time_shift", 1.0))
 
 
 def on_grid(v: Any, ts: Tensor) -> Any:
-    """The field as it is during a run on this grid: rules that depend on the steps read them."""
+    """Returns the field for a run on this grid; rules that depend on the steps use it."""
     return v.on_grid(ts) if hasattr(v, "on_grid") else v
 
 
 def grid_dependent(v: Any) -> bool:
-    """Whether the field is another one on each grid."""
+    """Returns whether the field depends on the grid."""
     return bool(getattr(v, "grid_dependent", hasattr(v, "on_grid")))
 
 
 class Wrapped:
-    """A field around another, which still says what solvers ask of the inner one."""
+    """Base class of a field around another, which passes on the attributes that solvers read."""
 
     def __init__(self, v: Velocity):
         self.v = v
@@ -62,7 +65,7 @@ class Wrapped:
 
     @property
     def project(self) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """(state, t) -> the nearest state that the field allows, None where it allows all."""
+        """A function (state, t) -> nearest allowed state, or None if all states are allowed."""
         return getattr(self.v, "project", None)
 
     @property
@@ -79,7 +82,7 @@ class Wrapped:
 
 
 class Batched(Wrapped):
-    """A network that wants t of shape (B,) in the state's dtype, as a field; see `batched`."""
+    """A network that expects t of shape (B,) in the state's dtype, as a field; see `batched`."""
 
     def __init__(self, net: Velocity, scale: float, sign: float, conditions: dict[str, Any]):
         super().__init__(net)
@@ -93,10 +96,11 @@ class Batched(Wrapped):
 
 
 def batched(net: Callable, scale: float = 1.0, sign: int = 1, **conditions: Any) -> Batched:
-    """The field sign net(x, scale t, **conditions) with t of shape (B,) in the state's dtype.
+    """Returns the field sign net(x, scale t, **conditions) with t of shape (B,) in the state's
+    dtype.
 
-    For networks that embed a time per sample; `scale` is 1000 where they count training steps,
-    `sign` is -1 where they predict noise - data. `conditions` are passed on with every call. A
+    Use it for networks that embed one time per sample. `scale` is 1000 if they count training
+    steps, `sign` is -1 if they predict noise - data. `conditions` are passed on with every call. A
     network of two times, net(x, t, s), gets both in this form: `flow_map(batched(net))`.
     """
     if sign not in (1, -1):
@@ -127,7 +131,7 @@ class FlowMap(Wrapped):
         return (self.v(x, t, s) - x) / (s - t)
 
     def jump(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """The state at s of the path that is at x at time t: x + (s - t) u(x, t, s)."""
+        """Returns the state at s of the path through x at time t: x + (s - t) u(x, t, s)."""
         return self.v(x, t, s) if self.output == "state" else x + (s - t) * self.v(x, t, s)
 
 
@@ -135,11 +139,12 @@ def flow_map(
     u: Callable[[Tensor, Tensor, Tensor], Tensor],
     output: Literal["velocity", "state"] = "velocity",
 ) -> FlowMap:
-    """A function of two times as a field for the solvers "jump", "consistency" and "restart".
+    """Returns a function of two times as a field for the solvers "jump", "consistency" and
+    "restart".
 
     u(x, t, s) is the mean velocity (x_s - x_t) / (s - t) of the path through x at time t, which at
-    s = t is the velocity; with output="state" it is x_s itself. Solvers of velocities see
-    u(x, t, t). Boffi et al. 2024 (flow maps), Geng et al. 2025 (MeanFlow).
+    s = t is the velocity; with output="state" the function returns x_s itself. Solvers of
+    velocities use u(x, t, t). Boffi et al. 2024 (flow maps), Geng et al. 2025 (MeanFlow).
     """
     if output not in ("velocity", "state"):
         raise ValueError(f'a flow map returns its "velocity" or its "state", not {output!r}')
@@ -147,7 +152,9 @@ def flow_map(
 
 
 class Counted(Wrapped):
-    """v that counts; a field with a count of its own (a guided one) is asked for it instead."""
+    """A field that counts its evaluations; a field with its own count (a guided one) reports
+    that.
+    """
 
     def __init__(self, v: Velocity):
         super().__init__(v)
@@ -167,20 +174,21 @@ class Counted(Wrapped):
 
 
 def count(v: Velocity) -> Counted:
-    """v with .calls, the number of network evaluations so far.
+    """Returns v with an attribute `calls`, the number of network evaluations so far.
 
-    A velocity that takes several evaluations, or none, per call keeps its own running total in an
-    attribute `calls`; that total is what is reported.
+    A velocity that takes several evaluations, or none, per call keeps its own total in an attribute
+    `calls`; that total is reported.
     """
     return Counted(v)
 
 
 class Watched:
-    """v in the state's dtype and in memory of its own, with a number per call to trace NaN by.
+    """A velocity whose results are cast to the state's dtype, copied if needed, and checked for NaN
+    at the end.
 
-    The sums stay where the state lives and are looked at once, at the end: no synchronisation.
-    A velocity that writes every result into the same memory (a replayed CUDA graph) is copied: the
-    first two results are kept, so that a third in their memory can only be theirs.
+    A checksum per call stays on the state's device and is read once after the run, so there is no
+    synchronisation. Results of a velocity that always writes into the same memory (a replayed CUDA
+    graph) are copied; this is detected by comparing addresses with the first two results.
     """
 
     def __init__(self, v: Velocity):
@@ -210,7 +218,7 @@ class Watched:
         return k.clone()
 
     def check(self, start: Tensor) -> None:
-        """FloatingPointError if a velocity was not finite, with the first such time."""
+        """Raises FloatingPointError, naming the first time at which a velocity was not finite."""
         broken = ~torch.stack(self.sums).isfinite() if self.sums else torch.zeros(0, 1)
         if bool(broken.any()):
             i = int(broken.any(1).int().argmax())
@@ -230,17 +238,17 @@ class Watched:
 
 
 def sums(k: Tensor) -> Tensor:
-    """Sums each sample, (B, ...) -> (B,)."""
+    """Returns the sum over each sample, (B, ...) -> (B,)."""
     return flat(k).sum(1) if k.ndim else k.reshape(1).clone()
 
 
 def flat(x: Tensor) -> Tensor:
-    """(B, ...) -> (B, D), also of (B,) and of an empty batch."""
+    """(B, ...) -> (B, D), also for (B,) and for an empty batch."""
     return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 def address(k: Tensor) -> int:
-    """Where a tensor's numbers lie; 0 for tensors that do not say, which are taken for reused."""
+    """Returns the address of a tensor's memory; 0 if unknown, which counts as reused."""
     try:
         return k.data_ptr()
     except RuntimeError:
@@ -248,7 +256,9 @@ def address(k: Tensor) -> int:
 
 
 def unwatched(v: Velocity) -> Velocity:
-    """v in the state's dtype and nothing else: under transforms no value can be looked at."""
+    """Returns v cast to the state's dtype without checks, for transforms in which values cannot be
+    inspected.
+    """
 
     def fitted(x: Tensor, *times: Tensor) -> Tensor:
         return fitting(v(x, *times), x)
@@ -257,7 +267,10 @@ def unwatched(v: Velocity) -> Velocity:
 
 
 def fitting(k: Any, x: Tensor) -> Tensor:
-    """k in the dtype of x; TypeError or ValueError if it cannot be its velocity."""
+    """Returns k in the dtype of x.
+
+    Raises TypeError or ValueError if it cannot be a velocity of x.
+    """
     if not isinstance(k, Tensor):
         kind = type(k).__name__
         held = [
@@ -278,7 +291,7 @@ def fitting(k: Any, x: Tensor) -> Tensor:
 
 
 def first_call(v: Velocity, x: Tensor, t: Tensor, *s: Tensor) -> Any:
-    """v(x, t); where that fails and t of shape (B,) would not, the error says so."""
+    """Returns v(x, t). If that fails although t of shape (B,) would work, the error says so."""
     try:
         return v(x, t, *s)
     except torch.OutOfMemoryError:

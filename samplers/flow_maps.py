@@ -1,4 +1,4 @@
-"""The flow map of a velocity field, by integration: exact as far as the solver is."""
+"""The flow map of a velocity field by numerical integration."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from samplers.fields import FlowMap, flow_map
 
 
 def integrated(v: Velocity, calls: int = 64, solver: str | Solver = "rk4") -> FlowMap:
-    """The flow map of v by so many calls of a fixed solver: what a learned one is compared with.
+    """Returns the flow map of v, by so many evaluations of a fixed-step solver; use it to test
+    learned maps.
 
-    u(x, t, s) = (x_s - x) / (s - t), x_s being integrated from t to s in equal steps, and v(x, t)
-    where t = s. Times are one for the batch, or (B,) and (B, 1, ..., 1) for one per sample.
+    u(x, t, s) = (x_s - x) / (s - t), where x_s is integrated from t to s in equal steps, and v(x,
+    t) if t = s. Times are one number for the batch, or (B,) and (B, 1, ..., 1) for one per sample.
     """
     chosen = find(solver)
     ts = torch.linspace(0, 1, chosen.steps(calls) + 1, dtype=torch.float64)

@@ -1,4 +1,6 @@
-"""Time grids from noise (0) to data (1): functions of the number of steps n, giving (n + 1,)."""
+"""Time grids from noise (0) to data (1): functions of the number of steps n that return (n + 1,)
+times.
+"""
 
 import math
 from collections.abc import Callable, Iterable
@@ -14,14 +16,14 @@ GRIDS: Registry[Grid] = Registry("grid")
 
 
 def grid(place: Grid) -> Grid:
-    """Registers a grid under its function's name."""
+    """A decorator that registers a grid under its function's name."""
     GRIDS[place.__name__] = place
     return place
 
 
 @grid
 def uniform(n: int) -> Tensor:
-    """t = u, the n + 1 numbers from 0 to 1 at equal distance."""
+    """t = u, the n + 1 equally spaced numbers from 0 to 1."""
     if n < 1:
         raise ValueError(f"a grid has one step or more, not {n}")
     return torch.arange(n + 1, dtype=torch.float64) / n
@@ -31,26 +33,26 @@ def uniform(n: int) -> Tensor:
 def shifted(n: int, shift: float = 3.0) -> Tensor:
     """sigma = shift u / (1 + (shift - 1) u) for u from 1 to 0, t = 1 - sigma (Esser et al. 2024).
 
-    shift > 1 spends the steps near the noise, shift < 1 near the data.
+    shift > 1 concentrates the steps near the noise, shift < 1 near the data.
     """
     _positive(shift=shift)
     return pin(earlier(uniform(n), shift))
 
 
 def earlier(ts: Tensor, shift: float) -> Tensor:
-    """ts / (shift - (shift - 1) ts): times moved towards the noise, 0 and 1 stay."""
+    """ts / (shift - (shift - 1) ts): times moved towards the noise; 0 and 1 stay."""
     return ts / (shift - (shift - 1) * ts)
 
 
 @grid
 def cosine(n: int) -> Tensor:
-    """t = (1 - cos(pi u)) / 2: short steps at both ends (Chebyshev's points)."""
+    """t = (1 - cos(pi u)) / 2: short steps at both ends (Chebyshev points)."""
     return pin((1 - torch.cos(math.pi * uniform(n))) / 2)
 
 
 @grid
 def trigonometric(n: int) -> Tensor:
-    """Equal angles of arctan(t / (1 - t)), the clock of variance-preserving paths."""
+    """Equal steps of the angle arctan(t / (1 - t)), the time of variance-preserving paths."""
     angle = uniform(n) * (math.pi / 2)
     return pin(angle.sin() / (angle.sin() + angle.cos()))
 
@@ -59,7 +61,7 @@ def trigonometric(n: int) -> Tensor:
 def logit_normal(n: int, mean: float = 0.0, scale: float = 1.0) -> Tensor:
     """Quantiles of sigmoid(N(mean, scale^2)), the density of training times of Esser et al. 2024.
 
-    The tails are cut half a step from the ends, where the normal quantile is still finite.
+    Half a step is cut off at both ends, where the normal quantile would be infinite.
     """
     _positive(scale=scale)
     u = uniform(n) * (1 - 1 / (n + 1)) + 0.5 / (n + 1)
@@ -68,9 +70,9 @@ def logit_normal(n: int, mean: float = 0.0, scale: float = 1.0) -> Tensor:
 
 @grid
 def karras(n: int, rho: float = 7.0, low: float = 0.02, high: float = 80.0) -> Tensor:
-    """Noise-to-signal ratios (1 - t) / t at equal steps of their rho-th root (Karras et al. 2022).
+    """Equal steps of the rho-th root of the noise-to-signal ratio (1 - t) / t (Karras et al. 2022).
 
-    The ratio runs from `high` down to `low`; the first and last times are then moved to 0 and 1.
+    The ratio falls from `high` to `low`; the first and last times are then set to 0 and 1.
     """
     _positive(rho=rho, low=low, high=high - low)
     if rho < 0.1 or high > 1e9:
@@ -81,10 +83,7 @@ def karras(n: int, rho: float = 7.0, low: float = 0.02, high: float = 80.0) -> T
 
 @grid
 def beta(n: int, a: float = 0.6, b: float = 0.6) -> Tensor:
-    """Quantiles of Beta(a, b) (Lee et al. 2024): below 1 both ends get short steps.
-
-    The density's integral is taken numerically in an angle, where its ends are finite.
-    """
+    """Quantiles of Beta(a, b) (Lee et al. 2024): a and b below 1 give short steps at both ends."""
     _positive(a=a, b=b)
     angle = torch.linspace(0, math.pi / 2, 20 * n + 2001, dtype=torch.float64)
     middle = (angle[1:] + angle[:-1]) / 2
@@ -95,19 +94,19 @@ def beta(n: int, a: float = 0.6, b: float = 0.6) -> Tensor:
 
 @grid
 def power(n: int, exponent: float = 1.5) -> Tensor:
-    """t = u^exponent: above 1 short steps near the noise, below 1 near the data."""
+    """t = u^exponent: above 1 the steps are short near the noise, below 1 near the data."""
     _positive(exponent=exponent)
     return uniform(n) ** exponent
 
 
 @grid
 def quadratic(n: int) -> Tensor:
-    """t = 1 - (1 - u)^2: steps that shorten towards the data."""
+    """t = 1 - (1 - u)^2: the steps shorten towards the data."""
     return 1 - (1 - uniform(n)) ** 2
 
 
 def interpolate(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """The line through the points (x, y), x increasing, read at `at` within their range."""
+    """Linear interpolation of the points (x, y), x increasing, at `at` within their range."""
     i = torch.searchsorted(x, at).clamp(1, len(x) - 1)
     share = (at - x[i - 1]) / (x[i] - x[i - 1])
     return torch.lerp(y[i - 1], y[i], share.clamp(0, 1))
@@ -120,15 +119,18 @@ LEAST = 3  # steps to a piece between jumps, on the average: fewer cost more tha
 
 
 class Rest(float):
-    """A jump before which the velocity is zero: one step there is exact, and leaves no history."""
+    """A jump before which the velocity is zero; one step up to it is exact and leaves no
+    history.
+    """
 
 
 def at_jumps(ts: Tensor, jumps: Iterable[float]) -> Tensor:
-    """The grid with one of its inner times at each jump, those between moved in proportion.
+    """Returns the grid with one of its inner times moved to each jump, and those between in
+    proportion.
 
-    Each jump takes the nearest time that is free, in order; the end of a `Rest` takes the first. A
-    grid of fewer than three steps to a piece stays as it is: to begin anew would then cost more
-    than the jump. The grid may also fall.
+    Each jump takes the nearest free time, in order; the end of a `Rest` takes the first. A grid
+    with fewer than three steps per piece is unchanged, because restarting would cost more than the
+    jump. The grid may also fall.
     """
     low, high = sorted((float(ts[0]), float(ts[-1])))
     inner = sorted({t for t in jumps if low + NEAR < t < high - NEAR})
@@ -149,7 +151,7 @@ def at_jumps(ts: Tensor, jumps: Iterable[float]) -> Tensor:
 
 
 def pieces(ts: Tensor, jumps: Iterable[float]) -> list[Tensor]:
-    """The grid cut at those of its inner times that are jumps."""
+    """Returns the grid cut at those of its inner times that are jumps."""
     at = torch.tensor(list(jumps), dtype=ts.dtype)
     cuts = ((ts[:, None] - at).abs() < NEAR).any(1).nonzero()[:, 0].tolist()
     ends = sorted({0, *cuts, len(ts) - 1})
@@ -162,7 +164,7 @@ def _stretch(ts: Tensor) -> Tensor:
 
 
 def pin(ts: Tensor) -> Tensor:
-    """The same times with exactly 0 and 1 at the ends, past the rounding of what made them."""
+    """Returns the times with exactly 0 and 1 at the ends, without rounding errors."""
     ts[0], ts[-1] = 0, 1
     return ts
 

@@ -1,4 +1,4 @@
-"""Samples of the posterior of data given a linear measurement, with a flow as the prior."""
+"""Samples from the posterior of data given a linear measurement, with a flow as the prior."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ EARLIEST = 1e-3  # time: before it a measurement says nothing of the noise
 def posterior(
     v: Velocity, measure: Tensor, measured: Tensor, deviation: float, spread: float = 1.0
 ) -> Posterior:
-    """The velocity of data given measured = A data + N(0, deviation^2), for any solver.
+    """Returns the velocity of data given measured = A data + N(0, deviation^2), for any solver.
 
-    The data that a state x holds is taken for N(d(x), r^2 I) with d = x + (1 - t) v and
-    r^2 = spread^2 (1 - t)^2 / ((1 - t)^2 + (spread t)^2), as if the prior were N(0, spread^2 I).
-    The gradient g of log N(measured; A d, r^2 A A^T + deviation^2 I) by x then moves x: the score
-    grows by g, and the velocity by (1 - t) / t g. Song et al. 2023 (PiGDM), Pokle et al. 2024.
-    Exact for such a Gaussian prior. For others it is biased, the more so the farther the data is
-    from Gaussian at the times when g acts; a test measures that on mixtures.
+    The data for a state x are approximated by N(d(x), r^2 I) with d = x + (1 - t) v and r^2 =
+    spread^2 (1 - t)^2 / ((1 - t)^2 + (spread t)^2), as if the prior were N(0, spread^2 I). g is the
+    gradient with respect to x of log N(measured; A d, r^2 A A^T + deviation^2 I): it is added to
+    the score, so (1 - t) / t g is added to the velocity. Song et al. 2023 (PiGDM), Pokle et al.
+    2024. It is exact for such a Gaussian prior and biased for others, more so the less Gaussian the
+    data are at the times when g acts; a test measures this on mixtures.
 
     Args:
         measure: the matrix A, (M, D), acting on flattened samples.
@@ -35,7 +35,7 @@ def posterior(
 
 
 class Posterior(Wrapped):
-    """v moved towards what was measured; see `posterior`."""
+    """The velocity of `posterior`: v moved towards the measurement."""
 
     def __init__(
         self, v: Velocity, measure: Tensor, measured: Tensor, deviation: float, spread: float

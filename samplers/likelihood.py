@@ -1,12 +1,12 @@
-"""The logarithm of the density that a flow gives to data.
+"""The log-density that a flow assigns to data.
 
-Along dx = v dt the log-density changes by -div v dt, so that
+Along dx = v dt the log-density changes by -div v dt, so
 
     log p(data) = log N(noise; 0, I) - integral of div v over t from 0 to 1,
 
-with the noise found by integrating backwards; Chen et al. 2018. State and integral go through the
-solver together, and v is differentiated by reverse mode alone, which every attention kernel has.
-v must treat each sample for itself, as networks in eval mode do.
+where the noise is found by integrating backwards; Chen et al. 2018. State and integral are solved
+together, and v is differentiated in reverse mode only, which every attention kernel supports. v
+must treat each sample independently, as networks in eval mode do.
 """
 
 import math
@@ -23,9 +23,10 @@ NEAR = 1e-6  # how far from 0 and 1 a grid may end
 
 @dataclass(frozen=True)
 class LogLikelihood:
-    """log p(data) in nats (B,), its standard error (B,) over probes, and the noise (B, ...).
+    """log p(data) in nats (B,), its standard error over probes (B,), and the noise (B, ...).
 
-    The error is zero for the exact trace. It does not know the error of the solver: compare grids.
+    The standard error is zero for the exact trace. It does not include the solver's error: compare
+    grids for that.
     """
 
     value: Tensor
@@ -47,15 +48,17 @@ def log_likelihood(
     generator: torch.Generator | None = None,
     **options,
 ) -> LogLikelihood:
-    """log p(data) for data of any shape (B, ...), the grid ts running from noise to data.
+    """Returns log p(data) for data of any shape (B, ...); the grid ts runs from noise to data.
 
-    Without `probes` the trace of the Jacobian is exact and costs as many backward passes per call
+    Without `probes` the trace of the Jacobian is exact and takes as many backward passes per call
     as a sample has elements. With them it is Hutchinson's estimate, the mean of e . J e over that
-    many random signs e drawn once for the run, one backward pass each; Grathwohl et al. 2019.
-    The result can be differentiated by the data and by what v depends on, through v's second
-    derivatives; that keeps every call's graph, so use torch.no_grad() for the value alone.
-    Raises ValueError for a grid that does not rise from 0 to 1 and for stochastic solvers, which
-    do not lead back to the noise that the data came from.
+    many random sign vectors e drawn once per run, with one backward pass each; Grathwohl et al.
+    2019.
+
+    The result can be differentiated with respect to the data and the parameters of v, through
+    second derivatives of v; that keeps every call's graph, so use torch.no_grad() for the value
+    alone. Raises ValueError for a grid that does not rise from 0 to 1 and for stochastic solvers,
+    which cannot recover the data's noise.
     """
     chosen = find(solver, **options)
     if chosen.stochastic or chosen.maps:

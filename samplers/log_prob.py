@@ -1,8 +1,8 @@
-"""Log-probabilities of the steps of stochastic solvers, for policy gradients through sampling.
+"""Log-probabilities of the steps of stochastic solvers, for policy gradients.
 
-A solver of one call per step draws the next state from a Gaussian (see `solvers.transitions`), so
-a trajectory is a Markov chain with known densities; Liu et al. 2025 (Flow-GRPO), Xue et al. 2025
-(DanceGRPO), Wang and Yu 2025 (CPS).
+A stochastic solver with one evaluation per step draws the next state from a Gaussian (see
+`solvers.transitions`), so a trajectory is a Markov chain with known densities; Liu et al. 2025
+(Flow-GRPO), Xue et al. 2025 (DanceGRPO), Wang and Yu 2025 (CPS).
 
     with torch.no_grad():
         run = samplers.rollout(v, noise, 8, "flow_grpo")
@@ -55,13 +55,13 @@ def step_log_prob(
     solver: str | Solver = "euler_maruyama",
     **options: Any,
 ) -> Tensor:
-    """log p(y | x) in nats (B,): the density with which `solver` goes from x at t to y at s.
+    """log p(y | x) in nats (B,): the density of `solver` going from x at t to y at s.
 
     `velocity` is v(x, t), shaped like x (B, ...), and carries the gradient. t and s are numbers or
-    (B,). The options are the solver's (strength, rate). The density is that of all elements
+    (B,). Further options are the solver's (strength, rate). The density is that of all elements
     together; divide by their number for a mean. A step without noise, such as the last of `cps`,
-    is certain and has log p = 0. Sums are taken in float64 where the device has it.
-    Raises ValueError for solvers whose step is no Gaussian of one velocity.
+    has log p = 0. Sums are in float64 if the device supports it. Raises ValueError for solvers
+    whose step is not a Gaussian of one velocity.
     """
     chosen = find(solver, **options)
     if chosen.name not in TRANSITIONS:
@@ -84,7 +84,10 @@ def rollout(
     **options: Any,
 ) -> Rollout:
     """Samples as `samplers.sample` does, and keeps every state and the log-probability of each
-    step; the options are the solver's, `generator` among them. No call of v is added."""
+    step.
+
+    Options are the solver's, including `generator`. It takes no additional evaluations of v.
+    """
     chosen, seen = find(solver, **options), _Recorded(v)
     times, states = zip(*trajectory(seen, noise, ts, chosen), strict=True)
     steps = zip(pairwise(times), pairwise(states), seen.velocities, strict=True)

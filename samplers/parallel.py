@@ -1,8 +1,8 @@
-"""All steps at once: Picard's iteration, for where a batch is cheaper than a step.
+"""Parallel sampling by Picard iteration, for hardware on which a batch is cheaper than a step.
 
-Euler's states solve x_{i+1} = x_0 + sum_{j <= i} h_j v(x_j, t_j). To evaluate v at all of them
-together and sum again is a sweep; each sweep makes one more state exact, and smooth fields need far
-fewer sweeps than steps. Shih et al. 2023 (ParaDiGMS).
+Euler's states solve x_{i+1} = x_0 + sum_{j <= i} h_j v(x_j, t_j). A sweep evaluates v at all of
+them together and sums again. Each sweep makes at least one more state exact, and smooth fields need
+far fewer sweeps than steps. Shih et al. 2023 (ParaDiGMS).
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from samplers.fields import fitting, grid_dependent, jumps_of
 
 
 def picard(v: Velocity, noise: Tensor, ts: Times, *, tolerance: float = 1e-3) -> Tensor:
-    """Where Euler's rule ends on the grid `ts`, within `tolerance`, in as few sweeps as it takes.
+    """Returns the final state of Euler's method on the grid `ts`, within `tolerance`, by parallel
+    sweeps.
 
     noise is (B, ...). A sweep calls v once with the states of all N steps as a batch of N B, steps
-    first, and t of shape (N B, 1, ..., 1); `samplers.count` tells the number of sweeps. It stops
-    when no state moved by more than `tolerance` (RMS of a sample), after N sweeps at the latest,
-    when all are exact. Raises ValueError for fields that depend on the grid.
+    first, and t of shape (N B, 1, ..., 1); `samplers.count` counts the sweeps. It stops when no
+    state moved by more than `tolerance` (RMS of a sample), at the latest after N sweeps, when all
+    are exact. Raises ValueError for fields that depend on the grid.
     """
     if not tolerance >= 0:
         raise ValueError(f"the tolerance is an RMS of 0 or more, not {tolerance}")

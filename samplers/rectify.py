@@ -1,10 +1,10 @@
-"""Rectified flow of any velocity field: pairs of its own ends, the loss on them, its straightness.
+"""Rectified flow of any velocity field: pairs of its endpoints, the loss on them, and straightness.
 
     noise, data = rectify.pairs(net, torch.randn(4096, 2), 64)
     loss = rectify.loss(net, noise[i], data[i], torch.rand(256))
 
-A network that is trained on pairs of its own flow keeps the distribution and bends less (Liu et
-al. 2022, arXiv 2209.03003); then fewer steps suffice. What a round costs is one integration a pair.
+A network trained on pairs of its own flow keeps the distribution but has straighter paths (Liu et
+al. 2022, arXiv 2209.03003), so fewer steps suffice. A round costs one integration per pair.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from samplers.grids import uniform
 def pairs(
     v: Velocity, noise: Tensor, ts: int | Tensor = 64, solver: str | Solver = "auto"
 ) -> tuple[Tensor, Tensor]:
-    """The noise (B, ...) and the data (B, ...) that the flow carries it to, without gradients."""
+    """Returns the noise (B, ...) and the data (B, ...) to which the flow carries it, without
+    gradients.
+    """
     with torch.no_grad():
         return noise, sample(v, noise, ts, solver)
 
@@ -37,10 +39,10 @@ def loss(v: Velocity, noise: Tensor, data: Tensor, t: Tensor) -> Tensor:
 
 
 def straightness(v: Velocity, noise: Tensor, steps: int = 32) -> float:
-    """Integral of E |v - (x1 - x0)|^2 over E |x1 - x0|^2: 0 for straight paths walked evenly.
+    """Integral of E |v - (x1 - x0)|^2 over E |x1 - x0|^2; 0 for straight paths at constant speed.
 
-    By Heun's rule, v as the difference of successive states. Liu et al. 2022, section 2.2, made
-    free of units.
+    Paths are integrated by Heun, with v as the difference of successive states. Liu et al. 2022,
+    section 2.2, made dimensionless.
     """
     states = [x for _, x in trajectory(v, noise, uniform(steps), "heun", nonfinite="return")]
     chord = states[-1] - states[0]

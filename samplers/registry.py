@@ -1,4 +1,4 @@
-"""Tables of what can be chosen by name: solvers, grids, rules."""
+"""Registries of solvers, grids and rules by name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SHOWN = 16  # names that an error lists
 
 
 class Registry(dict[str, T]):
-    """What there is by name; shows itself as a list, and as a table in a notebook.
+    """A mapping from names to entries; it prints as a list, and as a table in a notebook.
 
-    A name of release 0.1 is found too, with a warning; listing leaves it out.
+    Names of release 0.1 are found too, with a warning, but not listed.
     """
 
     def __init__(self, kind: str, old: Mapping[str, str] | None = None):
@@ -32,7 +32,7 @@ class Registry(dict[str, T]):
         return super().__contains__(name) or name in self.old
 
     def unknown(self, name: str) -> str:
-        """What to tell somebody who asked for a name that is not here."""
+        """Returns the error message for a name that is not registered."""
         close = difflib.get_close_matches(str(name), self, 1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         more = f" and {len(self) - SHOWN} more" if len(self) > SHOWN + 2 else ""
@@ -51,13 +51,13 @@ class Registry(dict[str, T]):
 
 
 def line(one: Any) -> str:
-    """The first line of what an entry says of itself."""
+    """Returns the first line of an entry's description."""
     text = getattr(one, "doc", None) or getattr(one, "__doc__", None) or ""
     return text.partition("\n")[0]
 
 
 def renamed(old: str, new: str, stacklevel: int = 3) -> str:
-    """The new name, after a warning about the old one."""
+    """Returns the new name of an old one, after a warning."""
     text = f"{old} is now {new}; the old name goes with the next release"
     warnings.warn(text, DeprecationWarning, stacklevel=stacklevel)
     return new

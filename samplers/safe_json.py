@@ -1,4 +1,4 @@
-"""JSON files of strangers, read as data and within bounds."""
+"""Reads untrusted JSON files within limits."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,10 @@ LARGEST = 4 * 2**20  # bytes
 
 
 def read_json(path: str | Path) -> object:
-    """What a JSON file holds; ValueError if it is no file, too large, too deep or no JSON."""
+    """Returns a JSON file's content.
+
+    Raises ValueError if it is not a file, too large, too deep or not JSON.
+    """
     path = Path(path)
     if not path.is_file():  # a device or a pipe may never end
         raise ValueError(f"there is no file {str(path)!r}")

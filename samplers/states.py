@@ -1,4 +1,4 @@
-"""States that are no single tensor: tuples, dictionaries and what else a pytree may be."""
+"""States of several tensors: tuples, dictionaries and other pytrees."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from samplers.fields import Velocity, Wrapped, fitting, flat
 
 @dataclass(frozen=True)
 class Layout:
-    """How the parts of a state lie side by side in one tensor (B, D)."""
+    """How the parts of a state are concatenated to one tensor (B, D)."""
 
     spec: TreeSpec
     shapes: tuple[tuple[int, ...], ...]  # of the parts, without the batch
@@ -23,7 +23,7 @@ class Layout:
 
     @classmethod
     def of(cls, state: Any) -> tuple[Tensor, Layout]:
-        """The state as one tensor, and the layout that takes it apart again."""
+        """Returns the state as one tensor, and the layout that separates it again."""
         parts, spec = tree_flatten(state)
         if not parts or not all(isinstance(part, Tensor) and part.ndim for part in parts):
             kinds = ", ".join(sorted({type(part).__name__ for part in parts})) or "nothing"
@@ -41,7 +41,9 @@ class Layout:
         return layout.pack(state), layout
 
     def pack(self, state: Any) -> Tensor:
-        """The parts of a state of this layout as (B, D), in the widest of their dtypes."""
+        """Concatenates the parts of a state of this layout to (B, D), in the widest of their
+        dtypes.
+        """
         parts, spec = tree_flatten(state)
         if spec != self.spec:
             raise TypeError(f"v returned {spec} where the state is {self.spec}; they must agree")
@@ -49,7 +51,7 @@ class Layout:
         return torch.cat([flat(part).to(widest) for part in parts], 1)
 
     def unpack(self, x: Tensor) -> Any:
-        """The state whose parts lie in x (B, D)."""
+        """Returns the state whose parts are concatenated in x (B, D)."""
         parts = x.split([prod(shape) for shape in self.shapes], 1)
         shaped = [
             part.reshape(len(x), *shape).to(dtype)
@@ -58,7 +60,7 @@ class Layout:
         return tree_unflatten(shaped, self.spec)
 
     def field(self, v: Velocity) -> Velocity:
-        """The velocity of the packed state; times of samples reach v as (B, 1)."""
+        """Returns the velocity of the packed state; times per sample are passed to v as (B, 1)."""
         return _Packed(v, self)
 
 

@@ -1,1 +1,1 @@
-"""Measured speed: pipelines, solvers, training."""
+"""Speed measurements of pipelines, solvers and training."""

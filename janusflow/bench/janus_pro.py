@@ -1,4 +1,6 @@
-"""Janus-Pro's drawing against transformers' own loop, on the same weights, in turns."""
+"""Times Janus-Pro's token sampling against transformers' own loop, alternating, on the same
+weights.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ Timed = tuple[float, torch.Tensor]  # seconds and tokens
 
 
 def compare(pipe, prompts: Sequence[str], rounds: int = 5, guidance: float = 5.0) -> dict:
-    """Greedy tokens of both, in turns after one unmeasured turn; see `summary`."""
+    """Runs greedy sampling of both, alternating after one unmeasured round; see `summary`."""
     return summary(list(turns(pipe, prompts, rounds, guidance)))
 
 
@@ -21,7 +23,9 @@ def compare(pipe, prompts: Sequence[str], rounds: int = 5, guidance: float = 5.0
 def turns(
     pipe, prompts: Sequence[str], rounds: int, guidance: float = 5.0
 ) -> Iterator[tuple[Timed, Timed]]:
-    """Yields ours and transformers', round by round; the decoder, the same for both, left out."""
+    """Yields the times of ours and of transformers' in each round, without the decoder, which is
+    the same.
+    """
     x = pipe.processor.prompt(list(prompts)).to(pipe.device)
 
     def theirs():
@@ -51,8 +55,8 @@ def turns(
 
 
 def summary(pairs: Sequence[tuple[Timed, Timed]]) -> dict:
-    """The medians in seconds, the median of the rounds' ratios with the smallest and the largest,
-    and the share of equal tokens.
+    """Returns the medians in seconds, the rounds' median, smallest and largest ratio, and the
+    fraction of equal tokens.
     """
     ratios = [theirs[0] / ours[0] for ours, theirs in pairs]
     return {
@@ -74,7 +78,7 @@ def _timed(run: Callable) -> Timed:
 
 
 def table(result: dict, prompts: int) -> str:
-    """The comparison for a terminal."""
+    """Formats the comparison for a terminal."""
     return (
         f"{prompts} image(s), greedy, the same weights, in turns\n"
         f"  janusflow     {result['ours']:9.3f} s\n"

@@ -1,8 +1,8 @@
-"""The published way of making images, as the yardstick of speed: 30 Euler steps, each of which
-reads the whole prompt again for both rows, with state and time in bfloat16.
+"""The published sampler as the baseline of speed measurements.
 
-Written from its description (Ma et al. 2024; what its code does is in docs/speed.md). Nothing else
-in the package uses it.
+It takes 30 Euler steps, reads the whole prompt again in each of them for both rows, and keeps state
+and time in bfloat16. It is written from its description (Ma et al. 2024; docs/speed.md explains
+what its code does). Nothing else in the package uses it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ def sample(
     guidance_scale: float = 2.0,
     state: torch.dtype = torch.bfloat16,
 ) -> Tensor:
-    """Latents at the end, (B, c, H, W) in `state`, from noise of that shape and prompts (B, L).
+    """Returns the final latents (B, c, H, W) in dtype `state`, from noise of that shape and prompts
+    (B, L).
 
-    With `state=torch.float32` it computes what Euler on the uniform grid computes anywhere else.
+    With `state=torch.float32` the result is that of Euler on the uniform grid.
     """
     text = model.get_input_embeddings()(input_ids.repeat(2, 1))  # conditional rows first
     seen = attention_mask.repeat(2, 1)
@@ -66,6 +67,6 @@ def _velocity(model, text: Tensor, seen: Tensor, positions: Tensor, x: Tensor, t
 
 
 def prompts(pipe, texts: Sequence[str], noise: Tensor, **options) -> Tensor:
-    """`sample` for a pipeline's texts, one image each, on the pipeline's device."""
+    """Runs `sample` for a pipeline's texts, one image each, on the pipeline's device."""
     rows = pipe.processor.prompt(list(texts)).to(pipe.device)
     return sample(pipe.model, rows["input_ids"], rows["attention_mask"], noise, **options)

@@ -1,4 +1,4 @@
-"""Which sampler spends its calls best on a model: `samplers.benchmark` on its guided field."""
+"""Compares solvers on a model's guided velocity, with `samplers.benchmark`."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ def run(
     pilot: bool = False,
     **options,
 ) -> Report:
-    """Solvers and peers on the field of these prompts, from `samples` noises each.
+    """Measures solvers and baselines on the field of these prompts, from `samples` noises each.
 
-    The truth is rk4 with `reference` calls in float64; how far half as many calls end from it (RMS)
-    stands in the report's protocol, and errors below that mean nothing. `options` go to
-    `samplers.benchmark.run` (calls, solvers, others, name, ...). ValueError for what does not fit.
+    The reference is rk4 with `reference` evaluations in float64; the RMS distance to the result of
+    half as many is in the report's protocol, and smaller errors mean nothing. `options` go to
+    `samplers.benchmark.run` (calls, solvers, others, name, ...). Raises ValueError for arguments
+    that do not fit.
     """
     if samples < 1:
         raise ValueError(f"{samples} samples cannot be measured; take at least 1")

@@ -1,6 +1,6 @@
-"""How long images take, in turns with the published way in the same run.
+"""Measures seconds per image, alternating with the published sampler in the same run.
 
-`janusflow bench speed` for a model, `python -m janusflow.bench.speed` for the 1.3B's widths with
+`janusflow bench speed` measures a model, `python -m janusflow.bench.speed` the 1.3B's widths with
 fewer blocks.
 """
 
@@ -41,11 +41,12 @@ def of_pipeline(
     compile: bool = False,
     model: str = "",
 ) -> dict:
-    """Seconds an image of every quality and of the published way, one noise a text; with
-    `compile` also of "exact" and "fast" by graphs of torch.compile, once they are made.
+    """Returns the seconds per image of every quality and of the published sampler, one noise per
+    text.
 
-    "error" is the RMS distance from the converged end of the same guided field, guidance 2 all the
-    way, in latents. `model` is its name for the protocol.
+    With `compile` it also measures "exact" and "fast" compiled by torch, without the time of
+    compiling. "error" is the RMS distance in latents from the converged result of the same field
+    with guidance 2 throughout. `model` is its name in the protocol.
     """
     noise = pipe.prepare_latents(len(texts), None, None, torch.Generator().manual_seed(seed), None)
     truth = samplers.sample(pipe.field(texts, 2.0), noise, TRUTH, "rk4")
@@ -82,8 +83,10 @@ def _made(pipe, texts, noise: Tensor, quality: str) -> tuple[Tensor, int]:
 def of_network(
     blocks: int = 2, prompt: int = 20, images: int = 1, steps: int = 30, rounds: int = 3
 ) -> dict:
-    """Euler of the 1.3B's widths with fewer blocks, fresh weights, float32: ours against the
-    published algorithm on torch's own products, and against the same on ours.
+    """Times Euler at the 1.3B's widths with fewer blocks, random weights, float32.
+
+    It compares this package with the published algorithm, with torch's own matrix products and with
+    this package's.
     """
     model = wide(blocks)
     ids = torch.randint(5, 4000, (1, prompt), generator=torch.Generator().manual_seed(0))
@@ -135,7 +138,9 @@ def _guided(model: JanusFlowModel, ids: Tensor, images: int, steps: int):
 
 
 def wide(blocks: int) -> JanusFlowModel:
-    """The 1.3B's widths with so many blocks, fresh weights in float32, a vocabulary of 4,096."""
+    """Returns a model with the 1.3B's widths, so many blocks, random float32 weights and 4,096
+    words.
+    """
     language = dict(JanusFlowConfig().language_config.to_dict(), num_hidden_layers=blocks)
     language["vocab_size"] = 4096  # of which speed does not know
     tower = dict(model_type="vision_und_enc", cls="CLIPVisionTower")
@@ -149,7 +154,9 @@ def wide(blocks: int) -> JanusFlowModel:
 
 @torch.no_grad()
 def fresh(model: JanusFlowModel) -> JanusFlowModel:
-    """The model with numbers where training would begin with zeros, so that all of it computes."""
+    """Returns the model with random numbers where training would start with zeros, so that all of
+    it computes.
+    """
     for name, weight in model.named_parameters():
         if any(part in name for part in ("cond_embeds_mapper", "unpatch_conv", "channelwise_norm")):
             torch.nn.init.normal_(weight, std=0.02)
@@ -157,7 +164,7 @@ def fresh(model: JanusFlowModel) -> JanusFlowModel:
 
 
 def finish() -> None:
-    """Waits for what was given to a GPU."""
+    """Waits until a GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     elif torch.backends.mps.is_available():
@@ -191,7 +198,7 @@ def _report(rows: dict, about: dict) -> dict:
 
 
 def commit() -> str:
-    """The source's git commit, "" where it is no checkout."""
+    """Returns the source's git commit, "" outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -200,7 +207,7 @@ def commit() -> str:
 
 
 def processor() -> str:
-    """The CPU's name as Linux tells it, or its kind."""
+    """Returns the CPU's name as Linux reports it, or its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,11 +1,11 @@
-"""Packing and caching against a plain loop: the same steps, side by side in one run.
+"""Measures training throughput with and without packing and caching, step by step in one run.
 
-python -m janusflow.bench.throughput --rounds 8 --json throughput.json
+    python -m janusflow.bench.throughput --rounds 8 --json throughput.json
 
-The data is made anew: scenes as PNG with captions, conversations of one to four questions, texts of
-8 to 120 words. Four trainings of the same model take turns, a step each: with and without packing,
-with and without the cache. Without both it is the plain loop: every sample padded to the longest,
-images decoded, encoded by the autoencoder and seen by the teacher in every step.
+The data is generated: scenes as PNG with captions, conversations of one to four questions, texts of
+8 to 120 words. Four trainings of the same model take turns, one step each: with and without
+packing, with and without the cache. Without both, every sample is padded to the longest, and images
+are decoded, encoded by the autoencoder and seen by the teacher in every step.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ WAYS = {  # packed, cached
 
 
 def write_data(folder: Path, images: int, seed: int = 0) -> None:
-    """Images with captions, half as many conversations, half as many texts, lengths mixed."""
+    """Writes images with captions, half as many conversations, and half as many texts, of mixed
+    lengths.
+    """
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     names, conversations, paragraphs = list(TEMPLATES), [], []
@@ -67,7 +69,7 @@ def write_data(folder: Path, images: int, seed: int = 0) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """Seconds of the steps of one way, with what a step holds."""
+    """The seconds of the steps of one variant, with the contents of a step."""
 
     name: str
     seconds: list[float]
@@ -87,7 +89,7 @@ class Row:
 
 
 def run(folder: Path, batch: int, rounds: int, model: str = MODEL, images: int = 256) -> list[Row]:
-    """Times `rounds` steps of each way in turn, after one of each that is not counted."""
+    """Times `rounds` steps of each variant in turn, after one unmeasured step each."""
     data, cache = folder / "data", folder / "cache"
     write_data(data, images)
     precompute.precompute(data, precompute.load(model, device="auto"), cache)
@@ -134,7 +136,9 @@ def _engine(model: str, data: Path, cache: Path, batch: int, packed: bool, cache
 
 
 def table(rows: list[Row]) -> str:
-    """Median and quartiles of a step, tokens a second, and the ratio to the plain loop."""
+    """Formats median and quartiles of a step, tokens per second, and the ratio to the plain
+    loop.
+    """
     plain = rows[0].median
     lines = ["way      s a step (quartiles)     tokens/s   GFLOP   of peak   speed"]
     for row in rows:

@@ -1,5 +1,7 @@
-"""Many images: how many at once, and into a folder one file a row; what is there already is left,
-what cannot be written is named and the rest goes on.
+"""Generates many images: chooses the batch size, and fills a folder with one file per image.
+
+Existing files are kept. Images that cannot be written are reported at the end, and the others are
+generated.
 """
 
 from __future__ import annotations
@@ -33,9 +35,9 @@ def fill(
 ) -> list[Path]:
     """Generates the images that `out` lacks and returns all paths of this process, in order.
 
-    Row i has the seed `seed + i` and the file 0000i.png, in whatever batch or process it is made;
-    a file there is kept if its text chunks tell of the same order. The processes of `torchrun` or
-    `accelerate launch` share the rows. OSError at the end if images could not be written.
+    Row i has seed `seed + i` and file 0000i.png, in whatever batch or process it is generated. An
+    existing file is kept if its metadata match the request. The processes of `torchrun` or
+    `accelerate launch` share the rows. Raises OSError at the end if images could not be written.
     """
     rank, world = processes.share()
     orders = {
@@ -60,7 +62,9 @@ def fill(
 
 
 def make(pipe, rows: list[str], seed: int, batch: int, request) -> tuple[list, list[dict]]:
-    """An image a row and its notes; the seed of row i is seed + i, in whatever batch it runs."""
+    """Returns an image and its metadata for each row; row i has seed `seed + i`, in whatever batch
+    it runs.
+    """
     images, notes = [], []
     with tqdm(total=len(rows), desc="images", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(rows), batch):
@@ -78,7 +82,7 @@ def make(pipe, rows: list[str], seed: int, batch: int, request) -> tuple[list, l
 
 
 def size(pipe, rows: list[str], options) -> int:
-    """How many images at once: what was asked for, within `--memory` where that was given."""
+    """Returns the batch size: the requested one, within `--memory` if that is given."""
     if options.batch_size is not None and options.memory is None:
         return options.batch_size
     most = at_once(pipe, rows, options.memory, options.height, options.width)
@@ -88,11 +92,11 @@ def size(pipe, rows: list[str], options) -> int:
 def at_once(
     pipe, rows: list[str], gigabytes: float | None, height: int | None, width: int | None
 ) -> int:
-    """How many images at once: as many as fit into so many gigabytes with the weights, or else into
-    `SHARE` of what is free; at most `MOST` of the device.
+    """Returns how many images at once fit into so many gigabytes, weights included.
 
-    Where a batch can be sampled but not decoded at once, decoding is limited. ValueError where not
-    one image fits.
+    Without a number it is `SHARE` of the free memory, and at most `MOST` for the device. If a batch
+    can be sampled but not decoded at once, decoding is limited. Raises ValueError if not one image
+    fits.
     """
     device = pipe._execution_device
     most = min(MOST.get(device.type, MOST["cpu"]), len(rows))
@@ -122,7 +126,7 @@ def at_once(
 
 
 def holds(path: Path, order: dict) -> bool:
-    """Whether the file is a complete image generated to this order."""
+    """Returns whether the file is a complete image of this request."""
     try:
         with Image.open(path) as image:
             image.load()

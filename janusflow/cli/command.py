@@ -1,4 +1,4 @@
-"""A command is a function of one options object: `@command()` makes typer's command of it.
+"""Commands as functions of one options object: `@command()` makes them typer commands.
 
     @dataclass(frozen=True, kw_only=True)
     class Options(Placement):
@@ -7,8 +7,8 @@
     @command("describe")
     def describe(options: Options) -> dict: ...
 
-The fields become options, `--json` prints the dictionary that is returned and nothing else, and
-`--plugin` imports a user's module first where the function asks for it.
+The fields become options. `--json` prints the returned dictionary and nothing else, and `--plugin`
+imports a user's module first if the command supports it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ HELP = {"help_option_names": ["-h", "--help"]}
 
 
 class Interrupted(Exception):
-    """A signal's exception on its way through typer, which would drop it."""
+    """Carries a signal's exception through typer, which would drop it."""
 
     def __init__(self, signal: KeyboardInterrupt):
         super().__init__(str(signal))
@@ -55,7 +55,7 @@ class Interrupted(Exception):
 
 
 class Ended(Exception):
-    """A command that has its result, and an exit code other than 0."""
+    """Raised by a command that has its result and ends with an exit code other than 0."""
 
     def __init__(self, result: dict, code: int):
         super().__init__(code)
@@ -63,7 +63,7 @@ class Ended(Exception):
 
 
 class Command(TyperCommand):
-    """typer's command, which takes options by their old names and hands signals on."""
+    """typer's command, which also accepts old option names and passes signals on."""
 
     def parse_args(self, ctx, args):
         known = {name for p in self.params for name in (*p.opts, *p.secondary_opts)}
@@ -78,20 +78,23 @@ class Command(TyperCommand):
 
 @dataclass(frozen=True)
 class Registration:
-    """A function with the signature that typer reads, and how it is listed."""
+    """A function with the signature that typer reads, and its place in the help."""
 
     name: str
     run: Callable
     panel: str
 
     def mount(self, app: typer.Typer) -> None:
-        """Adds the command to an app."""
+        """Adds the command to a typer app."""
         add = app.command(self.name, cls=Command, context_settings=HELP, rich_help_panel=self.panel)
         add(self.run)
 
 
 def command(name: str, panel: str = "Commands", plugins: bool = False, json: bool = True):
-    """Registers a function of one options object; it returns a dictionary, or None without JSON."""
+    """A decorator that registers a function of one options object as a command.
+
+    The function returns a dictionary, or None if it has no JSON output.
+    """
 
     def register(function: Callable) -> Registration:
         run = _runner(function, plugins)
@@ -183,8 +186,8 @@ def _parameters(options: type) -> list[inspect.Parameter]:
 
 
 def write(result: dict) -> None:
-    """One JSON object on stdout: paths as text, NaN and infinity as null, and letters that the
-    terminal has not by their numbers.
+    """Prints one JSON object to stdout: paths as text, NaN and infinity as null, unprintable
+    letters escaped.
     """
     import json
 
@@ -200,7 +203,7 @@ def write(result: dict) -> None:
 
 
 class Group(TyperGroup):
-    """typer's group; a mistyped command gets the nearest one."""
+    """typer's group; for a mistyped command it suggests the nearest one."""
 
     def invoke(self, ctx):
         try:
@@ -210,7 +213,7 @@ class Group(TyperGroup):
 
 
 def advice(error: Exception) -> str | None:
-    """What the user can do about an error, in a sentence; None where only a developer can."""
+    """Returns what the user can do about an error, or None if only a developer can."""
     if isinstance(error, OSError):
         from janusflow.utils import locked_dir
 
@@ -229,7 +232,9 @@ def advice(error: Exception) -> str | None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether torch found no memory, on a device or on the CPU, whose error has no class."""
+    """Returns whether torch ran out of memory, on a device or on the CPU, whose error has no
+    class.
+    """
     kind = type(error).__name__
     return kind == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

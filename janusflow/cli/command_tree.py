@@ -1,4 +1,4 @@
-"""Every command in its place; nothing else."""
+"""The tree of commands: every command with its name and group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model as the options of a command name it."""
+"""Loads the model that a command's options name."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from janusflow.cli.shared_options import Placement
 
 
 def load(options: Placement, lora: str | None = None):
-    """The pipeline on its device, with an adapter if one is named."""
+    """Returns the pipeline on its device, with an adapter if one is named."""
     from janusflow.pipelines import image_io
 
     return image_io.load(options.model, options.vae, options.device, options.dtype, lora)
 
 
 def weights(options: Placement, lora: str | None = None, few=None) -> dict[str, str]:
-    """SHA-256 of every file of weights that an image comes from: the autoencoder's included, and
-    the few-step model's where one generates it.
+    """Returns the SHA-256 of every weight file that affects an image.
+
+    This includes the autoencoder's files, and the few-step model's if one generates it.
     """
     from janusflow.evaluation import provenance
     from janusflow.models.autoencoder_loading import locate_autoencoder

@@ -1,7 +1,7 @@
-"""The way in and out of the command line: signals, errors in one sentence, exit codes.
+"""The entry point of the command line: signals, errors as one sentence, exit codes.
 
-0: done. 2: something to mend, said in one sentence. 130 and 143: Ctrl+C and SIGTERM. Heavy imports
-happen inside the commands, so that --help answers at once.
+0 is success, 2 an error that the user can mend, told in one sentence, 130 and 143 are Ctrl+C and
+SIGTERM. Heavy imports happen inside the commands, so that --help answers at once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ NOISY = ("torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer"
 
 
 def main() -> None:
-    """Runs the command of `sys.argv`; what the user can mend is one sentence and exit code 2."""
+    """Runs the command in `sys.argv`; an error that the user can mend is one sentence and exit code
+    2.
+    """
     before = signals.install()
     try:
         _guarded()

@@ -1,4 +1,4 @@
-"""What each family of models takes on the command line, and how it is asked to generate."""
+"""The options that each model family accepts, and how it is asked to generate."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GUIDANCE = "2"  # of a flow, as published
 
 @dataclass(frozen=True)
 class Request:
-    """`settings` are arguments of the pipeline; `about` is what an image's text says of them."""
+    """`settings` are the arguments of the pipeline; `about` are the metadata of its images."""
 
     settings: dict
     about: dict
@@ -38,7 +38,7 @@ class Request:
 
 
 def check(options) -> str:
-    """The model's family; ValueError for an option that it has no use for."""
+    """Returns the model's family. Raises ValueError for an option that it does not support."""
     kind = auto_pipeline.family(options.model)
     other = FLOW if kind == PRO else PRO
     for name in OWN[other]:
@@ -52,7 +52,7 @@ def check(options) -> str:
 
 
 def guided(kind: str, options) -> str:
-    """The user's guidance, or the model's own."""
+    """Returns the user's guidance, or the model's default."""
     if options.guidance_scale is not None:
         return options.guidance_scale
     if kind == FLOW:
@@ -64,7 +64,7 @@ def guided(kind: str, options) -> str:
 
 
 def request(kind: str, options) -> Request:
-    """How to generate; ValueError for the first setting that does not fit."""
+    """Returns how to generate. Raises ValueError for the first setting that does not fit."""
     from janusflow.utils.safe_io import check_prompt
 
     if options.negative_prompt is not None:
@@ -125,7 +125,7 @@ def few_step_of(options, text: str):
 
 
 def check_sides(options) -> None:
-    """ValueError for a height or width of less than one pixel, or beyond the limit."""
+    """Raises ValueError for a height or width below one pixel or beyond the limit."""
     from janusflow.utils import limits
 
     for name in ("height", "width"):
@@ -136,7 +136,7 @@ def check_sides(options) -> None:
 
 
 def check_steps(steps: int | None) -> int | None:
-    """The number of steps; ValueError for less than one and for more than the limit."""
+    """Returns the number of steps. Raises ValueError if it is below one or beyond the limit."""
     from janusflow.utils import limits
 
     if steps is not None and steps < 1:

@@ -1,6 +1,6 @@
-"""Values that the shell completes, and the nearest known name for a mistyped one.
+"""Shell completion of option values, and suggestions for mistyped ones.
 
-The registries stay the one truth: completing a name of `samplers` imports it.
+The names come from the registries; completing a name of `samplers` imports it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HUB = (
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for a name near a known one, else nothing."""
+    """Returns `; did you mean X?` for a name near a known one, otherwise ""."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, list(known), 1)
@@ -28,7 +28,7 @@ def _starting(incomplete: str, known: Iterable[str]) -> list[str]:
 
 
 def folders(incomplete: str) -> list[str]:
-    """Folders here, which a shell would complete by itself were there no completion of ours."""
+    """Returns folders in the working directory, which a custom completion would otherwise hide."""
     from pathlib import Path
 
     base = Path(incomplete) if incomplete.endswith("/") else Path(incomplete or ".").parent
@@ -72,7 +72,7 @@ def qualities(incomplete: str) -> list[str]:
 
 
 def dtypes(incomplete: str) -> list[str]:
-    """Completes number formats."""
+    """Completes dtypes."""
     return _starting(incomplete, ("auto", "float32", "bfloat16", "float16", "int8"))
 
 
@@ -110,5 +110,5 @@ def objectives(incomplete: str) -> list[str]:
 
 
 def collections(incomplete: str) -> list[str]:
-    """Completes what `janusflow data` fetches."""
+    """Completes the collections of `janusflow data`."""
     return _starting(incomplete, ("stamps", "emoji", "efficientnet"))

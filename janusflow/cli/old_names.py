@@ -1,4 +1,6 @@
-"""Options by other names: Python's, and those of version 0.1, which warn for one release."""
+"""Alternative option names: Python's, and those of version 0.1, which work with a warning for one
+release.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ ALSO = {  # no warning: Python's longer names
 
 
 def renamed(args: Sequence[str], known: set[str]) -> list[str]:
-    """The arguments with today's names, for a command that knows these options."""
+    """Returns the arguments with current names, for a command that has these options."""
     words = list(args)
     for i, word in enumerate(words):
         if word == "--":

@@ -1,4 +1,4 @@
-"""Where images go: one file, a grid of several in one file, or a folder."""
+"""Where images are saved: one file, a grid of several in one file, or a folder."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ MOST_SEED = 2**63 - 1
 
 @dataclass(frozen=True)
 class Output:
-    """A place that was checked before any work is done."""
+    """An output path that was checked before any work is done."""
 
     path: Path
     folder: bool
 
     def write(self, images: list, notes: list[dict]) -> dict:
-        """Writes the images with their notes, prints the files, and tells of both."""
+        """Saves the images with their metadata, prints the files, and returns both."""
         from janusflow.pipelines import image_io
         from janusflow.utils.images import grid
 
@@ -58,7 +58,7 @@ class Output:
         return dict(files=files, images=notes, pictures=notes)
 
     def prepare(self) -> None:
-        """Makes the folder if it is missing."""
+        """Creates the folder if it is missing."""
         if self.folder:
             from janusflow.utils import locked_dir
 
@@ -66,7 +66,10 @@ class Output:
 
 
 def output(text: str) -> Output:
-    """Where `--out` says; ValueError unless it can be written and ends as an image does."""
+    """Returns the output of `--out`.
+
+    Raises ValueError unless it is writable and has an image suffix.
+    """
     from janusflow.pipelines.image_io import FORMATS
 
     if not text.strip():
@@ -88,7 +91,7 @@ def output(text: str) -> Output:
 
 
 def check_name(path: Path) -> None:
-    """ValueError for a name that the disk cannot hold."""
+    """Raises ValueError for a file name that the file system cannot hold."""
     try:
         path.exists()
     except (OSError, ValueError) as error:
@@ -106,7 +109,7 @@ def _existing(folder: Path) -> Path:
 
 
 def check_folder(folder: Path) -> None:
-    """ValueError unless files can be written there."""
+    """Raises ValueError unless files can be written there."""
     if not folder.is_dir():
         raise ValueError(f"folder {str(folder)!r:.200} does not exist; make it or choose another")
     if not os.access(folder, os.W_OK):
@@ -114,7 +117,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """ValueError for what stands in a file's place and is not to be replaced."""
+    """Raises ValueError for an existing path that must not be replaced."""
     if not path.exists():
         return
     if not path.is_file():
@@ -124,6 +127,6 @@ def check_file(path: Path) -> None:
 
 
 def check_seed(first: int, count: int = 1) -> None:
-    """ValueError unless `first` and the seeds after it are ones that torch takes."""
+    """Raises ValueError unless `first` and the seeds after it are valid for torch."""
     if not 0 <= first <= MOST_SEED - (count - 1):
         raise ValueError(f"--seed is {first}; expected 0 to {MOST_SEED - (count - 1)}")

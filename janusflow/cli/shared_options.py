@@ -1,4 +1,4 @@
-"""Options that several commands share, in the words of the Python API."""
+"""Options that several commands share, named as in the Python API."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MODEL, SAMPLING, OUTPUT = "Model", "Sampling", "Output"  # panels of --help
 
 
 def path(text: str | Path) -> Path:
-    """A path as the user wrote it; an empty one is no place."""
+    """Returns the path as the user wrote it. Raises an error for an empty one."""
     if not str(text) or str(text).isspace():
         raise typer.BadParameter("it is empty; name a file or a folder")
     return Path(text)
 
 
 def option(*words: str, help: str, panel: str, **more):
-    """`typer.Option` with a sentence of help in a panel."""
+    """Returns a `typer.Option` with a help sentence in a panel."""
     return typer.Option(*words, help=help, rich_help_panel=panel, **more)
 
 
@@ -145,7 +145,7 @@ Compile = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Which model, and where and how it computes."""
+    """The options for the model, its device and its dtype."""
 
     model: Model = DEFAULT
     vae: Vae = None
@@ -155,7 +155,7 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapted(Placement):
-    """Options of commands that load a model with a LoRA adapter."""
+    """The options of commands that load a model with a LoRA adapter."""
 
     model: Model = DEFAULT
     vae: Vae = None
@@ -163,7 +163,10 @@ class Adapted(Placement):
 
 
 def guidance(text: str):
-    """A number, or a rule of `samplers.guidance` by name; ValueError for anything else."""
+    """Returns a number, or a rule of `samplers.guidance` by name.
+
+    Raises ValueError for anything else.
+    """
     from samplers import guidance as rules
 
     try:

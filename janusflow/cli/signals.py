@@ -1,7 +1,7 @@
-"""Ctrl+C and SIGTERM: the exit code is 130 or 143 in every command, with one line on what is kept.
+"""Ctrl+C and SIGTERM: every command ends with exit code 130 or 143 and one line about what is kept.
 
-During imports nothing is at stake and libraries may swallow exceptions, so that the process ends on
-the spot. Later the signal is an exception, which lets files be closed and removed.
+During imports nothing can be lost and libraries may swallow exceptions, so the process ends at
+once. Later the signal is an exception, so that files are closed and temporary ones removed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _held = 0  # folders that are locked for writing
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal's exception; `code` is the exit code that shells know."""
+    """A signal's exception; `code` is the exit code that shells expect."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -28,20 +28,20 @@ class Stopped(KeyboardInterrupt):
 
 
 def install() -> dict[int, object]:
-    """Catches both signals from now on; returns the handlers that stood there."""
+    """Handles both signals from now on; returns the previous handlers."""
     _received.clear()
     names = (signal.SIGINT, signal.SIGTERM)
     return {number: signal.signal(number, _stop) for number in names}
 
 
 def restore(before: dict[int, object]) -> None:
-    """Puts the handlers back that `install` returned."""
+    """Restores the handlers that `install` returned."""
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
 def code() -> int | None:
-    """The exit code if a signal came, though a library may have swallowed its exception."""
+    """Returns the exit code if a signal came, even if a library swallowed its exception."""
     return 128 + _received[0] if _received else None
 
 
@@ -77,7 +77,7 @@ def _end_now(message: str, code: int) -> None:
 
 
 def leave(error: KeyboardInterrupt) -> None:
-    """Says what is kept, unless the command has said so, and ends with the signal's code."""
+    """Says what is kept, unless the command has done so, and exits with the signal's code."""
     from janusflow.cli.terminal import tell
 
     if not getattr(error, "told", False):

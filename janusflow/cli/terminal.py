@@ -1,4 +1,4 @@
-"""What reaches the terminal: names from strangers' files pass here before anybody sees them."""
+"""Terminal output. Names from untrusted files are made safe here before they are printed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Plain(io.TextIOBase):
         self.stream, self.longest = stream, longest
 
     def write(self, text: str) -> int:
-        """Writes, and returns how many characters came."""
+        """Writes, and returns the number of characters received."""
         self.stream.write(text if set(text) <= MOVES else self._plain(text))
         return len(text)
 
@@ -63,18 +63,20 @@ def _seen(letter: str) -> str:
 
 
 def tell(message: object) -> None:
-    """One line on stderr: `janusflow: ` and the message, at most some 300 characters."""
+    """Prints one line to stderr: `janusflow: ` and the message, at most about 300 characters."""
     print(f"janusflow: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def warn(message, *_args, **_kwargs) -> None:
-    """Takes the place of `warnings.showwarning`: one line without the source that gave it."""
+    """Replaces `warnings.showwarning`: prints one line without the source code that caused it."""
     tell(f"warning: {message}")
 
 
 @contextmanager
 def importing(word: str = "importing torch, diffusers and transformers") -> Iterator[None]:
-    """A word on a terminal's stderr while libraries are read, gone when they are there."""
+    """A context that shows a note on a terminal's stderr while libraries are imported, and removes
+    it.
+    """
     shown = sys.stderr.isatty() and "transformers" not in sys.modules
     if shown:
         print(f"{word} ...", end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What the commands that train have in common: options of a run, its beginning and its end."""
+"""The common part of training commands: options of a run, its start and its end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Threads = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run's folder, settings, beginning and end."""
+    """Options of a training run: its folder and settings, how it starts and ends."""
 
     out: Annotated[Path, option("--out", "-o", help="Keeps the run in this folder.", **PLACE)]
     config: Annotated[
@@ -66,7 +66,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class WorldRun(Run):
-    """A run on prompts of the small world."""
+    """Options of a training run on prompts of the scenes world."""
 
     categories: Annotated[
         str | None,
@@ -81,8 +81,8 @@ class WorldRun(Run):
 
 @contextmanager
 def training_libraries() -> Iterator[None]:
-    """Around the imports of a command that trains: a word while they take time, and what to install
-    where one is missing.
+    """A context for a training command's imports: shows a note, and says what to install if one is
+    missing.
     """
     from janusflow.cli.terminal import importing
     from janusflow.utils.extras import needed
@@ -92,7 +92,7 @@ def training_libraries() -> Iterator[None]:
 
 
 def begin(options: Run) -> dict:
-    """The settings that the user changes; ValueError for what does not fit."""
+    """Returns the settings that the user changes. Raises ValueError for one that is invalid."""
     from janusflow.training import config
     from janusflow.utils.devices import DTYPES, full_name, use_threads
 
@@ -108,7 +108,7 @@ def begin(options: Run) -> dict:
 
 
 def end(options: Run, ended=None, model: str | None = None, best: bool = False) -> dict:
-    """Exports what was trained. A run that was stopped ends with the signal's code instead."""
+    """Exports the trained model. A run that was stopped exits with the signal's code instead."""
     from janusflow.training import loop
     from janusflow.utils.devices import DTYPES, full_name
 

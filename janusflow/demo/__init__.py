@@ -1,6 +1,5 @@
-"""A page to try a model in a browser: `janusflow demo`.
+"""A web page to try a model in a browser: `janusflow demo`.
 
-`requests` says what a visitor may ask for, `worker` does it step by step, `page` and its `parts`
-show it, `jobs` are what its buttons start, `protection` stands before it, `server` binds it to an
-address.
+`requests` defines what a visitor may ask for, `actions` does it step by step, `page` and `parts`
+show it, `jobs` are what the buttons start, `protection` guards it, and `launch` serves it.
 """

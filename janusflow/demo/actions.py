@@ -1,4 +1,4 @@
-"""What the page does with a model, a piece at a time, so that a visitor may leave in between."""
+"""The model's work for the page, in small steps so that a visitor may stop it in between."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ LOOKS = 8  # previews of an image on its way, at most
 
 @dataclass(frozen=True)
 class Look:
-    """An image on its way: what the model expects at time t, after `nfe` network evaluations."""
+    """An image during sampling: what the model expects at time t, after `nfe` network
+    evaluations.
+    """
 
     image: Image.Image
     t: float
@@ -27,10 +29,10 @@ class Look:
 
 @torch.no_grad()
 def generate(pipe, request: GenerationRequest, seed: int | None = None) -> Iterator[Look | None]:
-    """What the model expects along the way, at most LOOKS times, and the image at t = 1.
+    """Yields the image that the model expects, at most LOOKS times, and the final image.
 
-    Between them comes None after every step: that is where the work can be stopped. The expected
-    image is x + (1 - t) v with the velocity of the last step. `seed` takes the request's place.
+    After every step in between it yields None, where the work can be stopped. The expected image is
+    x + (1 - t) v with the velocity of the last step. `seed` replaces the request's.
     """
     seed = request.seed if seed is None else seed
     solver, ts, rule = request.path(pipe.grids)
@@ -49,7 +51,9 @@ def generate(pipe, request: GenerationRequest, seed: int | None = None) -> Itera
 
 @dataclass(frozen=True)
 class Frame:
-    """A point of a trajectory: the state at t, decoded, and the image that is expected there."""
+    """A point of a trajectory: the decoded state at t, and the image that the model expects
+    there.
+    """
 
     state: Image.Image
     expected: Image.Image
@@ -59,9 +63,9 @@ class Frame:
 
 @torch.no_grad()
 def trajectory(pipe, request: GenerationRequest, frames: int) -> Iterator[Frame | None]:
-    """At most so many frames evenly spread over the steps, from t = 0 to t = 1; None between them.
+    """Yields at most so many frames, evenly spaced from t = 0 to t = 1, and None between them.
 
-    The expected image at t is x + (1 - t) v, with the velocity v of the step that begins there.
+    The expected image at t is x + (1 - t) v, with the velocity v of the step that starts there.
     """
     solver, ts, rule = request.path(pipe.grids)
     field = samplers.count(pipe.field([request.prompt], rule, request.negative_prompt or None))
@@ -82,7 +86,9 @@ def _frame(pipe, x: Tensor, expected: Tensor, t: float, nfe: int) -> Frame:
 
 
 def edit(pipe, image: Image.Image, request: GenerationRequest, strength: float) -> Image.Image:
-    """The image changed towards the prompt, by more the larger the strength in (0, 1] is."""
+    """Returns the image changed towards the prompt, the more the larger the strength in (0, 1]
+    is.
+    """
     number(strength, "strength", 0.05, MAX_STRENGTH)
     made = pipe.edit(
         image,
@@ -100,12 +106,15 @@ def _look(pipe, latents: Tensor, t: Tensor, nfe: int) -> Look:
 
 
 def apart(a: Image.Image, b: Image.Image) -> float:
-    """Mean absolute difference of two images, in grey levels of 255."""
+    """Returns the mean absolute difference of two images, in grey levels from 0 to 255."""
     return float(np.abs(np.asarray(a, float) - np.asarray(b, float)).mean())
 
 
 def answer(pipe, image: Image.Image, question: str, turns: Sequence[dict] = ()) -> Iterator[str]:
-    """The answer so far, longer each time; leaving early stops the model. `turns` were before."""
+    """Yields the answer so far, longer each time; closing the iterator stops the model.
+
+    `turns` are the earlier messages.
+    """
     told = [*turns, {"role": "user", "content": text(question, "question")}]
     first = {"type": "image", "image": image}
     told[0] = {"role": "user", "content": [first, {"type": "text", "text": told[0]["content"]}]}

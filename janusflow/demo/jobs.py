@@ -1,4 +1,4 @@
-"""What happens when a button is pressed, and what a visitor is told of it."""
+"""What happens when a button is pressed, and which errors a visitor sees."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ log = logging.getLogger("janusflow.demo")
 
 
 def painting(pipe, *values) -> Iterator[tuple]:
-    """The image on its way, the strip of its way, and the shelf, newest first; `values` are those
-    of `FIELDS`, and the shelf.
+    """Yields the image in progress, its strip, and the gallery, newest first.
+
+    `values` are those of `FIELDS`, followed by the gallery.
     """
     *asked, shelf = values
     request = GenerationRequest(**dict(zip(FIELDS, asked, strict=True)))
@@ -42,7 +43,7 @@ def painting(pipe, *values) -> Iterator[tuple]:
 
 
 def comparing(pipe, prompt, left, left_nfe, right, right_nfe, guidance, seed) -> Iterator[tuple]:
-    """Both images on their way, and at last how much they differ."""
+    """Yields both images in progress, and at last their difference."""
     shared = {"prompt": prompt, "guidance": guidance, "seed": seed}
     pair = [
         GenerationRequest(sampler=left, nfe=left_nfe, **shared),
@@ -63,7 +64,7 @@ def comparing(pipe, prompt, left, left_nfe, right, right_nfe, guidance, seed) ->
 
 
 def walking(pipe, prompt, sampler, nfe, frames, guidance, seed) -> Iterator[str]:
-    """The frames of a trajectory as they come, and at last the same as a moving image."""
+    """Yields the frames of a trajectory in turn, and at last the same as a GIF."""
     request = GenerationRequest(
         prompt=prompt, sampler=sampler, nfe=nfe, guidance=guidance, seed=seed
     )
@@ -88,7 +89,7 @@ def editing(pipe, path, prompt, strength, guidance, seed) -> Iterator[tuple]:
 
 
 def answering(pipe, path, question, turns) -> Iterator[tuple]:
-    """The conversation with the answer as it grows, and an empty line for the next question."""
+    """Yields the conversation with the growing answer, and an empty input for the next question."""
     image, asked = requests.image(path), requests.text(question, "question")
     turns = list(turns or [])[-2 * TURNS :]
     plain = [{"role": t["role"], "content": _plain(t["content"])} for t in turns]
@@ -108,16 +109,17 @@ def _plain(content) -> str:
 
 
 def latest(shelf: list) -> Iterator[Image.Image]:
-    """The image painted last."""
+    """Returns the most recent image of the gallery."""
     if not shelf:
         raise Missing("Nothing is painted yet; please paint something first.")
     yield shelf[0][0]
 
 
 def told(deed: Callable, outputs: int = 1) -> Callable:
-    """What a visitor may know of an error: our own sentences. The rest goes to the log.
+    """A context that turns errors into messages for the visitor: our own sentences only, the rest
+    is logged.
 
-    What is only missing yet is a hint, which leaves the outputs as they are.
+    A missing input is a hint that leaves the outputs as they are.
     """
 
     @wraps(deed)

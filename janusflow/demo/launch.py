@@ -1,4 +1,4 @@
-"""Puts the page behind an address of this machine."""
+"""Serves the page at an address of this machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PROMPTS = {
 
 
 def start(pipe, name: str, host: str = "127.0.0.1", port: int = 0, wait: bool = True):
-    """Serves the page until interrupted; with `wait=False` returns (blocks, address) at once.
+    """Serves the page until interrupted; with `wait=False` it returns (blocks, address) at once.
 
-    Files that come and go live in a folder of their own, which is emptied as they age and removed
-    at the end. Nothing is sent to anybody else: no analytics, no fonts, no share link.
+    Temporary files are kept in their own folder, which is cleaned regularly and removed at the end.
+    Nothing is sent to other servers: no analytics, no fonts, no share link.
     """
     folder = tempfile.TemporaryDirectory(prefix="janusflow-demo-")
     os.environ["GRADIO_TEMP_DIR"] = folder.name  # read when components are made

@@ -1,4 +1,4 @@
-"""The page: tabs around one pipeline, and a shelf with what was made."""
+"""The page: tabs around one pipeline, and a gallery of generated images."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def build(pipe, name: str, about: str, examples: list[str], known: bool = True) -> gr.Blocks:
-    """All that a visitor sees, around one pipeline; one job at a time, whichever tab asks.
+    """Returns the whole page around one pipeline; one job runs at a time, whichever tab starts it.
 
-    `known`: whether the model is of the small world, whose words the page can tell.
+    `known` says whether the model is of the scenes world, whose words the page can list.
     """
     with gr.Blocks(title="JanusFlow", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.HTML(_heading(name, about), elem_id="heading")

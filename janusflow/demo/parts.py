@@ -1,4 +1,4 @@
-"""The parts that the tabs of the page are made of, and the notes between them."""
+"""The components of the page's tabs, and the notes between them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from janusflow.demo.requests import GenerationRequest
 
 
 def prompt(examples: list[str]) -> gr.Textbox:
-    """One line, so that Enter starts; longer texts wrap."""
+    """Returns a text box of one line, so that Enter starts the job; longer texts wrap."""
     return gr.Textbox(
         label="Prompt", value=examples[0], lines=1, max_lines=4, max_length=requests.MAX_TEXT,
         submit_btn=False, elem_classes="prompt",
@@ -29,7 +29,7 @@ def negative() -> gr.Textbox:
 
 
 def quality() -> gr.Dropdown:
-    """The presets, and "own", which the sampler and its evaluations below stand for."""
+    """Returns a menu of the presets, and "own" for the sampler and evaluations chosen below it."""
     names = [(name.capitalize(), name) for name in ("fast", "draft", "high", "exact")]
     own = ("Own: the sampler below", requests.OWN)
     return gr.Dropdown([*names, own], value="fast", label="Quality", elem_id="quality")
@@ -79,10 +79,10 @@ def upload(name: str) -> gr.Image:
 
 
 def upload_only(image: gr.Image) -> gr.Image:
-    """An upload that takes only files sent to this page: no addresses, no embedded data.
+    """Returns an image input that accepts only files uploaded to this page.
 
-    gradio has checked by then that the path lies in its folder of uploads; it would also fetch
-    addresses, and open files of any size itself.
+    gradio has checked by then that the path is in its upload folder; by itself it would also
+    download addresses, and open files of any size.
     """
 
     async def keep(path):
@@ -96,18 +96,18 @@ def upload_only(image: gr.Image) -> gr.Image:
 
 
 def note(text: str) -> str:
-    """A line below an image; what visitors wrote is shown as text."""
+    """Returns a line below an image; visitors' text is shown as plain text."""
     return f'<p class="note">{html.escape(text)}</p>'
 
 
 def words(colors: list[str], shapes: list[str]) -> str:
-    """What the small world's model knows, folded away."""
+    """Returns a folded list of the words that a scenes model knows."""
     known = f"Colors: {', '.join(colors)}. Shapes: {', '.join(shapes)}. Up to four shapes."
     return f'<details class="note"><summary>Words it knows</summary>{html.escape(known)}</details>'
 
 
 def way(looks: list[actions.Look], text: str) -> str:
-    """Small images along t with a note below; only what this page made goes in."""
+    """Returns small images along t with a note below; only images made by this page are allowed."""
     frames = "".join(
         f'<figure><img alt="at t = {look.t:.2f}" src="{_data(look.image)}">'
         f"<figcaption>{look.t:.2f}</figcaption></figure>"
@@ -118,8 +118,10 @@ def way(looks: list[actions.Look], text: str) -> str:
 
 
 def track(frames: list[actions.Frame], wanted: int, text: str, moving: bool = False) -> str:
-    """A trajectory: each time's state above its expected image; with `moving` the expected images
-    as a GIF as well. Only what this page made goes in.
+    """Returns a trajectory: each time's state above its expected image.
+
+    With `moving` the expected images are also shown as a GIF. Only images made by this page are
+    allowed.
     """
     cells = "".join(
         f'<figure><img alt="state at t = {f.t:.2f}" src="{_data(f.state)}">'
@@ -155,7 +157,7 @@ def _data(image: Image.Image) -> str:
 
 
 def signed(look: actions.Look, request: GenerationRequest, seed: int) -> Image.Image:
-    """The image with its story, which a PNG keeps as text."""
+    """Returns the image with its metadata, which a PNG stores as text."""
     image = look.image.copy()
     story = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
     story |= {"quality": request.quality, "sampler": request.sampler, "nfe": look.nfe}
@@ -169,7 +171,9 @@ def style() -> str:
 
 
 def theme() -> gr.themes.Base:
-    """Paper and ink, one accent; fonts of the machine, so that no other server is asked."""
+    """Returns the page's colours and fonts; fonts are the system's, so no other server is
+    contacted.
+    """
     fonts = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
     return gr.themes.Base(
         primary_hue="teal", neutral_hue="stone", radius_size="md", font=fonts,

@@ -1,4 +1,4 @@
-"""What stands before the page: Host and Origin, sizes of bodies, and how much a visitor sends."""
+"""Protects the page: checks of Host and Origin, limits of body sizes and of uploads per visitor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALL = 64 * MAX_BYTES  # bytes that all of them may send in an hour
 
 
 def protected(host: str) -> dict:
-    """Arguments for the page's FastAPI application."""
+    """Returns the arguments of the page's FastAPI application."""
     guard = Middleware(
         Guard, host=host, max_body=lambda path: MAX_BYTES + FRAME if _is_upload(path) else SMALL
     )
@@ -42,8 +42,8 @@ def _is_upload(path: str) -> bool:
 
 
 class Quota:
-    """An ASGI application around another, which counts the bytes of files by the address that they
-    come from and refuses, with status 429, what goes beyond `EACH` or `ALL` in an hour.
+    """An ASGI application that limits uploads: beyond `EACH` bytes per address or `ALL` in an hour
+    it answers 429.
     """
 
     def __init__(self, app, each: int = EACH, everyone: int = ALL):

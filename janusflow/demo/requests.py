@@ -33,19 +33,21 @@ FIRST = ("auto", "euler", "heun", "abm", "dpmpp_2m")  # the samplers worth meeti
 
 
 class InvalidRequest(ValueError):
-    """A sentence for the visitor: nothing of the machine in it."""
+    """A message for the visitor, without details of the machine."""
 
 
 class Missing(InvalidRequest):
-    """Something is not there yet: a hint, and no error."""
+    """An input is still missing; this is shown as a hint, not as an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
-    """Images somebody asked for, within the limits; `InvalidRequest` says which one it passes.
+    """A request for images, within the limits.
 
-    `quality` is a preset; with "own" `sampler` and `nfe` (network evaluations, of the guided
-    velocity) take its place. Image i has the seed + i.
+    Raises `InvalidRequest` naming the limit that it exceeds.
+
+    `quality` is a preset; with "own", `sampler` and `nfe` (evaluations of the guided velocity) are
+    used. Image i has seed + i.
     """
 
     prompt: str
@@ -75,7 +77,7 @@ class GenerationRequest:
             )
 
     def path(self, grids: Mapping) -> tuple[Solver, Tensor, object]:
-        """The solver, its times, and the rule of guidance; `grids` are the model's own."""
+        """Returns the solver, its times, and the guidance rule; `grids` are the model's own."""
         if self.quality == OWN:
             ts = times(time_grid(self.solver, self.steps), self.solver)
             return self.solver, ts, self.guidance
@@ -89,19 +91,19 @@ class GenerationRequest:
 
     @property
     def steps(self) -> int:
-        """The most steps that cost no more than the evaluations allowed."""
+        """The largest number of steps within the allowed evaluations."""
         fitting = (n for n in range(self.nfe, 0, -1) if self.solver.cost(n) <= self.nfe)
         return next(fitting)
 
 
 def samplers() -> list[str]:
-    """Those that spend a known number of evaluations and need nothing but the noise."""
+    """Returns solvers with a fixed number of evaluations that need only the noise."""
     names = [s.name for s in SOLVERS.values() if s.fixed]
     return [*FIRST, *sorted(set(names) - set(FIRST))]
 
 
 def text(value, what: str) -> str:
-    """`value` without blanks around it, if it is a text of 1 to MAX_TEXT characters."""
+    """Returns `value` stripped of blanks, if it is a text of 1 to MAX_TEXT characters."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise Missing(f"There is no {what} yet; please write one.")
     if len(value) > MAX_TEXT:
@@ -110,7 +112,7 @@ def text(value, what: str) -> str:
 
 
 def number(value, what: str, low: float, high: float) -> float:
-    """`value`, if it is a finite number from `low` to `high`."""
+    """Returns `value`, if it is a finite number from `low` to `high`."""
     real = isinstance(value, int | float) and not isinstance(value, bool)
     if not real or not math.isfinite(value) or not low <= value <= high:
         raise InvalidRequest(f"The {what} must be from {low} to {high}.")
@@ -118,16 +120,16 @@ def number(value, what: str, low: float, high: float) -> float:
 
 
 def whole(value, what: str, low: int, high: int) -> int:
-    """`value` as an int, if it is a whole number from `low` to `high`."""
+    """Returns `value` as an int, if it is a whole number from `low` to `high`."""
     if number(value, what, low, high) != int(value):
         raise InvalidRequest(f"The {what} must be a whole number.")
     return int(value)
 
 
 def image(path: str | Path | None) -> Image.Image:
-    """A sent file as an upright RGB image of at most SIDE pixels a side.
+    """Returns an uploaded file as an upright RGB image of at most SIDE pixels per side.
 
-    Its size is looked at before it is opened and its dimensions before it is decoded.
+    Its file size is checked before it is opened, and its dimensions before it is decoded.
     """
     if path is None:
         raise Missing("There is no image yet; please choose one.")

@@ -1,1 +1,1 @@
-"""Scores with their protocol: tasks, reports, comparisons. See docs/evaluation.md."""
+"""Evaluation: tasks, reports with their protocol, and comparisons. See docs/evaluation.md."""

@@ -1,4 +1,4 @@
-"""How wrong a score is where the truth is known: its bias, and how well it ranks."""
+"""Measures the error of a score against known truth: its bias, and how well it ranks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from janusflow.evaluation.intervals import bootstrap, wilson
 
 
 def bias(scores: Sequence[float], truths: Sequence[float], clusters: Sequence) -> dict:
-    """Mean of score less truth with a 95 % interval by bootstrap over clusters; 0 is calibrated."""
+    """Mean of score minus truth, with a 95 % interval by bootstrap over clusters; 0 means
+    calibrated.
+    """
     differences = np.asarray(scores, float) - np.asarray(truths, float)
     low, high = bootstrap([(differences, clusters)])
     return {"score": float(differences.mean()), "low": low, "high": high}
 
 
 def auroc(scores: Sequence[float], truths: Sequence[bool]) -> float | None:
-    """P(a right item scores above a wrong one), ties half; None where all are right or all wrong.
+    """P(a correct item scores above a wrong one), ties counting half;
 
-    Mann and Whitney 1947: 1 ranks perfectly, 1/2 is chance.
+    None if all are correct or all wrong.
+
+    1 ranks perfectly, 1/2 is chance. Mann and Whitney 1947.
     """
     values, right = np.asarray(scores, float), np.asarray(truths, bool)
     if right.all() or not right.any():
@@ -29,8 +33,11 @@ def auroc(scores: Sequence[float], truths: Sequence[bool]) -> float | None:
 
 
 def errors(said: Sequence[bool], truths: Sequence[bool]) -> dict[str, dict]:
-    """`false+`: the share accepted of the wrong items; `false-`: the share rejected of the right
-    ones; each with Wilson's interval, and left out where there is no such item."""
+    """The error rates `false+` (wrong items that were accepted) and `false-` (correct items that
+    were rejected).
+
+    Each has Wilson's interval, and is left out if there are no such items.
+    """
     found = {}
     for name, truth in (("false+", False), ("false-", True)):
         fooled = [yes != truth for yes, right in zip(said, truths, strict=True) if right == truth]

@@ -1,4 +1,4 @@
-"""Networks that turn an image into one vector, and the vectors of a folder of images."""
+"""Feature networks, which map an image to a vector, and the features of a folder of images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INCEPTION = (".pth", ".pt")
 
 
 class Pooled(nn.Module):
-    """A vision encoder's tokens, averaged: images (B, 3, S, S) uint8 -> (B, width)."""
+    """The mean of a vision encoder's tokens: images (B, 3, S, S) uint8 -> (B, width)."""
 
     def __init__(self, encoder: nn.Module, side: int, width: int):
         super().__init__()
@@ -38,7 +38,7 @@ class Pooled(nn.Module):
 
 
 class Tokens(nn.Module):
-    """An encoder of timm: images (B, 3, S, S) uint8 -> its tokens' mean (B, width)."""
+    """The mean of the tokens of a timm encoder: images (B, 3, S, S) uint8 -> (B, width)."""
 
     def __init__(self, name: str, weights: Path):
         super().__init__()
@@ -50,7 +50,7 @@ class Tokens(nn.Module):
 
 
 class Pooler(nn.Module):
-    """A vision model of transformers: its pooled output, or its tokens averaged."""
+    """A vision model of transformers: its pooled output, or the mean of its tokens."""
 
     def __init__(self, model: nn.Module, side: int, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -66,12 +66,14 @@ class Pooler(nn.Module):
 
 
 def network(name: str, load: Callable, device: torch.device) -> nn.Module:
-    """The feature network named by `--features`, float32 on the device, with `side` pixels.
+    """Returns the feature network that `--features` names, in float32 on the device, for `side`
+    pixels.
 
-    "": the vision encoder of the model under evaluation, which `load()` gives. A .pth: the
-    Inception of the FID, by torch-fidelity. A folder or packaged name: a JanusFlow's vision
-    encoder, a vision model of transformers with a preprocessor_config.json, or one of timm whose
-    config.json names its architecture, as `janusflow data efficientnet` writes it.
+    - "": the vision encoder of the evaluated model, which `load()` returns.
+    - A .pth file: the Inception network of the FID, by torch-fidelity.
+    - A folder or packaged name: a JanusFlow's vision encoder, a vision model of transformers with a
+      preprocessor_config.json, or a timm model whose config.json names its architecture, as
+      `janusflow data efficientnet` writes it.
     """
     if not name:
         return own(load()).to(device).eval()
@@ -133,7 +135,7 @@ def _transformers(folder: Path) -> nn.Module:
 
 
 def fingerprint(net: nn.Module) -> str:
-    """Of a network's weights and the size of image it gets."""
+    """Returns a hash of a network's weights and its image size."""
     digests = {
         name: provenance.digest(value.detach().cpu().contiguous().view(-1).view(torch.uint8))
         for name, value in net.state_dict().items()
@@ -142,7 +144,10 @@ def fingerprint(net: nn.Module) -> str:
 
 
 def files(folder: Path, role: str) -> list[Path]:
-    """The images of a folder and its subfolders, sorted; ValueError if there are fewer than 2."""
+    """Returns the images of a folder and its subfolders, sorted.
+
+    Raises ValueError for fewer than 2.
+    """
     if not folder.is_dir():
         raise ValueError(f"--{role} is {str(folder)!r}, which is no folder; give one of images")
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in NAMES and _shown(p, folder))
@@ -158,20 +163,20 @@ def _shown(path: Path, folder: Path) -> bool:
 
 
 def digest(folder: Path, role: str) -> str:
-    """Of names and contents of all its images."""
+    """Returns a hash of the names and contents of all images."""
     return provenance.fingerprint(
         {str(p.relative_to(folder)): provenance.sha256(p) for p in files(folder, role)}
     )
 
 
 def cache() -> Path:
-    """Where features of reference folders are kept: $JANUSFLOW_CACHE or ~/.cache/janusflow."""
+    """Returns the folder of cached reference features: $JANUSFLOW_CACHE or ~/.cache/janusflow."""
     home = os.environ.get("JANUSFLOW_CACHE")
     return Path(home) if home else Path.home() / ".cache" / "janusflow"
 
 
 def kept(path: Path, make: Callable[[], Tensor]) -> Tensor:
-    """Features in a file, made if it is not there."""
+    """Returns features from a file, computing and saving them if it does not exist."""
     if path.exists():
         return load_file(path)["features"]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +187,7 @@ def kept(path: Path, make: Callable[[], Tensor]) -> Tensor:
 
 
 def extract(net: nn.Module, found: Sequence[Path], batch: int, device: torch.device) -> Tensor:
-    """Features (images, D) of image files of one size, float32 on the CPU."""
+    """Returns the features (images, D) of image files of one size, float32 on the CPU."""
     from tqdm import tqdm
 
     made = []

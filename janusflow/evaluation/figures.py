@@ -1,4 +1,4 @@
-"""A report as images: what went wrong, and bars with intervals."""
+"""Figures of a report: sheets of failures, and bars with intervals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GAP = 10
 
 
 def draw(report: dict, folder: Path) -> list[Path]:
-    """bars.png where matplotlib is installed, and for images failures-SPLIT.png."""
+    """Writes bars.png if matplotlib is installed, and failures-SPLIT.png if the task has images."""
     if not report["items"]:
         return []
     made, task = [], find(report["protocol"]["task"])
@@ -42,8 +42,8 @@ def draw(report: dict, folder: Path) -> list[Path]:
 def failure_sheet(
     report: dict, folder: Path, split: str, place: Callable[[dict], Path]
 ) -> Image.Image:
-    """The first failures of each group, one after the other without gaps: group, what was asked
-    for in black, what was found in red.
+    """Returns a sheet of the first failures of each group: the group and the request in black, the
+    finding in red.
     """
     groups = report["scores"][split]["groups"]
     wrong = {name: failures(report, split, name) for name in groups}
@@ -92,7 +92,7 @@ def _told(text: str) -> Image.Image:
 
 @paper
 def bars(report: dict, path: Path) -> Path:
-    """Scores with their intervals, a panel per split."""
+    """Returns a bar chart of scores with their intervals, one panel per split."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The Frechet distance of two Gaussians, from eigenvalues of symmetric matrices."""
+"""The Frechet distance between two Gaussians, by eigenvalues of symmetric matrices."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 
 
 def root(covariance: np.ndarray) -> np.ndarray:
-    """The symmetric square root; eigenvalues that rounding made negative count as zero."""
+    """Returns the symmetric square root; eigenvalues that rounding made negative count as zero."""
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
 
 
 def frechet(mean: np.ndarray, covariance: np.ndarray, mean2, covariance2) -> float:
-    """|m - m2|^2 + tr(C) + tr(C2) - 2 tr((C^1/2 C2 C^1/2)^1/2), of (D,) and (D, D) twice.
+    """|m - m2|^2 + tr(C) + tr(C2) - 2 tr((C^1/2 C2 C^1/2)^1/2) for means (D,), covariances (D, D).
 
-    The product under the root is symmetric, so that its eigenvalues are real and no matrix has to
-    have full rank. Dowson and Landau 1982; Heusel et al. 2017 for images.
+    The product under the root is symmetric, so its eigenvalues are real, and no matrix needs full
+    rank. Dowson and Landau 1982; Heusel et al. 2017 for images.
     """
     half = root(covariance)
     middle = half @ covariance2 @ half

@@ -1,4 +1,4 @@
-"""What images of others say of themselves: the text that a PNG carries, and nothing else."""
+"""Reads from images how they were generated: the text chunks of a PNG, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ MANY = 4  # different values that are listed
 
 
 def origins(paths: Sequence[Path], names: Sequence[str]) -> dict[str, str]:
-    """For each name the value that the images' own text gives: one, several, or "unknown".
+    """Returns for each name the value in the images' metadata: one, several, or "unknown".
 
-    The text is what `janusflow generate` and `evaluate` write into a PNG. An image without it
-    counts as one of unknown origin.
+    `janusflow generate` and `evaluate` write this metadata. An image without it counts as unknown.
     """
     texts = [_text(path) for path in paths]
     return {name: _joint([text.get(name, UNKNOWN) for text in texts]) for name in names}

@@ -1,4 +1,6 @@
-"""Intervals and tests for shares of right answers: scipy's, and ours for clusters."""
+"""Confidence intervals and tests for shares of correct answers, from scipy, and our own for
+clusters.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ class Interval(NamedTuple):
 def wilson(right: int, total: int) -> Interval:
     """(p + z^2/2n -+ z sqrt(p q / n + z^2/4n^2)) / (1 + z^2/n); Wilson 1927.
 
-    Takes the trials for independent. ValueError unless 0 <= right <= total and total > 0.
+    It assumes independent trials. Raises ValueError unless 0 <= right <= total and total > 0.
     """
     if not 0 <= right <= total or total < 1:
         raise ValueError(f"{right} right of {total}; expected 0 <= right <= total and total >= 1")
@@ -40,11 +42,11 @@ def _sums(values: Sequence[float], clusters: Sequence) -> tuple[np.ndarray, np.n
 
 
 def bootstrap(groups: Sequence[tuple[Sequence[float], Sequence]], draws: int = DRAWS) -> Interval:
-    """Percentile interval of the mean over groups of each group's mean; Efron 1979.
+    """Percentile bootstrap interval of the mean over groups of each group's mean; Efron 1979.
 
-    A group is (values, clusters), one of each per image. Whole clusters (the images of one
-    prompt) are drawn with replacement within each group, because they share what makes them hard.
-    Where nothing varies the interval is a point.
+    A group is (values, clusters), one of each per image. Within each group whole clusters (the
+    images of one prompt) are drawn with replacement, because their images are not independent.
+    Without any variation the interval is a point.
     """
     rng = np.random.default_rng(SEED)
     total = np.zeros(draws)
@@ -57,15 +59,17 @@ def bootstrap(groups: Sequence[tuple[Sequence[float], Sequence]], draws: int = D
 
 
 def share(values: Sequence[float], clusters: Sequence) -> Interval:
-    """Of one group: Wilson's interval of right and wrong answers, the bootstrap of parts of one."""
+    """The interval of one group: Wilson's for right and wrong answers, the bootstrap for
+    fractions.
+    """
     if set(values) <= {0, 1}:
         return wilson(int(sum(values)), len(values))
     return bootstrap([(values, clusters)])
 
 
 def overall(groups: Sequence[tuple[Sequence[float], Sequence]]) -> Interval:
-    """The bootstrap; where all are right or all are wrong, and so no resample varies, Wilson's
-    interval with the clusters as trials.
+    """The bootstrap interval; if all answers are right or all wrong, Wilson's with clusters as
+    trials.
     """
     seen = {float(value) for values, _ in groups for value in values}
     if not seen <= {0.0} and not seen <= {1.0}:
@@ -75,9 +79,9 @@ def overall(groups: Sequence[tuple[Sequence[float], Sequence]]) -> Interval:
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Two-sided exact p of the pairs that disagree: 2 P(Binomial(n, 1/2) <= min), at most 1.
+    """Two-sided exact p of discordant pairs: 2 P(Binomial(n, 1/2) <= min), at most 1.
 
-    `only_a` images are right in a alone, `only_b` in b alone; McNemar 1947.
+    `only_a` images are correct in a alone, `only_b` in b alone. McNemar 1947.
     """
     from scipy.stats import binomtest
 
@@ -85,8 +89,11 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def signs(differences: Sequence[float], clusters: Sequence, draws: int = 9999) -> float:
-    """Two-sided p of paired differences: how often random signs of whole clusters give a sum at
-    least as far from zero. Fisher 1935; the sample itself counts as one draw."""
+    """Two-sided p of paired differences by a sign-flip test over clusters.
+
+    It is the fraction of random sign flips of whole clusters whose sum is at least as far from
+    zero, counting the sample itself as one draw. Fisher 1935.
+    """
     sums, _ = _sums(differences, clusters)
     flips = np.random.default_rng(SEED).choice([-1.0, 1.0], size=(draws, len(sums)))
     further = abs(flips @ sums) >= abs(sums.sum()) - 1e-12
@@ -94,8 +101,10 @@ def signs(differences: Sequence[float], clusters: Sequence, draws: int = 9999) -
 
 
 def kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
-    """(agreement - chance) / (1 - chance) of two raters, chance from their own shares of yes;
-    None where chance alone agrees always. Cohen 1960."""
+    """(agreement - chance) / (1 - chance) of two raters, with chance from their own rates of yes.
+
+    None if the agreement by chance is 1. Cohen 1960.
+    """
     n = len(pairs)
     one, two = (sum(side) / n for side in zip(*pairs, strict=True))
     chance = one * two + (1 - one) * (1 - two)

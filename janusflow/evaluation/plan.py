@@ -1,4 +1,4 @@
-"""What is measured and with what, as a folder of answers keeps it."""
+"""The plan of an evaluation, everything that determines its result, stored with its answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GROWS = ("splits", "prompts", "seeds")  # more of them can be added to what a fo
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything on which a report depends but for the versions of the libraries."""
+    """Everything on which a report depends except the versions of the libraries."""
 
     task: str
     model: str  # as the user named it
@@ -65,9 +65,10 @@ class Plan:
 
 
 def claim(plan: Plan, folder: Path, fields: Iterable[str]) -> None:
-    """Writes the plan into the folder, or checks that the folder's has the same values of `fields`.
+    """Writes the plan into a folder, or checks that the folder's plan has the same values of
+    `fields`.
 
-    ValueError where it has others, and for a folder of other things.
+    Raises ValueError if they differ, and for a folder with other contents.
     """
     check_folder(folder)
     if (folder / FILE).exists():
@@ -83,7 +84,7 @@ def claim(plan: Plan, folder: Path, fields: Iterable[str]) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """ValueError unless the folder is new, empty or one of ours."""
+    """Raises ValueError unless the folder is new, empty or an evaluation."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is a file; choose a folder for --out")
     if folder.exists() and not (folder / FILE).exists():
@@ -94,7 +95,7 @@ def check_folder(folder: Path) -> None:
 
 
 def read(folder: Path) -> Plan:
-    """The plan in a folder; ValueError if there is none or it is damaged."""
+    """Returns the plan in a folder. Raises ValueError if there is none or it is damaged."""
     path = folder / FILE
     try:
         values = json.loads(check_file(path).read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""Figures of what happens on the way from noise to image, and of what was measured.
+"""Figures of sampling and of measurements.
 
-Every function draws into `axes`, or into a new figure of its own, and returns the figure; none
-shows or saves it. Images are whatever PIL or matplotlib takes: PIL images, or arrays
-(height, width, 3) in [0, 1] or of bytes. matplotlib is needed (`pip install janusflow[eval]`).
+Every function draws into `axes`, or into a new figure, and returns the figure; none shows or saves
+it. Images are PIL images, or arrays (height, width, 3) in [0, 1] or of bytes. matplotlib is needed
+(`pip install janusflow[eval]`).
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ def images(
     columns: int | None = None,
     axes: Axes | None = None,
 ) -> Figure:
-    """Images of one size in rows, nearly square unless `columns` says otherwise.
+    """Draws images of one size in a grid, nearly square unless `columns` is given, with captions
+    above.
 
-    Captions stand above. ValueError without images, or if captions do not fit them.
+    Raises ValueError without images, and if the numbers of images and captions differ.
     """
     if not len(pictures):
         raise ValueError("there are no images to draw; give at least one")
@@ -57,9 +58,9 @@ def images(
 
 @paper
 def strip(rows: Mapping[str, Sequence], times: Sequence[float], axes: Axes | None = None) -> Figure:
-    """Images along a trajectory: a labelled row each, a column for each time.
+    """Draws images along trajectories: one labelled row each, one column per time.
 
-    `rows` maps a label to the images at `times`. ValueError if a row and the times differ in
+    `rows` maps a label to the images at `times`. Raises ValueError if a row and the times differ in
     length.
     """
     for label, row in rows.items():
@@ -77,11 +78,11 @@ def strip(rows: Mapping[str, Sequence], times: Sequence[float], axes: Axes | Non
 def animation(
     pictures: Sequence, path: str | Path, seconds: float = 3.0, hold: float = 1.0, scale: int = 1
 ) -> Path:
-    """Images of a trajectory one after the other, the last held for `hold` seconds.
+    """Saves the images of a trajectory as an animation; the last is held for `hold` seconds.
 
-    The file's ending decides: .gif (written by pillow, repeats) or .mp4 (written by the program
-    ffmpeg). `scale` enlarges by a whole factor, pixels kept. ValueError for another ending,
-    without images, or where ffmpeg is not installed.
+    The suffix decides: .gif (written by pillow, repeats) or .mp4 (written by the program ffmpeg).
+    `scale` enlarges by a whole factor without smoothing. Raises ValueError for another suffix,
+    without images, and without ffmpeg.
     """
     path = Path(path)
     frames = [_enlarged(image, scale) for image in pictures]
@@ -111,7 +112,9 @@ def work_precision(
     floor: float | None = None,
     axes: Axes | None = None,
 ) -> Figure:
-    """Error against network evaluations, both axes logarithmic; `curves`: {name: (calls, errors)}.
+    """Draws error against network evaluations on logarithmic axes;
+
+    `curves` is {name: (calls, errors)}.
 
     `floor` is the error of the reference itself: below that line differences mean nothing.
     """
@@ -133,7 +136,10 @@ def work_precision(
 def bars(
     scores: Mapping[str, Mapping[str, tuple[float, float, float]]], axes: Axes | None = None
 ) -> Figure:
-    """Scores in [0, 1] with their intervals; `scores` is {series: {group: (score, low, high)}}."""
+    """Draws scores in [0, 1] with their intervals;
+
+    `scores` is {series: {group: (score, low, high)}}.
+    """
     groups = list(dict.fromkeys(group for series in scores.values() for group in series))
     axes = axes or _axes(max(5, 1.1 * len(groups)), 3.2)
     width = 0.8 / len(scores)
@@ -152,7 +158,7 @@ def bars(
 def curves(
     lines: Mapping[str, tuple], xlabel: str, ylabel: str, axes: Axes | None = None
 ) -> Figure:
-    """Lines with a band each; `lines` is {name: (x, y) or (x, y, low, high)}."""
+    """Draws lines with bands; `lines` is {name: (x, y) or (x, y, low, high)}."""
     axes = axes or _axes(6, 3.4)
     for name, (x, y, *band) in lines.items():
         (drawn,) = axes.plot(x, y, "o-", ms=3, label=name)
@@ -169,8 +175,9 @@ def loss_by_t(
     bins: int = 12,
     axes: Axes | None = None,
 ) -> Figure:
-    """Mean loss in equal bins of t with 95 % normal bands; `losses` is {name: (t, loss)}, per
-    sample.
+    """Draws the mean loss in equal bins of t with 95 % normal bands;
+
+    `losses` is {name: (t, loss)} per sample.
 
     A bin without samples is left out; one with a single sample has no band.
     """
@@ -183,7 +190,8 @@ def by_depth(
     ylabel: str = "alignment (CKNNA)",
     axes: Axes | None = None,
 ) -> Figure:
-    """A value for each block of a network, as alignment with a teacher; blocks count from 1.
+    """Draws a value for each block of a network, such as alignment with a teacher; blocks count
+    from 1.
 
     `values` is {name: (L,)}, or {name: (L, 3)} with rows (value, low, high).
     """

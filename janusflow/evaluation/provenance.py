@@ -1,4 +1,4 @@
-"""Which weights, which evaluator and which libraries a score came from."""
+"""Records which weights, evaluator and library versions a score came from."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ PACKAGES = ("torch", "diffusers", "transformers", "numpy", "scipy", "pillow")
 
 
 def digest(content) -> str:
-    """sha256 of a buffer."""
+    """Returns the SHA-256 of a buffer."""
     return of_bytes(memoryview(content.numpy()))
 
 
 def weights(folder: Path, vae: Path | None = None, lora: Path | None = None) -> dict[str, str]:
-    """sha256 of every file of weights, as `sha256sum` gives it; ValueError if there are none."""
+    """Returns the SHA-256 of every weight file, as `sha256sum` prints it.
+
+    Raises ValueError without files.
+    """
     found = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     files = {path.name: path for path in found}
     if not files:
@@ -33,13 +36,15 @@ def weights(folder: Path, vae: Path | None = None, lora: Path | None = None) -> 
 
 
 def fingerprint(digests: dict[str, str]) -> str:
-    """Sixteen digits for a whole model: sha256 of the lines `digest  name`, sorted by name."""
+    """Returns sixteen digits for a whole model: the SHA-256 of the lines `digest name`, sorted by
+    name.
+    """
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
     return of_bytes(lines)[:16]
 
 
 def evaluator() -> str:
-    """What reports and stored images are compared by."""
+    """Returns the version by which reports and stored images are compared."""
     return f"janusflow.scenes {EVALUATOR_VERSION}"
 
 

@@ -1,4 +1,4 @@
-"""Reports of an evaluation as JSON, as Markdown and for a terminal of 80 columns."""
+"""Reports of an evaluation as JSON, as Markdown, and for a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Rows = list[list[str]]
 
 
 def to_json(report: dict) -> str:
-    """Writes a report as indented JSON with each item on one line."""
+    """Returns a report as indented JSON with one line per item."""
     head = {name: value for name, value in report.items() if name != "items"}
     items = ",\n  ".join(json.dumps(item, ensure_ascii=False) for item in report["items"])
     text = json.dumps(head, indent=1, ensure_ascii=False)
@@ -33,7 +33,7 @@ def to_json(report: dict) -> str:
 
 
 def load(path: Path) -> dict:
-    """A report's JSON; ValueError if the file is missing or something else."""
+    """Reads a report. Raises ValueError if the file is missing or is not a report."""
     try:
         report = json.loads(check_file(path).read_text(encoding="utf-8"))
         if not (report["items"] and report["scores"] and report["protocol"]["task"]):
@@ -63,7 +63,7 @@ def save(report: dict, folder: Path) -> list[Path]:
 
 
 def cell(entry: float | dict, full: bool = True) -> str:
-    """A score with its interval, where it has one and there is room."""
+    """Formats a score with its interval, if it has one and there is room."""
     if not isinstance(entry, dict):
         return f"{entry:.2f}"
     text = f"{entry['score']:.3f}"
@@ -71,9 +71,9 @@ def cell(entry: float | dict, full: bool = True) -> str:
 
 
 def table(scores: dict, full: bool = True) -> Rows:
-    """One split: a row per group and one overall, the first row the header.
+    """Returns the table of one split: a header, one row per group, and one overall.
 
-    Unless `full`, only the first measure keeps its interval.
+    Unless `full`, only the first measure has its interval.
     """
     whole = scores["overall"]
     measures, beside = list(whole["scores"]), list(whole["beside"])
@@ -89,13 +89,13 @@ def table(scores: dict, full: bool = True) -> Rows:
 
 
 def narrow(scores: dict) -> list[str]:
-    """The table in 80 columns if that can be."""
+    """Returns the table in 80 columns, if possible."""
     lines = aligned(table(scores))
     return lines if max(map(len, lines)) <= WIDTH else aligned(table(scores, full=False))
 
 
 def aligned(rows: Rows, between: str = "  ") -> list[str]:
-    """The first column to the left, the others to the right."""
+    """Formats a table with the first column left-aligned and the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         between.join(
@@ -107,7 +107,7 @@ def aligned(rows: Rows, between: str = "  ") -> list[str]:
 
 
 def described(protocol: dict) -> list[str]:
-    """The protocol as `name: value`, files of weights with the first digits of their digests."""
+    """Returns the protocol as lines `name: value`, with shortened digests of weight files."""
     values = dict(protocol)
     values["weights"] = {name: digest[:12] for name, digest in protocol["weights"].items()}
     return [f"{name}: {_plain(value)}" for name, value in values.items()]
@@ -128,7 +128,7 @@ def _listed(value) -> str:
 
 
 def terminal(report: dict) -> str:
-    """Tables and protocol, no line over 80 columns."""
+    """Formats tables and protocol for 80 columns."""
     caution = report["protocol"].get("caution")
     blocks = ["\n".join(wrap(caution, WIDTH))] if caution else []
     for split, scores in report["scores"].items():
@@ -138,7 +138,7 @@ def terminal(report: dict) -> str:
 
 
 def markdown(report: dict) -> str:
-    """Tables, protocol and the note on the intervals."""
+    """Formats tables, protocol and the note on the intervals as Markdown."""
     lines = [f"# {report['protocol']['task']}", ""]
     if caution := report["protocol"].get("caution"):
         lines += [f"**{caution}**", ""]
@@ -163,7 +163,7 @@ def _markdown_table(rows: Rows) -> list[str]:
 
 
 def failures(report: dict, split: str, group: str) -> Sequence[dict]:
-    """Items of a group that are wrong by the first, strictest measure."""
+    """Returns the items of a group that are wrong by the first, strictest measure."""
     return [
         item
         for item in report["items"]

@@ -1,4 +1,4 @@
-"""Two reports on the same prompts and seeds, as pairs."""
+"""Compares two reports on the same prompts and seeds, item by item."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ Pairs = list[tuple[dict, dict]]
 
 
 def pairs(a: dict, b: dict) -> Pairs:
-    """Items with one key in both reports; ValueError if tasks, texts or all keys differ."""
+    """Returns pairs of items with the same key.
+
+    Raises ValueError if tasks, prompts or all keys differ.
+    """
     tasks = [report["protocol"]["task"] for report in (a, b)]
     if tasks[0] != tasks[1]:
         raise ValueError(f"the reports are of {tasks[0]} and {tasks[1]}; compare those of one task")
@@ -34,17 +37,17 @@ def _key(item: dict) -> tuple:
 
 
 def differences(a: dict, b: dict) -> dict[str, tuple]:
-    """Names of the protocol that differ, with both values."""
+    """Returns the protocol entries that differ, with both values."""
     one, two = a["protocol"], b["protocol"]
     names = dict.fromkeys([*one, *two])
     return {n: (one.get(n), two.get(n)) for n in names if one.get(n) != two.get(n)}
 
 
 def compare(a: dict, b: dict) -> list[dict]:
-    """A row per split, measure and group, and one overall: both scores, their paired difference
-    b - a with its interval, its p, and who is `better`.
+    """Returns a row per split, measure and group, and one overall.
 
-    Nobody is where the two scores' own intervals overlap or p is not below 0.05.
+    A row holds both scores, the paired difference b - a with its interval, its p, and which is
+    `better`. Neither is better if the two scores' own intervals overlap or p is not below 0.05.
     """
     both, rows = pairs(a, b), []
     for split in dict.fromkeys(x["split"] for x, _ in both):
@@ -90,7 +93,7 @@ def _interval(side: list[list[float]], clusters: list[list[str]]) -> Interval:
 
 
 def terminal(a: dict, b: dict) -> str:
-    """The comparison in 80 columns: what differs in the protocols, then a table per split."""
+    """Formats the comparison in 80 columns: differing protocol entries, then a table per split."""
     changed = [
         f"{name} {one} / {two}"
         for name, (one, two) in differences(a, b).items()

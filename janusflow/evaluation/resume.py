@@ -1,8 +1,8 @@
-"""Making what is missing, in the same batches whatever is there already.
+"""Resumes an interrupted evaluation with bitwise identical results.
 
-Rounding depends on what else is in a batch, so a batch is a slice of the plan: one of which
-anything is missing is made whole, and only what was missing is kept. The batches are dealt out to
-the processes that accelerate or torchrun started.
+Rounding depends on the batch, so batches are fixed slices of the plan: if anything of a batch is
+missing, the whole batch is computed and only the missing part is saved. The batches are divided
+among the processes of accelerate or torchrun.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ Made = TypeVar("Made")
 def batches(
     todo: Sequence[Job], size: int, group: Callable[[Job], Hashable]
 ) -> Iterator[list[Job]]:
-    """Slices of at most `size` within each run of one group, so that whole ones stay the same when
-    a plan asks for more of each."""
+    """Returns slices of at most `size` within each run of one group.
+
+    Full batches stay the same when a plan asks for more images of each group.
+    """
     for _, part in groupby(todo, group):
         jobs = list(part)
         yield from (jobs[start : start + size] for start in range(0, len(jobs), size))
@@ -36,9 +38,9 @@ def fill(
     name: str,
     among: tuple[int, int] | None = None,
 ) -> None:
-    """Makes every batch of this process that lacks something, and keeps what it lacked.
+    """Computes every batch of this process that lacks something, and saves what was missing.
 
-    `among` is this process's number and how many share the work, by default all there are.
+    `among` is this process's number and how many share the work, by default all processes.
     """
     from tqdm import tqdm
 
@@ -55,7 +57,7 @@ def fill(
 
 
 def share() -> tuple[int, int]:
-    """This process's number and how many there are."""
+    """Returns this process's number and the number of processes."""
     if processes.world() == 1:
         return 0, 1
     state = _state()
@@ -63,7 +65,7 @@ def share() -> tuple[int, int]:
 
 
 def wait() -> None:
-    """Waits until every process has come here."""
+    """Waits until every process has reached this point."""
     if share()[1] > 1:
         _state().wait_for_everyone()
 

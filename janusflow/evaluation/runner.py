@@ -1,7 +1,7 @@
-"""Scores that can be repeated: a plan, a folder that holds what was made for it, and a report.
+"""Runs evaluations: a plan, a folder with the generated answers, and a report.
 
-A task makes its answers into the folder, piece by piece, and scores what lies there. Whoever has
-the folder can score it again; a run that was cut off goes on with what is missing.
+A task writes its answers into the folder piece by piece and scores the folder. Anyone with the
+folder can score it again, and an interrupted run resumes with what is missing.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from janusflow.utils.locked_dir import alone, drop
 
 
 def run(load: Callable, plan: Plan, folder: Path, settings: dict) -> dict | None:
-    """Makes what the folder lacks and returns the report, in the first process alone.
+    """Generates what the folder lacks and returns the report, in the first process only.
 
-    `load()` gives the pipeline and is called if anything is missing; `settings` go to the
-    pipeline's call. ValueError if the folder holds answers of other weights or settings, or another
-    evaluation is at work in it.
+    `load()` returns the pipeline and is called only if something is missing; `settings` go to the
+    pipeline's call. Raises ValueError if the folder has answers of other weights or settings, or is
+    in use.
     """
     started, kind, first = time.time(), find(plan.task), share()[0] == 0
     plans.check_folder(folder)
@@ -43,12 +43,15 @@ def run(load: Callable, plan: Plan, folder: Path, settings: dict) -> dict | None
 
 
 def rescore(folder: Path) -> dict:
-    """The report of what lies in the folder, without the model; ValueError if any is missing."""
+    """Returns the report of a folder without the model.
+
+    Raises ValueError if answers are missing.
+    """
     return report(plans.read(folder), folder, time.time())
 
 
 def report(plan: Plan, folder: Path, started: float) -> dict:
-    """Protocol, scores with intervals and every item; only `times` differs between equal runs."""
+    """Returns protocol, scores with intervals and all items; equal runs differ only in `times`."""
     kind = find(plan.task)
     sources, made = kind.score(plan, folder)
     items = sources.get("model", [])
@@ -64,7 +67,7 @@ def report(plan: Plan, folder: Path, started: float) -> dict:
 
 
 def protocol(plan: Plan, kind: Task) -> dict:
-    """All that somebody else needs to get the same numbers."""
+    """Returns everything that others need to get the same numbers."""
     values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(plan).items()}
     told = {name: values[name] for name in ("task", "model", *kind.fields)}
     if "guidance" in told:
@@ -78,7 +81,9 @@ def protocol(plan: Plan, kind: Task) -> dict:
 
 
 def guided_between(guidance: str) -> list[float]:
-    """Times between which a rule guides: all of [0, 1] but for `guidance_interval`."""
+    """Returns the times between which a rule guides: [0, 1], or the interval of
+    `guidance_interval`.
+    """
     name, _, numbers = guidance.partition(":")
     if name not in ("guidance_interval", "within"):
         return [0.0, 1.0]

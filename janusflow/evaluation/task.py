@@ -1,4 +1,4 @@
-"""What every task deals in: answers with scores, and the three functions that make a task."""
+"""The interface of evaluation tasks: items with scores, and the functions that make a task."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ IMAGE_FIELDS = (
 
 @dataclass(frozen=True)
 class Item:
-    """One image or answer: right or wrong by each measure, or a share between. `cluster` is
-    shared by what is not independent; `said` is what was found where something else was wanted.
+    """One image or answer with a score per measure, 0 or 1 or a fraction.
+
+    `cluster` is shared by items that are not independent; `said` is what was found in place of what
+    was asked for.
     """
 
     split: str
@@ -50,12 +52,15 @@ def none(paths: dict[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Task:
-    """`make(pipe, plan, folder, settings)` fills the folder with what is missing; `pipe()` loads.
+    """An evaluation task.
 
-    `score(plan, folder)` reads it: items of each source, the model's under "model", and what else
-    belongs into the protocol. `extra(items)` are further numbers of a group, beside its scores:
-    each a number, or a dictionary of score, low and high. `fields` of the plan are its protocol,
-    and a folder holds answers for one value of each only.
+    - `make(pipe, plan, folder, settings)` fills the folder with what is missing; `pipe()` loads the
+      model.
+    - `score(plan, folder)` reads it and returns the items of each source, the model's under
+      "model", and additions to the protocol.
+    - `extra(items)` returns further numbers of a group: each a number, or a dictionary of score,
+      low and high.
+    - `fields` of the plan are its protocol; a folder holds answers for one value of each.
     """
 
     make: Callable[[Callable, Plan, Path, dict], None]
@@ -73,6 +78,6 @@ TASKS: dict[str, Task] = {}
 
 
 def register(name: str, task: Task) -> Task:
-    """Makes a task known as `--task NAME`; see `tasks.image_task` for one in a few lines."""
+    """Registers a task as `--task NAME`; `tasks.image_task` makes one in a few lines."""
     TASKS[name] = task
     return task

@@ -1,1 +1,3 @@
-"""Adapters by which other toolkits evaluate JanusFlow and Janus-Pro."""
+"""Adapters to other toolkits: their evaluations, backbones and caches with JanusFlow and
+Janus-Pro.
+"""

@@ -1,9 +1,9 @@
-"""One table of results of lmms-eval and VLMEvalKit, each score beside the protocol it was made by.
+"""Collects results of lmms-eval and VLMEvalKit in one table, each score with its protocol.
 
     python -m janusflow.integrations.benchmark_report out/*_results.json work/mine_POPE_score.csv
 
-Two benchmarks have names that do not say what was measured: POPE has three splits, and MMBench asks
-each question once or in every rotation of its options. The table says which.
+Some benchmark names do not say what was measured: POPE has three splits, and MMBench asks each
+question once or in every rotation of its options. The table says which.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ YES = "that of the right answers, not of the model's"  # what lmms-eval 0.7.3 co
 
 
 def protocol(name: str) -> str:
-    """What a task of lmms-eval or a dataset of VLMEvalKit measures where its name does not say."""
+    """Returns what a task of lmms-eval or a dataset of VLMEvalKit measures, if its name does not
+    say it.
+    """
     low = name.lower()
     if low.startswith("pope"):
         return POPE.get(low, POPE["pope"])
@@ -42,7 +44,7 @@ def protocol(name: str) -> str:
 
 
 def of_lmms_eval(results: dict, path: Path) -> Iterator[list[str]]:
-    """Rows of a `*_results.json`; ValueError if it is something else."""
+    """Returns the rows of a `*_results.json`. Raises ValueError for another file."""
     try:
         model = results["config"]["model_args"] or results["config"]["model"]
         for task, scores in results["results"].items():
@@ -62,7 +64,10 @@ def of_lmms_eval(results: dict, path: Path) -> Iterator[list[str]]:
 
 
 def of_vlmevalkit(text: str, path: Path) -> Iterator[list[str]]:
-    """Rows of a `MODEL_DATASET_acc.csv` or `_score.csv`; ValueError if it is something else."""
+    """Returns the rows of a `MODEL_DATASET_acc.csv` or `_score.csv`.
+
+    Raises ValueError for another file.
+    """
     model, _, dataset = path.stem.rpartition("_")[0].partition("_")
     rows = list(csv.DictReader(io.StringIO(text)))
     if not rows or not model or not dataset or "Overall" not in (rows[0] or {}):
@@ -83,7 +88,7 @@ def _value(value: float, error) -> str:
 
 
 def table(paths: Sequence[Path]) -> str:
-    """Markdown; ± is 1.96 standard errors as lmms-eval reports them."""
+    """Formats rows as Markdown; ± is 1.96 standard errors as lmms-eval reports them."""
     rows: list[list[str]] = [list(HEADER), ["---"] * len(HEADER)]
     for path in paths:
         text = read_text(path, "config_bytes")

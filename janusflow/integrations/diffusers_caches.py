@@ -1,9 +1,11 @@
-"""diffusers' caches on our blocks: `with cached(pipe, FirstBlockCacheConfig(threshold=0.1)): ...`
+"""Applies diffusers' caches to the language model's blocks.
 
-diffusers knows how to skip blocks that its TransformerBlockRegistry describes, and keeps what it
-remembers by the name of a context. Ours are the language model's blocks; a context is an evaluation
-of the velocity with so many rows. Prompts and answers go through the same blocks; before and after
-them everything is forgotten, so that nothing of them is skipped.
+    with cached(pipe, FirstBlockCacheConfig(threshold=0.1)): ...
+
+diffusers can skip blocks that its TransformerBlockRegistry describes, and stores its state under
+the name of a context; here a context is an evaluation of the velocity with a given number of rows.
+Prompts and answers run through the same blocks, so the caches are emptied before and after them and
+skip nothing of them.
 """
 
 from __future__ import annotations
@@ -30,17 +32,17 @@ APPLY: dict[type, Callable] = {
 
 
 def register(model: JanusFlowModel) -> None:
-    """Describes the model's blocks to diffusers: hidden states in, hidden states out."""
+    """Registers the model's blocks with diffusers as mapping hidden states to hidden states."""
     metadata = TransformerBlockMetadata(return_hidden_states_index=0)
     TransformerBlockRegistry.register(type(model.language_model.model.layers[0]), metadata)
 
 
 @contextmanager
 def cached(pipe, config) -> Iterator[None]:
-    """While it lasts, the pipeline's velocity skips blocks as diffusers' cache decides.
+    """A context in which the pipeline's velocity skips blocks as diffusers' cache decides.
 
-    All rows of a guided evaluation are decided on together. ValueError for a configuration of
-    another cache, or where the pipeline's own first-block cache would skip blocks too.
+    All rows of a guided evaluation are decided together. Raises ValueError for an unsupported
+    cache, and if the pipeline's own first-block cache is in use.
     """
     if type(config) not in APPLY:
         known = " or ".join(kind.__name__ for kind in APPLY)
@@ -103,5 +105,5 @@ def _contexts(model: JanusFlowModel, decoder) -> Iterator[None]:
 
 
 def forget(decoder) -> None:
-    """Empties what the caches remember of earlier evaluations."""
+    """Empties the caches' state from earlier evaluations."""
     HookRegistry.check_if_exists_or_initialize(decoder).reset_stateful_hooks(recurse=True)

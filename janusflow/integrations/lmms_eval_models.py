@@ -2,7 +2,7 @@
 
     lmms-eval --model janusflow --model_args pretrained=janusflow/scenes --tasks pope_adv
 
-Greedy answers do not depend on the batch they are given in; sampled ones (temperature above 0) do.
+Greedy answers do not depend on their batch; sampled ones (temperature above 0) do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KNOWN = {*SETTINGS, *SAMPLING, "do_sample", "until"}
 
 
 class Janus(lmms):
-    """Either family for tasks of images and a text."""
+    """Either model family, for tasks with images and a text."""
 
     is_simple = True
 
@@ -66,7 +66,7 @@ class Janus(lmms):
         return self.pipe.device
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
-        """Answers in the order of the requests."""
+        """Returns the answers in the order of the requests."""
         answers: list[str] = [""] * len(requests)
         for places in self._batches([_settings_of(r) for r in requests], "answers"):
             batch = [requests[i] for i in places]
@@ -80,10 +80,11 @@ class Janus(lmms):
         return answers
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[GenerationResult]:
-        """Per request the mean over the continuation's tokens of -ln p, and whether it is greedy.
+        """Returns per request the mean of -ln p over the continuation's tokens, and whether it is
+        greedy.
 
-        The sign and the mean are what lmms-eval expects: its multiple choice takes the smallest.
-        The pair comes wrapped, because the evaluator of 0.7.3 makes text of a bare one.
+        lmms-eval expects this sign and the mean: its multiple choice takes the smallest. The pair
+        is wrapped, because the evaluator of 0.7.3 converts a bare one to text.
         """
         found = [GenerationResult("")] * len(requests)
         for places in self._batches([{} for _ in requests], "likelihoods"):
@@ -126,7 +127,7 @@ class Janus(lmms):
 
 
 class JanusChat(Janus):
-    """Either family for tasks that bring messages; generation only, as lmms-eval has it."""
+    """Either model family, for tasks that use messages; generation only, as in lmms-eval."""
 
     is_simple = False
 
@@ -144,7 +145,9 @@ def _settings_of(request: Instance) -> dict:
 
 
 def generation(given: dict) -> dict:
-    """A task's settings as arguments of `generate`: sampling needs a temperature above 0."""
+    """Returns a task's settings as arguments of `generate`; sampling requires a temperature above
+    0.
+    """
     for name in given.keys() - KNOWN:
         logger.warning(f"janusflow has no use for the task's setting {name!r}")
     settings = {"max_new_tokens": LONGEST} | {k: given[k] for k in SETTINGS if given.get(k)}
@@ -155,14 +158,14 @@ def generation(given: dict) -> dict:
 
 
 def cut(text: str, until: str | Sequence[str] | None) -> str:
-    """What stands before the first of the texts that end an answer."""
+    """Returns the text before the first of the stop texts."""
     for end in [until] if isinstance(until, str) else until or ():
         text = text.split(end)[0] if end else text
     return text.strip()
 
 
 def image(visual) -> Image.Image:
-    """An image or the path of one; ValueError for a video or a sound."""
+    """Returns an image, given as such or by its path. Raises ValueError for video or audio."""
     if isinstance(visual, Image.Image):
         return visual
     if isinstance(visual, str | os.PathLike):

@@ -1,11 +1,10 @@
 """JanusFlow and Janus-Pro as a backbone of TorchUMM (AIFrontierLab, package `umm`).
 
-TorchUMM knows its backbones by a registry. This registers ours as "janusflow" and hands the rest of
-the command line to TorchUMM's own:
+This registers the backbone "janusflow" and passes the rest of the command line to TorchUMM:
 
     python -m janusflow.integrations.torchumm infer --config my.yaml
 
-A configuration then says `backbone: janusflow`. A setting that nothing takes is refused by name.
+The configuration says `backbone: janusflow`. An unknown setting is refused by name.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class JanusFlowBackbone:
     def generation(
         self, prompt: str, output_path: str | None = None, generation_cfg: Mapping | None = None
     ) -> dict[str, Any]:
-        """The images of a prompt: `image`, `images`, `saved_paths`."""
+        """Returns the images of a prompt as `image`, `images` and `saved_paths`."""
         given = self._given("generation_cfg", generation_cfg)
         _only(given, TAKEN if self._is_flow else PRO, "params")
         seed = int(given.pop("seed", self.seed))
@@ -76,7 +75,7 @@ class JanusFlowBackbone:
         videos: Sequence[str] = (),
         understanding_cfg: Mapping | None = None,
     ) -> dict[str, Any]:
-        """The answer to a text about images: `text`."""
+        """Returns the answer to a text about images as `text`."""
         if videos:
             raise ValueError(f"{len(videos)} videos came; {NAME} answers about images alone")
         given = self._given("understanding_cfg", understanding_cfg)
@@ -94,7 +93,7 @@ class JanusFlowBackbone:
         output_path: str | None = None,
         editing_cfg: Mapping | None = None,
     ) -> dict[str, Any]:
-        """The first image changed towards the prompt, as `generation` returns it."""
+        """Returns the first image edited to follow the prompt, in the form of `generation`."""
         if not self._is_flow:
             raise ValueError("Janus-Pro has no flow to edit with; take a JanusFlow")
         given = self._given("editing_cfg", editing_cfg)
@@ -130,7 +129,9 @@ def _only(given: Mapping, known: set[str], where: str) -> None:
 
 
 def save(images: Sequence[Image.Image], output_path: str | None) -> list[str]:
-    """Into the file of that name, further ones numbered; without an ending into that folder."""
+    """Saves images under the given file name, further ones numbered; a name without suffix is a
+    folder.
+    """
     if not output_path:
         return []
     path, found = Path(output_path), []
@@ -144,7 +145,10 @@ def save(images: Sequence[Image.Image], output_path: str | None) -> list[str]:
 
 
 def register() -> None:
-    """Makes "janusflow" a backbone of TorchUMM; ImportError where it is not installed."""
+    """Registers "janusflow" as a backbone of TorchUMM.
+
+    Raises ImportError if TorchUMM is not installed.
+    """
     try:
         from umm.core import registry
     except ImportError as error:
@@ -155,7 +159,7 @@ def register() -> None:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """TorchUMM's command line with our backbone among its own."""
+    """Runs TorchUMM's command line with this backbone registered."""
     register()
     from umm.cli.main import main as theirs
 

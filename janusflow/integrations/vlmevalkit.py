@@ -1,12 +1,12 @@
-"""JanusFlow and Janus-Pro as a model of VLMEvalKit.
+"""JanusFlow and Janus-Pro as models of VLMEvalKit.
 
-VLMEvalKit has no entry point: its models stand in one dictionary. This registers a model there and
-hands the rest of the command line to VLMEvalKit's own:
+VLMEvalKit has no entry point; its models are in one dictionary. This adds a model there and passes
+the rest of the command line to VLMEvalKit:
 
     python -m janusflow.integrations.vlmevalkit mine=janusflow/scenes --data POPE --mode all
 
-As in VLMEvalKit's own wrapper of Janus, questions of yes or no and of choice get the short prompts
-below, every other dataset its own prompt, and there is no system prompt.
+As in VLMEvalKit's own wrapper of Janus, yes-or-no and multiple-choice questions get the short
+prompts below, every other dataset its own prompt, and there is no system prompt.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ POPE_END = " Please answer yes or no."  # in the data; SHORT takes its place
 
 
 class JanusFlow(BaseModel):
-    """`generate_inner(message, dataset)` answers a message of images' paths and texts."""
+    """A VLMEvalKit model: `generate_inner(message, dataset)` answers a message of image paths and
+    texts.
+    """
 
     INSTALL_REQ = False
     INTERLEAVE = True
@@ -56,11 +58,11 @@ class JanusFlow(BaseModel):
         self.settings = {"max_new_tokens": 2048} | generate
 
     def generate_inner(self, message: Sequence[Mapping], dataset: str | None = None) -> str:  # noqa: ARG002
-        """The answer to [{"type": "image", "value": path}, {"type": "text", "value": ...}]."""
+        """Answers [{"type": "image", "value": path}, {"type": "text", "value": ...}]."""
         return self._answer([_turn("user", message)])
 
     def chat_inner(self, message: Sequence[Mapping], dataset: str | None = None) -> str:  # noqa: ARG002
-        """The next answer after [{"role": "user", "content": [...as above...]}, ...]."""
+        """Returns the next answer after [{"role": "user", "content": [...as above...]}, ...]."""
         return self._answer([_turn(turn["role"], turn["content"]) for turn in message])
 
     def _answer(self, conversation: list[dict]) -> str:
@@ -70,19 +72,19 @@ class JanusFlow(BaseModel):
         return _kind(dataset) in ("Y/N", "MCQ")
 
     def build_prompt(self, line: Mapping, dataset: str) -> list[dict]:
-        """The message of one row of a dataset of yes or no, or of choice."""
+        """Returns the message for one row of a yes-or-no or multiple-choice dataset."""
         shown = [{"type": "image", "value": path} for path in self.dump_image(line, dataset)]
         text = closed(line) if _kind(dataset) == "Y/N" else choice(line)
         return [*shown, {"type": "text", "value": text}]
 
 
 def closed(line: Mapping) -> str:
-    """The prompt of a question of yes or no."""
+    """Returns the prompt of a yes-or-no question."""
     return f"{line['question'].removesuffix(POPE_END)}\n{SHORT}"
 
 
 def choice(line: Mapping) -> str:
-    """The prompt of a question with lettered options; cells that are NaN are none."""
+    """Returns the prompt of a question with lettered options; cells that are NaN are left out."""
     options = [f"{c}. {line[c]}\n" for c in string.ascii_uppercase if _filled(line, c)]
     hint = f"Hint: {line['hint']}\n" if _filled(line, "hint") else ""
     end = f"{''.join(options)}\n{LETTER}" if options else SHORT
@@ -112,9 +114,9 @@ def _part(part: Mapping) -> dict:
 
 
 def register(**models: str) -> None:
-    """Makes names of VLMEvalKit's models of packaged models, folders or hub ids.
+    """Registers packaged models, folders or hub ids as VLMEvalKit models under given names.
 
-    ImportError without VLMEvalKit.
+    Raises ImportError without VLMEvalKit.
     """
     try:
         from vlmeval.config import supported_VLM
@@ -128,7 +130,7 @@ def register(**models: str) -> None:
 
 
 def main(words: Sequence[str]) -> None:
-    """`NAME=MODEL ...` and then the options of VLMEvalKit's `run.py` but `--model`."""
+    """Takes `NAME=MODEL ...`, followed by the options of VLMEvalKit's `run.py` except `--model`."""
     named = [word for word in words if "=" in word and not word.startswith("-")]
     if not named:
         raise SystemExit("vlmevalkit: name a model first, as in mine=janusflow/scenes --data POPE")

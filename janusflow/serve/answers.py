@@ -1,4 +1,6 @@
-"""Answers for a request: tokens as they come, until a stop, a limit, or somebody leaves."""
+"""Answers to a chat request: tokens as they are generated, until a stop text, a limit, or a
+disconnect.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ MAX_PIXELS = 64_000_000  # of all images of a request
 
 @dataclass(frozen=True)
 class Choice:
-    """One answer: its text, why it ended ("stop" or "length"), and its tokens."""
+    """One answer: its text, why it ended ("stop" or "length"), and its number of tokens."""
 
     text: str
     reason: str
@@ -31,8 +33,9 @@ class Choice:
 
 
 def answer(pipe, asked: ChatRequest, job: Job) -> tuple[int, list[Choice]]:
-    """Tokens of the prompt, and `n` answers; pieces are told as (index, text), ends as
-    (index, Choice).
+    """Returns the number of prompt tokens, and `n` answers.
+
+    Pieces are reported as (index, text), and ends as (index, Choice).
     """
     inputs = pipe.processor(_turns(asked.messages)).to(pipe.device)
     most = _room(pipe, asked, inputs["input_ids"].shape[1])
@@ -173,9 +176,10 @@ class _Watch(StoppingCriteria):
 
 
 class Visible:
-    """An answer as it may be seen: without white space around it, and up to the first stop.
+    """The visible part of an answer: stripped of white space, and ending before the first stop
+    text.
 
-    What may be the beginning of a stop, and white space that may be the last, is kept back.
+    The possible beginning of a stop text, and trailing white space, are held back.
     """
 
     def __init__(self, stops: list[str]):
@@ -188,7 +192,7 @@ class Visible:
         return self._all[: self._sent]
 
     def add(self, piece: str) -> str:
-        """What can be seen now of the answer with one more piece."""
+        """Adds one piece and returns the newly visible text."""
         if self.ended:
             return ""
         self._all = (self._all + piece) if self._all else piece.lstrip()
@@ -198,7 +202,7 @@ class Visible:
         return self._show(len(self._all) - (0 if self.ended else self._begun()))
 
     def finish(self) -> str:
-        """Returns the rest of the text when the answer has ended."""
+        """Returns the remaining text when the answer has ended."""
         return self._show(len(self._all))
 
     def _begun(self) -> int:

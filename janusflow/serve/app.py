@@ -1,4 +1,4 @@
-"""The routes of OpenAI's API that this package can fulfil, and their errors."""
+"""The routes of OpenAI's API that this package supports, and their errors."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ HEAD = {"cache-control": "no-store"}
 
 
 def create_app(pipe, name: str, places: int = 16) -> FastAPI:
-    """The application around one pipeline of either family, which clients call `name`.
+    """Returns the application around one pipeline of either family, which clients call `name`.
 
-    At most `places` requests wait or run; the next are answered 429 with Retry-After.
+    At most `places` requests wait or run; further ones get status 429 with Retry-After.
     """
     worker = Worker(places)
 
@@ -212,7 +212,7 @@ def _is_seen_through(mask: Image.Image) -> bool:
 
 
 class Reply:
-    """OpenAI's objects for one chat completion."""
+    """Builds OpenAI's response objects for one chat completion."""
 
     def __init__(self, model: str):
         self.head = dict(id=f"chatcmpl-{uuid.uuid4().hex}", created=int(time.time()), model=model)
@@ -283,8 +283,10 @@ async def _chained(first: tuple[str, Any], events: AsyncIterator) -> AsyncIterat
 
 
 def told_of(error: BaseException) -> tuple[int, dict]:
-    """Status and body for an exception. Mistakes of the request are the pipeline's ValueError; of
-    anything else the log is told, and the client that something went wrong.
+    """Returns status and body for an exception.
+
+    Invalid requests are the pipeline's ValueErrors. Any other exception is logged, and the client
+    is only told that something went wrong.
     """
     if isinstance(error, InvalidRequest):
         return error.status, errors.body(error.status, str(error), error.param, error.code)

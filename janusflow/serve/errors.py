@@ -1,4 +1,4 @@
-"""What a client is told when a request is not fulfilled."""
+"""Error responses for requests that cannot be fulfilled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_e
 
 
 class InvalidRequest(ValueError):
-    """A request that is not fulfilled, with the parameter at fault and OpenAI's code for it."""
+    """A request that cannot be fulfilled, with the parameter at fault and OpenAI's error code."""
 
     def __init__(
         self, message: str, param: str | None = None, code: str | None = None, status: int = 400
@@ -27,7 +27,9 @@ def body(status: int, message: str, param: str | None = None, code: str | None =
 
 
 def of_validation(errors: Sequence[dict]) -> InvalidRequest:
-    """The first of pydantic's errors in a sentence: what came, what is expected, what to do."""
+    """Returns the first of pydantic's errors as a sentence: what came, what is expected, what to
+    do.
+    """
     error = max(errors, key=lambda one: len(one["loc"]))  # of a union's, that of the nearest member
     places = [str(part) for part in error["loc"][1:]]
     members = ("str", "constrained-str")  # pydantic's names of what a union is made of

@@ -1,4 +1,4 @@
-"""Images for a request: one after the other, each from its own seed."""
+"""Images for a request, generated one after another from their own seeds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GUIDANCE = 2.0
 
 
 def check(pipe, asked: ImageRequest) -> None:
-    """InvalidRequest for what this model does not do."""
+    """Raises InvalidRequest for options that this model does not support."""
     width, height = asked.sides()
     own = pipe.default_size
     if isinstance(pipe, JanusFlowPipeline):
@@ -62,7 +62,9 @@ def _check_pro(asked: ImageRequest, own: int) -> None:
 
 
 def generate(pipe, asked: ImageRequest, job: Job) -> dict:
-    """OpenAI's answer: `n` images, the i-th (from 0) of seed + i, as if it were made alone."""
+    """Returns OpenAI's response: `n` images, the i-th (from 0) with seed + i, independent of the
+    others.
+    """
     settings = dict(guidance_scale=asked.guidance_scale, negative_prompt=asked.negative_prompt)
     if isinstance(pipe, JanusFlowPipeline):
         width, height = asked.sides()
@@ -76,7 +78,7 @@ def generate(pipe, asked: ImageRequest, job: Job) -> dict:
 
 
 def edit(pipe, asked: EditRequest, image: Image.Image, mask: Image.Image | None, job: Job) -> dict:
-    """The same for an image that is changed; `mask` is white where it may change."""
+    """Returns the same for an edited image; it may change where `mask` is white."""
     settings = dict(
         strength=asked.strength,
         mask_image=mask,

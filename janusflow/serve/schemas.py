@@ -1,4 +1,4 @@
-"""What may be asked for. A parameter that is not here, or has another value, is refused by name."""
+"""The schemas of requests. An unknown parameter or value is refused by name."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 
 class Request(BaseModel):
-    """Strict: no unknown names, no numbers in quotes, nothing that is not finite."""
+    """Base of all requests: no unknown names, no numbers in quotes, only finite numbers."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -58,7 +58,7 @@ class Request(BaseModel):
 
 
 class ImageRequest(Request):
-    """`POST /v1/images/generations`; the last four are not OpenAI's."""
+    """`POST /v1/images/generations`; the last four parameters are additions to OpenAI's."""
 
     prompt: Text
     n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None
@@ -75,13 +75,13 @@ class ImageRequest(Request):
     num_inference_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
 
     def sides(self) -> tuple[int | None, int | None]:
-        """Width and height, or None where the model's own are meant."""
+        """Width and height, or None for the model's own."""
         found = SIZE.fullmatch(self.size or "")
         return (int(found[1]), int(found[2])) if found else (None, None)
 
 
 class EditRequest(ImageRequest):
-    """The fields of `POST /v1/images/edits`, which come as texts; `strength` is not OpenAI's."""
+    """The form fields of `POST /v1/images/edits`; `strength` is an addition to OpenAI's."""
 
     model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
 

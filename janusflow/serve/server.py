@@ -1,4 +1,4 @@
-"""Puts the application behind an address."""
+"""Serves the application at an address."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def guarded(
     key: str | None = None,
     max_body: int = 16 * MEGABYTE,
 ) -> Guard:
-    """The application behind the checks of Host, Origin, key and size."""
+    """Returns the application behind the checks of Host, Origin, key and size."""
     if origins:
         from fastapi.middleware.cors import CORSMiddleware
 
@@ -29,8 +29,9 @@ def guarded(
 
 
 def start(pipe, name: str, host: str, port: int, places: int, **checks) -> None:
-    """Listens until interrupted. ImportError without the extra `serve`, OSError where the port is
-    taken; `checks` are `guarded`'s.
+    """Listens until interrupted; `checks` are the arguments of `guarded`.
+
+    Raises ImportError without the extra `serve`, and OSError if the port is taken.
     """
     check_installed()
     import uvicorn
@@ -48,7 +49,7 @@ def start(pipe, name: str, host: str, port: int, places: int, **checks) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket at the address; OSError in a sentence where there can be none."""
+    """Returns a socket at the address. Raises OSError, as a sentence, if it cannot be opened."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -64,7 +65,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def check_installed() -> None:
-    """ImportError, with what to install, where something is missing."""
+    """Raises ImportError that says what to install if something is missing."""
     for module in ("fastapi", "uvicorn", "multipart"):
         if find_spec(module) is None:
             raise ImportError(f"the server needs {module}: pip install 'janusflow[serve]'")

@@ -1,4 +1,4 @@
-"""One job at a time, in the order in which they came, from a queue that has an end."""
+"""A worker thread that runs one job at a time from a bounded queue, in order of arrival."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("janusflow.serve")
 
 
 class Busy(Exception):
-    """There is no place in the queue; `wait` are seconds after which there may be one."""
+    """Raised when the queue is full; `wait` is the estimated seconds until there is room."""
 
     def __init__(self, wait: int):
         super().__init__(f"the queue is full; try again in {wait} s")
@@ -26,10 +26,10 @@ class Cancelled(Exception):
 
 
 class Job:
-    """Work for the model. What it tells goes to the event loop that made it.
+    """Work for the model, whose results are sent to the event loop that created it.
 
-    `events` holds ("told", value) for each `tell`, and at last ("done", result) or
-    ("failed", exception).
+    `events` holds ("told", value) for each `tell`, and at last ("done", result) or ("failed",
+    exception).
     """
 
     def __init__(self, work: Callable[[Job], Any]):
@@ -38,7 +38,7 @@ class Job:
         self.cancelled = threading.Event()
 
     def tell(self, value: Any) -> None:
-        """Hands something on, and ends the work where nobody listens any more."""
+        """Sends a value on, and raises `Cancelled` if nobody listens any more."""
         self.check()
         self._put("told", value)
 
@@ -80,7 +80,7 @@ class Worker:
             return len(self._waiting) + (self._running is not None)
 
     def submit(self, job: Job) -> Job:
-        """Puts a job at the end of the queue; `Busy` where it is full."""
+        """Adds a job to the queue. Raises `Busy` if it is full."""
         with self._changed:
             held = len(self._waiting) + (self._running is not None)
             if held >= self.places:
@@ -90,14 +90,14 @@ class Worker:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Takes a job out of the queue, or tells it to stop; nothing where it is done."""
+        """Removes a job from the queue, or tells it to stop; a finished job is not affected."""
         job.cancelled.set()
         with self._changed:
             if job in self._waiting:
                 self._waiting.remove(job)
 
     def close(self) -> None:
-        """Stops the running job, forgets those that wait, and ends the thread."""
+        """Stops the running job, drops waiting ones, and ends the thread."""
         with self._changed:
             self._closed = True
             for job in (*self._waiting, *filter(None, [self._running])):

@@ -1,4 +1,4 @@
-"""Solvers against peers on fields whose answer is known."""
+"""Compares solvers with those of other libraries on fields with known solutions."""
 
 from importlib import import_module
 

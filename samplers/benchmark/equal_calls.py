@@ -1,9 +1,10 @@
-"""Error against calls for any field: ours, everybody else's as shipped, theirs on our grid.
+"""Error at equal network evaluations on any field: our solvers, and those of other libraries.
 
     python -m samplers.benchmark --field mixture64 --calls 4 8 16 --plot work.png
 
-e is the geometric mean over samples of the RMS endpoint error, "detail"; beside it stand the plain
-RMS and the share of basin flips, which one outlier in 512 already moves.
+Other solvers run as shipped, and on our grid. The error e ("detail") is the geometric mean over
+samples of the RMS endpoint error. The plain RMS and the fraction of basin flips are reported too; a
+single outlier in 512 samples already changes those.
 """
 
 from __future__ import annotations
@@ -55,21 +56,21 @@ def run(
     name: str = "field",
     watch: Callable[[list], Iterable] = iter,
 ) -> Report:
-    """Measures solvers and peers on one field from the same noise, (B, ...).
+    """Measures our solvers and others on one field from the same noise, (B, ...).
 
     Args:
-        calls: the budgets; who cannot spend one exactly spends what fits, ours included, and is
-            marked with a star.
-        solvers: ours, by name or as they are; None for all with fixed steps and no noise.
+        calls: the numbers of network evaluations. A solver that cannot spend one exactly spends
+            what fits and is marked with a star.
+        solvers: ours, by name or as objects; None for all with fixed steps and without noise.
         reference: the endpoints, shaped like noise, or a tolerance to find them with by dopri8 in
-            the dtype of the noise; 1e-10 wants float64.
-        others: False for ours alone, or the peers to run.
-        pilot: also run everything on grids placed by a pilot; the noise for it (default the first
+            the dtype of the noise; 1e-10 needs float64.
+        others: False for ours alone, or the solvers of other libraries to run.
+        pilot: also run everything on grids found by a pilot; the noise for it (default the first
             eight of `noise`), or False for none.
-        basin: endpoint -> integer label of its mode, (B,), to count flips.
-        overhead: also time every method's steps on a tiny state, some seconds in all.
-        name: of the field, in the report.
-        watch: what the list of trials is walked through, such as tqdm.
+        basin: a function from endpoints to an integer label of their mode, (B,), to count flips.
+        overhead: also time every method's steps on a tiny state, which takes some seconds.
+        name: the field's name in the report.
+        watch: wraps the list of trials, as tqdm does.
     """
     calls = tuple(calls)
     chosen = [find(s) for s in solvers] if solvers is not None else fixed()
@@ -95,7 +96,9 @@ Plan = tuple[dict, Play]
 
 
 def ours(solvers: list[Solver], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
-    """Each solver on its own grid, then on the pilot's, at every budget it can use."""
+    """Runs each of our solvers on its own grid, and on the pilot's, at every number of evaluations
+    it supports.
+    """
     for solver in solvers:
         if solver.adaptive:
             yield told(solver, "own", 0), partial(play, solver, torch.tensor([0.0, 1.0]))
@@ -108,7 +111,7 @@ def ours(solvers: list[Solver], calls: Iterable[int], place: Placer | None) -> I
 
 
 def row(field: str, who: dict, found: dict) -> Row:
-    """Adaptive solvers are asked for no number of calls: theirs is what they spent."""
+    """Returns one row of the report; adaptive solvers report the evaluations that they took."""
     return Row(field=field, **found, **who | {"asked": who["asked"] or found["calls"]})
 
 
@@ -117,7 +120,9 @@ def told(solver: Solver, grid: str, asked: int) -> dict:
 
 
 def affordable(solver: Solver, calls: int) -> int:
-    """The largest number of calls, at most this many, that the solver can spend; 0 if none."""
+    """Returns the largest number of evaluations, at most this many, that the solver can spend; 0 if
+    none.
+    """
     for spent in range(calls, 0, -1):
         try:
             solver.steps(spent)
@@ -128,7 +133,9 @@ def affordable(solver: Solver, calls: int) -> int:
 
 
 def theirs(rivals: list[Peer], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
-    """Each peer as shipped, then on the grid that a pilot finds for it."""
+    """Runs each solver of another library as shipped, then on the grid that a pilot finds for
+    it.
+    """
     for peer in rivals:
         for grid in ("as shipped", "pilot") if place and not peer.stochastic else ("as shipped",):
             for asked in calls:
@@ -140,7 +147,7 @@ def theirs(rivals: list[Peer], calls: Iterable[int], place: Placer | None) -> It
 
 
 class Placer:
-    """A pilot's grid for a number of calls and a solver, each looked for once."""
+    """Finds a pilot's grid for a solver and a number of evaluations, each only once."""
 
     def __init__(self, v: Velocity, noise: Tensor):
         self.v, self.noise = v, noise
@@ -155,13 +162,13 @@ class Placer:
         return self.found[key]
 
     def cost(self) -> dict:
-        """What each grid took, in calls on a batch of so many samples."""
+        """Returns the evaluations that each grid took to find, on a batch of so many samples."""
         spent = {f"{name} {calls}": grid.evaluations for (name, calls), grid in self.found.items()}
         return {"samples": len(self.noise), "calls": spent}
 
 
 def attempt(v: Velocity, noise: Tensor, judge: Callable[[Tensor], dict], play: Play) -> dict:
-    """Runs once: errors, calls spent, seconds."""
+    """Runs one method once and returns errors, evaluations spent and seconds."""
     counted = count(v)
     start = now(noise)
     x = play(counted, noise)
@@ -169,7 +176,7 @@ def attempt(v: Velocity, noise: Tensor, judge: Callable[[Tensor], dict], play: P
 
 
 def problem(text: str) -> Problem:
-    """A field by name and options: mixture, or mixture:dim=64,seed=3."""
+    """Returns a field by name and options, such as "mixture" or "mixture:dim=64,seed=3"."""
     name, _, rest = text.partition(":")
     if name not in PROBLEMS:
         raise ValueError(f"no field named {name!r}; choose one of {', '.join(PROBLEMS)}")
@@ -181,7 +188,9 @@ def problem(text: str) -> Problem:
 
 
 def modes(field: Problem) -> Callable[[Tensor], Tensor] | None:
-    """Endpoint -> its most probable mode, for the fields that are mixtures."""
+    """Returns a function from endpoints to their most probable mode, for fields that are
+    mixtures.
+    """
     weights = getattr(field.velocity, "weights", None)
     return weights and (lambda x: weights(x, 1.0).argmax(-1))
 

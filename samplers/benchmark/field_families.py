@@ -1,8 +1,8 @@
-"""Ten families of hard fields, each drawn from a seed: what a default has to hold on.
+"""Ten families of hard fields, drawn from a seed, on which default solvers are judged.
 
-A family is a function of a source of random numbers; the same seed gives the same field. All but
-`tanh_networks` are exact velocities of the straight path for some distribution of data, guided or
-not.
+A family is a function of a random source; the same seed gives the same field. All but
+`tanh_networks` are exact velocities of the straight path for some data distribution, with or
+without guidance.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ FAMILIES: dict[str, Family] = {}
 
 
 def family(make: Family) -> Family:
-    """Registers a family under its function's name."""
+    """A decorator that registers a family under its function's name."""
     FAMILIES[make.__name__] = make
     return make
 
 
 class Scaled:
-    """The velocity to Gaussians with a deviation per mode and axis, means and deviations (K, D).
+    """The velocity towards Gaussians with a standard deviation per mode and axis; means and
+    deviations (K, D).
 
-    `axes`, (D, D) orthogonal, turns the axes; every mode weighs the same.
+    `axes`, (D, D) orthogonal, rotates the axes; all modes have equal weight.
     """
 
     def __init__(self, means: Tensor, deviations: Tensor, axes: Tensor | None = None):
@@ -56,7 +57,7 @@ def seeded(rng: Random) -> int:
 
 
 def uniformly(rng: Random, low: float, high: float) -> float:
-    """A number from low to high, uniform in its logarithm."""
+    """Returns a number between low and high whose logarithm is uniform."""
     return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
@@ -66,7 +67,7 @@ def made(velocity: Velocity, dim: int, name: str) -> Problem:
 
 @family
 def curves(rng: Random) -> Problem:
-    """Two moons or a ring in the plane, a kernel density over 100 to 400 points."""
+    """Two moons or a ring in the plane, as a kernel density over 100 to 400 points."""
     count, spread = rng.randint(100, 400), uniformly(rng, 0.03, 0.15)
     angle = math.pi * torch.linspace(0, 2, count, dtype=torch.float64)
     points = torch.stack([angle.cos(), angle.sin()], 1)
@@ -81,7 +82,9 @@ def curves(rng: Random) -> Problem:
 
 @family
 def anisotropic(rng: Random) -> Problem:
-    """Modes that are narrow along some axes and wide along others, deviations .02 to 1.5."""
+    """Modes that are narrow along some axes and wide along others, with deviations from .02 to
+    1.5.
+    """
     dim, modes = rng.choice([4, 8, 12]), rng.choice([3, 6, 12])
     deviations = torch.tensor(
         [[uniformly(rng, 0.02, 1.5) for _ in range(dim)] for _ in range(modes)]
@@ -102,7 +105,9 @@ def guided_mixtures(rng: Random) -> Problem:
 
 
 class TanhNetwork:
-    """v = A tanh(B x + a t + b) - c x, random: smooth, without any distribution of data behind."""
+    """v = A tanh(B x + a t + b) - c x with random weights: smooth, but without a data
+    distribution.
+    """
 
     def __init__(self, dim: int, width: int, gain: float, pull: float, seed: int):
         self.inward = gain * normal(dim + 2, width, seed=seed) / dim**0.5
@@ -118,7 +123,7 @@ class TanhNetwork:
 
 @family
 def tanh_networks(rng: Random) -> Problem:
-    """Random networks of one hidden layer of 64 to 256, gain 0.7 to 2.5."""
+    """Random networks with one hidden layer of 64 to 256 units and gain 0.7 to 2.5."""
     dim, width, gain = rng.choice([16, 32, 48]), rng.choice([64, 128, 256]), rng.uniform(0.7, 2.5)
     network = TanhNetwork(dim, width, gain, rng.choice([0.0, 1.0]), seeded(rng))
     return made(network, dim, f"tanh({dim}, {gain:.1f})")
@@ -126,7 +131,7 @@ def tanh_networks(rng: Random) -> Problem:
 
 @family
 def stiff_ends(rng: Random) -> Problem:
-    """Narrow modes, deviation .005 to .03: the last tenth of the path decides."""
+    """Narrow modes with deviation .005 to .03, where the last tenth of the path is decisive."""
     dim, modes, spread = (
         rng.choice([8, 16, 32]),
         rng.choice([4, 8, 16]),
@@ -137,7 +142,7 @@ def stiff_ends(rng: Random) -> Problem:
 
 @family
 def low_rank(rng: Random) -> Problem:
-    """Modes within a subspace of 4 to 16 of 256 dimensions, deviation .01 to .05 across it."""
+    """Modes within a subspace of 4 to 16 of 256 dimensions, with deviation .01 to .05 across it."""
     dim, rank, modes = 256, rng.choice([4, 8, 16]), rng.choice([8, 16])
     across, along = uniformly(rng, 0.01, 0.05), uniformly(rng, 0.1, 0.5)
     axes = torch.linalg.qr(normal(dim, dim, seed=seeded(rng)))[0]
@@ -159,7 +164,9 @@ def digits() -> tuple[Tensor, Tensor]:
 
 @family
 def point_clouds(rng: Random) -> Problem:
-    """All images of one digit, each a Gaussian of deviation .02 to .1: a conditional model's."""
+    """All images of one digit, each a Gaussian of deviation .02 to .1, as for a conditional
+    model.
+    """
     points, labels = digits()
     label, spread = rng.randrange(10), uniformly(rng, 0.02, 0.1)
     return made(Mixture(points[labels == label], spread), 64, f"cloud of {label}({spread:.2g})")
@@ -167,7 +174,9 @@ def point_clouds(rng: Random) -> Problem:
 
 @family
 def guided_digits(rng: Random) -> Problem:
-    """From all digits towards one of them, weight 1.5 to 6, deviation .08 to .2."""
+    """Guidance from all digits towards one of them, with weight 1.5 to 6 and deviation .08 to
+    .2.
+    """
     points, labels = digits()
     label, spread, weight = rng.randrange(10), uniformly(rng, 0.08, 0.2), rng.uniform(1.5, 6)
     pair = Mixture(points[labels == label], spread), Mixture(points[::4], spread)
@@ -176,7 +185,7 @@ def guided_digits(rng: Random) -> Problem:
 
 @family
 def heavy_tails(rng: Random) -> Problem:
-    """Nested Gaussians: quantiles of the variance of Student's t of 2 to 4 degrees of freedom."""
+    """Nested Gaussians that approximate Student's t with 2 to 4 degrees of freedom."""
     dim, modes, degrees = rng.choice([2, 8, 16]), rng.choice([2, 4]), rng.uniform(2, 4)
     gamma = torch.distributions.Chi2(degrees)
     with torch.random.fork_rng(devices=[]):
@@ -193,7 +202,9 @@ def heavy_tails(rng: Random) -> Problem:
 
 @family
 def switched(rng: Random) -> Problem:
-    """Guidance that jumps: within an interval, after a standstill (CFG-Zero*), by a weak model."""
+    """Guidance that jumps in time: in an interval, after a standstill (CFG-Zero*), or by a weaker
+    model.
+    """
     dim, spread, weight = rng.choice([8, 16, 32]), uniformly(rng, 0.1, 0.3), rng.uniform(2, 6)
     means = normal(16, dim, seed=seeded(rng))
     strong, weak = Mixture(means[:4], spread), Mixture(means, spread)
@@ -210,7 +221,9 @@ def switched(rng: Random) -> Problem:
 
 @family
 def mild(rng: Random) -> Problem:
-    """For comparison: Gaussians, wide mixtures, weak guidance, digits blurred by .15 to .25."""
+    """Easy fields for comparison: Gaussians, wide mixtures, weak guidance, digits blurred by .15 to
+    .25.
+    """
     kind = rng.choice(["gaussian", "mixture", "guided", "digits"])
     dim = rng.choice([2, 3, 10, 32, 64])
     options = {"dim": dim, "seed": seeded(rng)}

@@ -1,4 +1,4 @@
-"""The benchmark as a figure: error against network evaluations."""
+"""Draws the benchmark's work-precision figure: error against network evaluations."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ REST = {"color": "0.75", "linewidth": 0.7}
 
 @paper
 def plot(rows: Sequence, path: str | Path, title: str, ours: str) -> None:
-    """Rows of one field: ours, the peers that are best at some number of evaluations, and the
-    others in grey.
+    """Draws the rows of one field: ours, the best of other libraries, and the rest in grey.
 
-    Points stand at the evaluations that were spent, which may be fewer than asked for.
+    Points are placed at the evaluations that were spent, which may be fewer than requested.
     """
     from matplotlib.figure import Figure
 
@@ -44,7 +43,9 @@ def plot(rows: Sequence, path: str | Path, title: str, ours: str) -> None:
 
 
 def leaders(rows: Sequence) -> set[tuple[str, str, str]]:
-    """The peers as shipped that nobody else's beats at some number of calls."""
+    """Returns the methods of other libraries, as shipped, that are best among them at some number
+    of evaluations.
+    """
     shipped = [r for r in rows if r.grid == "as shipped"]
     return {
         min((r for r in shipped if r.asked == n), key=lambda r: r.e).method

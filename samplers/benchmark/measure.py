@@ -1,4 +1,4 @@
-"""How a benchmark measures: references, errors, overhead, and the protocol."""
+"""The benchmark's measurements: references, errors, overhead and protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from samplers.grids import uniform
 
 
 def endpoints(v: Velocity, noise: Tensor, tolerance: float) -> Tensor:
-    """Where the exact flow ends, by dopri8 at this tolerance."""
+    """Returns the endpoints of the flow, by dopri8 at this tolerance."""
     tight = {"rtol": tolerance, "atol": tolerance, "max_calls": 10**6}
     stops = [0.0, *(t for t in getattr(v, "jumps", ()) if 0 < t < 1), 1.0]
     return sample(v, noise, stops, "dopri8", **tight)
@@ -26,7 +26,7 @@ def endpoints(v: Velocity, noise: Tensor, tolerance: float) -> Tensor:
 def judged(
     reference: Tensor, basin: Callable[[Tensor], Tensor] | None = None
 ) -> Callable[[Tensor], dict]:
-    """endpoint -> e, rms, flips, against the endpoints of the reference."""
+    """Returns a function from endpoints to e, rms and flips, relative to the reference."""
     mode = basin(reference) if basin else None
 
     def judge(x: Tensor) -> dict:
@@ -41,14 +41,14 @@ def judged(
 
 
 def now(x: Tensor) -> float:
-    """Seconds, after whatever still runs where x lives."""
+    """Returns the time in seconds, after all pending work on x's device is finished."""
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
     return time.perf_counter()
 
 
 def fixed() -> list[Solver]:
-    """Our solvers that take a grid and no noise."""
+    """Returns our solvers that take a grid and no noise."""
     return [s for s in SOLVERS.values() if s.fixed]
 
 
@@ -59,9 +59,10 @@ def play(solver: Solver, ts: Tensor | int, v: Velocity, noise: Tensor) -> Tensor
 
 
 def overheads(solvers: list[Solver], rivals: list[Peer]) -> dict[tuple[str, str], float]:
-    """Microseconds per step beside the network, by (library, name): a tiny state, v for free.
+    """Microseconds per step besides the network, by (library, name), on a tiny state with a free
+    velocity.
 
-    The difference between 64 and 32 steps, so that what a run costs once does not count.
+    It is the difference between 64 and 32 steps, so that one-time costs do not count.
     """
     noise = torch.zeros(1, 4)
     out = {}
@@ -74,7 +75,7 @@ def overheads(solvers: list[Solver], rivals: list[Peer]) -> dict[tuple[str, str]
 
 
 def still(x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG001
-    """A velocity that costs nothing: x itself."""
+    """A velocity without cost: x itself."""
     return x
 
 
@@ -93,7 +94,7 @@ LIBRARIES = ("torch", "diffusers", "torchdiffeq", "flow_matching")
 
 
 def protocol(noise: Tensor) -> dict:
-    """What a reader needs to run it again."""
+    """Returns what a reader needs to repeat the measurement."""
     return {
         "samples": len(noise),
         "shape": list(noise.shape[1:]),

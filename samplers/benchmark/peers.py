@@ -1,7 +1,7 @@
-"""Everybody else's fixed-step solvers, for the benchmark: diffusers, torchdiffeq, flow_matching.
+"""Fixed-step solvers of diffusers, torchdiffeq and flow_matching, for the benchmark.
 
-Each runs as shipped (its own grid, its defaults, its own loop; only the time handed to the model
-is the exact one) and on a grid of ours. A budget of calls buys the most steps within it.
+Each runs as shipped (its own grid, defaults and loop; only the time passed to the model is exact)
+and on a grid of ours. A number of evaluations buys the most steps within it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from samplers.grids import uniform
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """One method of another library, both ways."""
+    """One method of another library, which can run as shipped or on a given grid."""
 
     name: str
     library: str
@@ -31,11 +31,11 @@ class Peer:
     stochastic: bool = False
 
     def steps(self, calls: int) -> int:
-        """The most steps that `calls` pays for, 0 if none."""
+        """Returns the most steps within `calls` evaluations, 0 if none."""
         return max((n for n in range(1, calls + 1) if self.cost(n) <= calls), default=0)
 
     def run(self, v: Velocity, noise: Tensor, calls: int) -> Tensor:
-        """The state it reaches as shipped with at most `calls` calls."""
+        """Returns the final state as shipped with at most `calls` evaluations."""
         if not (steps := self.steps(calls)):
             raise ValueError(
                 f"{self.library} {self.name} takes {self.cost(1)} calls a step, got only {calls}"
@@ -43,7 +43,7 @@ class Peer:
         return self.play(steps, None, v, noise)
 
     def play(self, steps: int, ts: Tensor | None, v: Velocity, noise: Tensor) -> Tensor:
-        """So many steps as shipped, or the steps of the grid ts."""
+        """Runs so many steps as shipped, or the steps of the grid ts."""
         with quiet():
             if ts is None:
                 return self.shipped(v, noise, steps)
@@ -52,7 +52,7 @@ class Peer:
 
     @property
     def solver(self) -> Solver:
-        """It as a solver, for a pilot to place its grid."""
+        """Returns the method as a solver, so that a pilot can optimise its grid."""
 
         def path(v: Velocity, x: Tensor, ts: Tensor) -> Path:
             with quiet():
@@ -70,7 +70,7 @@ class Peer:
 
 @contextmanager
 def quiet():
-    """Silences other libraries' remarks; their random draws start at seed 0 and leave no trace."""
+    """A context that silences other libraries' messages and seeds their random numbers with 0."""
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
@@ -78,18 +78,18 @@ def quiet():
 
 
 def peers() -> dict[str, Peer]:
-    """The peers whose libraries are installed, by name ("library method")."""
+    """Returns the methods of the installed libraries, by name ("library method")."""
     installed = [build for library, build in LIBRARIES.items() if find_spec(library)]
     return {f"{peer.library} {peer.name}": peer for build in installed for peer in build()}
 
 
 def uniform_sigmas(steps: int) -> dict:
-    """What the Flux and Qwen pipelines pass: sigmas 1, (N-1)/N, ..., 1/N."""
+    """Returns the sigmas that the Flux and Qwen pipelines pass: 1, (N-1)/N, ..., 1/N."""
     return {"sigmas": torch.linspace(1, 1 / steps, steps).tolist()}
 
 
 def grid_points(steps: int) -> dict:
-    """MiniMax-H3 counts grid points, one more than steps."""
+    """Returns the argument of MiniMax-H3, which counts grid points, one more than steps."""
     return {"num_inference_steps": steps + 1}
 
 
@@ -124,7 +124,7 @@ SCHEDULERS = [
 
 
 def diffusers_peers() -> list[Peer]:
-    """The flow schedulers of the installed diffusers that take a plain velocity."""
+    """Returns the flow schedulers of the installed diffusers that accept a plain velocity."""
     import diffusers
 
     return [
@@ -135,7 +135,7 @@ def diffusers_peers() -> list[Peer]:
 
 
 def scheduler_peer(name: str, scheduler, *, sign: int = -1, ask=None, **facts) -> Peer:
-    """A peer around a scheduler; ask(steps) gives the arguments of its `set_timesteps`."""
+    """Returns a peer for a scheduler; ask(steps) returns the arguments of its `set_timesteps`."""
     from samplers import diffusers as diffusers_bridge
 
     ask = ask or (lambda steps: {"num_inference_steps": steps})
@@ -163,7 +163,7 @@ METHODS = {
 
 
 def torchdiffeq_peers() -> list[Peer]:
-    """Every fixed-step method of torchdiffeq, uniform grid as shipped."""
+    """Returns every fixed-step method of torchdiffeq; as shipped means a uniform grid."""
     from torchdiffeq import odeint
 
     def peer(method, cost):
@@ -176,7 +176,7 @@ def torchdiffeq_peers() -> list[Peer]:
 
 
 def flow_matching_peers() -> list[Peer]:
-    """facebookresearch/flow_matching's ODESolver, whose default is a single Euler step."""
+    """Returns facebookresearch/flow_matching's ODESolver, whose default is a single Euler step."""
     from flow_matching.solver import ODESolver
 
     def peer(method):
@@ -191,7 +191,7 @@ def flow_matching_peers() -> list[Peer]:
 
 
 def grid_peer(library: str, method: str, path, cost) -> Peer:
-    """A peer that takes any grid; as shipped means equal steps."""
+    """Returns a peer that accepts any grid; as shipped means equal steps."""
 
     def shipped(v, noise, steps):
         *_, x = path(v, noise, uniform(steps))

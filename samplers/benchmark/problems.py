@@ -1,8 +1,7 @@
-"""Fields whose endpoints are known: in closed form, or integrated to a tolerance of 1e-10.
+"""Fields with known endpoints: in closed form, or integrated to a tolerance of 1e-10.
 
-All but the first three are the exact velocities of the straight path x = (1 - t) noise + t data
-for some distribution of the data. `PROBLEMS[name](**options)` makes one; its state is (B, D) in
-float64.
+All but the first three are the exact velocities of the straight path x = (1 - t) noise + t data for
+some data distribution. `PROBLEMS[name](**options)` makes one; its state is (B, D) in float64.
 """
 
 import math
@@ -17,7 +16,7 @@ from samplers.core import Velocity, sample
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A velocity, the noise it starts from, and where that noise ends at t = 1."""
+    """A velocity, the noise it starts from, and its endpoints at t = 1."""
 
     name: str
     dim: int
@@ -27,11 +26,13 @@ class Problem:
     known: dict[bytes, Tensor] = field(default_factory=dict, repr=False)
 
     def noise(self, n: int, seed: int = 0) -> Tensor:
-        """n states at t = 0, (n, D): standard normal unless the problem says otherwise."""
+        """Returns n states at t = 0, (n, D): standard normal unless the problem says otherwise."""
         return self.start(normal(n, self.dim, seed=seed))
 
     def solution(self, noise: Tensor) -> Tensor:
-        """The state at t = 1, (n, D); integrated once per noise where no closed form exists."""
+        """Returns the states at t = 1, (n, D); without a closed form they are integrated once per
+        noise.
+        """
         if self.exact is not None:
             return self.exact(noise)
         key = noise.numpy().tobytes()
@@ -44,13 +45,13 @@ PROBLEMS: dict[str, Callable[..., Problem]] = {}
 
 
 def problem(make: Callable[..., Problem]) -> Callable[..., Problem]:
-    """Registers the maker of a problem under its function's name."""
+    """A decorator that registers a problem's factory under its function's name."""
     PROBLEMS[make.__name__] = make
     return make
 
 
 def reference(v: Velocity, noise: Tensor, tolerance: float = 1e-10) -> Tensor:
-    """The state at t = 1 by dopri8, which begins anew wherever v says that it jumps."""
+    """Returns the state at t = 1 by dopri8, restarted at every time at which v jumps."""
     stops = [0.0, *(t for t in getattr(v, "jumps", ()) if 0 < t < 1), 1.0]
     options = {"rtol": tolerance, "atol": tolerance, "max_calls": 10**6}
     return sample(v, noise.double(), stops, "dopri8", **options)
@@ -58,7 +59,7 @@ def reference(v: Velocity, noise: Tensor, tolerance: float = 1e-10) -> Tensor:
 
 @problem
 def bend() -> Problem:
-    """v = -2 t x^2 from x > 0, which ends at x / (1 + x): wrong stages and weights show here."""
+    """v = -2 t x^2 from x > 0, which ends at x / (1 + x); wrong stages and weights show here."""
     return Problem(
         name="bend",
         dim=1,
@@ -70,7 +71,7 @@ def bend() -> Problem:
 
 @problem
 def rotation(angle: float = 2.0) -> Problem:
-    """v = angle (-y, x): a circle, walked at constant speed."""
+    """v = angle (-y, x): a circle at constant speed."""
     turn = torch.tensor([[0, 1], [-1, 0]], dtype=torch.float64) * angle
     return Problem(
         name=f"rotation({angle:g})",
@@ -82,7 +83,7 @@ def rotation(angle: float = 2.0) -> Problem:
 
 @problem
 def straight(dim: int = 2, seed: int = 0) -> Problem:
-    """A constant velocity: one step of any rule is exact."""
+    """A constant velocity, for which one step of any solver is exact."""
     v = normal(dim, seed=seed)
     return Problem(
         name=f"straight({dim})",
@@ -94,10 +95,10 @@ def straight(dim: int = 2, seed: int = 0) -> Problem:
 
 @problem
 def gaussian(dim: int = 16, seed: int = 0, low: float = 0.1, high: float = 2.0) -> Problem:
-    """Data N(mean, C), C with standard deviations from low to high along random axes.
+    """Data N(mean, C), where C has standard deviations from low to high along random axes.
 
-    Along an axis of standard deviation s the state is N(t mean, (1 - t)^2 + t^2 s^2), the velocity
-    linear, and the flow only stretches: it ends at mean + C^(1/2) noise.
+    Along an axis of standard deviation s the state is N(t mean, (1 - t)^2 + t^2 s^2). The velocity
+    is linear, and the flow ends at mean + C^(1/2) noise.
     """
     mean = normal(dim, seed=seed)
     axes = torch.linalg.qr(normal(dim, dim, seed=seed + 1))[0]
@@ -117,7 +118,9 @@ def gaussian(dim: int = 16, seed: int = 0, low: float = 0.1, high: float = 2.0) 
 
 @problem
 def mixture(dim: int = 2, modes: int = 8, seed: int = 0, spread: float = 0.2) -> Problem:
-    """Data from `modes` Gaussians of standard deviation `spread` with standard normal means."""
+    """Data from `modes` Gaussians of standard deviation `spread` whose means are standard
+    normal.
+    """
     return Problem(
         name=f"mixture({dim})",
         dim=dim,
@@ -149,10 +152,10 @@ def digits(spread: float = 0.15) -> Problem:
 
 
 class Mixture:
-    """The velocity of the straight path to equal Gaussians N(mean_k, spread^2), means (K, D).
+    """The velocity of the straight path to equally weighted Gaussians N(mean_k, spread^2), means
+    (K, D).
 
-    Each mode alone moves x with the velocity of a Gaussian; v is their mean under the probability
-    that x came from each mode.
+    It is the mean of the modes' velocities, weighted by the probability that x came from each mode.
     """
 
     def __init__(self, means: Tensor, spread: float):
@@ -174,5 +177,5 @@ class Mixture:
 
 
 def normal(*shape: int, seed: int) -> Tensor:
-    """Standard normal numbers in float64, the same for the same seed."""
+    """Returns standard normal numbers in float64 that depend on the seed alone."""
     return torch.randn(*shape, generator=Generator().manual_seed(seed), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The look of every figure."""
+"""The style of all figures."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ SHEET = Path(__file__).with_name("paper.mplstyle")
 
 
 def paper(draw):
-    """A drawing function with the style sheet in force while it runs.
+    """A decorator of drawing functions that applies the style sheet while they run.
 
-    ImportError where matplotlib is missing, with the command that installs it.
+    Raises ImportError, with the command to install it, if matplotlib is missing.
     """
 
     @wraps(draw)
@@ -29,7 +29,9 @@ def paper(draw):
 
 
 def colour(place: int) -> str:
-    """A colour of the sheet's cycle by number; "C0" would be looked up when the sheet is gone."""
+    """Returns a colour of the style sheet's cycle by number; "C0" would be resolved after the sheet
+    is gone.
+    """
     from matplotlib import rcParams
 
     cycle = rcParams["axes.prop_cycle"].by_key()["color"]
@@ -37,7 +39,7 @@ def colour(place: int) -> str:
 
 
 def thinned(ticks: list[int], most: int = 9) -> list[int]:
-    """At most so many of the ticks, the first and the last among them."""
+    """Returns at most so many of the ticks, including the first and the last."""
     if len(ticks) <= most:
         return ticks
     return sorted({ticks[round(i * (len(ticks) - 1) / (most - 1))] for i in range(most)})

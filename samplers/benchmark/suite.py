@@ -1,11 +1,12 @@
-"""Solvers against the best peer of every cell, over ten families of hard fields and a mild one.
+"""Compares solvers with the best other solver of each cell, over ten families of hard fields and a
+mild one.
 
     python -m samplers.benchmark --suite
 
-A cell is a field at a number of calls; its number is the error of ours (geometric mean over
-samples of the RMS at the end) over the least error of all peers as shipped that spend exactly as
-many calls: an oracle that nobody has. Half of the fields, "development", may guide choices; the
-other half, "held-out", is for looking at once a choice is made.
+A cell is a field at a number of evaluations. Its value is our error (geometric mean over samples of
+the RMS at the end) divided by the smallest error of all other libraries' solvers as shipped with
+exactly as many evaluations; no user could know in advance which that is. Half of the fields,
+"development", may guide choices; the other half, "held-out", is only for evaluation.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ SLOW = ("implicit_adams",)  # solves an equation in each step, its calls a bound
 
 
 def probe(solver: str | Solver = "auto") -> list[float]:
-    """The solver's error on one quick field at each of CALLS: another one makes a page old."""
+    """Returns the solver's error on one quick field at each of CALLS; if it changes, stored results
+    are outdated.
+    """
     problem = mixture(dim=4, seed=1)
     noise = problem.noise(LOOKS, SEED)
     end = problem.solution(noise)
@@ -47,7 +50,7 @@ def probe(solver: str | Solver = "auto") -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One field at one number of calls."""
+    """One field at one number of evaluations."""
 
     half: str
     family: str
@@ -61,14 +64,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Page:
-    """All cells, printed for 80 columns: a table for each half and grid."""
+    """All cells, printed for 80 columns with one table per half and grid."""
 
     cells: list[Cell]
 
     def rows(self) -> list[dict]:
-        """Per half, grid and family: the geometric mean by number of calls, RMS and worst of all.
+        """Returns per half, grid and family the geometric mean by evaluations, the RMS and the
+        worst cell.
 
-        Two more summarise the hard families.
+        Two more rows summarise the hard families.
         """
         out = []
         for half, grid in product(dict.fromkeys(c.half for c in self.cells), ("own", "pilot")):
@@ -100,14 +104,14 @@ class Page:
 
 
 def fields(half: str, per_family: int = 2) -> Iterator[tuple[str, Problem]]:
-    """(family, field) of a half, the same ones every time."""
+    """Returns (family, field) of a half, always the same ones."""
     for name, make in FAMILIES.items():
         for k in range(per_family):
             yield name, make(Random(f"{HALVES[half]}/{name}/{k}"))
 
 
 def error(x: Tensor, end: Tensor) -> float:
-    """Geometric mean over samples of the RMS error; infinity where one diverged."""
+    """Geometric mean over samples of the RMS error; infinity if one diverged."""
     square = (x - end).square().flatten(1).mean(1)
     e = float((square.log().mean() / 2).exp())
     return e if math.isfinite(e) else math.inf
@@ -115,13 +119,17 @@ def error(x: Tensor, end: Tensor) -> float:
 
 @cache
 def rivals() -> tuple[Peer, ...]:
-    """Deterministic peers; flow_matching's methods are torchdiffeq's."""
+    """Returns deterministic methods of other libraries; those of flow_matching are
+    torchdiffeq's.
+    """
     found = [p for p in peers().values() if not p.stochastic and p.library != "flow_matching"]
     return tuple(p for p in found if p.name not in SLOW)
 
 
 def best_peer(problem: Problem, noise: Tensor, end: Tensor, calls: int) -> tuple[float, str]:
-    """(error, name) of the peer that ends nearest with exactly so many calls."""
+    """Returns (error, name) of the other solver with the smallest error at exactly so many
+    evaluations.
+    """
     able = [p for p in rivals() if (n := p.steps(calls)) and p.cost(n) == calls]
     errors = {p.name: error(p.run(problem.velocity, noise, calls), end) for p in able}
     return min((e, name) for name, e in errors.items())
@@ -137,7 +145,7 @@ def run(
     piloted: bool = True,
     watch: Callable[[str], None] = lambda _: None,
 ) -> Page:
-    """All cells; `watch` is told each field before it is measured."""
+    """Measures all cells; `watch` is called with each field before it is measured."""
     cells = []
     for half in halves:
         for family, problem in fields(half, per_family):

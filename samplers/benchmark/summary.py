@@ -1,4 +1,4 @@
-"""What a benchmark found: a table for 80 columns, CSV, JSON, and the work-precision plot."""
+"""Results of a benchmark: a table for 80 columns, CSV, JSON, and the work-precision figure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OURS = "samplers"
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One method at one number of calls on one field."""
+    """One method at one number of evaluations on one field."""
 
     field: str
     library: str
@@ -35,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Rows, the time each method spends per step beside the network, and how it was measured."""
+    """Rows, the overhead of each method per step, and the protocol of the measurement."""
 
     rows: list[Row]
     protocol: dict
@@ -56,7 +56,7 @@ class Report:
         return table(self)
 
     def order(self, field: str, method: tuple[str, str, str]) -> float:
-        """-d log e / d log calls between the last two counts of calls that show an error."""
+        """Observed order: -d log e / d log evaluations between the last two measurements."""
         points = {r.calls: r.e for r in self.of(field, method) if 1e-11 < r.e < math.inf}
         if len(points) < 2:
             return math.nan
@@ -73,7 +73,7 @@ class Report:
             writer.writerows(map(asdict, self.rows))
 
     def content(self) -> dict:
-        """Returns the whole report in types that JSON has."""
+        """Returns the whole report in types that JSON supports."""
         overhead = [[*method, us] for method, us in self.overhead.items()]
         return finite(asdict(self) | {"overhead": overhead})
 
@@ -81,7 +81,9 @@ class Report:
         Path(path).write_text(json.dumps(self.content(), indent=1, allow_nan=False) + "\n")
 
     def plot(self, path: str | Path, field: str | None = None) -> None:
-        """Work against precision, one curve per method; PNG, SVG or PDF by the file's ending."""
+        """Saves the work-precision figure, one curve per method, as PNG, SVG or PDF by the
+        suffix.
+        """
         from samplers.benchmark.figure import plot
 
         name, count = field or self.rows[0].field, self.protocol.get("samples")
@@ -90,7 +92,7 @@ class Report:
 
 
 def finite(value):
-    """NaN and infinity as None, because JSON has neither."""
+    """Replaces NaN and infinity by None, because JSON has neither."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -103,7 +105,7 @@ def unique(items: Iterable) -> list:
 
 
 def number(value: float | None) -> str:
-    """Six characters: 1.2e-1, diverged ones as `-`."""
+    """Formats a number in six characters, such as 1.2e-1; diverged ones as `-`."""
     if value is None or not math.isfinite(value):
         return "-"
     if value == 0:
@@ -118,7 +120,9 @@ def percent(value: float | None) -> str:
 
 
 def table(report: Report) -> str:
-    """Per field: e, then RMS and flips, each method a line, each number of calls a column."""
+    """Formats e, RMS and flips per field, with one line per method and one column per number of
+    evaluations.
+    """
     parts = []
     for name in unique(r.field for r in report.rows):
         rows = [r for r in report.rows if r.field == name]
@@ -143,7 +147,7 @@ def label(row: Row) -> str:
 
 
 def sections(rows: list[Row]) -> dict[str, list[Row]]:
-    """The rows by heading: ours, every library as shipped, every library on our grid."""
+    """Returns the rows by heading: ours, every library as shipped, every library on our grid."""
     out: dict[str, list[Row]] = {}
     for row in rows:
         ours = row.library == OURS
@@ -153,7 +157,9 @@ def sections(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def grid_of(title: str, rows: list[Row], cell: Callable[[Row], str]) -> str:
-    """A block of cells; a star marks what spent fewer calls than its column allows (2 N - 1)."""
+    """Formats a block of cells; a star marks methods that spent fewer evaluations than the column
+    (2 N - 1).
+    """
     calls = unique(sorted(r.asked for r in rows))
     lines = [f"{title[:80]}", f"{'calls':<24}" + "".join(f"{n:>7}" for n in calls)]
     for section, members in sections(rows).items():
@@ -169,7 +175,7 @@ def mark(row: Row, cell: Callable[[Row], str]) -> str:
 
 
 def costs(report: Report, name: str, rows: list[Row]) -> str:
-    """Observed order, overhead per step, wall time of the longest run."""
+    """Formats observed order, overhead per step, and time of the longest run."""
     lines = [f"{'* spent fewer calls':<40}{'order':>8}{'us per step':>14}{'seconds':>12}"]
     for method in unique(r.method for r in rows):
         last = report.of(name, method)[-1]
@@ -183,13 +189,15 @@ def costs(report: Report, name: str, rows: list[Row]) -> str:
 
 
 def best_shipped(rows: Iterable[Row], asked: int) -> float:
-    """The smallest e of any peer as shipped within this many calls."""
+    """Returns the smallest e of any other solver as shipped within this many evaluations."""
     peers = [r.e for r in rows if r.asked == asked and r.grid == "as shipped"]
     return min((e for e in peers if math.isfinite(e)), default=math.nan)
 
 
 def ratios(report: Report) -> dict[str, dict[int, float]]:
-    """e of our methods over the best peer as shipped, averaged over fields, by calls."""
+    """Returns e of our methods divided by the best other solver's as shipped, averaged over fields,
+    by evaluations.
+    """
     names = unique(r.field for r in report.rows)
     by_field = {name: [r for r in report.rows if r.field == name] for name in names}
     out: dict[str, dict[int, list[float]]] = {}
@@ -202,7 +210,7 @@ def ratios(report: Report) -> dict[str, dict[int, float]]:
 
 
 def ratio_table(report: Report) -> str:
-    """`ratios` as text; below 1 is better than everybody else."""
+    """Formats `ratios`; a value below 1 is better than all other libraries."""
     found = ratios(report)
     calls = unique(sorted(r.asked for r in report.rows))
     count = len(unique(r.field for r in report.rows))

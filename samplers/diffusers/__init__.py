@@ -1,7 +1,7 @@
-"""Both bridges to diffusers: its flow schedulers as solvers, our solvers as its schedulers.
+"""Bridges to diffusers: its flow schedulers as solvers, and our solvers as schedulers.
 
-diffusers runs sigma from 1 (noise) to 0 (data) and its models predict -v, so t = 1 - sigma and
-output = -v. That translation lives in this folder and nowhere else.
+diffusers uses sigma from 1 (noise) to 0 (data) and its models predict -v, so t = 1 - sigma and
+output = -v. The conversion happens in this folder only.
 """
 
 from samplers.diffusers.as_scheduler import SolverScheduler

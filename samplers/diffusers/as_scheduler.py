@@ -1,4 +1,4 @@
-"""A solver of this package as a scheduler that diffusers' flow pipelines accept."""
+"""A solver of this package as a scheduler for diffusers' flow pipelines."""
 
 # ruff: noqa: ARG002 - `register_to_config` reads the arguments that `__init__` leaves alone
 
@@ -23,18 +23,18 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 class SolverScheduler(SchedulerMixin, ConfigMixin):
-    """A solver of this package as a scheduler that diffusers' flow pipelines accept.
+    """A solver of this package as a scheduler for diffusers' flow pipelines.
 
         pipe.scheduler = SolverScheduler.from_config(pipe.scheduler.config, solver="ab2")
 
-    `timesteps` holds one entry per call of the network, so a solver with two calls per step shows
-    its pipeline twice the entries, as diffusers' Heun does. A run may start at any of them
-    (image-to-image). The state is kept in float32; what the pipeline does to the latents between
-    two steps (inpainting, callbacks), in place or not, is carried along as an offset.
+    `timesteps` has one entry per network evaluation, so a solver with two evaluations per step has
+    twice the entries, as diffusers' Heun does. A run may start at any of them (image-to-image). The
+    state is kept in float32; changes that the pipeline makes to the latents between steps
+    (inpainting, callbacks), in place or not, are carried along as an offset.
 
     Args (all kept by `save_config`):
-        solver: a name in `samplers.SOLVERS`, or the .json file of a learned one; adaptive ones
-            have no list of timesteps and raise.
+        solver: a name in `samplers.SOLVERS`, or the .json file of a learned one; adaptive ones have
+            no list of timesteps and raise ValueError.
         options: the solver's options.
         grid: a name in `samplers.GRIDS`, which is then shifted; a list of times or a PilotGrid,
             which is not; None for the sigmas that the pipeline passes, or else the solver's own.
@@ -45,11 +45,11 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
             FlowMatchEulerDiscreteScheduler computes them.
         invert_sigmas: the model counts from 0 (noise) to 1 and predicts +v, as Mochi does.
         use_flow_sigmas: True tells the Flux pipeline to leave the grid to the scheduler.
-        seed: of a stochastic solver; None takes a new one from the generator that the pipeline
-            passes to `step`, or from torch's global one. Never the stream of the latents.
+        seed: of a stochastic solver; None draws a seed from the generator that the pipeline passes
+            to `step`, or from torch's global one. The latents' random numbers are never used.
 
-    Raises ValueError for configurations of models that do not predict a velocity, and for
-    schedules that only their own scheduler can follow.
+    Raises ValueError for configurations of models that do not predict a velocity, and for schedules
+    that only their own scheduler supports.
     """
 
     _compatibles: ClassVar[list[str]] = ["FlowMatchEulerDiscreteScheduler"]
@@ -103,7 +103,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
 
     @classmethod
     def from_config(cls, config=None, return_unused_kwargs: bool = False, **kwargs: Any):
-        """The scheduler with another's configuration, its model's schedule included."""
+        """Returns the scheduler with another's configuration, including its model's schedule."""
         if isinstance(config, Mapping):
             schedule.refuse({**config, **kwargs})
         return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
@@ -114,7 +114,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         return self._shift
 
     def set_shift(self, shift: float) -> None:
-        """The shift from the next `set_timesteps` on."""
+        """Sets the shift, from the next `set_timesteps` on."""
         self._shift = shift
 
     @property
@@ -123,11 +123,11 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
 
     @property
     def step_index(self) -> int | None:
-        """The number of the next call, None before the first."""
+        """The number of the next evaluation, None before the first."""
         return None if self._noise is None else self._first + len(self._velocities)
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """Where in `timesteps` the next run starts (image-to-image starts late)."""
+        """Sets where in `timesteps` the next run starts (image-to-image starts late)."""
         self._begin_index = begin_index
 
     def set_timesteps(
@@ -138,10 +138,10 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         mu: float | None = None,
         timesteps: Sequence[float] | Tensor | None = None,
     ) -> None:
-        """Lays the grid of num_inference_steps steps, or through `sigmas` and then 0.
+        """Sets the grid to num_inference_steps steps, or to `sigmas` followed by 0.
 
-        `timesteps` are what the model is told at these sigmas (CogView4), or without sigmas
-        num_train_timesteps times them.
+        `timesteps` are the values passed to the model at these sigmas (CogView4); without them they
+        are num_train_timesteps times the sigmas.
         """
         told = None if timesteps is None else [float(t) for t in timesteps]
         if sigmas is None and told is not None:
@@ -221,7 +221,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
     def index_for_timestep(
         self, timestep: Tensor | float, schedule_timesteps: Tensor | None = None
     ) -> int:
-        """The number of the call with this timestep, the second where two have it."""
+        """Returns the number of the evaluation with this timestep; of two, the second."""
         known = self.timesteps if schedule_timesteps is None else schedule_timesteps
         at = (known == timestep).nonzero()[:, 0].tolist()
         if not at:
@@ -240,7 +240,9 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         generator: Generators = None,
         return_dict: bool = True,
     ) -> SchedulerOutput | tuple[Tensor]:
-        """Takes -v at (sample, timestep); returns the state to call the model with next."""
+        """Takes the model output -v at (sample, timestep); returns the state for the next
+        evaluation.
+        """
         if self._noise is None:
             self._begin(timestep, sample, generator)
         else:
@@ -288,8 +290,10 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
     def scale_noise(
         self, sample: Tensor, timestep: Tensor | float, noise: Tensor | None = None
     ) -> Tensor:
-        """sigma noise + (1 - sigma) sample, with the sigma of the call that has this timestep,
-        or timestep / num_train_timesteps."""
+        """sigma noise + (1 - sigma) sample, with the sigma of the evaluation at this timestep.
+
+        Without such an evaluation sigma is timestep / num_train_timesteps.
+        """
         sigma = self._noise_share(torch.as_tensor(timestep)).to(sample.device, sample.dtype)
         sigma = sigma.reshape(-1, *[1] * (sample.ndim - 1))
         return sigma * noise + (1 - sigma) * sample
@@ -305,7 +309,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         return torch.where(same.any(0), known, share)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """`scale_noise` under the name and the order of arguments of the older schedulers."""
+        """`scale_noise` under the name and with the argument order of older schedulers."""
         return self.scale_noise(original_samples, timesteps, noise)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""A diffusers flow scheduler as a solver of ours."""
+"""A diffusers flow scheduler as a solver of this package."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ NEAR_DATA = 1e-6  # and those that cannot land on 0 (DEIS, SA-Solver) stop this 
 
 
 def drive(scheduler: SchedulerMixin, v: Velocity, x: Tensor, sign: int = -1) -> Iterator[Tensor]:
-    """Runs a prepared scheduler as a pipeline would, one call of v and one state per `step`.
+    """Runs a prepared scheduler as a pipeline would, with one evaluation of v and one state per
+    `step`.
 
     The time comes from `scheduler.sigmas`: several schedulers round `timesteps` to integers, which
-    costs UniPC a factor of 1.6 in error at 64 calls.
+    increases UniPC's error by a factor of 1.6 at 64 evaluations.
     """
     scheduler.set_begin_index(0)
     for i, timestep in enumerate(scheduler.timesteps):
@@ -32,10 +33,11 @@ def drive(scheduler: SchedulerMixin, v: Velocity, x: Tensor, sign: int = -1) -> 
 def as_shipped(
     scheduler: SchedulerMixin, v: Velocity, noise: Tensor, *, sign: int = -1, **timesteps
 ) -> Tensor:
-    """The state after `set_timesteps(**timesteps)` and the scheduler's own loop, repaired nowhere.
+    """Returns the state after `set_timesteps(**timesteps)` and the scheduler's own loop, without
+    corrections.
 
-    So DPM-Solver++ starts at sigma 0.999, DEIS stops with noise left and Euler's last step is
-    0.001 long. `sign` is +1 for the schedulers whose models predict +v (MiniMax-H3).
+    So DPM-Solver++ starts at sigma 0.999, DEIS stops with noise left, and Euler's last step is
+    0.001 long. `sign` is +1 for schedulers whose models predict +v (MiniMax-H3).
     """
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(**timesteps)
@@ -44,10 +46,10 @@ def as_shipped(
 
 
 def place(scheduler: SchedulerMixin, ts: Tensor, sign: int = -1) -> None:
-    """Gives a scheduler the grid ts instead of its own, whatever its `shift` and `sigmas` say.
+    """Sets a scheduler's grid to ts, whatever its `shift` and `sigmas` are.
 
-    Written over `sigmas` and `timesteps` after `set_timesteps`, because a grid that is passed in
-    would be shifted once more. Two-call schedulers keep their doubled entries.
+    `sigmas` and `timesteps` are overwritten after `set_timesteps`, because a grid that is passed in
+    would be shifted again. Schedulers with two evaluations per step keep their doubled entries.
     """
     mu = {"mu": 0.0} if getattr(scheduler.config, "use_dynamic_shifting", False) else {}
     scheduler.set_timesteps(len(ts) - 1 + (sign > 0), **mu)
@@ -64,7 +66,7 @@ def place(scheduler: SchedulerMixin, ts: Tensor, sign: int = -1) -> None:
 
 
 def placed(scheduler: SchedulerMixin, v: Velocity, x: Tensor, ts: Tensor, sign: int = -1) -> Path:
-    """The scheduler's states at each of ts[1:], on the grid ts instead of its own."""
+    """Yields the scheduler's states at each of ts[1:], on the grid ts instead of its own."""
     if not bool((ts.diff() > 0).all()):
         raise ValueError("a diffusers scheduler runs from noise to data only; got a falling grid")
     scheduler = copy.deepcopy(scheduler)
@@ -78,10 +80,12 @@ def placed(scheduler: SchedulerMixin, v: Velocity, x: Tensor, ts: Tensor, sign: 
 def from_diffusers(
     scheduler: SchedulerMixin, *, sign: int = -1, stochastic: bool = False
 ) -> Solver:
-    """Any diffusers flow scheduler as a solver on any rising grid; see `as_shipped` for its own.
+    """Returns any diffusers flow scheduler as a solver on any rising grid;
 
-    The scheduler is copied, never changed. `sign` is +1 where the model predicts data - noise.
-    Noise that a stochastic scheduler draws comes from torch's global generator.
+    `as_shipped` uses its own grid.
+
+    The scheduler is copied, never changed. `sign` is +1 if the model predicts data - noise. Noise
+    of a stochastic scheduler comes from torch's global generator.
     """
     if "sample" not in inspect.signature(scheduler.step).parameters:
         raise TypeError(f"{type(scheduler).__name__} has no step(model_output, timestep, sample)")

@@ -1,8 +1,8 @@
-"""diffusers' guiders as our rules, and our rules as guiders of its modular pipelines.
+"""diffusers' guiders as guidance rules, and guidance rules as guiders of its modular pipelines.
 
-A guider combines predictions of its models, which are -v, at a numbered step. A rule combines
-velocities at a time. The guiders here are those that take two predictions and nothing else; those
-that change the model's layers (skip-layer, perturbed attention, ...) are no rules.
+A guider combines model outputs, which are -v, at a numbered step; a rule combines velocities at a
+time. Only guiders of two predictions are supported; those that change the model's layers
+(skip-layer, perturbed attention, ...) are not.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ TICKS = 1000  # of diffusers' timesteps, and the steps of a run whose grid is un
 
 
 def from_guider(guider: BaseGuidance) -> Rule:
-    """The rule that combines (cond, uncond, t) as a guider of diffusers does.
+    """Returns the rule that combines (cond, uncond, t) as a guider of diffusers does.
 
-    `start` and `stop` are shares of the steps, as there; without a grid they are shares of the
-    time. A run works on a copy, so that momentum is not carried from one image to the next.
-    ValueError for a guider that takes other predictions than these two.
+    `start` and `stop` are fractions of the steps, as in diffusers; without a grid they are
+    fractions of the time. A run uses a copy, so that momentum is not carried over to the next
+    image. Raises ValueError for a guider of other predictions.
     """
     taken = list(getattr(guider, "_input_predictions", None) or [])
     if taken != PAIR:
@@ -68,11 +68,11 @@ def _on(guider: BaseGuidance, ts: Tensor) -> Rule:
 
 
 class RuleGuidance(BaseGuidance):
-    """A guider that combines predictions by one of our rules.
+    """A diffusers guider that combines predictions by a guidance rule.
 
-    `rule` is a weight, a rule written as in `samplers.guidance.parse`, such as "cfg_rescale:3,0.7",
-    or a `Rule`; written ones are saved with a pipeline's configuration. ValueError for a rule that
-    has to know the whole grid, which a guider is not told.
+    `rule` is a weight, a rule as text for `samplers.guidance.parse`, such as "cfg_rescale:3,0.7",
+    or a `Rule`; texts are saved in a pipeline's configuration. Raises ValueError for a rule that
+    needs the whole grid, which a guider does not know.
     """
 
     _input_predictions = PAIR
@@ -104,12 +104,12 @@ class RuleGuidance(BaseGuidance):
         return self._enabled and first <= self._step < last
 
     def prepare_inputs(self, data: dict[str, tuple[Tensor, Tensor]]) -> list[Any]:
-        """A batch for each prediction that is needed at this step."""
+        """Returns one batch for each prediction that this step needs."""
         names = PAIR[: self.num_conditions]
         return [self._prepare_batch(data, i, name) for i, name in enumerate(names)]
 
     def prepare_inputs_from_block_state(self, data, input_fields) -> list[Any]:
-        """The same from a block's state."""
+        """Returns one batch for each needed prediction, from a block's state."""
         names = PAIR[: self.num_conditions]
         return [
             self._prepare_batch_from_block_state(input_fields, data, i, name)
@@ -117,7 +117,7 @@ class RuleGuidance(BaseGuidance):
         ]
 
     def forward(self, pred_cond: Tensor, pred_uncond: Tensor | None = None) -> GuiderOutput:
-        """Predictions are -v."""
+        """Combines the predictions, which are -v."""
         pred = pred_cond
         if self.num_conditions == 2:
             pred = -self.rule(-pred_cond, -pred_uncond, self._time().to(pred_cond.device))

@@ -1,4 +1,4 @@
-"""A solver driven from outside, one velocity at a time, from any of its calls on."""
+"""Runs a solver from outside, one velocity at a time, starting at any of its evaluations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FALLBACK = "abm3"  # calls v at each time of any grid once
 
 
 class Wanted(Exception):
-    """Stops a replay at the first velocity that is not known yet; carries the state it is for."""
+    """Raised at the first velocity that is not known yet; it carries the state to evaluate."""
 
 
 def call_times(solver: Solver, ts: Tensor) -> list[float]:
-    """The times at which a solver calls v on a grid, found by running it on zeros."""
+    """Returns the times at which a solver evaluates v on a grid, found by running it on zeros."""
     times = []
 
     def record(x: Tensor, t: Tensor) -> Tensor:
@@ -32,11 +32,11 @@ def call_times(solver: Solver, ts: Tensor) -> list[float]:
 
 
 def replay(solver: Solver, noise: Tensor, ts: Tensor, velocities: list[Tensor]) -> Tensor:
-    """The state at which a solver wants its next velocity, or where it ends if it wants none.
+    """Returns the state at which a solver needs its next velocity, or its final state.
 
-    A solver is a pure function of the velocities it is given, so instead of suspending it between
-    a pipeline's steps (which would take a thread or a greenlet) it is run again on the recorded
-    ones: N(N+1)/2 updates of the state in all, nothing beside N calls of a network.
+    A solver is a pure function of the velocities, so instead of suspending it between a pipeline's
+    steps (which would need a thread or a greenlet) it is run again with the recorded ones. This
+    takes N(N+1)/2 state updates in all, which is little beside N network evaluations.
     """
     known = iter(velocities)
 
@@ -53,12 +53,12 @@ def replay(solver: Solver, noise: Tensor, ts: Tensor, velocities: list[Tensor]) 
 
 
 def resumed(solver: Solver, ts: Tensor, first: int) -> tuple[Solver, Tensor]:
-    """(solver, grid) whose calls are those of `solver` on ts from number `first` on, to the time.
+    """Returns (solver, grid) whose evaluations are those of `solver` on ts from number `first` on.
 
-    That is the same solver on what is left of the grid, where a step of it begins there. Inside a
-    step, Euler's rule goes to where the next one begins. A rule whose start takes other calls than
-    its middle gives way to `abm3`, which takes every later time once.
-    Raises ValueError for a stochastic rule of which no step begins there.
+    If a step starts there, it is the same solver on the rest of the grid. Within a step, an Euler
+    step leads to the start of the next one. A solver whose start has other evaluations than its
+    middle is replaced by `abm3`, which evaluates every later time once. Raises ValueError for a
+    stochastic solver without a step that starts there.
     """
     calls = call_times(solver, ts)[first:]
     for lead in range(min(solver.calls, len(calls))):
@@ -78,7 +78,7 @@ def resumed(solver: Solver, ts: Tensor, first: int) -> tuple[Solver, Tensor]:
 
 
 def agree(solver: Solver, ts: Tensor, calls: list[float]) -> bool:
-    """Whether the solver calls v on this grid at these times."""
+    """Returns whether the solver evaluates v on this grid at these times."""
     if len(ts) < 2:
         return False
     try:
@@ -90,7 +90,9 @@ def agree(solver: Solver, ts: Tensor, calls: list[float]) -> bool:
 
 
 def led(solver: Solver, lead: list[float]) -> Solver:
-    """The solver after steps of Euler's rule through the times `lead` to the grid's beginning."""
+    """Returns the solver preceded by Euler steps through the times `lead` to the grid's
+    beginning.
+    """
     if not lead:
         return solver
 

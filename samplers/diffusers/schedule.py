@@ -1,8 +1,8 @@
-"""The grid of a run as diffusers' configurations describe it, in our time t = 1 - sigma.
+"""Converts the schedule in a diffusers configuration to a grid in our time t = 1 - sigma.
 
-Shifts are applied to the grid that the solver or the caller chose. Where the configuration names a
-rule for the sigmas themselves (karras, exponential, beta, a terminal one), diffusers' own scheduler
-computes them.
+Shifts are applied to the grid that the solver or the caller chose. If the configuration names a
+rule for the sigmas (karras, exponential, beta, a terminal one), diffusers' own scheduler computes
+them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHARED = (
 
 
 def refuse(config: Mapping[str, Any]) -> None:
-    """ValueError for a configuration that a solver of velocities cannot serve."""
+    """Raises ValueError for a configuration that a velocity solver does not support."""
     kind = config.get("_class_name", "the configuration")
     flow = not any(name in config for name in DIFFUSION)
     predicts = config.get("prediction_type", "flow_prediction" if flow else "no flow_prediction")
@@ -60,7 +60,10 @@ def refuse(config: Mapping[str, Any]) -> None:
 
 
 def checked(sigmas: Sequence[float] | Tensor) -> list[float]:
-    """Sigmas that a pipeline passes: falling numbers above 0 and at most 1, or ValueError."""
+    """Returns the sigmas that a pipeline passes.
+
+    Raises ValueError unless they fall within (0, 1].
+    """
     values = [float(s) for s in sigmas]
     told = f"sigmas fall from at most 1 to above 0, where the last step then ends; got {values}"
     if not values or not all(0 < s <= 1 for s in values):  # NaN included
@@ -71,14 +74,14 @@ def checked(sigmas: Sequence[float] | Tensor) -> list[float]:
 
 
 def by_rule(config: Any) -> bool:
-    """Whether the configuration has a rule for the sigmas beyond a shift."""
+    """Returns whether the configuration has a rule for the sigmas beyond a shift."""
     return bool(config.shift_terminal) or any(config[name] for name in RULES)
 
 
 def from_rule(
     config: Any, shift: float, steps: int, sigmas: list[float] | None, mu: float | None
 ) -> Tensor:
-    """The grid by diffusers' own computation."""
+    """Returns the grid as diffusers' scheduler computes it."""
     given = {name: config[name] for name in SHARED} | {"shift": shift}
     theirs = FlowMatchEulerDiscreteScheduler(**given)
     theirs.set_timesteps(steps if sigmas is None else None, sigmas=sigmas, mu=mu)
@@ -86,7 +89,7 @@ def from_rule(
 
 
 def shifted(config: Any, shift: float, ts: Tensor, mu: float | None) -> Tensor:
-    """sigma -> shift sigma / (1 + (shift - 1) sigma) on a grid, shift from mu if it is dynamic."""
+    """sigma -> shift sigma / (1 + (shift - 1) sigma) on a grid; a dynamic shift comes from mu."""
     if config.use_dynamic_shifting:
         if mu is None:
             raise ValueError("use_dynamic_shifting is on: pass mu to set_timesteps")
@@ -96,13 +99,13 @@ def shifted(config: Any, shift: float, ts: Tensor, mu: float | None) -> Tensor:
 
 
 def even(sigmas: list[float]) -> bool:
-    """Whether these are the 1, 1 - 1/N, ..., 1/N that pipelines pass when nobody asked for any."""
+    """Returns whether these are the sigmas 1, 1 - 1/N, ..., 1/N that pipelines pass by default."""
     n = len(sigmas)
     return all(abs(s - (1 - i / n)) < 1e-4 for i, s in enumerate(sigmas))
 
 
 def fixed_grid(times: list[float], steps: int) -> Tensor:
-    """A list of times as the grid of a run of so many steps."""
+    """Returns a list of times as the grid of a run of so many steps."""
     if len(times) != steps + 1:
         raise ValueError(
             f"this scheduler's grid has {len(times) - 1} steps and the pipeline asks for {steps}; "
@@ -112,5 +115,7 @@ def fixed_grid(times: list[float], steps: int) -> Tensor:
 
 
 def listed(grid: Any) -> str | list[float] | Grid | None:
-    """A grid as a configuration can keep it: a name, or a list of times (a PilotGrid's too)."""
+    """Returns a grid in the form for a configuration: a name, or a list of times (also of a
+    PilotGrid).
+    """
     return grid if grid is None or isinstance(grid, str) else [float(t) for t in grid]

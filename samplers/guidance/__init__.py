@@ -1,12 +1,12 @@
-"""Guidance: two predictions of the velocity become one.
+"""Guidance: combines two predictions of the velocity into one.
 
-A rule is a function (cond, uncond, t) -> velocity. `cond` follows the prompt; `uncond` is whatever
-to move away from: the empty prompt, a negative prompt, or a weaker model. States have any shape
-with the batch first, and every norm, mean and projection is taken sample by sample.
+A rule is a function (cond, uncond, t) -> velocity. `cond` follows the prompt; `uncond` is the
+prediction to move away from: for the empty prompt, a negative prompt, or of a weaker model. States
+have any shape with the batch first; norms, means and projections are per sample.
 
-The weight w means v = uncond + w (cond - uncond), so that 1 is no guidance at all. Wherever a rule
-takes a weight it takes a number, a tensor (B,) with one number per sample, or a function of t;
-wherever it takes another rule it takes any function (cond, uncond, t), or a weight for `cfg`.
+The weight w means v = uncond + w (cond - uncond), so 1 is no guidance. A weight may be a number, a
+tensor (B,) with one per sample, or a function of t. An inner rule may be any function (cond,
+uncond, t), or a weight for `cfg`.
 """
 
 from samplers.guidance.guided_field import Guided, Pair, batched_pair, guide, pair

@@ -1,4 +1,4 @@
-"""Two predictions, and the field that a rule makes of them."""
+"""A pair of predictions, and the velocity field that a rule makes of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ from samplers.guidance.rules import as_rule
 
 @dataclass(frozen=True)
 class Pair:
-    """both(x, t) -> (cond, uncond), and if it can be had alone, cond(x, t).
+    """Two predictions: both(x, t) -> (cond, uncond), and optionally cond(x, t) alone.
 
-    cost(t, reads) counts the network evaluations per sample for the first `reads` predictions;
+    cost(t, reads) returns the network evaluations per sample for the first `reads` predictions;
     `jumps` are times at which a prediction jumps.
     """
 
@@ -27,7 +27,9 @@ class Pair:
 
 
 def pair(cond: Velocity, uncond: Velocity) -> Pair:
-    """Two velocities, guided ones included, evaluated one after the other."""
+    """Returns a pair of two velocities, which may be guided themselves, evaluated one after the
+    other.
+    """
 
     def cost(t: Tensor, reads: int) -> int:
         return sum(v.cost(t) if isinstance(v, Guided) else 1 for v in (cond, uncond)[:reads])
@@ -44,7 +46,9 @@ def pair(cond: Velocity, uncond: Velocity) -> Pair:
 
 
 def batched_pair(both: Velocity, cond: Velocity | None = None) -> Pair:
-    """Both predictions by one call: `both` gets (2 B, ...), conditional rows first."""
+    """Returns a pair evaluated in one call: `both` gets (2 B, ...) with the conditional rows
+    first.
+    """
 
     def split(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return both(torch.cat((x, x)), torch.cat((t, t)) if t.ndim else t).chunk(2)
@@ -54,7 +58,7 @@ def batched_pair(both: Velocity, cond: Velocity | None = None) -> Pair:
 
 @dataclass
 class Guided:
-    """The velocity that a rule makes of a pair; `calls` adds up what it has evaluated."""
+    """The velocity that a rule makes of a pair; `calls` counts network evaluations."""
 
     pair: Pair
     rule: Rule
@@ -66,17 +70,19 @@ class Guided:
         return self.tally[0]
 
     def on_grid(self, ts: Tensor) -> "Guided":
-        """The field during a run on this grid, counted together with this one."""
+        """Returns the field for a run on this grid; its evaluations are counted together with this
+        one's.
+        """
         return _Running(self, ts) if self.grid_dependent else self
 
     @property
     def grid_dependent(self) -> bool:
-        """Whether the rule or a prediction reads the grid of the run."""
+        """Whether the rule or a prediction depends on the grid of the run."""
         return self.rule.for_grid is not None or self.pair.for_grid is not None
 
     @property
     def jumps(self) -> tuple[float, ...]:
-        """Times at which the velocity jumps, rising."""
+        """Times at which the velocity jumps, in rising order."""
         return tuple(sorted({*self.pair.jumps, *self.rule.jumps}))
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
@@ -90,15 +96,17 @@ class Guided:
         return self.rule(cond.to(x.dtype), uncond.to(x.dtype), t, x)
 
     def checked(self) -> "Guided":
-        """The same field, which looks at each prediction and at what the rule makes of them.
+        """Returns the same field with a check of each prediction and of their combination.
 
-        FloatingPointError names the first that is not finite, with its time and sample. Each look
-        waits for the device: for finding out, not for use.
+        It raises FloatingPointError naming the first that is not finite, with its time and sample.
+        Each check waits for the device, so use it for debugging only.
         """
         return Guided(_looked_pair(self.pair), _looked_rule(self.rule))
 
     def cost(self, t: Tensor) -> int:
-        """Network evaluations per sample that one call at t spends: with two networks, 0 to 2."""
+        """Returns the network evaluations per sample of one call at t: with two networks, 0 to
+        2.
+        """
         return self.pair.cost(t, self._reads(t))
 
     def _reads(self, t: Tensor) -> int:
@@ -107,11 +115,11 @@ class Guided:
 
 
 def guide(predictions: Pair | tuple[Velocity, Velocity], rule: Combine | float | Tensor) -> Guided:
-    """The velocity (x, t) -> v of a guided field, ready for any solver.
+    """Returns the velocity (x, t) -> v of a guided field, for any solver.
 
     `predictions` is a Pair, a tuple of two velocities (cond, uncond), or a function (x, t) that
-    returns both predictions. Where the rule leaves `cond` as it is, the second prediction is not
-    evaluated. Predictions of a narrower dtype are combined in the state's dtype.
+    returns both. If the rule returns `cond` unchanged, the second prediction is not evaluated.
+    Predictions of a narrower dtype are combined in the state's dtype.
     """
     if isinstance(predictions, tuple):
         predictions = pair(*predictions)

@@ -1,4 +1,4 @@
-"""What a rule of guidance is, how it is registered, and how it is read from text."""
+"""Guidance rules: their definition, their registration, and parsing from text."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ RULES: Registry[Callable[..., Rule]] = Registry("guidance rule", OLD)
 
 @dataclass(frozen=True, repr=False)
 class Rule:
-    """How to combine two predictions, and how many of them that takes at time t.
+    """A rule that combines two predictions, and how many of them it needs at time t.
 
-    reads(t) is 2 where both matter, 1 where the result is `cond` as it stands, 0 where it is zero.
-    `jumps` are the times at which the velocity jumps: grids place a time there, and solvers begin
-    anew, each side seeing its own limit. `for_grid` gives the rule for a run on a grid, where it
-    depends on the steps; `written` is how it was made: name, arguments and keywords. One that
-    `sees_state` combines (cond, uncond, t, x), for rules about predictions of the data or noise.
+    - reads(t) is 2 if both matter, 1 if the result is `cond` unchanged, 0 if it is zero.
+    - `jumps` are times at which the velocity jumps: grids place a time there, and solvers restart
+      with the limit from the other side.
+    - `for_grid` returns the rule for a run on a grid, if it depends on the steps.
+    - `written` records how it was made: name, arguments and keywords.
+    - A rule that `sees_state` combines (cond, uncond, t, x), for rules about predictions of data or
+      noise.
     """
 
     combine: Combine
@@ -55,7 +57,7 @@ class Rule:
         return self.combine(cond, uncond, t, x)
 
     def on_grid(self, ts: Tensor) -> Rule:
-        """The rule during a run on this grid."""
+        """Returns the rule for a run on this grid."""
         return self if self.for_grid is None else replace(self.for_grid(ts), written=self.written)
 
     def __repr__(self) -> str:
@@ -81,7 +83,9 @@ def rule(make: Callable[P, Combine]) -> Callable[P, Rule]: ...
 @overload
 def rule(*, name: str | None) -> Callable[[Callable[P, Combine]], Callable[P, Rule]]: ...
 def rule(make: Callable | None = None, *, name: str | None = None):
-    """Registers a function that makes a rule from a weight (and options with defaults) in RULES."""
+    """A decorator that registers in RULES a function from a weight (and options with defaults) to a
+    rule.
+    """
     if make is None:
         return lambda make: rule(make, name=name)
     label = name or make.__name__
@@ -97,7 +101,9 @@ def rule(make: Callable | None = None, *, name: str | None = None):
 
 
 def parse(text: str) -> Rule:
-    """A registered rule written as name:number,..., as "cfg:2" or "guidance_interval:4,0.1,0.9"."""
+    """Parses a registered rule written as name:number,..., such as "cfg:2" or
+    "guidance_interval:4,0.1,0.9".
+    """
     name, _, numbers = text.partition(":")
     if name not in RULES:
         raise ValueError(RULES.unknown(name))
@@ -111,7 +117,7 @@ def parse(text: str) -> Rule:
 
 
 def number(weight: float | Tensor) -> float | Tensor:
-    """A finite float, or a finite tensor with one weight per sample."""
+    """Returns a finite float, or a finite tensor with one weight per sample."""
     if isinstance(weight, Tensor) and weight.ndim > 0:
         if not weight.isfinite().all():
             raise ValueError("guidance weights hold NaN or infinity; give finite ones, 1 for none")
@@ -133,7 +139,10 @@ def schedule(weight: Weight) -> Callable[[Tensor], float | Tensor]:
 
 
 def unless_one(w: Callable[[Tensor], float | Tensor]) -> Callable[[Tensor], int]:
-    """Reads `cond` alone at weight 1; to look for ones in a tensor would wait for the device."""
+    """Returns `reads` of a weight: `cond` alone at weight 1.
+
+    Tensors are not inspected, to avoid waiting for the device.
+    """
 
     def reads(t: Tensor) -> int:
         value = w(t)

@@ -1,4 +1,4 @@
-"""The rules of guidance. Each is a function of a weight that says its formula and its source."""
+"""The guidance rules. Each is a function of a weight whose docstring states formula and source."""
 
 import math
 import warnings
@@ -34,7 +34,7 @@ NEAR = 1e-9  # two times that are one
 def cfg(weight: Weight) -> Rule:
     """Classifier-free guidance, uncond + w (cond - uncond); Ho and Salimans 2022.
 
-    Raises TypeError for what is not a number and ValueError for NaN and infinity.
+    Raises TypeError for a weight that is not a number and ValueError for NaN and infinity.
     """
     w = schedule(weight)
     return Rule(
@@ -46,7 +46,8 @@ def cfg(weight: Weight) -> Rule:
 
 @rule
 def autoguidance(weight: Weight) -> Rule:
-    """Away from a worse model: the formula of `cfg` for the pair (strong, weak), both prompted.
+    """Guidance by a weaker model: the formula of `cfg` for the pair (strong, weak), both with the
+    prompt.
 
     Karras et al. 2024, "Guiding a Diffusion Model with a Bad Version of Itself".
     """
@@ -80,7 +81,8 @@ def guidance_interval(
 
 @rule
 def cfg_rescale(guided: Combine | float | Tensor, phi: float = 0.7) -> Rule:
-    """Gives the guided velocity g back the deviation of `cond`, by the share phi in [0, 1].
+    """Rescales the guided velocity g to the standard deviation of `cond`, by the fraction phi in
+    [0, 1].
 
     g (1 - phi + phi std(cond) / std(g)), deviations per sample; Lin et al. 2024, section 3.4.
     """
@@ -98,13 +100,14 @@ def cfg_rescale(guided: Combine | float | Tensor, phi: float = 0.7) -> Rule:
 
 @rule
 def cfg_zero_star(weight: Weight, until: float = 0.04) -> Rule:
-    """CFG-Zero*: s uncond + w (cond - s uncond), s = <cond, uncond> / |uncond|^2; first nothing.
+    """CFG-Zero*: s uncond + w (cond - s uncond), s = <cond, uncond> / |uncond|^2, after a
+    standstill.
 
-    For the share `until` of the steps the state stands still, because there the guided velocity is
-    worse than none, and no network is called: on a grid of N steps the first until N, rounded.
-    Where the grid was laid with a time at t = until (a number of calls does that), where that is no
-    step, and where no grid is known, the share is one of the time. until = 0 moves from the start,
-    and so does w = 1. Fan et al. 2025 (2503.18886).
+    For the fraction `until` of the steps the velocity is zero and no network is evaluated, because
+    the guided velocity there is worse than none: on a grid of N steps for the first until N,
+    rounded. On a grid with a time at t = until (as for an integer number of evaluations), if that
+    is no step, and without a known grid, it is a fraction of the time. until = 0 moves from the
+    start, and so does w = 1. Fan et al. 2025 (2503.18886).
     """
     made = _still_until(weight, until)
     return replace(made, for_grid=lambda ts: _still_until(weight, _still_steps(ts, until)))
@@ -146,12 +149,12 @@ def apg(
 ) -> Rule:
     """Adaptive projected guidance, cond + (w - 1) (d_orthogonal + parallel d_parallel).
 
-    d = cond - uncond, shortened to at most `radius` (a Euclidean norm per sample), is split along
-    and across `cond`; the part along it is what saturates. Sadat et al. 2024 (2410.02416). They
-    split predictions of the data, x + (1 - t) v, as of_data=True does; without it velocities are
-    split, as diffusers does. With a momentum (theirs is negative, -0.5 or so) d is first
-    d + momentum (d of the call before), which makes v depend on the calls of the run: for rules of
-    one call per step.
+    d = cond - uncond, shortened to at most `radius` (Euclidean norm per sample), is split into
+    parts orthogonal and parallel to `cond`; the parallel part causes saturation. Sadat et al. 2024
+    (2410.02416). The paper splits predictions of the data, x + (1 - t) v, as of_data=True does;
+    without it velocities are split, as in diffusers. With a momentum (negative in the paper, about
+    -0.5) d is first d + momentum (d of the previous call), so v depends on earlier calls of the
+    run: use it with solvers of one evaluation per step.
     """
     w = schedule(weight)
     if not radius > 0:
@@ -199,13 +202,13 @@ def _outside_a_run(_: Tensor) -> Tensor:
 
 @rule(name="cfg++")
 def cfg_plus_plus(weight: float, steps: int | Tensor | None = None) -> Rule:
-    """CFG++ for flows: each step renoises the guided data with the unconditional noise.
+    """CFG++ for flows: each step adds the unconditional noise back to the guided data.
 
-    From t to s that reads s data_guided + (1 - s) noise_uncond, with data = x + (1 - t) v and
-    noise = x - t v: an Euler step of `cfg` with the weight w s (1 - t) / (s - t). Exact for Euler;
-    other solvers see that weight held during each step. The steps are those of the run; a rule
-    called by itself takes `steps`, a grid or the number of a uniform one's. w lies in [0, 1] and 1
-    does not mean no guidance. Chung et al. 2024.
+    From t to s: s data_guided + (1 - s) noise_uncond, with data = x + (1 - t) v and noise = x - t
+    v. This is an Euler step of `cfg` with the weight w s (1 - t) / (s - t). It is exact for Euler;
+    other solvers use that weight during each step. The steps are those of the run; a rule that is
+    called directly takes `steps`, a grid or the number of steps of a uniform one. w lies in [0, 1],
+    and 1 does not mean no guidance. Chung et al. 2024.
     """
     if isinstance(weight, Tensor) or callable(weight):
         raise TypeError("the weight of cfg++ is one number; weigh by time or by sample with cfg")

@@ -1,1 +1,1 @@
-"""Fitting a grid or a whole rule to a field."""
+"""Fits a grid or a whole solver to a field."""

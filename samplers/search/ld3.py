@@ -1,8 +1,8 @@
-"""Times trained by gradients through the solver: LD3; Tong et al. 2024 (2405.15506).
+"""Trains the times of a grid by gradients through the solver: LD3; Tong et al. 2024 (2405.15506).
 
-The student takes few steps from noise x' and is to end where a fine teacher ends from noise x. Few
-steps cannot follow the teacher exactly, so x' may differ from x within a ball, and is trained with
-the times; the times then serve the student's distribution rather than single paths.
+The student takes few steps from noise x' and should end where an accurate teacher ends from noise
+x. Few steps cannot follow the teacher exactly, so x' may differ from x within a ball and is trained
+with the times; this fits the student's distribution rather than single paths.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ def fit_times(
     iterations: int = 100,
     rate: float = 0.05,
 ) -> Tensor:
-    """Times (steps + 1,) from 0 to 1 for a field, by gradients of the error at the end.
+    """Returns times (steps + 1,) from 0 to 1 for a field, fitted by gradients of the endpoint
+    error.
 
-    v must be differentiable in x and t, and the solver must carry gradients to its times; others
-    have `learn.fit_grid`. One iteration is a run and its backward pass.
+    v must be differentiable in x and t, and the solver must support gradients of its times; use
+    `learn.fit_grid` otherwise. One iteration is a run and its backward pass.
 
     Args:
         noise: (B, ...), some tens of samples.
-        reference: the teacher's endpoints, or the tolerance of dopri8 to find them with.
-        radius: how far a student's noise may lie from the teacher's, as an RMS.
-        rate: of the logarithms of the steps.
+        reference: the teacher's endpoints, or the tolerance of dopri8 to compute them with.
+        radius: the largest RMS distance between a student's noise and the teacher's.
+        rate: the learning rate of the logarithms of the steps.
 
-    Raises ValueError where a gradient is missing.
+    Raises ValueError if a gradient is missing.
     """
     chosen = find(solver)
     if not chosen.time_gradient or not isinstance(chosen.grid, str):
@@ -64,7 +65,7 @@ def fit_times(
 
 
 def ball(shift: Tensor, radius: float) -> Tensor:
-    """The shift of each sample, shortened to an RMS of at most `radius`."""
+    """Returns each sample's shift, shortened to an RMS of at most `radius`."""
     rms = shift.flatten(1).square().mean(1).add(1e-20).sqrt().reshape(-1, *[1] * (shift.ndim - 1))
     return shift * (radius / rms).clamp(max=1.0)
 

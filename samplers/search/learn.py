@@ -1,11 +1,11 @@
-"""A solver learned for one field: free times, free weights, 4 to 10 calls.
+"""Learns a solver for one field: free times and free weights, for 4 to 10 evaluations.
 
     python -m samplers.search.learn --field mixture:dim=64 --calls 6 --out mixture64-6.json
 
-Training starts from the solver here that does best on the field with as many calls, read off as a
-linear multistep rule (`samplers.linear`), and lets all its times and weights follow the gradient
-of the mean log error against a fine reference. Non-stationary solvers: Shaul et al. 2024 (BNS,
-arXiv 2403.01329); S4S, arXiv 2502.17423.
+Training starts from the registered solver that is best on the field at this number of evaluations,
+written as a linear multistep rule (`samplers.linear`). All its times and weights then follow the
+gradient of the mean log error against an accurate reference. Non-stationary solvers: Shaul et al.
+2024 (BNS, arXiv 2403.01329); S4S, arXiv 2502.17423.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def differentiable(row: Tensor, known: list[Tensor]) -> Tensor:
 
 
 def starts(calls: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(name, nodes, weights) of every solver here that can spend so many calls."""
+    """Yields (name, nodes, weights) of every registered solver that can spend so many
+    evaluations.
+    """
     for solver in fixed():
         try:
             nodes, weights = linearize(solver, times(calls, solver))
@@ -44,9 +46,9 @@ def starts(calls: int) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 
 class Rule(torch.nn.Module):
-    """The free numbers: logarithms of the gaps between calls, and weights.
+    """The trainable numbers: logarithms of the gaps between evaluations, and weights.
 
-    Gaps stay positive and add up to 1, so the times stay in order and inside [0, 1].
+    Gaps are positive and add up to 1, so the times stay in order and inside [0, 1].
     """
 
     def __init__(self, nodes: Tensor, weights: Tensor):
@@ -66,7 +68,7 @@ class Rule(torch.nn.Module):
 
 
 def log_error(x: Tensor, reference: Tensor) -> Tensor:
-    """log e, whose exponential the benchmark reports: half the mean log of the squared errors."""
+    """Returns log e, the benchmark's error: half the mean logarithm of the squared errors."""
     square = (x - reference).square().flatten(1).mean(1)
     return (square + torch.finfo(x.dtype).eps ** 2).log().mean() / 2
 
@@ -85,19 +87,19 @@ def fit(
     save_memory: bool = False,
     progress: Callable[[int, float], None] | None = None,
 ) -> Learned:
-    """Learns a rule of so many calls from noise, (B, ...), some hundreds of samples.
+    """Learns a rule of so many evaluations from noise, (B, ...), some hundreds of samples.
 
-    v must be differentiable in x; where it is not in t, the times stay where they start. One
-    iteration costs `calls` evaluations of v on `batch` samples, forward and backward; save_memory
-    evaluates each forward once more instead of keeping its activations.
+    v must be differentiable in x; if it is not in t, the times stay fixed. One iteration takes
+    `calls` evaluations of v on `batch` samples, forward and backward; save_memory evaluates each
+    forward pass once more instead of keeping its activations.
 
     Args:
-        reference: the endpoints of the noise, or a tolerance to find them with (dopri8).
-        rate: of the logarithms of the gaps, a quarter of it for the weights; it rises for a tenth
-            of the iterations, then falls to nothing along a cosine.
+        reference: the endpoints of the noise, or a tolerance to compute them with (dopri8).
+        rate: the learning rate of the logarithms of the gaps; a quarter of it for the weights. It
+            rises during a tenth of the iterations, then falls to zero along a cosine.
         progress: called with (iteration, e on the batch).
 
-    Raises ValueError if v has no gradient in x, or if no solver here can spend `calls`.
+    Raises ValueError if v has no gradient in x, or if no registered solver can spend `calls`.
     """
     begun = time.perf_counter()
     demand_gradient(v, noise[:batch])
@@ -138,7 +140,7 @@ def demand_gradient(v: Velocity, noise: Tensor) -> None:
 
 
 def frozen(rule: Rule) -> tuple[Tensor, Tensor]:
-    """(nodes, weights) of a trained rule, the weights with the noise's own row on top."""
+    """Returns (nodes, weights) of a trained rule; the first row of weights is the noise's."""
     below = rule.weights.detach().tril(1)
     first = torch.zeros_like(below[:1])
     first[0, 0] = 1
@@ -148,7 +150,7 @@ def frozen(rule: Rule) -> tuple[Tensor, Tensor]:
 def best_start(
     v: Velocity, noise: Tensor, reference: Tensor, calls: int
 ) -> tuple[str, Rule, float]:
-    """The solver with the smallest e on this field, as (name, rule, e)."""
+    """Returns the solver with the smallest e on this field, as (name, rule, e)."""
     found = []
     for name, nodes, weights in starts(calls):
         rule = Rule(nodes, weights)
@@ -185,19 +187,21 @@ def train(
 
 
 def ramp(done: float, warm: float = 0.1) -> float:
-    """The share of the rate after this share of the iterations: up in a line, down in a cosine."""
+    """Returns the fraction of the learning rate after this fraction of the iterations: a linear
+    rise, a cosine fall.
+    """
     if done < warm:
         return done / warm
     return (1 + math.cos(math.pi * (done - warm) / (1 - warm))) / 2
 
 
 class Whitened:
-    """Adam with the whole matrix E[g g^T] in place of its diagonal (full-matrix Adagrad's idea,
-    Duchi et al. 2011, with Adam's averages).
+    """Adam with the full matrix E[g g^T] in place of its diagonal (full-matrix Adagrad, Duchi et
+    al. 2011).
 
-    The tens of numbers of a rule pull against each other, since a weight may be traded for its
-    neighbour; per-number steps crawl along such valleys. Against Adam with the same iterations, e
-    falls to a half or a third.
+    The few dozen numbers of a rule are strongly correlated, since one weight can be traded for its
+    neighbour, and per-number steps are slow along such valleys. Compared with Adam at equal
+    iterations, e falls to a half or a third.
     """
 
     def __init__(self, parameters: list[Tensor], scales: list[float]):
@@ -225,7 +229,9 @@ class Whitened:
 
 
 def pick(samples: int, batch: int, generator: torch.Generator) -> Tensor | slice:
-    """A random batch; everything, in order, if it fits (v may then know its samples apart)."""
+    """Returns a random batch, or everything in order if it fits (v may then distinguish its
+    samples).
+    """
     return slice(None) if batch >= samples else torch.randperm(samples, generator=generator)[:batch]
 
 
@@ -240,11 +246,11 @@ def fit_grid(
     rate: float = 0.1,
     nudge: float = 1e-3,
 ) -> Tensor:
-    """A grid for a solver, its times alone fitted to the field: (steps + 1,) from 0 to 1.
+    """Fits only the times of a solver to the field; returns (steps + 1,) from 0 to 1.
 
-    Gradients of the mean log error in the logarithms of the steps, by forward differences of size
-    `nudge`: v needs no gradient, and one iteration costs (steps + 1) * calls evaluations of it.
-    Returns the best grid met, the solver's own included.
+    It follows gradients of the mean log error in the logarithms of the steps, by forward
+    differences of size `nudge`. v needs no gradient, and one iteration takes (steps + 1) * calls
+    evaluations of it. Returns the best grid found, including the solver's own.
     """
     solver = find(solver)
     own = times(calls, solver)
@@ -272,7 +278,7 @@ def fit_grid(
 
 
 def grid_of(gaps: Tensor) -> Tensor:
-    """Times from logarithms of steps, exactly 0 and 1 at the ends."""
+    """Returns times from logarithms of steps, with exactly 0 and 1 at the ends."""
     ts = gaps.detach().softmax(0).cumsum(0)
     return torch.cat([ts.new_zeros(1), ts[:-1], ts.new_ones(1)])
 
@@ -297,7 +303,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> Learned:
-    """Learns, saves, and compares on other noise than it learned from."""
+    """Learns a rule, saves it, and evaluates it on noise that was not used for learning."""
     args = parser().parse_args(arguments)
     try:
         field = problem(args.field)

@@ -1,9 +1,9 @@
-"""A grid for one field, found by a look at it with a handful of samples.
+"""Finds a grid for one field from a few samples.
 
-The samples are first integrated finely. The solver's own grid and one at equal shares of the local
-error seen there are then tried on them; the better one is tilted as long as the error at the end
-goes down. For `auto` the solver is chosen too, and its last step is fitted to the samples where
-that helps others. All of it is calls of v, and their number is reported.
+The samples are first integrated accurately. Then the solver's own grid and one with equal shares of
+the local error are tried on them, and the better one is tilted as long as the endpoint error falls.
+For `auto` the solver is chosen too, and its last step is fitted to the samples if that helps
+others. Everything is counted in evaluations of v.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BEFORE = "samplers pilot grid 1"  # without `asked` and `weights`, still read
 
 @dataclass(frozen=True)
 class PilotGrid:
-    """A grid that `sample` takes like any other, and how it came about."""
+    """A grid for `sample`, with a record of how it was found."""
 
     times: tuple[float, ...]
     solver: str
@@ -66,7 +66,7 @@ class PilotGrid:
 
     @property
     def chosen(self) -> Solver:
-        """What runs on this grid: a solver, or the rule of these weights."""
+        """The solver to run on this grid, or the rule with its fitted weights."""
         if self.weights is None:
             return find(self.solver)
         weights = torch.zeros(len(self), len(self), dtype=torch.float64)
@@ -76,16 +76,18 @@ class PilotGrid:
 
     @property
     def runs(self) -> str | Solver:
-        """The choice by its name where it has one."""
+        """The name of the chosen solver, if it has one."""
         return self.solver if self.weights is None else self.chosen
 
     def chosen_for(self, solver: Solver) -> Solver:
-        """What runs on this grid if `solver` is asked for: the choice if it was made for it."""
+        """Returns what to run if `solver` is requested: the choice, if it was made for that
+        solver.
+        """
         return self.chosen if solver.name == self.asked else solver
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the settings: two grids with the same one were made for the same field."""
+        """A hash of the settings; equal hashes mean that two grids were made for the same field."""
         return _fingerprint(self.settings)
 
     def save(self, path: str | File) -> None:
@@ -95,7 +97,7 @@ class PilotGrid:
 
     @classmethod
     def load(cls, path: str | File, settings: Mapping[str, Any] | None = None) -> PilotGrid:
-        """Reads it back; ValueError if it was made for a field with other settings than these."""
+        """Reads a grid. Raises ValueError if it was made for a field with other settings."""
         content = read_json(path)
         if not isinstance(content, dict) or content.pop("format", None) not in (FORMAT, BEFORE):
             raise ValueError(f"{path} is not a grid saved by PilotGrid.save; make one with pilot()")
@@ -126,13 +128,15 @@ def pilot(
     looks: int | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> PilotGrid:
-    """A grid for this field, solver and number of calls from a few samples of noise, (B, ...).
+    """Returns a grid for this field, solver and number of evaluations, from a few samples of noise
+    (B, ...).
 
-    For "auto" other solvers are tried as well, and the weights of their last step are fitted to the
-    samples; `sample(v, noise, found, "auto")` then runs what did best.
+    For "auto" other solvers are tried too, and the weights of their last step are fitted to the
+    samples; `sample(v, noise, found, "auto")` then runs the best.
 
     Args:
-        looks: trial runs of `calls` calls each; by default as many as make 800 calls, 12 at least.
+        looks: the number of trial runs with `calls` evaluations each; by default 800 evaluations in
+            all, but at least 12 runs.
         settings: what identifies the field (model, prompt, guidance); saved with the grid.
     """
     solver = find(solver)
@@ -169,7 +173,7 @@ OTHERS = ("fireflow", "abm3", "abm2", "midpoint", "dpmpp_3m", "abm", "ralston", 
 
 
 def candidates(calls: int) -> list[Solver]:
-    """Other solvers, on the grid of `auto`, that can spend so many calls."""
+    """Returns other solvers, on the grid of `auto`, that can spend so many evaluations."""
     able = []
     for name in OTHERS:
         with suppress(ValueError):
@@ -180,7 +184,7 @@ def candidates(calls: int) -> list[Solver]:
 
 @dataclass(frozen=True)
 class Found:
-    """A trial: what it missed, and without the changes of its last step what it would have."""
+    """A trial: its error, and its error without the changes of its last step."""
 
     error: float
     plain: float
@@ -198,7 +202,7 @@ class Found:
 
 
 class Flight:
-    """A few samples flown finely, and what each trial misses at the end."""
+    """A few samples with accurate endpoints, on which trials are evaluated."""
 
     def __init__(self, v: Velocity, noise: Tensor, calls: int, corrects: bool):
         self.v, self.noise, self.calls = v, noise, calls
@@ -209,7 +213,9 @@ class Flight:
         self.end = self.fine[-1][1]
 
     def look(self, ts: Tensor, solver: Solver) -> Found:
-        """Flies once; the last step is corrected where this helps samples not fitted to."""
+        """Runs one trial; the last step is corrected if this helps samples that it was not fitted
+        to.
+        """
         past: list[Tensor] = []
         at: list[float] = []
 
@@ -227,7 +233,9 @@ class Flight:
         return Found(error, plain, ts, solver, changes)
 
     def better(self, best: Found, solver: Solver, ts: Tensor) -> Found:
-        """The best, or this solver on this grid if it gains enough and costs no more."""
+        """Returns the best trial so far, or this solver on this grid if it gains enough and costs
+        no more.
+        """
         ts = at_jumps(ts, self.jumps)
         cost = sum(solver.cost(len(part) - 1) for part in pieces(ts, self.jumps))
         if cost > self.calls:
@@ -237,9 +245,9 @@ class Flight:
 
 
 def missed(x: Tensor) -> float:
-    """Geometric mean over samples of the RMS, infinity where one is; x (B, ...).
+    """Geometric mean over samples of the RMS, infinity if one is infinite; x is (B, ...).
 
-    Each is raised a little, lest one that ends well by chance decide.
+    Each RMS is raised slightly, so that a sample that is accurate by chance does not dominate.
     """
     square = x.flatten(1).square().mean(1).cpu().double()
     e = float(((square + LUCK * square.mean()).log().mean() / 2).exp())
@@ -247,10 +255,10 @@ def missed(x: Tensor) -> float:
 
 
 def equal_shares(fine: list[tuple[Tensor, Tensor]], n: int, order: int | None) -> Tensor:
-    """n steps with the same part of the integral of |x''|^(1 / (order + 1)) each.
+    """Returns n steps with equal parts of the integral of |x''|^(1 / (order + 1)).
 
-    A rule of that order errs in proportion to h^(order + 1) in a step; a tenth of the mean is added
-    so that no stretch of the path is left out.
+    A solver of that order has an error proportional to h^(order + 1) per step; a tenth of the mean
+    is added so that no part of the path is left out.
     """
     ts = torch.stack([t for t, _ in fine])
     slopes = [(y - x) / float(b - a) for (a, x), (b, y) in pairwise(fine)]

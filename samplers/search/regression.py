@@ -1,9 +1,10 @@
-"""A last step fitted to a few samples by least squares: no further call, no gradient.
+"""Corrects the last step by least squares on a few samples, without further evaluations or
+gradients.
 
-A run that ended at x after velocities v_1 ... v_N could as well have ended at x + sum_j c_j v_j.
-Where the true ends of some samples are known, the c_j that help are a regression. They add up to
-zero, which keeps straight paths exact. A ridge holds them near zero; how strong it is, each half of
-the samples says for the other.
+A run that ended at x after velocities v_1 ... v_N could also have ended at x + sum_j c_j v_j. If
+the exact endpoints of some samples are known, c is found by regression. The c_j add up to zero,
+which keeps straight paths exact, and a ridge penalty keeps them small; its strength is chosen by
+cross-validation between the two halves of the samples.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ Judge = Callable[[Tensor], float]  # what is missing at the end (B, D) -> error
 
 
 def corrected(past: list[Tensor], missing: Tensor, judge: Judge) -> tuple[float, Tensor | None]:
-    """(error on samples not fitted to, changes c (N,) from all samples, or None where none help).
+    """Returns (error on samples not fitted to, changes c (N,) from all samples, or None if none
+    help).
 
-    `past` holds the velocities, `missing` what the run misses, all (B, ...).
+    `past` holds the velocities, `missing` the errors of the run, all (B, ...).
     """
     missing = _flat(missing)
     none = judge(missing)
@@ -44,9 +46,9 @@ def corrected(past: list[Tensor], missing: Tensor, judge: Judge) -> tuple[float,
 
 
 def regress(basis: Tensor, missing: Tensor, ridge: float) -> Tensor:
-    """c (i,) with sum_i c_i basis_i near `missing`; basis (i, B, D), missing (B, D).
+    """Returns c (i,) with sum_i c_i basis_i close to `missing`; basis (i, B, D), missing (B, D).
 
-    Each sample weighs by one over its squared error, found again in rounds.
+    Each sample is weighted by the inverse of its squared error, found iteratively.
     """
     change = basis.new_zeros(len(basis))
     eye = torch.eye(len(basis), dtype=basis.dtype)

@@ -1,1 +1,1 @@
-"""One file a command, an object of its options, and what it does with them."""
+"""The commands, one file each: an options object and a function."""

@@ -1,7 +1,7 @@
-"""`janusflow bench`: three measurements of a model, each a command.
+"""`janusflow bench`: three measurements of a model, each a command of its own.
 
-`samplers`: error against network evaluations. `speed`: seconds an image of every quality.
-`transformers`: Janus-Pro beside transformers' own loop.
+`samplers` measures error against network evaluations, `speed` the seconds per image of every
+quality, and `transformers` Janus-Pro's speed relative to transformers' own loop.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Speed(o.Placement):
 
 @command("speed")
 def speed(options: Speed) -> dict:
-    """Times every quality in turns with the published way, in seconds an image."""
+    """Times every quality, alternating with the published sampler, in seconds per image."""
     with importing():
         import json
 
@@ -170,7 +170,7 @@ class Transformers:
 
 @command("transformers")
 def transformers(options: Transformers) -> dict:
-    """Times Janus-Pro in turns with transformers' own loop on the same weights."""
+    """Times Janus-Pro, alternating with transformers' own loop on the same weights."""
     with importing():
         from janusflow.bench import janus_pro as bench
         from janusflow.cli import load_model
@@ -200,7 +200,7 @@ def _check(options: Samplers | Speed) -> None:
 
 
 def numbers(name: str, text: str) -> list[int]:
-    """Whole numbers with commas between; ValueError for others and for more than the limit."""
+    """Parses comma-separated whole numbers. Raises ValueError for others and beyond the limit."""
     from janusflow.utils import limits
 
     parts = [part.strip() for part in text.split(",")]
@@ -212,7 +212,9 @@ def numbers(name: str, text: str) -> list[int]:
 
 
 class Bench(Group):
-    """Takes `janusflow bench --...` of version 0.1 too, where the model chose the measurement."""
+    """Also accepts `janusflow bench --...` of version 0.1, where the model chose the
+    measurement.
+    """
 
     def parse_args(self, ctx, args):
         return super().parse_args(ctx, _chosen(list(args)))

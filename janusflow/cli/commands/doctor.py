@@ -1,4 +1,4 @@
-"""`janusflow doctor`: whether a model's files fit together and run here, and how fast."""
+"""`janusflow doctor`: checks whether a model's files fit together, and how fast it runs here."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Options:
 
 @command("doctor", panel="Models and names")
 def doctor(options: Options) -> dict:
-    """Checks a model: tokenizer, special tokens, autoencoder, memory, and seconds an image.
+    """Checks a model's tokenizer, special tokens, autoencoder, memory and seconds per image.
 
-    The exit code is 0 if nothing is wrong and 1 if something is.
+    The exit code is 0 if everything is right and 1 otherwise.
     """
     with importing():
         from janusflow.cli.commands import doctor_checks as checks

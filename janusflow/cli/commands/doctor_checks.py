@@ -1,7 +1,7 @@
-"""The checks of `janusflow doctor`, from what costs nothing to what loads the model.
+"""The checks of `janusflow doctor`, from the cheapest to the one that loads the model.
 
-Each is a function that yields findings; what it raises becomes a finding too, so that one broken
-file does not hide what else is wrong.
+Each check is a function that yields findings. An exception becomes a finding too, so that one
+broken file does not hide other faults.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STEPS, PROMPT = 30, "a red circle left of a blue square"
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found; `state` is "ok", "warning" or "problem"."""
+    """The finding of a check; `state` is "ok", "warning" or "problem"."""
 
     name: str
     state: str
@@ -35,7 +35,7 @@ Check = Callable[[], Iterable[Finding]]
 
 
 def run(options) -> Iterator[Finding]:
-    """All checks that the files allow, one after the other."""
+    """Yields the findings of all checks that the files allow."""
     folder = locate(options.model)
     kind = auto_pipeline.family(options.model)
     yield Finding("family", "ok", kind, {"family": kind})
@@ -78,7 +78,7 @@ def _guarded(name: str, check: Check) -> Iterator[Finding]:
 
 
 def files(folder: Path, vae: Path | None) -> Iterator[Finding]:
-    """Tokens, tags, sizes and the autoencoder, from the folder's files without its weights."""
+    """Checks tokens, tags, sizes and the autoencoder from the folder's files, without weights."""
     from janusflow.models import processor_checks
 
     for found in processor_checks.examine(folder, vae):
@@ -86,7 +86,9 @@ def files(folder: Path, vae: Path | None) -> Iterator[Finding]:
 
 
 def autoencoder(folder: Path, vae: Path | None) -> Iterator[Finding]:
-    """Factor and number format of a JanusFlow's autoencoder; its channels are among `files`."""
+    """Reports scaling factor and dtype of a JanusFlow's autoencoder; its channels are checked in
+    `files`.
+    """
     from janusflow.models.autoencoder_loading import described_vae
     from janusflow.pipelines.memory import factor
 
@@ -109,7 +111,7 @@ def _dtype_on_disk(source: Path) -> str | None:
 
 
 def device(options) -> Iterator[Finding]:
-    """Where the model would run, and in which format."""
+    """Reports the device and dtype with which the model would run."""
     place = pick_device(options.device)
     dtype = pick_dtype(options.dtype, place)
     said = f"{describe(place)} in {written(dtype, options.dtype)}"
@@ -119,7 +121,7 @@ def device(options) -> Iterator[Finding]:
 
 
 def memory(folder: Path, options) -> Iterator[Finding]:
-    """What one image takes beside what is free."""
+    """Compares the memory that one image needs with what is free."""
     from janusflow.pipelines import memory as forecasts
 
     place = pick_device(options.device)

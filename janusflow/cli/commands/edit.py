@@ -1,4 +1,4 @@
-"""`janusflow edit`: an image changed by a text."""
+"""`janusflow edit`: edits an image to follow a prompt."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Options(o.Adapted):
 
 @command("edit", panel="Images and answers", plugins=True)
 def edit(options: Options) -> dict:
-    """Changes an image: part of the way to noise and back, by inversion, or inside a mask."""
+    """Edits an image by partial noising, by inversion, or inside a mask."""
     with importing():
         from janusflow.cli import load_model
         from janusflow.utils import images

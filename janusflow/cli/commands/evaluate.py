@@ -1,4 +1,4 @@
-"""`janusflow evaluate`: scores of a model, or of two against each other."""
+"""`janusflow evaluate`: evaluates a model, or compares two reports."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Options(o.Adapted):
 
 @command("evaluate", panel="Measuring", plugins=True)
 def evaluate(options: Options) -> dict:
-    """Scores a model, or two reports against each other; see docs/evaluation.md."""
+    """Evaluates a model on a task, or compares two reports; see docs/evaluation.md."""
     with importing():
         from janusflow.cli.commands import evaluate_actions as actions
 

@@ -1,4 +1,4 @@
-"""What `janusflow evaluate` does with its options: plan, run, print."""
+"""The steps of `janusflow evaluate`: plan, run and print."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["compare", "plan", "publish", "rescore", "run", "tell_comparison", "w
 
 
 def way(options) -> dict:
-    """How images are generated, in a plan's words; Janus-Pro's tokens have no solver."""
+    """Returns how images are generated, for the plan; Janus-Pro has no solver."""
     kind = model_families.check(options)
     text = model_families.guided(kind, options)
     if kind == auto_pipeline.PRO:
@@ -49,7 +49,10 @@ def way(options) -> dict:
 
 
 def plan(options) -> Plan:
-    """Checks all options before the model is loaded; ValueError for the first that does not fit."""
+    """Checks all options before the model is loaded.
+
+    Raises ValueError for the first invalid one.
+    """
     numbers = dict(
         seeds=options.seeds,
         batch=options.batch_size,
@@ -93,7 +96,7 @@ def _absolute(path: str) -> str:
 
 
 def run(plan: Plan, out: Path, options) -> dict | None:
-    """Evaluates into the folder `out`, loading the model where anything is missing there."""
+    """Evaluates into the folder `out`, loading the model only if something is missing there."""
     settings = dict(guidance_scale=guidance(plan.guidance))
     if plan.generated_by:
         settings = dict(guidance_scale=float(plan.guidance), quality=options.quality)
@@ -110,7 +113,7 @@ def run(plan: Plan, out: Path, options) -> dict | None:
 
 
 def results(path: Path, folder: Path) -> dict:
-    """The report of an official evaluator's file on the images that this folder holds."""
+    """Returns the report of an official evaluator's file about the images in this folder."""
     held = plans.read(folder)
     official_results.take(path, folder, held.task)
     return rescore(folder)
@@ -121,14 +124,15 @@ def compare(a: Path, b: Path) -> str:
 
 
 def tell_comparison(a: Path, b: Path) -> dict:
-    """Prints the comparison and gives its rows."""
+    """Prints the comparison and returns its rows."""
     print(compare(a, b))
     return {"rows": report_comparison.compare(report.load(a), report.load(b))}
 
 
 def publish(result: dict | None, folder: Path, draw: bool) -> dict:
-    """Prints the report, writes it into the folder, and gives it with the names of its files;
-    without one, in other processes, nothing.
+    """Prints the report, writes it into the folder, and returns it with its file names.
+
+    Without a report, as in other processes, it does nothing.
     """
     if result is None:
         return {}

@@ -1,4 +1,4 @@
-"""`janusflow generate`: images from text."""
+"""`janusflow generate`: generates images from prompts."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Options(o.Adapted):
 
 @command("generate", panel="Images and answers", plugins=True)
 def generate(options: Options) -> dict:
-    """Generates images from text."""
+    """Generates images from prompts."""
     with importing():
         from janusflow.cli import batch, load_model, model_families
 
@@ -164,7 +164,7 @@ def _rows(options: Options) -> list[str]:
 
 
 def warn_of_loose_words(texts: list[str]) -> None:
-    """A shell makes several prompts of a text without quotes."""
+    """Warns about several one-word prompts, which a text without quotes becomes in a shell."""
     if len(texts) > 1 and all(len(text.split()) == 1 for text in texts):
         whole = " ".join(texts)
         tell(

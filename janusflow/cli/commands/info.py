@@ -1,4 +1,4 @@
-"""`janusflow info`: a model's parts, and the memory that generating takes."""
+"""`janusflow info`: shows a model's parts, and the memory that generating needs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Options:
 
 @command("info", panel="Models and names")
 def info(options: Options) -> dict:
-    """Shows a model's parts, and the memory in MiB that generating images takes."""
+    """Shows a model's parts, and the memory in MiB that generating images needs."""
     with importing():
         from janusflow.models import published_configs
         from janusflow.pipelines import auto_pipeline

@@ -1,4 +1,4 @@
-"""What `janusflow info` says of a Janus or Janus-Pro."""
+"""The part of `janusflow info` for Janus and Janus-Pro."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ PARTS = {
 
 
 def configuration(name: str) -> JanusConfig:
-    """transformers' configuration of either layout; a published model's is packaged."""
+    """Returns transformers' configuration from either layout; those of published models are
+    packaged.
+    """
     if (known := published_configs.configuration(name)) is not None:
         return known
     folder = locate(name, files=FILES)
@@ -33,12 +35,12 @@ def configuration(name: str) -> JanusConfig:
 
 
 def facts(name: str) -> dict:
-    """Parameters of each part, and the bytes that the weights take in each format."""
+    """Returns the parameters of each part, and the bytes of the weights in each dtype."""
     return told(name, count_parameters(configuration(name)))
 
 
 def describe(name: str) -> str:
-    """A table for a terminal of 80 columns; ValueError for a folder that holds no Janus."""
+    """Returns a table of 80 columns. Raises ValueError for a folder that is not a Janus."""
     config = configuration(name)
     text, vision, vq = config.text_config, config.vision_config, config.vq_config
     counts = count_parameters(config)
@@ -72,7 +74,7 @@ def _roles(name: str) -> list[str]:
 
 
 def count_parameters(config: JanusConfig) -> dict[str, int]:
-    """Parameters of each part; no memory is taken."""
+    """Returns the parameters of each part without allocating memory."""
     with torch.device("meta"):
         sizes = {n: p.numel() for n, p in JanusForConditionalGeneration(config).named_parameters()}
     return {

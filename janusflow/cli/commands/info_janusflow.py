@@ -1,4 +1,4 @@
-"""What `janusflow info` says of a model, from its configuration alone."""
+"""The part of `janusflow info` for JanusFlow, from the configuration alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def count_parameters(config: JanusFlowConfig) -> dict[str, int]:
-    """Parameters of each part; no memory is taken."""
+    """Returns the parameters of each part without allocating memory."""
     with torch.device("meta"):
         sizes = {name: p.numel() for name, p in JanusFlowModel(config).named_parameters()}
     return {
@@ -37,13 +37,13 @@ def count_parameters(config: JanusFlowConfig) -> dict[str, int]:
 
 
 def facts(name: str) -> dict:
-    """Parameters of each part, and the bytes that the weights take in each format."""
+    """Returns the parameters of each part, and the bytes of the weights in each dtype."""
     return told(name, count_parameters(JanusFlowConfig.from_pretrained(folder_of(name))))
 
 
 def folder_of(name: str) -> Path:
-    """The folder that holds the configuration; of a published model the packaged one, unless it is
-    downloaded.
+    """Returns the folder with the configuration; for a published model the packaged one, unless it
+    is downloaded.
     """
     return published_configs.folder(name) or locate(name)
 
@@ -55,7 +55,9 @@ def told(name: str, counts: dict[str, int]) -> dict:
 
 
 def needed(name: str, vae: str | None = None, **setting) -> dict[str, dict[str, int]]:
-    """Bytes to generate images in each format, and what the program itself takes by now."""
+    """Returns the bytes to generate images in each dtype, and the bytes that the program uses
+    already.
+    """
     folder = folder_of(name)
     kinds = {kind: (getattr(torch, kind), False) for kind in BYTES}
     kinds["int8"] = (torch.bfloat16, True)
@@ -91,7 +93,7 @@ def memory_table(found: dict[str, dict[str, int]], images: int) -> str:
 
 
 def describe(name: str) -> str:
-    """Describes a model's parts as a table of 80 columns."""
+    """Formats a model's parts as a table of 80 columns."""
     config = JanusFlowConfig.from_pretrained(folder_of(name))
     text, vision, generation = config.language_config, config.vision, config.generation
     counts = count_parameters(config)

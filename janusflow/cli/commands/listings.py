@@ -1,4 +1,6 @@
-"""`janusflow samplers`, `grids`, `rules` and `models`: what names there are, and what they mean."""
+"""`janusflow samplers`, `grids`, `rules` and `models`: list the available names with
+explanations.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,12 @@ PANEL = "Models and names"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Nothing is asked for beside `--json` and `--plugin`."""
+    """These commands take only `--json` and `--plugin`."""
 
 
 @command("samplers", panel=PANEL, plugins=True)
 def samplers(_options: Options) -> dict:
-    """Lists the solvers: order, network evaluations a step, and what each does."""
+    """Lists the solvers with order, network evaluations per step, and a description."""
     with importing("importing torch"):
         from samplers import SOLVERS
 
@@ -47,7 +49,9 @@ def grids(_options: Options) -> dict:
 
 @command("rules", panel=PANEL, plugins=True)
 def rules(_options: Options) -> dict:
-    """Lists the guidance rules as `--guidance-scale` takes them, with what stands where."""
+    """Lists the guidance rules, as `--guidance-scale` takes them, with the names of their
+    numbers.
+    """
     with importing("importing torch"):
         from samplers import RULES
 
@@ -61,7 +65,7 @@ def rules(_options: Options) -> dict:
 
 @command("models", panel=PANEL)
 def models(_options: Options) -> dict:
-    """Lists the models that names stand for: those packaged, and those published on the hub."""
+    """Lists the packaged models and the published ones on the hub."""
     from janusflow.cli.names import HUB
 
     found = {

@@ -1,4 +1,4 @@
-"""`janusflow pairs`: noise, and what a model makes of it, to train straighter flows on."""
+"""`janusflow pairs`: generates noise-data pairs of a model, to train straighter flows (reflow)."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ class Options:
 
 @command("pairs", panel="Training and files", plugins=True)
 def pairs(options: Options) -> dict:
-    """Integrates noise to data and keeps both, with the prompts, for the objective reflow.
+    """Integrates noise to data and stores both with their prompts, for the objective reflow.
 
-    Files that are there stay, so a run that was cut off is resumed. Prints how straight the flow is
-    along them: 0 for straight ways at even speed.
+    Existing files are kept, so an interrupted run resumes. It prints the flow's straightness along
+    the pairs, which is 0 for straight paths at constant speed.
     """
     with training_runs.training_libraries():
         from janusflow.training import distillation

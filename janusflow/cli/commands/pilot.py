@@ -1,4 +1,4 @@
-"""`janusflow pilot`: the times of a quality's few steps, placed for one model."""
+"""`janusflow pilot`: optimises the times of a quality's few steps for one model."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Options(o.Placement):
 
 @command("pilot", panel="Measuring", plugins=True)
 def pilot(options: Options) -> dict:
-    """Places a quality's few steps for a model: a grid that its presets then use."""
+    """Optimises the time grid of a quality for one model, whose presets then use it."""
     with importing():
         from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""A pilot grid for one model: where a preset's few calls are best spent."""
+"""Computes a pilot grid: the times at which a preset's few steps are best spent on one model."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def place(
     looks: int | None = None,
     watch: Callable[[], object] = lambda: None,
 ) -> samplers.PilotGrid:
-    """`samplers.pilot` on this model's guided velocity, one noise a prompt.
+    """Runs `samplers.pilot` on this model's guided velocity, with one noise per prompt.
 
-    The solver, its steps and the interval of guidance are the preset's unless given; `until` is the
-    time in [0, 1] after which nothing guides. The grid is for `pipe(..., grid=found.ts)`, or with
-    its interval for `pipe.grids[quality]`, which `save_pretrained` keeps.
-    Costs about 64 + looks * steps evaluations of all prompts at once, before each of which `watch`
-    is called. Raises ValueError for what does not fit.
+    Solver, steps and guidance interval are the preset's unless given; `until` is the time in [0, 1]
+    at which guidance ends. The grid is used as `pipe(..., grid=found.ts)`, or with its interval as
+    `pipe.grids[quality]`, which `save_pretrained` stores. The cost is about 64 + looks * steps
+    evaluations of all prompts at once; `watch` is called before each. Raises ValueError for
+    arguments that do not fit.
     """
     chosen = resolve(quality, sampler=sampler, steps=steps)
     if until is not None:
@@ -61,6 +61,6 @@ def place(
 
 
 def scene_prompts(count: int) -> list[str]:
-    """Captions of the training split, one category after the other."""
+    """Returns captions of the training split, taking the categories in turn."""
     categories = SPLITS["train"]
     return [prompt("train", categories[i % len(categories)], i).text for i in range(count)]

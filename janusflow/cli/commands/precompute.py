@@ -1,4 +1,6 @@
-"""`janusflow precompute`: latents and the teacher's features of all images, once, to disk."""
+"""`janusflow precompute`: computes latents and teacher features of all images once and stores
+them.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,7 @@ class Options:
 
 @command("precompute", panel="Training and files", plugins=True)
 def precompute(options: Options) -> dict:
-    """Computes once what `janusflow train --cache` then reads. Resumes where it was cut off."""
+    """Computes the cache that `janusflow train --cache` reads. An interrupted run resumes."""
     with importing():
         from janusflow.utils.extras import needed
 

@@ -1,4 +1,6 @@
-"""`janusflow reproduce`: a published score under the settings that may have made it."""
+"""`janusflow reproduce`: evaluates a benchmark under settings that may explain a published
+score.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,9 @@ class Options(o.Placement):
 
 @command("reproduce", panel="Measuring")
 def reproduce(options: Options) -> dict:
-    """Scores a benchmark under every setting of a sweep; cost first, see docs/reproduce.md."""
+    """Scores a benchmark under every setting of a sweep, after showing the cost; see
+    docs/reproduce.md.
+    """
     with importing():
         from janusflow.cli.commands import reproduce_actions as actions
 

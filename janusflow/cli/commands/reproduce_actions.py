@@ -1,4 +1,4 @@
-"""What `janusflow reproduce` does with its options: the sweep, its cost, its images, its table."""
+"""The steps of `janusflow reproduce`: the sweep, its cost, its images, its table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AT_LEAST = 8  # images a batch that times a small model
 
 
 def settings(options) -> list[Setting]:
-    """The sweep; ValueError names an option whose value is none."""
+    """Returns the sweep. Raises ValueError naming an option with an invalid value."""
     kinds = dict(guidance=float, steps=int, dtype=str, state=str, tokenizer=str)
     given = {name: getattr(options, option_of(name)).split(",") for name in kinds}
     try:
@@ -39,7 +39,7 @@ def option_of(name: str) -> str:
 
 
 def planned(options) -> dict:
-    """Settings with images, evaluations and hours; nothing is generated."""
+    """Returns the settings with images, evaluations and hours; nothing is generated."""
     chosen = benchmark(options.benchmark)
     if (
         auto_pipeline.family(published_configs.folder(options.model) or options.model)
@@ -58,7 +58,7 @@ def planned(options) -> dict:
 
 
 def count(chosen: Benchmark, options) -> int:
-    """Images of a setting: of the prompts that are given, else of the official number."""
+    """Returns the images per setting: those of the given prompts, else the official number."""
     seeds, given = options.seeds or chosen.seeds, options.prompts
     if given is None:
         return chosen.prompts * seeds
@@ -71,7 +71,7 @@ def count(chosen: Benchmark, options) -> int:
 
 
 def timed(options, dtype: str) -> tuple[float, str]:
-    """Seconds an evaluation of a row, and how they are known; once a dtype."""
+    """Returns the seconds per evaluation of a row, and how they were obtained; once per dtype."""
     return _timed(options.model, options.vae, options.device, dtype)
 
 
@@ -88,7 +88,7 @@ def _timed(model: str, vae: str | None, device: str, dtype: str) -> tuple[float,
 
 
 def cost_table(found: dict) -> str:
-    """A line a setting, and the sum."""
+    """Formats one line per setting, and the sum."""
     rows = [["setting", "images", "evaluations", "hours here"]]
     for row in found["settings"]:
         numbers = [f"{row['images']:,}", f"{row['evaluations']:,}", f"{row['hours']:,.2f}"]
@@ -117,7 +117,7 @@ def run(found: dict, options) -> dict:
 
 
 def one(chosen: Benchmark, setting: Setting, options, folder: Path) -> dict | None:
-    """The report of one setting, its images generated where they are missing."""
+    """Returns the report of one setting, generating missing images."""
     asked = Evaluation(
         task=chosen.task,
         out=folder,
@@ -150,7 +150,9 @@ def one(chosen: Benchmark, setting: Setting, options, folder: Path) -> dict | No
 
 
 def score(made: dict, measure: str) -> dict:
-    """The overall score of a report with its interval where it has one; empty before there is."""
+    """Returns a report's overall score, with its interval if it has one; empty before it is
+    scored.
+    """
     for split in made["scores"].values():
         entry = split["overall"]["scores"].get(measure)
         if entry is not None:
@@ -171,7 +173,7 @@ def against_first(rows: list[dict], reports: dict[str, dict]) -> list[dict]:
 
 
 def score_table(rows: list[dict], published: dict[str, float], chosen: Benchmark) -> str:
-    """Scores with intervals, and which published value an interval holds."""
+    """Formats scores with intervals, and the published values that lie in each interval."""
     lines = [["setting", chosen.measure, "95 % interval", "- first", "p", "holds"]]
     for row in rows:
         lines.append([row["name"], *_cells(row, published)])

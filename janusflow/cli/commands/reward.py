@@ -1,4 +1,4 @@
-"""`janusflow reward`: post-training of a model on what its own images are worth."""
+"""`janusflow reward`: post-training of a model on rewards of its own images."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Options(training_runs.WorldRun):
 
 @command("reward", panel="Training and files", plugins=True)
 def reward(options: Options) -> dict:
-    """Trains a model of the small world on rewards of the images that it draws itself.
+    """Trains a model of the scenes world on rewards of the images that it generates.
 
-    Each step draws several images of each of some prompts, scores them, and moves the model towards
-    the better ones. A run that was cut off is resumed from its last checkpoint.
+    Each step generates several images for each of some prompts, scores them, and moves the model
+    towards the better ones. An interrupted run resumes from its last checkpoint.
     """
     with training_runs.training_libraries():
         from janusflow.training.rewards import reward_job

@@ -76,7 +76,7 @@ class Options(o.Adapted):
 
 @command("serve", panel="Images and answers", json=False)
 def serve(options: Options) -> None:
-    """Serves a model by OpenAI's API: images, edits, and chat about images."""
+    """Serves a model with OpenAI's API: images, edits, and chat about images."""
     with importing():
         from janusflow.cli import load_model
         from janusflow.serve import server
@@ -98,7 +98,7 @@ def serve(options: Options) -> None:
 
 
 def check(port: int, queue: int, max_body: int, api_key: str | None) -> None:
-    """ValueError for numbers out of bounds."""
+    """Raises ValueError for numbers out of range."""
     bounds = {"--port": (port, 0, 65_535), "--queue": (queue, 1, 10_000)}
     for name, (value, low, high) in (bounds | {"--max-body": (max_body, 1, 1_024)}).items():
         if not low <= value <= high:
@@ -108,5 +108,7 @@ def check(port: int, queue: int, max_body: int, api_key: str | None) -> None:
 
 
 def served_name(model: str) -> str:
-    """A hub id as it is, of a folder the last name alone: paths are nobody's business."""
+    """Returns the public name of a model: its hub id, or for a folder only the last part of the
+    path.
+    """
     return Path(model).resolve().name if Path(model).is_dir() else model

@@ -1,4 +1,4 @@
-"""`janusflow show`: what the log of a training run says, as a table and a figure."""
+"""`janusflow show`: shows the log of a training run as a table and a figure."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Options:
 
 @command("show", panel="Training and files")
 def show(options: Options) -> dict:
-    """Shows a training run: its losses, gradient norm, rates and time left, with a figure."""
+    """Shows a training run: losses, gradient norm, learning rate and time left, with a figure."""
     out = options.out or options.run / "losses.png"
     if options.figure:
         if out.suffix.lower() not in FIGURES:
@@ -69,9 +69,9 @@ def show(options: Options) -> dict:
 
 
 def read(run: Path) -> list[dict]:
-    """The log's lines, one a report, in order of steps; ValueError where there is no log.
+    """Returns the log's entries in order of steps, without an incomplete last line.
 
-    A line that was cut off while it was written is left out.
+    Raises ValueError if there is no log.
     """
     file = run / LOG if run.is_dir() else run
     from janusflow.utils.safe_io import read_bytes
@@ -91,7 +91,7 @@ def read(run: Path) -> list[dict]:
 
 
 def losses(lines: Sequence[dict]) -> list[str]:
-    """Names of the losses in the log, the sum first."""
+    """Returns the names of the losses in the log, the sum first."""
     found = dict.fromkeys(name for line in lines for name in line)
     return [
         name
@@ -107,7 +107,7 @@ def _number(value) -> bool:
 
 
 def table(lines: Sequence[dict]) -> str:
-    """At most twelve reports, evenly chosen, the last one among them, within 80 columns."""
+    """Formats at most twelve reports, evenly spaced and including the last, in 80 columns."""
     names = [*losses(lines), *(n for n in ("grad_norm", "lr") if n in lines[-1])][:6]
     last = len(lines) - 1
     count = min(ROWS, len(lines))
@@ -125,7 +125,7 @@ def _cell(value) -> str:
 
 
 def summary(lines: Sequence[dict]) -> str:
-    """How far the run is, how fast, and where its loss was lowest."""
+    """Returns how far the run is, how fast, and where its loss was lowest."""
     last = lines[-1]
     said = [f"{len(lines)} reports up to step {last['step']:,}"]
     scored = [line for line in lines if _number(line.get("loss"))]
@@ -141,7 +141,7 @@ def summary(lines: Sequence[dict]) -> str:
 
 
 def draw(lines: Sequence[dict], out: Path) -> None:
-    """Losses, the flow's loss by time, and gradient norm with learning rate, each over steps."""
+    """Draws the losses, the flow loss by time, and gradient norm with learning rate, over steps."""
     from janusflow.utils import atomic_io
     from janusflow.utils.extras import needed
 

@@ -1,4 +1,4 @@
-"""`janusflow train`: a recipe of the small world, or a stage of the paper on data of one's own."""
+"""`janusflow train`: trains a recipe, or a stage of the paper on the user's data."""
 
 from __future__ import annotations
 
@@ -89,10 +89,11 @@ class Options(training_runs.Run):
 
 @command("train", panel="Training and files", plugins=True)
 def train(options: Options) -> dict:
-    """Trains: a recipe from nothing, or a stage on images and texts of your own.
+    """Trains a small model from nothing (a recipe), or an existing model on your images and texts
+    (a stage).
 
-    The stage `tune` is for a few images; `--set adapter.rank=8` trains an adapter only. A run
-    that was cut off resumes at its last checkpoint. `janusflow show` draws its losses.
+    The stage `tune` is for a few images; `--set adapter.rank=8` trains a LoRA adapter only. An
+    interrupted run resumes from its last checkpoint. `janusflow show` draws its losses.
     """
     with training_runs.training_libraries():
         from janusflow.training import job as jobs  # noqa: F401 (says here what is missing)

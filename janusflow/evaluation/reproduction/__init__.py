@@ -1,1 +1,1 @@
-"""What may explain two published scores of one model: settings, their cost, their scores."""
+"""Sweeps over the settings that may explain a published score: settings, cost and scores."""

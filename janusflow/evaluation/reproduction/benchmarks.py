@@ -1,4 +1,4 @@
-"""The published scores of JanusFlow-1.3B, and what was said about how they came about."""
+"""The published scores of JanusFlow-1.3B, and what is known about their settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ AGAIN = "measured again by others, guidance 2, 30 bfloat16 Euler steps"
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """`images` as the benchmark has them: prompts times images a prompt; 0 where it is asked."""
+    """A benchmark;
+
+    `images` is its number of prompts times images per prompt, 0 if that is not known.
+    """
 
     task: str  # of `janusflow evaluate`
     prompts: int
@@ -60,7 +63,7 @@ BENCHMARKS = {
 
 
 def benchmark(name: str) -> Benchmark:
-    """ValueError for a name that is none of `BENCHMARKS`."""
+    """Returns the benchmark of this name. Raises ValueError for an unknown name."""
     if name not in BENCHMARKS:
         raise ValueError(f"no benchmark named {name!r:.40}; choose one of {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]

@@ -1,4 +1,4 @@
-"""What a sweep costs on this machine: evaluations times measured seconds."""
+"""The cost of a sweep on this machine: network evaluations times measured seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROMPT_TOKENS = 24
 
 
 def seconds_per_evaluation(pipe, batch: int) -> float:
-    """Of one row of a batch with guidance, measured; the prompt's reading is left out."""
+    """Measures the seconds of one row of a guided batch, without encoding the prompt."""
 
     def timed(steps: int) -> float:
         noise = [torch.Generator().manual_seed(i) for i in range(batch)]
@@ -27,10 +27,10 @@ def seconds_per_evaluation(pipe, batch: int) -> float:
 
 
 def operations(config) -> float:
-    """Floating-point operations of one evaluation of a row: products of the language model's blocks
-    at the image tokens and the time token, and attention to prompt and image.
+    """Floating-point operations of one evaluation of a row.
 
-    The small encoder and decoder of latents are left out.
+    They are the language model's matrix products at the image tokens and the time token, and
+    attention to prompt and image; the small encoder and decoder of latents are left out.
     """
     text, tokens = config.language_config, config.vision.tokens + 1
     width, wide = text.hidden_size, text.intermediate_size
@@ -40,7 +40,7 @@ def operations(config) -> float:
 
 
 def operations_per_second(width: int, dtype: torch.dtype, device: str = "cpu") -> float:
-    """Measured on a product of (577, width) with (width, width), best of three."""
+    """Measures a product of (577, width) with (width, width), the best of three."""
     a = torch.randn(577, width, device=device).to(dtype)
     b = torch.randn(width, width, device=device).to(dtype)
     best = float("inf")

@@ -1,8 +1,8 @@
-"""The settings of a sweep, and how each changes a pipeline.
+"""The settings of a sweep, and how each of them changes a pipeline.
 
-Guidance scale, steps, dtype and arithmetic behind the published scores are stated incompletely, and
-two faults are known that others may have measured with: the published code keeps the state of the
-ODE in bfloat16, and transformers 5 drops the spaces of a prompt or its BOS for some loading paths.
+Guidance scale, steps, dtype and precision behind the published scores are not fully stated. Two
+faults are known that may have affected others' scores: the published code keeps the ODE's state in
+bfloat16, and transformers 5 drops a prompt's spaces or its BOS on some loading paths.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BFLOAT16 = torch.bfloat16
 
 
 def published_euler(v: Callable, x: Tensor, ts: Tensor) -> Iterator[Tensor]:
-    """Euler as the published code has it: state, step and 1000 t rounded to bfloat16.
+    """Euler as in the published code: state, step and 1000 t are rounded to bfloat16.
 
     Thirty steps of the rounded 1/30 add up to 1.0034.
     """
@@ -58,7 +58,7 @@ TOKENIZERS: dict[str, Callable[[Callable], Callable]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One way to generate the images of a benchmark; the defaults are the published example."""
+    """One way to generate a benchmark's images; the defaults are those of the published example."""
 
     guidance: float = 2.0
     steps: int = 30
@@ -80,25 +80,27 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """Of the folder that holds its images."""
+        """The name of the folder with its images."""
         parts = [f"w{self.guidance:g}", f"{self.steps}-steps", self.dtype]
         parts += [f"state-{self.state}"] if self.state != "float32" else []
         return "_".join([*parts, *([self.tokenizer] if self.tokenizer != "own" else [])])
 
     @property
     def evaluations(self) -> int:
-        """Of the network, for an image: two a step where guidance acts."""
+        """Network evaluations per image: two per step where guidance acts."""
         return self.steps * (1 if self.guidance == 1 else 2)
 
 
 def tokenized(pipe, tokenizer: str):
-    """The pipeline with its prompts cut into tokens in this way."""
+    """Returns the pipeline with prompts tokenized in this way."""
     pipe.processor.ids = TOKENIZERS[tokenizer](pipe.processor.ids)
     return pipe
 
 
 def sweep(values: dict[str, Sequence], full: bool = False) -> list[Setting]:
-    """The first value of every field, then each other value alone; with `full` all combinations."""
+    """Returns the first value of every field, then each other value alone; with `full` all
+    combinations.
+    """
     base = Setting(**{name: given[0] for name, given in values.items()})
     if full:
         rows = product(*values.values())

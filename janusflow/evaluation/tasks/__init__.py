@@ -1,4 +1,4 @@
-"""What a model can be scored on, one file a task; each registers itself when it is imported."""
+"""Evaluation tasks, one per file; importing a file registers its task."""
 
 from difflib import get_close_matches
 
@@ -21,7 +21,7 @@ __all__ = ["TASKS", "find", "image_task"]
 
 
 def find(name: str) -> Task:
-    """The task of that name; ValueError with the nearest name for one that there is not."""
+    """Returns the task of that name. Raises ValueError, suggesting a name."""
     if name in TASKS:
         return TASKS[name]
     near = get_close_matches(name, TASKS, 1)

@@ -1,4 +1,4 @@
-"""The tasks `fid` and `kid`: how far a set of images is from a reference folder."""
+"""The tasks `fid` and `kid`: the distance of a set of images from a reference folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ SUBSET, SUBSETS = 1000, 100  # images of a subset of the KID, and how many are d
 
 
 def inputs(paths: dict[str, str]) -> dict[str, str]:
-    """Digests of the reference, and of the images or of the prompts to make them from."""
+    """Returns digests of the reference, and of the images or of the prompts to generate them
+    from.
+    """
     if "reference" not in paths:
         raise ValueError("--reference names no folder; give one of real images")
     if ("pictures" in paths) == ("prompts" in paths):
@@ -41,7 +43,7 @@ def inputs(paths: dict[str, str]) -> dict[str, str]:
 
 
 def read_prompts(path: Path) -> list[tuple[str, str]]:
-    """Name and text of each prompt: of MJHQ-30k's meta_data.json, or of a file of lines."""
+    """Returns name and text of each prompt, from MJHQ-30k's meta_data.json or a text file."""
     if path.suffix != ".json":
         return [(f"{i:05d}", text) for i, text in enumerate(safe_io.read_prompts(path))]
     entries = safe_io.read_object(path, "prompts_bytes")
@@ -63,7 +65,7 @@ def _shots(plan: Plan) -> list[Shot]:
 
 
 def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """Images of the prompts, if there are any; then the features of both folders."""
+    """Generates images of the prompts, if any, and computes the features of both folders."""
     if "prompts" in plan.paths:
         official.paint(load, plan, folder, settings, _shots(plan))
         wait()
@@ -111,7 +113,9 @@ def _features(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def protocol(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """No items: these scores are of whole sets."""
+    """Returns the distances and their protocol; there are no items, because these scores are of
+    whole sets.
+    """
     ours, theirs = _features(folder)
     net = safe_io.read_object(folder / NETWORK)
     made = {"pictures": len(ours), "reference_images": len(theirs), "channels": ours.shape[1]}
@@ -130,13 +134,13 @@ def protocol(plan: Plan, folder: Path) -> tuple[Sources, dict]:
 
 
 def given(folder: Path) -> dict:
-    """What the report may say of images that the plan's model did not generate."""
+    """Returns what the report may say about images that the plan's model did not generate."""
     told = origins(features.files(folder, "pictures"), ("model", *IMAGE_FIELDS))
     return told | {"weights": {}, "fingerprint": "unknown", "seeds": "unknown"}
 
 
 class Given(nn.Module):
-    """Hands features on, where torchmetrics expects a network."""
+    """Passes features through, where torchmetrics expects a network."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -147,7 +151,9 @@ class Given(nn.Module):
 
 
 def statistics(ours: Tensor, theirs: Tensor) -> list[tuple]:
-    """Mean and unbiased covariance of both, float64, as torchmetrics sums them up."""
+    """Returns mean and unbiased covariance of both sets in float64, as torchmetrics computes
+    them.
+    """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     metric = FrechetInceptionDistance(feature=Given(ours.shape[1])).set_dtype(torch.float64)
@@ -169,10 +175,10 @@ def fid(plan: Plan, folder: Path) -> dict:
 
 
 def kernel(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
-    """Mean and deviation over subsets of the squared MMD with kernel (x.y / D + 1)^3, unbiased.
+    """Mean and deviation over subsets of the unbiased squared MMD with kernel (x.y / D + 1)^3.
 
-    Binkowski et al. 2018. The subsets are drawn with seed 0, of as many images as both sets have
-    and at most 1,000.
+    The subsets are drawn with seed 0; their size is that of the smaller set, at most 1,000.
+    Binkowski et al. 2018.
     """
     from torchmetrics.image.kid import KernelInceptionDistance
 

@@ -1,9 +1,9 @@
 """The task `geneval2`: images of GenEval 2's prompts, scored by Soft-TIFA.
 
-The prompts are the official `geneval2_data.jsonl`: one object a line with `prompt`, `atom_count`,
-`vqa_list` (pairs of question and answer) and `skills`, one a pair. The evaluated model answers
-itself, which is no official score; `image_paths.json` is what the official script
-reads as --image_filepath_data. Kamath et al. 2025, arXiv 2512.16853.
+The prompts are the official `geneval2_data.jsonl`: one object per line with `prompt`, `atom_count`,
+`vqa_list` (pairs of question and answer) and `skills`, one per pair. The evaluated model answers
+its own questions, which is no official score; the official script reads `image_paths.json` as
+--image_filepath_data. Kamath et al. 2025, arXiv 2512.16853.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PATHS = "image_paths.json"
 
 
 def entries(path: Path) -> list[dict]:
-    """GenEval 2's prompts; ValueError names the first line that is none of them."""
+    """Returns GenEval 2's prompts. Raises ValueError naming the first line that is invalid."""
     content = safe_io.read_bytes(path, "prompts_bytes", "prompt file")
     safe_io.split_prompts(content, str(path))
     lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
@@ -80,7 +80,9 @@ def _atoms(found: Sequence[dict], seeds: int) -> dict[Key, tuple[Path, str, str]
 
 
 def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """Images, the official script's file of paths, and the probability of every atom."""
+    """Generates images, writes the official script's file of paths, and computes every atom's
+    probability.
+    """
     found = entries(Path(plan.paths["prompts"]))
     official.paint(load, plan, folder, settings, shots(found, plan.seeds))
     wait()
@@ -97,7 +99,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Per image both means, in groups by the number of atoms in the prompt."""
+    """Returns both means per image, grouped by the number of atoms in the prompt."""
     found = entries(Path(plan.paths["prompts"]))
     made = official.calls(plan, folder, shots(found, plan.seeds))
     known = complete(folder, list(_atoms(found, plan.seeds)))

@@ -21,7 +21,7 @@ from janusflow.utils import images
 
 
 def by_question(plan: Plan) -> dict[Key, tuple[Job, str, str]]:
-    """The image, the question and the due answer by (split, category, index, seed, number)."""
+    """Returns image, question and expected answer by (split, category, index, seed, number)."""
     return {
         (job.split, job.category, job.index, job.seed, number): (job, *pair)
         for job in scenes.jobs(plan, "model")
@@ -30,7 +30,7 @@ def by_question(plan: Plan) -> dict[Key, tuple[Job, str, str]]:
 
 
 def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """Images first, then what the model says of them."""
+    """Generates the images, then asks the model about them."""
     scenes.make(load, plan, folder, settings, ["model"])
     wait()
     questions = by_question(plan)
@@ -43,7 +43,9 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Per image: whether the two agree, whether the model accepts it, whether it is right."""
+    """Returns per image whether model and scorer agree, whether the model accepts it, and whether
+    it is right.
+    """
     questions, given = by_question(plan), {}
     known = complete(folder, list(questions))
     for key, (_, text, due) in questions.items():
@@ -64,7 +66,9 @@ def _item(found: Item, given: list[tuple[str, str, str]]) -> Item:
 
 
 def agreement(items: Sequence[Item]) -> dict:
-    """Cohen's kappa, and among wrong images the share accepted, among right ones the rejected."""
+    """Cohen's kappa, the fraction of wrong images accepted, and the fraction of right images
+    rejected.
+    """
     pairs = [(item.scores["accepts"], item.scores["right"]) for item in items]
     found = {} if (value := intervals.kappa(pairs)) is None else {"kappa": value}
     return found | calibration.errors(*zip(*pairs, strict=True))

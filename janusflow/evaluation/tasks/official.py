@@ -1,5 +1,7 @@
-"""The tasks `geneval` and `dpg`: images of the official prompts, in the folders that the official
-evaluators read. `results.py` reads what those evaluators say.
+"""The tasks `geneval` and `dpg`: images of the official prompts, in the layout of the official
+evaluators.
+
+`official_results.py` reads what those evaluators write.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ GRID = 4  # images of a prompt that DPG-Bench reads from one file
 
 @dataclass(frozen=True)
 class Shot:
-    """One image of an official prompt; `key` and `seed` decide its noise."""
+    """One image of an official prompt; `key` and `seed` determine its noise."""
 
     key: str
     seed: int
@@ -41,7 +43,7 @@ class Shot:
 
 
 def metadata(path: Path) -> list[dict]:
-    """GenEval's prompts: one JSON object a line, with "prompt" and "tag"."""
+    """Returns GenEval's prompts: one JSON object per line, with "prompt" and "tag"."""
     content = safe_io.read_bytes(path, "prompts_bytes", "prompt file")
     safe_io.split_prompts(content, str(path))  # UTF-8, no line too long, not empty
     lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
@@ -61,7 +63,7 @@ def _entry(line: str, path: Path, number: int) -> dict:
 
 
 def texts(folder: Path) -> dict[str, str]:
-    """DPG-Bench's prompts, a .txt file each, by the name of the file."""
+    """Returns DPG-Bench's prompts, one .txt file each, by file name."""
     if not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is no folder; give the folder of DPG-Bench's .txt files")
     found = {}
@@ -76,7 +78,10 @@ def texts(folder: Path) -> dict[str, str]:
 
 
 def source(paths: dict[str, str], what: str) -> Path:
-    """The path after --prompts; ValueError where there is none or there are others."""
+    """Returns the path of --prompts.
+
+    Raises ValueError if there is none or it has other prompts than the folder.
+    """
     other = [name for name in paths if name != "prompts"]
     if other:
         raise ValueError(f"--{other[0]} is for fid and kid; leave it out")
@@ -124,7 +129,7 @@ def draw(load: Callable, batch: Sequence[Shot], settings: dict) -> list[tuple[Im
 
 
 def paint(load: Callable, plan: Plan, folder: Path, settings: dict, shots: list[Shot]) -> None:
-    """Saves the images that are missing; every process its own batches."""
+    """Generates and saves the missing images; every process computes its own batches."""
 
     def keep(made: list) -> None:
         for shot, (image, calls) in made:
@@ -140,7 +145,7 @@ def paint(load: Callable, plan: Plan, folder: Path, settings: dict, shots: list[
 
 
 def geneval(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """00000/metadata.jsonl and 00000/samples/00000.png, ... in the folder itself."""
+    """Writes 00000/metadata.jsonl and 00000/samples/00000.png, ... in the folder itself."""
     entries = metadata(Path(plan.paths["prompts"]))
     if share()[0] == 0:
         for index, entry in enumerate(entries):
@@ -150,7 +155,7 @@ def geneval(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 
 
 def dpg(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """images/NAME.png, each four images side by side without a gap; these also in single/."""
+    """Writes images/NAME.png, each with four images side by side, which are also in single/."""
     if plan.seeds != GRID:
         raise ValueError(f"DPG-Bench reads {GRID} images a prompt; leave --seeds out")
     shots = dpg_shots(texts(Path(plan.paths["prompts"])))
@@ -172,7 +177,7 @@ def _join(folder: Path, shots: Sequence[Shot], side: int) -> None:
 
 
 def calls(plan: Plan, folder: Path, shots: list[Shot]) -> dict:
-    """How many images lie there, and their network evaluations, after a look at each."""
+    """Returns the number of images and their network evaluations, after checking each."""
     scenes.all_there([shot.file for shot in shots], folder)
     found = [scenes.read(folder / shot.file, plan.side, shot.text)[1] for shot in shots]
     return {"pictures": len(shots), "network_calls": scenes.spent(found)}

@@ -1,4 +1,4 @@
-"""What the official evaluators of GenEval and DPG-Bench say, read back as items of a report."""
+"""Reads the results of the official evaluators of GenEval and DPG-Bench as items of a report."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ RESULTS = "results"  # the official file's copy in the folder: results.jsonl, re
 
 
 def geneval(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """The `correct` of each line of evaluate_images.py's file, by tag; no items before there is
-    one."""
+    """Returns `correct` of each line of evaluate_images.py's file, by tag; no items if there is no
+    file yet.
+    """
     entries = official.metadata(Path(plan.paths["prompts"]))
     shots = official.geneval_shots(entries, plan.seeds)
     made = official.calls(plan, folder, shots)
@@ -78,8 +79,11 @@ def _judged(entry: dict, index: int, seed: int, row: dict, path: Path) -> Item:
 
 
 def dpg(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Each image's share of questions answered with yes, as compute_dpg_bench.py writes it; the
-    file's own averages beside them in the protocol."""
+    """Returns each image's fraction of questions answered with yes, from compute_dpg_bench.py's
+    file.
+
+    The file's own averages are added to the protocol.
+    """
     found = official.texts(Path(plan.paths["prompts"]))
     made = official.calls(plan, folder, official.dpg_shots(found))
     path = folder / f"{RESULTS}.txt"
@@ -134,7 +138,7 @@ def _agrees(items: list[Item], told: dict[str, float], path: Path) -> None:
 
 
 def take(path: Path, folder: Path, name: str) -> None:
-    """Copies an official file into the folder, after which the folder can be scored."""
+    """Copies an official results file into the folder, which can then be scored."""
     ends = {"geneval": "jsonl", "dpg": "txt"}
     if name not in ends:
         raise ValueError(f"--results is for {' and '.join(ends)}; {str(folder)!r} holds {name}")

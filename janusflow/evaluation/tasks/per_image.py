@@ -1,11 +1,11 @@
-"""A task in a few lines: a score of each generated image by a function of it and its prompt.
+"""Tasks that score each generated image by a function of the image and its prompt.
 
     @image_task(prompts=["a red star", "a blue circle"])
     def redness(image, prompt):
         return np.asarray(image)[..., 0].mean() / 255
 
-`janusflow evaluate --task redness --plugin my_tasks` then generates what is missing, scores
-it and reports the mean with an interval. Without `prompts` the command needs `--prompts FILE`.
+`janusflow evaluate --task redness --plugin my_tasks` then generates what is missing, scores it and
+reports the mean with an interval. Without `prompts` the command needs `--prompts FILE`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def image_task(
     name: str | None = None,
     note: str = "",
 ):
-    """Registers `scorer(image, prompt)`: a number (right is 1), or several by name, of each image.
+    """A decorator that registers `scorer(image, prompt)`: a number (1 is best), or several by name.
 
-    image: an RGB image of PIL; `note` explains the columns of the report.
+    image is an RGB image of PIL; `note` explains the columns of the report.
     """
     if scorer is None:
         return partial(image_task, prompts=prompts, name=name, note=note)

@@ -1,4 +1,6 @@
-"""The task `round-trip`: an image of a prompt, a caption of the image, the facts compared."""
+"""The task `round-trip`: an image of a prompt, a caption of the image, and a comparison of both
+texts.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ def _jobs(plan: Plan) -> dict[Key, Job]:
 
 
 def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """Generates the images that are missing, then their captions."""
+    """Generates the missing images, then their captions."""
     scenes.make(load, plan, folder, settings, ["model"])
     wait()
     jobs = _jobs(plan)
@@ -39,7 +41,9 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 
 
 def agrees(said: list[Need] | None, prompt: Prompt) -> bool:
-    """Whether a caption names exactly what a prompt needs; captions say nothing of places."""
+    """Returns whether a caption names exactly what a prompt requires; captions do not mention
+    places.
+    """
     if said is None:
         return False
     counts = [sum(n.count for n in said if _fits(need, n)) for need in prompt.needs]
@@ -52,8 +56,9 @@ def _fits(asked: Need, named: Need) -> bool:
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Per image: whether the caption agrees with the prompt, whether it is true of the image,
-    and whether the image shows the prompt."""
+    """Returns per image whether the caption agrees with the prompt, whether it is true of the
+    image, and whether the image shows the prompt.
+    """
     jobs = _jobs(plan)
     known, items, calls = complete(folder, list(jobs)), [], []
     scenes.all_there([job.file for job in jobs.values()], folder)

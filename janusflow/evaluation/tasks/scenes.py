@@ -1,7 +1,7 @@
-"""The task `scenes`: images of prompts, read back by the exact scorer.
+"""The task `scenes`: images of prompts, scored by the exact scorer.
 
-The oracle draws what was asked and the autoencoder encodes and decodes that; they are saved and
-scored in the same way, so that they are the ceilings of the model's scores.
+For comparison the oracle draws the requested scene, and the autoencoder encodes and decodes that
+drawing. Both are saved and scored in the same way; they are upper bounds of the model's score.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from janusflow.utils.locked_dir import make_folder
 
 @dataclass(frozen=True)
 class Job:
-    """One image to be made: from this source, for this prompt."""
+    """One image to generate: its source (model, oracle or autoencoder) and its prompt."""
 
     source: str
     split: str
@@ -47,13 +47,15 @@ class Job:
 
     @property
     def noise(self) -> int:
-        """Seed of the noise; prompts share texts, so the seed alone would repeat images."""
+        """The seed of the noise; it includes the prompt's key, because different prompts may share
+        a text.
+        """
         key = (self.split, self.category, self.index, self.seed, "noise")
         return int(generator(*key).integers(2**63))
 
 
 def jobs(plan: Plan, source: str) -> list[Job]:
-    """All images of a source; the ceilings take one of each prompt."""
+    """Returns all images of a source; the upper bounds take one image per prompt."""
     seeds = plan.seeds if source == "model" else 1
     return [
         Job(source, split, index, seed, prompt(split, category, index))
@@ -93,7 +95,7 @@ def _drawn(job: Job) -> Image.Image:
 
 
 def make(load: Callable, plan: Plan, folder: Path, settings: dict, sources=tuple(SOURCES)) -> None:
-    """Saves every image that the folder lacks, with its story in the PNG's text."""
+    """Generates and saves every missing image, with metadata in the PNG's text."""
 
     def keep(made: list) -> None:
         for job, (image, cost) in made:
@@ -106,7 +108,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict, sources=tuple
 
 
 def whole(path: Path) -> bool:
-    """Whether there is an image; one that is damaged is as good as missing."""
+    """Returns whether there is an undamaged image."""
     try:
         images.read(path)
     except ValueError:
@@ -124,7 +126,10 @@ def _save(plan: Plan, folder: Path, job: Job, image: Image.Image, cost: dict) ->
 
 
 def judge(plan: Plan, folder: Path, sources=tuple(SOURCES)) -> tuple[Sources, dict]:
-    """Scores of every image of the plan; ValueError names the first that is not there."""
+    """Returns the scores of every image of the plan.
+
+    Raises ValueError naming the first that is missing.
+    """
     found = {name: list(judged(plan, folder, name)) for name in sources}
     items = {name: [item for item, _ in pairs] for name, pairs in found.items()}
     made = {"network_calls": spent(calls for _, calls in found["model"])}
@@ -138,7 +143,7 @@ def _skipped(plan: Plan, folder: Path) -> float:
 
 
 def judged(plan: Plan, folder: Path, source: str) -> Iterator[tuple[Item, int]]:
-    """Each image's scores and network evaluations."""
+    """Returns each image's scores and network evaluations."""
     todo = jobs(plan, source)
     all_there([job.file for job in todo], folder)
     for job in todo:
@@ -147,7 +152,7 @@ def judged(plan: Plan, folder: Path, source: str) -> Iterator[tuple[Item, int]]:
 
 
 def spent(calls: Iterable[int]) -> int | list[int]:
-    """Network calls of an image, or the least and the most of them."""
+    """Returns the network evaluations per image, or their least and most."""
     counts = sorted(set(calls))
     return counts[0] if len(counts) == 1 else [counts[0], counts[-1]]
 
@@ -162,7 +167,7 @@ def all_there(files: Sequence[Path], folder: Path) -> None:
 
 
 def read(path: Path, side: int, text: str) -> tuple[np.ndarray, int]:
-    """Pixels of an image and its network evaluations, after a look at its size and its prompt."""
+    """Returns an image's pixels and network evaluations, after checking its size and prompt."""
     image = images.read(path)
     if image.size != (side, side):
         raise ValueError(
@@ -187,7 +192,7 @@ def _item(job: Job, result: Score) -> Item:
 
 
 def path_of(item: dict) -> Path:
-    """Where the image of a report's item lies."""
+    """Returns the path of the image of a report's item."""
     name = f"{item['index']:05d}-{item['seed']}.png"
     return Path("model", item["split"], item["group"], name)
 

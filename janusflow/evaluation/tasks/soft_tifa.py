@@ -2,8 +2,9 @@
 
 An atom is a question about one fact of the prompt. Its soft score is the probability that the model
 gives to the right answer. `gm`, the geometric mean over an image's atoms, estimates whether the
-image is right; `am`, the arithmetic mean, what share of its atoms is. Kamath et al. 2025 (GenEval
-2, arXiv 2512.16853). The exact scorer knows both, so that both are calibrated here.
+image is right; `am`, the arithmetic mean, estimates the fraction of its atoms that hold. Kamath et
+al. 2025 (GenEval 2, arXiv 2512.16853). The exact scorer knows both truths, so both are calibrated
+here.
 """
 
 from __future__ import annotations
@@ -30,20 +31,22 @@ LEAST = 1e-12  # of a probability, for the logarithm
 
 
 def soft_scores(pipe, pictures: Sequence, atoms: Sequence[tuple[str, str]]) -> list[str]:
-    """The probability of each question's answer, one image each, as text for a folder's file."""
+    """Returns the probability of each question's answer, one image each, as text for a folder's
+    file.
+    """
     pairs = zip(pictures, atoms, strict=True)
     talks = [message(text, [picture]) for picture, (text, _) in pairs]
     return [repr(p) for p in probabilities(pipe, talks, [due for _, due in atoms])]
 
 
 def means(values: Sequence[float]) -> tuple[float, float]:
-    """Geometric and arithmetic mean of soft scores."""
+    """Returns the geometric and the arithmetic mean of soft scores."""
     array = np.asarray(values, float)
     return float(np.exp(np.log(array.clip(LEAST)).mean())), float(array.mean())
 
 
 def number(text: str) -> float:
-    """A stored probability; ValueError for anything else."""
+    """Parses a stored probability. Raises ValueError for anything else."""
     try:
         value = float(text)
     except ValueError:
@@ -54,7 +57,7 @@ def number(text: str) -> float:
 
 
 def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """Images first, then the probability of every atom."""
+    """Generates the images, then computes the probability of every atom."""
     scenes.make(load, plan, folder, settings, ["model"])
     wait()
     questions = by_question(plan)
@@ -67,7 +70,9 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 
 
 def truths(prompt: Prompt, found: Sequence[Obj]) -> list[bool]:
-    """Which of the prompt's atoms hold of these objects, in the order of `prompt_questions`."""
+    """Returns which of the prompt's atoms hold for these objects, in the order of
+    `prompt_questions`.
+    """
     counts = [sum(need.matches(obj) for obj in found) for need in prompt.needs]
     held = [
         count >= 1 if need.count == 1 else count == need.count
@@ -81,7 +86,9 @@ def truths(prompt: Prompt, found: Sequence[Obj]) -> list[bool]:
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Per image: both means, the share of atoms that hold, and whether the image is right."""
+    """Returns per image both means, the fraction of atoms that hold, and whether the image is
+    right.
+    """
     questions, soft, items, calls = by_question(plan), {}, [], []
     known = complete(folder, list(questions))
     for key in questions:
@@ -107,7 +114,7 @@ def _item(job: scenes.Job, values: list[float], result) -> Item:
 
 
 def wrongness(items: Sequence[Item]) -> dict:
-    """Of gm against right images and of am against right atoms."""
+    """The error of gm as a score of right images, and of am as a score of right atoms."""
     gm, right, am, atoms = ([i.scores[n] for i in items] for n in ("gm", "right", "am", "atoms"))
     clusters = [item.cluster for item in items]
     found = {"gm bias": calibration.bias(gm, right, clusters)}

@@ -1,7 +1,8 @@
 """The task `symmetric`: one fact asked in two ways, about drawn scenes.
 
-A model that knows the fact gives answers that fit each other. Whether they fit can be seen without
-knowing the scene; here the scene is known, so that it can be said how much fitting is worth.
+A model that knows the fact gives consistent answers. Consistency can be measured without knowing
+the scene; here the scene is known, so the task also reports how well consistency predicts right
+answers.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ TRIALS = 200  # scenes that are looked at for one that suits a kind
 
 @dataclass(frozen=True)
 class Pair:
-    """Two questions about a scene, their right answers, and whether two answers fit."""
+    """Two questions about a scene, their right answers, and a test of whether two answers are
+    consistent.
+    """
 
     scene: Scene
     texts: tuple[str, str]
@@ -53,7 +56,9 @@ KINDS: dict[str, Build] = {}
 
 
 def kind(build: Build) -> Build:
-    """Registers a way to ask one fact twice; None where a scene does not suit it."""
+    """A decorator that registers a kind of pair; the function returns None for an unsuitable
+    scene.
+    """
     KINDS[build.__name__] = build
     return build
 
@@ -72,7 +77,9 @@ def opposed(a: str, b: str) -> bool:
 
 @kind
 def relation(scene: Scene, rng: Generator) -> Pair | None:
-    """Is the circle left of the square? Is the square right of the circle? Both or neither."""
+    """Is the circle left of the square? Is the square right of the circle? Both answers must be
+    equal.
+    """
     counts = Counter(obj.shape for obj in scene.objects)
     known = [obj for obj in scene.objects if counts[obj.shape] == 1]
     said = [(a, r, b) for a, b in permutations(known, 2) for r in RELATIONS if clearly(a, r, b)]
@@ -87,7 +94,7 @@ def relation(scene: Scene, rng: Generator) -> Pair | None:
 
 @kind
 def comparison(scene: Scene, rng: Generator) -> Pair | None:
-    """Are there more circles than squares? More squares than circles? Just one of them."""
+    """Are there more circles than squares? More squares than circles? The answers must differ."""
     counts = Counter(obj.shape for obj in scene.objects)
     pairs = [(a, b) for a, b in permutations(counts, 2) if counts[a] != counts[b]]
     if not pairs:
@@ -100,7 +107,7 @@ def comparison(scene: Scene, rng: Generator) -> Pair | None:
 
 @kind
 def counting(scene: Scene, rng: Generator) -> Pair:
-    """Is there a red circle? How many red circles are there? Yes unless zero."""
+    """Is there a red circle? How many red circles are there? Yes unless the number is zero."""
     present = sorted({(obj.shape, obj.color) for obj in scene.objects})
     shape, color = pick(rng, present)
     if rng.random() < 0.5:
@@ -136,7 +143,10 @@ def naming(scene: Scene, rng: Generator) -> Pair | None:
 
 
 def pair(split: str, name: str, index: int) -> Pair:
-    """Pair number `index` of a kind; ValueError where no scene of the split suits it."""
+    """Returns pair number `index` of a kind.
+
+    Raises ValueError if no scene of the split suits it.
+    """
     rng, categories = generator(split, name, index, "symmetric"), categories_of(split)
     for _ in range(TRIALS):
         category = "mixed" if "mixed" in categories else pick(rng, categories)
@@ -147,7 +157,7 @@ def pair(split: str, name: str, index: int) -> Pair:
 
 
 def pairs(plan: Plan) -> dict[Key, Pair]:
-    """By (split, kind, index); a kind that no scene of a split suits is left out there."""
+    """Returns pairs by (split, kind, index); kinds that suit no scene of a split are left out."""
     found = {}
     for split in plan.splits:
         for name in KINDS:
@@ -159,7 +169,7 @@ def pairs(plan: Plan) -> dict[Key, Pair]:
 
 
 def make(load: Callable, plan: Plan, folder: Path, _settings: dict) -> None:
-    """Answers to both questions of every pair."""
+    """Collects the answers to both questions of every pair."""
     asked = pairs(plan)
 
     def say(keys: Sequence[Key]) -> list[str]:
@@ -170,7 +180,7 @@ def make(load: Callable, plan: Plan, folder: Path, _settings: dict) -> None:
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Per pair: whether the answers fit each other, and whether both are right."""
+    """Returns per pair whether the answers are consistent, and whether both are right."""
     asked = pairs(plan)
     known = complete(folder, [(*key, side) for key in asked for side in (0, 1)])
     items = [
@@ -191,7 +201,7 @@ def _item(key: Key, asked: Pair, said: list[str]) -> Item:
 
 
 def wrongness(items: Sequence[Item]) -> dict:
-    """Of consistency as a stand-in for right answers."""
+    """The error of consistency as a predictor of right answers."""
     fit, right = ([item.scores[name] for item in items] for name in ("consistent", "right"))
     found = calibration.errors(fit, right)
     found.pop("false-", None)  # right answers always fit

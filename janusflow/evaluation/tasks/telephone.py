@@ -53,7 +53,7 @@ def _texts(jobs: Sequence[Job], cycle: int, known: dict[Key, str]) -> dict[Job, 
 
 
 def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """Cycle by cycle: the images that are missing, then their captions."""
+    """Generates, cycle by cycle, the missing images and then their captions."""
     jobs = scenes.jobs(plan, "model")
     for cycle in range(plan.cycles + 1):
         _paint(load, plan, folder, settings, cycle, _texts(jobs, cycle, read(folder)))
@@ -90,14 +90,18 @@ def _paint(load, plan: Plan, folder: Path, settings: dict, cycle: int, texts: di
 
 
 def shows(found: Sequence[Obj], prompt: Prompt) -> bool:
-    """Whether the objects are those of the prompt; captions say nothing of places."""
+    """Returns whether the objects are those of the prompt; relations are ignored, as captions lack
+    them.
+    """
     counts = [sum(need.matches(obj) for obj in found) for need in prompt.needs]
     wanted = [need.count for need in prompt.needs]
     return counts == wanted and len(found) == sum(wanted)
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Per image and cycle: whether the prompt is still shown, and whether the caption says so."""
+    """Returns per image and cycle whether the prompt is still shown, and whether the caption says
+    so.
+    """
     jobs, items, calls = scenes.jobs(plan, "model"), [], []
     cycles = range(plan.cycles + 1)
     scenes.all_there([_file(job, cycle) for cycle in cycles for job in jobs], folder)
@@ -121,7 +125,7 @@ def _item(job: Job, cycle: int, said: str, kept: bool) -> Item:
 
 
 def path_of(item: dict) -> Path:
-    """Where the image of a report's item lies."""
+    """Returns the path of the image of a report's item."""
     categories = categories_of(item["split"])
     index, category = divmod(item["index"], len(categories))
     name = f"{index:05d}-{item['seed']}.png"
@@ -130,7 +134,7 @@ def path_of(item: dict) -> Path:
 
 
 def wrongness(items: Sequence[Item]) -> dict:
-    """Of what the captions say against what the exact scorer sees."""
+    """The error of the captions' verdict against the exact scorer's."""
     said, kept = ([item.scores[name] for item in items] for name in ("said", "kept"))
     clusters = [item.cluster for item in items]
     return {"bias": calibration.bias(said, kept, clusters)} | calibration.errors(said, kept)

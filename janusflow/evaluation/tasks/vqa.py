@@ -27,7 +27,9 @@ Key = tuple[str | int, ...]
 
 
 def questions(plan: Plan) -> dict[Key, Question]:
-    """By (split, template, index); a template that no scene of a split suits is left out there."""
+    """Returns questions by (split, template, index); templates that suit no scene of a split are
+    left out.
+    """
     return {
         (split, template, index): question(split, index, template)
         for split in plan.splits
@@ -46,7 +48,7 @@ def _suits(split: str, template: str) -> bool:
 
 
 def answer(pipe, images: Sequence[Image.Image], texts: Sequence[str]) -> list[str]:
-    """Greedy answers to one question about each image, all in one go."""
+    """Returns greedy answers to one question about each image, in one batch."""
     shown = [[image] for image in images]
     return ask(pipe, list(texts), shown, max_new_tokens=LONGEST)
 
@@ -54,10 +56,10 @@ def answer(pipe, images: Sequence[Image.Image], texts: Sequence[str]) -> list[st
 def collect(
     folder: Path, todo: Sequence[Key], size: int, say: Callable[[Sequence[Key]], list[str]]
 ) -> None:
-    """Adds the answers that are missing to the folder's file, batch by batch.
+    """Adds the missing answers to the folder's file, batch by batch.
 
-    The first two parts of a key are its split and group. One process answers: answers are few and
-    lie in one file.
+    The first two parts of a key are its split and group. One process answers, because answers are
+    few and share a file.
     """
     known = read(folder)
     if share()[0] > 0:
@@ -87,7 +89,7 @@ def _write(folder: Path, known: dict[Key, str]) -> None:
 
 
 def read(folder: Path) -> dict[Key, str]:
-    """The answers that a folder holds; ValueError if their file is damaged."""
+    """Returns the answers in a folder. Raises ValueError if their file is damaged."""
     path = folder / ANSWERS
     if not path.exists():
         return {}
@@ -106,7 +108,7 @@ def read(folder: Path) -> dict[Key, str]:
 
 
 def complete(folder: Path, asked: Sequence[Key]) -> dict[Key, str]:
-    """The answers to all of these; ValueError if one is missing."""
+    """Returns the answers to all of these questions. Raises ValueError if one is missing."""
     known = read(folder)
     missing = [key for key in asked if key not in known]
     if missing:
@@ -118,7 +120,7 @@ def complete(folder: Path, asked: Sequence[Key]) -> dict[Key, str]:
 
 
 def judge(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Exact match of every answer, word by word; beside it that of always the likeliest answer."""
+    """Scores every answer by exact match of words, and for comparison the most frequent answer."""
     asked = questions(plan)
     known = complete(folder, list(asked))
     model = [_item(key, q, known[key]) for key, q in asked.items()]
@@ -139,8 +141,11 @@ def _item(key: Key, q: Question, said: str) -> Item:
 
 
 def detection(items: Sequence[Item]) -> dict[str, float]:
-    """Of questions of yes or no, as POPE (Li et al. 2023): precision, recall and F1 of yes, the
-    share of yes among the answers, and the share that is right. Any other word counts as no."""
+    """Yes-or-no scores as in POPE (Li et al. 2023): precision, recall and F1 of yes, rate of yes,
+    accuracy.
+
+    Any other answer counts as no.
+    """
     closed = [i for i in items if i.wanted.endswith(("? yes", "? no"))]
     if not closed:
         return {}

@@ -100,7 +100,7 @@ def alpha_flow(
 
 
 def shortcut(u: Map, x: Tensor, t: Tensor, s: Tensor, lagged: Map | None = None) -> Tensor:
-    """|u(x, t, s) - (u'(x, t, m) + u'(x_m, m, s)) / 2|^2, where m is half way and x_m ends the first jump.
+    """|u(x, t, s) - (u'(x, t, m) + u'(x_m, m, s)) / 2|^2; x_m, half way, ends the first jump.
 
     It is used together with `flow_matching`. Frans et al. 2024, arXiv 2410.12557, eq. 5.
     """
