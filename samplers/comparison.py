@@ -18,9 +18,8 @@ CALLS = (4, 6, 8, 10, 16, 32)
 
 @dataclass(frozen=True)
 class Comparison:
-    """Errors by solver and number of network evaluations (NFE);
-
-    NaN where a solver cannot spend them.
+    """Errors by solver and number of network evaluations (NFE); NaN where a solver cannot spend
+    them.
 
     An error is the geometric mean over samples of the RMS distance to the reference. It prints as
     text, shows as a table in a notebook, and `figure` draws it.

@@ -27,9 +27,8 @@ class RoundTrip:
     calls: int
 
     def psnr(self, peak: float) -> Tensor:
-        """20 log10(peak / error) in dB, (B,);
-
-        `peak` is the largest possible difference of the data.
+        """20 log10(peak / error) in dB, (B,); `peak` is the largest possible difference of the
+        data.
         """
         return 20 * torch.log10(peak / self.error)
 
@@ -159,9 +158,8 @@ def flow_edit(
     averages: int = 1,
     generator: Generators = None,
 ) -> Tensor:
-    """Moves data (B, ...) from one prompt to another without inversion;
-
-    Kulikov et al. 2024 (FlowEdit).
+    """Moves data (B, ...) from one prompt to another without inversion; Kulikov et al. 2024
+    (FlowEdit).
 
     The edit z starts at the data and moves with target(z_t, t) - source(x_t, t), where x_t is the
     data with new noise at time t and z_t = z + x_t - data, averaged over `averages` draws with two

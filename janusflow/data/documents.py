@@ -10,9 +10,8 @@ PLACEHOLDER = "<image>"  # LLaVA's, in texts
 
 
 def parts_of(row: Mapping) -> list[tuple[str | None, Any]] | None:
-    """Returns the document's parts, (text, None) or (None, image), in reading order;
-
-    None for another row.
+    """Returns the document's parts, (text, None) or (None, image), in reading order; None for
+    another row.
 
     A row is a document if it has one of these: a list of parts as in chat templates; lists of equal
     length under "texts" and "images" with null where the other has a value; or images whose places

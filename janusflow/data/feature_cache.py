@@ -89,9 +89,8 @@ class Cache:
         return cls(folder, found)
 
     def declare(self, data: str | None) -> None:
-        """Writes `cache.json`;
-
-        `data` is the signature of the data files once everything is cached.
+        """Writes `cache.json`; `data` is the signature of the data files once everything is
+        cached.
         """
         self.about["data"] = data
         plain = json.dumps(self.about, sort_keys=True)

@@ -106,9 +106,8 @@ def prompt(processor: JanusFlowProcessor, record: Record, share: float = 0.5) ->
 
 @dataclass(frozen=True)
 class Cached:
-    """Prepares generation samples with latents and features from a cache;
-
-    `pixels` also decodes the image.
+    """Prepares generation samples with latents and features from a cache; `pixels` also decodes the
+    image.
 
     Raises CacheError for a readable image that is not in the cache.
     """

@@ -81,9 +81,8 @@ def kind_of(row: Mapping, ignored: Collection[str] = ()) -> str | None:
 
 
 def edit_keys(row: Mapping) -> tuple[str, str, str] | None:
-    """Returns the keys of the image before, the image after and the instruction;
-
-    None for another row.
+    """Returns the keys of the image before, the image after and the instruction; None for another
+    row.
     """
     source = next((key for key in SOURCES if is_image(row.get(key))), None)
     target = next((key for key in TARGETS if is_image(row.get(key))), None)

@@ -19,9 +19,8 @@ def bias(scores: Sequence[float], truths: Sequence[float], clusters: Sequence) -
 
 
 def auroc(scores: Sequence[float], truths: Sequence[bool]) -> float | None:
-    """P(a correct item scores above a wrong one), ties counting half;
-
-    None if all are correct or all wrong.
+    """P(a correct item scores above a wrong one), ties counting half; None if all are correct or
+    all wrong.
 
     1 ranks perfectly, 1/2 is chance. Mann and Whitney 1947.
     """

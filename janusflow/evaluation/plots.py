@@ -112,9 +112,8 @@ def work_precision(
     floor: float | None = None,
     axes: Axes | None = None,
 ) -> Figure:
-    """Draws error against network evaluations on logarithmic axes;
-
-    `curves` is {name: (calls, errors)}.
+    """Draws error against network evaluations on logarithmic axes; `curves` is {name: (calls,
+    errors)}.
 
     `floor` is the error of the reference itself: below that line differences mean nothing.
     """
@@ -136,9 +135,8 @@ def work_precision(
 def bars(
     scores: Mapping[str, Mapping[str, tuple[float, float, float]]], axes: Axes | None = None
 ) -> Figure:
-    """Draws scores in [0, 1] with their intervals;
-
-    `scores` is {series: {group: (score, low, high)}}.
+    """Draws scores in [0, 1] with their intervals; `scores` is {series: {group: (score, low,
+    high)}}.
     """
     groups = list(dict.fromkeys(group for series in scores.values() for group in series))
     axes = axes or _axes(max(5, 1.1 * len(groups)), 3.2)
@@ -175,9 +173,8 @@ def loss_by_t(
     bins: int = 12,
     axes: Axes | None = None,
 ) -> Figure:
-    """Draws the mean loss in equal bins of t with 95 % normal bands;
-
-    `losses` is {name: (t, loss)} per sample.
+    """Draws the mean loss in equal bins of t with 95 % normal bands; `losses` is {name: (t, loss)}
+    per sample.
 
     A bin without samples is left out; one with a single sample has no band.
     """

@@ -97,9 +97,8 @@ class CallState:
 
     @property
     def guidance_scale(self):
-        """The guidance weight or rule of this thread's call, which a callback may replace;
-
-        None outside a call.
+        """The guidance weight or rule of this thread's call, which a callback may replace; None
+        outside a call.
         """
         call = current(self)
         return call and call.guidance_scale

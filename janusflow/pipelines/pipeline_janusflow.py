@@ -108,9 +108,8 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
         return pipe._placed(given.get("device_map"))
 
     def save_pretrained(self, folder: str | Path, **kwargs) -> None:
-        """Writes the published layout with `vae/`;
-
-        `kwargs` such as `max_shard_size` and `variant` go to the networks.
+        """Writes the published layout with `vae/`; `kwargs` such as `max_shard_size` and `variant`
+        go to the networks.
 
         Raises ValueError while adapters are loaded.
         """
@@ -167,9 +166,9 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
         return self.model.generate(**inputs, **watched) if shared is None else shared
 
     def compile(self, **options) -> JanusFlowPipeline:
-        """Computes velocities with torch.compile from now on;
+        """Computes velocities with torch.compile from now on; `options` are its arguments.
 
-        `options` are its arguments. Returns the pipeline.
+        Returns the pipeline.
 
         There is one graph for each number of rows, image size and bucket of prompt lengths; each is
         compiled once, in the run that first needs it.

@@ -16,9 +16,8 @@ def _phrases() -> dict[str, Need]:
 
 
 def parse(text: str) -> list[Need] | None:
-    """Returns the objects that a caption names, in its order;
-
-    None for a text that is not a caption.
+    """Returns the objects that a caption names, in its order; None for a text that is not a
+    caption.
 
     Captions are phrases joined by commas and "and", as `describe` writes them. Prompts without a
     relation have the same form.

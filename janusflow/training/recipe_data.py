@@ -19,9 +19,8 @@ SPLITS = ("train", "test")
 
 
 class World(Protocol):
-    """A recipe's data: its initial model, samples, preview prompts and held-out data;
-
-    `base` is a folder.
+    """A recipe's data: its initial model, samples, preview prompts and held-out data; `base` is a
+    folder.
     """
 
     before: str  # what is trained before the first step, or ""

@@ -108,9 +108,8 @@ def _is_folder(name: str | Path) -> bool:
 
 
 def verify(folder: Path, files: Sequence[str] = FILES) -> None:
-    """Checks a folder against its SHA256SUMS, if it has one;
-
-    `sha256sum -c SHA256SUMS` does the same by hand.
+    """Checks a folder against its SHA256SUMS, if it has one; `sha256sum -c SHA256SUMS` does the
+    same by hand.
 
     Raises ValueError naming the first file that was changed, that is missing although it is one of
     `files`, or that was added and would be read. `relist` writes the list.

@@ -60,9 +60,8 @@ def most(name: str) -> int:
 
 
 def hold(name: str, value: int, what: str) -> None:
-    """Raises ValueError if `value` exceeds the limit;
-
-    `what` is the subject of the message, such as "x.png has 9 x 9 pixels".
+    """Raises ValueError if `value` exceeds the limit; `what` is the subject of the message, such as
+    "x.png has 9 x 9 pixels".
     """
     if value > most(name):
         raise ValueError(

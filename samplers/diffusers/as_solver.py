@@ -80,9 +80,8 @@ def placed(scheduler: SchedulerMixin, v: Velocity, x: Tensor, ts: Tensor, sign: 
 def from_diffusers(
     scheduler: SchedulerMixin, *, sign: int = -1, stochastic: bool = False
 ) -> Solver:
-    """Returns any diffusers flow scheduler as a solver on any rising grid;
-
-    `as_shipped` uses its own grid.
+    """Returns any diffusers flow scheduler as a solver on any rising grid; `as_shipped` uses its
+    own grid.
 
     The scheduler is copied, never changed. `sign` is +1 if the model predicts data - noise. Noise
     of a stochastic scheduler comes from torch's global generator.

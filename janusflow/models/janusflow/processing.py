@@ -62,9 +62,8 @@ class JanusFlowProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub) -> JanusFlowProcessor:
-        """Loads a folder or hub id in the published layout;
-
-        `hub` holds keywords of `snapshot_download`.
+        """Loads a folder or hub id in the published layout; `hub` holds keywords of
+        `snapshot_download`.
 
         Raises ValueError for files that are missing, malformed or lack the special tokens.
         """
