@@ -219,6 +219,7 @@ def trainer_of(
         lora.add(model, settings.adapter, settings.training.seed)
     made = build(settings, model, data, accelerator, vae)
     made.base = base
+    made.objective.main.begin(Path(folder))
     return made
 
 

@@ -19,6 +19,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -72,6 +73,9 @@ class Objective:
     def weights(self, step: int) -> dict[str, float]:
         """Returns the weight of each loss's mean in the total loss."""
         return dict.fromkeys(self.losses, 1.0)
+
+    def begin(self, folder: Path) -> None:
+        """Called once with the folder of the model that is trained, before the first step."""
 
     def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
         """Returns the samples that a step trains on, made from those of the data.

@@ -32,6 +32,7 @@ class Graded:
     pixels: np.ndarray
     requests: Sequence
     latents: Tensor | None = None  # (B, c, h, w)
+    vae: nn.Module | None = None  # that decoded them
     model: nn.Module | None = None  # whose understanding may judge
     processor: object | None = None
 
@@ -47,11 +48,13 @@ def graded(vae: nn.Module, samples: Sequence[Sample], latents: Tensor, **judge) 
     `judge` are the model and processor of rewards that read images.
     """
     pixels = rollouts.pixels_of(vae, latents).numpy()
-    return Graded(pixels=pixels, requests=[s.request for s in samples], latents=latents, **judge)
+    asked = [s.request for s in samples]
+    return Graded(pixels=pixels, requests=asked, latents=latents, vae=vae, **judge)
 
 
 Reward = Callable[[Graded], Tensor]
 REWARDS: dict[str, Reward] = {}
+JUDGES: dict[str, Callable[[str], Reward]] = {}
 
 
 def reward(made: Callable | None = None, *, name: str | None = None, batched: bool = False):
@@ -70,25 +73,41 @@ def _each(made: Callable) -> Reward:
     return each
 
 
+def judge(made: Callable[[str], Reward]) -> Callable[[str], Reward]:
+    """Registers a function of the path of weights that gives a reward, written NAME:PATH."""
+    JUDGES[made.__name__] = made
+    return made
+
+
 def find(text: str) -> Reward:
-    """A reward by name, or a weighted sum such as "0.65*strict + 0.35*lenient".
+    """A reward by name or with its weights (clip:PATH), or a sum as "0.65*strict + 0.35*lenient".
 
     ValueError for a name or a form that there is not.
     """
     import janusflow.training.rewards  # noqa: F401 (whose modules register theirs)
 
     terms = [_term(part) for part in text.split("+")]
-    return lambda graded: sum(weight * REWARDS[name](graded).float() for weight, name in terms)
+    return lambda graded: sum(weight * one(graded).float() for weight, one in terms)
 
 
-def _term(text: str) -> tuple[float, str]:
+def _term(text: str) -> tuple[float, Reward]:
     weight, star, name = text.strip().rpartition("*")
-    name = name.strip()
-    if name not in REWARDS:
-        close = get_close_matches(name, REWARDS, 1)
-        hint = f"did you mean {close[0]!r}? Choose" if close else "choose"
-        raise ValueError(f"no reward named {name!r:.80}; {hint} from {', '.join(sorted(REWARDS))}")
+    found = _named(name.strip())
     try:
-        return (float(weight) if star else 1.0), name
+        return (float(weight) if star else 1.0), found
     except ValueError:
         raise ValueError(f"reward {text!r:.80} has no number before *; as in 0.5*{name}") from None
+
+
+def _named(name: str) -> Reward:
+    kind, colon, path = name.partition(":")
+    if colon and kind in JUDGES:
+        if not path:
+            raise ValueError(f"the reward {kind} needs its weights; write {kind}:PATH")
+        return JUDGES[kind](path)
+    if name in REWARDS:
+        return REWARDS[name]
+    known = [*sorted(REWARDS), *(f"{kind}:PATH" for kind in sorted(JUDGES))]
+    close = get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]!r}? Choose" if close else "choose"
+    raise ValueError(f"no reward named {name!r:.80}; {hint} from {', '.join(known)}")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from janusflow.models import latents
 from janusflow.scenes import second_reader
+from janusflow.scenes.patches import pixels
 from janusflow.scenes.scorer import MISSHAPEN, Score
+from janusflow.scenes.shapes import Obj, render_batch
 from janusflow.scenes.world import Prompt
 from janusflow.training.rewards.reward import Graded, reward
 
@@ -56,6 +59,46 @@ def clean(graded: Graded) -> Tensor:
     that no shape explains, over the share at which the scorer gives up; 0 where there is nothing.
     """
     return torch.tensor([_cleanness(one) for one in graded.scores])
+
+
+@reward(batched=True)
+def quality(graded: Graded) -> Tensor:
+    """How near each image is to the best that the autoencoder makes of what it shows, whatever was
+    asked for: 1 - |image - ceiling| / |background - ceiling|, root mean squares, at least 0.
+
+    The ceiling is the drawing of the scene as it is read, through the autoencoder where one came
+    with the images; 0 where an object cannot be named, or there is none.
+    """
+    known = [_drawn(one) for one in graded.scores]
+    named = [i for i, objects in enumerate(known) if objects]
+    found = torch.zeros(len(known))
+    if named:
+        side = graded.pixels.shape[1]
+        best = _through(graded.vae, pixels(render_batch([known[i] for i in named], side)))
+        own, empty = pixels(graded.pixels[named]), pixels(render_batch([[]], side))
+        found[named] = (1 - _distance(own, best) / _distance(empty, best)).clamp(min=0)
+    return found
+
+
+def _drawn(one: Score) -> list[Obj]:
+    """The objects of a reading, or none where one has no name."""
+    if any(obj.shape is None or obj.color is None for obj in one.found):
+        return []
+    return [Obj(obj.shape, obj.color, obj.x, obj.y, obj.size) for obj in one.found]
+
+
+@torch.no_grad()
+def _through(vae: nn.Module | None, images: Tensor) -> Tensor:
+    if vae is None:
+        return images
+    place = next(vae.parameters(), images).device
+    coded = latents.decode(vae, latents.encode(vae, images.to(place)))
+    return coded.clamp(-1, 1).float().cpu()
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    """Root mean square (B,) of the difference of images (B, ...)."""
+    return (a - b).square().flatten(1).mean(dim=1).sqrt()
 
 
 def _cleanness(one: Score) -> float:
