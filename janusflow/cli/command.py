@@ -31,7 +31,7 @@ Json = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="Writes one JSON object on stdout and nothing else.",
+        help=("Prints the result as one JSON object on stdout, and nothing else."),
         rich_help_panel="Scripts",
     ),
 ]
@@ -39,7 +39,8 @@ Plugins = Annotated[
     list[str],
     typer.Option(
         "--plugin",
-        help="A module or .py file that registers names of your own; repeat for several.",
+        help="Imports this module or .py file first, which may register solvers, rewards, "
+        "tasks and more; repeat for several.",
         rich_help_panel="Scripts",
     ),
 ]

@@ -31,7 +31,8 @@ from janusflow.utils.version import VERSION
 
 app = typer.Typer(
     name="janusflow",
-    help="Images from text and answers about images, from one rectified-flow model.",
+    help="Generates images from text and answers questions about images with one "
+    "rectified-flow model.",
     cls=Group,
     context_settings=HELP,
     pretty_exceptions_enable=False,

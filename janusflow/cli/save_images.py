@@ -14,8 +14,8 @@ Out = Annotated[
     option(
         "--out",
         "-o",
-        help="Writes to this .png, .jpg or .webp (several images make a grid) or folder; one "
-        "that ends in / is created.",
+        help="Writes to this .png, .jpg or .webp file, where several images form a grid, "
+        "or to this folder; a path that ends in / is created as a folder.",
         panel=OUTPUT,
         metavar="PATH",
     ),
@@ -23,7 +23,9 @@ Out = Annotated[
 Seed = Annotated[
     int,
     option(
-        help="Seeds the first image's noise, from 0; the next image has seed + 1.", panel=OUTPUT
+        help="Seeds the first image's noise with this whole number, at least 0; each "
+        "further image has the next seed.",
+        panel=OUTPUT,
     ),
 ]
 MOST_SEED = 2**63 - 1

@@ -43,8 +43,7 @@ ModelName = Annotated[
 Vae = Annotated[
     str | None,
     option(
-        help="Takes the autoencoder from this folder or hub id, for a model without vae/ of "
-        "its own.",
+        help=("Takes the autoencoder from this folder or hub id, if the model has no vae/ folder."),
         panel=MODEL,
         autocompletion=names.folders,
     ),
@@ -60,8 +59,8 @@ Lora = Annotated[
 Device = Annotated[
     str,
     option(
-        help="Runs on this device: cpu, cuda, cuda:1, mps, ..., or auto, which takes the "
-        "fastest there is.",
+        help="Runs on this device, such as cpu, cuda, cuda:1 or mps; auto takes the "
+        "fastest one available.",
         panel=MODEL,
         autocompletion=names.devices,
     ),
@@ -69,9 +68,9 @@ Device = Annotated[
 Dtype = Annotated[
     str,
     option(
-        help="Computes in this number format: auto, float32 (fp32), bfloat16 (bf16), float16 "
-        "(fp16), or int8 for 8-bit weights. auto is the shortest that the device "
-        "computes in.",
+        help="Computes in this dtype: auto, float32 (fp32), bfloat16 (bf16), float16 "
+        "(fp16), or int8 for 8-bit weights. auto is float32, "
+        "and on CUDA a 16-bit dtype.",
         panel=MODEL,
         autocompletion=names.dtypes,
     ),
@@ -79,7 +78,8 @@ Dtype = Annotated[
 Quality = Annotated[
     str | None,
     option(
-        help="Sets how much work an image gets: exact (the default), high, fast or draft.",
+        help="Sets the quality and thereby the time per image: exact (the default), high, "
+        "fast or draft.",
         panel=SAMPLING,
         autocompletion=names.qualities,
     ),
@@ -88,16 +88,16 @@ Steps = Annotated[
     int | None,
     option(
         "--steps",
-        help="Takes this many steps of the sampler (or --num-inference-steps). By default the "
-        "quality's: 30 for exact.",
+        help="Takes this many sampling steps; --num-inference-steps is the same option. "
+        "The default is the quality's, 30 for exact.",
         panel=SAMPLING,
     ),
 ]
 Sampler = Annotated[
     str | None,
     option(
-        help="Integrates with this solver; `janusflow samplers` lists them. By default the "
-        "quality's.",
+        help="Integrates with this solver; `janusflow samplers` lists all. The default is "
+        "the quality's.",
         panel=SAMPLING,
         autocompletion=names.samplers,
     ),
@@ -105,8 +105,9 @@ Sampler = Annotated[
 Grid = Annotated[
     str | None,
     option(
-        help="Places the steps at these times: a name that `janusflow grids` lists, times "
-        "such as '0 0.3 1', or a pilot's .json. By default the solver's own.",
+        help="Steps through these times: a name that `janusflow grids` lists, times such "
+        "as '0 0.3 1', or the .json file of `janusflow pilot`. The default is the "
+        "solver's own grid.",
         panel=SAMPLING,
         autocompletion=names.grids,
     ),
@@ -114,32 +115,39 @@ Grid = Annotated[
 GuidanceScale = Annotated[
     str | None,
     option(
-        help="Sets the guidance weight (1 is no guidance) or a rule that `janusflow rules` "
-        "lists. By default 2, for Janus-Pro 5.",
+        help="Sets the guidance weight (1 means no guidance), or a rule that `janusflow rules` "
+        "lists. The default is 2, and for Janus-Pro the model's own, 5 as published.",
         panel=SAMPLING,
         autocompletion=names.rules,
     ),
 ]
 NegativePrompt = Annotated[
     str | None,
-    option(help="Guides away from this text. By default from the empty prompt.", panel=SAMPLING),
+    option(help="Guides away from this text. The default is the empty prompt.", panel=SAMPLING),
 ]
 Height = Annotated[
-    int | None, option(help="Sets the height in pixels. By default the model's.", panel=SAMPLING)
+    int | None,
+    option(help="Sets the image's height in pixels. The default is the model's.", panel=SAMPLING),
 ]
 Width = Annotated[
-    int | None, option(help="Sets the width in pixels. By default the model's.", panel=SAMPLING)
+    int | None,
+    option(help="Sets the image's width in pixels. The default is the model's.", panel=SAMPLING),
 ]
 FirstBlockCache = Annotated[
     float | None,
     option(
-        help="Skips the later blocks of a step where the first one changed by less than this "
-        "share, such as 0.1. Off by default.",
+        help="Skips a step's later blocks if the first block's output changed by less than "
+        "this fraction, such as 0.1. It is off by default.",
         panel=SAMPLING,
     ),
 ]
 Compile = Annotated[
-    bool, option("--compile", help="Compiles the network with torch.compile first.", panel=MODEL)
+    bool,
+    option(
+        "--compile",
+        help="Compiles the network with torch.compile before the first image.",
+        panel=MODEL,
+    ),
 ]
 
 

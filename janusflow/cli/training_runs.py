@@ -17,7 +17,7 @@ PLACE = dict(panel=RUN, parser=path, metavar="PATH")
 Threads = Annotated[
     int | None,
     option(
-        help="Runs torch on this many threads. By default as many as there are cores.", panel=RUN
+        help=("Runs torch on this many CPU threads. The default is the number of cores."), panel=RUN
     ),
 ]
 
@@ -26,7 +26,7 @@ Threads = Annotated[
 class Run:
     """Options of a training run: its folder and settings, how it starts and ends."""
 
-    out: Annotated[Path, option("--out", "-o", help="Keeps the run in this folder.", **PLACE)]
+    out: Annotated[Path, option("--out", "-o", help="Stores the run in this folder.", **PLACE)]
     config: Annotated[
         Path | None,
         option(help="Reads settings from this YAML file; --set overrides them.", **PLACE),
@@ -35,20 +35,23 @@ class Run:
         list[str],
         option(
             "--set",
-            help="Changes a setting, as in training.lr=2e-5; repeat for several.",
+            help=("Changes a setting, such as training.lr=2e-5; repeat for several."),
             panel=RUN,
         ),
     ] = field(default_factory=list)
     init_from: Annotated[
         Path | None,
         option(
-            help="Starts from the averaged weights of this run or model, with a fresh optimizer.",
+            help=("Starts from the averaged weights of this run or model, with a new optimizer."),
             **PLACE,
         ),
     ] = None
     resume: Annotated[
         bool,
-        option(help="Resumes the run in --out, or refuses a folder that holds one.", panel=RUN),
+        option(
+            help=("Resumes an existing run in --out, or refuses a folder that holds one."),
+            panel=RUN,
+        ),
     ] = True
     export: Annotated[
         Path | None,
@@ -57,7 +60,8 @@ class Run:
     export_dtype: Annotated[
         str,
         option(
-            help="Exports in this number format: bfloat16, or float32 to train on from there.",
+            help="Exports the weights in this dtype: bfloat16, or float32 to continue "
+            "training from them.",
             panel=RUN,
         ),
     ] = "bfloat16"
@@ -71,9 +75,9 @@ class WorldRun(Run):
     categories: Annotated[
         str | None,
         option(
-            help="Sets the shares of the training prompts: single_object, two_object, counting, "
-            "colors, position, color_attr and mixed, in this order. By default '1 2 2 1 3 3 "
-            "3'.",
+            help="Sets the relative shares of the prompt categories single_object, "
+            "two_object, counting, colors, position, color_attr and mixed, in this "
+            "order. The default is '1 2 2 1 3 3 3'.",
             panel=RUN,
         ),
     ] = None

@@ -20,21 +20,25 @@ class Options:
     language_model: Annotated[
         str,
         option(
-            help="Takes the language model from this folder or hub id; any causal one of "
-            "transformers.",
+            help="Takes the language model from this folder or hub id; any causal language "
+            "model of transformers works.",
             panel=MODEL,
         ),
     ]
     vision: Annotated[
         str,
         option(
-            help="Takes the vision encoder from this folder or hub id, of timm or transformers.",
+            help="Takes the vision encoder from this folder or hub id; it may be of timm "
+            "or transformers.",
             panel=MODEL,
         ),
     ]
     vae: Annotated[
         str,
-        option(help="Takes the autoencoder from this folder or hub id of diffusers.", panel=MODEL),
+        option(
+            help=("Takes the autoencoder from this folder or hub id, in diffusers' layout."),
+            panel=MODEL,
+        ),
     ]
     out: Annotated[
         Path,
@@ -50,8 +54,8 @@ class Options:
     channels: Annotated[
         int | None,
         option(
-            help="Sets the channels of the generation encoder. By default 3/8 of the model's "
-            "width.",
+            help="Sets the channels of the generation encoder. The default is 3/8 of the "
+            "language model's width.",
             panel=SHAPE,
         ),
     ] = None
@@ -65,7 +69,7 @@ class Options:
     patch: Annotated[
         int | None,
         option(
-            help="Sets how many latents a token spans along each side. By default so many that it "
+            help="Sets how many latents a token covers along each side. By default a token "
             "covers 16 pixels.",
             panel=SHAPE,
         ),
@@ -73,11 +77,13 @@ class Options:
     image_size: Annotated[
         int | None,
         option(
-            help="Sets the side of the images in pixels. By default the vision encoder's own.",
+            help=("Sets the side of the images in pixels. By default it is the vision encoder's."),
             panel=SHAPE,
         ),
     ] = None
-    seed: Annotated[int, option(help="Seeds the weights that start afresh.", panel=SHAPE)] = 0
+    seed: Annotated[
+        int, option(help="Seeds the random initial weights of the new parts.", panel=SHAPE)
+    ] = 0
 
 
 @command("assemble", panel="Training and files")

@@ -25,8 +25,12 @@ Prompts = Annotated[
     list[str] | None,
     option(help=f"A prompt; repeat for several. By default {PROMPT!r}.", panel=SAMPLING),
 ]
-Seed = Annotated[int, option(help="Seeds the noise; a whole number from 0.", panel=SAMPLING)]
-Save = Annotated[Path | None, option(help="Writes rows and protocol to this JSON file.", **FILE)]
+Seed = Annotated[
+    int, option(help="Seeds the noise with this whole number, at least 0.", panel=SAMPLING)
+]
+Save = Annotated[
+    Path | None, option(help="Writes the results and their protocol to this JSON file.", **FILE)
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,8 @@ class Samplers(o.Placement):
     solvers: Annotated[
         str | None,
         option(
-            help="Compares these solvers, separated by commas. By default all that fit.",
+            help="Compares these solvers, separated by commas. By default all solvers that "
+            "take these evaluations are compared.",
             panel=SAMPLING,
         ),
     ] = None
@@ -50,25 +55,33 @@ class Samplers(o.Placement):
     ] = "4,8,16,32"
     guidance_scale: o.GuidanceScale = None
     samples: Annotated[
-        int, option(help="Integrates this many noises for each prompt.", panel=SAMPLING)
+        int, option(help="Integrates this many noise samples for each prompt.", panel=SAMPLING)
     ] = 4
     seed: Seed = 0
     reference: Annotated[
         int,
         option(
-            help="Takes the result of rk4 with this many evaluations as the truth.", panel=SAMPLING
+            help=("Uses the result of rk4 with this many evaluations as the reference."),
+            panel=SAMPLING,
         ),
     ] = 256
     peers: Annotated[
-        bool, option(help="Whether other libraries' solvers run too.", panel=SAMPLING)
+        bool, option(help="Also compares the solvers of other libraries, or not.", panel=SAMPLING)
     ] = True
     pilot: Annotated[
-        bool, option(help="Whether times placed by a pilot run too.", panel=SAMPLING)
+        bool,
+        option(
+            help="Also runs each solver on a grid optimised by a pilot, or not.", panel=SAMPLING
+        ),
     ] = False
-    csv: Annotated[Path | None, option(help="Writes the rows to this CSV file.", **FILE)] = None
+    csv: Annotated[Path | None, option(help="Writes the results to this CSV file.", **FILE)] = None
     save: Save = None
     plot: Annotated[
-        Path | None, option(help="Draws a figure into this .png, .svg or .pdf file.", **FILE)
+        Path | None,
+        option(
+            help=("Saves a figure of error against evaluations to this .png, .svg or .pdf file."),
+            **FILE,
+        ),
     ] = None
 
 
@@ -113,10 +126,15 @@ class Speed(o.Placement):
     prompt: Prompts = None
     seed: Seed = 0
     rounds: Annotated[
-        int, option(help="Measures every way this many times, in turns.", panel=SAMPLING)
+        int,
+        option(
+            help=("Measures each variant this many times, alternating between them."),
+            panel=SAMPLING,
+        ),
     ] = 5
     compile: Annotated[
-        bool, option("--compile", help="Times graphs of torch.compile too.", panel=MODEL)
+        bool,
+        option("--compile", help="Also measures the model compiled by torch.compile.", panel=MODEL),
     ] = False
     save: Save = None
 
@@ -158,10 +176,14 @@ class Transformers:
     model: o.Model = "janusflow/scenes-pro"
     prompt: Prompts = None
     guidance_scale: Annotated[
-        float, option(help="Sets the guidance weight; 1 is no guidance.", panel=SAMPLING)
+        float, option(help="Sets the guidance weight; 1 means no guidance.", panel=SAMPLING)
     ] = 5.0
     rounds: Annotated[
-        int, option(help="Measures both this many times, in turns.", panel=SAMPLING)
+        int,
+        option(
+            help=("Measures both implementations this many times, alternating between them."),
+            panel=SAMPLING,
+        ),
     ] = 5
     device: o.Device = "auto"
     dtype: o.Dtype = "auto"

@@ -19,13 +19,17 @@ class Options(o.Adapted):
     """The options of `janusflow chat`."""
 
     image: Annotated[
-        Path, typer.Argument(help="Asks about this image.", parser=path, metavar="IMAGE")
+        Path,
+        typer.Argument(
+            help="Answers questions about this image file.", parser=path, metavar="IMAGE"
+        ),
     ]
     question: Annotated[
-        list[str], typer.Argument(help="Asks this; several questions make one conversation.")
+        list[str],
+        typer.Argument(help="Asks this question; several questions form one conversation."),
     ]
     max_new_tokens: Annotated[
-        int, option(help="Cuts an answer after this many tokens.", panel=OUTPUT)
+        int, option(help="Ends each answer after at most this many tokens.", panel=OUTPUT)
     ] = 512
 
 

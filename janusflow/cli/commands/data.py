@@ -21,8 +21,9 @@ class Options:
     collection: Annotated[
         str,
         typer.Argument(
-            help="What to fetch: stamps, emoji, or the network efficientnet; edits draws edits of "
-            "the small world.",
+            help="Names the collection: stamps or emoji (images), efficientnet (a "
+            "pretrained network), or edits (generated editing examples of the scenes "
+            "world).",
             autocompletion=names.collections,
         ),
     ]
@@ -31,7 +32,7 @@ class Options:
         option(
             "--out",
             "-o",
-            help="Writes to this folder, which is created if it does not exist.",
+            help="Writes to this folder, which is created if it is missing.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
@@ -43,23 +44,21 @@ class Options:
     languages: Annotated[
         str | None,
         option(
-            help="Adds captions in these languages, by code and separated by commas, as in "
-            "de,fr,ja.",
+            help="Adds captions in these languages, given as codes separated by commas, "
+            "such as de,fr,ja.",
             panel=OUTPUT,
         ),
     ] = None
     keywords: Annotated[
         bool,
         option(
-            "--keywords", help="Writes every keyword as a caption of its own too.", panel=OUTPUT
+            "--keywords", help="Also writes every keyword as a caption of its own.", panel=OUTPUT
         ),
     ] = False
     count: Annotated[
-        int, option(help="For edits: sets how many there are to train on.", panel=OUTPUT)
+        int, option(help="For edits: sets the number of training examples.", panel=OUTPUT)
     ] = 2000
-    seed: Annotated[
-        int, option(help="For edits: seeds the drawing; another seed draws others.", panel=OUTPUT)
-    ] = 0
+    seed: Annotated[int, option(help="For edits: seeds the random examples.", panel=OUTPUT)] = 0
     files: Annotated[
         list[Path],
         option(

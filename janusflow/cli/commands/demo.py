@@ -20,7 +20,9 @@ class Options(o.Placement):
     ] = "127.0.0.1"
     port: Annotated[
         int,
-        option(help="Listens on this port; 0 takes the first free one from 7860.", panel=OUTPUT),
+        option(
+            help=("Listens on this port; 0 takes the first free port from 7860 on."), panel=OUTPUT
+        ),
     ] = 0
 
 

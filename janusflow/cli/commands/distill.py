@@ -20,7 +20,8 @@ class Options(training_runs.WorldRun):
     pairs: Annotated[
         Path | None,
         option(
-            help="Trains by reflow on the pairs in this folder of `janusflow pairs` instead.",
+            help="Trains by reflow on the pairs in this folder, written by `janusflow "
+            "pairs`, instead of distilling.",
             **training_runs.PLACE,
         ),
     ] = None

@@ -31,10 +31,17 @@ class Options:
     dtype: o.Dtype = "auto"
     speed: Annotated[
         bool,
-        option(help="Loads the model and times an image, or only reads its files.", panel=OUTPUT),
+        option(
+            help=("Loads the model and measures the time of an image, or only reads its files."),
+            panel=OUTPUT,
+        ),
     ] = True
     steps: Annotated[
-        int, option(help="Times this many steps and extrapolates to an image.", panel=MODEL)
+        int,
+        option(
+            help=("Measures this many sampling steps and extrapolates to a whole image."),
+            panel=MODEL,
+        ),
     ] = 2
 
 

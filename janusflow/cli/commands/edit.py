@@ -22,20 +22,23 @@ OWN = ("strength", "mask_image", "invert", "source_prompt", "seed", "model", "lo
 class Options(o.Adapted):
     """The options of `janusflow edit`."""
 
-    image: Annotated[Path, typer.Argument(help="Edits this image.", parser=path, metavar="IMAGE")]
+    image: Annotated[
+        Path, typer.Argument(help="Edits this image file.", parser=path, metavar="IMAGE")
+    ]
     prompt: Annotated[str, typer.Argument(help="Describes what the image should become.")]
     out: Out = "out.png"
     strength: Annotated[
         float,
         option(
-            help="Sets how much changes, from just above 0 (little) to 1 (everything).",
+            help="Sets how much of the image changes: near 0 almost nothing, 1 everything.",
             panel=EDITING,
         ),
     ] = 0.6
     mask_image: Annotated[
         Path | None,
         option(
-            help="Changes only what is white in this image of the same size; black stays.",
+            help="Changes only the white area of this mask image, which has the same size; "
+            "the black area stays.",
             panel=EDITING,
             parser=path,
             metavar="PATH",
@@ -45,7 +48,8 @@ class Options(o.Adapted):
         bool,
         option(
             "--invert",
-            help="Starts from the image's own noise, found by integrating back (inversion).",
+            help="Starts from the noise that the flow maps to the image, found by "
+            "integrating backwards (inversion).",
             panel=EDITING,
         ),
     ] = False
@@ -54,20 +58,21 @@ class Options(o.Adapted):
     ] = None
     seed: Annotated[
         int | None,
-        option(help="Seeds the noise where --invert is not given. By default 0.", panel=OUTPUT),
+        option(help="Seeds the noise, unless --invert is given. The default is 0.", panel=OUTPUT),
     ] = None
     num_inference_steps: Annotated[
         int,
         option(
             "--steps",
-            help="Sets the steps from noise to image, of which --strength takes its share.",
+            help="Sets the number of steps from noise to image; the fraction --strength of "
+            "them is taken.",
             panel=o.SAMPLING,
         ),
     ] = 30
     sampler: Annotated[
         str,
         option(
-            help="Chooses the solver; `janusflow samplers` lists them.",
+            help=("Integrates with this solver; `janusflow samplers` lists all."),
             panel=o.SAMPLING,
             autocompletion=o.names.samplers,
         ),
@@ -76,8 +81,8 @@ class Options(o.Adapted):
     guidance_scale: Annotated[
         str,
         option(
-            help="Sets the guidance weight (1 is no guidance) or a rule that `janusflow rules` "
-            "lists.",
+            help="Sets the guidance weight (1 means no guidance), or a guidance rule; "
+            "`janusflow rules` lists the rules.",
             panel=o.SAMPLING,
             autocompletion=o.names.rules,
         ),

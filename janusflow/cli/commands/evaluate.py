@@ -22,8 +22,9 @@ class Options(o.Adapted):
     task: Annotated[
         str,
         option(
-            help="What is measured: scenes, scenes-vqa, judge, round-trip, telephone, symmetric, "
-            "soft-tifa, geneval, geneval2, dpg, fid, kid, or a task of a plugin.",
+            help="Runs this evaluation: scenes, scenes-vqa, judge, round-trip, telephone, "
+            "symmetric, soft-tifa, geneval, geneval2, dpg, fid, kid, or a task of a "
+            "plugin.",
             panel=TASK,
             autocompletion=o.names.tasks,
         ),
@@ -33,7 +34,7 @@ class Options(o.Adapted):
         option(
             "--out",
             "-o",
-            help="Keeps answers and report in this folder. By default evaluation/TASK.",
+            help=("Stores answers and report in this folder. The default is evaluation/TASK."),
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
@@ -42,16 +43,16 @@ class Options(o.Adapted):
     split: Annotated[
         list[str],
         option(
-            help="Evaluates this split: test, pairs, counts, relations, long, paraphrases, or "
-            "all; repeat for several.",
+            help="Uses the prompts of this split: test, pairs, counts, relations, long, "
+            "paraphrases, or all; repeat for several.",
             panel=TASK,
         ),
     ] = field(default_factory=lambda: ["test"])
     prompts: Annotated[
         str,
         option(
-            help="Takes this many prompts of each category or template, or those of a file or "
-            "folder.",
+            help="Uses this many prompts of each category or question template, or the "
+            "prompts of this file or folder.",
             panel=TASK,
         ),
     ] = "100"
@@ -60,41 +61,57 @@ class Options(o.Adapted):
     ] = 4
     cycles: Annotated[
         int,
-        option(help="For telephone: sets how often a caption becomes an image again.", panel=TASK),
+        option(
+            help="For telephone: sets how many times an image is generated from a caption of "
+            "the previous one.",
+            panel=TASK,
+        ),
     ] = 3
     rescore: Annotated[
         Path | None,
-        option(help="Scores the answers in this folder anew, without the model.", **FILE),
+        option(
+            help=("Scores the existing answers in this folder again, without loading the model."),
+            **FILE,
+        ),
     ] = None
     compare: Annotated[
         tuple[Path, Path] | None,
-        option(help="Compares two report.json files by paired tests.", panel=TASK),
+        option(
+            help=("Compares these two report.json files by paired statistical tests."), panel=TASK
+        ),
     ] = None
     results: Annotated[
         Path | None,
-        option(help="Reads an official evaluator's results on the images in --out.", **FILE),
+        option(
+            help=("Reads this results file of an official evaluator about the images in --out."),
+            **FILE,
+        ),
     ] = None
     reference: Annotated[
         Path | None,
-        option(help="For fid and kid: compares with the real images in this folder.", **FILE),
+        option(
+            help=("For fid and kid: compares with the reference images in this folder."), **FILE
+        ),
     ] = None
     images: Annotated[
         Path | None,
         option(
-            help="For fid and kid: measures the images in this folder instead of generating.",
+            help="For fid and kid: measures the images in this folder, and generates none.",
             **FILE,
         ),
     ] = None
     features: Annotated[
         str | None,
         option(
-            help="For fid and kid: takes features of this model or of Inception's .pth file. By "
-            "default of the model's own encoder.",
+            help="For fid and kid: computes features with this vision model, or with "
+            "Inception's .pth file. The default is the evaluated model's vision "
+            "encoder.",
             panel=TASK,
         ),
     ] = None
     figures: Annotated[
-        bool, option(help="Draws bars of the scores and sheets of failures.", panel=OUTPUT)
+        bool,
+        option(help="Draws a bar chart of the scores and sheets of failed images.", panel=OUTPUT),
     ] = True
     quality: o.Quality = None
     num_inference_steps: o.Steps = None
@@ -103,7 +120,7 @@ class Options(o.Adapted):
     guidance_scale: o.GuidanceScale = None
     first_block_cache: o.FirstBlockCache = None
     batch_size: Annotated[
-        int, option(help="Computes this many images or questions at once.", panel=MODEL)
+        int, option(help="Computes this many images or answers at once.", panel=MODEL)
     ] = 16
 
 

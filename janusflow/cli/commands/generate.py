@@ -22,14 +22,15 @@ class Options(o.Adapted):
     prompt: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Describes the image; several texts, each in quotes, give several images.",
+            help="Describes the image to generate; several texts, each in quotes, give "
+            "several images.",
             show_default=False,
         ),
     ] = None
     prompts: Annotated[
         Path | None,
         option(
-            help="Reads prompts from this file, one a line.",
+            help="Reads the prompts from this text file, one per line.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
@@ -39,7 +40,8 @@ class Options(o.Adapted):
     num_images: Annotated[
         int,
         option(
-            help="Generates this many images for each prompt (or --num-images-per-prompt).",
+            help="Generates this many images for each prompt; --num-images-per-prompt is "
+            "the same option.",
             panel=OUTPUT,
         ),
     ] = 1
@@ -47,15 +49,16 @@ class Options(o.Adapted):
     batch_size: Annotated[
         int | None,
         option(
-            help="Computes this many images at once. By default as many as memory holds, at most "
-            "16, on CUDA 64.",
+            help="Computes this many images at once. By default as many as fit into "
+            "memory, at most 16, or 64 on CUDA.",
             panel=OUTPUT,
         ),
     ] = None
     memory: Annotated[
         float | None,
         option(
-            help="Limits weights and images to this many gigabytes. By default what is free.",
+            help="Limits the memory of weights and images to this many gigabytes. The "
+            "default is the free memory.",
             panel=OUTPUT,
         ),
     ] = None
@@ -71,39 +74,40 @@ class Options(o.Adapted):
     best_of: Annotated[
         int | None,
         option(
-            help="Generates this many candidates for each image and keeps the best. By default 1.",
+            help="Generates this many candidates for each image and keeps the best one. "
+            "The default is 1.",
             panel=SAMPLING,
         ),
     ] = None
     verifier: Annotated[
         str | None,
         option(
-            help="Lets this verifier choose among the candidates: own (the model itself), or one "
-            "of a plugin.",
+            help="Selects the best candidate by this verifier: own (the model's own "
+            "likelihood of the prompt), or one of a plugin.",
             panel=SAMPLING,
         ),
     ] = None
     temperature: Annotated[
         float | None,
         option(
-            help="For Janus-Pro: sets the temperature at which tokens are drawn; 0 takes the "
-            "likeliest. By default 1.",
+            help="For Janus-Pro: samples tokens at this temperature; 0 takes the likeliest "
+            "token. The default is 1.",
             panel=SAMPLING,
         ),
     ] = None
     top_k: Annotated[
         int | None,
         option(
-            help="For Janus-Pro: draws among this many of the likeliest tokens (top-k). Off by "
-            "default.",
+            help="For Janus-Pro: samples from this many likeliest tokens only (top-k). It "
+            "is off by default.",
             panel=SAMPLING,
         ),
     ] = None
     top_p: Annotated[
         float | None,
         option(
-            help="For Janus-Pro: draws among the likeliest tokens that hold this share of the "
-            "probability, 0 to 1 (top-p). Off by default.",
+            help="For Janus-Pro: samples from the likeliest tokens with this total "
+            "probability only, from 0 to 1 (top-p). It is off by default.",
             panel=SAMPLING,
         ),
     ] = None

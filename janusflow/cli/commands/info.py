@@ -20,19 +20,22 @@ class Options:
     model: Annotated[
         str,
         typer.Argument(
-            help="The model: a packaged one, a folder or a hub id; of the published ones the "
-            "configuration is packaged, and nothing is downloaded.",
+            help="Names the model: a packaged one, a folder or a hub id. Configurations of "
+            "the published models are packaged, so nothing is downloaded.",
             autocompletion=o.names.models,
         ),
     ] = o.DEFAULT
     vae: o.Vae = None
     images: Annotated[
-        int, option(help="Forecasts the memory of this many images at once.", panel=SAMPLING)
+        int,
+        option(
+            help="Forecasts the memory for generating this many images at once.", panel=SAMPLING
+        ),
     ] = 1
     height: o.Height = None
     width: o.Width = None
     tokens: Annotated[
-        int, option(help="Forecasts the memory of a prompt of this many tokens.", panel=MODEL)
+        int, option(help="Forecasts the memory for a prompt of this many tokens.", panel=MODEL)
     ] = 20
 
 

@@ -23,7 +23,7 @@ class Options:
         option(
             "--out",
             "-o",
-            help="Keeps the pairs in this folder.",
+            help="Stores the pairs in this folder.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
@@ -32,42 +32,47 @@ class Options:
     prompts: Annotated[
         Path | None,
         option(
-            help="Reads prompts from this file, one a line. By default prompts of the small world.",
+            help="Reads the prompts from this text file, one per line. By default they are "
+            "training prompts of the scenes world.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
         ),
     ] = None
     count: Annotated[
-        int, option(help="Sets the number of pairs, which take the prompts in turn.", panel=OUTPUT)
+        int, option(help="Sets the number of pairs; the prompts are used in turn.", panel=OUTPUT)
     ] = 1024
     sampler: Annotated[
         str,
         option(
-            help="Chooses the solver; `janusflow samplers` lists them.",
+            help=("Integrates with this solver; `janusflow samplers` lists all."),
             panel=SAMPLING,
             autocompletion=o.names.samplers,
         ),
     ] = "abm"
-    steps: Annotated[
-        int, option(help="Sets the number of steps of the sampler.", panel=SAMPLING)
-    ] = 8
+    steps: Annotated[int, option(help="Takes this many sampling steps.", panel=SAMPLING)] = 8
     guidance_scale: Annotated[
         float,
         option(
-            help="Sets the guidance weight of the trajectories that the pairs are taken from; 1 "
-            "is no guidance.",
+            help="Sets the guidance weight of the trajectories whose ends are stored; 1 "
+            "means no guidance.",
             panel=SAMPLING,
         ),
     ] = 2.0
     guidance_end: Annotated[
-        float, option(help="Guides until this time, from 0 (noise) to 1 (data).", panel=SAMPLING)
+        float,
+        option(
+            help="Applies guidance until this time, from 0 (noise) to 1 (data).", panel=SAMPLING
+        ),
     ] = 1.0
-    seed: Annotated[int, option(help="Seeds the noise; a whole number from 0.", panel=SAMPLING)] = 0
+    seed: Annotated[
+        int, option(help="Seeds the noise with this whole number, at least 0.", panel=SAMPLING)
+    ] = 0
     part: Annotated[
         str,
         option(
-            help="Computes this share of the files, as 0/4 for the first of four.", panel=OUTPUT
+            help=("Computes only this part of the files: 0/4 is the first of four parts."),
+            panel=OUTPUT,
         ),
     ] = "0/1"
     threads: training_runs.Threads = None

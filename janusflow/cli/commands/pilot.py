@@ -22,7 +22,8 @@ class Options(o.Placement):
         option(
             "--out",
             "-o",
-            help="Writes the grid to this .json file. By default into the model's own folder.",
+            help="Writes the time grid to this .json file. By default it is stored in the "
+            "model's folder.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
@@ -31,7 +32,8 @@ class Options(o.Placement):
     prompts: Annotated[
         Path | None,
         option(
-            help="Reads prompts from this file, one a line. By default those of training scenes.",
+            help="Reads the prompts from this text file, one per line. By default they are "
+            "captions of training scenes.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
@@ -40,7 +42,7 @@ class Options(o.Placement):
     quality: Annotated[
         str,
         option(
-            help="Places the steps of this quality: exact, high, fast or draft.",
+            help=("Optimises the time grid of this quality: exact, high, fast or draft."),
             panel=SAMPLING,
             autocompletion=o.names.qualities,
         ),
@@ -48,23 +50,28 @@ class Options(o.Placement):
     num_inference_steps: o.Steps = None
     sampler: o.Sampler = None
     guidance_scale: Annotated[
-        float, option(help="Sets the guidance weight; 1 is no guidance.", panel=SAMPLING)
+        float, option(help="Sets the guidance weight; 1 means no guidance.", panel=SAMPLING)
     ] = 2.0
     guidance_end: Annotated[
         float | None,
         option(
-            help="Guides until this time, from 0 (noise) to 1 (data). By default the quality's.",
+            help="Applies guidance until this time, from 0 (noise) to 1 (data). The "
+            "default is the quality's.",
             panel=SAMPLING,
         ),
     ] = None
     samples: Annotated[
-        int, option(help="Measures on this many prompts, all at once.", panel=SAMPLING)
+        int, option(help="Measures on this many prompts, computed at once.", panel=SAMPLING)
     ] = 24
     max_trials: Annotated[
         int | None,
-        option(help="Tries at most this many grids. By default some 100.", panel=SAMPLING),
+        option(
+            help="Tries at most this many time grids. The default is about 100.", panel=SAMPLING
+        ),
     ] = None
-    seed: Annotated[int, option(help="Seeds the noise; a whole number from 0.", panel=SAMPLING)] = 0
+    seed: Annotated[
+        int, option(help="Seeds the noise with this whole number, at least 0.", panel=SAMPLING)
+    ] = 0
 
 
 @command("pilot", panel="Measuring", plugins=True)

@@ -21,7 +21,8 @@ class Options:
     data: Annotated[
         list[Path],
         option(
-            help="Reads images with texts, as `janusflow train` takes them; repeat for several.",
+            help="Reads images with captions from this path, in any format of `janusflow "
+            "train --data`; repeat for several.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
@@ -32,44 +33,45 @@ class Options:
         option(
             "--out",
             "-o",
-            help="Keeps the cache in this folder.",
+            help="Stores the cache in this folder.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
         ),
     ]
     max_bad_samples: Annotated[
-        int, option(help="Stops after this many images that cannot be read.", panel=OUTPUT)
+        int, option(help="Stops after this many unreadable images.", panel=OUTPUT)
     ] = 100
     model: o.Model = o.DEFAULT
     vae: o.Vae = None
     teacher: Annotated[
         str,
         option(
-            help="Keeps the features of this teacher: own (the model's vision encoder), "
-            "timm:NAME, none, or one of a plugin.",
+            help="Stores the features of this teacher: own (the model's vision encoder), "
+            "timm:NAME, none, or a teacher of a plugin.",
             panel=MODEL,
         ),
     ] = "own"
     teacher_weights: Annotated[
         str,
         option(
-            help="Loads a timm teacher's weights from the hub (hub) or from this .safetensors "
-            "file.",
+            help="Loads a timm teacher's weights from this .safetensors file; the word hub "
+            "downloads them from the hub.",
             panel=MODEL,
         ),
     ] = "hub"
     size: Annotated[
         int | None,
         option(
-            help="Shows a timm teacher images of this side in pixels. By default its own.",
+            help="Resizes images for a timm teacher to this side in pixels. The default is "
+            "the teacher's own size.",
             panel=MODEL,
         ),
     ] = None
     dtype: Annotated[
         str,
         option(
-            help="Stores the features in this number format.",
+            help="Stores the features in this dtype.",
             panel=MODEL,
             autocompletion=o.names.dtypes,
         ),

@@ -26,13 +26,13 @@ class Options(o.Placement):
     benchmark: Annotated[
         str,
         typer.Argument(
-            help="Reproduces this score: geneval, dpg, mjhq, or scenes with its own scorer."
+            help="Evaluates this benchmark: geneval, dpg, mjhq, or scenes (scored exactly).",
         ),
     ]
     model: o.Model = "deepseek-ai/JanusFlow-1.3B"
     dtype: Annotated[
         str,
-        option(help="Tries these number formats of the network, separated by commas.", panel=SWEEP),
+        option(help="Tries these dtypes of the network, separated by commas.", panel=SWEEP),
     ] = "bfloat16,float32"
     guidance_scale: Annotated[
         str, option(help="Tries these guidance scales, separated by commas.", panel=SWEEP)
@@ -43,7 +43,7 @@ class Options(o.Placement):
     state: Annotated[
         str,
         option(
-            help="Tries these number formats of the ODE's state, separated by commas: float32, or "
+            help="Tries these dtypes of the ODE's state, separated by commas: float32, or "
             "bfloat16 as in the published code.",
             panel=SWEEP,
         ),
@@ -51,26 +51,28 @@ class Options(o.Placement):
     tokenizer: Annotated[
         str,
         option(
-            help="Tries these tokenizations, separated by commas: own, or the faults no-spaces "
-            "and no-bos.",
+            help="Tries these tokenizations, separated by commas: own (correct), or the "
+            "known faults no-spaces and no-bos.",
             panel=SWEEP,
         ),
     ] = "own,no-spaces,no-bos"
     full: Annotated[
         bool,
         option(
-            "--full", help="Tries all combinations instead of one change at a time.", panel=SWEEP
+            "--full",
+            help=("Tries all combinations of settings instead of one change at a time."),
+            panel=SWEEP,
         ),
     ] = False
     dry_run: Annotated[
-        bool, option("--dry-run", help="Prints what it would cost and exits.", panel=OUTPUT)
+        bool, option("--dry-run", help="Prints the cost of the whole run and exits.", panel=OUTPUT)
     ] = False
     out: Annotated[
         Path | None,
         option(
             "--out",
             "-o",
-            help="Writes to this folder, with a folder inside for each setting. By default "
+            help="Writes to this folder, with a subfolder for each setting. The default is "
             "reproduce/BENCHMARK.",
             panel=OUTPUT,
             parser=path,
@@ -80,30 +82,33 @@ class Options(o.Placement):
     prompts: Annotated[
         str | None,
         option(
-            help="Takes the official prompts from this file or folder; for scenes, this many of "
-            "each category.",
+            help="Reads the official prompts from this file or folder; for scenes it is "
+            "the number of prompts per category.",
             panel="Benchmark",
         ),
     ] = None
     seeds: Annotated[
         int | None,
         option(
-            help="Generates this many images for each prompt. By default as many as the benchmark.",
+            help="Generates this many images for each prompt. The default is the "
+            "benchmark's own number.",
             panel="Benchmark",
         ),
     ] = None
     reference: Annotated[
-        Path | None, option(help="For mjhq: compares with the real images in this folder.", **FILE)
+        Path | None,
+        option(help="For mjhq: compares with the reference images in this folder.", **FILE),
     ] = None
     features: Annotated[
         str | None,
         option(
-            help="For mjhq: takes features of this model or of Inception's .pth file.",
+            help="For mjhq: computes features with this vision model or Inception .pth file.",
             panel="Benchmark",
         ),
     ] = None
     batch_size: Annotated[
-        int, option(help="Forecasts the memory of this many images at once.", panel=MODEL)
+        int,
+        option(help="Forecasts the memory for generating this many images at once.", panel=MODEL),
     ] = 16
 
 

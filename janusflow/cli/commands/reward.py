@@ -19,8 +19,8 @@ class Options(training_runs.WorldRun):
     reward: Annotated[
         str | None,
         option(
-            help="Trains on this reward or weighted sum of rewards. By default '0.65*strict + "
-            "0.35*lenient'.",
+            help="Trains on this reward or weighted sum of rewards. The default is "
+            "'0.65*strict + 0.35*lenient'.",
             panel=training_runs.RUN,
             autocompletion=o.names.rewards,
         ),
@@ -28,7 +28,7 @@ class Options(training_runs.WorldRun):
     objective: Annotated[
         str,
         option(
-            help="Trains by this algorithm: nft, grpo, awm, best_of_n or dpo.",
+            help=("Trains with this algorithm: nft, grpo, awm, best_of_n or dpo."),
             panel=training_runs.RUN,
             autocompletion=o.names.objectives,
         ),

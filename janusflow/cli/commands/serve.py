@@ -30,30 +30,31 @@ class Options(o.Adapted):
     host: Annotated[
         str, option(help="Listens on this address; 0.0.0.0 lets other machines in.", panel=OUTPUT)
     ] = "127.0.0.1"
-    port: Annotated[int, option(help="Listens on this port; 0 takes a free one.", panel=OUTPUT)] = (
-        8000
-    )
+    port: Annotated[
+        int, option(help="Listens on this port; 0 takes any free port.", panel=OUTPUT)
+    ] = 8000
     name: Annotated[
         str | None,
         option(
-            help="Lets clients call the model by this name. By default its hub id or its folder's "
-            "name.",
+            help="Offers the model to clients under this name. The default is its hub id "
+            "or its folder's name.",
             panel=OUTPUT,
         ),
     ] = None
     queue: Annotated[
         int,
         option(
-            help="Lets this many requests wait or run; further ones get status 429.", panel=OUTPUT
+            help=("Accepts this many waiting or running requests; further ones get status 429."),
+            panel=OUTPUT,
         ),
     ] = 16
     max_body: Annotated[
-        int, option(help="Refuses requests above this many megabytes.", panel=OUTPUT)
+        int, option(help="Refuses requests larger than this many megabytes.", panel=OUTPUT)
     ] = 16
     api_key: Annotated[
         str | None,
         option(
-            help="Demands this API key of clients. By default none.",
+            help=("Requires this API key from clients. By default no key is required."),
             panel=ACCESS,
             envvar="JANUSFLOW_API_KEY",
         ),
@@ -61,14 +62,15 @@ class Options(o.Adapted):
     allow_host: Annotated[
         list[str],
         option(
-            help="Accepts this further host name of the server; repeat for several.", panel=ACCESS
+            help="Accepts requests to this additional host name of the server; repeat for several.",
+            panel=ACCESS,
         ),
     ] = field(default_factory=list)
     allow_origin: Annotated[
         list[str],
         option(
-            help="Lets web pages of this origin, as https://example.org, ask the server (CORS); "
-            "repeat for several.",
+            help="Allows web pages of this origin, such as https://example.org, to send "
+            "requests (CORS); repeat for several.",
             panel=ACCESS,
         ),
     ] = field(default_factory=list)

@@ -26,24 +26,22 @@ class Options:
 
     run: Annotated[
         Path,
-        typer.Argument(
-            help="Shows the run of `janusflow train` in this folder.", parser=path, metavar="RUN"
-        ),
+        typer.Argument(help="Shows the training run in this folder.", parser=path, metavar="RUN"),
     ]
     out: Annotated[
         Path | None,
         option(
             "--out",
             "-o",
-            help="Draws the figure into this .png, .svg or .pdf file. By default losses.png in "
-            "the run's folder.",
+            help="Saves the figure to this .png, .svg or .pdf file. The default is "
+            "losses.png in the run's folder.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
         ),
     ] = None
     figure: Annotated[
-        bool, option(help="Draws the figure, or prints the table alone.", panel=OUTPUT)
+        bool, option(help="Saves the figure, or only prints the table.", panel=OUTPUT)
     ] = True
 
 

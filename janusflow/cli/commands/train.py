@@ -22,8 +22,8 @@ class Options(training_runs.Run):
     recipe: Annotated[
         str | None,
         option(
-            help="Trains from fresh weights by this recipe, such as scenes-pico, or emoji-pico "
-            "with --data.",
+            help="Trains from random weights by this recipe, such as scenes-pico, or "
+            "emoji-pico with --data.",
             panel=DATA,
             autocompletion=o.names.recipes,
         ),
@@ -31,14 +31,15 @@ class Options(training_runs.Run):
     stage: Annotated[
         str | None,
         option(
-            help="Trains by this stage of the paper: 1, 2 or 3; or tune, for a few images.",
+            help="Trains by this stage of the paper, 1, 2 or 3, or by tune, for "
+            "fine-tuning on a few images.",
             panel=DATA,
         ),
     ] = None
     model: Annotated[
         str | None,
         option(
-            help="Starts a stage from this model. By default janusflow/scenes.",
+            help=("Starts a stage from this model. The default is janusflow/scenes."),
             panel=DATA,
             autocompletion=o.names.models,
         ),
@@ -46,22 +47,23 @@ class Options(training_runs.Run):
     vae: Annotated[
         str | None,
         option(
-            help="Takes the autoencoder from this folder or hub id, for a model without vae/ of "
-            "its own.",
+            help="Takes the autoencoder from this folder or hub id, if the model has no vae/.",
             panel=DATA,
         ),
     ] = None
     data: Annotated[
         list[Path],
         option(
-            help="Reads data from this folder, .jsonl, .parquet, .tar or .txt; repeat for several.",
+            help="Reads training data from this folder, .jsonl, .parquet, .tar or .txt "
+            "file; repeat for several.",
             **FILE,
         ),
     ] = field(default_factory=list)
     cache: Annotated[
         Path | None,
         option(
-            help="Reads what `janusflow precompute` wrote into this folder; sets data.cache.",
+            help="Reads latents and features from this folder of `janusflow precompute`; "
+            "it sets data.cache.",
             **FILE,
         ),
     ] = None
@@ -69,7 +71,7 @@ class Options(training_runs.Run):
         bool,
         option(
             "--best",
-            help="Exports the best state, by run.keep_best, instead of the last.",
+            help=("Exports the best state by the metric run.keep_best instead of the last state."),
             panel=training_runs.RUN,
         ),
     ] = False
@@ -77,13 +79,17 @@ class Options(training_runs.Run):
         bool,
         option(
             "--merge",
-            help="Writes the newest checkpoint's shards as one file.",
+            help=("Merges the newest sharded checkpoint into one file and exits."),
             panel=training_runs.RUN,
         ),
     ] = False
     dry_run: Annotated[
         bool,
-        option("--dry-run", help="Prints what would be done and exits.", panel=training_runs.RUN),
+        option(
+            "--dry-run",
+            help="Prints what would be trained, with its cost, and exits.",
+            panel=training_runs.RUN,
+        ),
     ] = False
 
 
