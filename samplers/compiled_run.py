@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 from samplers.fields import Velocity, fitting, grid_dependent, jumps_of, time_shift_of
+from samplers.run_grid import times
+from samplers.solver_registry import find
+from samplers.solvers.linear_multistep import linearize
 
 SMALL = 1e-13  # a weight that is rounding
 
@@ -24,9 +27,6 @@ def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
     """Returns (times of the evaluations, steps); a step is the state's factor and (j, weight of
     v_j).
     """
-    from samplers.core import find, times  # which runs this module
-    from samplers.solvers.linear_multistep import linearize
-
     solver = find(name, **dict(options))
     if not solver.fixed:
         raise ValueError(

@@ -57,13 +57,6 @@ def examine(folder: str | Path, vae: str | Path | None = None) -> list[Finding]:
     ]
 
 
-def faults(folder: str | Path, vae: str | Path | None = None) -> list[str]:
-    """Returns the sentences of the checks that found a fault, and an empty list for a sound
-    folder.
-    """
-    return [str(found) for found in examine(folder, vae) if not found.right]
-
-
 def spaces(processor: JanusFlowProcessor) -> Finding:
     """Checks that encoding and decoding a text keeps its spaces.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from janusflow.models.janusflow.configuration import JanusFlowConfig
@@ -157,6 +157,22 @@ class Recipe:
             raise ValueError(f"the checkpoint's recipe cannot be read ({error})") from error
 
 
+EMOJI = Recipe(
+    collection="emoji",
+    image_size=64,
+    hidden=192,
+    heads=6,
+    mlp=512,
+    channels=128,
+    latent_channels=32,
+    optimizer="muon",
+    images=64,
+    questions=6,
+    steps=6_000,
+    density_mean=-0.6,
+    alignment=0.0,
+)
+
 RECIPES = {
     "scenes-pico": Recipe(),  # two CPU cores, an hour or a few
     "scenes-mini": Recipe(  # one GPU, minutes: bfloat16 weights of under 16 MB
@@ -176,36 +192,16 @@ RECIPES = {
         templates=(2, 3, 1, 1, 1, 2, 3, 2),
         ema=0.9995,
     ),
-    "emoji-pico": Recipe(  # one CPU core, hours: bfloat16 weights of 12 MB
-        collection="emoji",
-        image_size=64,
-        hidden=192,
-        heads=6,
-        mlp=512,
-        channels=128,
-        latent_channels=32,
-        optimizer="muon",
-        images=64,
-        questions=6,
-        steps=6_000,
-        density_mean=-0.6,
-        alignment=0.0,
-    ),
-    "emoji-mini": Recipe(  # one GPU: twice the width of the autoencoder; not run yet
-        collection="emoji",
-        image_size=64,
-        hidden=192,
-        heads=6,
+    "emoji-pico": EMOJI,  # one CPU core, hours: bfloat16 weights of 12 MB
+    "emoji-mini": replace(  # one GPU: a wider autoencoder; not run yet
+        EMOJI,
         mlp=448,
         channels=192,
         latent_channels=48,
-        optimizer="muon",
         images=256,
         questions=24,
         steps=20_000,
-        density_mean=-0.6,
         ema=0.9995,
-        alignment=0.0,
     ),
     "scenes-smoke": Recipe(  # seconds: for tests
         hidden=64,

@@ -103,17 +103,6 @@ def strata(count: int, generator: torch.Generator | None = None) -> Tensor:
     return (order + torch.rand(count, generator=generator)) / count
 
 
-def sample_times(
-    count: int,
-    name: str = "logit_normal",
-    generator: torch.Generator | None = None,
-    shift: float = 1.0,
-    **options: float,
-) -> Tensor:
-    """Returns stratified times (count,) in [0, 1], where 0 is noise; errors are those of `at`."""
-    return at(strata(count, generator), name, shift=shift, **options)
-
-
 # Randomness as a function of (seed, step, row): any division of a batch among processes draws the
 # same numbers.
 

@@ -267,21 +267,13 @@ def _in_range(array: np.ndarray, what: str) -> np.ndarray:
     return array.clip(0, 1)
 
 
-def square_crop(image: Image.Image, size: int, share: float = 0.5) -> Image.Image:
-    """Crops a square window and resizes it to `size` x `size`.
-
-    The short side is kept whole; on the long side the window lies at `share`: 0 is the left or
-    upper end, 0.5 the middle, 1 the other end. Cropping and resizing are one step, so a very long
-    image costs no more than any other.
-    """
-    return crop(image, (size, size), share)
-
-
 def crop(image: Image.Image, sides: tuple[int, int], share: float = 0.5) -> Image.Image:
     """Crops the largest window with the proportions of `sides` (height, width) and resizes it to
     them.
 
-    `share` places the window as in `square_crop`.
+    `share` places the window along the longer side: 0 is the left or upper end, 0.5 the middle, 1
+    the other end. Cropping and resizing are one step, so a very long image costs no more than any
+    other.
     """
     width, height = image.size
     if width * sides[0] >= height * sides[1]:

