@@ -1,0 +1,102 @@
+"""The grid of a run: from a list of times, or from a number of network evaluations."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samplers.grids import GRIDS, at_jumps, earlier, pieces
+from samplers.solver_registry import SOLVERS, Solver
+
+Times = Tensor | Iterable[float] | int
+FARTHEST = 1e3  # time of a grid
+CLOSEST = 1e-12  # two times, relative to the largest
+
+
+def times(
+    ts: Times, solver: Solver, jumps: tuple[float, ...] = (), time_shift: float = 1.0
+) -> Tensor:
+    """Returns the grid for `ts`: float64 on the CPU, strictly monotonic.
+
+    A number of evaluations becomes the solver's own grid, shifted if the solver `shifts`, with a
+    time at each jump; if a restart costs evaluations, the grid has fewer steps. A list of times
+    keeps its gradients. Raises ValueError if the solver does not support them.
+    """
+    calls = _whole(ts)
+    if calls is not None:
+        return _own_grid(calls, solver, jumps, time_shift)
+    ts = _tensor(ts)
+    _check_grid(ts.detach())
+    if not (ts.requires_grad and torch.is_grad_enabled()):
+        return ts.detach()
+    if not solver.time_gradient:
+        able = ", ".join(name for name, s in SOLVERS.items() if s.time_gradient)
+        raise ValueError(
+            f"{solver.name} carries no gradient to its times; pass ts.detach(), or choose {able}"
+        )
+    return ts
+
+
+def _whole(ts: Any) -> int | None:
+    """ts as a number of calls, None where it is a list of times."""
+    if isinstance(ts, bool | float):
+        raise TypeError(f"{ts!r} is no number of calls; pass a whole one, or a list of times")
+    if getattr(ts, "ndim", 0):
+        return None
+    try:
+        return operator.index(ts)
+    except TypeError:
+        return None
+
+
+def _tensor(ts: Tensor | Iterable[float]) -> Tensor:
+    """Times as float64 on the CPU, in two moves: Apple's GPUs have no float64."""
+    if isinstance(ts, Tensor):
+        return ts.cpu().double()
+    ts = list(ts)
+    if any(isinstance(t, Tensor) for t in ts):
+        return torch.stack([torch.as_tensor(t).cpu().double() for t in ts])
+    return torch.tensor([float(t) for t in ts], dtype=torch.float64)
+
+
+def _check_grid(ts: Tensor) -> None:
+    if ts.ndim != 1 or len(ts) < 2:
+        raise ValueError(f"a grid is a list of two times or more; this has shape {tuple(ts.shape)}")
+    if not bool((ts.abs() <= FARTHEST).all()):  # NaN included
+        raise ValueError(
+            f"a grid goes strictly up or down through numbers from {-FARTHEST:g} to {FARTHEST:g}; "
+            "noise is at 0, data at 1"
+        )
+    h = ts.diff()
+    if not (bool((h > 0).all()) or bool((h < 0).all())):
+        i = int((h * (ts[-1] - ts[0]).sign() > 0).int().argmin())
+        raise ValueError(
+            f"a grid goes strictly up or strictly down; times {i} and {i + 1} are {ts[i]:.6g} and "
+            f"{ts[i + 1]:.6g}"
+        )
+    if float(h.abs().min()) < CLOSEST * max(1.0, float(ts.abs().max())):
+        raise ValueError(
+            f"two times of the grid are {float(h.abs().min()):.3g} apart, which no float64 weight "
+            "resolves; leave one out"
+        )
+
+
+def laid(solver: Solver, steps: int, time_shift: float = 1.0) -> Tensor:
+    """Returns the solver's own grid of so many steps for a field with this `time_shift`."""
+    ts = GRIDS[solver.grid](steps) if isinstance(solver.grid, str) else solver.grid(steps)
+    return earlier(ts, time_shift) if solver.shifts and time_shift != 1 else ts
+
+
+def _own_grid(calls: int, solver: Solver, jumps: tuple[float, ...], time_shift: float) -> Tensor:
+    n = solver.steps(calls)
+    if not isinstance(solver.grid, str):
+        return solver.grid(n)
+    for steps in range(n, 0, -1):
+        ts = at_jumps(laid(solver, steps, time_shift), jumps)
+        if sum(solver.cost(len(part) - 1) for part in pieces(ts, jumps)) <= calls:
+            return ts
+    return laid(solver, n, time_shift)

@@ -1,0 +1,150 @@
+"""Solvers: what a solver is, and how it is registered and found.
+
+A solver is a generator over a time grid that declares its order and cost; the tests check both.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samplers.fields import Velocity as Velocity
+from samplers.grids import Grid
+from samplers.registry import Registry
+
+Path = Iterator[Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver:
+    """A generator path(v, x, ts) that yields the states at ts[1:], with its declared properties."""
+
+    name: str
+    path: Callable[..., Path]
+    order: int | None  # of the endpoint's error in the step size; None where none is promised
+    calls: int  # of v, per step
+    extra: int | Callable[[int], int] = 0  # calls of the start-up, given the number of steps
+    adaptive: bool = False  # chooses its own steps between the times of the grid
+    stochastic: bool = False
+    maps: bool = False  # integrates flow maps u(x, t, s) instead of velocities
+    time_gradient: bool = False  # carries gradients to the times of its grid
+    grid: str | Grid = "uniform"  # in GRIDS, or a function of the number of steps
+    shifts: bool = False  # its own grid follows the field's `time_shift`
+    doc: str = ""
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it integrates velocities on the steps of its grid, without noise."""
+        return not (self.adaptive or self.stochastic or self.maps)
+
+    def cost(self, steps: int) -> int:
+        """Returns the evaluations of v on a grid of so many steps."""
+        if self.adaptive:
+            raise ValueError(
+                f"{self.name} counts its calls as it goes; wrap v in count() to see them"
+            )
+        extra = self.extra(steps) if callable(self.extra) else self.extra
+        return self.calls * steps + extra
+
+    def steps(self, calls: int) -> int:
+        """Returns the steps that take exactly so many evaluations of v."""
+        if self.adaptive:
+            raise ValueError(f"{self.name} chooses its own steps; give it times, such as [0, 1]")
+        below, n = None, 1
+        while self.cost(n) < calls:
+            below, n = self.cost(n), n + 1
+        if self.cost(n) != calls:
+            works = " or ".join(str(c) for c in (below, self.cost(n)) if c is not None)
+            raise ValueError(f"{self.name} cannot spend {calls} calls; give it {works}")
+        return n
+
+    def with_options(self, **options: Any) -> Solver:
+        """Returns the same solver with some of its options set."""
+        known = [
+            name
+            for name, p in inspect.signature(self.path).parameters.items()
+            if p.default is not inspect.Parameter.empty
+        ]
+        for name in options:
+            if name not in known:
+                choice = f"choose from {', '.join(known)}" if known else "it has none"
+                raise TypeError(f"{self.name} has no option {name!r}; {choice}")
+        return replace(self, path=partial(self.path, **options)) if options else self
+
+    def __reduce__(self) -> tuple:
+        """Pickles a registered solver by its name and options, so that it need hold no closure."""
+        known, options = SOLVERS.get(self.name), getattr(self.path, "keywords", {})
+        path = getattr(self.path, "func", self.path)
+        if type(self) is Solver and known and replace(self, path=known.path) == known:
+            if path is known.path:
+                return _found, (self.name, options)
+        return super().__reduce_ex__(2)
+
+
+SOLVERS: Registry[Solver] = Registry(
+    "solver", {"dopri5_each": "dopri5_per_sample", "bosh3_each": "bosh3_per_sample"}
+)
+
+
+def solver(
+    *, order: int | None, calls: int = 1, **promises: Any
+) -> Callable[[Callable[..., Path]], Callable[..., Path]]:
+    """A decorator that registers a solver under its function's name; its arguments are fields of
+    `Solver`.
+    """
+
+    def register(path: Callable[..., Path]) -> Callable[..., Path]:
+        name, doc = path.__name__, inspect.getdoc(path) or ""
+        SOLVERS[name] = Solver(name=name, path=path, order=order, calls=calls, doc=doc, **promises)
+        return path
+
+    return register
+
+
+def find(solver: str | Solver, **options: Any) -> Solver:
+    """Returns the solver of that name (or the given one) with its options set."""
+    if isinstance(solver, str):
+        if solver not in SOLVERS:
+            raise ValueError(SOLVERS.unknown(solver))
+        solver = SOLVERS[solver]
+    if not isinstance(solver, Solver):
+        raise TypeError(
+            f"the sampler is {solver!r:.80}; expected a name such as 'heun', or a samplers.Solver"
+        )
+    return solver.with_options(**options)
+
+
+def _found(name: str, options: dict[str, Any]) -> Solver:
+    return find(name, **options)
+
+
+def steps(ts: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Yields (t, s, s - t) for each step: two times for v, and a number to multiply tensors with.
+
+    If the times require gradients, s - t is a tensor that does too.
+    """
+    if ts.requires_grad:
+        yield from ((t, s, s - t) for t, s in pairwise(ts.unbind()))
+        return
+    for (t, s), (a, b) in zip(pairwise(ts.unbind()), pairwise(ts.tolist()), strict=True):
+        yield t, s, b - a
+
+
+def advance(x: Tensor, *terms: tuple[float | Tensor, Tensor]) -> Tensor:
+    """x + sum of w k over the terms (w, k), as one new tensor with one pass over memory per
+    term.
+    """
+    (w, k), *rest = terms
+    if isinstance(w, Tensor):
+        return sum((w.to(x.dtype) * k for w, k in terms), x)
+    x = torch.add(x, k, alpha=w)
+    for w, k in rest:
+        x.add_(k, alpha=w)
+    return x
