@@ -4,8 +4,6 @@ import copy
 import json
 import sys
 from dataclasses import replace
-from fractions import Fraction
-from math import comb
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,11 +14,9 @@ from typer.testing import CliRunner
 
 from janusflow.cli import main
 from janusflow.evaluation import figures, report, report_comparison, runner
-from janusflow.evaluation.intervals import bootstrap, mcnemar, overall, signs, wilson
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import batches
 from janusflow.evaluation.tasks.scenes import jobs
-from janusflow.evaluation.tasks.vqa import ANSWERS, answer, questions
 from janusflow.scenes.shapes import render
 from janusflow.scenes.world import generator, realise
 from janusflow.scenes.world import generator as generator_of
@@ -86,71 +82,6 @@ def perfect(tmp_path_factory):
 def poor(tmp_path_factory):
     folder = tmp_path_factory.mktemp("poor") / "out"
     return evaluate(folder, ignorant=("a", "e")), folder
-
-
-# Statistics
-
-
-@pytest.mark.parametrize(
-    ("right", "total", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)],
-)
-def test_wilson_agrees_with_newcombe_1998(right, total, low, high):
-    assert wilson(right, total) == pytest.approx((low, high), abs=6e-5)
-    mirrored = wilson(total - right, total)
-    assert mirrored == pytest.approx((1 - high, 1 - low), abs=6e-5)
-
-
-def test_wilson_bounds_are_where_the_score_test_is_just_rejected():
-    for right, total in ((3, 7), (40, 50), (199, 400)):
-        for p in wilson(right, total):
-            assert abs(right / total - p) == pytest.approx(1.959964 * (p * (1 - p) / total) ** 0.5)
-    with pytest.raises(ValueError, match="expected 0 <= right <= total"):
-        wilson(3, 2)
-
-
-def test_mcnemar_is_the_sign_test_on_the_pairs_that_disagree():
-    for a, b in ((0, 0), (3, 3), (0, 5), (12, 4), (700, 800)):
-        tail = sum(comb(a + b, k) for k in range(min(a, b) + 1))  # 2 P(Binomial(n, 1/2) <= least)
-        expected = min(1.0, float(Fraction(2 * tail, 2 ** (a + b))))
-        assert mcnemar(a, b) == mcnemar(b, a) == pytest.approx(expected)
-
-
-def test_random_signs_reject_at_their_level_and_see_a_shift():
-    rng, trials = np.random.default_rng(0), 200
-    noise = rng.normal(size=(trials, 30)).repeat(4, axis=1)  # four alike of each text
-    texts = np.arange(30).repeat(4)
-    level = np.mean([signs(row, texts, draws=199) < 0.05 for row in noise])
-    assert level <= 0.1 and signs(noise[0] + 1, texts) < 0.01
-    assert signs([0.0, 0.0], [0, 1]) == 1
-
-
-def test_the_bootstrap_over_texts_covers_the_truth_where_pictures_are_alike():
-    rng, hits, trials = np.random.default_rng(1), 0, 200
-    for _ in range(trials):
-        groups = []
-        for mean in (2, 5):  # Beta(mean, 3): a text's own difficulty, shared by its images
-            hard = rng.beta(mean, 3, size=60)
-            groups.append((rng.binomial(1, hard.repeat(4)), np.arange(60).repeat(4)))
-        low, high = bootstrap(groups, draws=400)
-        hits += low <= (2 / 5 + 5 / 8) / 2 <= high
-    assert 0.90 <= hits / trials <= 0.985
-
-
-def test_bootstrap_over_single_answers_has_the_binomial_width():
-    values = [1] * 300 + [0] * 100
-    low, high = bootstrap([(values, range(400))])
-    assert high - low == pytest.approx(2 * 1.96 * (0.75 * 0.25 / 400) ** 0.5, rel=0.08)
-    four_alike = bootstrap([(values, np.arange(400) // 4)])
-    assert four_alike.high - four_alike.low == pytest.approx(2 * (high - low), rel=0.1)
-
-
-def test_all_right_is_not_certainty():
-    assert overall([([True] * 8, [0, 0, 1, 1, 2, 2, 3, 3])]) == wilson(4, 4)
-    assert overall([([False, False], [0, 1]), ([False], [0])]) == wilson(0, 3)
-
-
-# Images
 
 
 def test_a_perfect_painter_and_the_oracle_score_one(perfect):
@@ -292,9 +223,6 @@ def test_another_protocol_gets_another_folder(perfect):
             evaluate(perfect[1], replace(PLAN, **change))
 
 
-# Reports
-
-
 @pytest.mark.parametrize("numbers", [{}, {"prompts": 100, "seeds": 4}])
 def test_reports_fit_80_columns_and_files_read_back(poor, tmp_path, numbers):
     result = copy.deepcopy(poor[0])
@@ -345,64 +273,6 @@ def test_reports_of_other_prompts_are_not_compared(poor):
         item["seed"] += 100
     with pytest.raises(ValueError, match="share no prompt"):
         report_comparison.compare(poor[0], other)
-
-
-# Answers
-
-
-VQA = replace(PLAN, task="scenes-vqa", splits=("test", "pairs"), prompts=2)
-
-
-def test_right_answers_score_one_and_yes_alone_scores_the_share_of_yes(tmp_path, monkeypatch):
-    asked = questions(VQA)
-    right = {(q.text, render(q.scene.objects).tobytes()): q.answer for q in asked.values()}
-    monkeypatch.setattr(
-        "janusflow.evaluation.tasks.vqa.answer",
-        lambda _pipe, shown, texts: [
-            right[t, s.tobytes()] for t, s in zip(texts, shown, strict=True)
-        ],
-    )
-    scores = runner.run(lambda: None, VQA, tmp_path / "right", {})["scores"]["test"]
-    assert scores["overall"]["scores"]["exact"]["score"] == 1.0
-    monkeypatch.setattr(
-        "janusflow.evaluation.tasks.vqa.answer", lambda _pipe, _shown, texts: ["yes"] * len(texts)
-    )
-    result = runner.run(lambda: None, VQA, tmp_path / "yes", {})
-    group = result["scores"]["test"]["groups"]["existence"]
-    assert group["extra"]["yes"] == group["extra"]["rec"] == 1.0
-    assert group["scores"]["exact"]["score"] == group["extra"]["due"] == group["extra"]["prec"]
-    assert timeless(runner.rescore(tmp_path / "yes")) == timeless(result)
-
-
-def test_questions_are_asked_once(tmp_path, monkeypatch):
-    heard = []
-
-    def once(_pipe, _shown, texts):
-        if len(heard) == 10:
-            raise KeyboardInterrupt
-        heard.extend(texts)
-        return ["no"] * len(texts)
-
-    monkeypatch.setattr("janusflow.evaluation.tasks.vqa.answer", once)
-    with pytest.raises(KeyboardInterrupt):
-        runner.run(lambda: None, VQA, tmp_path / "out", {})
-    assert len(json.loads((tmp_path / "out" / ANSWERS).read_text())) == 10
-    with pytest.raises(ValueError, match="lacks"):
-        runner.rescore(tmp_path / "out")
-    heard.append("go on")
-    runner.run(lambda: None, VQA, tmp_path / "out", {})
-    assert len(heard) == len(questions(VQA)) + 1
-
-
-def test_a_batch_of_questions_is_answered_as_each_alone(tiny_pipe):
-    asked = list(questions(VQA).values())[:5]
-    shown = [Image.fromarray(render(q.scene.objects)) for q in asked]
-    texts = [q.text for q in asked]
-    alone = [answer(tiny_pipe, [s], [t])[0] for s, t in zip(shown, texts, strict=True)]
-    assert answer(tiny_pipe, shown, texts) == alone
-
-
-# Bad input
 
 
 def test_the_command_evaluates_a_model_and_repeats_itself(tiny_folder, tmp_path):

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, precision_recall_fscore_support
-from test_evaluate import PLAN, VQA, Painter, timeless
+from test_evaluate import PLAN, Painter, timeless
+from test_vqa import VQA
 
 from janusflow.evaluation import report, runner
 from janusflow.evaluation.intervals import kappa, wilson

@@ -1,26 +1,21 @@
 """Alignment: what is compared, what learns from it, and what does not."""
 
-import itertools
 from dataclasses import dataclass, replace
 
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
 
 from janusflow.models import attention_capture
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.scenes.patches import pixels
 from janusflow.scenes.shapes import render_batch
-from janusflow.scenes.world import COLORS, SHAPES, scene
-from janusflow.training import config, losses
-from janusflow.training.alignment import repa, teachers
+from janusflow.scenes.world import scene
+from janusflow.training import losses
+from janusflow.training.alignment import repa
 from janusflow.training.alignment.repa import PRESETS, Aligner, Alignment
-from janusflow.training.alignment.similarity import by_block, cknna
 from janusflow.training.alignment.teachers import View
 from janusflow.training.recipes import RECIPES
 
-TIMM = "vit_tiny_patch16_224"
 PLACES = torch.arange(3)[:, None] * 37 + torch.arange(1, 37)  # of image tokens after the time's
 
 
@@ -68,9 +63,6 @@ def view():
 def _hidden_of(model, x, t, block):
     prompt = model.encode_prompt(torch.tensor([[1, 2, 3]]))
     return model.velocity(x, t, prompt, return_hidden=block)[1]
-
-
-# The protocol
 
 
 def test_the_presets_are_what_the_papers_say():
@@ -146,9 +138,6 @@ def test_presets_are_changed_by_field_and_unknown_ones_refused():
         repa.preset("repa", depth=2)
 
 
-# Comparing
-
-
 def test_alignment_of_equal_features_is_zero_and_the_teacher_gets_no_gradient():
     hidden = torch.randn(2, 9, 8, requires_grad=True)
     t = torch.rand(2)
@@ -207,9 +196,6 @@ def test_weights_by_time_act_on_each_picture():
     plain = repa.compare(Alignment(), hidden, teacher, t)
     early = repa.compare(Alignment(time_weight="noise_side"), hidden, teacher, t)
     assert torch.allclose(early, plain * 2 * (1 - t))
-
-
-# At work
 
 
 def test_a_stopped_schedule_no_longer_runs_the_teacher(view):
@@ -295,263 +281,3 @@ def test_both_losses_of_a_step_have_a_gradient_at_the_watched_block(model, view)
         repa.gradient_cosine(flow, aligned, hidden)
     model.velocity(x, view.t, prompt)
     assert len(states) == 1  # what comes later is not watched
-
-
-# Attention maps
-
-
-def test_attention_is_compared_as_in_a_plain_computation():
-    """Head by head and query by query, over the keys up to the query."""
-    student, teacher = torch.randn(2, 2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
-    expected = torch.zeros(2)
-    for b, h, i in itertools.product(range(2), range(2), range(5)):
-        ours, theirs = (x[b, h, i, : i + 1].softmax(0) for x in (student, teacher))
-        expected[b] += (theirs * (theirs / ours).log()).sum() / (2 * 5)
-    assert torch.allclose(losses.attention(student[:, :2], teacher), expected, atol=1e-6)
-
-
-def test_equal_attention_costs_nothing_and_the_teacher_gets_no_gradient():
-    student = torch.randn(2, 3, 4, 4, requires_grad=True)
-    teacher = student.detach().clone().requires_grad_()
-    assert losses.attention(student, teacher).abs().max() < 1e-6
-    moved = teacher + torch.randn(2, 3, 4, 1)  # a softmax does not see what all keys share
-    assert losses.attention(student, moved).abs().max() < 1e-5
-    losses.attention(student, teacher.flip(-1)).sum().backward()
-    assert teacher.grad is None and student.grad.any()
-    assert not student.grad.triu(1).any()  # what a causal student does not see
-
-
-def test_the_students_attention_is_what_its_blocks_compute(model, view):
-    """Against transformers' own maps, renormalised over the image tokens."""
-    prompt = model.encode_prompt(torch.tensor([[1, 2, 3]]))
-    with attention_capture.attending(model.language_model, [2, 3]) as looked:
-        model.velocity(view.data, view.t, prompt)
-    eager = JanusFlowModel(model.config)
-    eager.load_state_dict(model.state_dict())
-    eager.language_model.set_attn_implementation("eager")
-    seen = []
-    for k in (1, 2):
-        layer = eager.language_model.model.layers[k].self_attn
-        layer.register_forward_hook(lambda _layer, _inputs, out: seen.append(out[1]))
-    prompt = eager.encode_prompt(torch.tensor([[1, 2, 3]]))
-    seen.clear()
-    eager.velocity(view.data, view.t, prompt)
-    for heads, full in zip(looked.at(PLACES), seen, strict=True):
-        own = full[:, :, -36:, -36:]
-        unseen = torch.ones(36, 36, dtype=torch.bool).triu(1)
-        ours = heads.logits().masked_fill(unseen, -torch.inf).softmax(-1)
-        assert torch.allclose(ours, own / own.sum(-1, keepdim=True), atol=1e-5)
-
-
-def test_the_teachers_attention_is_what_its_blocks_compute(view):
-    network = teachers.TimmEncoder("vit_tiny_patch16_224", None)
-    seen = []
-    for block in network.network.blocks:
-        block.attn.fused_attn = False
-        block.attn.attn_drop.register_forward_hook(lambda _l, _i, out: seen.append(out))
-    encoder = teachers.Encoder(network, network.width)
-    features, heads = encoder.with_attention(view, 2)
-    assert torch.equal(features, encoder(view)) and len(heads) == 2
-    for own, full in zip(heads, seen[10:12], strict=True):
-        rest = full[:, :, 1:, 1:]  # without the class token
-        expected = rest / rest.sum(-1, keepdim=True)
-        assert torch.allclose(own.logits().softmax(-1), expected, atol=1e-5)
-
-
-def test_attention_learns_the_teachers_maps_across_grids(model, view):
-    """A teacher of 196 patches, a student of 36 tokens: steps on the maps' loss lower it."""
-    protocol = Alignment(teacher=f"timm:{TIMM}", attention=1.0, attention_blocks=1, tap=1)
-    aligner = repa.build(protocol, model, weights=None)
-    for block in aligner.teach[0].network.network.blocks:  # fresh ones attend evenly
-        torch.nn.init.normal_(block.attn.qkv.weight, std=0.5)
-    own = JanusFlowModel(model.config)
-    own.load_state_dict(model.state_dict())
-    optimizer = torch.optim.Adam(own.language_model.model.layers[0].parameters(), 1e-2)
-    values = []
-    for _ in range(12):
-        prompt = own.encode_prompt(torch.tensor([[1, 2, 3]]))
-        with attention_capture.attending(own.language_model, aligner.blocks) as looked:
-            v, hidden = own.velocity(view.data, view.t, prompt, return_hidden=1)
-        parts = aligner.losses(0, view, v, hidden, looked.at(PLACES))
-        optimizer.zero_grad()
-        parts["attention"].mean().backward()
-        optimizer.step()
-        values.append(parts["attention"].mean().item())
-    assert values == sorted(values, reverse=True) and values[-1] < 0.95 * values[0]
-
-
-def test_a_teacher_without_attention_maps_is_refused(model, view):
-    protocol = Alignment(teacher="oracle", attention=1.0)
-    with pytest.raises(ValueError, match="has no attention maps"):
-        repa.build(protocol, model)
-    with pytest.raises(ValueError, match="1 to 2 or a share"):
-        Alignment(attention=1.0, attention_blocks=3, tap=2).blocks(6)
-    encoder = teachers.Encoder(teachers.TimmEncoder("resnet10t", None), 512)
-    with pytest.raises(ValueError, match="plain attention"):
-        encoder.with_attention(view, 1)
-
-
-# Teachers
-
-
-def test_the_oracle_says_shape_and_colour_of_every_patch(view):
-    features = teachers.Oracle()(view)
-    assert features.shape == (3, 36, 20) and (features.sum(-1) == 2).all()
-    for row, objects in zip(features.view(3, 6, 6, 20), view.objects, strict=True):
-        o = max(objects, key=lambda o: o.shape not in ("ring", "star"))  # covers its centre
-        patch = row[int(o.y // 16), int(o.x // 16)]
-        assert patch[list(SHAPES).index(o.shape)] or o.shape in ("ring", "star")
-        assert patch[9 + list(COLORS).index(o.color)] or o.shape in ("ring", "star")
-        assert (row[..., 8] == row[..., 19]).all()  # background has neither
-
-
-def test_the_average_looks_at_a_cleaner_time_of_the_same_picture(model, view):
-    seen = {}
-
-    def spy(_model, x, t, block):
-        seen.update(x=x, t=t, block=block)
-        return torch.zeros(len(x), 36, 64)
-
-    teacher = teachers.make("ema", model, average=model, block=3, cleaner=0.2)
-    teacher(replace(view, hidden_of=spy))
-    assert torch.allclose(seen["t"], torch.tensor([0.1, 0.6, 1.0])) and seen["block"] == 3
-    t = seen["t"].view(-1, 1, 1, 1)
-    assert torch.allclose(seen["x"], (1 - t) * view.noise + t * view.data, atol=1e-5)
-
-
-def test_the_random_teacher_is_fixed_and_differs_from_the_trained_one(model, view):
-    first, second = (teachers.make("random", model)(view) for _ in range(2))
-    own = teachers.make("own", model)(view)
-    assert torch.equal(first, second) and not torch.allclose(first, own)
-    assert not torch.allclose(first[0], first[1])  # it sees the image
-
-
-def test_an_encoder_of_timm_is_read_from_a_local_file_as_it_was_saved(tmp_path, view):
-    torch.manual_seed(1)
-    source = timm.create_model(TIMM, num_classes=3).eval()
-    save_file(source.state_dict(), tmp_path / "vit.safetensors")
-    teacher = teachers.TimmEncoder(TIMM, tmp_path / "vit.safetensors")
-    ours = teacher(view.pixel_values)
-    x = torch.nn.functional.interpolate(
-        view.pixel_values / 2 + 0.5, (224, 224), mode="bicubic", antialias=True
-    )
-    with torch.no_grad():
-        expected = source.forward_features((x - 0.5) / 0.5)[:, 1:]
-    assert torch.allclose(ours, expected, atol=1e-4) and ours.shape == (3, 196, 192)
-    assert not any(p.requires_grad for p in teacher.parameters())
-
-
-def test_a_convolutional_encoder_of_timm_gives_its_map_as_tokens(view):
-    teacher = teachers.TimmEncoder("resnet10t", None)
-    features = teacher(view.pixel_values)
-    assert features.shape == (3, (-(-teacher.side // 32)) ** 2, teacher.width)
-
-
-def test_what_a_teacher_needs_and_lacks_is_named(model, view, tmp_path):
-    bare = View(t=view.t)
-    with pytest.raises(ValueError, match="needs 'pixel_values'"):
-        teachers.make("own", model)(bare)
-    with pytest.raises(ValueError, match="needs 'objects'"):
-        teachers.make("oracle", model)(bare)
-    with pytest.raises(ValueError, match="needs 'features'"):
-        teachers.make("cached", model)(bare)
-    with pytest.raises(ValueError, match="7 wide, expected 48"):
-        teachers.make("cached", model)(view)
-    assert teachers.make("cached", model, cached_width=7)(view) is view.features
-    with pytest.raises(ValueError, match="needs the averaged model"):
-        teachers.make("ema", model)
-    with pytest.raises(ValueError, match="choose one of own"):
-        teachers.make("dino", model)
-    with pytest.raises(ValueError, match="timm has no model 'vit_x'"):
-        teachers.make("timm:vit_x", model)
-    with pytest.raises(ValueError, match=r"expected a \.safetensors file"):
-        teachers.make(f"timm:{TIMM}", model, weights=tmp_path / "vit.pth")
-
-
-def test_a_teachers_file_and_size_are_settings(tmp_path, view, model):
-    """A patch of 16 pixels sees 96 as 6 x 6 tokens, the student's own grid."""
-    source = timm.create_model(TIMM, num_classes=3)
-    save_file(source.state_dict(), tmp_path / "vit.safetensors")
-    items = [f"alignment.teacher=timm:{TIMM}", "alignment.teacher_size=96"]
-    items.append(f"alignment.teacher_weights={tmp_path / 'vit.safetensors'}")
-    chosen = config.changed(config.of_stage(2), config.parse(items)).alignment
-    aligner = repa.build(chosen, model)
-    assert aligner.teach[0](view).shape == (3, 36, 192)
-
-
-def test_a_teacher_of_ones_own_is_chosen_by_its_name(view, model):
-    @teachers.teacher
-    def brightness(_wanted):
-        class Brightness:
-            width = 1
-
-            def __call__(self, view):
-                (pixels,) = view.need("pixel_values")
-                return pixels.mean(1).unfold(1, 16, 16).unfold(2, 16, 16).mean((3, 4)).flatten(1)
-
-        return Brightness()
-
-    try:
-        chosen = config.changed(config.of_stage(2), {"alignment.teacher": "brightness"}).alignment
-        assert repa.build(chosen, model).teach[0](view).shape == (3, 36)
-    finally:
-        del teachers.TEACHERS["brightness"]
-    with pytest.raises(ValueError, match="did you mean 'oracle'"):
-        config.changed(config.of_stage(2), {"alignment.teacher": "oracel"})
-
-
-# CKNNA
-
-
-def test_cknna_is_one_for_the_same_geometry_and_about_zero_for_another():
-    x = torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
-    turn = torch.linalg.qr(torch.randn(16, 16, dtype=torch.float64))[0].float()
-    assert cknna(x, 3 * x @ turn) == pytest.approx(1, abs=1e-5)
-    other = torch.randn(200, 9, generator=torch.Generator().manual_seed(1))
-    assert abs(cknna(x, other)) < 0.05
-    near = x + 0.5 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
-    assert 0.1 < cknna(x, near) < 0.9
-
-
-def test_cknna_with_all_neighbours_is_the_unbiased_cka():
-    x, y = torch.randn(2, 12, 5, dtype=torch.float64)
-    n = 12
-    k, l = ((z / z.norm(dim=1, keepdim=True)) for z in (x, y))  # noqa: E741
-    k, l = ((z @ z.T) * (1 - torch.eye(n)) for z in (k, l))  # noqa: E741
-    one = torch.ones(n, dtype=torch.float64)
-
-    def hsic(a, b):
-        return (
-            (a @ b).trace()
-            + (one @ a @ one) * (one @ b @ one) / ((n - 1) * (n - 2))
-            - 2 / (n - 2) * one @ a @ b @ one
-        )
-
-    expected = hsic(k, l) / (hsic(k, k) * hsic(l, l)).sqrt()
-    assert cknna(x, y, n - 1) == pytest.approx(expected.item(), abs=1e-9)
-
-
-def test_cknna_refuses_what_it_cannot_compare():
-    x = torch.randn(8, 3)
-    with pytest.raises(ValueError, match="same N >= 4"):
-        cknna(x, x[:7])
-    with pytest.raises(ValueError, match="needs 2 to 7 neighbours"):
-        cknna(x, x, 8)
-
-
-def test_by_block_is_one_at_the_block_whose_tokens_the_features_are(model, view):
-    prompt = model.encode_prompt(torch.tensor([[1, 2, 3]]))
-    x = view.noise.lerp(view.data, 0.5)
-    blocks = len(model.language_model.model.layers)
-    for k in range(1, blocks + 1):
-        features = _hidden_of(model, x, view.t, k)
-        found = by_block(model, x, view.t, prompt, 3 * features, tokens=12)
-        assert len(found) == blocks and found[k - 1] == pytest.approx(1, abs=1e-5)
-        assert all(abs(value - 1) > 1e-3 for i, value in enumerate(found) if i != k - 1), found
-
-
-def test_by_block_refuses_features_of_other_tokens(model, view):
-    prompt = model.encode_prompt(torch.tensor([[1, 2, 3]]))
-    for features in (torch.randn(3, 35, 7), torch.randn(2, 36, 7), torch.randn(3, 7)):
-        with pytest.raises(ValueError, match="as many tokens"):
-            by_block(model, view.noise, view.t, prompt, features)

@@ -1,19 +1,10 @@
 """Training: what each stage changes, that nothing is lost, that processes agree."""
 
-import json
-import os
 import shutil
-import signal
-import sqlite3
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from accelerate import tracking
 from PIL import Image
 from tokenizers import Tokenizer
 
@@ -21,7 +12,6 @@ from checks import overfit
 from janusflow import JanusFlowModel, JanusFlowPipeline, JanusFlowProcessor
 from janusflow.data import prefetch
 from janusflow.scenes.batches import Batches
-from janusflow.training import build as building
 from janusflow.training import checkpoints, config, init_checkpoint, job, loop, loss_module, losses
 from janusflow.training.alignment import repa
 from janusflow.training.build import build
@@ -102,9 +92,6 @@ def test_a_new_run_begins_with_the_weights_of_another(finished, tmp_path):
     theirs = checkpoints.latest(finished)[1]
     for name, parameter in done.state.parameters.items():
         torch.testing.assert_close(parameter.detach(), theirs[f"ema.{name}"], rtol=0, atol=1e-6)
-
-
-# What learns
 
 
 @pytest.mark.parametrize("number", STAGES)
@@ -195,92 +182,6 @@ def test_packed_and_padded_give_the_same_training(finished):
         assert packed.step()["loss"] == pytest.approx(padded.step()["loss"], rel=1e-5)
 
 
-def test_a_tracker_gets_every_number_of_the_log(finished, tmp_path):
-    tensorboard = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    shutil.copytree(finished / "base", tmp_path / "base")
-    changes = {"run.trackers": "tensorboard", "run.log_every": 4}
-    job.of_recipe("scenes-smoke", tmp_path, changes).run()
-    lines = [json.loads(x) for x in (tmp_path / "log.jsonl").read_text().splitlines()]
-    events = tensorboard.EventAccumulator(str(tmp_path / "janusflow")).Reload()
-    seen = {e.step: e.value for e in events.Scalars("flow")}
-    assert seen == pytest.approx({line["step"]: line["flow"] for line in lines}, rel=1e-6)
-
-
-def tracked(finished, out, name: str) -> dict[int, dict]:
-    """Trains with this tracker; the log's lines by their steps."""
-    shutil.copytree(finished / "base", out / "base")
-    changes = {"run.trackers": name, "run.log_every": 4, "run.watch_every": 1}
-    job.of_recipe("scenes-smoke", out, changes).run()
-    lines = [json.loads(x) for x in (out / "log.jsonl").read_text().splitlines()]
-    return {line["step"]: line for line in lines}
-
-
-@pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_other_trackers_get_the_same_numbers_through_accelerate(
-    finished, tmp_path, monkeypatch, name
-):
-    """A stand-in for the library, behind accelerate's own interface."""
-    seen, asked = {}, {}
-
-    class Stand(tracking.GeneralTracker):
-        name, requires_logging_directory = "stand-in", False
-
-        def __init__(self, run_name, **kwargs):
-            super().__init__()
-            asked.update(project=run_name, **kwargs)
-
-        tracker = property(lambda self: self)
-
-        def store_init_configuration(self, values):
-            pass
-
-        def log(self, values, step=None, **_):
-            seen[step] = values
-
-        def finish(self):
-            asked["finished"] = True
-
-    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, name, Stand)
-    for module in (tracking, building):
-        monkeypatch.setattr(module, "get_available_trackers", lambda: [tracking.LoggerType(name)])
-    lines = tracked(finished, tmp_path / "mine", name)
-    assert asked["project"] == "janusflow" and asked["name"] == "mine" and asked["finished"]
-    assert sorted(seen) == sorted(lines) == [4, 8]
-    for step, line in lines.items():
-        assert seen[step]["loss"] == line["loss"] and "step" not in seen[step]
-        assert seen[step]["gradient_cosine"] == line["gradient_cosine"]
-        for i, value in enumerate(line["flow_by_time"]):
-            assert seen[step].get(f"flow_by_time/{i}") == value
-
-
-def test_a_tracker_that_is_not_there_is_asked_for(finished, monkeypatch):
-    monkeypatch.setattr(building, "get_available_trackers", lambda: [])
-    with pytest.raises(ModuleNotFoundError, match="pip install wandb"):
-        engine(finished / "base", **{"run.trackers": "wandb"})
-
-
-def test_trackio_itself_keeps_the_numbers(finished, tmp_path, monkeypatch):
-    trackio = pytest.importorskip("trackio")
-    monkeypatch.setattr(trackio.utils, "TRACKIO_DIR", tmp_path)
-    monkeypatch.setattr(trackio.sqlite_storage, "TRACKIO_DIR", tmp_path)
-    lines = tracked(finished, tmp_path / "mine", "trackio")
-    with sqlite3.connect(tmp_path / "janusflow.db") as file:
-        rows = dict(file.execute("select step, metrics from metrics"))
-    kept = {step: json.loads(found)["loss"] for step, found in rows.items()}
-    assert kept == pytest.approx({step: line["loss"] for step, line in lines.items()})
-
-
-def test_wandb_itself_runs_without_a_network(finished, tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    lines = tracked(finished, tmp_path / "mine", "wandb")
-    (file,) = (tmp_path / "mine" / "wandb").glob("offline-run-*/*.wandb")
-    content = file.read_bytes()
-    assert b"gradient_cosine" in content and all(
-        repr(line["loss"]).encode() in content for line in lines.values()
-    )
-
-
 def test_the_rate_warms_up_stays_and_falls():
     stage = replace(STAGES["1"], steps=100, warmup=10, lr=1.0)
     assert learning_rate(stage, 0) == pytest.approx(0.1) and learning_rate(stage, 99) == 1.0
@@ -289,9 +190,6 @@ def test_the_rate_warms_up_stays_and_falls():
         assert learning_rate(falling, 49) == 1.0
         assert learning_rate(falling, 75) == pytest.approx(0.5)
         assert learning_rate(falling, 99) < 0.03
-
-
-# The paper's stages and their settings
 
 
 def test_the_mixture_holds_over_a_run_and_the_opening_differs():
@@ -331,64 +229,6 @@ def test_settings_survive_their_file(tmp_path):
 def test_a_setting_that_does_not_fit_is_refused_with_what_does(item, says):
     with pytest.raises(ValueError, match=says):
         config.changed(config.of_stage(1), config.parse([item]))
-
-
-# Killed, stopped, spread
-
-
-def command(out: Path, *more: str) -> list[str]:
-    changes = ["steps=40", "run.save_every=1", "run.log_every=1", *more]
-    train = ["-m", "janusflow.train", "--recipe", "scenes-smoke", "--out", str(out)]
-    return [sys.executable, *train, "--threads", "1", *(f"--set={item}" for item in changes)]
-
-
-def environment(**more: str) -> dict:
-    root = str(Path(__file__).parent.parent.parent)
-    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", **more}
-
-
-def start(*args, **kwargs) -> subprocess.Popen:
-    quiet = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
-    return subprocess.Popen(*args, **(quiet | kwargs))
-
-
-def after(out: Path, step: int, process: subprocess.Popen) -> None:
-    """Waits until the run has written this step."""
-    until = time.monotonic() + 90
-    while not any(found >= step for found in checkpoints.complete(out)):
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.01)
-
-
-@pytest.mark.slow
-def test_sigterm_writes_a_checkpoint_and_kill_loses_nothing(finished, tmp_path):
-    out, whole = tmp_path / "run", tmp_path / "whole"
-    for folder in (out, whole):
-        shutil.copytree(finished / "base", folder / "base")
-    last = "run.save_every=40"
-    assert start(command(whole, last)).wait(timeout=120) == 0
-    killed = start(command(out))
-    after(out, 2, killed)
-    killed.kill()
-    killed.wait()
-    stopped = start(command(out, last))
-    first = checkpoints.complete(out)[0]
-    log = out / "log.jsonl"
-    until = time.monotonic() + 90
-    while json.loads(log.read_text().splitlines()[-1])["step"] <= first + 1:
-        assert stopped.poll() is None and time.monotonic() < until
-        time.sleep(0.01)
-    stopped.send_signal(signal.SIGTERM)
-    said = stopped.communicate(timeout=60)[0]
-    assert stopped.returncode == 143 and "--resume" not in said
-    assert checkpoints.complete(out)[0] > first
-    assert start(command(out, last)).wait(timeout=120) == 0
-    ours, theirs = checkpoints.latest(out)[1], checkpoints.latest(whole)[1]
-    assert same(ours, theirs)
-    assert not list(out.glob("*.part"))
-
-
-# What comes out
 
 
 def test_training_and_inference_see_the_same_tokens(finished, tmp_path):
@@ -508,64 +348,3 @@ def test_building_takes_any_accelerator(finished):
         "alignment"
         not in build(found, model, init_checkpoint.batches(finished / "base")).step()["parts"]
     )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", ["DDP", "FSDP2"])
-def test_two_processes_train_as_one_with_the_whole_batch(finished, tmp_path, way):
-    """Losses and weights agree to float32's rounding, and each goes on from the other's file."""
-    folders = {count: tmp_path / str(count) for count in (1, 2)}
-    for folder in folders.values():
-        shutil.copytree(finished / "base", folder / "base")
-    root = str(Path(__file__).parent.parent.parent)
-    fsdp = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-    fsdp["FSDP_AUTO_WRAP_POLICY"] = "TRANSFORMER_BASED_WRAP"
-    launchers = {
-        1: [sys.executable, "-m"],
-        2: [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc_per_node=2",
-            "-m",
-        ],
-    }
-
-    def train(count: int, folder: Path, steps: int) -> list[float]:
-        more = fsdp if way == "FSDP2" and count == 2 else {}
-        words = [*launchers[count], "checks.two_processes", str(folder), str(steps)]
-        env = environment(ACCELERATE_USE_CPU="true", **more)
-        done = subprocess.run(words, cwd=root, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
-        said = next(json.loads(x) for x in done.stdout.splitlines() if x.startswith("{"))
-        assert said["world"] == count
-        return said["losses"]
-
-    one, two = (train(count, folder, 2) for count, folder in folders.items())
-    assert one == pytest.approx(two, rel=1e-6)
-    assert checkpoints.is_sharded(folders[2], 2) == (way == "FSDP2")
-    ours, theirs = (checkpoints.latest(folder)[1] for folder in folders.values())
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        torch.testing.assert_close(value, theirs[name], rtol=0, atol=1e-5)
-    shutil.copytree(folders[2], tmp_path / "alone")
-    crossed = train(1, tmp_path / "alone", 3)  # one process goes on from two processes' checkpoint
-    assert crossed == pytest.approx(train(2, folders[1], 3), rel=1e-5)
-    assert crossed == pytest.approx(train(2, folders[2], 3), rel=1e-5)  # two take their shards
-    if way == "FSDP2":
-        checkpoints.merge(folders[2])
-        assert not checkpoints.is_sharded(folders[2], 3)
-
-
-@pytest.mark.slow
-def test_two_processes_make_their_first_model_and_hold_one_folder(tmp_path):
-    """From the command line, in a folder where nothing is yet."""
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    train = ["-m", "janusflow.train", "--recipe", "scenes-smoke", "--out", str(tmp_path)]
-    env = environment(ACCELERATE_USE_CPU="true")
-    words += [*train, "--threads", "1", "--set=steps=2"]
-    done = subprocess.run(words, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert checkpoints.complete(tmp_path) == [2]
-    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
