@@ -17,6 +17,7 @@ from janusflow.utils.hub import PACKAGED
 from samplers.benchmark import suite
 from studies import few_evaluations as few
 from studies import mint
+from studies import reward_algorithms as reward_curves
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -253,6 +254,13 @@ def hacking_of(run: Path) -> Result:
         rows.append({k: v if k == "step" else round(v, 3) for k, v in row.items()})
     command = f"janusflow reward janusflow/scenes -o RUN {shlex.join(HACKED)}"
     return Result(command=command, rows=rows, note="One seed; 64 images a step.")
+
+
+@measure
+def reward_algorithms() -> Result:
+    """Every algorithm on points in the plane, three seeds at equal samples."""
+    command = "python -m studies.reward_algorithms --out FILE"
+    return Result(command=command, rows=reward_curves.curves())
 
 
 @measure

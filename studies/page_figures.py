@@ -17,6 +17,7 @@ import samplers
 from checks.benchmarks import scaling as scaled
 from janusflow import JanusFlowPipeline
 from janusflow.evaluation import plots
+from studies import reward_algorithms as reward_curves
 from studies.alignment import figure as aligned
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -83,9 +84,15 @@ def scaling() -> None:
     scaled.plot(stored("scaling")).savefig(DOCS / "scaling.png", dpi=200)
 
 
+def reward_algorithms() -> None:
+    """docs/reward-algorithms.png from docs/results/reward-algorithms.json."""
+    rows = stored("results/reward-algorithms")["rows"]
+    reward_curves.figure(rows).savefig(DOCS / "reward-algorithms.png", dpi=200)
+
+
 FIGURES: dict[str, Callable[[], None]] = {
     draw.__name__.replace("_", "-"): draw
-    for draw in (gallery, trajectory, work_precision, alignment, scaling)
+    for draw in (gallery, trajectory, work_precision, alignment, scaling, reward_algorithms)
 }
 
 

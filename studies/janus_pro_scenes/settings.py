@@ -23,6 +23,8 @@ class ProRecipe:
     heads: int = 4
     mlp: int = 344
     init_std: float = 0.04
+    # so that the second rotary frequency turns once a row of tokens: 2 pi theta^(1/16) = 12
+    rope_theta: float = 30_700.0
     vision_width: int = 64
     vision_blocks: int = 1
     patch: int = 8  # pixels of a token and side: 144 tokens an image
@@ -44,6 +46,7 @@ class ProRecipe:
     weight_decay: float = 0.0
     ema: float = 0.998
     prompt_drop: float = 0.1
+    guidance: float = 1.5  # that its images take unless told; the published 5 ruins small models
     seed: int = 0
 
     @property
@@ -60,6 +63,7 @@ class ProRecipe:
             num_key_value_heads=self.heads,
             max_position_embeddings=1024,
             initializer_range=self.init_std,
+            rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
             bos_token_id=None,
             eos_token_id=None,
             tie_word_embeddings=False,

@@ -220,13 +220,21 @@ def run(
 
 
 def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Writes the averaged weights of a run's newest checkpoint in transformers' layout."""
+    """Writes the averaged weights of a run's newest checkpoint in transformers' layout.
+
+    The VQ model stays in float32: rounded, its table gives other tokens than those that were
+    learnt. `generation_config.json` tells the recipe's guidance.
+    """
     saved = json.loads(checkpoints.latest(run)[2]["recipe"])
     recipe = ProRecipe(**{k: _tuple(v) for k, v in saved.items()})
     model, processor = build(recipe, run / "base")
     state = new_state(recipe, model)
     restore(run, state, recipe)
-    JanusProPipeline(state.ema.to(dtype), processor).save_pretrained(folder)
+    codes = copy.deepcopy(state.ema.model.vqmodel)
+    shipped = state.ema.to(dtype)
+    shipped.model.vqmodel = codes
+    shipped.generation_config.guidance_scale = recipe.guidance
+    JanusProPipeline(shipped, processor).save_pretrained(folder)
 
 
 def _tuple(value):

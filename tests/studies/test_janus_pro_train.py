@@ -67,6 +67,19 @@ def test_a_language_model_of_other_sizes_is_refused(made):
         train.start_from_flow(train.new_state(SMOKE, made[0]), "janusflow/scenes")
 
 
+def test_an_exported_model_gives_the_tokens_that_were_learnt_and_tells_its_guidance(tmp_path):
+    state = train.run(SMOKE, tmp_path / "run", save_every=4)
+    train.export(tmp_path / "run", tmp_path / "model")
+    pipe = package.load(tmp_path / "model")
+    images = pixels(render_batch([scene("train", i).objects for i in range(8)]))
+    folded = vq.fold(images, SMOKE.patch)
+    with torch.no_grad():
+        learnt, told = (vq.tokens(m.model.vqmodel, folded) for m in (state.model, pipe.model))
+    assert torch.equal(learnt, told)
+    assert pipe.own_guidance == SMOKE.guidance
+    assert pipe.model.config.text_config.rope_parameters["rope_theta"] == SMOKE.rope_theta
+
+
 # The model in the box and the command line
 
 
