@@ -101,6 +101,21 @@ def scenes() -> Result:
 
 
 @measure
+def scenes_pro() -> Result:
+    """Strict score of the small Janus-Pro by guidance, 120 test prompts."""
+    rows = []
+    for scale in ("1", "1.5", "2", "5"):
+        words = ("--model", "janusflow/scenes-pro", "--prompts", "20", "--seeds", "1")
+        told = evaluated(*words, "--guidance-scale", scale)
+        test = told["scores"]["test"]
+        row = {"guidance": scale} | scored(test["overall"], "strict")
+        groups = test["groups"].items()
+        rows.append(row | {name: round(g["scores"]["strict"]["score"], 2) for name, g in groups})
+    command = "janusflow evaluate --model janusflow/scenes-pro --prompts 20 --seeds 1"
+    return of_model("janusflow/scenes-pro", f"{command} --guidance-scale SCALE", rows)
+
+
+@measure
 def questions() -> Result:
     """Answers of the shipped model by template, 900 questions."""
     words = ("--task", "scenes-vqa", "--prompts", "100", "--batch-size", "64")

@@ -1,6 +1,7 @@
 """Training of a small Janus-Pro on the world of scenes: the next token of an image.
 
     python -m studies.janus_pro_scenes.train --recipe scenes-pro-pico --out runs/pro
+    python -m studies.janus_pro_scenes.train --out runs/pro --export my-pro
 
 As with `janusflow.train`, a step's samples depend on (seed, step) alone: a run goes on where its
 last complete checkpoint stands and ends in the same bits as one that never stopped.
