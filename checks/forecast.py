@@ -51,23 +51,25 @@ def published(processor: JanusFlowProcessor) -> ProcessorFiles:
     return replace(processor.files, preprocessor_config=pixels, processor_config=tokens)
 
 
-def peak(command: list[str]) -> int:
-    """Bytes in memory at the moment when a command's process has most of its own: file pages count
-    while they are in use, not those that it has read and the system may drop.
+def peak(command: list[str]) -> tuple[int, int]:
+    """Bytes in memory at the moment when a command's process has most of its own, where file pages
+    count while they are in use, and the most that lay in memory at any moment, pages of files that
+    the system may drop included.
     """
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    most = (0, 0)
+    most, resident = (0, 0), 0
     while child.poll() is None:
         try:
             now = Path(f"/proc/{child.pid}/status").read_text().split()
             own, files = (int(now[now.index(k) + 1]) for k in ("RssAnon:", "RssFile:"))
+            resident = int(now[now.index("VmHWM:") + 1])
         except (OSError, ValueError):  # it has just ended
             break
         most = max(most, (own, files))
         time.sleep(0.01)
     if child.wait():
         raise SystemExit(f"{' '.join(command)} ended with {child.returncode}")
-    return sum(most) * 1024
+    return sum(most) * 1024, resident * 1024
 
 
 def compare(model: str, images: int, dtype: str, size: int | None, out: Path) -> dict:
@@ -81,8 +83,8 @@ def compare(model: str, images: int, dtype: str, size: int | None, out: Path) ->
     forecast = memory[dtype]["peak"] + memory["program"]["peak"]
     texts = ["a red circle left of a blue square"] * images
     made = ["--steps=1", f"--dtype={dtype}", f"--batch={images}", f"--out={out}", "--device=cpu"]
-    measured = peak([*janusflow, "generate", *texts, f"--model={model}", *made, *sides])
-    return dict(dtype=dtype, images=images, forecast=forecast, measured=measured)
+    measured, resident = peak([*janusflow, "generate", *texts, f"--model={model}", *made, *sides])
+    return dict(dtype=dtype, images=images, forecast=forecast, measured=measured, resident=resident)
 
 
 def main() -> None:
@@ -99,13 +101,14 @@ def main() -> None:
         if model is None:
             model = f"{made}/model"
             write(Path(model), asked.blocks, getattr(torch, asked.stored))
-        print("| dtype | images | forecast, MiB | measured | measured over forecast |")
-        print("|---|---|---|---|---|", flush=True)
+        print("| dtype | images | forecast, MiB | measured | measured over forecast | resident |")
+        print("|---|---|---|---|---|---|", flush=True)
         for dtype in asked.dtypes:
             for images in asked.images:
                 row = compare(model, images, dtype, asked.size, Path(made))
-                f, m = row["forecast"] / 2**20, row["measured"] / 2**20
-                print(f"| {dtype} | {images} | {f:,.0f} | {m:,.0f} | {m / f:.2f} |", flush=True)
+                f, m, r = (row[name] / 2**20 for name in ("forecast", "measured", "resident"))
+                cells = f"{f:,.0f} | {m:,.0f} | {m / f:.2f} | {r:,.0f}"
+                print(f"| {dtype} | {images} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A thousand generations in one process do not grow it: python -m checks.memory [COUNT]"""
+"""A thousand images and answers in one process do not grow it: python -m checks.memory [COUNT]"""
 
 import os
 import sys
@@ -7,6 +7,8 @@ import torch
 
 from janusflow import JanusFlowPipeline
 
+QUESTIONS = ("describe the picture.", "how many shapes are there?", "what color is the circle?")
+
 
 def resident() -> float:
     """MiB of this process in memory."""
@@ -14,15 +16,22 @@ def resident() -> float:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def work(pipe: JanusFlowPipeline, i: int) -> None:
+    """One image of a prompt whose length changes, and an answer about it."""
+    words = " and ".join(["a red circle"] * (1 + i % 5))
+    generator = torch.Generator().manual_seed(i)
+    image = pipe(words, quality="draft", generator=generator).images[0]
+    pipe.chat(QUESTIONS[i % len(QUESTIONS)], [image])
+
+
 def main(count: int = 1000) -> None:
     pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes")
     pipe.set_progress_bar_config(disable=True)
-    print("| generations | MiB |\n|---|---|")
+    print("| images and answers | MiB |\n|---|---|")
     for i in range(count + 1):
-        if i in (10, count // 4, count // 2, count):
+        if i in (10, count // 4, count // 2, 3 * count // 4, count):
             print(f"| {i} | {resident():.1f} |", flush=True)
-        words = " and ".join(["a red circle"] * (1 + i % 5))  # prompts of several lengths
-        pipe(words, num_inference_steps=2, generator=torch.Generator().manual_seed(i))
+        work(pipe, i)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,11 @@ from janusflow.utils.version import VERSION
 
 if TYPE_CHECKING:  # for completion and for checkers of types
     from janusflow.models.janus_pro.processing import JanusProProcessor
-    from janusflow.models.janusflow.auto_processing import JanusFlowTokenizer, VLChatProcessor
+    from janusflow.models.janusflow.auto_processing import (
+        JanusFlowTokenizer,
+        VLChatProcessor,
+        VLMImageProcessor,
+    )
     from janusflow.models.janusflow.configuration import JanusFlowConfig
     from janusflow.models.janusflow.modeling import JanusFlowModel
     from janusflow.models.janusflow.processing import JanusFlowProcessor
@@ -30,6 +34,7 @@ _HOMES = {
     "JanusProPipeline": "pipelines.pipeline_janus_pro",
     "JanusProProcessor": "models.janus_pro.processing",
     "VLChatProcessor": "models.janusflow.auto_processing",
+    "VLMImageProcessor": "models.janusflow.auto_processing",
     "load": "pipelines.auto_pipeline",
 }
 __all__ = [
@@ -41,6 +46,7 @@ __all__ = [
     "JanusProPipeline",
     "JanusProProcessor",
     "VLChatProcessor",
+    "VLMImageProcessor",
     "load",
 ]
 

@@ -7,6 +7,8 @@ from PIL import Image
 
 import janusflow
 from janusflow.models.janus_pro.processing import JanusProProcessor
+from janusflow.models.janusflow.auto_processing import VLMImageProcessor
+from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.pipelines import answering, auto_pipeline, image_io, memory, presets
@@ -38,6 +40,8 @@ def refused(call) -> None:
         lambda: janusflow.load(FLOW, **WRONG),
         lambda: janusflow.load(PRO, **WRONG),
         lambda: JanusFlowModel.from_pretrained(FLOW, **WRONG),
+        lambda: JanusFlowConfig.from_pretrained(FLOW, **WRONG),
+        lambda: VLMImageProcessor.from_pretrained(FLOW, **WRONG),
         lambda: JanusFlowProcessor.from_pretrained(FLOW, **WRONG),
         lambda: JanusProProcessor.from_pretrained(PRO, **WRONG),
         lambda: auto_pipeline.family(FLOW, **WRONG),
@@ -61,6 +65,7 @@ CALLS = {
     "load_lora_weights": lambda p: p.load_lora_weights("nowhere", **WRONG),
     "set_adapters": lambda p: p.set_adapters("a", **WRONG),
     "fuse_lora": lambda p: p.fuse_lora(**WRONG),
+    "set_progress_bar_config": lambda p: p.set_progress_bar_config(**WRONG),
     "from_pipe": lambda p: type(p).from_pipe(p, **WRONG),
     "processor": lambda p: p.processor("what?", **WRONG),
     "save_pretrained": lambda p: p.save_pretrained("nowhere", **WRONG),

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from janusflow.models.tokenizer_guard import check_probe, check_tokenizer
+from janusflow.models.tokenizer_guard import check_probe, check_tokenizer, quietly
+from janusflow.utils import atomic_io
 from janusflow.utils.safe_io import parse_object, read_object, read_text
 from janusflow.utils.text import printable
 
@@ -49,14 +50,14 @@ class ProcessorFiles:
         return cls(text, configs[0] or {}, configs[1], configs[2] or {}, configs[3])
 
     def save(self, folder: Path) -> list[Path]:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / FILES[0]).write_text(self.tokenizer, "utf-8")
+        atomic_io.make_folder(folder)
+        atomic_io.write_text(folder / FILES[0], self.tokenizer)
         written = [folder / FILES[0]]
         for name in FILES[1:]:
             content = getattr(self, name.removesuffix(".json"))
             if content is not None:
                 text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-                (folder / name).write_text(text, "utf-8")
+                atomic_io.write_text(folder / name, text)
                 written.append(folder / name)
         return written
 
@@ -80,7 +81,8 @@ def parse_tokenizer(text: str) -> Tokenizer:
     """
     check_tokenizer(parse_object(text, Path(FILES[0])))
     try:
-        tokenizer = Tokenizer.from_str(text)
+        with quietly():
+            tokenizer = Tokenizer.from_str(text)
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # nothing narrower, and panics of Rust

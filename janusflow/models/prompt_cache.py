@@ -35,6 +35,11 @@ class PromptCache:
     def __len__(self) -> int:
         return self.length.shape[0]
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the keys and values of one row."""
+        return sum(x[0].nbytes for x in (*self.keys, *self.values))
+
     def __getitem__(self, rows) -> PromptCache:
         """The rows chosen by a slice, a list or an index tensor, in that order, repeats allowed."""
         rows = torch.as_tensor(rows, device=self.length.device) if isinstance(rows, list) else rows

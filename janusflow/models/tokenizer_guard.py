@@ -5,9 +5,13 @@ inconsistently.
 from __future__ import annotations
 
 import math
+import os
+import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from threading import Lock
 
 from tokenizers import Tokenizer
 
@@ -45,7 +49,7 @@ def check_tokenizer(content: Mapping) -> None:
 
 def check_probe(tokenizer: Tokenizer) -> None:
     """Raises ValueError for a tokenizer that fails on plain words, other scripts or white space."""
-    with tokenizing():
+    with tokenizing(), quietly():
         tokenizer.decode(tokenizer.encode(PROBE).ids)
 
 
@@ -63,6 +67,32 @@ def tokenizing() -> Iterator[None]:
             f"the tokenizer cannot read this text ({printable(error, 160)}); take tokenizer.json "
             "from the published checkpoint"
         ) from None
+
+
+_ONE_AT_A_TIME = Lock()
+PANIC = re.compile(rb"\n?thread '[^\n]*panicked at .*?(note: run with [^\n]*\n|\Z)", re.DOTALL)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Inside, panics of Rust do not print lines of their own; what else is written to the error
+    stream comes out afterwards.
+    """
+    with _ONE_AT_A_TIME, tempfile.TemporaryFile() as written:
+        try:
+            kept = os.dup(2)
+        except OSError:  # a program without an error stream
+            yield
+            return
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            written.seek(0)
+            if rest := PANIC.sub(b"", written.read()):
+                os.write(2, rest)
 
 
 def _check_normalizer(normalizer) -> None:

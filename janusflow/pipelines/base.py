@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
+from tqdm.std import tqdm
 
-from janusflow.pipelines.call_state import CallState
+from janusflow.pipelines.call_state import CallState, between_calls
 from janusflow.pipelines.chat import Chat
 from janusflow.pipelines.lora_mixin import Adapted
 from janusflow.utils import atomic_io, hub
@@ -64,9 +66,17 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
         refuse_unknown(f"{cls.__name__}.from_pipe", changes, [*names, *cls._optional_components])
         return cls(**{**pipeline.components, **changes})
 
+    def set_progress_bar_config(self, **settings) -> None:
+        """tqdm's settings for the bar over the steps, as `disable=True`; TypeError for others."""
+        known = list(inspect.signature(tqdm.__init__).parameters)
+        refuse_unknown(f"{type(self).__name__}.set_progress_bar_config", settings, known[2:])
+        super().set_progress_bar_config(**settings)
+
+    @between_calls
     def to(self, *args, **kwargs):
-        """Moves and casts as diffusers does, but the autoencoder never becomes float16, in which
-        SDXL's overflows.
+        """Moves and casts as diffusers does, once no call is running.
+
+        The autoencoder never becomes float16, in which SDXL's overflows.
         """
         device, dtype = _target(args, kwargs)
         device = pick_device(device) if isinstance(device, str) else device

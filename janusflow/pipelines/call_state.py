@@ -6,6 +6,7 @@ names refer to the call that runs in the same thread, so a callback changes its 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from janusflow.models import lora
 from janusflow.pipelines.guided_velocity import read_guidance, rule_of
+from janusflow.pipelines.weight_gate import gate_of
 from samplers.guidance import Guided
 
 
@@ -50,6 +52,17 @@ def current(pipe) -> Call | None:
     return call
 
 
+def between_calls(method: Callable) -> Callable:
+    """For a method that changes the network's weights: it waits for running calls."""
+
+    @functools.wraps(method)
+    def waiting(self, *args, **kwargs):
+        with self._changing_weights(method.__name__):
+            return method(self, *args, **kwargs)
+
+    return waiting
+
+
 class CallState:
     """A mixin of pipelines: the attributes that diffusers' callbacks read and write, kept per
     call.
@@ -62,16 +75,35 @@ class CallState:
         It computes with these adapters, or with those that are active when it begins.
         """
         call = Call(self, outer=_CURRENT.get(), **state)
-        token = _CURRENT.set(call)
         running = self.__dict__.setdefault("_running_calls", set())
-        running.add(call)
-        try:
-            with lora.active(self._adapter_weights(adapters)):
-                yield call
-        finally:
-            running.discard(call)
-            _CURRENT.reset(token)
-            self.maybe_free_model_hooks()
+        with gate_of(self.model).reading(nested=call.outer is not None):
+            token = _CURRENT.set(call)
+            running.add(call)
+            try:
+                with lora.active(self._adapter_weights(adapters)):
+                    yield call
+            finally:
+                running.discard(call)
+                _CURRENT.reset(token)
+                if not running:  # another thread's call still needs the parts where they are
+                    self.maybe_free_model_hooks()
+
+    @contextmanager
+    def _changing_weights(self, wanted: str) -> Iterator[None]:
+        """Waits for the calls that compute with the network's weights, in all threads.
+
+        RuntimeError inside a call of this thread, which would wait for itself.
+        """
+        call = _CURRENT.get()
+        while call is not None:
+            if call.pipe.model is self.model:
+                raise RuntimeError(
+                    f"{wanted} came from inside a call that computes with these weights, as from "
+                    "its callback; call it once that call has ended"
+                )
+            call = call.outer
+        with gate_of(self.model).changing():
+            yield
 
     @property
     def _interrupt(self) -> bool:

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Literal, overload
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import GenerationConfig, GenerationMixin
 
 from janusflow.models.janusflow.chat_format import as_images, is_one, listed
-from janusflow.pipelines import streaming
-from janusflow.pipelines.call_options import whole
+from janusflow.pipelines import answer_settings, streaming
 from janusflow.pipelines.conversation import Conversation
 from janusflow.utils.keywords import refuse_unknown
 
 Images = Sequence | Image.Image | np.ndarray | Tensor | None  # one image, or several
-LONGEST = 512  # tokens of an answer, as published
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-# settings of `generate` that want ids before the answer, or give something else than answers
-NOT_TAKEN = {
-    "assistant_model",
-    "custom_generate",
-    "guidance_scale",
-    "negative_prompt_attention_mask",
-    "negative_prompt_ids",
-    "output_attentions",
-    "output_hidden_states",
-    "output_logits",
-    "output_scores",
-    "return_dict_in_generate",
-}
 
 
 class Chat:
@@ -85,13 +65,14 @@ class Chat:
             settings["max_new_tokens"] = max_new_tokens
         if stream:
             _check_stream(one, settings)
-            chosen = self._settings(f"{type(self).__name__}.chat", settings)
+        chosen = self._settings(f"{type(self).__name__}.chat", settings)
+        chosen = answer_settings.within(chosen, inputs["input_ids"].shape[1], self.positions)
+        if stream:
             return self.streamed(
                 lambda **own: self.answer(inputs, **streaming.with_criteria(chosen, own)),
                 self.echoes,
                 adapters,
             )
-        chosen = self._settings(f"{type(self).__name__}.chat", settings)
         with self._call(adapters):
             ids = self.answer(inputs, **chosen)
         self._warn_if_cut(ids, settings, chosen)
@@ -115,35 +96,34 @@ class Chat:
         say anything. TypeError for a setting that `generate` has not, or that answers in words
         have no use for; ValueError for one that would not act.
         """
-        refuse_unknown(function, given, generate_keywords())
+        refuse_unknown(function, given, answer_settings.generate_keywords())
         tokenizer = self.processor.tokenizer
-        given = _read(given, tokenizer)
+        given = answer_settings.read(given, tokenizer)
         files = getattr(self.model, "generation_config", None)
         sources = [source for source in (given.get("generation_config"), files) if source]
-        _check_sampling(given, sources)
+        answer_settings.check_sampling(given, sources)
         told = any(getattr(s, "max_length", None) is not None for s in sources)
         longest = "max_length" if told or "max_length" in given else "max_new_tokens"
         defaults = {
             "do_sample": False,
-            longest: LONGEST,
+            longest: answer_settings.LONGEST,
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
         }
         said = {k for k in defaults if any(getattr(s, k, None) is not None for s in sources)}
         missing = {k: v for k, v in defaults.items() if k not in said}
-        return _filled(given, missing)
+        return answer_settings.filled(given, missing)
 
     def _warn_if_cut(self, ids: Tensor, given: Mapping, chosen: Mapping) -> None:
         """Warns where an answer ends at a length that the caller did not choose."""
-        if given.keys() & {"max_new_tokens", "max_length", "generation_config"}:
+        most = chosen.get("max_new_tokens", answer_settings.LONGEST)
+        told = given.keys() & {"max_new_tokens", "max_length", "generation_config"}
+        if told and most == given.get("max_new_tokens", most):
             return
         ends = torch.as_tensor(self.processor.tokenizer.eos_token_id, device=ids.device)
-        if ids.shape[1] >= chosen.get("max_new_tokens", LONGEST):
-            if not bool(torch.isin(ids, ends).any(1).all()):
-                warnings.warn(
-                    f"an answer was cut after {ids.shape[1]} tokens; give a larger max_new_tokens",
-                    stacklevel=3,
-                )
+        if ids.shape[1] >= most and not bool(torch.isin(ids, ends).any(1).all()):
+            why = "the model has no more positions" if told else "give a larger max_new_tokens"
+            warnings.warn(f"an answer was cut after {ids.shape[1]} tokens; {why}", stacklevel=3)
 
     def streamed(self, answer: Callable, skip_prompt: bool, adapters=None) -> Iterator[str]:
         """Yields the pieces of text that `answer(streamer=..., stopping_criteria=[...])` produces.
@@ -157,51 +137,6 @@ class Chat:
                 answer(**own)
 
         return streaming.stream(call, self.processor.tokenizer, skip_prompt)
-
-
-def _filled(given: Mapping, missing: Mapping) -> dict:
-    """The caller's settings with defaults, inside a copy of his generation configuration where he
-    gave one, since transformers wants either.
-    """
-    config = given.get("generation_config")
-    if config is None:
-        return {**missing, **given}
-    config = copy.deepcopy(config)
-    for name, value in missing.items():
-        setattr(config, name, value)
-    return {**given, "generation_config": config}
-
-
-def _read(given: Mapping, tokenizer) -> dict:
-    """The caller's settings in the types that `generate` takes, with the tokenizer that reads
-    `stop_strings`. TypeError or ValueError for what is of another type or out of range.
-    """
-    config = given.get("generation_config")
-    if config is not None and not isinstance(config, GenerationConfig):
-        raise TypeError(
-            f"generation_config is of type {type(config).__name__}; expected a "
-            "transformers.GenerationConfig"
-        )
-    found = dict(given)
-    for name in ("max_new_tokens", "max_length", "num_beams", "num_return_sequences"):
-        if found.get(name) is not None:
-            found[name] = whole(found[name], name, limit="number")
-    if found.get("stop_strings") or getattr(config, "stop_strings", None):
-        found.setdefault("tokenizer", tokenizer)
-    return found
-
-
-def _check_sampling(given: Mapping, sources: Sequence) -> None:
-    """ValueError for a setting of sampling while answers are greedy by our default alone."""
-    if "do_sample" in given or any(getattr(s, "do_sample", None) is not None for s in sources):
-        return
-    for name in SAMPLING:
-        value = given.get(name)
-        if value is not None and not (name == "temperature" and value in (0, 1)):
-            raise ValueError(
-                f"{name} is {value!r:.40}, and answers are greedy unless told otherwise; give "
-                f"do_sample=True with it, or leave {name} out"
-            )
 
 
 def _check_images(images, one: bool) -> None:
@@ -219,14 +154,3 @@ def _check_stream(one: bool, settings: Mapping) -> None:
             "a stream is of one answer as it is written; ask one question without "
             "num_return_sequences, or leave stream out"
         )
-
-
-@cache
-def generate_keywords() -> tuple[str, ...]:
-    """Returns the names of all arguments of transformers' `generate` besides its inputs."""
-    own = inspect.signature(GenerationMixin.generate).parameters
-    names = [n for n in own if n not in ("self", "inputs", "kwargs")]
-    settings = [name for name in vars(GenerationConfig()) if not name.startswith("_")]
-    first = ("max_new_tokens", "do_sample", "temperature", "top_p", "num_beams")
-    every = (*first, *names, *settings, "use_cache", "tokenizer")
-    return tuple(name for name in dict.fromkeys(every) if name not in NOT_TAKEN)

@@ -8,7 +8,7 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
-from janusflow.pipelines import prefix_cache
+from janusflow.pipelines import answer_settings, prefix_cache
 from janusflow.pipelines.answering import message
 from janusflow.pipelines.streaming import Stop as Stop  # its place in release 0.1
 from janusflow.pipelines.streaming import with_criteria
@@ -33,7 +33,7 @@ class Conversation:
         """Returns the answer, greedy by default; `settings` go to transformers' `generate`."""
         _check_question(question)
         chosen = self._settings("ask", max_new_tokens, settings)
-        with self._turn, self.pipe._call():
+        with self.pipe._call(), self._turn:
             return self._take_turn(question, chosen)
 
     def stream(
@@ -70,7 +70,9 @@ class Conversation:
         pipe = self.pipe
         turns = [*self.turns, *message(question, [] if self.turns else self.images)]
         inputs = pipe.processor(turns).to(pipe._execution_device)
-        pipe._limit_positions(inputs["input_ids"].shape[1], "a conversation")
+        tokens = inputs["input_ids"].shape[1]
+        pipe._limit_positions(tokens, "a conversation")
+        settings = answer_settings.within(settings, tokens, pipe.positions)
         new = self._new(inputs, settings)
         answer = pipe.processor.decode(new, skip_special_tokens=True).strip()
         self.turns = [*turns, {"role": "assistant", "content": answer}]

@@ -13,7 +13,7 @@ import samplers
 from janusflow.models.janusflow.compiled_velocity import Compiled
 from janusflow.models.janusflow.first_block_cache import Reuse
 from janusflow.models.prompt_cache import PromptCache
-from janusflow.pipelines import few_step
+from janusflow.pipelines import few_step, memory
 from janusflow.pipelines.call_options import (
     GenerateOptions,
     Texts,
@@ -250,6 +250,7 @@ class Generation:
         """
         prompts = texts(prompts)
         cond, uncond = self.encode_prompts(prompts, negative_prompt, image)
+        self._check_room(cond, len(prompts) * num_images_per_prompt)
         rows = torch.arange(len(prompts)).repeat_interleave(num_images_per_prompt).tolist()
         ready = ts is not None and not self._compiled
         return GuidedVelocity(
@@ -260,6 +261,13 @@ class Generation:
             ts=ts.to(self._execution_device, torch.float32) if ready else None,
             network=reuse or self._compiled,
         )
+
+    def _check_room(self, prompt: PromptCache, count: int) -> None:
+        """ValueError for more images at once than the device has memory for: their keys and values
+        (with the unconditional rows, and once more side by side), and their pixels.
+        """
+        pixels = 3 * self.default_size**2 * torch.float32.itemsize
+        memory.check_room(count, 4 * prompt.row_bytes + 2 * pixels, self._execution_device)
 
     def _field(self, run: Run) -> GuidedVelocity | PromptFlowMap:
         """The field that the call's solver takes: a velocity, or a flow map."""
@@ -302,6 +310,7 @@ class Generation:
     def _flow_map(self, model, prompts: list[str], count: int, ts: Tensor | None) -> PromptFlowMap:
         """The same of any model that shares the tokenizer."""
         cond = self._encode(prompts, model)
+        self._check_room(cond, len(cond) * count)
         rows = torch.arange(len(cond)).repeat_interleave(count).tolist()
         known = None if ts is None else ts.to(self._execution_device, torch.float32)
         return PromptFlowMap(model, cond[rows], known)

@@ -103,6 +103,13 @@ class Coding:
 
     def _check_size(self, height: int, width: int, given=(None, None)) -> None:
         self.check_sides(height, width)
+        tokens, most = height * width // self._unit**2, self.positions - 1
+        if tokens > most:
+            side = int(most**0.5) * self._unit
+            raise ValueError(
+                f"an image of {height} x {width} pixels is {tokens:,} tokens, and the language "
+                f"model has {self.positions:,} positions; make it smaller, such as {side} x {side}"
+            )
         for asked, side in zip(given, (height, width), strict=True):
             if asked is not None and asked != side:
                 raise ValueError(f"latents are for {height} x {width}, not for {given}; leave one")

@@ -9,6 +9,7 @@ from threading import RLock
 from torch import nn
 
 from janusflow.models import lora
+from janusflow.pipelines.call_state import between_calls
 from janusflow.utils import hub
 from janusflow.utils.hub import locate
 from janusflow.utils.keywords import refuse_unknown
@@ -18,7 +19,10 @@ LORA_KEYWORDS = ("adapter_name", "weight_name", *hub.KEYWORDS)
 
 
 class Adapted:
-    """A mixin of pipelines with a `model`: adapters are loaded, weighted, fused and removed."""
+    """A mixin of pipelines with a `model`: adapters are loaded, weighted, fused and removed.
+
+    Methods that change the weights wait until no call of any thread is running.
+    """
 
     model: nn.Module
     _lora_scale: float = 1.0  # of what is merged
@@ -84,6 +88,7 @@ class Adapted:
         on = (layer for layer in self._adapted() if not layer.disable_adapters)
         return list(dict.fromkeys(name for layer in on for name in layer.active_adapters))
 
+    @between_calls
     def delete_adapters(self, adapter_names: str | Sequence[str]) -> None:
         """Removes these adapters.
 
@@ -128,6 +133,7 @@ class Adapted:
         for layer in self._adapted():
             layer.enable_adapters(True)
 
+    @between_calls
     def fuse_lora(self, lora_scale: float = 1.0) -> None:
         """Adds the active adapters, times `lora_scale`, to the weights, so that they cost no time.
 
@@ -143,10 +149,16 @@ class Adapted:
         if lora_scale == 0:
             raise ValueError("lora_scale is 0; expected a finite number other than 0")
         self._lora_scale = lora_scale
-        for layer in layers:
-            layer.scale_layer(lora_scale)
-            layer.merge(safe_merge=True)
+        try:
+            for layer in layers:
+                layer.scale_layer(lora_scale)
+                layer.merge(safe_merge=True)
+        except ValueError:  # of one that would not be finite
+            layer.unscale_layer(lora_scale)
+            self.unfuse_lora()
+            raise
 
+    @between_calls
     def unfuse_lora(self) -> None:
         """Subtracts fused adapters from the weights, up to rounding."""
         for layer in self._adapted():
@@ -154,6 +166,7 @@ class Adapted:
                 layer.unmerge()
                 layer.unscale_layer(self._lora_scale)
 
+    @between_calls
     def unload_lora_weights(self) -> None:
         """Removes all adapters; weights that they were fused into stay fused."""
         for name, layer in list(self.model.named_modules()):

@@ -18,6 +18,7 @@ from janusflow.models.janus_pro import token_sampling, vq
 from janusflow.models.janus_pro.image_ranking import Choice
 from janusflow.models.janus_pro.loading import GUIDANCE, is_original, load_model, read_config
 from janusflow.models.janus_pro.processing import JanusProProcessor
+from janusflow.pipelines import memory
 from janusflow.pipelines.auto_pipeline import PRO, check_family
 from janusflow.pipelines.base import BasePipeline, check_loading, check_saving, clean, read_dtype
 from janusflow.pipelines.call_options import Texts, avoided, check_output_type, takes, texts, whole
@@ -184,6 +185,7 @@ class JanusProPipeline(BasePipeline):
         follow = self.processor.prompt_ids(prompts)
         self._limit_positions(max(map(len, follow)) + total, "a prompt with its image")
         against = self._against(follow, options.negative_prompt) if guided else None
+        memory.check_room(count, self._row_bytes(total), self._execution_device)
         places = [i for i in range(len(prompts)) for _ in range(options.num_images_per_prompt)]
         rows = [[ids[i] for i in places] for ids in (follow, against) if ids is not None]
         callback = StepCallback.of(
@@ -200,6 +202,12 @@ class JanusProPipeline(BasePipeline):
             return (images, calls)
         captions = [prompts[i] for i in places]
         return JanusProOutput(images=images, tokens=tokens, calls=calls, captions=captions)
+
+    def _row_bytes(self, tokens: int) -> int:
+        """Bytes of the keys and values of an image's tokens, with the unconditional row's."""
+        text = self.model.config.text_config
+        width = text.hidden_size // text.num_attention_heads * text.num_key_value_heads
+        return 4 * text.num_hidden_layers * width * tokens * self.model.dtype.itemsize
 
     def _against(
         self, prompts: Sequence[token_sampling.Ids], negative: Texts | None

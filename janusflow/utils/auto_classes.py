@@ -1,5 +1,5 @@
-"""Registers this package's classes with transformers' AutoConfig, AutoModel, AutoProcessor and
-AutoTokenizer.
+"""Registers this package's classes with transformers' AutoConfig, AutoModel, AutoProcessor,
+AutoTokenizer and AutoImageProcessor.
 
 `AutoModel.register` needs the classes themselves, and importing them takes seconds. transformers
 lists its own models by name and imports them on demand; this module adds ours to the same lists. So
@@ -24,6 +24,9 @@ NAMES = {  # module of transformers: its tables, and what they say of us
     },
     f"{AUTO}.processing_auto": {"PROCESSOR_MAPPING_NAMES": "VLChatProcessor"},
     f"{AUTO}.tokenization_auto": {"TOKENIZER_MAPPING_NAMES": "JanusFlowTokenizer"},
+    f"{AUTO}.image_processing_auto": {
+        "IMAGE_PROCESSOR_MAPPING_NAMES": dict.fromkeys(("torchvision", "pil"), "VLMImageProcessor")
+    },
 }
 # model types whose tokenizer_config.json is known to name a class that drops their spaces
 WRONG_CLASS = "MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS"

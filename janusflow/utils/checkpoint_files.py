@@ -144,6 +144,16 @@ def check_variant(folder: Path, variant: str | None, stem: str = "model") -> Non
         raise ValueError(f"{str(folder)!r} holds no {asked}; its variants are {others}")
 
 
+def chosen_files(folder: Path, variant: str | None, stem: str) -> list[Path]:
+    """The files that hold the weights named `stem` of a variant: the single one, or its shards."""
+    kind = f".{variant}" if variant else ""
+    single, index = folder / f"{stem}{kind}.safetensors", f"{stem}.safetensors.index{kind}.json"
+    if single.is_file():
+        return [single]
+    names = read_object(folder / index, "index_bytes")["weight_map"].values()
+    return [folder / name for name in sorted(set(names))]
+
+
 def stored(folder: Path) -> int:
     """Returns how many numbers the folder's weight files hold, from their headers.
 

@@ -108,8 +108,8 @@ def to_mask(image) -> Image.Image:
 
     Integers of at most 1 are read as 0 and 1.
 
-    Raises the errors of `to_rgb`, and ValueError for a mask of one colour with transparent parts,
-    because transparency is dropped.
+    Raises the errors of `to_rgb`, and ValueError for a mask with transparent parts, because
+    transparency is dropped.
     """
     values = _mask_values(_array(image))
     if isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.integer):
@@ -130,10 +130,10 @@ def _mask_values(image):
     if not isinstance(values, np.ndarray) or values.ndim == 2 or values.shape[2] == 3:
         return values
     shown, alpha = values[..., :-1], values[..., -1]
-    if alpha.size and alpha.min() != alpha.max() and shown.min() == shown.max():
+    if alpha.size and alpha.min() != alpha.max() and (shown != alpha[..., None]).any():
         raise ValueError(
-            "the mask has one colour and is transparent in places, and transparency is dropped; "
-            "give its alpha channel as the mask: mask.getchannel('A')"
+            "the mask is transparent in places, and transparency is dropped; give its alpha "
+            "channel as the mask, mask.getchannel('A'), or its colours, mask.convert('RGB')"
         )
     return shown[..., 0] if shown.shape[2] == 1 else shown
 

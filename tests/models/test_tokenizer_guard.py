@@ -1,16 +1,18 @@
 """Tokenizers, configurations and preprocessors of strangers are taken or refused in a sentence."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
+from tokenizers import Tokenizer
 
 from janusflow.models.janus_pro.loading import own_config
 from janusflow.models.janus_pro.loading import read_config as read_pro
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.processor_files import ProcessorFiles
-from janusflow.models.tokenizer_guard import tokenizing
+from janusflow.models.tokenizer_guard import quietly, tokenizing
 from janusflow.utils.config_guard import check_config
 from janusflow.utils.hub import WEIGHTS
 
@@ -50,6 +52,14 @@ def test_a_tokenizer_that_hangs_panics_or_wavers_is_refused(case):
     with pytest.raises(ValueError, match="token") as caught:
         JanusFlowProcessor(replace(FILES, tokenizer=text))
     assert len(str(caught.value)) <= 300 and "\n" not in str(caught.value)
+
+
+def test_a_panic_prints_no_line_of_its_own(capfd):
+    panicking = dict(type="Precompiled", precompiled_charsmap="AAAA")
+    with pytest.raises(BaseException, match="."), quietly():  # noqa: RUF043
+        os.write(2, b"kept\n")
+        Tokenizer.from_str(json.dumps(json.loads(FILES.tokenizer) | dict(normalizer=panicking)))
+    assert capfd.readouterr().err == "kept\n"
 
 
 def test_honest_normalizers_are_taken():

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModel,
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -275,3 +276,35 @@ def test_peft_adapts_and_its_adapter_is_read_here(tiny_folder, model, inputs, tm
         assert torch.allclose(pipe.model(**inputs).logits, expected, atol=1e-5)
     pipe.model.gradient_checkpointing_enable()
     assert pipe.model.is_gradient_checkpointing
+
+
+def test_the_image_processor_of_a_folder_is_its_processors(tiny_folder, processor, tmp_path):
+    images = [Image.new("RGB", size, "red") for size in ((96, 96), (50, 120))]
+    found = AutoImageProcessor.from_pretrained(tiny_folder)
+    pixels = found(images, return_tensors="pt")["pixel_values"]
+    assert torch.equal(pixels, processor("what?", [images])["pixel_values"])
+    assert found.size == {"height": 96, "width": 96}
+    found.save_pretrained(tmp_path)
+    again = AutoImageProcessor.from_pretrained(tmp_path)
+    assert again.to_dict() == found.to_dict()
+    assert (again(images[0], return_tensors="np").pixel_values == pixels[:1].numpy()).all()
+    small = AutoImageProcessor.from_pretrained(tiny_folder, image_size=48)
+    assert small(images[0]).pixel_values.shape == (1, 3, 48, 48)
+    with pytest.raises(TypeError, match="return_tensor"):
+        found(images, return_tensor="pt")
+    with pytest.raises(TypeError, match="imagesize"):
+        AutoImageProcessor.from_pretrained(tiny_folder, imagesize=48)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ids: dict(labels=ids + 10_000), "labels hold"),
+        (lambda ids: dict(labels=ids[:, :3]), "labels have shape"),
+        (lambda ids: dict(input_ids=ids + 10_000), "input_ids hold"),
+        (lambda ids: dict(input_ids=ids.float()), "input_ids hold .* torch.float32"),
+    ],
+)
+def test_ids_that_the_vocabulary_has_not_are_refused(model, inputs, change, message):
+    with pytest.raises(ValueError, match=message):
+        model(**{**inputs, **change(inputs["input_ids"])})

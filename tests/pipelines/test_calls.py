@@ -358,3 +358,73 @@ def test_a_stop_button_of_another_thread_ends_what_runs(tiny_pipe):
         go.set()
         assert running.result().calls <= 4
     assert run(tiny_pipe).calls == 8  # and nothing that begins later
+
+
+# Weights that change
+
+
+@pytest.fixture
+def fused(tiny_folder, folders):
+    """A pipeline with one adapter that a test may merge and take out."""
+    pipe = JanusFlowPipeline.from_pretrained(tiny_folder)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.load_lora_weights(folders["first"], adapter_name="first")
+    return pipe
+
+
+CHANGES = {
+    "fuse_lora": lambda pipe: pipe.fuse_lora(),
+    "unload_lora_weights": lambda pipe: pipe.unload_lora_weights(),
+    "delete_adapters": lambda pipe: pipe.delete_adapters("first"),
+    "to": lambda pipe: pipe.to(torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_weights_that_another_thread_changes_wait_for_running_calls(fused, change):
+    alone = run(fused, num_inference_steps=6).images
+    talk = fused.chat("what?", max_new_tokens=4)
+    begun, done = threading.Event(), threading.Event()
+
+    def let_the_other_try(_pipe, step, _t, _tensors):
+        begun.set()
+        assert step > 1 or not done.wait(0.1)  # it waits while this call runs
+
+    def other():
+        begun.wait(10)
+        CHANGES[change](fused)
+        done.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(other)
+        end = run(fused, num_inference_steps=6, callback_on_step_end=let_the_other_try).images
+        waiting.result(20)
+    assert torch.equal(end, alone)
+    assert isinstance(fused.chat("what?", max_new_tokens=4), type(talk))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_call_cannot_change_the_weights_that_it_computes_with(fused, change):
+    with pytest.raises(RuntimeError, match=f"{change} came from inside a call"):
+        run(fused, callback_on_step_end=lambda pipe, *_: CHANGES[change](pipe))
+    CHANGES[change](fused)  # and afterwards nothing waits
+
+
+def test_a_stream_that_is_not_read_lets_adapters_be_merged(fused):
+    pieces = fused.chat("what is it?", stream=True, max_new_tokens=12)
+    first = next(pieces, "")
+    fused.fuse_lora()
+    assert isinstance(first + "".join(pieces), str)
+
+
+def test_a_merge_that_would_not_be_finite_leaves_the_weights(fused):
+    alone = run(fused).images
+    broken = [m for m in fused.model.modules() if hasattr(m, "lora_A")][-1]
+    with torch.no_grad():
+        kept = broken.lora_B["first"].weight.clone()
+        broken.lora_B["first"].weight.fill_(float("inf"))
+    with pytest.raises(ValueError):
+        fused.fuse_lora()
+    with torch.no_grad():
+        broken.lora_B["first"].weight.copy_(kept)
+    assert torch.allclose(run(fused).images, alone, atol=1e-4)

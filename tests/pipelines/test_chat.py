@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig, StoppingCriteria
 
+from janusflow.pipelines import answer_settings
 from janusflow.scenes.shapes import render
 from janusflow.scenes.world import scene
 
@@ -90,11 +91,26 @@ def test_a_generation_configuration_beside_the_weights_comes_before_our_defaults
 
 
 def test_an_answer_cut_by_our_default_is_told(tiny_pipe, monkeypatch):
-    from janusflow.pipelines import chat
-
-    monkeypatch.setattr(chat, "LONGEST", 3)
+    monkeypatch.setattr(answer_settings, "LONGEST", 3)
     with pytest.warns(UserWarning, match="cut after 3 tokens"):
         tiny_pipe.chat(Q)
+
+
+def test_an_answer_ends_where_the_positions_do(tiny_pipe, monkeypatch):
+    prompt = tiny_pipe.processor(Q)["input_ids"].shape[1]
+    monkeypatch.setattr(type(tiny_pipe), "positions", prompt + 3)
+    tokens = tiny_pipe.processor.tokenizer
+    ends = dict(eos_token_id=[len(tokens) - 1], pad_token_id=0)  # never drawn
+    with pytest.warns(UserWarning, match="cut after 3 tokens; the model has no more positions"):
+        told = tiny_pipe.chat(Q, max_new_tokens=9, **ends)
+    assert told == tiny_pipe.chat(Q, max_new_tokens=3, **ends)
+    config = GenerationConfig(max_new_tokens=9, **ends)
+    assert told == tiny_pipe.chat(Q, generation_config=config) and config.max_new_tokens == 9
+    assert told == tiny_pipe.chat(Q, max_length=9_000, **ends)
+    with pytest.raises(ValueError, match="min_new_tokens is 4"):
+        tiny_pipe.chat(Q, min_new_tokens=4)
+    with pytest.raises(ValueError, match=f"max_length is 2 and the prompt has {prompt}"):
+        tiny_pipe.chat(Q, max_length=2)
 
 
 class Counted(StoppingCriteria):

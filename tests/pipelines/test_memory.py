@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from janusflow import JanusFlowPipeline
+from janusflow import JanusFlowPipeline, load
 from janusflow.cli import batch
 from janusflow.models.autoencoder_loading import SDXL
 from janusflow.models.janusflow.configuration import JanusFlowConfig
@@ -16,6 +16,7 @@ from janusflow.pipelines import auto_pipeline, memory
 from janusflow.pipelines.memory import available
 from janusflow.utils.cpu import malloc
 from janusflow.utils.finite import check_weights
+from janusflow.utils.finite import plain as plain_parts
 from janusflow.utils.hub import locate
 
 TEXT = "a red circle left of a blue square"
@@ -221,6 +222,38 @@ def test_eight_bit_is_a_dtype_of_the_command_line(janusflow, tmp_path):
     assert janusflow(*words, "--dtype=int8", "--memory=1") == (0, f"{tmp_path / 'a.png'}\n", "")
     assert "Choose auto, float32" in janusflow(*words, "--dtype=int4")[2]
     assert "one image takes" in janusflow(*words, "--memory=0.001")[2]
+
+
+@pytest.mark.parametrize("name", ["janusflow/scenes", "janusflow/scenes-pro"])
+def test_more_images_than_there_is_memory_for_are_refused_at_once(name, monkeypatch):
+    pipe = load(name)
+    monkeypatch.setattr(available, "free", lambda _: 2**20)
+    with pytest.raises(ValueError, match=r"9,000 images at once take at least .* GiB and .* fewer"):
+        pipe("a red circle", num_images_per_prompt=9000)
+
+
+def test_an_image_of_more_tokens_than_positions_is_refused_at_once(pipe):
+    for call in (
+        lambda: pipe("a star", height=8192, width=8192),
+        lambda: pipe("a star", latents=torch.zeros(1, 16, 1024, 1024)),
+        lambda: pipe.edit(torch.zeros(3, 96, 96), "a star", height=8192, width=96),
+    ):
+        with pytest.raises(ValueError, match="tokens, and the language model has 1,024 positions"):
+            call()
+
+
+def test_eight_bit_weights_are_read_apart_from_their_file(tmp_path, coded):
+    plain = JanusFlowPipeline.from_pretrained("janusflow/scenes")
+    plain.save_pretrained(tmp_path, max_shard_size="1MB", variant="fp16")
+    again = JanusFlowPipeline.from_pretrained(
+        tmp_path, variant="fp16", quantization_config=auto_pipeline.eight_bit()
+    )
+    for name, weight in coded.model.state_dict().items():
+        other = again.model.state_dict()[name]
+        assert type(other) is type(weight), name
+        for own, same in zip(plain_parts(other), plain_parts(weight), strict=True):
+            assert torch.equal(own, same), name
+    assert again.model.config.name_or_path == str(tmp_path)
 
 
 def test_large_blocks_are_given_back(monkeypatch):

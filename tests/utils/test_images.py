@@ -140,9 +140,11 @@ def test_a_mask_of_any_kind_of_zero_and_one_is_a_mask():
         assert np.array_equal(np.asarray(images.to_mask(kind)), array * 255), kind
 
 
-def test_a_mask_that_is_transparent_alone_is_refused():
+@pytest.mark.parametrize("coloured", [False, True])
+def test_a_mask_that_is_transparent_in_places_is_refused(coloured):
     pixels = np.full((8, 6, 4), 255, np.uint8)
     pixels[:, 3:, 3] = 0
+    pixels[0, 0, 0] = 0 if coloured else 255
     with pytest.raises(ValueError, match="getchannel"):
         images.to_mask(Image.fromarray(pixels))
 

@@ -1,17 +1,23 @@
-"""The classes that published folders name for AutoProcessor and AutoTokenizer."""
+"""The classes that published folders name for AutoProcessor, AutoTokenizer and others."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerFast
+from transformers import BatchFeature, PreTrainedTokenizerFast
 
+from janusflow.models.janusflow.image_processing import JanusFlowImageProcessor
 from janusflow.models.janusflow.processing import JanusFlowProcessor
-from janusflow.utils.hub import locate
+from janusflow.utils import atomic_io
+from janusflow.utils.hub import KEYWORDS, locate
+from janusflow.utils.keywords import refuse_unknown
 from janusflow.utils.safe_io import read_object
 
 # what transformers' own loading passes to every part; also what begins with _
 OF_AUTO = ("trust_remote_code", "code_revision", "use_fast", "config", "task")
+FILE = "preprocessor_config.json"
 OF_MODEL = ("dtype", "torch_dtype", "device_map", "model_kwargs")
 
 
@@ -26,11 +32,7 @@ class VLChatProcessor:
 
         Raises ValueError if there is none.
         """
-        hub = {
-            key: value
-            for key, value in hub.items()
-            if key not in OF_AUTO + OF_MODEL and not key.startswith("_") and value is not None
-        }
+        hub = _of_hub(hub)
         folder = locate(name, files=["*.json", "*.jinja"], **hub)
         path = folder / "config.json"
         if path.is_file() and "gen_vision_config" in read_object(path):
@@ -47,3 +49,76 @@ class JanusFlowTokenizer:
     def from_pretrained(cls, name: str | Path, **hub) -> PreTrainedTokenizerFast:
         """Loads the tokenizer of the folder's processor, including the image tags."""
         return VLChatProcessor.from_pretrained(name, **hub).tokenizer
+
+
+class VLMImageProcessor:
+    """The pixels of a folder's processor as transformers' image processors give them.
+
+    `processor(images)["pixel_values"]` is (N, 3, S, S), resized, padded to a square and normalised.
+    """
+
+    model_input_names = ("pixel_values",)
+
+    def __init__(self, **config):
+        self.config = config
+        self.pixels = JanusFlowImageProcessor.from_dict(config)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **changes) -> VLMImageProcessor:
+        """preprocessor_config.json of a folder or hub id, with settings that are given instead.
+
+        ValueError where there is none, TypeError for a setting that it has not.
+        """
+        asked = _of_hub(changes)
+        known = JanusFlowImageProcessor.__dataclass_fields__
+        own = {key: asked.pop(key) for key in [*asked] if key in known}
+        refuse_unknown(f"{cls.__name__}.from_pretrained", asked, [*known, *KEYWORDS])
+        path = locate(name, files=[FILE], **asked) / FILE
+        if not path.is_file():
+            raise ValueError(f"{str(name)!r} lacks {FILE}; take it from the published checkpoint")
+        return cls.from_dict(read_object(path), **own)
+
+    @classmethod
+    def from_dict(cls, config: Mapping, **changes) -> VLMImageProcessor:
+        """The content of preprocessor_config.json, with settings that are given instead."""
+        return cls(**{**config, **changes})
+
+    def __call__(self, images, return_tensors: str | None = None, **given) -> BatchFeature:
+        """One image or several, PIL's, arrays or tensors. `return_tensors` is "pt" or "np"."""
+        refuse_unknown(type(self).__name__, given, ["images", "return_tensors"])
+        if return_tensors not in (None, "pt", "np"):
+            raise ValueError(f"return_tensors is {return_tensors!r:.40}; choose pt or np")
+        pixels = self.pixels(images)
+        return BatchFeature({"pixel_values": pixels.numpy() if return_tensors == "np" else pixels})
+
+    preprocess = __call__
+
+    @property
+    def size(self) -> dict[str, int]:
+        """Sides of the square in pixels, as transformers writes them."""
+        return dict.fromkeys(("height", "width"), self.pixels.image_size)
+
+    def to_dict(self) -> dict:
+        """Returns the content of preprocessor_config.json."""
+        return dict(self.config)
+
+    def save_pretrained(self, folder: str | Path, **given) -> list[str]:
+        """Writes preprocessor_config.json; returns its path."""
+        refuse_unknown(f"{type(self).__name__}.save_pretrained", given, ["folder"])
+        atomic_io.make_folder(Path(folder))
+        text = json.dumps(self.config, indent=2, ensure_ascii=False) + "\n"
+        atomic_io.write_text(Path(folder) / FILE, text)
+        return [str(Path(folder) / FILE)]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {json.dumps(self.config, indent=2)}"
+
+
+def _of_hub(given: Mapping) -> dict:
+    """What is left of transformers' keywords for a hub's folder."""
+    dropped = OF_AUTO + OF_MODEL
+    return {
+        key: value
+        for key, value in given.items()
+        if key not in dropped and not key.startswith("_") and value is not None
+    }

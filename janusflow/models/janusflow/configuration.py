@@ -15,8 +15,11 @@ from janusflow.models.janusflow.language import (
 )
 from janusflow.utils.checkpoint_files import check_settings
 from janusflow.utils.config_guard import read_config
+from janusflow.utils.hub import PACKAGED
+from janusflow.utils.keywords import refuse_unknown
 from janusflow.utils.text import printable
 
+OF_OTHERS = ("subfolder", "trust_remote_code", "code_revision", "use_auth_token")  # transformers'
 # Vision towers by their published names; a configuration may override any of these in its `params`.
 TOWERS: dict[str, dict[str, int | float]] = {
     "siglip_large_patch16_384": dict(
@@ -163,12 +166,29 @@ class JanusFlowConfig(PreTrainedConfig):
             )
 
     @classmethod
+    def from_pretrained(cls, name, **kwargs):
+        """As transformers reads it, with settings that are given instead of the file's.
+
+        TypeError for a keyword that is neither a setting nor the hub's.
+        """
+        wanted = kwargs.pop("return_unused_kwargs", False)
+        config, rest = super().from_pretrained(
+            PACKAGED.get(str(name), name), return_unused_kwargs=True, **kwargs
+        )
+        if not wanted:
+            unknown = [key for key in rest if not key.startswith("_") and key not in OF_OTHERS]
+            own = [f.name for f in fields(cls)]
+            refuse_unknown(f"{cls.__name__}.from_pretrained", unknown, own)
+        return (config, rest) if wanted else config
+
+    @classmethod
     def get_config_dict(cls, name, **kwargs) -> tuple[dict, dict]:
         """Returns what transformers reads from config.json, after the checks of `check_config`.
 
         Raises ValueError for a setting that loads code or files or shadows a method, and for
         invalid JSON.
         """
+        name = PACKAGED.get(str(name), name)
         if (Path(name) / "config.json").is_file():
             read_config(Path(name) / "config.json")
         content, rest = super().get_config_dict(name, **kwargs)

@@ -346,8 +346,15 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         refuse_unknown(f"{type(self).__name__}.forward", kwargs, self._forward_keywords)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give input_ids or inputs_embeds, one of them")
+        self._check_ids(input_ids, "input_ids")
+        self._check_ids(labels, "labels")
         if inputs_embeds is None:
             inputs_embeds = self.embed(input_ids, pixel_values, image_token_mask)
+        if labels is not None and labels.shape != inputs_embeds.shape[:2]:
+            raise ValueError(
+                f"labels have shape {tuple(labels.shape)} and the prompt "
+                f"{tuple(inputs_embeds.shape[:2])}; give one label a token, -100 for none"
+            )
         self.check_length(inputs_embeds.shape[1])
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             position_ids = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers import initialization as init
@@ -27,13 +26,23 @@ from janusflow.utils.checkpoint_files import (
     check_size,
     check_variant,
     check_variant_name,
+    chosen_files,
     one_layout,
 )
 from janusflow.utils.cpu.malloc import returned
 from janusflow.utils.cpu.onednn_linear import use_onednn
 from janusflow.utils.hub import PACKAGED, unlist
+from janusflow.utils.keywords import refuse_unknown
 from janusflow.utils.text import printable
 
+KEYWORDS = (
+    "config",
+    "dtype",
+    "variant",
+    "device_map",
+    "quantization_config",
+    "attn_implementation",
+)
 Own = TypeVar("Own", bound="JanusFlowPreTrainedModel")
 
 
@@ -98,6 +107,17 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_output_embeddings(use_onednn(value))
 
+    def _check_ids(self, ids: torch.Tensor | None, name: str) -> None:
+        """ValueError for an id that the vocabulary has not; on a CPU only, where asking is free."""
+        if ids is None or ids.device.type != "cpu" or not ids.numel():
+            return
+        rows, most = self.get_input_embeddings().num_embeddings, ids.max().item()
+        if most >= rows or ids.is_floating_point():
+            raise ValueError(
+                f"{name} hold {most} of {ids.dtype}; expected whole numbers below the "
+                f"vocabulary's {rows}, from this model's processor"
+            )
+
     @classmethod
     def from_pretrained(cls: type[Own], name, *args, **kwargs) -> Own:
         """Loads weights from safetensors only.
@@ -113,13 +133,16 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         if kwargs.get("generation_config") is None:
             kwargs["generation_config"] = generation_defaults.read(name, **kwargs)
         kwargs |= dict(use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
-        coded = kwargs.get("quantization_config") is not None
         try:
-            with returned() if coded else nullcontext():
+            if kwargs.get("quantization_config") is None:
                 model, info = super().from_pretrained(name, *args, **kwargs)
-                if coded:
+            else:
+                with returned():
+                    model, info = super().from_pretrained(*_apart(name, kwargs), *args, **kwargs)
                     _let_go(model)
+                    model.name_or_path = model.config.name_or_path = str(name)
         except (SafetensorError, RuntimeError, KeyError, TypeError, AssertionError) as error:
+            _refuse_keyword(cls.__name__, error, kwargs)
             reason = printable(error, 200)
             raise ValueError(
                 f"the files in {str(name)!r} make no model ({reason}); fetch config.json and the "
@@ -150,11 +173,40 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         readable(Path(folder))
 
 
+def _apart(name, kwargs: dict) -> tuple[object]:
+    """The name that transformers is to load; None for a folder, whose tensors and configuration
+    then are in `kwargs`.
+    """
+    if not Path(name).is_dir() or kwargs.keys() & {"state_dict", "subfolder"}:
+        return (name,)
+    kwargs["state_dict"] = _tensors(Path(name), kwargs.pop("variant", None))
+    kwargs["config"] = kwargs.get("config") or JanusFlowConfig.from_pretrained(name)
+    return (None,)
+
+
+def _tensors(folder: Path, variant: str | None) -> dict:
+    """A folder's tensors by name, each read into memory of its own when it is asked for.
+
+    Weights that are turned into others while they load then never lie in memory twice; of a mapped
+    file, which transformers reads by itself, all pages stay until the last one is done.
+    """
+    open_files = (
+        safe_open(path, "pt", backend="pread") for path in chosen_files(folder, variant, "model")
+    )
+    return {key: file.get_slice(key) for file in open_files for key in file.keys()}
+
+
 def _let_go(model: nn.Module) -> None:
     """Gives plain weights memory of their own: as views of the file they keep all its pages."""
     for weight in model.parameters():
         if type(weight) is nn.Parameter:
             weight.data = weight.data.clone()
+
+
+def _refuse_keyword(kind: str, error: Exception, given: dict) -> None:
+    """TypeError where the network was built with a keyword that nothing takes."""
+    unknown = [name for name in given if f"unexpected keyword argument {name!r}" in str(error)]
+    refuse_unknown(f"{kind}.from_pretrained", unknown, KEYWORDS)
 
 
 def _refuse(name, fault: str, keys) -> None:

@@ -1,6 +1,6 @@
 """A pipeline's memory: forecast before it is built, and limited while images are decoded."""
 
-from janusflow.pipelines.memory.available import free, of_program
+from janusflow.pipelines.memory.available import check_room, free, of_program
 from janusflow.pipelines.memory.forecasts import (
     Forecast,
     Living,
@@ -19,6 +19,7 @@ __all__ = [
     "DecodingPolicy",
     "Forecast",
     "Living",
+    "check_room",
     "check_sides",
     "decode",
     "decoding",

@@ -48,3 +48,15 @@ def of_program() -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_room(count: int, each: int, device: torch.device) -> None:
+    """ValueError where so many images, of at least `each` bytes, cannot lie on the device at once,
+    before any memory is taken: a machine without memory ends the program without a word.
+    """
+    room = free(device)
+    if room is not None and count * each > room:
+        raise ValueError(
+            f"{count:,} images at once take at least {count * each / 2**30:.3g} GiB and "
+            f"{room / 2**30:.3g} are free; make fewer at once, at most {room // each:,}"
+        )

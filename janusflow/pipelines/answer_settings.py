@@ -1,0 +1,117 @@
+"""Settings of an answer: the caller's, the files', and ours where neither says anything."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+from transformers import GenerationConfig, GenerationMixin
+
+from janusflow.pipelines.call_options import whole
+
+LONGEST = 512  # tokens of an answer, as published
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+# settings of `generate` that want ids before the answer, or give something else than answers
+NOT_TAKEN = {
+    "assistant_model",
+    "custom_generate",
+    "guidance_scale",
+    "negative_prompt_attention_mask",
+    "negative_prompt_ids",
+    "output_attentions",
+    "output_hidden_states",
+    "output_logits",
+    "output_scores",
+    "return_dict_in_generate",
+}
+
+
+def within(settings: Mapping, prompt: int, positions: int) -> dict:
+    """The settings of an answer behind `prompt` tokens that ends where the positions do.
+
+    ValueError for an answer that has to be longer, or that would end before it begins.
+    """
+    config = settings.get("generation_config")
+    told = {**(vars(config) if config else {}), **settings}
+    least, longest = told.get("min_new_tokens") or 0, told.get("max_length")
+    if least > positions - prompt:
+        raise ValueError(
+            f"min_new_tokens is {least} behind a prompt of {prompt} tokens, and the language model "
+            f"has {positions} positions; ask for less"
+        )
+    if longest is not None and told.get("max_new_tokens") is None and longest <= prompt:
+        raise ValueError(
+            f"max_length is {longest} and the prompt has {prompt} tokens; raise it, or give "
+            "max_new_tokens"
+        )
+    if (told.get("max_new_tokens") or 0) > positions - prompt:
+        return _replaced(settings, max_new_tokens=max(positions - prompt, 1))
+    if told.get("max_new_tokens") is None and (longest or 0) > positions:
+        return _replaced(settings, max_length=positions)
+    return dict(settings)
+
+
+def _replaced(settings: Mapping, **new) -> dict:
+    """The settings with others in the place where they stood, in a copy."""
+    config = settings.get("generation_config")
+    if config is None or settings.keys() & new.keys():
+        return {**settings, **new}
+    return filled(settings, new)
+
+
+def filled(given: Mapping, missing: Mapping) -> dict:
+    """The caller's settings with defaults, inside a copy of his generation configuration where he
+    gave one, since transformers wants either.
+    """
+    config = given.get("generation_config")
+    if config is None:
+        return {**missing, **given}
+    config = copy.deepcopy(config)
+    for name, value in missing.items():
+        setattr(config, name, value)
+    return {**given, "generation_config": config}
+
+
+def read(given: Mapping, tokenizer) -> dict:
+    """The caller's settings in the types that `generate` takes, with the tokenizer that reads
+    `stop_strings`. TypeError or ValueError for what is of another type or out of range.
+    """
+    config = given.get("generation_config")
+    if config is not None and not isinstance(config, GenerationConfig):
+        raise TypeError(
+            f"generation_config is of type {type(config).__name__}; expected a "
+            "transformers.GenerationConfig"
+        )
+    found = dict(given)
+    for name in ("max_new_tokens", "max_length", "num_beams", "num_return_sequences"):
+        if found.get(name) is not None:
+            found[name] = whole(found[name], name, limit="number")
+    if found.get("stop_strings") or getattr(config, "stop_strings", None):
+        found.setdefault("tokenizer", tokenizer)
+    return found
+
+
+def check_sampling(given: Mapping, sources: Sequence) -> None:
+    """ValueError for a setting of sampling while answers are greedy by our default alone."""
+    if "do_sample" in given or any(getattr(s, "do_sample", None) is not None for s in sources):
+        return
+    for name in SAMPLING:
+        value = given.get(name)
+        if value is not None and not (name == "temperature" and value in (0, 1)):
+            raise ValueError(
+                f"{name} is {value!r:.40}, and answers are greedy unless told otherwise; give "
+                f"do_sample=True with it, or leave {name} out"
+            )
+
+
+@cache
+def generate_keywords() -> tuple[str, ...]:
+    """Returns the names of all arguments of transformers' `generate` besides its inputs."""
+    own = inspect.signature(GenerationMixin.generate).parameters
+    names = [n for n in own if n not in ("self", "inputs", "kwargs")]
+    settings = [name for name in vars(GenerationConfig()) if not name.startswith("_")]
+    first = ("max_new_tokens", "do_sample", "temperature", "top_p", "num_beams")
+    every = (*first, *names, *settings, "use_cache", "tokenizer")
+    return tuple(name for name in dict.fromkeys(every) if name not in NOT_TAKEN)
