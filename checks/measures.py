@@ -12,7 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from janusflow import JanusFlowPipeline
+from janusflow.bench import speed
 from janusflow.evaluation import provenance
+from janusflow.scenes import world
+from janusflow.utils.devices import use_threads
 from janusflow.utils.hub import PACKAGED
 from samplers.benchmark import suite
 from studies import few_evaluations as few
@@ -194,7 +198,7 @@ def few_evaluations() -> Result:
     rows = []
     for model, ways in (
         ("janusflow/scenes-few", ("map:4", "map:2", "map:1")),
-        ("janusflow/scenes", ("fast", "abm:8", "abm:4")),
+        ("janusflow/scenes", ("exact", "fast", "abm:8", "abm:4")),
     ):
         for way in ways:
             told = few.scored(model, way, 600, 1)
@@ -210,6 +214,26 @@ def few_evaluations() -> Result:
         "--seeds 8)"
     )
     return of_model("janusflow/scenes-few", command, rows)
+
+
+@measure
+def few_speed() -> Result:
+    """Seconds an image of the few-step model and of the published way, in turns on one core."""
+    use_threads(1)
+    pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes-few")
+    pipe.set_progress_bar_config(disable=True)
+    asked = [world.prompt("test", name, i).text for i in range(2) for name in world.CATEGORIES]
+    rows = []
+    for count in (1, 8):
+        found = speed.of_pipeline(pipe, asked[:count], rounds=7)["ways"]
+        for way in ("published", "exact", "draft"):
+            ratios = [found[way]["faster"], *found[way]["spread"]]
+            row = {"images at once": count, "evaluations": found[way]["calls"]}
+            row["s an image"] = round(median(found[way]["seconds"]), 4)
+            rows.append(row | {"times as fast": [round(x, 1) for x in ratios]})
+    command = "janusflow bench speed --model janusflow/scenes-few (1 and 8 prompts, one thread)"
+    note = "Parts of a value: the median of seven rounds, the least and the most."
+    return of_model("janusflow/scenes-few", command, rows, note)
 
 
 @measure

@@ -3,8 +3,8 @@
     python -m studies.few_evaluations janusflow/scenes my-run/export --ways map:4,map:1,abm:8,fast
 
 A way is `map:N` (N evaluations of a flow map), `SOLVER:N` (N steps, unguided, on the solver's own
-grid), or `fast:W` (the model's pilot grid, guided by W where that grid is; 2 unless told, 1 for
-none). Prompts are those of the split "test", the same for all models.
+grid), `exact` (30 guided Euler steps), or `fast:W` (the model's pilot grid, guided by W where that
+grid is; 2 unless told, 1 for none). Prompts are those of the split "test", the same for all models.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from janusflow.training.objectives.online import shape_of
 from janusflow.training.rewards.prompts import Prompts
 from janusflow.utils.devices import use_threads
 from janusflow.utils.hub import FLOW_MAP, locate
+from samplers.benchmark.style import colour, paper
 
 AT_ONCE = 64
 
@@ -39,7 +40,9 @@ def draw(model, folder: Path, way: str, samples: list, noise: Tensor) -> tuple[T
     if name == "map":
         return jumped(model, folder, int(count), samples, noise), int(count)
     guidance: object = 1.0
-    if name == "fast":
+    if name == "exact":
+        name, ts, guidance = "euler", samplers.GRIDS["uniform"](30), 2.0
+    elif name == "fast":
         pilot = samplers.PilotGrid.load(folder / "pilot-fast.json")
         name, ts = pilot.solver, pilot.ts
         if (scale := float(count or 2)) != 1:
@@ -91,6 +94,32 @@ def scored(name: str, way: str, prompts: int, seeds: int, first: int = 0) -> dic
         "layouts": layouts(found, seeds) if seeds > 1 else None,
         "seconds": round(time.perf_counter() - began, 1),
     }
+
+
+@paper
+def figure(rows: list[dict], qualities: list[dict]):
+    """Strict score against evaluations, of the rows of two result files: the flow map and its
+    teacher without guidance, and the shipped model's own qualities.
+    """
+    from matplotlib.figure import Figure
+
+    lines = {
+        "scenes-few": [r for r in rows if r["way"].startswith("map:")],
+        "scenes, unguided (abm)": [r for r in rows if r["way"].startswith("abm:")],
+        "scenes, its qualities": [q for q in qualities if q.get("weights", "own") == "own"],
+    }
+    ax = (fig := Figure(figsize=(4.2, 3.0), layout="constrained")).subplots()
+    for place, (name, own) in enumerate(lines.items()):
+        own = sorted(own, key=lambda r: r["evaluations"])
+        x, y = ([r[key] for r in own] for key in ("evaluations", "strict"))
+        ends = [[r["strict"] - r["low"] for r in own], [r["high"] - r["strict"] for r in own]]
+        ax.errorbar(x, y, ends, fmt="o-", color=colour(place), markersize=4, label=name)
+    ax.set(xscale="log", xlabel="network evaluations", ylabel="strict score, 95 % interval")
+    ax.set_xticks([1, 2, 4, 8, 12, 34, 60], ["1", "2", "4", "8", "12", "34", "60"], minor=False)
+    ax.set_xticks([], minor=True)
+    ax.set_ylim(0, 1)
+    ax.legend(fontsize=7, loc="lower right")
+    return fig
 
 
 def _by_category(rows: list, found: list[Score]) -> dict[str, float]:

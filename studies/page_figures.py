@@ -17,6 +17,7 @@ import samplers
 from checks.benchmarks import scaling as scaled
 from janusflow import JanusFlowPipeline
 from janusflow.evaluation import plots
+from studies import few_evaluations as few
 from studies import reward_algorithms as reward_curves
 from studies.alignment import figure as aligned
 
@@ -90,9 +91,23 @@ def reward_algorithms() -> None:
     reward_curves.figure(rows).savefig(DOCS / "reward-algorithms.png", dpi=200)
 
 
+def few_evaluations() -> None:
+    """docs/few-evaluations.png from the result files of both shipped flows."""
+    rows = [stored(f"results/{name}")["rows"] for name in ("few-evaluations", "scenes")]
+    few.figure(*rows).savefig(DOCS / "few-evaluations.png", dpi=200)
+
+
 FIGURES: dict[str, Callable[[], None]] = {
     draw.__name__.replace("_", "-"): draw
-    for draw in (gallery, trajectory, work_precision, alignment, scaling, reward_algorithms)
+    for draw in (
+        gallery,
+        trajectory,
+        work_precision,
+        alignment,
+        scaling,
+        reward_algorithms,
+        few_evaluations,
+    )
 }
 
 

@@ -31,6 +31,7 @@ from janusflow.training.objectives.map_losses import squared
 from janusflow.training.objectives.matching import clipped
 from janusflow.training.objectives.nft import nft as nft_loss
 from samplers import rectify
+from samplers.benchmark.style import colour, paper
 from samplers.solvers.transitions import TRANSITIONS
 
 MODES, GROUP, NEAR = 8, 16, 0.5
@@ -288,11 +289,10 @@ def curves() -> list[dict]:
     return rows
 
 
+@paper
 def figure(rows: list[dict]):
     """The gold reward over steps: learnt from, and beside the weak one that is learnt from."""
     from matplotlib.figure import Figure
-
-    from samplers.benchmark.style import colour
 
     fig = Figure(figsize=(7.2, 2.8), layout="constrained")
     panels = (("gold", "gold"), ("weak", "weak"), ("weak", "gold"))
