@@ -37,9 +37,9 @@ class ProRecipe:
     # next token
     optimizer: str = "muon"
     steps: int = 6_400
-    images: int = 32
-    lr: float = 1.5e-3
-    warmup: int = 50
+    images: int = 16
+    lr: float = 3e-3
+    warmup: int = 20
     decay_from: float = 0.6  # share of the steps after which the rate falls to zero, linearly
     clip: float = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
