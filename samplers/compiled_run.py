@@ -39,7 +39,7 @@ def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
 
 
 def _steps(rows: list[list[float]]) -> list[tuple]:
-    """Rows of weights as steps from one state to the next."""
+    """Converts rows of weights to steps from one state to the next."""
     made = []
     for before, row in pairwise(rows):
         ratio = row[0] / before[0] if before[0] else 0.0

@@ -116,7 +116,7 @@ def _run(
 def _pieces(
     v: Velocity, state: Tensor, ts: Tensor, solver: Solver, jumps: tuple[float, ...]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(t, state) from ts[1] on; where the field jumps the solver begins anew."""
+    """Yields (t, state) from ts[1] on; the solver restarts where the field jumps."""
     parts = pieces(ts, jumps) if jumps and not solver.stochastic else [ts]
     for part in parts:
         field = v if len(parts) == 1 else partial(_inside, v, *sorted((part[0], part[-1])))
@@ -141,5 +141,7 @@ def vectorized() -> bool:
 
 
 def _inside(v: Velocity, low: Tensor, high: Tensor, x: Tensor, *times: Tensor) -> Tensor:
-    """v at times within (low, high): at an end that is a jump, the limit from this side."""
+    """Returns v at times moved inside (low, high), so that at a jump it has the limit from this
+    side.
+    """
     return v(x, *(t.clamp(float(low) + NEAR, float(high) - NEAR) for t in times))

@@ -120,7 +120,7 @@ class FlowMap(Wrapped):
         self.output = output
 
     def __call__(self, x: Tensor, t: Tensor, s: Tensor | None = None) -> Tensor:
-        """The mean velocity from t to s; without s the velocity at t."""
+        """Returns the mean velocity from t to s; without s the velocity at t."""
         if self.output == "velocity":
             return self.v(x, t, t if s is None else s)
         if s is None:

@@ -34,6 +34,6 @@ def integrated(v: Velocity, calls: int = 64, solver: str | Solver = "rk4") -> Fl
 
 
 def _beside(t: Tensor, x: Tensor) -> Tensor:
-    """A time of the batch as it is, times of samples as (B, 1, ..., 1)."""
+    """Returns a time of the batch unchanged, and times per sample as (B, 1, ..., 1)."""
     t = torch.as_tensor(t)
     return t.reshape(-1, *[1] * (x.ndim - 1)) if t.ndim else t.double()

@@ -159,7 +159,7 @@ def pieces(ts: Tensor, jumps: Iterable[float]) -> list[Tensor]:
 
 
 def _stretch(ts: Tensor) -> Tensor:
-    """The times moved linearly so that they begin at 0 and end at 1."""
+    """Returns the times scaled linearly to begin at 0 and end at 1."""
     return pin((ts - ts[0]) / (ts[-1] - ts[0]))
 
 

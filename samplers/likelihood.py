@@ -86,7 +86,7 @@ def _integrated(
     probes: int | None,
     generator: torch.Generator | None,
 ) -> LogLikelihood:
-    """State and divergence taken back to the noise together."""
+    """Integrates state and divergence back to the noise together."""
     data = data.to(torch.promote_types(data.dtype, torch.float32))
     size = math.prod(data.shape[1:])
     signs = None if probes is None else _signs(probes, data, generator)
@@ -99,7 +99,7 @@ def _integrated(
 
 
 class _Augmented(Wrapped):
-    """The velocity of the state (B, D) beside its divergence (B, 1 or probes)."""
+    """The velocity of the state (B, D) together with its divergence (B, 1 or probes)."""
 
     def __init__(self, v: Velocity, shape: torch.Size, signs: Tensor | None):
         super().__init__(v)
@@ -113,7 +113,7 @@ class _Augmented(Wrapped):
         return torch.cat((k.reshape(len(k), size), divergence), 1)
 
     def _divergence(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """v(x, t) and its divergence, with their graphs if gradients are followed."""
+        """Returns v(x, t) and its divergence, with their graphs if gradients are recorded."""
         follow = torch.is_grad_enabled()
         with torch.enable_grad():
             x = x if follow and x.requires_grad else x.detach().requires_grad_()
@@ -123,13 +123,13 @@ class _Augmented(Wrapped):
         return (k, divergence) if follow else (k.detach(), divergence.detach())
 
     def _probed(self, k: Tensor, x: Tensor, follow: bool) -> Tensor:
-        """e . J e for each of the probes, (B, probes)."""
+        """Returns e . J e for each of the probes, (B, probes)."""
         products = [_slope(k, x, e, follow) * e for e in self.signs]
         return torch.stack([p.reshape(len(x), -1).sum(1) for p in products], 1)
 
 
 def _exact(k: Tensor, x: Tensor, follow: bool) -> Tensor:
-    """The trace of the Jacobian (B, 1), one backward pass per element of a sample."""
+    """Returns the trace of the Jacobian (B, 1), with one backward pass per element of a sample."""
     rows = k.reshape(len(k), -1).sum(0).unbind()
     slopes = (_slope(row, x, None, follow) for row in rows)
     diagonal = [slope.reshape(len(x), -1)[:, i] for i, slope in enumerate(slopes)]
@@ -137,7 +137,7 @@ def _exact(k: Tensor, x: Tensor, follow: bool) -> Tensor:
 
 
 def _slope(k: Tensor, x: Tensor, weight: Tensor | None, follow: bool) -> Tensor:
-    """The gradient of (weight times) k, zero where k does not depend on x."""
+    """Returns the gradient of (weight times) k, zero if k does not depend on x."""
     (slope,) = torch.autograd.grad(
         k, x, weight, retain_graph=True, create_graph=follow, materialize_grads=True
     )

@@ -96,7 +96,7 @@ def rollout(
 
 
 class _Recorded(Wrapped):
-    """v that keeps what it returned."""
+    """A velocity that keeps its results."""
 
     def __init__(self, v: Velocity):
         super().__init__(v)
@@ -108,7 +108,7 @@ class _Recorded(Wrapped):
 
 
 def _times(t: float | Tensor, x: Tensor) -> Tensor:
-    """A number as float64 on the CPU; (B,) as (B, 1, ..., 1) where x lives."""
+    """Returns a number as float64 on the CPU, and (B,) as (B, 1, ..., 1) on x's device."""
     t = torch.as_tensor(t)
     if t.numel() == 1:
         return t.detach().reshape(()).cpu().double()
@@ -118,7 +118,9 @@ def _times(t: float | Tensor, x: Tensor) -> Tensor:
 
 
 def _normal_log_prob(y: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """Log-density of y (B, ...) under N(mean, deviation^2), (B,); 0 where the deviation is."""
+    """Returns the log-density of y (B, ...) under N(mean, deviation^2), (B,); 0 where the deviation
+    is 0.
+    """
     wide = torch.float32 if y.device.type == "mps" else torch.float64
     deviation = deviation.to(y.device, y.dtype)
     noisy = deviation > 0

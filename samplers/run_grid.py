@@ -42,7 +42,7 @@ def times(
 
 
 def _whole(ts: Any) -> int | None:
-    """ts as a number of calls, None where it is a list of times."""
+    """Returns ts as a number of evaluations, or None for a list of times."""
     if isinstance(ts, bool | float):
         raise TypeError(f"{ts!r} is no number of calls; pass a whole one, or a list of times")
     if getattr(ts, "ndim", 0):
@@ -54,7 +54,9 @@ def _whole(ts: Any) -> int | None:
 
 
 def _tensor(ts: Tensor | Iterable[float]) -> Tensor:
-    """Times as float64 on the CPU, in two moves: Apple's GPUs have no float64."""
+    """Returns times as float64 on the CPU, moved there first because Apple's GPUs have no
+    float64.
+    """
     if isinstance(ts, Tensor):
         return ts.cpu().double()
     ts = list(ts)

@@ -79,7 +79,9 @@ class Solver:
         return replace(self, path=partial(self.path, **options)) if options else self
 
     def __reduce__(self) -> tuple:
-        """Pickles a registered solver by its name and options, so that it need hold no closure."""
+        """Pickles a registered solver by its name and options, so that closures need not be
+        pickled.
+        """
         known, options = SOLVERS.get(self.name), getattr(self.path, "keywords", {})
         path = getattr(self.path, "func", self.path)
         if type(self) is Solver and known and replace(self, path=known.path) == known:

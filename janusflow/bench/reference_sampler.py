@@ -50,7 +50,7 @@ def sample(
 
 
 def _velocity(model, text: Tensor, seen: Tensor, positions: Tensor, x: Tensor, t: Tensor):
-    """Both rows through everything, prompt included."""
+    """Evaluates both rows through the whole network, including the prompt."""
     features, times = model.vision_gen_enc_model(x.to(model.dtype), t)
     tokens = model.vision_gen_enc_aligner(features.flatten(2).transpose(1, 2))
     own = torch.cat([times.embedding[:, None], tokens], dim=1)

@@ -56,7 +56,7 @@ def run(
 
 
 def _truth(v: Velocity, noise: Tensor, calls: int) -> tuple[Tensor, float]:
-    """Endpoints, and the RMS distance of those that half as many calls give."""
+    """Returns the endpoints, and their RMS distance from those of half as many evaluations."""
     coarse, fine = (_end(v, noise.double(), n) for n in (calls // 2, calls))
     return fine, float((fine - coarse).square().mean().sqrt())
 
@@ -69,7 +69,7 @@ def _end(v: Velocity, noise: Tensor, calls: int) -> Tensor:
 
 
 def _reads(v: Velocity, noise: Tensor) -> float:
-    """Rows that the network evaluates for a call of v, on average over the way."""
+    """Returns the mean number of rows that the network evaluates per call of v."""
     counted = count(v)
     sample(counted, noise, 8, "euler")
     return counted.calls / 8

@@ -137,7 +137,7 @@ def holds(path: Path, order: dict) -> bool:
 
 
 def _make(pipe, orders: dict[Path, dict], settings: dict) -> list[tuple[Path, str]]:
-    """Makes and writes one batch; returns what could not be written and why."""
+    """Generates and writes one batch; returns what could not be written and why."""
     generators = [torch.Generator().manual_seed(order["seed"]) for order in orders.values()]
     texts = [order["prompt"] for order in orders.values()]
     out = pipe(texts, generator=generators, **settings)

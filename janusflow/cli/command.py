@@ -114,7 +114,7 @@ def command(name: str, panel: str = "Commands", plugins: bool = False, json: boo
 
 
 def _unwrapped(doc: str) -> str:
-    """Paragraphs as one line each, which the terminal's width breaks."""
+    """Joins the lines of each paragraph, because the terminal wraps them."""
     return "\n\n".join(" ".join(part.split()) for part in doc.split("\n\n"))
 
 
@@ -142,7 +142,7 @@ MAY_BE_BLANK = ("prompt", "negative_prompt", "question", "out", "source_prompt")
 
 
 def _refuse_blank(values: dict) -> None:
-    """ValueError for an option that names nothing, as an unset variable of a shell leaves it."""
+    """Raises ValueError for an empty option, such as an unset shell variable."""
     for name, value in values.items():
         blank = isinstance(value, str) and not value.strip()
         if blank and name not in MAY_BE_BLANK:
@@ -165,7 +165,7 @@ def _options_of(function: Callable) -> type:
 
 
 def _parameters(options: type) -> list[inspect.Parameter]:
-    """The fields as keyword parameters, the class's own before those of its bases."""
+    """Returns the fields as keyword parameters, the class's own before those of its bases."""
     hints = typing.get_type_hints(options, include_extras=True)
     names = [name for kind in options.__mro__ for name in inspect.get_annotations(kind)]
     known = {item.name: item for item in fields(options)}
@@ -243,7 +243,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def _parsing(error) -> str:
-    """The parser's complaint with the nearest known option, and where to read on."""
+    """Adds the nearest known option and a hint to the parser's error."""
     ctx = getattr(error, "ctx", None)
     where = ctx.command_path if ctx else "janusflow"
     option = getattr(error, "option_name", None)

@@ -60,7 +60,9 @@ def _run() -> None:
 
 
 def _fail(error: Exception) -> None:
-    """Ends with what the user can do about an error; raises what only a developer can mend."""
+    """Prints what the user can do about an error and exits, or raises it if only a developer can
+    help.
+    """
     import sys
 
     from janusflow.cli.command import Interrupted, advice

@@ -61,7 +61,7 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _writing() -> bool:
-    """Whether a run holds a folder, whose last word must not be cut off."""
+    """Returns whether a run holds a folder, whose last message must not be cut off."""
     module = sys.modules.get("janusflow.utils.locked_dir")
     return bool(module is not None and getattr(module, "HELD", None))
 

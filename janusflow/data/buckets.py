@@ -109,7 +109,7 @@ def divided(records: Records, wanted: dict[str, tuple[int, int]]) -> dict[str, l
 
 
 def _ratio(records: Records, number: int) -> float | None:
-    """Width over height of an image, from its header."""
+    """Returns width / height of an image, from its header."""
     try:
         with Image.open(io.BytesIO(records[number].images[0])) as image:
             width, height = image.size

@@ -84,7 +84,7 @@ def _add(digest, record: Record | Exception) -> None:
 
 
 def _spread(records: Records, most: int) -> Iterator[tuple[int, Record | Exception]]:
-    """Numbers and records, or why they cannot be read; of a stream the first alone."""
+    """Yields numbers and records, or why they cannot be read; of a stream only the first."""
     count = min(len(records), most)
     if getattr(records, "sequential", False):
         numbers = range(min(count, 1))

@@ -135,7 +135,9 @@ class Cache:
         return own
 
     def _sum(self, key: str, name: str, tensor: Tensor) -> str:
-        """Covers what it was made with too: a shard of another cache does not fit here."""
+        """Returns a checksum that includes the cache's settings, so that another cache's shard does
+        not fit.
+        """
         salt = {name: value for name, value in self.about.items() if name != "data"}
         return digests.of_tensors({name: tensor}, key + json.dumps(salt, sort_keys=True))
 

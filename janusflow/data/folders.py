@@ -146,7 +146,7 @@ def _add_tables(found: Found, tables: list[Path], options: Data, seed: int) -> N
 
 
 def _add_texts(found: Found, texts: Iterable[Path], files: Sequence[Path]) -> None:
-    """Those that are no captions and say nothing about the folder."""
+    """Adds text files that are neither captions nor descriptions of the folder."""
     images = {f.with_suffix("") for f in files if f.suffix.lower() in IMAGE_SUFFIXES}
     others = {f.with_suffix(""): f for f in files if f.suffix.lower() not in CAPTIONS}
     homes = {f.parent for f in files if f.suffix.lower() in IMAGE_SUFFIXES}

@@ -94,8 +94,9 @@ def _note(named: set[Path], folder: Path, row: dict) -> None:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Number from 1, place and content of the lines that are not empty; of very long ones the
-    beginning, longer than MAX_LINE.
+    """Yields number (from 1), offset and content of the non-empty lines.
+
+    Of a very long line only the beginning is returned, which is longer than MAX_LINE.
     """
     place, number, fresh = 0, 1, True
     with open(path, "rb") as file:

@@ -195,7 +195,7 @@ class Mixture:
         return found
 
     def _whole(self, blend: Blend, which: int, index: int, key: int, sample, seed: int) -> Sample:
-        """The sample, or what replaces it if it is broken."""
+        """Returns the sample, or its replacement if it is broken."""
         for trial in range(1, ATTEMPTS + 1):
             if isinstance(sample, Sample):
                 return sample

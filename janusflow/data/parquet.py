@@ -36,7 +36,7 @@ class Table:
         return to_record(self.rows[index], self.kind, name, self._fetch)
 
     def _fetch(self, given) -> bytes:
-        """An image in the table, or one that it names in its folder."""
+        """Returns the bytes of an image in the table, or in a file that the table names."""
         return fetch(self.path.parent, given) if names_file(given) else embedded(given)
 
 

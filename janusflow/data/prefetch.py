@@ -72,7 +72,7 @@ class Ahead:
 
 
 def _drawn(data, schedule, rank: int, world: int, step: int) -> tuple:
-    """What was asked, the samples or what went wrong, and what was found to be broken."""
+    """Returns the request, the samples or the error, and which samples were broken."""
     tally = getattr(data, "tally", None)
     known = set(tally.broken) if tally else set()
     asked = schedule.counts(step), schedule.start(step)
@@ -87,8 +87,8 @@ def _drawn(data, schedule, rank: int, world: int, step: int) -> tuple:
 
 
 class _Steps(Dataset):
-    """draw(step) by number. Where it is unpickled, the plugins of this process are loaded first, so
-    that their readers and datasets are known there.
+    """draw(step) by number; when unpickled it loads this process's plugins first, so that their
+    readers are known.
     """
 
     def __init__(self, draw: Callable[[int], object]):
@@ -102,7 +102,7 @@ class _Steps(Dataset):
 
 
 class _Plugins:
-    """Loads the plugins of the process that it comes from."""
+    """Loads the plugins of the process that pickled it."""
 
     def __reduce__(self):
         return plugins.load, (tuple(plugins.LOADED),)

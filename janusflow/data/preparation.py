@@ -223,6 +223,8 @@ def conversation(
 
 
 def _tokens(processor: JanusFlowProcessor, text: str, *, first: bool) -> tuple[list, list]:
-    """Ids and image mask of a piece of a conversation; BOS stands before the first one only."""
+    """Returns ids and image mask of a part of a conversation; only the first part starts with
+    BOS.
+    """
     ids, mask = processor._expand(text, text.count(processor.image_tag))
     return (ids, mask) if first else (ids[1:], mask[1:])

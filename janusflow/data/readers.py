@@ -118,7 +118,7 @@ def open_data(
 
 
 def _bucketed(sources: Sequence[tuple[Prepared, float]], wanted: dict) -> buckets.Buckets:
-    """The images of the sources, a blend for each shape that has some."""
+    """Returns the images of the sources as one blend for each shape that has some."""
     found: dict[str, list[tuple[Prepared, float]]] = {name: [] for name in wanted}
     for source, weight in sources:
         for name, numbers in buckets.divided(source.records, wanted).items():

@@ -120,7 +120,7 @@ def _all(found: Any, fetch: Callable[[Any], bytes]) -> tuple[bytes, ...]:
 
 
 def _document(parts, name: str, fetch: Callable[[Any], bytes]) -> Record:
-    """Texts and images in their order, a line each."""
+    """Returns texts and images in order, one per line."""
     what = "a text of the document"
     texts = [PLACEHOLDER if text is None else check_text(text, what) for text, _ in parts]
     if all(text is None for text, _ in parts):
@@ -140,7 +140,7 @@ Message = Mapping[str, str]
 
 
 def _messages(row: Mapping) -> tuple[tuple[Message, ...], list]:
-    """The messages, and what stands for images inside them."""
+    """Returns the messages, and the image values inside them."""
     if row.get("question") is not None and row.get("answer") is not None:
         asked = {"role": "user", "content": check_text(row["question"], "'question'")}
         return (
@@ -173,9 +173,10 @@ def _message(message: Any) -> tuple[Message, list]:
 
 
 def _part(part: Any) -> tuple[str, Any]:
-    """A part of a message's content, as chat templates have it: its text, and its image if it
-    names one. {"type": "text", "text": ...}, {"type": "image"} with or without "image", "path" or
-    "url", {"type": "image_url", "image_url": {"url": ...}}.
+    """Returns text and image of one part of a message's content, as in chat templates.
+
+    Parts are {"type": "text", "text": ...}, {"type": "image"} with or without "image", "path" or
+    "url", and {"type": "image_url", "image_url": {"url": ...}}.
     """
     if isinstance(part, str):
         return part, None
@@ -190,7 +191,7 @@ def _part(part: Any) -> tuple[str, Any]:
 
 
 def _shown(messages: tuple[Message, ...], count: int) -> tuple[Message, ...]:
-    """Images that no message places stand before the first one, as LLaVA has them."""
+    """Places images without a placeholder before the first message, as LLaVA does."""
     if not count or any(x in m["content"] for m in messages for x in (PLACEHOLDER, TAG)):
         return messages
     first, *rest = messages

@@ -119,7 +119,7 @@ def _kind(row: Mapping, shown: bool) -> str | None:
 
 
 def _not_understood(row: Mapping, key: str, kind: str | None, shown: bool) -> str | None:
-    """Why a key that is not read must not be passed over in silence, or None."""
+    """Returns why an unread key must not be ignored, or None."""
     value = row[key]
     if value is None or key in TEXTS or key in CHATS:
         return None

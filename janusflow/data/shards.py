@@ -77,7 +77,9 @@ def open_shards(
 def _by_kind(
     path: Path, starts: array, ignored: Collection[str], skipped: Found
 ) -> dict[str, array]:
-    """Where the samples of each kind begin. A text alone beside images is a stray caption."""
+    """Returns the offsets of the samples of each kind; a text alone beside images is a stray
+    caption.
+    """
     kinds = [_kind_at(path, start, ignored) for start in starts]
     told = [kind for kind, _, _ in kinds if kind]
     pictured = next((kind for kind in told if kind not in ("text", STRAY)), None)
@@ -98,8 +100,9 @@ def _by_kind(
 
 
 def _kind_at(path: Path, start: int, ignored: Collection[str]) -> tuple[str | None, str, str]:
-    """The kind of the sample there, its name, and why it is none: STRAY for a bare text file, None
-    without a reason if it cannot be read.
+    """Returns the kind of the sample at an offset, its name, and why it is not a sample.
+
+    The reason is STRAY for a bare text file, and missing if it cannot be read.
     """
     name = ""
     try:
@@ -151,7 +154,9 @@ def read(path: Path, start: int) -> tuple[str, dict]:
 
 
 def _samples(file, length: int, begin: int = 0) -> Iterator[tuple[int, list[Member]]]:
-    """Neighbours with one key, and where the first begins; of very many the first ones."""
+    """Yields adjacent members with one key, and the offset of the first; of very many only the
+    first ones.
+    """
     named = (m for m in members(file, length, begin) if m.fault or _split(m.name)[1])
     for _, own in groupby(named, key=lambda m: _split(m.name)[0]):
         kept = list(islice(own, MAX_MEMBERS + 1))
@@ -159,14 +164,14 @@ def _samples(file, length: int, begin: int = 0) -> Iterator[tuple[int, list[Memb
 
 
 def _split(name: str) -> tuple[str, str]:
-    """ "a/b.0.jpg" -> "a/b", "0.jpg": a key ends at its first dot. No key, no suffix."""
+    """ "a/b.0.jpg" -> ("a/b", "0.jpg"): a key ends at its first dot."""
     folder, slash, last = name.rpartition("/")
     stem, _, suffix = last.partition(".")
     return (folder + slash + stem, suffix.lower()) if stem else (name, "")
 
 
 def _row(file, own: list[Member], name: str, whole: bool = True) -> dict:
-    """The row of a sample; unless `whole`, images and texts are not read."""
+    """Returns the row of a sample; unless `whole`, images and texts are not read."""
     if len(own) > MAX_MEMBERS:
         raise BrokenSample(name, f"it has more than {MAX_MEMBERS} files")
     if faulty := next((m for m in own if m.fault), None):

@@ -97,7 +97,7 @@ class Streamed:
 
 
 def _named(row: dict) -> str:
-    """A row by its content: where it stands differs from round to round."""
+    """Names a row by its content, because its place differs from round to round."""
     found = hashlib.sha256()
     for key, value in row.items():
         value = value.get("bytes") if isinstance(value, dict) else value

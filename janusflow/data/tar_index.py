@@ -63,7 +63,7 @@ def members(file: BinaryIO, length: int, begin: int = 0) -> Iterator[Member]:
 
 
 def _header(block: bytes) -> tuple[str, int, bytes]:
-    """Name, size and type of a header; ValueError for what is none."""
+    """Returns name, size and type in a header. Raises ValueError if it is invalid."""
     if len(block) < BLOCK:
         raise ValueError("it is cut short")
     if sum(block) - sum(block[148:156]) + 8 * 32 != _number(block[148:156]):
@@ -75,7 +75,10 @@ def _header(block: bytes) -> tuple[str, int, bytes]:
 
 
 def _number(field: bytes) -> int:
-    """Octal, or after a byte 0x80 binary; ValueError for others and for what no file can be."""
+    """Parses an octal number, or a binary one after the byte 0x80.
+
+    Raises ValueError if it is impossible.
+    """
     if field[0] == 0x80:
         value = int.from_bytes(field[1:], "big")
     else:
@@ -90,7 +93,7 @@ def _text(field: bytes) -> str:
 
 
 def _extra(file: BinaryIO, kind: bytes, start: int, size: int, length: int) -> dict[str, str]:
-    """What the next member is called and how large it is, from the header before its own."""
+    """Returns name and size of the next member, from the extended header before it."""
     if size > MAX_EXTRA or start + size > length:
         raise ValueError(f"an extended header of {size} bytes")
     file.seek(start)

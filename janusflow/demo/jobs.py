@@ -102,7 +102,7 @@ def answering(pipe, path, question, turns) -> Iterator[tuple]:
 
 
 def _plain(content) -> str:
-    """The text of a message, however the page's component has wrapped it."""
+    """Returns the text of a message, in whichever form the page's component stores it."""
     if isinstance(content, list):
         content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
     return requests.text(content, "message")

@@ -183,7 +183,7 @@ def _edit_tab(pipe, examples: list[str], shelf: gr.State) -> None:
 
 
 def _job(when: Callable, deed: Callable, inputs, outputs, name: str | None):
-    """Work for the model: all such jobs wait in one line."""
+    """Registers work for the model; all such jobs share one queue."""
     return when(
         deed,
         inputs,

@@ -137,7 +137,7 @@ def track(frames: list[actions.Frame], wanted: int, text: str, moving: bool = Fa
 
 
 def _gif(images: list[Image.Image]) -> str:
-    """A moving image and a link that saves it."""
+    """Returns an animation and a link to save it."""
     frames = [image.resize((4 * 96, 4 * 96 * image.height // image.width)) for image in images]
     pauses, file = [160] * (len(frames) - 1) + [1200], io.BytesIO()
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0)

@@ -63,7 +63,7 @@ class Quota:
         await self.app(scope, self._counted(who, receive), send)
 
     def _forget(self) -> None:
-        """Drops what was sent more than an hour ago."""
+        """Removes records of uploads that are more than an hour old."""
         before = time.monotonic() - HOUR
         for who, rows in list(self.sent.items()):
             while rows and rows[0][0] < before:

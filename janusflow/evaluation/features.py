@@ -206,7 +206,7 @@ def _batches(found: Sequence[Path], side: int, batch: int) -> Iterator[Tensor]:
 
 
 def _pixels(path: Path, side: int, size: tuple[int, int], first: Path) -> np.ndarray:
-    """Resized by PIL's bicubic filter, which does not alias; Parmar et al. 2022."""
+    """Resizes with PIL's bicubic filter, which does not alias; Parmar et al. 2022."""
     image = images.read(path)
     if image.size != size:
         raise ValueError(

@@ -57,7 +57,7 @@ def failure_sheet(
 
 
 def _sheet(cells: list[Image.Image]) -> Image.Image:
-    """Cells of one width in rows, each row as high as its highest."""
+    """Arranges cells of one width in rows; each row is as high as its highest cell."""
     columns = min(COLUMNS, ceil(sqrt(len(cells))))
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in row) + GAP for row in rows]
@@ -71,7 +71,7 @@ def _sheet(cells: list[Image.Image]) -> Image.Image:
 
 
 def _failure(image: Image.Image, head: str, item: dict) -> Image.Image:
-    """One image below its group's name, with the prompt in black and what was found in red."""
+    """Returns an image below its group's name, with the prompt in black and the finding in red."""
     asked = wrap(item["wanted"], LETTERS, max_lines=2, placeholder=" ...")
     found = wrap(item["said"], LETTERS, max_lines=2, placeholder=" ...")
     lines = [(line, "black") for line in asked] + [(line, "firebrick") for line in found]

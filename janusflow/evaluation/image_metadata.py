@@ -21,7 +21,7 @@ def origins(paths: Sequence[Path], names: Sequence[str]) -> dict[str, str]:
 
 
 def _text(path: Path) -> dict[str, str]:
-    """The text chunks of a PNG; none for other formats and for files that cannot be opened."""
+    """Returns the text chunks of a PNG; none for other formats and for unreadable files."""
     try:
         with Image.open(path) as image:
             found = getattr(image, "text", {})

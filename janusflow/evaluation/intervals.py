@@ -36,7 +36,7 @@ def wilson(right: int, total: int) -> Interval:
 
 
 def _sums(values: Sequence[float], clusters: Sequence) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and number of the values of each cluster."""
+    """Returns sum and number of the values of each cluster."""
     _, where = np.unique(np.asarray(clusters), return_inverse=True)
     return np.bincount(where, weights=np.asarray(values, float)), np.bincount(where)
 

@@ -100,7 +100,9 @@ def animation(
 
 
 def _legend(axes: Axes, down: float = 0.17) -> None:
-    """Below the axes by this share of their height, where no curve and no bar can be."""
+    """Places the legend below the axes, by this fraction of their height, where it hides
+    nothing.
+    """
     axes.legend(
         fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -down), frameon=False
     )

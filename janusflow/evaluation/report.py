@@ -151,7 +151,7 @@ def markdown(report: dict) -> str:
 
 
 def _left(report: dict) -> list[str]:
-    """What brackets and columns mean, or what is left to do before there are scores."""
+    """Explains brackets and columns, or what is left to do before there are scores."""
     task = find(report["protocol"]["task"])
     text = f"{NOTE if report['items'] else ''} {task.note}" if report["scores"] else task.next
     return ["\n".join(wrap(text.strip(), WIDTH))]

@@ -79,14 +79,14 @@ def _row(split: str, name: str, measure: str, groups: list[Pairs]) -> dict:
 
 
 def _probability(flat: list[tuple], clusters: list[str]) -> float:
-    """McNemar's of right and wrong, of shares that of random signs."""
+    """Returns p: McNemar's for right and wrong, the sign-flip test's for fractions."""
     if {value for pair in flat for value in pair} <= {0, 1}:
         return mcnemar(sum(x > y for x, y in flat), sum(y > x for x, y in flat))
     return signs([y - x for x, y in flat], clusters)
 
 
 def _interval(side: list[list[float]], clusters: list[list[str]]) -> Interval:
-    """As the report gives it: `share` for one group, the bootstrap for several."""
+    """Returns the report's interval: `share` for one group, the bootstrap for several."""
     if len(side) == 1:
         return share(side[0], clusters[0])
     return overall(list(zip(side, clusters, strict=True)))

@@ -92,7 +92,9 @@ def guided_between(guidance: str) -> list[float]:
 
 
 def _summary(sources: dict[str, list[Item]], split: str, extra) -> dict:
-    """Overall and per group: the model's scores with intervals, beside them the other sources'."""
+    """Returns the model's scores with intervals, overall and per group, and the scores of other
+    sources.
+    """
     here = {name: [i for i in items if i.split == split] for name, items in sources.items()}
     names = list(dict.fromkeys(item.group for item in here["model"]))
     groups = {
@@ -127,7 +129,7 @@ def _group(sources: dict[str, list[Item]], extra) -> dict:
 
 
 def _overall(groups: dict[str, dict[str, list[Item]]], measures: list[str]) -> dict:
-    """The mean over groups of their means; the interval from whole texts drawn again."""
+    """Returns the mean of the groups' means, with a bootstrap interval over whole texts."""
     own = groups["model"].values()
     scores = {}
     for measure in measures:

@@ -73,8 +73,9 @@ def _hooks(decoder) -> dict:
 
 @contextmanager
 def _contexts(model: JanusFlowModel, decoder) -> Iterator[None]:
-    """Names every evaluation by its rows; any other pass begins a new image and is remembered by
-    none."""
+    """Names each evaluation by its number of rows; any other forward pass starts a new image and is
+    not cached.
+    """
     evaluation: list[str] = []
     velocity, forward = model.unchecked_velocity, decoder.forward
 

@@ -45,9 +45,10 @@ class Janus(lmms):
         system_prompt: str | None = None,
         max_batch_size: int | None = None,
     ) -> None:
-        """`pretrained`: a packaged model, a folder or a hub id; `vae`: JanusFlow's autoencoder
-        where the folder has none; `system_prompt`: replaces the checkpoint's own. ValueError for a
-        batch size that is no number.
+        """Loads `pretrained`: a packaged model, a folder or a hub id.
+
+        `vae` is JanusFlow's autoencoder if the folder has none; `system_prompt` replaces the
+        checkpoint's. Raises ValueError for a batch size that is not a number.
         """
         super().__init__()
         if not str(batch_size).isdecimal() or int(batch_size) < 1 or max_batch_size is not None:
@@ -102,7 +103,7 @@ class Janus(lmms):
         )
 
     def _batches(self, kinds: Sequence[dict], what: str) -> Iterator[list[int]]:
-        """Places of requests with equal settings, `batch_size` at a time."""
+        """Yields the indices of requests with equal settings, at most `batch_size` at a time."""
         keys = [repr(sorted(kind.items())) for kind in kinds]
         order = sorted(range(len(keys)), key=keys.__getitem__)
         with tqdm(total=len(keys), desc=what, disable=self.rank != 0) as bar:
@@ -140,7 +141,7 @@ class JanusChat(Janus):
 
 
 def _settings_of(request: Instance) -> dict:
-    """What the task says of generation; it comes second or third, by the kind of model."""
+    """Returns a task's generation settings, which come second or third, by the kind of model."""
     return next(arg for arg in request.args[1:3] if isinstance(arg, dict))
 
 
@@ -185,6 +186,8 @@ def _part(part: dict) -> dict:
 
 
 def _own_device() -> str:
-    """This process's GPU where accelerate started several, else the best device there is."""
+    """Returns this process's GPU if accelerate started several processes, else the best available
+    device.
+    """
     several = torch.cuda.device_count() > 1 and "LOCAL_RANK" in os.environ
     return f"cuda:{os.environ['LOCAL_RANK']}" if several else "auto"

@@ -115,7 +115,7 @@ class JanusFlowBackbone:
         return hasattr(self._ready, "vae")
 
     def _given(self, name: str, cfg: Mapping | None) -> dict:
-        """Defaults and a request's settings, TorchUMM's words as ours."""
+        """Returns the defaults with a request's settings, under this package's names."""
         both = self.settings[name] | dict(cfg or {})
         return {WORDS.get(key, key): value for key, value in both.items()}
 

@@ -48,8 +48,10 @@ class JanusFlow(BaseModel):
         system_prompt: str = "",
         **generate,
     ) -> None:
-        """`vae`: JanusFlow's autoencoder where the folder has none; `generate` goes to
-        transformers' `generate`, greedy and at most 2,048 tokens unless told otherwise.
+        """Loads a model; `vae` is JanusFlow's autoencoder if the folder has none.
+
+        `generate` holds arguments of transformers' `generate`; by default answers are greedy and at
+        most 2,048 tokens long.
         """
         super().__init__()
         self.pipe = image_io.load(model_path, vae, device, dtype)

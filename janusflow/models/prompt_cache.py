@@ -41,7 +41,9 @@ class PromptCache:
         return sum(x[0].nbytes for x in (*self.keys, *self.values))
 
     def __getitem__(self, rows) -> PromptCache:
-        """The rows chosen by a slice, a list or an index tensor, in that order, repeats allowed."""
+        """Returns the rows of a slice, a list or an index tensor, in that order; rows may
+        repeat.
+        """
         rows = torch.as_tensor(rows, device=self.length.device) if isinstance(rows, list) else rows
         return PromptCache(
             keys=tuple(k[rows] for k in self.keys),

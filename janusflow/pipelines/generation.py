@@ -80,28 +80,27 @@ class Generation:
     @torch.no_grad()
     @takes(GenerateOptions)
     def __call__(self, prompt: Texts, options: GenerateOptions) -> JanusFlowOutput:
-        """Images of the prompts, those of one prompt beside each other.
+        """Generates images from prompts; images of one prompt are adjacent.
 
-        `quality` is "exact" (Euler, 30 steps), "high", "fast" or "draft" (presets.py), on the
-        model's own pilot grid where `pipe.grids` has one, or by the flow map that `pipe.few_step`
-        names for it; what is given beside it takes the place of the preset's. `sampler` names one
-        of `samplers.SOLVERS`, which takes `num_inference_steps` steps on `grid` (a name of
-        `samplers.GRIDS`, a rule, or times from 0 to 1).
-        `guidance_scale` is a number or any rule of `samplers.guidance`, also as text;
-        `negative_prompt` takes the empty prompt's place.
+        `quality` is "exact" (Euler, 30 steps), "high", "fast" or "draft" (presets.py). It uses the
+        model's own pilot grid if `pipe.grids` has one, or the flow map that `pipe.few_step` names
+        for it. Explicit options replace the preset's: `sampler` is a name in `samplers.SOLVERS`,
+        which takes `num_inference_steps` steps on `grid` (a name in `samplers.GRIDS`, a rule, or
+        times from 0 to 1). `guidance_scale` is a number or a rule of `samplers.guidance`, also as
+        text; `negative_prompt` replaces the empty prompt.
 
-        `image` is for a model that was trained to edit: the prompts then say what is to be changed
-        of it, and the understanding encoder sees it.
+        `image` is for models trained to edit: the prompts then say what to change in it, and the
+        vision encoder reads it.
 
-        `latents` (images, channels, height / 8, width / 8) is the noise to start from; otherwise it
-        comes from `seed`, one more for each image, or from `generator`, one for all or one an
-        image. `first_block_cache` is a tolerance: where the first block changes less, the others
-        are left out. `memory_limit` are bytes that decoding may take.
+        `latents` (images, channels, height / 8, width / 8) is the initial noise. Otherwise it comes
+        from `seed`, which increases by one for each image, or from `generator`, one for all or one
+        per image. `first_block_cache` is a tolerance: later blocks are skipped where the first one
+        changes less. `memory_limit` is the bytes that decoding may use.
 
         `callback_on_step_end(pipe, step, t, {"latents": x})` may change the latents, in place or by
-        returning others, and the solver goes on from there; in it `pipe._interrupt = True` ends
-        this call and `pipe.guidance_scale = w` changes its guidance. `output_type` is "pil", "np",
-        "pt" or "latent". Raises ValueError for what does not fit.
+        returning new ones. In it, `pipe._interrupt = True` ends this call and `pipe.guidance_scale
+        = w` changes its guidance. `output_type` is "pil", "np", "pt" or "latent". Raises ValueError
+        for options that do not fit together.
         """
         run = self._prepared(texts(prompt), options)
         with self._call(**run.state) as call:

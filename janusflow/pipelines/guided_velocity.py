@@ -38,8 +38,10 @@ class GuidedVelocity(Guided):
         ts: Tensor | None = None,
         network=None,
     ):
-        """`ts` (S,) are times whose embeddings are made beforehand; `network.of(prompt)` takes the
-        place of `model.velocity`: a compiled graph, or the first-block cache.
+        """Prepares the field; `ts` (S,) are times whose embeddings are computed in advance.
+
+        `network.of(prompt)` replaces `model.velocity`, for a compiled graph or the first-block
+        cache.
         """
         self.embedded = CachedTimes(model, ts)
         of = network.of if network else lambda prompt: partial(model.velocity, prompt=prompt)
@@ -99,7 +101,7 @@ class CachedTimes:
     """
 
     def __init__(self, model: JanusFlowModel, ts: Tensor | None):
-        """`ts` (S,) in float32, on the network's device."""
+        """Embeds the times `ts` (S,) in float32 on the network's device."""
         self._known: dict[float, Times] = {}
         if ts is not None and _reachable(model, ts.device):
             made = model.times(ts)

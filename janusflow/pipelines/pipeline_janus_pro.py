@@ -162,18 +162,18 @@ class JanusProPipeline(BasePipeline):
 
     @takes(TokenOptions)
     def __call__(self, prompt: Texts, options: TokenOptions) -> JanusProOutput:
-        """Images of the prompts, those of one prompt beside each other.
+        """Generates images from prompts; images of one prompt are adjacent.
 
-        `guidance_scale` is w in uncond + w (cond - uncond) of the logits, 1 for none, or a rule of
-        `samplers.guidance`, for which t is the share of the image that is done; unless given it is
-        `own_guidance`. `temperature` 0 takes the likeliest token at every place. `seed` gives each
-        image a generator of its own, `generator` is one for all or one an image: an image then
-        depends on its own alone, whatever is drawn beside it.
-        `callback_on_step_end(pipe, step, t, {"tokens": (B, step + 1)})` is
-        called after each token, which it cannot change; in it `pipe._interrupt = True` ends this
-        call, and the tokens that are not there yet are 0, and `pipe.guidance_scale = w` changes its
-        guidance. `output_type` is "pil", "np", "pt" or "latent" (the tokens). ValueError for what
-        does not fit.
+        `guidance_scale` is w in uncond + w (cond - uncond) of the logits, where 1 means none, or a
+        rule of `samplers.guidance`, for which t is the completed fraction of the image; the default
+        is `own_guidance`. `temperature` 0 takes the most likely token. `seed` gives each image a
+        generator of its own, and `generator` is one for all or one per image; with its own
+        generator an image does not depend on its batch.
+
+        `callback_on_step_end(pipe, step, t, {"tokens": (B, step + 1)})` is called after each token
+        and cannot change it. In it, `pipe._interrupt = True` ends this call, with the missing
+        tokens set to 0, and `pipe.guidance_scale = w` changes its guidance. `output_type` is "pil",
+        "np", "pt" or "latent" (the tokens). Raises ValueError for options that do not fit together.
         """
         prompts, total = texts(prompt), self.model.config.vq_config.num_patches**2
         choice = Choice(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)

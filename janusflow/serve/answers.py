@@ -49,7 +49,10 @@ def answer(pipe, asked: ChatRequest, job: Job) -> tuple[int, list[Choice]]:
 
 
 def _room(pipe, asked: ChatRequest, prompt: int) -> int:
-    """Tokens that an answer may have; InvalidRequest where the model cannot read that far."""
+    """Returns the tokens that an answer may have.
+
+    Raises InvalidRequest if the prompt is too long.
+    """
     longest = pipe.model.config.get_text_config().max_position_embeddings
     wanted = asked.max_completion_tokens or asked.max_tokens
     if prompt + (wanted or 1) > longest:
@@ -63,7 +66,7 @@ def _room(pipe, asked: ChatRequest, prompt: int) -> int:
 
 
 def _turns(messages: list[Message]) -> list[dict]:
-    """The messages as the processor takes them, with their images read."""
+    """Returns the messages in the processor's format, with their images read."""
     left, turns = MAX_PIXELS, []
     for i, message in enumerate(messages):
         content = message.content
@@ -120,7 +123,9 @@ def _image(url: str, place: str):
 
 @contextmanager
 def _seeded(pipe, seed: int) -> Iterator[None]:
-    """transformers draws from torch's global generators, which are as before afterwards."""
+    """Seeds torch's global generators, from which transformers draws, and restores them
+    afterwards.
+    """
     devices = [pipe.device] if pipe.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed % 2**63)
@@ -154,7 +159,7 @@ def _one(pipe, asked: ChatRequest, inputs, most: int, index: int, job: Job) -> C
 
 
 class _Pieces(TextStreamer):
-    """Hands on the text of tokens as soon as it is certain."""
+    """Passes on the text of tokens as soon as it is certain."""
 
     def __init__(self, tokenizer, skip_prompt: bool, tell):
         super().__init__(tokenizer, skip_prompt=skip_prompt, skip_special_tokens=True)
@@ -165,7 +170,7 @@ class _Pieces(TextStreamer):
 
 
 class _Watch(StoppingCriteria):
-    """Ends an answer at a stop, or once nobody waits for it."""
+    """Ends an answer at a stop text, or once nobody waits for it."""
 
     def __init__(self, job: Job, visible: Visible):
         self._job, self._visible = job, visible
@@ -206,7 +211,7 @@ class Visible:
         return self._show(len(self._all))
 
     def _begun(self) -> int:
-        """Letters at the end that begin a stop."""
+        """Returns the number of letters at the end that may begin a stop text."""
         longest = max((len(stop) - 1 for stop in self._stops), default=0)
         sizes = range(min(longest, len(self._all)), 0, -1)
         starts = (n for n in sizes if any(s.startswith(self._all[-n:]) for s in self._stops))

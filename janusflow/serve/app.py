@@ -87,7 +87,7 @@ def create_app(pipe, name: str, places: int = 16) -> FastAPI:
 
 
 def _list_models(app: FastAPI, name: str) -> None:
-    """The routes that tell which model is served."""
+    """Adds the routes that describe the served model."""
     card = dict(id=name, object="model", created=int(time.time()), owned_by="janusflow")
 
     @app.get("/v1/models")
@@ -151,7 +151,7 @@ async def _result(job: Job, worker: Worker, request: Request) -> Any:
 
 
 async def _form(request: Request) -> tuple[EditRequest, dict[str, bytes]]:
-    """The fields, and the contents of `image` and `mask`."""
+    """Returns the form's fields, and the contents of `image` and `mask`."""
     try:
         form = await request.form(max_files=2, max_fields=32)
     except HTTPException as error:
@@ -186,7 +186,9 @@ def _check_edit(pipe, asked: EditRequest) -> None:
 
 
 def _images(files: dict[str, bytes]) -> tuple[Image.Image, Image.Image | None]:
-    """The image, and a mask that is white where it may change: where OpenAI's is transparent."""
+    """Returns the image, and a mask that is white where it may change (OpenAI's is transparent
+    there).
+    """
     try:
         image = decode(files["image"], "the image")
         if "mask" not in files:
@@ -251,7 +253,7 @@ def usage_of(prompt: int, choices: list[answers.Choice]) -> dict:
 async def _stream(
     reply: Reply, first: tuple[str, Any], events: AsyncIterator, count: int, usage: bool
 ) -> AsyncIterator[str]:
-    """The lines of a streamed answer; an error that comes late is a line of its own."""
+    """Yields the lines of a streamed answer; an error that occurs later is a line of its own."""
     try:
         for index in range(count):
             yield reply.piece(index, {"role": "assistant", "content": ""})

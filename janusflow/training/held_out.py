@@ -44,8 +44,10 @@ class HeldOut:
     seed: int = 0
 
     def __call__(self, trainer: Trainer) -> dict:
-        """{"held_out": mean, "held_out_by_time": [...], "strict": share of images that are right},
-        as far as there are samples for them.
+        """Returns {"held_out": mean loss, "held_out_by_time": [...], "strict": fraction of correct
+        images}.
+
+        Entries without held-out data are left out.
         """
         check(trainer.state)
         model, found = trainer.objective.model, {}

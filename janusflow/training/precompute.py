@@ -48,7 +48,7 @@ class Encoders:
         return made_with(self.vae, self.processor.image_processor) | {"features": taught}
 
     def __call__(self, pixels: Tensor) -> list[dict[str, Tensor]]:
-        """Images (B, 3, S, S) -> the tensors to keep of each."""
+        """Images (B, 3, S, S) -> the tensors to store for each image."""
         found = {"latents": latents_of(self.vae, pixels)}
         if self.teacher is not None:
             found["features"] = features_of(self.teacher, pixels).to(self.dtype)

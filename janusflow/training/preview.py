@@ -44,7 +44,9 @@ class Preview:
     seed: int = 0
 
     def __call__(self, trainer: Trainer, out: Path) -> Path:
-        """BatchSource with the averages of now; `check` says of which state it cannot."""
+        """Draws and saves the grid with the current averaged weights, if `check` permits the
+        state.
+        """
         model, step = trainer.objective.model, trainer.state.step
         with averaged(trainer.state), evaluating(model), trainer.accelerator.autocast():
             images = self.images(model)

@@ -127,7 +127,7 @@ class Trainer:
         self._latest.clear()
 
     def _enter(self, number: int) -> None:
-        """Lets the settings of a step hold, where some change on the way."""
+        """Applies the settings of this step, if they change during the run."""
         if self.now is None or number in self.settings.later:
             self.now = self.settings.at(number)
             self.objective.enter(self.now.training, self.now.alignment)
@@ -138,7 +138,7 @@ class Trainer:
                 group.update({key: value for key, value in own.items() if key in group})
 
     def _follow(self) -> None:
-        """Tells a source that draws ahead, or by a seed that may change, what the steps ask for."""
+        """Tells the batch source how many samples each step needs, so that it can prepare them."""
         if hasattr(self.data, "follow"):
             self.data.follow(self.settings.schedule, self.settings.steps)
 
@@ -167,14 +167,16 @@ class Trainer:
         return totals
 
     def _multiplied(self, counts: dict[str, int], rows: range) -> tuple[dict[str, int], range]:
-        """Counts and rows after an objective made several samples of each generation sample."""
+        """Returns counts and rows after an objective made several samples of each generation
+        sample.
+        """
         times = self.objective.main.factor
         made = counts.get("generation", 0) * times
         rows = range(rows.start * times, rows.stop * times)
         return counts | ({"generation": made} if made else {}), rows
 
     def _forward(self, samples, number: int, rows, counts) -> tuple[Tensor, Tensor]:
-        """This micro-batch's part of the global loss, and what is counted."""
+        """Returns this micro-batch's part of the global loss, and the sums for the log."""
         whole = counts.get("generation", 0)
         stage, device = self.now.training, self.accelerator.device
         batch = draw(stage, samples, number, rows, whole, device)
@@ -200,7 +202,7 @@ class Trainer:
         return total + touch, sums
 
     def _watched(self, number: int) -> AbstractContextManager[list[Tensor]]:
-        """What the tapped block puts out, in the steps in which its gradients are compared."""
+        """Records the aligned block's output in steps in which gradients are compared."""
         every, aligner = self.settings.run.watch_every, self.objective.aligner
         due = every and (number + 1) % every == 0 and aligner is not None
         if not due or not aligner.protocol.strength(number):
@@ -235,7 +237,7 @@ class Trainer:
         } | ({"gradient_cosine": float(repa.cosine(totals[-5:-2]))} if values[-4] else {})
 
     def _blame(self) -> str:
-        """The first sample of this process whose loss is not finite, with its time."""
+        """Returns the first sample of this process whose loss is not finite, with its time."""
         for batch, parts in self._latest:
             for name, values in parts.items():
                 for i in (~values.reshape(-1).isfinite()).nonzero()[:1, 0].tolist():
@@ -243,7 +245,9 @@ class Trainer:
         return "the sample is another process's"
 
     def _bad_gradient(self, number: int) -> str:
-        """Of which weight, found by computing the gradient again, because clipping spread it."""
+        """Returns the weight with the bad gradient; it is computed again, because clipping has
+        spread it.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         self.gradients(number)
         for name, parameter in self.state.parameters.items():
@@ -304,8 +308,10 @@ class Trainer:
         return False
 
     def _read(self, out: Path, step: int) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
-        """A checkpoint's tensors, or None where each process is to take its shards from it, and
-        what it says of its run. ValueError if it is damaged.
+        """Returns a checkpoint's tensors and metadata; for sharded ones None, as each process loads
+        its own.
+
+        Raises ValueError if it is damaged.
         """
         split = any(hasattr(x, "to_local") for x in self.state.ema.values())
         if not (split and checkpoints.is_sharded(out, step)):
@@ -322,7 +328,7 @@ class Trainer:
 
 
 def _culprit(batch: Batch, loss: str, index: int) -> str:
-    """In words: the sample whose loss is at this index."""
+    """Describes the sample whose loss has this index."""
     made = loss != "next_token"
     own = [s for s in batch.samples if (s.kind == "generation") == made]
     if index >= len(own):
@@ -336,7 +342,7 @@ def _culprit(batch: Batch, loss: str, index: int) -> str:
 
 
 def _micro(samples: list[Sample], rows: range, part: int, parts: int):
-    """One of several even parts of the samples, kind by kind, with its generation rows."""
+    """Returns one of several equal parts of the samples, kind by kind, with its generation rows."""
     chosen, mine = [], []
     for kind in KINDS:
         own = [s for s in samples if s.kind == kind]

@@ -134,13 +134,13 @@ def pretrain(
 
 
 def _share(recipe: Recipe, step: int) -> float:
-    """Up for a tenth of the steps and down again."""
+    """Returns the fraction of the learning rate: rising for a tenth of the steps, then falling."""
     steps = recipe.vision_steps
     return schedules.share(step, steps, steps // 10, "cosine", 0.1)
 
 
 def _keep(path: Path, step: int, recipe: Recipe, parameters, optimizer) -> None:
-    """Writes what going on from `step` needs, complete or not at all."""
+    """Writes atomically what is needed to resume from `step`."""
     tensors = {}
     for i, p in enumerate(parameters):
         state = optimizer.state[p]
@@ -150,8 +150,9 @@ def _keep(path: Path, step: int, recipe: Recipe, parameters, optimizer) -> None:
 
 
 def _take_up(path: Path | None, recipe: Recipe, parameters, optimizer) -> int:
-    """The step that the file leads to, with the parameters and averages of then; 0 without one, or
-    for one of another recipe.
+    """Returns the step of the file, after loading its parameters and averages.
+
+    It is 0 without a file, or if the file is of another recipe.
     """
     if path is None or not path.exists():
         return 0

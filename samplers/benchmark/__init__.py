@@ -6,7 +6,7 @@ _NAMES = ("OWN", "main", "run")
 
 
 def __getattr__(name: str):
-    """Names that stood in this module while it was a file, imported when first used."""
+    """Imports names of the former single-file module on first use."""
     if name in _NAMES:
         return getattr(import_module("samplers.benchmark.equal_calls"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

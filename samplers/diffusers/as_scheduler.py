@@ -180,7 +180,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         return schedule.shifted(self.config, self._shift, ts, mu)
 
     def _label(self, told: list[float] | None, device: str | torch.device | None) -> None:
-        """`sigmas` and `timesteps` of each call, as the model counts them."""
+        """Sets `sigmas` and `timesteps` of each evaluation, in the model's own units."""
         inverted, scale = self.config.invert_sigmas, self.config.num_train_timesteps
         sigmas = self._times if inverted else 1 - self._times
         end = self._ts[-1:] if inverted else 1 - self._ts[-1:]
@@ -198,7 +198,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         self._first, self._edited = 0, False
 
     def _begin(self, timestep: Tensor | float, sample: Tensor, generator: Generators) -> None:
-        """Finds the call that has this timestep and what is left of the grid from there."""
+        """Finds the evaluation with this timestep and the rest of the grid from there."""
         if self.timesteps is None:
             raise ValueError("the scheduler has no timesteps yet; call set_timesteps first")
         first = self._begin_index
@@ -209,7 +209,9 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
             self._seeds = _seeds(self.config.seed, generator)
 
     def _call_at(self, timestep: Tensor | float) -> int:
-        """The last call with this timestep: a step begins there, where two meet."""
+        """Returns the last evaluation with this timestep; if two share it, a step starts at the
+        last.
+        """
         at = (self.timesteps == timestep).nonzero()[:, 0].tolist()
         if not at:
             raise ValueError(
@@ -257,11 +259,11 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         return SchedulerOutput(prev_sample=x) if return_dict else (x,)
 
     def _take_up(self, sample: Tensor) -> None:
-        """Goes on from what the pipeline has made of the state.
+        """Continues from the state that the pipeline has modified.
 
-        The first edit begins a new run of a multistep rule, because the velocities before it are
-        another path's. Further ones (inpainting edits at every call) are an offset, so that the
-        parts left alone keep their history.
+        The first modification starts a new run of a multistep solver, because its earlier
+        velocities belong to another path. Later ones (inpainting modifies every step) are kept as
+        an offset, so that unchanged parts keep their history.
         """
         if torch.equal(sample, self._handed.to(sample.dtype)):
             return
@@ -281,7 +283,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         self._seeds = self._seeds and [seed + 1 for seed in self._seeds]
 
     def _seeded(self) -> Solver:
-        """The solver with generators that draw the same in every replay."""
+        """Returns the solver with generators that draw the same numbers in every replay."""
         if self._seeds is None:
             return self._path
         drawn = [torch.Generator().manual_seed(seed) for seed in self._seeds]
@@ -332,7 +334,7 @@ def _solver(name: str, options: dict | None) -> Solver:
 
 
 def _seeds(seed: int | None, generator: Generators) -> list[int]:
-    """A seed for each generator, from a draw of its own: the latents come from its stream."""
+    """Returns a seed for each generator, drawn without disturbing the latents' random numbers."""
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
     each = generator if isinstance(generator, list | tuple) else [generator]

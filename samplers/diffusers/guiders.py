@@ -40,7 +40,7 @@ def from_guider(guider: BaseGuidance) -> Rule:
 
 
 def _on(guider: BaseGuidance, ts: Tensor) -> Rule:
-    """The rule during a run on this grid."""
+    """Returns the rule for a run on this grid."""
     rising = ts.detach().double().cpu().sort().values
 
     def place(t: Tensor) -> None:
@@ -94,7 +94,7 @@ class RuleGuidance(BaseGuidance):
             )
 
     def _time(self) -> Tensor:
-        """t of the step, 1 - sigma."""
+        """Returns t of the step, 1 - sigma."""
         if self._timestep is None:
             raise ValueError("the guider knows no step yet; call set_state first")
         return 1 - torch.as_tensor(self._timestep, dtype=torch.float64).flatten()[0] / TICKS

@@ -129,7 +129,7 @@ def guide(predictions: Pair | tuple[Velocity, Velocity], rule: Combine | float |
 
 
 class _Running(Guided):
-    """A guided field during a run on a grid; it takes up a rule that its source is given."""
+    """A guided field during a run on a grid; it follows a rule that its source is given."""
 
     def __init__(self, source: Guided, ts: Tensor):
         pair = source.pair if source.pair.for_grid is None else source.pair.for_grid(ts)

@@ -114,7 +114,7 @@ def cfg_zero_star(weight: Weight, until: float = 0.04) -> Rule:
 
 
 def _still_steps(ts: Tensor, until: float) -> float:
-    """The time at which the share `until` of a grid's steps ends."""
+    """Returns the time at which the fraction `until` of a grid's steps ends."""
     rising = ts.sort().values
     first = round(until * (len(ts) - 1))
     timed = bool((rising == until).any()) or abs(float(rising[0])) > NEAR
@@ -183,7 +183,7 @@ def apg(
 
 
 class _Average:
-    """d + momentum (the average so far), of one run."""
+    """d + momentum (the average so far), separate for each run."""
 
     def __init__(self, momentum: float):
         self.momentum, self.last = momentum, None
@@ -224,7 +224,9 @@ def cfg_plus_plus(weight: float, steps: int | Tensor | None = None) -> Rule:
 
 
 def _without_grid(weight: float) -> Combine:
-    """What cfg++ is outside a run: the weights of thirty even steps, and a warning."""
+    """Returns the weights of cfg++ for thirty equal steps, with a warning, for use outside a
+    run.
+    """
     thirty = _renoised(weight, torch.linspace(0, 1, 31, dtype=torch.float64))
 
     def combine(cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
@@ -258,5 +260,5 @@ def as_rule(value: Combine | float | Tensor) -> Rule:
 
 
 def _through(inner: Rule, outer: Callable[[Rule], Rule]) -> Callable[[Tensor], Rule] | None:
-    """How a rule around another depends on the grid: as the inner one does."""
+    """Makes a rule around another depend on the grid as the inner one does."""
     return None if inner.for_grid is None else lambda ts: outer(inner.on_grid(ts))

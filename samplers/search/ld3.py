@@ -71,6 +71,6 @@ def ball(shift: Tensor, radius: float) -> Tensor:
 
 
 def _times(gaps: Tensor) -> Tensor:
-    """`grid_of` with its gradient."""
+    """`grid_of` with gradients."""
     inner = gaps.softmax(0).cumsum(0)[:-1]
     return torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])

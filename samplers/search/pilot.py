@@ -274,7 +274,9 @@ def equal_shares(fine: list[tuple[Tensor, Tensor]], n: int, order: int | None) -
 
 
 def _descend(flight: Flight, start: Found, looks: int) -> Found:
-    """Tilts the steps of `start`, one polynomial after the other, by strides that are halved."""
+    """Tilts the steps of `start`, one polynomial after another, with stride sizes that are
+    halved.
+    """
     best, lowest, tilt, stride = start, start.error, [0.0] * TILTS, 0.3
     while looks > 0 and stride > 0.01 and best.error > 0:
         moved = False

@@ -63,7 +63,7 @@ def _check(options: Options) -> None:
 
 
 def _answer(talk, question: str, most: int) -> str:
-    """Prints the answer as it comes; says so where it ends because `most` tokens are spent."""
+    """Prints the answer as it is generated, and says so if `most` tokens cut it off."""
     pieces, counted = [], _counter()
     for piece in talk.stream(question, max_new_tokens=most, stopping_criteria=[counted]):
         print(piece, end="", flush=True)
@@ -76,7 +76,9 @@ def _answer(talk, question: str, most: int) -> str:
 
 
 def _counter():
-    """A criterion that never stops an answer, and knows its tokens and the last of them."""
+    """A stopping criterion that never stops an answer, but counts its tokens and keeps the last
+    one.
+    """
     import torch
     from transformers import StoppingCriteria
 

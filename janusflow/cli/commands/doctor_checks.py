@@ -100,7 +100,7 @@ def autoencoder(folder: Path, vae: Path | None) -> Iterator[Finding]:
 
 
 def _dtype_on_disk(source: Path) -> str | None:
-    """The format of the first weight; None where there is none."""
+    """Returns the dtype of the first weight; None without weights."""
     from safetensors import safe_open
 
     for file in sorted(source.glob("*.safetensors")):
@@ -156,7 +156,7 @@ def speed(options) -> Iterator[Finding]:
 
 
 def _generated(pipe, steps: int | None) -> Finding:
-    """Seconds an image: of so many steps, from which the published 30 follow, or of all tokens."""
+    """Returns the seconds per image, extrapolated from so many steps, or from all tokens."""
     make = _of_flow if steps else _of_tokens
     seconds, how, image = make(pipe, steps)
     low, high = image.getextrema() if image.mode == "L" else zip(*image.getextrema(), strict=True)
@@ -187,7 +187,7 @@ def _of_tokens(pipe, _steps: None):
 
 
 def _answered(pipe) -> Finding:
-    """Seconds a token of an answer."""
+    """Returns the seconds per token of an answer."""
     from PIL import Image
 
     image = Image.new("RGB", (96, 96), "white")

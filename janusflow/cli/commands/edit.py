@@ -113,7 +113,10 @@ def edit(options: Options) -> dict:
 
 
 def _checked(options: Options) -> tuple[int | None, dict]:
-    """The seed and the pipeline's arguments; ValueError for what can be refused without a model."""
+    """Returns seed and pipeline arguments.
+
+    Raises ValueError for what can be refused without a model.
+    """
     import torch
 
     from janusflow.cli.model_families import check_sides, check_steps

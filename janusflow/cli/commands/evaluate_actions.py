@@ -91,7 +91,7 @@ def plan(options) -> Plan:
 
 
 def _absolute(path: str) -> str:
-    """So that a folder can be scored from elsewhere; names of packaged models stay."""
+    """Makes folders absolute, so that results can be scored from elsewhere; packaged names stay."""
     return str(Path(path).resolve()) if Path(path).exists() else path
 
 

@@ -137,7 +137,7 @@ def generate(options: Options) -> dict:
 
 
 def _fill(pipe, rows: list[str], size: int, options: Options, request, place: Output) -> dict:
-    """Generates what the folder lacks."""
+    """Generates the images that the folder lacks."""
     from janusflow.cli import batch, load_model
 
     place.prepare()
@@ -149,7 +149,7 @@ def _fill(pipe, rows: list[str], size: int, options: Options, request, place: Ou
 
 
 def _rows(options: Options) -> list[str]:
-    """One prompt an image, in order; ValueError for what no image comes of."""
+    """Returns one prompt per image, in order. Raises ValueError for prompts that give no image."""
     from janusflow.utils import limits, safe_io
 
     for name, number in (("num-images", options.num_images), ("batch-size", options.batch_size)):

@@ -65,7 +65,7 @@ def describe(name: str) -> str:
 
 
 def _roles(name: str) -> list[str]:
-    """How the tokenizer's folder has the roles written, nothing where there is no tokenizer."""
+    """Describes the role names of the folder's tokenizer, or nothing without a tokenizer."""
     folder = published_configs.folder(name) or locate(name, files=FILES)
     if not (folder / "tokenizer.json").is_file():
         return []

@@ -80,7 +80,7 @@ def models(_options: Options) -> dict:
 
 
 def _first(doc: str | None) -> str:
-    """The first sentence of a docstring, on one line."""
+    """Returns the first sentence of a docstring on one line."""
     text = " ".join((doc or "").split("\n\n")[0].split())
     return re.split(r"(?<! al)\. ", text)[0].rstrip(".")
 
@@ -92,7 +92,7 @@ def _argument(parameter: inspect.Parameter) -> str:
 
 
 def _row(name: str, facts: str, about: str) -> None:
-    """A line of at most 80 columns where it can be, with a hanging indent where it cannot."""
+    """Formats a line for 80 columns, with a hanging indent if it is longer."""
     import textwrap
 
     head = f"{name:<18}{facts}{'  ' if facts else ''}"

@@ -106,7 +106,7 @@ def pilot(options: Options) -> dict:
 
 
 def _checked(options: Options) -> Path:
-    """Where the grid goes; ValueError for what can be refused without a model."""
+    """Returns the grid's path. Raises ValueError for what can be refused without a model."""
     from janusflow.pipelines import auto_pipeline
     from janusflow.pipelines.presets import grid_file, resolve
     from janusflow.utils import limits

@@ -179,7 +179,7 @@ def _figure(lines: Sequence[dict]):
 
 
 def _by_time(axes, lines: Sequence[dict], colours) -> None:
-    """The flow's loss in tenths of t, dark at the noise and bright at the data."""
+    """Draws the flow loss in tenths of t, dark at the noise and bright at the data."""
     for number in range(10):
         rows = [(x["step"], (x.get("flow_by_time") or [None] * 10)[number]) for x in lines]
         known = [row for row in rows if _number(row[1])]

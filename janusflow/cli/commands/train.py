@@ -125,7 +125,7 @@ def _check(options: Options) -> None:
 
 
 def _job(options: Options, changes: dict):
-    """The run that is asked for; None where an older one is only exported."""
+    """Returns the requested run, or None if an existing one is only exported."""
     from janusflow.training import job
 
     changes |= {"data.cache": str(options.cache)} if options.cache else {}

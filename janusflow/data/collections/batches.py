@@ -160,7 +160,7 @@ class CollectionBatches:
         )
 
     def _asked(self, item: Item, rng: np.random.Generator) -> tuple[str, str]:
-        """A question and its answer; yes and no are equally frequent."""
+        """Returns a question and its answer; yes and no are equally frequent."""
         if rng.random() < 0.7:
             return _pick(rng, QUESTIONS), item.name
         answer, named = "yes", item
@@ -171,7 +171,9 @@ class CollectionBatches:
         return _pick(rng, YES_NO).format(named.name), answer
 
     def _item(self, rng: np.random.Generator) -> Item:
-        """A concept by weight, then its plain image or, in its share, one of its skin tones."""
+        """Draws a concept by weight, then its plain image or, for a share of draws, one of its skin
+        tones.
+        """
         concept = self.concepts[int(np.searchsorted(self.shares, rng.random(), side="right"))]
         toned = [item for item in concept if item.toned]
         plain = [item for item in concept if not item.toned]
@@ -213,7 +215,7 @@ def turn(text: str) -> str:
 
 
 def _grouped(items: Sequence[Item]) -> tuple[list[list[Item]], np.ndarray]:
-    """Items by concept, and the running sum of the concepts' shares."""
+    """Returns the items by concept, and the cumulative shares of the concepts."""
     found: dict[str, list[Item]] = {}
     for item in items:
         found.setdefault(item.concept, []).append(item)

@@ -58,7 +58,10 @@ def build(
 
 
 def _done(out: Path, asked: dict) -> dict | None:
-    """What was counted when `out` was written by the same request; ValueError for another one."""
+    """Returns the counts if `out` holds the same request's result.
+
+    Raises ValueError for another request.
+    """
     if not (out / DONE).exists():
         return None
     told = json.loads((out / DONE).read_text(encoding="utf-8"))

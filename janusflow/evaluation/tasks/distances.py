@@ -74,7 +74,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 
 
 def _measure(load: Callable, plan: Plan, folder: Path) -> None:
-    """The reference's features are kept for other evaluations too."""
+    """Computes both folders' features; those of the reference are cached for other evaluations."""
     graphics = torch.cuda.is_available() and not plan.device.startswith("cpu")
     device = torch.device("cuda" if graphics else "cpu")
     net = once(lambda: features.network(plan.paths.get("features", ""), load, device))
@@ -96,7 +96,7 @@ def _measure(load: Callable, plan: Plan, folder: Path) -> None:
 
 
 def _forget(folder: Path, print_of: str) -> None:
-    """Removes features that another network made, and ours where more images were made."""
+    """Removes cached features of another network, or of fewer images."""
     here = folder / NETWORK
     if not here.is_file() or safe_io.read_object(here)["network"] != print_of:
         (folder / THEIRS).unlink(missing_ok=True)

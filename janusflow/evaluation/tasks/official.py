@@ -168,7 +168,7 @@ def dpg(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 
 
 def _join(folder: Path, shots: Sequence[Shot], side: int) -> None:
-    """One file of the four images of a prompt, unless it is there."""
+    """Writes the four images of a prompt as one file, unless it exists."""
     path = folder / "images" / (shots[0].file.name.rpartition("-")[0] + ".png")
     if not scenes.whole(path):
         found = [scenes.read(folder / shot.file, side, shot.text)[0] for shot in shots]

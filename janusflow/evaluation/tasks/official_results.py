@@ -42,7 +42,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _row(line: str, number: int, path: Path) -> tuple[tuple[int, int], dict]:
-    """The prompt's and the image's number, from the file name, and the whole line."""
+    """Returns the numbers of prompt and image from the file name, and the whole line."""
     row = safe_io.parse_object(line, Path(f"{path}, line {number}"))
     try:
         *_, index, _, name = Path(row["filename"]).parts
@@ -108,7 +108,9 @@ def dpg(plan: Plan, folder: Path) -> tuple[Sources, dict]:
 
 
 def _scores(line: str) -> tuple[str, list[float]]:
-    """Name and scores of a line `path, s, s, s, s, average`; an empty name for any other."""
+    """Returns name and scores of a line `path, s, s, s, s, average`; an empty name for any other
+    line.
+    """
     *path, a, b, c, d, mean = line.split(", ") if line.count(", ") > GRID else ["", *[""] * 5]
     try:
         values = [float(x) for x in (a, b, c, d)]

@@ -46,7 +46,7 @@ def _noise(job: Job, cycle: int) -> int:
 
 
 def _texts(jobs: Sequence[Job], cycle: int, known: dict[Key, str]) -> dict[Job, str]:
-    """What the images of a cycle are made from."""
+    """Returns the texts from which the images of a cycle are generated."""
     if cycle == 0:
         return {job: job.prompt.text for job in jobs}
     return {job: known[_key(job, cycle - 1)] or SILENCE for job in jobs}
@@ -116,7 +116,7 @@ def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
 
 
 def _item(job: Job, cycle: int, said: str, kept: bool) -> Item:
-    """A category's number is part of the index, so that an item of a cycle is found again."""
+    """Returns an item whose index includes the category's number, so that it can be found again."""
     categories = categories_of(job.split)
     index = job.index * len(categories) + categories.index(job.category)
     scores = {"kept": kept, "said": agrees(parse(said), job.prompt)}

@@ -84,7 +84,10 @@ class VLMImageProcessor:
         return cls(**{**config, **changes})
 
     def __call__(self, images, return_tensors: str | None = None, **given) -> BatchFeature:
-        """One image or several, PIL's, arrays or tensors. `return_tensors` is "pt" or "np"."""
+        """Prepares one image or several (PIL, arrays or tensors).
+
+        `return_tensors` is "pt" or "np".
+        """
         refuse_unknown(type(self).__name__, given, ["images", "return_tensors"])
         if return_tensors not in (None, "pt", "np"):
             raise ValueError(f"return_tensors is {return_tensors!r:.40}; choose pt or np")

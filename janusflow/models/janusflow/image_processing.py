@@ -78,7 +78,7 @@ class JanusFlowImageProcessor:
         return tuple(int(255 * mean) for mean in self.image_mean)
 
     def __call__(self, images) -> Tensor:
-        """One image or several, PIL's, arrays or tensors -> (N, 3, S, S) float32."""
+        """Prepares one image or several (PIL, arrays or tensors) as (N, 3, S, S) float32."""
         if isinstance(images, list | tuple) and not images:
             return torch.empty(0, 3, self.image_size, self.image_size)
         return torch.from_numpy(np.stack([self.one(image) for image in listed(images)]))

@@ -89,18 +89,19 @@ class JanusFlowProcessor(ProcessorMixin):
         text: str | Sequence[str] | None = None,
         **options,
     ) -> BatchFeature:
-        """Questions or conversations, or as `text` prompts already in the chat format.
+        """Prepares questions or conversations for the model; with `text`, prompts that are already
+        in the chat format.
 
-        A question is a string; a conversation is a list of messages, published or transformers'
-        way; a list of either is a batch. `images` are the images in reading order, flat or one
-        list a conversation, unless the messages hold them; where no message has a placeholder, the
-        first question gets one for each image, before its text.
+        A question is a string; a conversation is a list of messages in the published or
+        transformers' format; a list of either is a batch. `images` are the images in reading order,
+        as a flat list or one list per conversation, unless the messages contain them. If no message
+        has a placeholder, the first question gets one for each image, before its text.
 
         Returns input_ids and attention_mask (B, L), padded on the left; with images also
         pixel_values (images, 3, S, S) in reading order and image_token_mask (B, L), true at every
         start tag and placeholder. `options` are transformers' `padding`, `max_length`,
-        `padding_side` and the like. Raises ValueError where images and placeholders do not match,
-        TypeError for an option that is unknown.
+        `padding_side` and so on. Raises ValueError if the numbers of images and placeholders
+        differ, and TypeError for an unknown option.
         """
         padding = Padding.read(options)
         if (conversation is None) == (text is None):

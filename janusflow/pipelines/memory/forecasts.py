@@ -46,7 +46,7 @@ class Forecast:
         return asdict(self) | {"peak": self.peak}
 
     def __str__(self) -> str:
-        """The same in GiB, as a person reads it."""
+        """Formats the forecast in GiB."""
         return ", ".join(f"{name} {size / GIB:.3g} GiB" for name, size in self.told().items())
 
     def _repr_html_(self) -> str:

@@ -67,7 +67,7 @@ class Objective:
         self.context = context
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
-        """Named losses, each with a value a sample."""
+        """Returns named losses, each with one value per sample."""
         raise NotImplementedError
 
     def weights(self, step: int) -> dict[str, float]:
