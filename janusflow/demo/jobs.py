@@ -25,7 +25,7 @@ def painting(pipe, *values) -> Iterator[tuple]:
     """
     *asked, shelf = values
     request = GenerationRequest(**dict(zip(FIELDS, asked, strict=True)))
-    yield gr.skip(), parts.way([], "Painting ..."), gr.skip(), gr.skip()
+    yield gr.skip(), parts.way([], "Generating ..."), gr.skip(), gr.skip()
     for seed in range(request.seed, request.seed + int(request.count)):
         seen = []
         for look in actions.generate(pipe, request, seed):
@@ -34,7 +34,7 @@ def painting(pipe, *values) -> Iterator[tuple]:
                 continue
             seen.append(look)
             if look.t < 1:
-                note = f"t = {look.t:.2f}, on its way ..."
+                note = f"Generating, t = {look.t:.2f} ..."
                 yield look.image, parts.way(seen, note), gr.skip(), gr.skip()
         final = parts.signed(look, request, seed)
         shelf = [(final, f"{request.prompt} · seed {seed}"), *shelf][:SHELF]
@@ -70,7 +70,7 @@ def walking(pipe, prompt, sampler, nfe, frames, guidance, seed) -> Iterator[str]
     )
     wanted = requests.whole(frames, "number of frames", 2, requests.MAX_FRAMES)
     seen, label = [], f"{request.prompt}, {sampler}, seed {request.seed}"
-    yield parts.track(seen, wanted, "Painting ...")
+    yield parts.track(seen, wanted, "Generating ...")
     for frame in actions.trajectory(pipe, request, wanted):
         if frame is not None:
             seen.append(frame)
@@ -83,7 +83,7 @@ def editing(pipe, path, prompt, strength, guidance, seed) -> Iterator[tuple]:
     """Edits the image and shows the result."""
     image = requests.image(path)
     request = GenerationRequest(prompt=prompt, guidance=guidance, seed=seed)
-    yield gr.skip(), parts.note("Painting ...")
+    yield gr.skip(), parts.note("Generating ...")
     made = actions.edit(pipe, image, request, strength)
     yield made, parts.note(f"strength {strength:g}, seed {request.seed}")
 
@@ -111,7 +111,7 @@ def _plain(content) -> str:
 def latest(shelf: list) -> Iterator[Image.Image]:
     """Returns the most recent image of the gallery."""
     if not shelf:
-        raise Missing("Nothing is painted yet; please paint something first.")
+        raise Missing("There is no generated image yet; please generate one first.")
     yield shelf[0][0]
 
 

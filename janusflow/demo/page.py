@@ -12,7 +12,7 @@ from janusflow.demo import jobs, parts, requests
 from janusflow.demo.parts import style, theme  # noqa: F401 (for whoever opens the page)
 from janusflow.scenes.shapes import COLORS, SHAPES
 
-HINT = "What the model expects on its way from noise, t = 0, to the image, t = 1."
+HINT = "The image that the model expects at each time, from noise (t = 0) to the end (t = 1)."
 QUESTIONS = [
     "how many shapes are in the picture?", "what color is the star?", "is there a red circle?",
     "what shape is the blue object?", "describe the picture.",
@@ -43,14 +43,15 @@ def build(pipe, name: str, about: str, examples: list[str], known: bool = True) 
 
 
 def _heading(name: str, about: str) -> str:
-    return f"<h1>JanusFlow</h1><p>One model that paints and answers. <b>{name}</b>, {about}.</p>"
+    what = "One model that generates images and answers questions about them."
+    return f"<h1>JanusFlow</h1><p>{what} <b>{name}</b>, {about}.</p>"
 
 
 def _paint_tab(pipe, examples: list[str], shelf: gr.State, known: bool) -> None:
     with gr.Row(equal_height=False, elem_classes="desk"):
         with gr.Column(scale=5, min_width=300):
             prompt = parts.prompt(examples)
-            gr.Examples(examples, prompt, label="For a start", elem_id="paint-examples")
+            gr.Examples(examples, prompt, label="Examples", elem_id="paint-examples")
             if known:
                 gr.HTML(parts.words(list(COLORS), list(SHAPES)))
             with gr.Row():
@@ -87,16 +88,18 @@ def _compare_tab(pipe, examples: list[str]) -> None:
         with gr.Column(scale=4, min_width=300):
             prompt = parts.prompt(examples)
             with gr.Row():
-                left, left_nfe = parts.sampler("euler", "Left"), parts.nfe(8, "Its NFE")
+                left, left_nfe = parts.sampler("euler", "Left"), parts.nfe(8, "NFE")
             with gr.Row():
-                right, right_nfe = parts.sampler("auto", "Right"), parts.nfe(8, "Its NFE")
+                right, right_nfe = parts.sampler("auto", "Right"), parts.nfe(8, "NFE")
             with gr.Row():
                 guidance, seed = parts.guidance(), parts.seed()
             go = gr.Button("Compare on the same noise", variant="primary", elem_id="compare")
         with gr.Column(scale=5, min_width=300, elem_classes="result"):
             with gr.Row():
                 a, b = parts.canvas("Left", "left"), parts.canvas("Right", "right")
-            said = gr.HTML(parts.note("Both start from the same noise."), elem_id="compared")
+            said = gr.HTML(
+                parts.note("Both samplers start from the same noise."), elem_id="compared"
+            )
     inputs, outputs = [prompt, left, left_nfe, right, right_nfe, guidance, seed], [a, b, said]
     deed = jobs.told(partial(jobs.comparing, pipe), len(outputs))
     _job(go.click, deed, inputs, outputs, "compare")
@@ -132,7 +135,7 @@ def _ask_tab(pipe, shelf: gr.State) -> None:
     with gr.Row(equal_height=False, elem_classes="desk"):
         with gr.Column(scale=4, min_width=300):
             image = parts.upload("asked")
-            last = gr.Button("Take the image painted last", size="sm", elem_id="last")
+            last = gr.Button("Use the last generated image", size="sm", elem_id="last")
         with gr.Column(scale=5, min_width=300):
             talk = gr.Chatbot(
                 label="Questions and answers", height=300, elem_id="talk", buttons=[],
@@ -143,7 +146,7 @@ def _ask_tab(pipe, shelf: gr.State) -> None:
                 label="Question", lines=1, max_length=requests.MAX_TEXT, elem_id="question",
                 value=QUESTIONS[0],
             )  # fmt: skip
-            gr.Examples(QUESTIONS, question, label="For a start", elem_id="ask-examples")
+            gr.Examples(QUESTIONS, question, label="Examples", elem_id="ask-examples")
             with gr.Row(elem_classes="deeds"):
                 go = gr.Button("Ask", variant="primary", elem_id="ask", scale=3, min_width=100)
                 halt = gr.Button("Stop", scale=1, min_width=60)
@@ -163,18 +166,18 @@ def _edit_tab(pipe, examples: list[str], shelf: gr.State) -> None:
     with gr.Row(equal_height=False, elem_classes="desk"):
         with gr.Column(scale=4, min_width=300):
             image = parts.upload("before")
-            last = gr.Button("Take the image painted last", size="sm", elem_id="edit-last")
+            last = gr.Button("Use the last generated image", size="sm", elem_id="edit-last")
             prompt = parts.prompt(examples)
             strength = gr.Slider(
                 0.05, requests.MAX_STRENGTH, 0.6, step=0.05, label="Strength", buttons=[],
-                info="Of the way from the image to noise and back; 1 keeps nothing.",
+                info="How much may change: near 0 almost nothing, 1 everything.",
             )  # fmt: skip
             with gr.Row():
                 guidance, seed = parts.guidance(), parts.seed()
             go = gr.Button("Edit", variant="primary", elem_id="edit")
         with gr.Column(scale=5, min_width=300, elem_classes="result"):
             after = parts.canvas("Edited image", "edited")
-            said = gr.HTML(parts.note("The prompt describes the image you want."))
+            said = gr.HTML(parts.note("The prompt describes the edited image."))
     last.click(jobs.told(jobs.latest), shelf, image, **QUIET)
     inputs, outputs = [image, prompt, strength, guidance, seed], [after, said]
     deed = jobs.told(partial(jobs.editing, pipe), len(outputs))

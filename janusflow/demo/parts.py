@@ -24,14 +24,14 @@ def prompt(examples: list[str]) -> gr.Textbox:
 
 def negative() -> gr.Textbox:
     return gr.Textbox(
-        label="Negative prompt", lines=1, max_length=requests.MAX_TEXT, placeholder="Nothing"
+        label="Negative prompt", lines=1, max_length=requests.MAX_TEXT, placeholder="none"
     )
 
 
 def quality() -> gr.Dropdown:
     """Returns a menu of the presets, and "own" for the sampler and evaluations chosen below it."""
     names = [(name.capitalize(), name) for name in ("fast", "draft", "high", "exact")]
-    own = ("Own: the sampler below", requests.OWN)
+    own = ("Custom: the sampler under More", requests.OWN)
     return gr.Dropdown([*names, own], value="fast", label="Quality", elem_id="quality")
 
 
@@ -64,7 +64,7 @@ def canvas(label: str, name: str) -> gr.Image:
 
 def gallery() -> gr.Gallery:
     return gr.Gallery(
-        label="Made here", columns=6, height="auto", format="png", interactive=False,
+        label="Generated images", columns=6, height="auto", format="png", interactive=False,
         object_fit="contain", buttons=["download"], elem_id="shelf", visible=False,
     )  # fmt: skip
 
@@ -103,7 +103,8 @@ def note(text: str) -> str:
 def words(colors: list[str], shapes: list[str]) -> str:
     """Returns a folded list of the words that a scenes model knows."""
     known = f"Colors: {', '.join(colors)}. Shapes: {', '.join(shapes)}. Up to four shapes."
-    return f'<details class="note"><summary>Words it knows</summary>{html.escape(known)}</details>'
+    title = "<summary>Words that the model knows</summary>"
+    return f'<details class="note">{title}{html.escape(known)}</details>'
 
 
 def way(looks: list[actions.Look], text: str) -> str:
@@ -114,7 +115,8 @@ def way(looks: list[actions.Look], text: str) -> str:
         for look in looks
     )
     empty = "<figure><div></div><figcaption>&nbsp;</figcaption></figure>"
-    return f'<div class="way">{frames}{empty * (actions.LOOKS + 1 - len(looks))}</div>{note(text)}'
+    missing = 0 if looks and looks[-1].t == 1 else actions.LOOKS + 1 - len(looks)
+    return f'<div class="way">{frames}{empty * missing}</div>{note(text)}'
 
 
 def track(frames: list[actions.Frame], wanted: int, text: str, moving: bool = False) -> str:
@@ -131,7 +133,7 @@ def track(frames: list[actions.Frame], wanted: int, text: str, moving: bool = Fa
     )
     empty = "<figure><div></div><div></div><figcaption>&nbsp;</figcaption></figure>"
     rows = f'<div class="track">{cells}{empty * max(0, wanted - len(frames))}</div>'
-    legend = "Above: the state x. Below: the image that is expected from it."
+    legend = "Above: the state x at time t. Below: the image that the model expects from it."
     tail = _gif([f.expected for f in frames]) if moving else ""
     return f"{note(text)}{rows}{note(legend)}{tail}"
 

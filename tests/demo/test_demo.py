@@ -17,7 +17,7 @@ pytest.importorskip("gradio", minversion="6", reason="the extra `demo` is not in
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from janusflow.demo import actions, jobs, launch, requests
+from janusflow.demo import actions, jobs, launch, parts, requests
 from janusflow.demo.requests import GenerationRequest, InvalidRequest
 
 ASKED = dict(
@@ -141,6 +141,13 @@ def test_a_painted_picture_is_the_pipelines_and_looks_come_on_the_way(tiny_pipe)
     assert len(looks) == actions.LOOKS + 1 and looks[-1].t == 1 and looks[-1].nfe == 60
     assert [look.t for look in looks] == sorted(look.t for look in looks)
     assert (np.asarray(looks[-1].image) == direct(tiny_pipe, 0, steps=30)).all()
+
+
+def test_a_finished_strip_has_no_empty_places(tiny_pipe):
+    request = GenerationRequest(prompt="a star", sampler="euler", nfe=4)
+    looks = [look for look in actions.generate(tiny_pipe, request) if look]
+    assert parts.way(looks[:1], "").count("<figure>") == actions.LOOKS + 1
+    assert parts.way(looks, "").count("<figure>") == len(looks) < actions.LOOKS + 1
 
 
 def test_on_a_straight_path_every_look_shows_the_end(tiny_pipe, monkeypatch):

@@ -108,7 +108,7 @@ def test_a_question_is_answered_about_what_was_painted(visit):
     tab = visit()
     tab.get_by_role("tab", name="Ask").click()
     tab.locator("#last").click()
-    expect(tab.get_by_text("Nothing is painted yet")).to_be_visible()
+    expect(tab.get_by_text("There is no generated image yet")).to_be_visible()
     tab.get_by_role("tab", name="Paint").click()
     tab.locator("#paint").click()
     painted(tab)
