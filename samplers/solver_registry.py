@@ -117,8 +117,9 @@ def find(solver: str | Solver, **options: Any) -> Solver:
             raise ValueError(SOLVERS.unknown(solver))
         solver = SOLVERS[solver]
     if not isinstance(solver, Solver):
+        shown = " ".join(f"{solver!r:.80}".split())
         raise TypeError(
-            f"the sampler is {solver!r:.80}; expected a name such as 'heun', or a samplers.Solver"
+            f"the sampler is {shown}; expected a name such as 'heun', or a samplers.Solver"
         )
     return solver.with_options(**options)
 

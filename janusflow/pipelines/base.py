@@ -203,12 +203,15 @@ def _target(args: tuple, kwargs: dict) -> tuple:
     return device, read_dtype(dtype) if dtype is not None else None
 
 
-def clean(folder: Path) -> Path:
+def clean(folder: str | Path) -> Path:
     """Returns the folder, created if needed, without the checksums of files that are about to be
     written.
 
     Raises OSError, as a sentence, if it cannot be created.
     """
+    if not str(folder).strip():
+        raise ValueError(f"the folder to save in is {folder!r}; name one, '.' is the current one")
+    folder = Path(folder)
     atomic_io.make_folder(folder)
     (folder / hub.SUMS).unlink(missing_ok=True)
     return folder

@@ -55,6 +55,8 @@ class RunOptions:
             self._set("grid", read_grid(self.grid))
         self._set("guidance_scale", read_guidance(self.guidance_scale))
         check_output_type(self.output_type)
+        if not isinstance(self.return_dict, bool | np.bool_):
+            raise TypeError(f"return_dict is {self.return_dict!r:.60}; expected True or False")
 
     def _set(self, name: str, value) -> None:
         object.__setattr__(self, name, value)

@@ -76,17 +76,19 @@ class CallState:
         """
         call = Call(self, outer=_CURRENT.get(), **state)
         running = self.__dict__.setdefault("_running_calls", set())
-        with gate_of(self.model).reading(nested=call.outer is not None):
-            token = _CURRENT.set(call)
-            running.add(call)
-            try:
-                with lora.active(self._adapter_weights(adapters)):
-                    yield call
-            finally:
-                running.discard(call)
-                _CURRENT.reset(token)
-                if not running:  # another thread's call still needs the parts where they are
-                    self.maybe_free_model_hooks()
+        try:
+            with gate_of(self.model).reading(nested=call.outer is not None):
+                token = _CURRENT.set(call)
+                running.add(call)
+                try:
+                    with lora.active(self._adapter_weights(adapters)):
+                        yield call
+                finally:
+                    running.discard(call)
+                    _CURRENT.reset(token)
+        finally:
+            if not running and call.outer is None:  # no other call needs the parts where they are
+                self.maybe_free_model_hooks()
 
     @contextmanager
     def _changing_weights(self, wanted: str) -> Iterator[None]:

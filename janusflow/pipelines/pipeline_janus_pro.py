@@ -128,7 +128,7 @@ class JanusProPipeline(BasePipeline):
         Raises ValueError while adapters are loaded.
         """
         kwargs = check_saving(self, kwargs)
-        folder = clean(Path(folder))
+        folder = clean(folder)
         with one_layout(folder, "model", kwargs.get("variant")):
             self.model.save_pretrained(folder, **kwargs)
         self.processor.save_pretrained(folder)

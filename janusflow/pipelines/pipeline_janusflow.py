@@ -53,8 +53,12 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
         self, model: JanusFlowModel, processor: JanusFlowProcessor, vae: nn.Module | None = None
     ):
         super().__init__(model=model, processor=processor, vae=vae)
-        if vae is not None:
-            check_vae(vae, model.config)
+
+    def __setattr__(self, name: str, value) -> None:
+        fits = not hasattr(value, "config") or not isinstance(self.__dict__.get("model"), nn.Module)
+        if name == "vae" and not fits:
+            check_vae(value, self.model.config)
+        super().__setattr__(name, value)
 
     @classmethod
     def from_pretrained(
@@ -114,7 +118,7 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
         Raises ValueError while adapters are loaded.
         """
         kwargs = check_saving(self, kwargs)
-        folder = clean(Path(folder))
+        folder = clean(folder)
         self.model.save_pretrained(folder, **kwargs)
         self.processor.save_pretrained(folder)
         if self.vae is not None:

@@ -52,7 +52,12 @@ def scorer(pipe, chosen: str | Callable) -> Callable[[list, list[str]], list[flo
             if callable(chosen)
             else VERIFIERS[chosen](pipe, images, prompts)
         )
-        found = torch.as_tensor(found, dtype=torch.float64).flatten().tolist()
+        try:
+            found = torch.as_tensor(found, dtype=torch.float64).flatten().tolist()
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"the verifier gave {type(found).__name__}; expected one number an image"
+            ) from None
         if len(found) != len(images) or any(score != score for score in found):
             raise ValueError(
                 f"the verifier gave {len(found)} scores for {len(images)} images, or NaN; expected "

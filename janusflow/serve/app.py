@@ -312,6 +312,8 @@ def _tell_errors(app: FastAPI) -> None:
     async def of_http(request: Request, error: HTTPException) -> JSONResponse:
         where = f"{request.method} {printable(request.url.path, 80)}"
         said = f"there is no {where} here" if error.status_code in (404, 405) else error.detail
+        if "parsing the body" in str(said):  # FastAPI's word for bytes that are no text
+            said = "the body is no JSON in UTF-8; send a JSON object"
         status = error.status_code
         return JSONResponse(errors.body(status, str(said)), status, getattr(error, "headers", None))
 

@@ -46,6 +46,8 @@ def of_validation(errors: Sequence[dict]) -> InvalidRequest:
             said = f"{name or 'the body'} is missing; give it"
         case "value_error":
             said = f"{name} {reason}".strip()
+        case _ if not name:
+            return InvalidRequest("the body is no JSON object; send one, as application/json")
         case _:
             said = f"{name or 'the body'} is {shown}; {reason}"
     return InvalidRequest(said, param=name or None, code=error["type"])

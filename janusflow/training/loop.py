@@ -86,17 +86,17 @@ def run(
         while trainer.state.step < steps:
             with kept_on_failure(trainer, out, meta):
                 found = _step(trainer, monitor, bool(asked()))
-            if found is None:  # the step was passed over
-                continue
-            monitor.add(found)
+            stop = found is not None and found["stop"]
+            if found is not None:  # else the step was passed over
+                monitor.add(found)
             step = trainer.state.step
             if preview and (step % settings.run.sample_every == 0 or step == steps):
                 preview(trainer, out)
             if held_out and (step % settings.run.evaluate_every == 0 or step == steps):
                 evaluate(held_out, trainer, out, meta)
-            if step % settings.run.save_every == 0 or step == steps or found["stop"]:
+            if step % settings.run.save_every == 0 or step == steps or stop:
                 trainer.save(out, meta)
-            if found["stop"]:
+            if stop:
                 break
     monitor.close()
     if trainer.rank == 0 and trainer.state.step < steps:

@@ -61,8 +61,10 @@ class Monitor:
             self.report()
 
     def skip(self) -> None:
-        """Counts a step that was skipped."""
+        """Counts a step that was skipped, and reports what came before it if it is the last."""
         self.bar.update()
+        if self.steps and self.trainer.state.step == self.trainer.settings.steps:
+            self.report()
 
     def report(self) -> None:
         """Writes a line to the log and the trackers, and updates the progress bar."""

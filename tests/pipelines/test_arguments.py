@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL, EulerDiscreteScheduler
 from PIL import Image
 from transformers import GenerationConfig, TextStreamer
 
@@ -57,6 +58,9 @@ GENERATION = {
     "steps": (dict(num_inference_steps=10**12), "num_inference_steps is 10000"),
     "height": (dict(height=10**6), "height is 1000000"),
     "images": (dict(num_images_per_prompt=10**9), "num_images_per_prompt is"),
+    "return_dict": (dict(return_dict="no"), "return_dict is 'no'"),
+    "verifier": (dict(best_of=2, verifier=lambda *_: "x"), "the verifier gave str"),
+    "sampler scheduler": (dict(sampler=EulerDiscreteScheduler()), "the sampler is EulerDis"),
     "sampler number": (dict(sampler=3), "the sampler is 3"),
     "sampler class": (dict(sampler=Image.Image), "the sampler is"),
     "sampler name": (dict(sampler="eulr"), "did you mean 'euler'"),
@@ -274,3 +278,16 @@ def test_a_streamer_of_the_callers_hears_an_answer(tiny_pipe):
     heard = Heard(tiny_pipe.processor.tokenizer, skip_prompt=True)
     tiny_pipe.chat("what?", streamer=heard, max_new_tokens=3)
     assert heard.text
+
+
+def test_an_autoencoder_that_is_put_in_place_has_to_fit(tiny_pipe):
+    small = AutoencoderKL(block_out_channels=(4,), norm_num_groups=2, latent_channels=3)
+    before = tiny_pipe.vae
+    refused(lambda: setattr(tiny_pipe, "vae", small), "the autoencoder makes 3 channels")
+    refused(lambda: tiny_pipe.register_modules(vae=small), "the autoencoder makes 3 channels")
+    assert tiny_pipe.vae is before
+
+
+def test_a_folder_to_save_in_has_a_name(tiny_pipe):
+    for name in ("", "  "):
+        refused(lambda name=name: tiny_pipe.save_pretrained(name), "the folder to save in is")

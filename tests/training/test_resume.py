@@ -162,6 +162,64 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_state_to_go_on_from(
     assert done.finished and json.loads(checkpoints.latest(tmp_path)[2]["skipped"]) == [2]
 
 
+@pytest.fixture
+def spoil(monkeypatch):
+    """Spoils micro-batches: {step: index of the micro-batch}, their loss or only their gradient."""
+    forward = trainer.Trainer._forward
+
+    def install(bad, of="loss"):
+        calls = {}
+
+        def spoilt(self, samples, number, rows, counts):
+            total, sums = forward(self, samples, number, rows, counts)
+            calls[number] = calls.get(number, -1) + 1
+            hit = bad.get(number) == calls[number] % self.settings.run.accumulation
+            if hit and of == "loss":
+                return total, sums * float("inf")
+            return (total * float("nan"), sums) if hit else (total, sums)
+
+        monkeypatch.setattr(trainer.Trainer, "_forward", spoilt)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("bad", "of", "changes"),
+    [
+        ({3: 0, 4: 0}, "loss", {}),  # two in a row
+        ({4: 1}, "loss", {"run__accumulation": 2, "training__batch": 4}),  # in the second part
+        ({3: 0}, "gradient", {"run__accumulation": 2, "training__batch": 4}),
+        ({5: 0}, "gradient", {}),  # the last
+        ({0: 0, 5: 0}, "loss", {}),  # the first and the last
+    ],
+)
+def test_bad_steps_anywhere_are_passed_over_and_nothing_else(
+    tiny_folder, data, tmp_path, spoil, bad, of, changes
+):
+    spoil(bad, of)
+    changes = {"training__steps": 6, "run__max_bad_steps": len(bad), **changes}
+    assert planned(tiny_folder, data, tmp_path / "a", **changes).run().finished
+    _, tensors, meta = checkpoints.latest(tmp_path / "a")
+    assert checkpoints.complete(tmp_path / "a")[0] == 6
+    assert json.loads(meta["skipped"]) == sorted(bad)
+    assert all(bool(value.isfinite().all()) for value in tensors.values())
+    logged = [json.loads(x)["step"] for x in (tmp_path / "a" / "log.jsonl").open()]
+    assert logged == [step + 1 for step in range(6) if step not in bad]
+
+
+def test_one_bad_step_too_many_ends_the_run_and_a_lower_rate_goes_on(
+    tiny_folder, data, tmp_path, spoil
+):
+    spoil({2: 0, 4: 0})
+    changes = {"training__steps": 6, "run__max_bad_steps": 1}
+    with pytest.raises(FloatingPointError, match=r"at step 4.*max_bad_steps=2"):
+        planned(tiny_folder, data, tmp_path, **changes).run()
+    assert checkpoints.complete(tmp_path)[0] == 4
+    spoil({})  # the lower rate has mended it
+    done = planned(tiny_folder, data, tmp_path, **changes, training__lr=1e-5).run()
+    assert done.finished and json.loads(checkpoints.latest(tmp_path)[2]["skipped"]) == [2]
+
+
 @pytest.mark.usefixtures("bad_step")
 def test_steps_passed_over_are_counted_over_the_whole_run(tiny_folder, data, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
