@@ -78,7 +78,7 @@ class Attending:
 
 
 def _norm(attention: nn.Module, name: str) -> Callable[[Tensor], Tensor]:
-    """The norm of each head before the rotation, as Qwen3 has it, or none."""
+    """Returns the norm of each head before the rotary embedding, as in Qwen3, or the identity."""
     return getattr(attention, name, lambda x: x)
 
 
@@ -152,7 +152,7 @@ def _blocks(network: nn.Module, count: int) -> tuple[nn.Module, list[nn.Module]]
 
 
 def _split(layer: nn.Module, out: Tensor, prefix: int) -> Heads:
-    """(B, tokens, 3 heads d) as the layer itself divides it, without the class token."""
+    """Splits (B, tokens, 3 heads d) as the layer does, without the class token."""
     q, k, _ = out.unflatten(-1, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)[..., prefix:, :]
     return Heads(layer.q_norm(q), layer.k_norm(k))
 

@@ -87,7 +87,7 @@ class AdaptedAutoencoder(ModelMixin, ConfigMixin):
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the code's channels, (1, c, 1, 1) each."""
+        """Returns mean and deviation of the code's channels, (1, c, 1, 1) each."""
         config = self.inner.config
         if self.folds > 1:
             norm = self.inner.bn
@@ -106,7 +106,7 @@ def _channels(inner: nn.Module) -> int:
 
 
 def _pixels(inner: nn.Module) -> int:
-    """Pixels per value of the code and side."""
+    """Returns the pixels per value of the code along each side."""
     config = inner.config
     levels = (
         config.get("dim_mult")

@@ -97,7 +97,9 @@ def locate_autoencoder(name: str | Path) -> Path:
 
 
 def _variant(source: Path, variant: str | None) -> str | None:
-    """The variant where the folder has it; a network's variant may leave the autoencoder alone."""
+    """Returns the variant if the folder has it; a network's variant need not apply to the
+    autoencoder.
+    """
     found = variant and any(source.glob(f"diffusion_pytorch_model*.{variant}*"))
     return variant if found else None
 
@@ -139,9 +141,9 @@ def described_vae(folder: Path, name: str | Path | None) -> torch.nn.Module:
 
 
 def _kind(source: Path) -> type:
-    """The class that the folder's config.json names, once its numbers are bounded.
+    """Returns the class that config.json names, after checking its sizes.
 
-    A network without memory is built first: its size is known before any is allocated.
+    A network without memory is built first, so that its size is known before memory is allocated.
     """
     config = read_object(source / "config.json")
     name = config.get("_class_name", "AutoencoderKL")
@@ -167,8 +169,10 @@ def _kind(source: Path) -> type:
 
 
 def _check_numbers(value, key: str, source: Path) -> None:
-    """ValueError for a scale or shift that is no number, or of each channel one where one is for
-    all; scales are above 0.
+    """Raises ValueError for a scale or shift that is not a number, or a list where a number is
+    expected.
+
+    Scales must be positive.
     """
     each = key.startswith("latents_")
     values = value if each and isinstance(value, list) else [value]

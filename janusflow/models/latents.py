@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 
 def _affine(vae: nn.Module, like: Tensor) -> tuple[float | Tensor, float | Tensor]:
-    """(shift, scale) of latents = (z - shift) * scale; (1, c, 1, 1) where channels differ."""
+    """Returns (shift, scale) of latents = (z - shift) * scale; (1, c, 1, 1) if channels differ."""
     config = vae.config
     shift, scale = config.get("shift_factor") or 0.0, config.get("scaling_factor") or 1.0
     mean, deviation = config.get("latents_mean"), config.get("latents_std")

@@ -96,7 +96,7 @@ def images_of(conversation: Sequence[dict]) -> list:
 
 
 def _added(processor, prompt: str, row: str) -> int:
-    """Tokens that the row has more than the prompt it begins with."""
+    """Returns how many tokens the row has beyond the prompt that it starts with."""
     before, after = processor.ids(prompt), processor.ids(row)
     if not row[len(prompt) :].strip() or after[: len(before)] != before:
         raise ValueError(f"{row[len(prompt) :]!r} adds no token to the prompt; give some text")

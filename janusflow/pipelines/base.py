@@ -89,12 +89,12 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
         self.model.to(dtype)
 
     def _placed(self, device_map) -> BasePipeline:
-        """The pipeline on the device that `device_map` names."""
+        """Returns the pipeline on the device that `device_map` names."""
         return self if device_map is None else self.to(device_of(device_map))
 
     def _check_ids(self, ids: torch.Tensor) -> None:
-        """ValueError for a token that the embedding has no row for, such as one that was added to
-        the tokenizer alone.
+        """Raises ValueError for a token without a row in the embedding, such as one added to the
+        tokenizer only.
         """
         rows = self.model.get_input_embeddings().num_embeddings
         if ids.numel() and int(ids.max()) >= rows:
@@ -104,7 +104,7 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
             )
 
     def _limit_positions(self, tokens: int, what: str) -> None:
-        """ValueError where a prompt has more tokens than the language model has positions."""
+        """Raises ValueError if a prompt has more tokens than the language model has positions."""
         most = self.positions
         if tokens > most:
             raise ValueError(
@@ -189,7 +189,7 @@ def check_saving(pipe, given: dict) -> dict:
 
 
 def _target(args: tuple, kwargs: dict) -> tuple:
-    """(device, dtype) of the arguments of `to`, taken out of `kwargs`."""
+    """Returns (device, dtype) of the arguments of `to`, removing them from `kwargs`."""
     device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
     for value in args:
         kind = isinstance(value, torch.dtype)

@@ -109,8 +109,10 @@ class CallState:
 
     @property
     def _interrupt(self) -> bool:
-        """Whether this thread's call is to end. Set in a callback it ends that call alone, set from
-        a thread without a call (a stop button) all that run.
+        """Whether this thread's call should end.
+
+        Set in a callback it ends that call only; set in a thread without a call (a stop button) it
+        ends all running calls.
         """
         call = current(self)
         return call is not None and call.interrupt
@@ -150,7 +152,7 @@ class CallState:
 
     @property
     def _guidance_scale(self):
-        """diffusers' name, with diffusers' meaning: 1 and less is no guidance."""
+        """diffusers' attribute with diffusers' meaning: 1 and less is no guidance."""
         return self.guidance_scale
 
     @_guidance_scale.setter
@@ -231,7 +233,7 @@ class StepCallback:
 
 
 def _checked(new, name: str, shape: torch.Size) -> Tensor:
-    """A tensor from a callback; rows to move away from may be missing in prompt_embeds."""
+    """Returns a tensor from a callback; the unconditional rows of prompt_embeds may be missing."""
     if not isinstance(new, Tensor):
         raise TypeError(
             f"the callback returned {type(new).__name__} as {name!r}; expected a tensor, or leave "
@@ -247,7 +249,7 @@ def _checked(new, name: str, shape: torch.Size) -> Tensor:
 
 
 def _equal(a, b: Tensor) -> bool:
-    """Whether two tensors hold the same numbers, NaN included."""
+    """Returns whether two tensors hold the same numbers, NaN included."""
     if a is b:
         return True
     if (

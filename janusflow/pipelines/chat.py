@@ -115,7 +115,7 @@ class Chat:
         return answer_settings.filled(given, missing)
 
     def _warn_if_cut(self, ids: Tensor, given: Mapping, chosen: Mapping) -> None:
-        """Warns where an answer ends at a length that the caller did not choose."""
+        """Warns if an answer was cut off at a length that the caller did not choose."""
         most = chosen.get("max_new_tokens", answer_settings.LONGEST)
         told = given.keys() & {"max_new_tokens", "max_length", "generation_config"}
         if told and most == given.get("max_new_tokens", most):

@@ -55,7 +55,7 @@ class Conversation:
         return self.pipe._settings(f"Conversation.{method}", settings | own)
 
     def _after_others(self, question: str, settings: dict) -> None:
-        """A turn in a stream's thread, which gives up its place once nobody reads."""
+        """Runs a turn in a stream's thread, which gives up its place once nobody reads."""
         stop, streamer = settings["stopping_criteria"][0], settings["streamer"]
         while not self._turn.acquire(timeout=0.05):
             if stop.over:
@@ -80,7 +80,9 @@ class Conversation:
 
     @torch.no_grad()
     def _new(self, inputs, settings: dict) -> Tensor:
-        """Ids of the answer to a prompt; one of several rows, such as beams, is read as a whole."""
+        """Returns the ids of the answer; with several rows, such as beams, the whole prompt is
+        read.
+        """
         if not settings.keys() <= prefix_cache.BLIND | {"stopping_criteria"}:
             self._cache, self._ids = None, []
             return self.pipe.answer(inputs, **settings)[0]
@@ -97,8 +99,9 @@ class Conversation:
         return new
 
     def _read(self, ids: Tensor, pixels: Tensor | None, places: Tensor | None):
-        """Keys and values of a beginning of the prompt that holds its images: the longest known, or
-        one that ends behind the last image.
+        """Returns keys and values of the longest known prefix that holds the prompt's images.
+
+        Without one it computes the prefix up to the last image.
         """
         tokens = ids[0].tolist()
         shown = [] if places is None else places[0].nonzero().flatten().tolist()
@@ -114,7 +117,7 @@ class Conversation:
 
 
 def _check_question(question) -> None:
-    """ValueError for what asks nothing."""
+    """Raises ValueError for an empty question."""
     if not isinstance(question, str) or not question.strip():
         raise ValueError(f"the question is {question!r:.60}; expected a text that is not empty")
 

@@ -147,7 +147,7 @@ def _times(solver: samplers.Solver, steps: int, grid) -> Tensor:
 
 
 def _part(solver: samplers.Solver, ts: Tensor, strength: float, invert: bool) -> Tensor:
-    """The times from 1 - strength on, for a solver that can walk them as asked."""
+    """Returns the times from 1 - strength on, for a solver that can use them."""
     if ts[0] != 0 or ts[-1] != 1:
         raise ValueError(
             f"the grid runs from {float(ts[0]):.6g} to {float(ts[-1]):.6g}; an edit wants 0 to 1 "
@@ -168,7 +168,7 @@ def _part(solver: samplers.Solver, ts: Tensor, strength: float, invert: bool) ->
 
 
 def _source(pipe, source_prompt: Texts | None, prompts: list[str]) -> samplers.core.Velocity:
-    """The unguided velocity to invert with; without a text, that of the unconditional rows."""
+    """Returns the unguided velocity for inversion; without a text it is the unconditional one."""
     if source_prompt is not None:
         told = texts(source_prompt)
         if len(told) not in (1, len(prompts)):
@@ -182,7 +182,7 @@ def _source(pipe, source_prompt: Texts | None, prompts: list[str]) -> samplers.c
 
 
 def _noise(x: Tensor, data: Tensor, t: Tensor) -> Tensor:
-    """The noise whose straight line to the data passes through x at time t < 1."""
+    """Returns the noise whose straight line to the data passes through x at time t < 1."""
     return (x - t * data) / (1 - t)
 
 
@@ -190,7 +190,7 @@ def _noise(x: Tensor, data: Tensor, t: Tensor) -> Tensor:
 
 
 def _matched(prompt: Texts, image) -> tuple[list[str], list[Image.Image]]:
-    """As many prompts as images, one of either standing for all."""
+    """Repeats a single prompt or image to match the number of the others."""
     prompts, originals = texts(prompt), [images.to_rgb(one) for one in images.listed(image)]
     count = max(len(prompts), len(originals))
     if any(len(row) not in (1, count) for row in (prompts, originals)):
@@ -206,7 +206,10 @@ def _spread(items: list, count: int) -> list:
 
 
 def _size(pipe, originals: list[Image.Image], height, width) -> tuple[int, int]:
-    """The size to work at; ValueError if an image would be distorted without being asked to."""
+    """Returns the working size.
+
+    Raises ValueError if an image would be distorted without being asked to.
+    """
     side = pipe.default_size
     if height is None and width is None:
         for w, h in (image.size for image in originals):
@@ -221,13 +224,15 @@ def _size(pipe, originals: list[Image.Image], height, width) -> tuple[int, int]:
 
 
 def _pixels(pipe, originals: list[Image.Image], height: int, width: int) -> Tensor:
-    """(B, 3, height, width) in [0, 1] on the pipeline's device."""
+    """Returns (B, 3, height, width) in [0, 1] on the pipeline's device."""
     resized = [pipe.image_processor.resize(image, height, width) for image in originals]
     return images.to_tensor(resized).to(pipe._execution_device)
 
 
 def _mask(mask_image, originals: list[Image.Image], height: int, width: int) -> Tensor | None:
-    """(1 or B, 1, height, width): 1 where the image changes, 0 where it stays; None for no mask."""
+    """Returns (1 or B, 1, height, width), 1 where the image changes and 0 where it stays; None
+    without a mask.
+    """
     if mask_image is None:
         return None
     masks = [images.to_mask(mask) for mask in images.listed(mask_image)]
@@ -253,12 +258,12 @@ def _mask(mask_image, originals: list[Image.Image], height: int, width: int) -> 
 
 
 def _shrunk(mask: Tensor, factor: int) -> Tensor:
-    """A latent changes if any of its factor x factor pixels does."""
+    """Marks a latent as changing if any of its factor x factor pixels changes."""
     return torch.nn.functional.max_pool2d(mask, factor)
 
 
 def _shown(pipe, x: Tensor, options: EditOptions, pixels: Tensor, mask: Tensor | None):
-    """The images of latents, with the original's pixels where the mask is black."""
+    """Returns the images of latents, with the original's pixels where the mask is black."""
     kind, limit = options.output_type, options.memory_limit
     if mask is None or kind == "latent":
         return pipe.decode(x, kind, limit)

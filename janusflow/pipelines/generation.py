@@ -115,7 +115,7 @@ class Generation:
         return JanusFlowOutput(decoded, v.calls, skipped, run.captions, scores, by)
 
     def _drawn(self, call: Call, run: Run, v) -> tuple[Tensor, list[float] | None]:
-        """The end of one walk, or of the best of several with its scores."""
+        """Returns the result of one integration, or the best of several with its scores."""
 
         def draw() -> Tensor:
             if isinstance(call.velocity, Guided):  # whose rule a callback may have changed
@@ -155,7 +155,7 @@ class Generation:
         return Trajectory(shown, [float(run.ts[i + 1]) for i in places], run.captions)
 
     def _prepared(self, prompts: list[str], options: GenerateOptions) -> Run:
-        """Everything of a call that is known before the network is asked."""
+        """Computes everything about a call that is known before the network runs."""
         few = self._few_step(options)
         chosen = few.quality if few else self._resolved(options)
         scorer(self, options.verifier)  # refuses an unknown name
@@ -198,8 +198,9 @@ class Generation:
         )
 
     def _prompt_embeds(self, call: Call) -> Tensor:
-        """Token embeddings (2 B, L, D) of a call, what to move away from first, as diffusers has
-        it; the empty prompt's are zero behind the first token.
+        """Returns a call's token embeddings (2 B, L, D), unconditional rows first as in diffusers.
+
+        The empty prompt's are zero after the first token.
         """
         prompts, negative = call.prompts
         away = avoided(negative, len(prompts))
@@ -214,8 +215,10 @@ class Generation:
         return embeds
 
     def _drop_rows(self, call: Call, new: Tensor, old: Tensor) -> None:
-        """Takes prompt_embeds without the rows to move away from, as diffusers' callbacks return
-        them when guidance ends; ValueError for other embeddings, since prompts were read already.
+        """Accepts prompt_embeds without the unconditional rows, as diffusers' callbacks return them
+        when guidance ends.
+
+        Raises ValueError for other embeddings, because prompts have been read already.
         """
         if not torch.equal(new, old[-len(new) :]) or call.guidance_scale not in (1, None):
             raise ValueError(
@@ -269,7 +272,7 @@ class Generation:
         memory.check_room(count, 4 * prompt.row_bytes + 2 * pixels, self._execution_device)
 
     def _field(self, run: Run) -> GuidedVelocity | PromptFlowMap:
-        """The field that the call's solver takes: a velocity, or a flow map."""
+        """Returns the field for the call's solver: a velocity, or a flow map."""
         options, count = run.options, run.options.num_images_per_prompt
         if not run.solver.maps:
             how = (options.negative_prompt, count, run.cache, run.ts, options.image)
@@ -339,7 +342,7 @@ class Generation:
         return followed, each[[next(behind) if text else i for i, text in enumerate(negative)]]
 
     def _encode(self, prompts: list[str], model=None) -> PromptCache:
-        """One row a text, by this model or another; equal texts are computed once."""
+        """Encodes one row per text, by this model or another; equal texts are computed once."""
         distinct = list(dict.fromkeys(prompts))
         prompt = (model or self.model).encode_prompt(**self._prompt_inputs(distinct))
         if distinct == prompts:
@@ -347,7 +350,7 @@ class Generation:
         return prompt[[distinct.index(text) for text in prompts]]
 
     def _encode_edits(self, prompts: list[str], image) -> PromptCache:
-        """One row a text that shows its image."""
+        """Encodes one row per text together with its image."""
         images = list(image) if isinstance(image, list | tuple) else [image]
         if len(images) == 1:
             images *= len(prompts)

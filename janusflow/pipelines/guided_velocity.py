@@ -113,6 +113,6 @@ class CachedTimes:
 
 
 def _reachable(model: JanusFlowModel, device: torch.device) -> bool:
-    """Whether the weights of all blocks lie there now, and not where offloading fetches them."""
+    """Returns whether the weights of all blocks are on the device, and not offloaded."""
     parts = (model.vision_gen_enc_model, model.vision_gen_dec_model)
     return all(weight.device == device for part in parts for weight in part.parameters())

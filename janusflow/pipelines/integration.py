@@ -17,9 +17,9 @@ class Integration:
     def _solve(
         self, call: Call, v, start: Tensor, ts: Tensor, solver, callback: StepCallback | None
     ) -> Tensor:
-        """The state at the end of the grid `ts`, from `start` at its beginning.
+        """Returns the state at the end of the grid `ts`, from `start` at its beginning.
 
-        FloatingPointError names the prediction of the call's field where NaN or infinity began.
+        Raises FloatingPointError naming the prediction in which NaN or infinity appeared first.
         """
         try:
             return deque(self._states(call, v, start, ts, solver, callback), maxlen=1)[0]
@@ -29,7 +29,9 @@ class Integration:
     def _states(
         self, call: Call, v, x: Tensor, ts: Tensor, solver, callback: StepCallback | None
     ) -> Iterator[Tensor]:
-        """The states at ts[1:]; where the callback changes one, the solver starts anew from it."""
+        """Yields the states at ts[1:]; the solver restarts from a state that the callback
+        changed.
+        """
         step = 0
         with self.progress_bar(total=len(ts) - 1) as bar:
             while step < len(ts) - 1:
@@ -47,7 +49,7 @@ class Integration:
                         break
 
     def _step_done(self, call: Call, callback: StepCallback | None, step: int, t, x: Tensor):
-        """Calls the callback; other latents to go on from, or None."""
+        """Calls the callback; returns changed latents, or None."""
         if callback is None:
             return None
         tensors = {"latents": x}
@@ -61,7 +63,9 @@ class Integration:
 
 
 def _named(error: FloatingPointError, field, start: Tensor, ts: Tensor, solver):
-    """The error with the prediction where it begins, found by going the way again with looks."""
+    """Returns the error with the prediction where it starts, found by repeating the run with
+    checks.
+    """
     if "starting state" in str(error):
         return error
     try:

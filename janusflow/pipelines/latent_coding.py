@@ -73,8 +73,9 @@ class Coding:
         return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
 
     def _own_latents(self, count: int, height, width, latents: Tensor | np.ndarray) -> Tensor:
-        """A copy of given latents in float32 or wider; ValueError for another shape,
-        FloatingPointError for NaN and infinity.
+        """Returns a copy of given latents in float32 or wider.
+
+        Raises ValueError for another shape, and FloatingPointError for NaN and infinity.
         """
         channels = self.model.config.generation.latent_channels
         latents = _tensor(latents, "latents")
@@ -94,7 +95,7 @@ class Coding:
 
     @property
     def _unit(self) -> int:
-        """Pixels along the side of what a token stands for."""
+        """Returns the pixels per token along each side."""
         return self.vae_scale_factor * self.model.config.generation.patch
 
     def check_sides(self, height: int, width: int) -> None:
@@ -209,7 +210,7 @@ class Coding:
 
 
 def _tensor(values, name: str) -> Tensor:
-    """Real numbers as a dense tensor; TypeError for anything else."""
+    """Returns real numbers as a dense tensor. Raises TypeError for anything else."""
     try:
         found = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError):

@@ -110,7 +110,7 @@ class Adapted:
             self.set_adapters(rest, [weights[name] for name in rest])
 
     def _known_adapters(self, names: str | Sequence[str]) -> list[str]:
-        """Names of adapters as a list; ValueError for one that is not loaded."""
+        """Returns the names of adapters as a list. Raises ValueError for one that is not loaded."""
         found = [names] if isinstance(names, str) else names
         if not isinstance(found, list | tuple | dict):
             raise ValueError(f"adapters are {names!r:.60}; expected a name, or a list of names")
@@ -205,7 +205,7 @@ class Adapted:
             raise ValueError(f"adapters are merged; call unfuse_lora() before {wanted}")
 
     def _check_saved(self) -> None:
-        """ValueError where the weights cannot be written as a model's."""
+        """Raises ValueError if the weights cannot be saved as a model."""
         if any(True for _ in self._adapted()):
             raise ValueError(
                 "adapters are loaded; call unload_lora_weights() before saving, and fuse_lora() "
@@ -214,7 +214,7 @@ class Adapted:
 
 
 def _weight(value, name: str) -> float:
-    """An adapter's weight, 1 for None; ValueError for what is no finite number."""
+    """Returns an adapter's weight, 1 for None. Raises ValueError unless it is a finite number."""
     if value is None:
         return 1.0
     try:

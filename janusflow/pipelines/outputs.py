@@ -20,7 +20,7 @@ class Shown:
     """A mixin of outputs with `images` and `captions` that defines how a notebook shows them."""
 
     def _pil(self) -> list[Image.Image]:
-        """The images as PIL's, or none where they are latents."""
+        """Returns the images as PIL images, and none for latents."""
         images = self.images
         if isinstance(images, Tensor):
             images = images.detach().cpu().float().numpy()

@@ -204,7 +204,9 @@ class JanusProPipeline(BasePipeline):
         return JanusProOutput(images=images, tokens=tokens, calls=calls, captions=captions)
 
     def _row_bytes(self, tokens: int) -> int:
-        """Bytes of the keys and values of an image's tokens, with the unconditional row's."""
+        """Returns the bytes of the keys and values of an image's tokens, including the
+        unconditional row.
+        """
         text = self.model.config.text_config
         width = text.hidden_size // text.num_attention_heads * text.num_key_value_heads
         return 4 * text.num_hidden_layers * width * tokens * self.model.dtype.itemsize
@@ -212,7 +214,9 @@ class JanusProPipeline(BasePipeline):
     def _against(
         self, prompts: Sequence[token_sampling.Ids], negative: Texts | None
     ) -> list[token_sampling.Ids]:
-        """The rows to move away from: the published unconditional one, or the given prompts."""
+        """Returns the rows to guide away from: the published unconditional one, or the negative
+        prompts.
+        """
         told, pad = avoided(negative, len(prompts)), self.processor.pad_id
         return [
             self.processor.prompt_ids([text])[0] if text else token_sampling.unconditional(ids, pad)
@@ -220,7 +224,7 @@ class JanusProPipeline(BasePipeline):
         ]
 
     def _draw(self, call: Call, prompts, against, choose, callback: StepCallback | None) -> Tensor:
-        """Tokens (B, n); those behind an interrupt are 0."""
+        """Returns tokens (B, n); those after an interrupt are 0."""
         total = call.num_timesteps
         tokens = torch.zeros(len(prompts), total, dtype=torch.long, device=self._execution_device)
 
@@ -285,7 +289,7 @@ class JanusProPipeline(BasePipeline):
 
 
 def _check_guidance(scale: float | Rule) -> None:
-    """ValueError or TypeError for what neither weighs nor combines."""
+    """Raises ValueError or TypeError for guidance that is neither a weight nor a rule."""
     number = isinstance(scale, Real) and not isinstance(scale, bool)
     if number and not math.isfinite(scale):
         raise ValueError(f"guidance_scale is {scale}; expected a finite number, 1 for none")
@@ -294,7 +298,7 @@ def _check_guidance(scale: float | Rule) -> None:
 
 
 def _combined(scale: float | Rule, cond: Tensor, uncond: Tensor, t: float) -> Tensor:
-    """Logits of both rows as one, by a weight or a rule."""
+    """Combines the logits of both rows by a weight or a rule."""
     if callable(scale):
         return scale(cond, uncond, torch.tensor(t))
     return uncond + scale * (cond - uncond)

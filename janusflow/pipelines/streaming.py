@@ -54,7 +54,7 @@ def stream(answer: Callable, tokenizer, skip_prompt: bool) -> Iterator[str]:
 
 
 def _read(pieces: TextIteratorStreamer, stop: Stop) -> Iterator[str]:
-    """The text without the space before it."""
+    """Returns the text without leading space."""
     answered = False
     for piece in pieces:
         stop.reader = current_thread()

@@ -6,7 +6,7 @@ _HOMES = {"score": "scorer", "question": "questions"}  # others stand in world
 
 
 def __getattr__(name: str):
-    """Names of the room, imported when first used: `from janusflow.scenes import render, scene`."""
+    """Imports the room's names on first use, as in `from janusflow.scenes import render, scene`."""
     if name.startswith("__"):
         raise AttributeError(name)
     return getattr(import_module(f"janusflow.scenes.{_HOMES.get(name, 'world')}"), name)

@@ -111,7 +111,7 @@ class Batches:
         return scene("train", index, names[_weighted(rng, self.categories)])
 
     def _conversation(self, scene: Scene, rng: np.random.Generator) -> tuple[list, list]:
-        """Ids and labels of several questions about one image."""
+        """Returns ids and labels of several questions about one image."""
         names = list(TEMPLATES)
         asked = [ask(scene, names[_weighted(rng, self.templates)], rng) for _ in range(TURNS)]
         asked = [q for q in asked if q] or [ask(scene, "caption", rng)]
@@ -137,5 +137,5 @@ def _weighted(rng: np.random.Generator, weights: tuple[float, ...]) -> int:
 
 
 def _turn(text: str) -> str:
-    """A user's turn and the opening of the answer, in the format `deepseek_old`."""
+    """Returns a user message and the start of the answer, in the chat format `deepseek_old`."""
     return f"User: {text}\n\nAssistant:"

@@ -10,7 +10,7 @@ from janusflow.scenes.world import COLORS, SHAPES, Need
 
 @lru_cache
 def _phrases() -> dict[str, Need]:
-    """Every noun phrase: "a circle", "an orange ring", "two red crosses"."""
+    """Returns every noun phrase, such as "a circle", "an orange ring" or "two red crosses"."""
     needs = [Need(s, c, n) for s in SHAPES for c in (None, *COLORS) for n in range(1, 5)]
     return {need.phrase: need for need in needs}
 

@@ -130,7 +130,7 @@ def _there(obj: Obj, found: Sequence[scorer.Found]) -> bool:
 
 
 def _scene(rng: Generator) -> list[Obj]:
-    """One to three objects that differ in shape or colour, in no order."""
+    """Returns one to three objects that differ in shape or colour."""
     pairs = [(shape, color) for shape in SHAPES for color in COLORS]
     chosen = rng.choice(len(pairs), int(rng.integers(1, 4)), replace=False)
     needs = tuple(Need(*pairs[i]) for i in chosen)
@@ -138,7 +138,7 @@ def _scene(rng: Generator) -> list[Obj]:
 
 
 def _placed(obj: Obj, others: Sequence[Obj], rng: Generator) -> Obj | None:
-    """The object at a place drawn at random, or None if it comes too near to another."""
+    """Returns the object at a random place, or None if it is too close to another."""
     reach = int(obj.size) // 2 + 2
     x, y = (int(n) for n in rng.integers(reach, SIDE - reach + 1, 2))
     for other in others:

@@ -66,7 +66,9 @@ def _pairs(scene: Scene) -> set[tuple[str, str]]:
 
 
 def _absent(scene: Scene) -> list[tuple[str, str]]:
-    """Pairs that are not there; never one held out of training, whose answer would always be no."""
+    """Returns pairs that are not in the scene, without those held out of training, whose answer
+    would always be no.
+    """
     present = _pairs(scene) | HELD_PAIRS
     return [(s, c) for s in SHAPES for c in COLORS if (s, c) not in present]
 
@@ -96,7 +98,7 @@ def adversarial(scene: Scene, rng: Generator) -> Asked:
 
 @lru_cache
 def _common() -> frozenset[tuple[str, str]]:
-    """The third of all coloured shapes that 1,000 training scenes show most often."""
+    """Returns the third of all coloured shapes that is most frequent in 1,000 training scenes."""
     shown = Counter(pair for i in range(1000) for pair in sorted(_pairs(scene("train", i))))
     return frozenset(pair for pair, _ in shown.most_common(len(SHAPES) * len(COLORS) // 3))
 
@@ -168,7 +170,7 @@ def relation(scene: Scene, rng: Generator) -> Asked:
 
 
 def _neighbour(scene: Scene, known: list, rng: Generator) -> Asked:
-    """Asked only where one object lies clearly in the direction and no other arguably does."""
+    """Asks only if one object is clearly in the direction and no other arguably is."""
     options = []
     for obj in known:
         for name in RELATIONS:

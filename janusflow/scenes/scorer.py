@@ -56,7 +56,9 @@ class Score:
 
 @lru_cache
 def _moments(shape: str) -> tuple[float, float]:
-    """Area as a share of size^2, and how far the centre of mass lies below the centre."""
+    """Returns the area as a fraction of size^2, and how far the centre of mass is below the
+    centre.
+    """
     mask = coverage(shape, 0, 0, 200, -100, -100, 200, 200)
     return mask.sum() / 200**2, (mask.sum(1) @ (np.arange(200) - 99.5)) / mask.sum() / 200
 
@@ -67,16 +69,17 @@ def _background(image: np.ndarray) -> np.ndarray:
 
 
 def _noise(excess: np.ndarray) -> float:
-    """Variance of the background's pixels, summed over channels; medians do not see the objects.
+    """Returns the variance of the background's pixels, summed over channels, by medians that ignore
+    objects.
 
-    At most that of a deviation of 20 per channel: more is no noise but an image gone wrong.
+    It is at most that of a deviation of 20 per channel: more is not noise but a failed image.
     """
     deviation = np.median(abs(excess), axis=(0, 1)) * 1.4826
     return float((deviation.clip(max=20) ** 2).sum())
 
 
 def _windows(excess: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Top, left and mask of each component, with a margin of 4 pixels where the image has it."""
+    """Returns top, left and mask of each component, with a margin of up to 4 pixels."""
     strong = np.linalg.norm(excess, axis=-1) > CONTRAST
     labels, _ = ndimage.label(strong, np.ones((3, 3)))
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
@@ -85,7 +88,7 @@ def _windows(excess: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
 
 
 def _candidates(share: np.ndarray) -> Iterator[tuple[str, float, float, float, np.ndarray]]:
-    """Each shape with the mass and the centre of mass of `share`: name, x, y, size, coverage."""
+    """Yields each shape with the mass and centre of mass of `share`: name, x, y, size, coverage."""
     mass = max(share.sum(), 1.0)  # of patches with opposite colours little may be left
     x = share.sum(0) @ (np.arange(share.shape[1]) + 0.5) / mass
     y = share.sum(1) @ (np.arange(share.shape[0]) + 0.5) / mass
@@ -97,9 +100,10 @@ def _candidates(share: np.ndarray) -> Iterator[tuple[str, float, float, float, n
 
 
 def _identify(excess: np.ndarray, own: np.ndarray, noise: float) -> tuple[list, np.ndarray, float]:
-    """Best fit (shape, x, y, size), paint and residual of the component `own` of a window.
+    """Returns the best fit (shape, x, y, size), the paint and the residual of the component `own`
+    of a window.
 
-    `excess` is the image less its background, the paint the same at full coverage.
+    `excess` is the image minus its background, the paint the same at full coverage.
     """
     strength = np.linalg.norm(excess, axis=-1)
     paint = np.median(excess[own & (strength >= np.median(strength[own]))], axis=0)

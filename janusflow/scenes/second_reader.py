@@ -49,7 +49,7 @@ def silhouettes(draw) -> dict[str, np.ndarray]:
 
 
 def _stretched(mask: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """The box of a mask, with how much of each pixel is covered, as BOX x BOX."""
+    """Returns the box of a mask, resampled to BOX x BOX coverages."""
     rows, columns = ndimage.find_objects(mask.astype(int))[0]
     image = Image.fromarray(share[rows, columns].astype(np.float32))
     return np.asarray(image.resize((BOX, BOX), Image.Resampling.BILINEAR))
@@ -123,7 +123,9 @@ def strict(image: np.ndarray, text: str) -> bool:
 
 
 def _lies(a: Seen, relation: str, b: Seen) -> bool:
-    """GenEval's rule: less a tenth of both widths per axis, within 60 degrees of the direction."""
+    """Applies GenEval's rule: within 60 degrees of the direction, after subtracting a tenth of both
+    widths per axis.
+    """
     reach = 0.1 * (a.size + b.size)
     dx, dy = (np.sign(d) * max(abs(d) - reach, 0) for d in (a.x - b.x, a.y - b.y))
     along = {"left of": -dx, "right of": dx, "above": -dy, "below": dy}[relation]

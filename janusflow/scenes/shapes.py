@@ -118,7 +118,9 @@ def coverage(shape: str, x, y, size, top: int, left: int, height: int, width: in
 
 @lru_cache(maxsize=4096)
 def _stamp(shape: str, color: str, dx: float, dy: float, size: float):
-    """What an object centred at (dx, dy) of a pixel leaves of the canvas, and what it adds."""
+    """Returns the factor and the addend by which an object centred at (dx, dy) of a pixel changes
+    the canvas.
+    """
     reach = ceil(size / 2) + 1
     mask = coverage(shape, dx, dy, size, -reach, -reach, 2 * reach + 1, 2 * reach + 1)[..., None]
     return 1 - mask.repeat(3, -1), mask * np.array(COLORS[color], np.float32)

@@ -176,7 +176,7 @@ def _colors(rng, split):
 
 
 def _position(rng, split):
-    """In training half of these name the colours too."""
+    """Returns a prompt with a relation; in training half of them name colours too."""
     while True:
         (a, b), relation = _two_shapes(rng), pick(rng, list(RELATIONS))
         held = {(a, relation, b), (b, opposite(relation), a)} & HELD_RELATIONS
@@ -196,7 +196,9 @@ def _color_attr(rng, split):
 
 
 def _mixed(rng, split):
-    """One to four objects of few shapes and colours, so that they differ in one of the two."""
+    """Returns one to four objects of few shapes and colours, so that they differ in one of the
+    two.
+    """
     while True:
         count = int(rng.integers(3, 5) if split == "long" else rng.integers(1, 5))
         shapes = rng.choice(_names, min(count, int(rng.integers(1, 4))), replace=False)
@@ -278,7 +280,7 @@ def clearly(a: Obj, relation: str, b: Obj) -> bool:
 
 
 def _places(rng: Generator, sizes: np.ndarray, relation: str | None) -> np.ndarray:
-    """Whole-numbered centres (n, 2), uniform among those that keep boxes apart and inside."""
+    """Returns integer centres (n, 2), uniform among those that keep boxes apart and inside."""
     reach = sizes[:, None] // 2 + 2
     apart = (sizes[:, None] + sizes) / 2 + GAP
     i, j = np.triu_indices(len(sizes), 1)

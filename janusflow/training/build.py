@@ -46,7 +46,9 @@ def accelerator_of(settings: Settings, out: Path | None = None) -> Accelerator:
 
 
 def _shard_on_cpu(accelerator: Accelerator) -> None:
-    """accelerate reads FSDP's settings on accelerators only; torch shards over gloo as well."""
+    """Passes FSDP's settings to accelerate, which reads them on accelerators only; torch also
+    shards over gloo.
+    """
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
     asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
@@ -101,7 +103,7 @@ def build(
 
 
 def _check_compared(settings: Settings, processes: int) -> None:
-    """ValueError for a loss of samples compared with each other where each process has its own."""
+    """Raises ValueError for a loss that compares samples, if each process has its own."""
     align = settings.alignment
     if align is None or not align.weight or processes == 1:
         return
@@ -119,7 +121,7 @@ def _in_order(optimizer: torch.optim.Optimizer, named: list) -> list[str]:
 
 
 def _share_averages(averaged: nn.Module, ema: dict[str, Tensor]) -> None:
-    """Lets a whole model read the averages where they are kept."""
+    """Lets a complete model read the averaged weights in place."""
     if any(hasattr(value, "to_local") for value in ema.values()):
         raise ValueError(
             "the teacher 'ema' cannot read sharded weights; train it with DDP, not with FSDP"

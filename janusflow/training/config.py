@@ -175,7 +175,7 @@ def changed(settings: Settings, changes: Mapping[str, object]) -> Settings:
 
 
 def _by_section(changes: Mapping[str, object]) -> dict[str, tuple[object, dict]]:
-    """(what the section as a whole is set to, single keys) by section; unset is MISSING."""
+    """Returns (value of the whole section, single keys) by section; a missing value is MISSING."""
     found: dict[str, tuple[object, dict]] = {}
     for name, value in changes.items():
         if not isinstance(name, str):
@@ -187,7 +187,7 @@ def _by_section(changes: Mapping[str, object]) -> dict[str, tuple[object, dict]]
 
 
 def _section(settings: Settings, section: str, whole, keys: dict):
-    """A section with everything that is asked of it."""
+    """Returns a section with all changes applied."""
     part, kind = getattr(settings, section), KINDS[section]
     if isinstance(whole, Mapping):
         keys = {today(f"{section}.{k}").partition(".")[2]: v for k, v in whole.items()} | keys
@@ -240,7 +240,7 @@ KINDS = {"training": Stage, "alignment": Alignment, "adapter": Adapter, "data": 
 
 
 def _objective(settings: Settings, whole, keys: dict) -> dict:
-    """The objective named, or the one there was, with the options given."""
+    """Returns the named objective, or the current one, with the options given."""
     own = {**whole, **keys} if isinstance(whole, Mapping) else dict(keys)
     name = own.pop("name", whole if isinstance(whole, str) else None)
     same = name in (None, settings.objective["name"])

@@ -155,7 +155,7 @@ class Stage:
 
 
 def _summed(shares: dict[str, float], batch: int, first: int, last: int) -> dict[str, int]:
-    """Samples of each kind in the steps from `first` to `last`, the latter left out."""
+    """Returns the samples of each kind in the steps from `first` up to but excluding `last`."""
     counts, running, before = {}, 0.0, 0
     for name, share in shares.items():
         running += share * batch / sum(shares.values())

@@ -80,8 +80,9 @@ NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class _Plain(yaml.SafeLoader):
-    """YAML without aliases, by which a short file says a value of any size; 2e-5 is a number, and
-    4:3 a text, not a time of day.
+    """YAML without aliases, which could expand a short file to any size.
+
+    2e-5 is a number, and 4:3 is a text, not a time of day.
     """
 
     def compose_node(self, parent, index):

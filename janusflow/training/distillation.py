@@ -109,7 +109,7 @@ def _teacher(folder: Path) -> JanusFlowModel:
 
 
 def _check_student(teacher: Path, student: Path, vae: torch.nn.Module) -> None:
-    """ValueError where the two read other words or other latents."""
+    """Raises ValueError if student and teacher have different tokenizers or latents."""
     for name, alike in {
         "tokenizer": _words(teacher) == _words(student),
         "autoencoder": weights_of(vae) == weights_of(load_vae(student, None)),
@@ -177,7 +177,7 @@ def pairs(
 
 
 def _objective(changes: Mapping[str, object]) -> str:
-    """The name that the changes give, or "flow_map"."""
+    """Returns the objective's name in the changes, or "flow_map"."""
     whole = changes.get("objective")
     named = whole.get("name") if isinstance(whole, Mapping) else whole
     return str(changes.get("objective.name", named or "flow_map"))

@@ -135,7 +135,7 @@ def _is_number(value) -> bool:
 
 
 def _named(name: str, value, start: str = "optimizer") -> dict[str, Tensor]:
-    """A number of an optimizer stands in a checkpoint as a tensor, under a name that says so."""
+    """Stores a number of the optimizer as a tensor, under a name that marks it."""
     if isinstance(value, Tensor):
         return {f"{start}.{name}": value}
     if _is_number(value):
@@ -204,7 +204,7 @@ def averages(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _as(tensor: Tensor, like: Tensor | None) -> Tensor:
-    """On the device of `like`, and sharded as it is."""
+    """Returns the tensor on the device of `like`, sharded in the same way."""
     if like is None or hasattr(tensor, "device_mesh"):
         return tensor
     tensor = tensor.to(like.device)

@@ -87,5 +87,5 @@ def weights_of(network: nn.Module) -> str:
 
 
 def _plain(found: Mapping) -> dict:
-    """As JSON gives it back."""
+    """Returns the value as it is after a round trip through JSON."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}

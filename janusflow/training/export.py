@@ -121,7 +121,7 @@ def _is_average(name: str) -> bool:
 
 
 def _averages(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The averages by the model's own names."""
+    """Returns the averages under the model's own names."""
     start = "ema.model."
     own = {k.removeprefix(start): value for k, value in found.items() if k.startswith(start)}
     return own or {k.removeprefix("ema."): v for k, v in found.items() if k.startswith("ema.")}
@@ -129,7 +129,7 @@ def _averages(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _over(base: Path, found: Mapping[str, Tensor], settings: Mapping | None = None) -> nn.Module:
-    """The model in `base` with a checkpoint's averages, in float32."""
+    """Returns the model in `base` with a checkpoint's averages, in float32."""
     model = JanusFlowModel.from_pretrained(base, dtype=torch.float32)
     grid = ((settings or {}).get("training") or {}).get("image_grid")
     model.config.image_grid = grid or model.config.image_grid

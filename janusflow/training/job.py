@@ -138,7 +138,7 @@ def _adapter(settings: Settings) -> list[str]:
 
 
 def _seconds(trainer: Trainer) -> float:
-    """Of a step, the fastest of a few; the trainer is thrown away afterwards."""
+    """Returns the seconds of a step, the fastest of a few; the trainer is discarded afterwards."""
     times = []
     for _ in range(MEASURED):
         started = time.perf_counter()
@@ -148,12 +148,12 @@ def _seconds(trainer: Trainer) -> float:
 
 
 def _here(parameters: Iterable[torch.nn.Parameter]) -> int:
-    """Numbers that lie on this device; of sharded weights a part."""
+    """Returns the numbers stored on this device; for sharded weights these are a part."""
     return sum((p.to_local() if hasattr(p, "to_local") else p).numel() for p in parameters)
 
 
 def _held(trainer: Trainer) -> float:
-    """The most memory held so far in MiB: of the GPU, or of this process."""
+    """Returns the peak memory so far in MiB, of the GPU or of this process."""
     device = trainer.accelerator.device
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
@@ -289,14 +289,14 @@ def of_stage(
 
 
 def _cache(chosen: Settings, data, encode: Latents, processor):
-    """The cache of latents and features that the settings name, or None."""
+    """Returns the cache of latents and features that the settings name, or None."""
     if not chosen.data.cache:
         return None
     return cached_features.find(chosen, data, encode.vae, processor)
 
 
 def _held_out(chosen: Settings, folder: Path, processor, encode: Latents) -> HeldOut:
-    """The first samples of `data.held_out`, and the scorer's prompts where they are asked for."""
+    """Returns the first samples of `data.held_out`, and prompts for the scorer if requested."""
     count, samples, requests = chosen.run.evaluate_count, [], ()
     if chosen.data.held_out is None and not chosen.run.evaluate_scorer:
         raise ValueError(

@@ -106,8 +106,8 @@ def run(
 
 
 def _check_length(trainer: Trainer, out: Path) -> None:
-    """ValueError for a run that is longer already than it is asked to be; a word for one that has
-    all its steps.
+    """Raises ValueError for a run that is already longer than requested, and warns about a complete
+    one.
     """
     step, steps = trainer.state.step, trainer.settings.steps
     if step > steps:
@@ -121,7 +121,7 @@ def _check_length(trainer: Trainer, out: Path) -> None:
 
 
 def _record(trainer: Trainer, out: Path) -> None:
-    """Says what of the settings changes at this step, and keeps it in the folder."""
+    """Prints the settings that change at this step, and records them in the folder."""
     if not trainer.changes:
         return
     step = trainer.state.step
@@ -133,8 +133,9 @@ def _record(trainer: Trainer, out: Path) -> None:
 
 
 def _step(trainer: Trainer, monitor: Monitor, stop: bool) -> dict | None:
-    """A step; the operations of the first one are counted. None where a loss or gradient was not
-    finite and the step is one of those that may be passed over.
+    """Performs a step and counts the operations of the first one.
+
+    It returns None if a loss or gradient was not finite and the step may be skipped.
     """
     try:
         if monitor.meter is None:

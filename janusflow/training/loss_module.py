@@ -90,8 +90,10 @@ class LossModule(nn.Module):
         return sum(length(s, self.model.config.generation.patch) for s in samples)
 
     def _touch(self) -> Tensor:
-        """0, but a function of all weights outside the blocks, which not every process's samples
-        need: gradients are exchanged of the same weights everywhere.
+        """Returns 0 as a function of all weights outside the blocks, which not every process's
+        samples use.
+
+        So all processes exchange gradients of the same weights.
         """
         own = [p for n, p in self.named_parameters() if p.requires_grad and ".layers." not in n]
         return sum(p.reshape(-1)[0] * 0 for p in own)

@@ -136,7 +136,7 @@ def _fill(cache: Cache, encoders: Encoders, fresh: Iterator[tuple[str, Tensor]])
 def _fresh(
     sources: list[Records], processor: JanusFlowProcessor, cache: Cache, summary: Summary
 ) -> Iterator[tuple[str, Tensor]]:
-    """Keys and pixels (1, 3, S, S) of the images that the cache has not, read a batch ahead."""
+    """Yields keys and pixels (1, 3, S, S) of images that the cache lacks, read one batch ahead."""
     seen: set[str] = set()
 
     def read(records: Records, index: int):

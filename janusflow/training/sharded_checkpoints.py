@@ -65,7 +65,7 @@ def write(
 
 
 def _share(folder: Path, rank: int, world: int) -> list[Path]:
-    """The files that a process looks after."""
+    """Returns the files that a process is responsible for."""
     return sorted(folder.glob("*.safetensors"))[rank::world]
 
 

@@ -58,7 +58,7 @@ def part_of(path: Path, tag: str = "") -> Path:
 
 
 def _reserve(target: Path, part: Path) -> int:
-    """Creates the part, empty, and returns the mode that the finished file is to have."""
+    """Creates the empty temporary file and returns the mode that the finished file should have."""
     found = target.stat().st_mode if target.exists() else None
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(target))

@@ -56,7 +56,7 @@ def _enter(module: ModuleType) -> None:
 
 
 class _Watch(MetaPathFinder):
-    """Finds transformers' modules as usual, and enters the names once one has been imported."""
+    """An import hook that registers the names once a module of transformers has been imported."""
 
     def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:  # noqa: ARG002
         spec = PathFinder.find_spec(name, path) if name in NAMES else None

@@ -111,7 +111,7 @@ class Guard:
 
 
 class _Body:
-    """One request's body on its way to the application, counted."""
+    """Counts one request's body on its way to the application."""
 
     def __init__(self, guard: Guard, scope, headers: dict[bytes, bytes], receive: Callable):
         self.guard, self._receive, self.headers = guard, receive, headers
@@ -136,7 +136,9 @@ class _Body:
             )
 
     async def receive(self) -> dict:
-        """The next part; `Denied`, which `watch` remembers where the application hides it."""
+        """Returns the next part, or raises `Denied`, which `watch` remembers if the application
+        hides it.
+        """
         try:
             return await self._next()
         except Denied as denied:
@@ -169,7 +171,7 @@ class _Body:
         return sent
 
     async def deny(self, send: Callable, denied: Denied) -> None:
-        """Answers once, unless the application already has."""
+        """Sends the error once, unless the application has answered already."""
         if not self.answered:
             self.answered = True
             await _answer(send, denied)

@@ -91,7 +91,7 @@ def locate(
 
 
 def _inside(subfolder: str | None) -> Path:
-    """A path below the folder that is named; ValueError for one that leads out of it."""
+    """Returns a path below the folder. Raises ValueError for one that leads out of it."""
     if not isinstance(subfolder, str | Path | None):
         raise ValueError(f"subfolder is {subfolder!r:.60}; expected the name of a folder")
     path = Path(subfolder or "")
@@ -141,7 +141,7 @@ def verify(folder: Path, files: Sequence[str] = FILES) -> None:
 
 
 def _kind(name: str) -> tuple[str, str]:
-    """The folder and the ending."""
+    """Returns folder and suffix of a file."""
     return Path(name).parent.as_posix(), Path(name).suffix
 
 
@@ -158,7 +158,10 @@ def relist(folder: Path) -> None:
 
 
 def _listed(folder: Path) -> dict[str, str]:
-    """Digests by name; ValueError for a list that is none, or leads out of the folder."""
+    """Returns digests by name.
+
+    Raises ValueError for an invalid list or a path out of the folder.
+    """
     listed = {}
     for line in read_text(folder / SUMS, "config_bytes").splitlines():
         digest, _, name = line.partition("  ")
@@ -171,14 +174,14 @@ def _listed(folder: Path) -> dict[str, str]:
 
 
 def _obeyed(folder: Path) -> list[str]:
-    """Files that a model's folder and its `vae/` hold and that some reader would obey."""
+    """Yields the files of a model folder and its `vae/` that some reader would use."""
     paths = (p for part in (folder, folder / "vae") for p in part.glob("*") if p.is_file())
     names = (p.relative_to(folder).as_posix() for p in paths)
     return [n for n in names if any(fnmatch(n, pattern) for pattern in OBEYED)]
 
 
 def _digest(path: Path) -> str:
-    """Of a file, computed once as long as its size and date stay."""
+    """Returns a file's digest, computed again only if its size or date changes."""
     found = path.stat()
     return _digest_of(path, found.st_size, found.st_mtime_ns)
 

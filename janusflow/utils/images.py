@@ -74,7 +74,9 @@ def _open(content: bytes) -> Image.Image:
 
 
 def _broken(name: str, error: Exception) -> ValueError:
-    """What to say of any exception of PIL's decoders, which raise every kind on broken bytes."""
+    """Returns the ValueError for any exception of PIL's decoders, which raise all kinds on broken
+    files.
+    """
     reason = printable(error, 200) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         reason = f"none of {', '.join(FORMATS)}"
@@ -119,7 +121,7 @@ def to_mask(image) -> Image.Image:
 
 
 def _mask_values(image):
-    """A mask's numbers without transparency; of a palette its colours."""
+    """Returns a mask's numbers without transparency; for a palette image its colours."""
     if not isinstance(image, Image.Image):
         values = _channels_last(image, "mask") if isinstance(image, np.ndarray) else image
     else:
@@ -170,7 +172,7 @@ def listed(images) -> list:
 
 
 def _channels_first(image) -> Tensor:
-    """(3, H, W) float32 in [0, 1] of one image."""
+    """Returns one image as (3, H, W) float32 in [0, 1]."""
     values = _array(image)
     floats = isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating)
     if not floats:
@@ -181,7 +183,7 @@ def _channels_first(image) -> Tensor:
 
 
 def _array(image):
-    """A tensor as an array; other things as they are."""
+    """Returns a tensor as an array, and other objects unchanged."""
     if not isinstance(image, Tensor):
         return image
     image = image.detach().cpu()
@@ -219,7 +221,7 @@ def _from_array(array: np.ndarray, what: str) -> Image.Image:
 
 
 def _channels_last(array: np.ndarray, what: str) -> np.ndarray:
-    """(H, W), (H, W, 3) or (H, W, 4); ValueError for another shape."""
+    """Returns (H, W), (H, W, 3) or (H, W, 4). Raises ValueError for another shape."""
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[-1] not in (1, 3, 4):
         array = array.transpose(1, 2, 0)
     elif array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[1] == array.shape[2]:
@@ -255,7 +257,10 @@ def _to_bytes(array: np.ndarray, what: str) -> np.ndarray:
 
 
 def _in_range(array: np.ndarray, what: str) -> np.ndarray:
-    """Floats from 0 to 1, small overshoot clipped; ValueError for NaN and for another range."""
+    """Returns floats from 0 to 1 with small overshoot clipped.
+
+    Raises ValueError for NaN and other ranges.
+    """
     low, high = float(array.min()), float(array.max())
     if not np.isfinite([low, high]).all():
         raise ValueError(f"the {what} holds NaN or infinity; expected floats from 0 to 1")

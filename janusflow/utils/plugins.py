@@ -90,5 +90,5 @@ def _from_file(path: Path) -> ModuleType:
 
 
 def _absent(error: ModuleNotFoundError, name: str) -> bool:
-    """Whether the plugin itself is missing, and not something that it imports."""
+    """Returns whether the plugin itself is missing, and not a module that it imports."""
     return error.name is not None and (name == error.name or name.startswith(f"{error.name}."))

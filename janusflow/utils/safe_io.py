@@ -53,7 +53,7 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def _up_to(file: io.RawIOBase, size: int) -> bytes | None:
-    """The first `size` bytes; None of a file that has nothing to say now."""
+    """Returns at most the first `size` bytes, or None for a file that has no data yet."""
     parts = []
     while size > 0:
         part = file.read(min(size, 2**20))

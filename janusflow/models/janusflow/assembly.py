@@ -66,7 +66,10 @@ def assemble(
 
 
 def _language_model(folder: Path) -> nn.Module:
-    """A causal language model in float32; ValueError for another, or for weights that lack."""
+    """Loads a causal language model in float32.
+
+    Raises ValueError for another kind or missing weights.
+    """
     stored(folder)
     try:
         model, told = AutoModelForCausalLM.from_pretrained(
@@ -79,7 +82,7 @@ def _language_model(folder: Path) -> nn.Module:
 
 
 def _vision_encoder(folder: Path, image_size: int | None) -> tuple[nn.Module, dict]:
-    """A vision encoder in float32 and the `params` that describe it in config.json."""
+    """Loads a vision encoder in float32, with the `params` that describe it in config.json."""
     stored(folder)
     content = read_object(folder / "config.json")
     try:
@@ -134,9 +137,9 @@ def _of_transformers(folder: Path, image_size: int | None) -> tuple[nn.Module, d
 
 
 def _built(tower: nn.Module, settings: dict) -> nn.Module:
-    """The class that AutoModel makes of the settings, with the tower's weights.
+    """Builds the class that AutoModel chooses for the settings, with the tower's weights.
 
-    A whole CLIP or SigLIP holds its vision tower without the outermost wrapper of that class.
+    A complete CLIP or SigLIP stores its vision tower without the outermost wrapper of that class.
     """
     from transformers import AutoConfig
 
@@ -149,7 +152,7 @@ def _built(tower: nn.Module, settings: dict) -> nn.Module:
 
 
 def _native_size(folder: Path, config: PreTrainedConfig) -> int:
-    """Pixels of the square that SigLIP 2 for any aspect ratio has positions for."""
+    """Returns the side in pixels of the square for which SigLIP 2 has position embeddings."""
     places = getattr(config, "num_patches", None)
     if places is None:
         raise ValueError(f"{str(folder)!r} says no image_size; give --image-size")
@@ -187,7 +190,9 @@ def _configuration(
 
 
 def _processor_files(language: Path, vision: Path, config: JanusFlowConfig) -> ProcessorFiles:
-    """The language model's tokenizer with the tags of images, the vision encoder's pixels."""
+    """Writes the language model's tokenizer with image tags, and the vision encoder's image
+    settings.
+    """
     text = read_text(language / "tokenizer.json", "tokenizer_bytes")
     parse_object(text, language / "tokenizer.json")
     own = _optional(language / "tokenizer_config.json")
@@ -216,7 +221,7 @@ def _processor_files(language: Path, vision: Path, config: JanusFlowConfig) -> P
 
 
 def _pixels(vision: Path, config: JanusFlowConfig) -> dict:
-    """preprocessor_config.json with the encoder's mean and deviation, 0.5 where it says none."""
+    """Returns preprocessor_config.json with the encoder's mean and deviation, 0.5 by default."""
     own = _optional(vision / "preprocessor_config.json")
     inside = _optional(vision / "config.json").get("pretrained_cfg", {})
     half = [0.5, 0.5, 0.5]

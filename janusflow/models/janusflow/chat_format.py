@@ -127,7 +127,7 @@ def _read_parts(parts: Sequence[Mapping], image_tag: str) -> tuple[str, list]:
 
 
 def _image_of(part: Mapping) -> list:
-    """The image that a part holds, as it is or by a file's path, or none."""
+    """Returns the image in a part of a message, given as such or by its path, or None."""
     known = [part[key] for key in ("image", "path", "url") if part.get(key) is not None]
     if len(known) > 1:
         raise ValueError("a part holds an image twice; give one of 'image', 'path' and 'url'")

@@ -97,7 +97,7 @@ def _number(value: Any, name: str, low: float, high: float) -> float:
 
 
 def _select_layers(layers: int, select_layer: Any) -> int:
-    """-1 keeps all blocks, -2 drops the last one, a positive number keeps that many."""
+    """-1 keeps all blocks, -2 drops the last one, and a positive number keeps that many."""
     if not isinstance(select_layer, int) or isinstance(select_layer, bool):
         raise ValueError(f"select_layer is {select_layer!r}; expected a whole number such as -1")
     kept = select_layer if select_layer > 0 else layers + 1 + select_layer
@@ -298,7 +298,9 @@ def vision_sizes(block: Any, where: str) -> VisionSizes:
 
 
 def _foreign_sizes(params: dict, where: str) -> VisionSizes:
-    """A vision tower of timm or transformers, as `janusflow assemble` writes it."""
+    """Returns the sizes of a timm or transformers vision tower, as `janusflow assemble` writes
+    them.
+    """
     library, settings = params["library"], params.get("config")
     if library not in ("timm", "transformers"):
         raise ValueError(f"{where}.library is {library!r:.60}; expected timm or transformers")
@@ -321,7 +323,7 @@ def _foreign_sizes(params: dict, where: str) -> VisionSizes:
 
 
 def _language(given: Any) -> PreTrainedConfig:
-    """The llama that `language_config` describes; ValueError for numbers that make none."""
+    """Returns the Llama that `language_config` describes. Raises ValueError for invalid numbers."""
     if given is not None and not isinstance(given, dict):
         raise ValueError(f"language_config is {given!r:.60}; expected a block of settings")
     if (given or {}).get("model_type", "llama") != "llama":

@@ -72,7 +72,7 @@ class _Rows:
         return v.to(latents.dtype)
 
     def _others(self, y: Tensor, first: Tensor, grid: tuple[int, int]) -> Tensor:
-        """All later blocks, evaluated for the rows that need it: (B, q, D) -> the same."""
+        """Applies all later blocks to the rows that need it: (B, q, D) -> the same."""
         needed = self._needed(first)
         self.skipped += ~needed
         if bool(needed.all()):
@@ -86,7 +86,9 @@ class _Rows:
         return y + self.rest
 
     def _needed(self, first: Tensor) -> Tensor:
-        """(B,) on the CPU, True where the change is not below the tolerance, or not a number."""
+        """Returns (B,) on the CPU, True where the change is not below the tolerance or is not a
+        number.
+        """
         if self.first is None:
             return torch.ones(len(first), dtype=torch.bool)
         change = (first - self.first).abs().float().mean((1, 2))

@@ -61,8 +61,8 @@ class GlobalResponseNorm(nn.Module):
 def _norm(x: Tensor) -> Tensor:
     """|x| over height and width, (B, H, W, C) -> (B, 1, 1, C).
 
-    torch's own norm goes along these dimensions slowly on a CPU (15 % of an evaluation of the
-    shipped model); it has a gradient at zero and does not overflow in float16.
+    torch's own norm is slow along these dimensions on a CPU (15 % of an evaluation of the packaged
+    model); it has a gradient at zero and does not overflow in float16.
     """
     if torch.is_grad_enabled() or forward_mode() or x.dtype != torch.float32:
         return torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)

@@ -74,7 +74,7 @@ def says_something(config: GenerationConfig) -> bool:
 
 
 def _ids(name: str | Path, hub: dict) -> dict[str, int]:
-    """Ids of the tokens that tokenizer_config.json or special_tokens_map.json name, where found."""
+    """Returns the ids of the tokens that tokenizer_config.json or special_tokens_map.json name."""
     whole = _file(name, "tokenizer.json", hub)
     if whole is None:
         return {}
@@ -91,14 +91,14 @@ def _ids(name: str | Path, hub: dict) -> dict[str, int]:
 
 
 def _named(content: dict) -> dict[str, str]:
-    """Tokens that a file names, as text or as {"content": text}."""
+    """Returns the tokens that a file names, as text or as {"content": text}."""
     tokens = {kind: content.get(f"{kind}_token") for kind in ("bos", "eos", "pad")}
     texts = {k: t.get("content") if isinstance(t, dict) else t for k, t in tokens.items()}
     return {kind: text for kind, text in texts.items() if isinstance(text, str)}
 
 
 def _file(name: str | Path, file: str, hub: dict) -> Path | None:
-    """A file of a folder or hub id, None where there is none."""
+    """Returns a file of a folder or hub id, or None."""
     quiet = {
         f"_raise_exceptions_for_{why}": False for why in ("missing_entries", "connection_errors")
     }

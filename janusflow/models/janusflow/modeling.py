@@ -158,8 +158,9 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         return tuple(map(torch.cat, zip(*found, strict=True)))
 
     def _at_once(self, latents: Tensor) -> int:
-        """Rows to evaluate together: all, but on a CPU so few that the widest activation stays
-        below `HEAP`.
+        """Returns the rows to evaluate together.
+
+        On a CPU the widest activation must stay below `HEAP`; elsewhere it is all rows.
         """
         if latents.device.type != "cpu" or torch.is_grad_enabled():
             return len(latents)
@@ -193,7 +194,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         return v if return_hidden is None else (v, hidden[:, 1:])
 
     def _heard(self, t: Tensor | Times) -> Times:
-        """A time as the decoder alone hears it."""
+        """Returns a time's embedding for the decoder alone."""
         if isinstance(t, Times):
             return t
         return Times(self.vision_gen_enc_model.embed(t.to(self.device), self.dtype))
@@ -225,7 +226,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         return self.vision_gen_dec_model(x, features, times)
 
     def _after(self, prompt: PromptCache, sequence: Tensor, grid: tuple[int, int], **kwargs):
-        """The language model over embeddings (B, q, D) that follow the prompt, causally."""
+        """Applies the language model to embeddings (B, q, D) that follow the prompt, causally."""
         about = self._behind(prompt, sequence, grid)
         return self.language_model.model(inputs_embeds=sequence, **about, **kwargs)
 
@@ -242,7 +243,9 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         return x
 
     def _behind(self, prompt: PromptCache, sequence: Tensor, grid: tuple[int, int]) -> dict:
-        """What transformers' blocks are told about a sequence (B, q, D) that follows the prompt."""
+        """Returns the arguments of transformers' blocks for a sequence (B, q, D) that follows the
+        prompt.
+        """
         places = image_positions(*grid, self.config.image_grid).to(sequence.device)
         positions = prompt.length[:, None] + places
         return {
@@ -253,7 +256,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         }
 
     def _attention_mask(self, prompt: PromptCache, q: int) -> Tensor:
-        """(1 or B, 1, q, L + q): the prompt's visible keys, then causal."""
+        """Returns (1 or B, 1, q, L + q): the prompt's visible keys, then a causal mask."""
         device, past = prompt.length.device, prompt.keys[0].shape[2]
         causal = torch.ones(q, past + q, dtype=torch.bool, device=device).tril(past)[None, None]
         if prompt.mask is not None:

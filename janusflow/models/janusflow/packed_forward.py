@@ -126,7 +126,9 @@ def _check(samples, count: int, x, t, dropped) -> None:
 
 
 def _embed(model, samples, layout: Layout, packs, made: Tensor | None) -> Tensor:
-    """(rows, width, D): token embeddings, images seen, images made, zeros at the padding."""
+    """Returns (rows, width, D): embeddings of tokens, of images to read and to generate, zeros at
+    padding.
+    """
     order = [samples[i] for one in packs for i in one]
     device = model.get_input_embeddings().weight.device
     seen = [_seen(s, len(ids)) for s, ids in zip(order, layout.ids, strict=True)]
@@ -151,8 +153,9 @@ def _embed(model, samples, layout: Layout, packs, made: Tensor | None) -> Tensor
 
 
 def _seen(sample: Packable, length: int) -> tuple[Tensor | None, Tensor]:
-    """The images that a sample's text shows and the mask (length,) of their places; a dropped
-    prompt, of which BOS alone stays, shows none.
+    """Returns the images in a sample's text and the mask (length,) of their places.
+
+    A dropped prompt, of which only BOS remains, shows none.
     """
     mask = sample.image_token_mask
     if mask is None or len(mask) != length or not bool(mask.any()):
@@ -162,7 +165,7 @@ def _seen(sample: Packable, length: int) -> tuple[Tensor | None, Tensor]:
 
 
 def _attention(model, layout: Layout, embeds: Tensor) -> dict:
-    """What keeps the samples apart, as the model's attention takes it."""
+    """Returns what separates the samples, in the form of the model's attention."""
     name, device = model.config.language_config._attn_implementation, embeds.device
     if name == NAME:
         segments = Segments.of(layout.starts, layout.lengths, layout.positions.numel())
@@ -191,7 +194,7 @@ def _heard(model, t: Tensor, x: Tensor) -> Times:
 
 
 def _decode(model, hidden: Tensor, features: Tensor, times: Times) -> Tensor:
-    """The decoder as in JanusFlowModel.velocity: (G, n, D) -> (G, c, H, W)."""
+    """Applies the decoder as JanusFlowModel.velocity does: (G, n, D) -> (G, c, H, W)."""
     x = model.vision_gen_dec_aligner(model.vision_gen_dec_aligner_norm(hidden))
     x = x.transpose(1, 2).unflatten(2, tuple(features.shape[2:]))
     return model.vision_gen_dec_model(x, features, times)

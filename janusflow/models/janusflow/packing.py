@@ -152,7 +152,7 @@ def image_positions(height: int, width: int, grid: int | None = None) -> Tensor:
 
 
 def _width(longest: int) -> int:
-    """Wide packs end at a round place, so that kernels meet few shapes (see onednn_linear.py)."""
+    """Rounds up the width of wide packs, so that kernels meet few shapes (see onednn_linear.py)."""
     return longest if longest < 8 * ROUND else -(-longest // ROUND) * ROUND
 
 

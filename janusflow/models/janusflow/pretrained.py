@@ -63,9 +63,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Fresh weights: transformers' rule, and the parts that it does not know start as the
-        identity.
-        """
+        """Initialises weights by transformers' rule; parts unknown to it start as the identity."""
         super()._init_weights(module)
         if isinstance(module, GlobalResponseNorm):
             init.zeros_(module.weight)
@@ -197,7 +195,7 @@ def _tensors(folder: Path, variant: str | None) -> dict:
 
 
 def _let_go(model: nn.Module) -> None:
-    """Gives plain weights memory of their own: as views of the file they keep all its pages."""
+    """Copies plain weights, because views of the file would keep all its pages in memory."""
     for weight in model.parameters():
         if type(weight) is nn.Parameter:
             weight.data = weight.data.clone()
@@ -210,7 +208,7 @@ def _refuse_keyword(kind: str, error: Exception, given: dict) -> None:
 
 
 def _refuse(name, fault: str, keys) -> None:
-    """Raises if tensors are at fault; mismatched keys come as (name, found, expected)."""
+    """Raises ValueError if tensors do not fit; mismatched keys are (name, found, expected)."""
     if not keys:
         return
     first = sorted(keys, key=str)[0]
@@ -226,6 +224,6 @@ def _refuse(name, fault: str, keys) -> None:
 
 
 def _counted(kind: type[nn.Module], config: JanusFlowConfig) -> int:
-    """Parameters of a network, built without memory."""
+    """Returns the parameters of a network, built without memory."""
     with torch.device("meta"):
         return sum(p.numel() for p in kind(config).parameters())

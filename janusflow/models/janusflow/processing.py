@@ -164,7 +164,7 @@ class JanusFlowProcessor(ProcessorMixin):
         return self._pair([(self._render(one), _inline(one)) for one in turns], nested)
 
     def _turns(self, conversation, count: int) -> list[Turn]:
-        """Messages as turns; where none has a placeholder, the first question gets them all."""
+        """Returns messages as turns; without placeholders the first question gets all images."""
         if isinstance(conversation, str):
             if not conversation.strip():
                 raise ValueError("the question is empty; give some text")
@@ -188,7 +188,9 @@ class JanusFlowProcessor(ProcessorMixin):
         )
 
     def _pair(self, rows: list[tuple[str, tuple]], images) -> list[tuple[str, list]]:
-        """Each text with its images: its own, or those given, which a flat list deals out."""
+        """Returns each text with its images: its own, or those given, distributed from a flat
+        list.
+        """
         if images is None:
             return [(text, list(own)) for text, own in rows]
         if any(not isinstance(image, str | Path) for _, own in rows for image in own):
@@ -210,7 +212,9 @@ class JanusFlowProcessor(ProcessorMixin):
         ]
 
     def _expand(self, text: str, count: int) -> tuple[list[int], list[bool]]:
-        """Ids with each image's tags and placeholders, and the mask of what it will fill."""
+        """Returns ids with each image's tags and placeholders, and the mask of the places images
+        will fill.
+        """
         plain, image = self.ids(text), self.image_id
         if plain.count(image) != count:
             raise ValueError(_mismatch(count, plain.count(image), self.image_tag))
@@ -341,7 +345,7 @@ class JanusFlowProcessor(ProcessorMixin):
 
 
 def _tokenizer(files: ProcessorFiles, pad: str) -> PreTrainedTokenizerFast:
-    """transformers' wrapper around tokenizer.json, with BOS and nothing else added."""
+    """Returns transformers' wrapper of tokenizer.json, with BOS and nothing else added."""
     backend = parse_tokenizer(files.tokenizer)
     bos = files.named_token("bos_token") or BOS
     eos = files.named_token("eos_token") or EOS
@@ -364,7 +368,7 @@ def _tokenizer(files: ProcessorFiles, pad: str) -> PreTrainedTokenizerFast:
 
 
 def _ending(turns: list[list[Turn]], adds: bool | None, continues: bool | None) -> str:
-    """How transformers' two switches have the text end, as `render` calls it."""
+    """Returns how the text ends, in `render`'s terms, from transformers' two switches."""
     if adds and continues:
         raise ValueError(
             "add_generation_prompt and continue_final_message are both true; an answer is either "
@@ -381,7 +385,7 @@ def _ending(turns: list[list[Turn]], adds: bool | None, continues: bool | None) 
 
 
 def _nest(images, batch: int) -> list | None:
-    """None, a flat list of images for the batch, or one list of images a row."""
+    """Returns None, a flat list of images for the batch, or one list of images per row."""
     if images is None:
         return None
     images = list(as_images(images))

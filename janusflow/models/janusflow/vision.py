@@ -79,7 +79,7 @@ class TransformersEncoder(nn.Module):
         return self.vision_tower(**inputs).last_hidden_state[:, -self.sizes.tokens :]
 
     def _patches(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Patches (B, n, p p 3) in reading order, with the grid that they form."""
+        """Returns patches (B, n, p p 3) in reading order, with the grid that they form."""
         p = self.sizes.patch_size
         cut = pixels.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # (B, 3, h, p, w, p)
         grid = cut.shape[2], cut.shape[4]

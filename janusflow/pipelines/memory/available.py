@@ -29,7 +29,9 @@ def _of_machine(path: str = "/proc/meminfo") -> int | None:
 
 
 def _of_group(folder: str = "/sys/fs/cgroup") -> int | None:
-    """What a container's limit leaves; pages of files that it has not used lately count as free."""
+    """Returns the memory left within a container's limit; file pages that were not used lately
+    count as free.
+    """
     group = Path(folder)
     try:
         most, now = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))

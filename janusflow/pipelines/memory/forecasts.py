@@ -169,7 +169,7 @@ def decoding(vae: nn.Module, shape, dtype: torch.dtype) -> int:
 
 
 def _without_data(network: nn.Module, dtype: torch.dtype) -> list[Tensor]:
-    """Gives a network of device "meta" fake parameters of the CPU, and returns them."""
+    """Gives a network on the device "meta" fake CPU parameters, and returns them."""
     for part in network.modules():
         for name, weight in part._parameters.items():
             if weight is not None:
@@ -182,8 +182,8 @@ def _without_data(network: nn.Module, dtype: torch.dtype) -> list[Tensor]:
 
 
 def _saved(model: nn.Module, dtype: torch.dtype, eight_bit: bool) -> int:
-    """Bytes that 8-bit weights leave out: all linear layers' but the one that makes logits, with a
-    scale a row.
+    """Returns the bytes that 8-bit weights save: all linear layers except the logits', minus one
+    scale per row.
     """
     if not eight_bit:
         return 0

@@ -70,7 +70,7 @@ def decode(
 
 
 def _tile(needs: Callable[[int], int], vae: nn.Module, side: int, limit: int) -> int:
-    """The largest half, quarter, ... of an image that fits."""
+    """Returns the largest half, quarter, ... of an image that fits."""
     sides = (
         [side >> k for k in range(1, 8) if side >> k >= LEAST] if hasattr(vae, "blend_v") else []
     )

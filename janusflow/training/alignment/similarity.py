@@ -66,14 +66,14 @@ def _gram(rows: Tensor) -> Tensor:
 
 
 def _nearest(gram: Tensor, count: int) -> Tensor:
-    """(N, N), True at the `count` largest of each row, the row's own place left out."""
+    """Returns (N, N), True at the `count` largest entries of each row except the row's own."""
     others = gram.clone().fill_diagonal_(-torch.inf)
     places = others.topk(count, dim=1).indices
     return torch.zeros_like(gram, dtype=torch.bool).scatter(1, places, True)
 
 
 def _hsic(a: Tensor, b: Tensor) -> Tensor:
-    """The unbiased estimate from two Gram matrices whose diagonals do not count."""
+    """Returns the unbiased estimate from two Gram matrices, ignoring their diagonals."""
     n = len(a)
     a, b = a.clone().fill_diagonal_(0), b.clone().fill_diagonal_(0)
     total = (a * b.T).sum() + a.sum() * b.sum() / ((n - 1) * (n - 2)) - 2 * (a @ b).sum() / (n - 2)

@@ -115,7 +115,7 @@ class TimmEncoder(nn.Module):
 
 
 def _created(name: str, size: int | None, **options) -> nn.Module:
-    """timm's network; its positions are fitted to `size` where it has a fixed number of them."""
+    """Builds timm's network; position embeddings of a fixed number are resampled for `size`."""
     import timm
 
     if size is None:
@@ -131,7 +131,10 @@ def _created(name: str, size: int | None, **options) -> nn.Module:
 
 
 def _source(name: str, weights: str | Path | None) -> dict:
-    """Arguments of timm's `create_model`; ValueError for an unknown name or a missing file."""
+    """Returns the arguments of timm's `create_model`.
+
+    Raises ValueError for an unknown name or missing file.
+    """
     import timm
 
     if not timm.is_model(name.split(".")[0]):

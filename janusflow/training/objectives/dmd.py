@@ -204,6 +204,6 @@ class DistributionMatching(Objective):
 
 
 def _flow(copy: Learner, net: Network, noise: Tensor, data: Tensor, t: Tensor) -> Tensor:
-    """Of a copy on drawn images, (G,)."""
+    """Returns a copy's flow matching loss on generated images, (G,)."""
     v = net.velocity(losses.interpolate(noise, data, t), t, model=copy.model)
     return losses.flow(v, noise, data)

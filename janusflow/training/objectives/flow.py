@@ -81,7 +81,7 @@ def view(net: Network, batch: Batch) -> View:
 
 
 def _squared(pixels: Tensor | None, model: nn.Module) -> Tensor | None:
-    """Images of another shape resized to the square that encoders see."""
+    """Resizes images of another shape to the square that encoders expect."""
     side = model.config.vision.image_size
     if pixels is None or pixels.shape[-2] == pixels.shape[-1]:
         return pixels
@@ -90,7 +90,7 @@ def _squared(pixels: Tensor | None, model: nn.Module) -> Tensor | None:
 
 
 def _joined(how: str, tensors: list[Tensor | None], batch: Batch) -> Tensor | None:
-    """All of them as one, or None where one is missing."""
+    """Stacks them, or returns None if one is missing."""
     import torch
 
     if any(x is None for x in tensors):

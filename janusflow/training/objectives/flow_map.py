@@ -101,7 +101,7 @@ class FlowMap(Objective):
         return self._measured
 
     def _cut(self, sample: Sample, path: Tensor) -> list[Sample]:
-        """A sample for each segment of a trajectory (S, c, h, w)."""
+        """Returns one sample for each segment of a trajectory (S, c, h, w)."""
         ts = self.ts.to(torch.float32)
         return [
             replace(

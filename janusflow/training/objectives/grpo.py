@@ -62,7 +62,7 @@ class GRPO(Online):
 
     @torch.no_grad()
     def _walk(self, model, samples, x: Tensor, picked: Tensor, generators) -> dict[str, Tensor]:
-        """The end of a batch's trajectories, and the step that was picked of each."""
+        """Returns the ends of a batch's trajectories, and the selected step of each."""
         with rollouts.evaluating(model):
             v, place = (
                 rollouts.field(model, samples, self.guidance),
@@ -85,7 +85,7 @@ class GRPO(Online):
         }
 
     def _step(self, i: int, x: Tensor, k: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation: stochastic inside the window, Euler's outside."""
+        """Returns mean and deviation of a step: stochastic inside the window, Euler's outside."""
         if i < self.window:
             return TRANSITIONS[self.kind](x, k, t, s, **self.options)
         return x + float(s - t) * k, torch.zeros(())
@@ -100,7 +100,7 @@ class GRPO(Online):
         return found | self.to_base(net, batch, v)
 
     def _log_prob(self, velocity: Tensor, batch: Batch) -> Tensor:
-        """Mean log-density of the step's numbers, (G,)."""
+        """Returns the mean log-density of the step's numbers, (G,)."""
         way = (batch.x, batch.extra["next"], velocity, batch.t, batch.extra["next_t"])
         total = samplers.step_log_prob(*way, self.kind, **self.options)
         return total.to(velocity.dtype) / velocity[0].numel()

@@ -184,7 +184,7 @@ def settled(choice: Mapping[str, object]) -> dict[str, object]:
 
 
 def _cast(kind, value, name: str):
-    """A value as its option's type; YAML reads 2e-5 as text, and 1 where 1.0 is meant."""
+    """Converts a value to its option's type; YAML reads 2e-5 as text, and 1 where 1.0 is meant."""
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     for one in kinds:
         one = typing.get_origin(one) or one

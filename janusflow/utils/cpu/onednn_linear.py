@@ -90,7 +90,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 @torch.library.custom_op("janusflow::linear", mutates_args=())
 def _closed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`_product` for torch.compile, which takes oneDNN's own with constant weights only."""
+    """`_product` for torch.compile, which accepts oneDNN's own only with constant weights."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
@@ -100,7 +100,7 @@ def _(x: Tensor, weight: Tensor, _bias: Tensor | None) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """`_product` with its gradients, which are products again."""
+    """`_product` with gradients, which are products again."""
 
     generate_vmap_rule = True
 
@@ -143,12 +143,12 @@ def _faster() -> bool:
 
 
 def _least() -> int:
-    """A compiled graph has the shapes that it was compiled for, so they come again."""
+    """Returns the smallest size for oneDNN; shapes in a compiled graph always repeat."""
     return AGAIN if torch.compiler.is_compiling() else _smallest.get()
 
 
 def _vendor() -> str:
-    """The processor's maker as Linux tells it, "" where it does not."""
+    """Returns the processor's vendor as Linux reports it, or ""."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
