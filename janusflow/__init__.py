@@ -1,4 +1,6 @@
-"""JanusFlow: images from text and answers about images, from one rectified-flow model."""
+"""JanusFlow: one rectified-flow model that generates images from text and answers questions about
+images.
+"""
 
 import sys
 from importlib import import_module

@@ -1,7 +1,7 @@
-"""Import paths of release 0.1, for one more release.
+"""Import paths of release 0.1, which work for one more release.
 
-An old path gives the very module that now lives elsewhere, with a warning that names the new path.
-Two copies of a module would mean two registries and two sets of limits.
+An old path gives the same module as the new one, with a warning that names the new path. A copy
+would have separate registries and limits.
 """
 
 from __future__ import annotations
@@ -179,7 +179,9 @@ PRO_NAMES = ("JanusProOutput", "JanusProPipeline", "JanusProProcessor")
 
 
 class Moved(MetaPathFinder, Loader):
-    """Finds `janusflow.old` by importing its new path; also for `python -m janusflow.old`."""
+    """An import hook that finds `janusflow.old` by importing its new path, also for `python -m
+    janusflow.old`.
+    """
 
     def find_spec(self, fullname: str, path=None, target=None):  # noqa: ARG002
         if fullname == PRO:
@@ -207,7 +209,7 @@ class Moved(MetaPathFinder, Loader):
             module.__spec__ = module.__spec__.loader_state
 
     def get_code(self, fullname: str):
-        """What `python -m` runs: the module under its new path."""
+        """Returns the code that `python -m` runs: the module under its new path."""
         return import_module(new := new_path(fullname)).__spec__.loader.get_code(new)
 
 
@@ -222,6 +224,6 @@ def _of_pro(name: str):
 
 
 def install() -> None:
-    """Makes the old paths importable; does nothing the second time."""
+    """Makes the old paths importable. Calling it again does nothing."""
     if not any(isinstance(finder, Moved) for finder in sys.meta_path):
         sys.meta_path.append(Moved())

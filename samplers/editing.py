@@ -180,7 +180,7 @@ def flow_edit(
 
 
 def __getattr__(name: str):
-    """Names of release 0.1, with a warning."""
+    """Returns names of release 0.1, with a warning."""
     if name in OLD:
         return globals()[renamed(name, OLD[name])]
     raise AttributeError(f"module 'samplers.editing' has no attribute {name!r}")

@@ -41,7 +41,7 @@ class Rollout:
         return self.states[-1]
 
     def steps(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """(t, s, state at t, state at s) of each step."""
+        """Yields (t, s, state at t, state at s) of each step."""
         for (t, s), (x, y) in zip(pairwise(self.ts), pairwise(self.states), strict=True):
             yield t, s, x, y
 

@@ -80,7 +80,7 @@ def _fail(error: Exception) -> None:
 
 
 def __getattr__(name: str):
-    """`app`, typer's object, where tests and documents look for it."""
+    """Returns `app`, typer's object, for tests and documents that import it from here."""
     if name == "app":
         from janusflow.cli.command_tree import app
 

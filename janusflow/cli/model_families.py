@@ -101,18 +101,18 @@ def _of_flow(options, text: str) -> Request:
 
 
 def by_solver(chosen, text: str) -> dict:
-    """The pipeline's arguments where the model's own weights generate."""
+    """Returns the pipeline's arguments for generating with the model's own weights."""
     told = dict(num_inference_steps=chosen.steps, sampler=chosen.sampler, grid=chosen.grid)
     return told | dict(guidance_scale=chosen.rule(guidance(text)))
 
 
 def by_few_step(few, quality: str) -> dict:
-    """The pipeline's arguments where a few-step model generates."""
+    """Returns the pipeline's arguments for generating with a few-step model."""
     return dict(quality=quality, guidance_scale=few.grid.guidance)
 
 
 def few_step_of(options, text: str):
-    """The few-step model that generates what these options ask for, if one does."""
+    """Returns the few-step model that these options select, or None."""
     from janusflow.pipelines import few_step
     from janusflow.pipelines.guided_velocity import read_guidance
     from janusflow.utils.hub import locate

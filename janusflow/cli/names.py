@@ -77,7 +77,7 @@ def dtypes(incomplete: str) -> list[str]:
 
 
 def devices(incomplete: str) -> list[str]:
-    """Completes kinds of device."""
+    """Completes device types."""
     return _starting(incomplete, ("auto", "cpu", "cuda", "mps"))
 
 

@@ -15,10 +15,10 @@ MOVES = set("\r\n\x1b[A")  # what progress bars write to go up and down between 
 
 
 class Plain(io.TextIOBase):
-    """A stream for text of strangers: escape sequences, and letters that the terminal has not, are
-    written as in Python's strings (`\\x1b`); everything else passes.
+    """A stream that makes untrusted text safe to print.
 
-    With `longest` a write beyond so many characters becomes one line of some 300.
+    Escape sequences, and letters that the terminal cannot show, are written as in Python's strings
+    (`\\x1b`). With `longest`, a write of more characters becomes one line of about 300.
     """
 
     def __init__(self, stream: TextIO, longest: int | None = None):

@@ -46,7 +46,9 @@ LIKE = ("image", "img", "picture", "photo", "pixel")
 
 
 def image_keys(row: Mapping) -> list[str]:
-    """Returns the keys that hold a row's images: the first group of known keys that is present."""
+    """Returns the keys that hold a row's images: image keys with a value, and path keys that name
+    images.
+    """
     found = [key for key in IMAGES if row.get(key) not in (None, [])]
     return found + [key for key in PATHS if _names_image(row.get(key))]
 

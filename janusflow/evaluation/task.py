@@ -44,7 +44,7 @@ Sources = dict[str, list[Item]]
 
 
 def none(paths: dict[str, str]) -> dict[str, str]:
-    """For tasks that read no files of the user's."""
+    """The default for tasks that read no files of the user."""
     if paths:
         raise ValueError(f"--{next(iter(paths))} with a path is for other tasks; leave it out")
     return {}

@@ -44,7 +44,9 @@ class JanusFlowBackbone:
 
     def load(self, cfg: Mapping[str, Any]) -> None:
         """Loads `model_path` (a packaged model, a folder or a hub id), with `vae_path`,
-        `torch_dtype` and `device`; `generation_cfg` and the like are defaults of later requests.
+        `torch_dtype` and `device`.
+
+        `generation_cfg` and similar settings are defaults of later requests.
         """
         _only(cfg, LOADING | set(DEFAULTS), "backbone_cfg")
         place = str(cfg.get("device", "auto"))

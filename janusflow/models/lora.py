@@ -103,7 +103,7 @@ def merge(model: nn.Module) -> None:
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """What can be adapted, by name."""
+    """Yields the layers that can be adapted, by name."""
     for name, module in model.named_modules():
         if "lora_" in name or name.rpartition(".")[2] in ("base_layer", OUTPUT):
             continue
@@ -182,7 +182,9 @@ def read(folder: Path, weights: str = WEIGHTS) -> Found:
 
 
 def _targets(config: dict) -> tuple[str, ...]:
-    """The layers that a configuration names one by one; none where it chooses in another way."""
+    """Returns the layers that a configuration names individually; none if it selects them
+    otherwise.
+    """
     named = config.get("target_modules")
     other = ("layers_to_transform", "layers_pattern", "exclude_modules")
     if not isinstance(named, list) or any(config.get(key) for key in other):
@@ -208,7 +210,7 @@ IDLE = {
 
 
 def _check(config: dict, name: str) -> None:
-    """ValueError for a setting that would make it something else than plain LoRA."""
+    """Raises ValueError for a setting that is not plain LoRA."""
     need_peft()
     from peft import LoraConfig
 
@@ -227,7 +229,7 @@ def _check(config: dict, name: str) -> None:
 
 
 def _tensors(path: Path, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """{layer: (A, B)}, finite; ValueError for other tensors."""
+    """Returns {layer: (A, B)} with finite values. Raises ValueError for other tensors."""
     if not path.is_file():
         raise ValueError(f"{str(path.parent)!r} lacks {path.name}; is this an adapter's folder?")
     found: dict[str, dict[str, Tensor]] = {}
@@ -310,7 +312,7 @@ def active(weights: Mapping[str, float] | None) -> Iterator[None]:
 
 @cache
 def _per_call(kind: type) -> type:
-    """peft's layer, which asks the running call for its adapters before it asks itself."""
+    """Returns peft's layer class, extended to use the running call's adapters before its own."""
 
     def names(self) -> list[str]:
         weights = _ACTIVE.get()
@@ -346,7 +348,7 @@ def trained_scale(layer: nn.Module, name: str) -> float:
 
 
 def _whole(found: Found, names: list[str]) -> None:
-    """ValueError for an adapter that has not all the layers that its configuration names."""
+    """Raises ValueError for an adapter without all the layers that its configuration names."""
     wanted = [n for n in names for end in found.targets if n == end or n.endswith(f".{end}")]
     if missing := [name for name in wanted if name not in found.layers]:
         raise ValueError(

@@ -16,7 +16,9 @@ SAME = ("Qwen2RMSNorm", "Qwen3RMSNorm", "MistralRMSNorm", "SmolLM3RMSNorm")
 
 
 class _KeepsFloat64:
-    """x / sqrt(mean x^2 + eps) * weight; as the class that it is mixed into, but for float64."""
+    """x / sqrt(mean x^2 + eps) * weight, as the class it is mixed into, but in float64 for float64
+    inputs.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype is not torch.float64:
@@ -50,7 +52,9 @@ def keep_float64(module: nn.Module) -> nn.Module:
 
 @lru_cache
 def _keeping(kind: type) -> type:
-    """The class with float64 kept, under a name of this module, so that it can be pickled."""
+    """Returns the class with float64 kept, under a name in this module, so that it can be
+    pickled.
+    """
     made = type(kind.__name__, (_KeepsFloat64, kind), {"__module__": __name__})
     globals()[kind.__name__] = made
     return made

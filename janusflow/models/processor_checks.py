@@ -86,7 +86,7 @@ def first_token(processor: JanusFlowProcessor) -> Finding:
 
 
 def _begins(processor: JanusFlowProcessor, text: str) -> int:
-    """BOS tokens of a prompt, 0 where it begins with another."""
+    """Returns the number of BOS tokens of a prompt, or 0 if it starts with another token."""
     ids, bos = processor.ids(text), processor.tokenizer.bos_token_id
     return ids.count(bos) if ids[:1] == [bos] else 0
 
@@ -124,7 +124,7 @@ def _sizes(
     folder: Path | None = None,
     vae: str | Path | None = None,
 ) -> Iterator[Finding]:
-    """Whether processor, network and, of a JanusFlow, the autoencoder fit together."""
+    """Checks that processor, network and, for a JanusFlow, the autoencoder fit together."""
     try:
         config = read()
     except ValueError as error:

@@ -37,7 +37,7 @@ class PromptCache:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of the keys and values of one row."""
+        """The bytes of one row's keys and values."""
         return sum(x[0].nbytes for x in (*self.keys, *self.values))
 
     def __getitem__(self, rows) -> PromptCache:
@@ -116,7 +116,7 @@ class PromptCache:
 
 
 def __getattr__(name: str):
-    """`Prompt`, the class's name until 0.1, for one more release."""
+    """Returns `PromptCache` under its name of release 0.1, `Prompt`, for one more release."""
     if name != "Prompt":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     warnings.warn("Prompt is now PromptCache", DeprecationWarning, stacklevel=2)

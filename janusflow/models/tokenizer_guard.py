@@ -55,7 +55,7 @@ def check_probe(tokenizer: Tokenizer) -> None:
 
 @contextmanager
 def tokenizing() -> Iterator[None]:
-    """Turns what the library raises, panics of Rust included, into a ValueError."""
+    """A context that converts the library's exceptions, including panics of Rust, to ValueError."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit, MemoryError):
@@ -75,8 +75,8 @@ PANIC = re.compile(rb"\n?thread '[^\n]*panicked at .*?(note: run with [^\n]*\n|\
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Inside, panics of Rust do not print lines of their own; what else is written to the error
-    stream comes out afterwards.
+    """A context in which panics of Rust print nothing; other output to stderr appears
+    afterwards.
     """
     with _ONE_AT_A_TIME, tempfile.TemporaryFile() as written:
         try:
@@ -113,13 +113,13 @@ def _check_normalizer(normalizer) -> None:
 
 
 def _growth(steps: Iterable[Mapping]) -> float:
-    """How many letters become of one, at most."""
+    """Returns the largest number of letters that one letter can become."""
     replaced = (_grows(step) for step in steps if step.get("type") == "Replace")
     return math.prod(max(1.0, growth) for growth in replaced)
 
 
 def _grows(step: Mapping) -> float:
-    """How many letters a replacement puts in the place of one."""
+    """Returns how many letters a replacement puts in place of one."""
     pattern = step.get("pattern")
     found = pattern.get("String") if isinstance(pattern, Mapping) else None
     if found == "":
@@ -128,7 +128,7 @@ def _grows(step: Mapping) -> float:
 
 
 def _steps(node, inner: str) -> Iterator[Mapping]:
-    """The steps of a sequence, of sequences inside it too, or the one step."""
+    """Returns the steps of a sequence, including nested ones, or the single step."""
     if not isinstance(node, Mapping):
         return
     yield node
@@ -138,7 +138,7 @@ def _steps(node, inner: str) -> Iterator[Mapping]:
 
 
 def _check_ids(model, added) -> None:
-    """Two texts may not have one id, nor ids be far beyond any vocabulary."""
+    """Raises ValueError if two texts share an id, or if an id is far beyond any vocabulary."""
     vocab = model.get("vocab") if isinstance(model, Mapping) else None
     tokens = set(vocab.items()) if isinstance(vocab, Mapping) and _is_plain(vocab) else set()
     for token in added if isinstance(added, list) else ():

@@ -1,4 +1,4 @@
-"""Settings of an answer: the caller's, the files', and ours where neither says anything."""
+"""The settings of an answer: the caller's, then those in the files, then our defaults."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ NOT_TAKEN = {
 
 
 def within(settings: Mapping, prompt: int, positions: int) -> dict:
-    """The settings of an answer behind `prompt` tokens that ends where the positions do.
+    """Returns the settings of an answer after `prompt` tokens, limited to the model's positions.
 
-    ValueError for an answer that has to be longer, or that would end before it begins.
+    Raises ValueError if the minimum length does not fit, or if there is no room for an answer.
     """
     config = settings.get("generation_config")
     told = {**(vars(config) if config else {}), **settings}
@@ -54,7 +54,7 @@ def within(settings: Mapping, prompt: int, positions: int) -> dict:
 
 
 def _replaced(settings: Mapping, **new) -> dict:
-    """The settings with others in the place where they stood, in a copy."""
+    """Returns a copy of the settings with some replaced, wherever they were given."""
     config = settings.get("generation_config")
     if config is None or settings.keys() & new.keys():
         return {**settings, **new}
@@ -62,8 +62,10 @@ def _replaced(settings: Mapping, **new) -> dict:
 
 
 def filled(given: Mapping, missing: Mapping) -> dict:
-    """The caller's settings with defaults, inside a copy of his generation configuration where he
-    gave one, since transformers wants either.
+    """Returns the caller's settings with defaults added.
+
+    If a generation configuration was given, they are put into a copy of it, because transformers
+    accepts either form but not both.
     """
     config = given.get("generation_config")
     if config is None:
@@ -75,8 +77,10 @@ def filled(given: Mapping, missing: Mapping) -> dict:
 
 
 def read(given: Mapping, tokenizer) -> dict:
-    """The caller's settings in the types that `generate` takes, with the tokenizer that reads
-    `stop_strings`. TypeError or ValueError for what is of another type or out of range.
+    """Returns the caller's settings in the types that `generate` takes, with the tokenizer for
+    `stop_strings`.
+
+    Raises TypeError or ValueError for a setting of another type or out of range.
     """
     config = given.get("generation_config")
     if config is not None and not isinstance(config, GenerationConfig):
@@ -94,7 +98,7 @@ def read(given: Mapping, tokenizer) -> dict:
 
 
 def check_sampling(given: Mapping, sources: Sequence) -> None:
-    """ValueError for a setting of sampling while answers are greedy by our default alone."""
+    """Raises ValueError for a sampling setting while answers are greedy only by our default."""
     if "do_sample" in given or any(getattr(s, "do_sample", None) is not None for s in sources):
         return
     for name in SAMPLING:

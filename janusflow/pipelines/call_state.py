@@ -53,7 +53,7 @@ def current(pipe) -> Call | None:
 
 
 def between_calls(method: Callable) -> Callable:
-    """For a method that changes the network's weights: it waits for running calls."""
+    """A decorator for methods that change the network's weights: they wait for running calls."""
 
     @functools.wraps(method)
     def waiting(self, *args, **kwargs):
@@ -70,9 +70,10 @@ class CallState:
 
     @contextmanager
     def _call(self, adapters=None, **state) -> Iterator[Call]:
-        """A call from its beginning to its end, after which offloaded parts leave the device.
+        """A context of one call, from its beginning to its end, after which offloaded parts leave
+        the device.
 
-        It computes with these adapters, or with those that are active when it begins.
+        It uses these adapters, or those that are active when it starts.
         """
         call = Call(self, outer=_CURRENT.get(), **state)
         running = self.__dict__.setdefault("_running_calls", set())
@@ -92,9 +93,9 @@ class CallState:
 
     @contextmanager
     def _changing_weights(self, wanted: str) -> Iterator[None]:
-        """Waits for the calls that compute with the network's weights, in all threads.
+        """A context that waits for all threads' calls that use the network's weights.
 
-        RuntimeError inside a call of this thread, which would wait for itself.
+        Raises RuntimeError inside a call of this thread, which would wait for itself.
         """
         call = _CURRENT.get()
         while call is not None:

@@ -92,9 +92,11 @@ class Chat:
         return self.conversation_class(self, as_images(images))
 
     def _settings(self, function: str, given: Mapping) -> dict:
-        """Settings for `generate`: the caller's, and our defaults where neither he nor the files
-        say anything. TypeError for a setting that `generate` has not, or that answers in words
-        have no use for; ValueError for one that would not act.
+        """Returns the settings for `generate`: the caller's, and our defaults if neither he nor the
+        files give any.
+
+        Raises TypeError for a setting that `generate` does not have or that makes no sense for
+        text, and ValueError for one without effect.
         """
         refuse_unknown(function, given, answer_settings.generate_keywords())
         tokenizer = self.processor.tokenizer
@@ -140,7 +142,7 @@ class Chat:
 
 
 def _check_images(images, one: bool) -> None:
-    """ValueError for an image that is None, which would be left out without a word."""
+    """Raises ValueError for an image that is None, which would be ignored silently."""
     if one and isinstance(images, list | tuple) and any(image is None for image in images):
         raise ValueError("images holds None; give an image for each, or images=None for no image")
 

@@ -177,14 +177,12 @@ class Generation:
         )
 
     def _resolved(self, options: GenerateOptions) -> Quality:
-        """How this model's own weights generate a call."""
+        """Returns how this model's own weights generate a call."""
         given = dict(sampler=options.sampler, steps=options.num_inference_steps, grid=options.grid)
         return resolve(options.quality, self.grids, **given)
 
     def _few_step(self, options: GenerateOptions) -> few_step.FewStep | None:
-        """The flow map that generates this call, if its quality has one and no option asks for the
-        model's own weights.
-        """
+        """Returns the flow map that generates this call, or None if the model's own weights do."""
         if self._compiled or not (found := self.few_step):
             return None
         how = options.quality, options, options.guidance_scale, self.default_size
@@ -265,8 +263,10 @@ class Generation:
         )
 
     def _check_room(self, prompt: PromptCache, count: int) -> None:
-        """ValueError for more images at once than the device has memory for: their keys and values
-        (with the unconditional rows, and once more side by side), and their pixels.
+        """Raises ValueError for more images at once than fit into the device's memory.
+
+        It counts keys and values (with the unconditional rows, and once more side by side) and
+        pixels.
         """
         pixels = 3 * self.default_size**2 * torch.float32.itemsize
         memory.check_room(count, 4 * prompt.row_bytes + 2 * pixels, self._execution_device)
@@ -310,7 +310,7 @@ class Generation:
         return self._flow_map(self.model, texts(prompts), num_images_per_prompt, ts)
 
     def _flow_map(self, model, prompts: list[str], count: int, ts: Tensor | None) -> PromptFlowMap:
-        """The same of any model that shares the tokenizer."""
+        """Returns u(x, t, s) of these prompts for any model that shares the tokenizer."""
         cond = self._encode(prompts, model)
         self._check_room(cond, len(cond) * count)
         rows = torch.arange(len(cond)).repeat_interleave(count).tolist()

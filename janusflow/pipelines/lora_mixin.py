@@ -177,8 +177,10 @@ class Adapted:
             del self.model.peft_config
 
     def _adapter_weights(self, chosen=None) -> dict[str, float] | None:
-        """{name: weight} of those that a call computes with: chosen ones, or the active ones now,
-        which later ones do not join; None where they are merged.
+        """Returns {name: weight} of the adapters that a call uses: the chosen ones, or those active
+        now.
+
+        It is None while adapters are fused.
         """
         with _CHANGING:
             return self._weights_now(chosen)

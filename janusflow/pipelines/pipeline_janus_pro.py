@@ -141,7 +141,7 @@ class JanusProPipeline(BasePipeline):
 
     @property
     def own_guidance(self) -> float:
-        """The weight of a call that gives none: generation_config.json's, or the published one."""
+        """The default guidance weight: generation_config.json's, or the published one."""
         told = self.model.generation_config.guidance_scale
         return GUIDANCE if told is None else float(told)
 

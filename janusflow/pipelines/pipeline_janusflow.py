@@ -142,8 +142,10 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
 
     @property
     def few_step(self) -> dict[str, FewStep]:
-        """The flow maps that generate a quality in this model's stead; none once its weights are
-        no longer those that they were distilled from.
+        """The flow maps that generate a quality in place of this model, by quality.
+
+        It is empty once the model's weights differ from those that the flow maps were distilled
+        from.
         """
         found, then = self.model.__dict__.get("few_step", ({}, None))
         return found if found and few_step.state(self.model) == then else {}

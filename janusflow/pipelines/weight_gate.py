@@ -1,4 +1,4 @@
-"""A network's weights change between calls and never during one, whatever thread asks for it."""
+"""A lock by which a network's weights change between calls and never during one, in any thread."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from torch import nn
 
 
 class WeightGate:
-    """Many calls read the weights at once. Whoever changes them waits until none reads, and calls
-    that begin meanwhile wait for him.
+    """A readers-writer lock: many calls read the weights at once, and a change waits until none
+    reads.
+
+    Calls that start in the meantime wait for the change.
     """
 
     def __init__(self):
@@ -22,7 +24,9 @@ class WeightGate:
 
     @contextmanager
     def reading(self, nested: bool = False) -> Iterator[None]:
-        """For a call; one that is `nested` in another does not wait, since the outer one reads."""
+        """A context for a call; a `nested` one does not wait, since the outer call reads
+        already.
+        """
         with self._turn:
             if not nested:
                 self._turn.wait_for(lambda: self._writer in (None, get_ident()))
@@ -34,7 +38,7 @@ class WeightGate:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """For a change, and for the smaller changes that it is made of."""
+        """A context for a change of weights; changes may be nested."""
         with self._turn:
             inside = self._writer == get_ident()
             if not inside:
@@ -64,6 +68,6 @@ _MAKING = Lock()
 
 
 def gate_of(network: nn.Module) -> WeightGate:
-    """The one gate of a network, which pipelines that share it share too."""
+    """Returns a network's only gate, which all pipelines around the network share."""
     with _MAKING:
         return _GATES.setdefault(network, WeightGate())

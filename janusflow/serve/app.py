@@ -114,9 +114,9 @@ def _check_model(asked: str | None, name: str) -> None:
 
 
 async def _events(job: Job, worker: Worker, request: Request) -> AsyncIterator[tuple[str, Any]]:
-    """("told", value) and at last ("done", result); the job ends where nobody listens any more.
+    """Yields ("told", value) and at last ("done", result), and raises the job's exceptions.
 
-    Its exceptions are raised here.
+    The job ends once nobody listens any more.
     """
     import asyncio
 

@@ -92,7 +92,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class HeldOutScenes(Batches):
-    """Batches of scenes that no training draws."""
+    """Batches of scenes that do not occur in training."""
 
     def training_scene(self, index: int) -> Scene:
         return scene("test", index)

@@ -131,8 +131,8 @@ def dispersive(hidden: Tensor, temperature: float = 0.5) -> Tensor:
 def alignment(hidden: Tensor, teacher: Tensor) -> Tensor:
     """1 - mean cosine similarity of tokens, (B, L, D) twice -> (B,) in [0, 2].
 
-    The teacher gets no gradient. Yu et al. 2024 (REPA, arXiv 2410.06940), eq. 8, shifted by one so
-    that perfect alignment costs nothing.
+    The teacher gets no gradient. Yu et al. 2024 (REPA, arXiv 2410.06940), eq. 8, plus one, so that
+    perfect alignment gives 0.
     """
     return 1 - nn.functional.cosine_similarity(hidden, teacher.detach(), dim=-1).mean(dim=1)
 

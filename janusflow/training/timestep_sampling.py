@@ -58,7 +58,7 @@ def u_shaped(u: Tensor, steepness: float = 4.0) -> Tensor:
 
 
 def shifted(t: Tensor, shift: float) -> Tensor:
-    """Moves times towards the noise for shift > 1: with s = 1 - t, s -> a s / (1 + (a - 1) s)."""
+    """Shifts times towards the noise for shift > 1: with s = 1 - t, s -> a s / (1 + (a - 1) s)."""
     return t / (shift + (1 - shift) * t)
 
 

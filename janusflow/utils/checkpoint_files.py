@@ -145,7 +145,7 @@ def check_variant(folder: Path, variant: str | None, stem: str = "model") -> Non
 
 
 def chosen_files(folder: Path, variant: str | None, stem: str) -> list[Path]:
-    """The files that hold the weights named `stem` of a variant: the single one, or its shards."""
+    """Returns the files of the weights named `stem` in a variant: a single file, or its shards."""
     kind = f".{variant}" if variant else ""
     single, index = folder / f"{stem}{kind}.safetensors", f"{stem}.safetensors.index{kind}.json"
     if single.is_file():

@@ -80,7 +80,7 @@ def execution_device(module: torch.nn.Module) -> torch.device:
 
 
 def written(dtype: torch.dtype, asked: str = "") -> str:
-    """Returns the dtype as text, such as "bfloat16 with 8-bit weights"."""
+    """Returns the dtype as text, such as "bfloat16" or "int8 weights, bfloat16"."""
     return ("int8 weights, " if asked == EIGHT_BIT else "") + str(dtype)[6:]
 
 

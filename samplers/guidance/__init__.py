@@ -45,7 +45,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """Names of release 0.1, with a warning."""
+    """Returns names of release 0.1, with a warning."""
     old = {**OLD, "stacked": "batched_pair"}
     if name in old:
         return globals()[renamed(name, old[name])]

@@ -247,7 +247,8 @@ class Flight:
 def missed(x: Tensor) -> float:
     """Geometric mean over samples of the RMS, infinity if one is infinite; x is (B, ...).
 
-    Each RMS is raised slightly, so that a sample that is accurate by chance does not dominate.
+    A small fraction of the mean square is added to each sample's, so that a sample that is accurate
+    by chance does not dominate.
     """
     square = x.flatten(1).square().mean(1).cpu().double()
     e = float(((square + LUCK * square.mean()).log().mean() / 2).exp())

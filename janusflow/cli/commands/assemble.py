@@ -1,4 +1,6 @@
-"""`janusflow assemble`: a new model from a language model, a vision encoder, an autoencoder."""
+"""`janusflow assemble`: combines a language model, a vision encoder and an autoencoder to a new
+model.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,9 @@ class Options:
 
 @command("assemble", panel="Training and files")
 def assemble(options: Options) -> dict:
-    """Puts a model together that `train` then teaches to answer and to generate images."""
+    """Combines pretrained parts to a new model, which `train` then teaches to answer and to
+    generate.
+    """
     with importing("importing"):
         from janusflow.models.autoencoder_loading import locate_autoencoder
         from janusflow.models.janusflow import assembly

@@ -23,7 +23,9 @@ PROMPT = "a red circle left of a blue square"
 FILE = dict(panel=OUTPUT, parser=path, metavar="PATH")
 Prompts = Annotated[
     list[str] | None,
-    option(help=f"A prompt; repeat for several. By default {PROMPT!r}.", panel=SAMPLING),
+    option(
+        help=f"Uses this prompt; repeat for several. The default is {PROMPT!r}.", panel=SAMPLING
+    ),
 ]
 Seed = Annotated[
     int, option(help="Seeds the noise with this whole number, at least 0.", panel=SAMPLING)
@@ -243,7 +245,7 @@ class Bench(Group):
 
 
 def _chosen(args: list[str]) -> list[str]:
-    """The arguments with the command that version 0.1 would have run."""
+    """Returns the arguments with the command that version 0.1 would have run."""
     if args and (not args[0].startswith("-") or args[0] in ("-h", "--help")):
         return args
     chosen = "samplers"

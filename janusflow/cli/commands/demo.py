@@ -1,4 +1,4 @@
-"""`janusflow demo`."""
+"""`janusflow demo`: opens the web page."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def doctor(options: Options) -> dict:
 
 
 def _line(finding) -> str:
-    """A finding within 80 columns, continued under its text."""
+    """Formats a finding in 80 columns, with continuation lines indented."""
     import textwrap
 
     head = f"{MARKS[finding.state]:<5}{finding.name:<16}"

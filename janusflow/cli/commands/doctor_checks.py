@@ -143,7 +143,7 @@ def memory(folder: Path, options) -> Iterator[Finding]:
 
 
 def speed(options) -> Iterator[Finding]:
-    """Loads the model and times a few steps and one answer."""
+    """Loads the model and measures a few steps and one answer."""
     from janusflow.cli import load_model
 
     started = time.perf_counter()

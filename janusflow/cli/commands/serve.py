@@ -1,4 +1,4 @@
-"""`janusflow serve`."""
+"""`janusflow serve`: serves a model with OpenAI's API."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def judge(plan: Plan, folder: Path, sources=tuple(SOURCES)) -> tuple[Sources, di
 
 
 def _skipped(plan: Plan, folder: Path) -> float:
-    """Evaluations of an image that `reuse` cut short, on average."""
+    """Returns the mean number of evaluations per image that the first-block cache shortened."""
     told = [images.read(folder / job.file).info.get("skipped", "") for job in jobs(plan, "model")]
     return sum(int(text) for text in told if text.isdigit()) / len(told)
 

@@ -52,7 +52,7 @@ class JanusFlowTokenizer:
 
 
 class VLMImageProcessor:
-    """The pixels of a folder's processor as transformers' image processors give them.
+    """The image processor of a folder, with the interface of transformers' image processors.
 
     `processor(images)["pixel_values"]` is (N, 3, S, S), resized, padded to a square and normalised.
     """
@@ -65,9 +65,9 @@ class VLMImageProcessor:
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **changes) -> VLMImageProcessor:
-        """preprocessor_config.json of a folder or hub id, with settings that are given instead.
+        """Loads preprocessor_config.json from a folder or hub id; keywords replace its settings.
 
-        ValueError where there is none, TypeError for a setting that it has not.
+        Raises ValueError if there is none, and TypeError for an unknown setting.
         """
         asked = _of_hub(changes)
         known = JanusFlowImageProcessor.__dataclass_fields__
@@ -80,7 +80,7 @@ class VLMImageProcessor:
 
     @classmethod
     def from_dict(cls, config: Mapping, **changes) -> VLMImageProcessor:
-        """The content of preprocessor_config.json, with settings that are given instead."""
+        """Builds it from the content of preprocessor_config.json; keywords replace its settings."""
         return cls(**{**config, **changes})
 
     def __call__(self, images, return_tensors: str | None = None, **given) -> BatchFeature:
@@ -98,7 +98,7 @@ class VLMImageProcessor:
 
     @property
     def size(self) -> dict[str, int]:
-        """Sides of the square in pixels, as transformers writes them."""
+        """The sides of the square in pixels, in transformers' form."""
         return dict.fromkeys(("height", "width"), self.pixels.image_size)
 
     def to_dict(self) -> dict:
@@ -118,7 +118,9 @@ class VLMImageProcessor:
 
 
 def _of_hub(given: Mapping) -> dict:
-    """What is left of transformers' keywords for a hub's folder."""
+    """Returns the keywords that concern a hub's folder, without those that only transformers
+    uses.
+    """
     dropped = OF_AUTO + OF_MODEL
     return {
         key: value

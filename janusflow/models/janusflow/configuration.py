@@ -167,9 +167,9 @@ class JanusFlowConfig(PreTrainedConfig):
 
     @classmethod
     def from_pretrained(cls, name, **kwargs):
-        """As transformers reads it, with settings that are given instead of the file's.
+        """Loads the configuration as transformers does; keywords replace the file's settings.
 
-        TypeError for a keyword that is neither a setting nor the hub's.
+        Raises TypeError for a keyword that is neither a setting nor the hub's.
         """
         wanted = kwargs.pop("return_unused_kwargs", False)
         config, rest = super().from_pretrained(

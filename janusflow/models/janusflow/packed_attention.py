@@ -60,7 +60,7 @@ class Segments:
         ]
 
     def scatter(self, parts: list[Tensor], rows: int) -> Tensor:
-        """Groups (segments, length, heads, d) -> (rows, width, heads, d), zero at the padding."""
+        """Groups (segments, length, heads, d) -> (rows, width, heads, d), with zeros at padding."""
         flat = [part.flatten(0, 1) for part in parts]
         flat.append(flat[0].new_zeros(1, *flat[0].shape[1:]))
         return torch.cat(flat).index_select(0, self.inverse).unflatten(0, (rows, -1))

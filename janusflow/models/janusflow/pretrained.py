@@ -106,7 +106,9 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         self.language_model.set_output_embeddings(use_onednn(value))
 
     def _check_ids(self, ids: torch.Tensor | None, name: str) -> None:
-        """ValueError for an id that the vocabulary has not; on a CPU only, where asking is free."""
+        """Raises ValueError for an id outside the vocabulary; only on a CPU, where the check costs
+        no synchronisation.
+        """
         if ids is None or ids.device.type != "cpu" or not ids.numel():
             return
         rows, most = self.get_input_embeddings().num_embeddings, ids.max().item()
@@ -172,8 +174,9 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
 
 
 def _apart(name, kwargs: dict) -> tuple[object]:
-    """The name that transformers is to load; None for a folder, whose tensors and configuration
-    then are in `kwargs`.
+    """Returns the name that transformers should load.
+
+    It is None for a folder, whose tensors and configuration are then in `kwargs`.
     """
     if not Path(name).is_dir() or kwargs.keys() & {"state_dict", "subfolder"}:
         return (name,)
@@ -183,10 +186,10 @@ def _apart(name, kwargs: dict) -> tuple[object]:
 
 
 def _tensors(folder: Path, variant: str | None) -> dict:
-    """A folder's tensors by name, each read into memory of its own when it is asked for.
+    """Returns a folder's tensors by name, each read into its own memory on demand.
 
-    Weights that are turned into others while they load then never lie in memory twice; of a mapped
-    file, which transformers reads by itself, all pages stay until the last one is done.
+    Weights that are converted while loading are then never in memory twice. transformers maps the
+    file, whose pages all stay in memory until the last tensor is done.
     """
     open_files = (
         safe_open(path, "pt", backend="pread") for path in chosen_files(folder, variant, "model")
@@ -202,7 +205,7 @@ def _let_go(model: nn.Module) -> None:
 
 
 def _refuse_keyword(kind: str, error: Exception, given: dict) -> None:
-    """TypeError where the network was built with a keyword that nothing takes."""
+    """Raises TypeError if the network was built with an unknown keyword."""
     unknown = [name for name in given if f"unexpected keyword argument {name!r}" in str(error)]
     refuse_unknown(f"{kind}.from_pretrained", unknown, KEYWORDS)
 

@@ -53,8 +53,10 @@ def of_program() -> int:
 
 
 def check_room(count: int, each: int, device: torch.device) -> None:
-    """ValueError where so many images, of at least `each` bytes, cannot lie on the device at once,
-    before any memory is taken: a machine without memory ends the program without a word.
+    """Raises ValueError if so many images, of at least `each` bytes, do not fit on the device.
+
+    This is checked before memory is taken, because the system may kill a process that takes too
+    much.
     """
     room = free(device)
     if room is not None and count * each > room:

@@ -50,7 +50,7 @@ class Forecast:
         return ", ".join(f"{name} {size / GIB:.3g} GiB" for name, size in self.told().items())
 
     def _repr_html_(self) -> str:
-        """A table for notebooks."""
+        """Shows the forecast as a table in notebooks."""
         rows = (
             f"<tr><th>{name}</th><td>{size / GIB:.3g} GiB</td></tr>"
             for name, size in self.told().items()

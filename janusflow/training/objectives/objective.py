@@ -75,7 +75,7 @@ class Objective:
         return dict.fromkeys(self.losses, 1.0)
 
     def begin(self, folder: Path) -> None:
-        """Called once with the folder of the model that is trained, before the first step."""
+        """Called once before the first step, with the folder of the initial model."""
 
     def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
         """Returns the samples that a step trains on, made from those of the data.

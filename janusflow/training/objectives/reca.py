@@ -1,4 +1,4 @@
-"""Reconstruction alignment: the model draws what its own understanding encoder sees."""
+"""Reconstruction alignment: the model generates an image that its own vision encoder reads."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ STREAM = 11  # of random numbers, apart from those of other objectives
 
 @objective(name="reca")
 class RecA(Flow):
-    """|v(x_t, t | instruction, encoder(image)) - (image - noise)|^2: the flow loss with the image
-    itself in the prompt, seen by the understanding encoder, in place of its caption.
+    """|v(x_t, t | instruction, encoder(image)) - (image - noise)|^2.
 
-    `share` of the samples are reconstructed, the others keep their captions. Xie et al. 2025,
-    arXiv 2509.07295.
+    This is the flow loss with the image itself in the prompt, read by the vision encoder, in place
+    of its caption. `share` is the fraction of samples that are reconstructed; the others keep their
+    captions. Xie et al. 2025, arXiv 2509.07295.
     """
 
     losses = ("reca",)
@@ -44,7 +44,9 @@ class RecA(Flow):
         self.prompt: dict[str, Tensor] = {}
 
     def begin(self, folder: Path) -> None:
-        """Reads how the model's processor writes the instruction with an image."""
+        """Prepares the tokens of the instruction with an image, as the model's processor writes
+        them.
+        """
         processor = JanusFlowProcessor.from_pretrained(folder)
         side = processor.image_processor.image_size
         found = processor.prompt(self.instruction, [[Image.new("RGB", (side, side))]])
@@ -62,7 +64,7 @@ class RecA(Flow):
         return float(torch.rand((), generator=drawn)) < self.share
 
     def _shown(self, sample: Sample) -> Sample:
-        """A sample whose prompt shows the image that is to be made."""
+        """Returns the sample with a prompt that shows the image to generate."""
         if sample.pixel_values is None:
             raise ValueError(
                 f"{sample.name!r} has no pixels, which reca shows to the understanding encoder; "

@@ -143,7 +143,9 @@ def _faster() -> bool:
 
 
 def _least() -> int:
-    """Returns the smallest size for oneDNN; shapes in a compiled graph always repeat."""
+    """Returns the smallest product for oneDNN; it is smaller in a compiled graph, whose shapes
+    repeat.
+    """
     return AGAIN if torch.compiler.is_compiling() else _smallest.get()
 
 
