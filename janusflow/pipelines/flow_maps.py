@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import samplers
+from janusflow.models.janusflow.compiled_velocity import Compiled
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.prompt_cache import PromptCache
 from janusflow.pipelines.guided_velocity import CachedTimes, rule_of
@@ -71,14 +73,20 @@ class PromptFlowMap(FlowMap):
     evaluation per call.
     """
 
-    def __init__(self, model: JanusFlowModel, prompt: PromptCache, ts: Tensor | None = None):
-        self._model, self._prompt = model, prompt
-        self._embedded = CachedTimes(model, ts)
+    def __init__(
+        self,
+        model: JanusFlowModel,
+        prompt: PromptCache,
+        ts: Tensor | None = None,
+        compiled: Compiled | None = None,
+    ):
+        """Embeds the times `ts` (S,) in advance, but for a compiled graph, which does so itself."""
+        of = partial(model.velocity, prompt=prompt) if compiled is None else compiled.of(prompt)
+        self._of, self._embedded = of, CachedTimes(model, None if compiled else ts)
         super().__init__(self._mean_velocity, "velocity")
 
     def _mean_velocity(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        t, s = self._embedded(t, x), self._embedded(s, x)
-        return self._model.velocity(x, t, self._prompt, target=s)
+        return self._of(x, self._embedded(t, x), target=self._embedded(s, x))
 
     def checked(self) -> PromptFlowMap:
         """Returns itself: there is no unconditional prediction to check."""

@@ -315,7 +315,8 @@ class Generation:
         self._check_room(cond, len(cond) * count)
         rows = torch.arange(len(cond)).repeat_interleave(count).tolist()
         known = None if ts is None else ts.to(self._execution_device, torch.float32)
-        return PromptFlowMap(model, cond[rows], known)
+        compiled = self._compiled if model is self.model else None
+        return PromptFlowMap(model, cond[rows], known, compiled)
 
     def encode_prompts(
         self,

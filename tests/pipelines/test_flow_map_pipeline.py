@@ -76,3 +76,15 @@ def test_the_command_line_spends_as_many(janusflow, folder, tmp_path):
     code, text, err = janusflow(*words)
     assert code == 0, err
     assert '"calls": 2' in text or "'calls': 2" in text
+
+
+def test_a_compiled_flow_map_jumps_to_the_same_images(folder):
+    fresh = JanusFlowPipeline.from_pretrained(folder)
+    fresh.set_progress_bar_config(disable=True)
+    how = dict(seed=0, output_type="pt", num_inference_steps=2)
+    before = fresh(["a star", "a red ring"], **how).images
+    fresh.compile(backend="eager")  # what is traced, without the minutes of a compiler
+    after = fresh(["a star", "a red ring"], **how).images
+    assert fresh._compiled._shapes
+    assert abs(before - after).max() < 1e-4
+    torch.compiler.reset()

@@ -38,19 +38,22 @@ class Compiled:
         self._step = torch.compile(_step, fullgraph=True, dynamic=False, **options)
         self._shapes: set[tuple] = set()
 
-    def of(self, prompt: PromptCache) -> Callable[[Tensor, Tensor], Tensor]:
-        """Returns velocity(latents, t) for this prompt, which is padded to its bucket once,
-        here.
+    def of(self, prompt: PromptCache) -> Callable[..., Tensor]:
+        """Returns velocity(latents, t), or with the target time of a flow map velocity(latents, t,
+        target), for this prompt, which is padded to its bucket once, here.
         """
         prompt = prompt.padded(bucket(prompt.keys[0].shape[2]))
         parts = (prompt.keys, prompt.values, prompt.seen, prompt.length)
-        return lambda latents, t: self._run(latents, t, parts)
+        return lambda latents, t, target=None: self._run(latents, t, parts, target)
 
-    def _run(self, latents: Tensor, t: Tensor, parts: tuple) -> Tensor:
+    def _run(self, latents: Tensor, t: Tensor, parts: tuple, target: Tensor | None) -> Tensor:
         model = self.model
-        model.check_latents(latents, t, PromptCache(*parts))
+        for time in (t, *([] if target is None else [target])):
+            model.check_latents(latents, time, PromptCache(*parts))
         x, t = latents.to(model.dtype), t.to(latents.device)
-        shape = (x.shape, parts[2].shape, x.dtype, x.device)
+        if target is not None:
+            parts = (*parts, target.to(latents.device))
+        shape = (x.shape, parts[2].shape, x.dtype, x.device, target is None)
         if shape not in self._shapes:
             self._shapes.add(shape)
             with torch._dynamo.config.patch(recompile_limit=MOST):
@@ -64,5 +67,7 @@ class Compiled:
         return self._step(self.model, x, t, *parts).clone()  # the graph writes there again
 
 
-def _step(model, x: Tensor, t: Tensor, keys, values, mask: Tensor, length: Tensor) -> Tensor:
-    return model.unchecked_velocity(x, t, PromptCache(keys, values, mask, length), None)
+def _step(
+    model, x: Tensor, t: Tensor, keys, values, mask: Tensor, length: Tensor, target=None
+) -> Tensor:
+    return model.unchecked_velocity(x, t, PromptCache(keys, values, mask, length), None, target)
