@@ -31,7 +31,7 @@ Json = Annotated[
     bool,
     typer.Option(
         "--json",
-        help=("Prints the result as one JSON object on stdout, and nothing else."),
+        help="Prints the result as one JSON object on stdout, and nothing else.",
         rich_help_panel="Scripts",
     ),
 ]

@@ -40,10 +40,21 @@ ModelName = Annotated[
         help="Names the model: a packaged one, a folder or a hub id.", autocompletion=names.models
     ),
 ]
+NewModel = Annotated[
+    Path,
+    option(
+        "--out",
+        "-o",
+        help="Writes the model to this folder, which must be new or empty.",
+        panel=OUTPUT,
+        parser=path,
+        metavar="PATH",
+    ),
+]
 Vae = Annotated[
     str | None,
     option(
-        help=("Takes the autoencoder from this folder or hub id, if the model has no vae/ folder."),
+        help="Takes the autoencoder from this folder or hub id, if the model has no vae/ folder.",
         panel=MODEL,
         autocompletion=names.folders,
     ),
@@ -132,6 +143,9 @@ Height = Annotated[
 Width = Annotated[
     int | None,
     option(help="Sets the image's width in pixels. The default is the model's.", panel=SAMPLING),
+]
+Seed = Annotated[
+    int, option(help="Seeds the noise with this whole number, at least 0.", panel=SAMPLING)
 ]
 FirstBlockCache = Annotated[
     float | None,

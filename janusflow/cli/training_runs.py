@@ -17,7 +17,7 @@ PLACE = dict(panel=RUN, parser=path, metavar="PATH")
 Threads = Annotated[
     int | None,
     option(
-        help=("Runs torch on this many CPU threads. The default is the number of cores."), panel=RUN
+        help="Runs torch on this many CPU threads. The default is the number of cores.", panel=RUN
     ),
 ]
 
@@ -35,21 +35,21 @@ class Run:
         list[str],
         option(
             "--set",
-            help=("Changes a setting, such as training.lr=2e-5; repeat for several."),
+            help="Changes a setting, such as training.lr=2e-5; repeat for several.",
             panel=RUN,
         ),
     ] = field(default_factory=list)
     init_from: Annotated[
         Path | None,
         option(
-            help=("Starts from the averaged weights of this run or model, with a new optimizer."),
+            help="Starts from the averaged weights of this run or model, with a new optimizer.",
             **PLACE,
         ),
     ] = None
     resume: Annotated[
         bool,
         option(
-            help=("Resumes an existing run in --out, or refuses a folder that holds one."),
+            help="Resumes an existing run in --out, or refuses a folder that holds one.",
             panel=RUN,
         ),
     ] = True

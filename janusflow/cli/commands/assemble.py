@@ -5,11 +5,10 @@ model.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import MODEL, OUTPUT, option, path
+from janusflow.cli.shared_options import MODEL, NewModel, option
 from janusflow.cli.terminal import importing
 
 SHAPE = "Shape"  # panel of --help
@@ -38,21 +37,11 @@ class Options:
     vae: Annotated[
         str,
         option(
-            help=("Takes the autoencoder from this folder or hub id, in diffusers' layout."),
+            help="Takes the autoencoder from this folder or hub id, in diffusers' layout.",
             panel=MODEL,
         ),
     ]
-    out: Annotated[
-        Path,
-        option(
-            "--out",
-            "-o",
-            help="Writes the model to this folder, which must be new or empty.",
-            panel=OUTPUT,
-            parser=path,
-            metavar="PATH",
-        ),
-    ]
+    out: NewModel
     channels: Annotated[
         int | None,
         option(
@@ -79,7 +68,7 @@ class Options:
     image_size: Annotated[
         int | None,
         option(
-            help=("Sets the side of the images in pixels. By default it is the vision encoder's."),
+            help="Sets the side of the images in pixels. By default it is the vision encoder's.",
             panel=SHAPE,
         ),
     ] = None

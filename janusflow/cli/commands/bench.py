@@ -27,9 +27,6 @@ Prompts = Annotated[
         help=f"Uses this prompt; repeat for several. The default is {PROMPT!r}.", panel=SAMPLING
     ),
 ]
-Seed = Annotated[
-    int, option(help="Seeds the noise with this whole number, at least 0.", panel=SAMPLING)
-]
 Save = Annotated[
     Path | None, option(help="Writes the results and their protocol to this JSON file.", **FILE)
 ]
@@ -59,11 +56,11 @@ class Samplers(o.Placement):
     samples: Annotated[
         int, option(help="Integrates this many noise samples for each prompt.", panel=SAMPLING)
     ] = 4
-    seed: Seed = 0
+    seed: o.Seed = 0
     reference: Annotated[
         int,
         option(
-            help=("Uses the result of rk4 with this many evaluations as the reference."),
+            help="Uses the result of rk4 with this many evaluations as the reference.",
             panel=SAMPLING,
         ),
     ] = 256
@@ -81,7 +78,7 @@ class Samplers(o.Placement):
     plot: Annotated[
         Path | None,
         option(
-            help=("Saves a figure of error against evaluations to this .png, .svg or .pdf file."),
+            help="Saves a figure of error against evaluations to this .png, .svg or .pdf file.",
             **FILE,
         ),
     ] = None
@@ -126,11 +123,11 @@ class Speed(o.Placement):
     """The options of `janusflow bench speed`."""
 
     prompt: Prompts = None
-    seed: Seed = 0
+    seed: o.Seed = 0
     rounds: Annotated[
         int,
         option(
-            help=("Measures each variant this many times, alternating between them."),
+            help="Measures each variant this many times, alternating between them.",
             panel=SAMPLING,
         ),
     ] = 5
@@ -183,7 +180,7 @@ class Transformers:
     rounds: Annotated[
         int,
         option(
-            help=("Measures both implementations this many times, alternating between them."),
+            help="Measures both implementations this many times, alternating between them.",
             panel=SAMPLING,
         ),
     ] = 5

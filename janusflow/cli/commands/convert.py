@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from janusflow.cli import names
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import OUTPUT, option, path
+from janusflow.cli.shared_options import OUTPUT, NewModel, option
 from janusflow.cli.terminal import importing
 
 
@@ -25,17 +24,7 @@ class Options:
             autocompletion=names.models,
         ),
     ]
-    out: Annotated[
-        Path,
-        option(
-            "--out",
-            "-o",
-            help="Writes the model to this folder, which must be new or empty.",
-            panel=OUTPUT,
-            parser=path,
-            metavar="PATH",
-        ),
-    ]
+    out: NewModel
     dtype: Annotated[
         str,
         option(

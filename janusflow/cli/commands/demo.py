@@ -21,7 +21,7 @@ class Options(o.Placement):
     port: Annotated[
         int,
         option(
-            help=("Listens on this port; 0 takes the first free port from 7860 on."), panel=OUTPUT
+            help="Listens on this port; 0 takes the first free port from 7860 on.", panel=OUTPUT
         ),
     ] = 0
 

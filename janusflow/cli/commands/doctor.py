@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import typer
-
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import Ended, command
 from janusflow.cli.shared_options import MODEL, OUTPUT, option
@@ -19,27 +17,21 @@ MARKS = {"ok": "ok", "warning": "warn", "problem": "FAIL"}
 class Options:
     """The options of `janusflow doctor`."""
 
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Names the model: a packaged one, a folder or a hub id.",
-            autocompletion=o.names.models,
-        ),
-    ] = o.DEFAULT
+    model: o.ModelName = o.DEFAULT
     vae: o.Vae = None
     device: o.Device = "auto"
     dtype: o.Dtype = "auto"
     speed: Annotated[
         bool,
         option(
-            help=("Loads the model and measures the time of an image, or only reads its files."),
+            help="Loads the model and measures the time of an image, or only reads its files.",
             panel=OUTPUT,
         ),
     ] = True
     steps: Annotated[
         int,
         option(
-            help=("Measures this many sampling steps and extrapolates to a whole image."),
+            help="Measures this many sampling steps and extrapolates to a whole image.",
             panel=MODEL,
         ),
     ] = 2

@@ -72,7 +72,7 @@ class Options(o.Adapted):
     sampler: Annotated[
         str,
         option(
-            help=("Integrates with this solver; `janusflow samplers` lists all."),
+            help="Integrates with this solver; `janusflow samplers` lists all.",
             panel=o.SAMPLING,
             autocompletion=o.names.samplers,
         ),

@@ -34,7 +34,7 @@ class Options(o.Adapted):
         option(
             "--out",
             "-o",
-            help=("Stores answers and report in this folder. The default is evaluation/TASK."),
+            help="Stores answers and report in this folder. The default is evaluation/TASK.",
             panel=OUTPUT,
             parser=path,
             metavar="PATH",
@@ -70,28 +70,26 @@ class Options(o.Adapted):
     rescore: Annotated[
         Path | None,
         option(
-            help=("Scores the existing answers in this folder again, without loading the model."),
+            help="Scores the existing answers in this folder again, without loading the model.",
             **FILE,
         ),
     ] = None
     compare: Annotated[
         tuple[Path, Path] | None,
         option(
-            help=("Compares these two report.json files by paired statistical tests."), panel=TASK
+            help="Compares these two report.json files by paired statistical tests.", panel=TASK
         ),
     ] = None
     results: Annotated[
         Path | None,
         option(
-            help=("Reads this results file of an official evaluator about the images in --out."),
+            help="Reads this results file of an official evaluator about the images in --out.",
             **FILE,
         ),
     ] = None
     reference: Annotated[
         Path | None,
-        option(
-            help=("For fid and kid: compares with the reference images in this folder."), **FILE
-        ),
+        option(help="For fid and kid: compares with the reference images in this folder.", **FILE),
     ] = None
     images: Annotated[
         Path | None,

@@ -45,7 +45,7 @@ class Options:
     sampler: Annotated[
         str,
         option(
-            help=("Integrates with this solver; `janusflow samplers` lists all."),
+            help="Integrates with this solver; `janusflow samplers` lists all.",
             panel=SAMPLING,
             autocompletion=o.names.samplers,
         ),
@@ -65,13 +65,11 @@ class Options:
             help="Applies guidance until this time, from 0 (noise) to 1 (data).", panel=SAMPLING
         ),
     ] = 1.0
-    seed: Annotated[
-        int, option(help="Seeds the noise with this whole number, at least 0.", panel=SAMPLING)
-    ] = 0
+    seed: o.Seed = 0
     part: Annotated[
         str,
         option(
-            help=("Computes only this part of the files: 0/4 is the first of four parts."),
+            help="Computes only this part of the files: 0/4 is the first of four parts.",
             panel=OUTPUT,
         ),
     ] = "0/1"

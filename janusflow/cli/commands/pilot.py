@@ -42,7 +42,7 @@ class Options(o.Placement):
     quality: Annotated[
         str,
         option(
-            help=("Optimises the time grid of this quality: exact, high, fast or draft."),
+            help="Optimises the time grid of this quality: exact, high, fast or draft.",
             panel=SAMPLING,
             autocompletion=o.names.qualities,
         ),
@@ -69,9 +69,7 @@ class Options(o.Placement):
             help="Tries at most this many time grids. The default is about 100.", panel=SAMPLING
         ),
     ] = None
-    seed: Annotated[
-        int, option(help="Seeds the noise with this whole number, at least 0.", panel=SAMPLING)
-    ] = 0
+    seed: o.Seed = 0
 
 
 @command("pilot", panel="Measuring", plugins=True)

@@ -60,7 +60,7 @@ class Options(o.Placement):
         bool,
         option(
             "--full",
-            help=("Tries all combinations of settings instead of one change at a time."),
+            help="Tries all combinations of settings instead of one change at a time.",
             panel=SWEEP,
         ),
     ] = False

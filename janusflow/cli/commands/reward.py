@@ -28,7 +28,7 @@ class Options(training_runs.WorldRun):
     objective: Annotated[
         str,
         option(
-            help=("Trains with this algorithm: nft, grpo, awm, best_of_n or dpo."),
+            help="Trains with this algorithm: nft, grpo, awm, best_of_n or dpo.",
             panel=training_runs.RUN,
             autocompletion=o.names.objectives,
         ),

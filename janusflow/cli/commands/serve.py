@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
 from janusflow.cli.shared_options import OUTPUT, option
@@ -20,13 +18,7 @@ ACCESS = "Access"
 class Options(o.Adapted):
     """The options of `janusflow serve`."""
 
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Names the model: a packaged one, a folder or a hub id.",
-            autocompletion=o.names.models,
-        ),
-    ] = o.DEFAULT
+    model: o.ModelName = o.DEFAULT
     host: Annotated[
         str, option(help="Listens on this address; 0.0.0.0 lets other machines in.", panel=OUTPUT)
     ] = "127.0.0.1"
@@ -44,7 +36,7 @@ class Options(o.Adapted):
     queue: Annotated[
         int,
         option(
-            help=("Accepts this many waiting or running requests; further ones get status 429."),
+            help="Accepts this many waiting or running requests; further ones get status 429.",
             panel=OUTPUT,
         ),
     ] = 16
@@ -54,7 +46,7 @@ class Options(o.Adapted):
     api_key: Annotated[
         str | None,
         option(
-            help=("Requires this API key from clients. By default no key is required."),
+            help="Requires this API key from clients. By default no key is required.",
             panel=ACCESS,
             envvar="JANUSFLOW_API_KEY",
         ),

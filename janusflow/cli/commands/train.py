@@ -39,7 +39,7 @@ class Options(training_runs.Run):
     model: Annotated[
         str | None,
         option(
-            help=("Starts a stage from this model. The default is janusflow/scenes."),
+            help="Starts a stage from this model. The default is janusflow/scenes.",
             panel=DATA,
             autocompletion=o.names.models,
         ),
@@ -71,7 +71,7 @@ class Options(training_runs.Run):
         bool,
         option(
             "--best",
-            help=("Exports the best state by the metric run.keep_best instead of the last state."),
+            help="Exports the best state by the metric run.keep_best instead of the last state.",
             panel=training_runs.RUN,
         ),
     ] = False
@@ -79,7 +79,7 @@ class Options(training_runs.Run):
         bool,
         option(
             "--merge",
-            help=("Merges the newest sharded checkpoint into one file and exits."),
+            help="Merges the newest sharded checkpoint into one file and exits.",
             panel=training_runs.RUN,
         ),
     ] = False
