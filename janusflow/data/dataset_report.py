@@ -78,6 +78,8 @@ def _add(digest, record: Record | Exception) -> None:
     if not isinstance(record, Record):
         digest.update(type(record).__name__.encode())
         return
+    if record.captions:
+        digest.update(repr(record.captions).encode())
     digest.update(repr((record.text, [dict(message) for message in record.messages])).encode())
     for image in (*record.images, *record.shown):
         digest.update(image)

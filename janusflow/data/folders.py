@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from janusflow.data.json_rows import open_json
 from janusflow.data.jsonl import open_lines
 from janusflow.data.parquet import open_streams, open_table
 from janusflow.data.read_options import Data
@@ -21,7 +22,7 @@ from janusflow.data.sample_files import (
 )
 from janusflow.data.shards import COMPRESSED, open_shards
 
-READ = {".jsonl", ".parquet", ".tar"}
+READ = {".json", ".jsonl", ".parquet", ".tar"}
 # Texts about a folder, not of it.
 ABOUT = ("readme", "license", "licence", "copying", "notice", "changelog", "authors")
 RUN = ("settings.yaml", "log.jsonl")  # a training's folder
@@ -76,8 +77,8 @@ def open_text(path: Path) -> Found:
 def open_folder(
     path: Path, options: Data | None = None, seed: int = 0, exclude: Sequence[Path] = ()
 ) -> Found:
-    """Opens everything in a folder and its subfolders: *.jsonl, *.parquet, *.tar, captioned images,
-    texts.
+    """Opens everything in a folder and its subfolders: *.jsonl, *.json, *.parquet, *.tar, captioned
+    images, texts.
 
     Folders in `exclude` are skipped, such as the run's own. Raises ValueError if there is nothing
     to learn from, and for a compressed shard.
@@ -90,6 +91,7 @@ def open_folder(
     named: set[Path] = set()
     for file in (f for f in files if f.suffix == ".jsonl"):
         found.add(open_lines(file, options.ignore, named))
+    _add_json(found, [f for f in files if f.suffix == ".json"], files, options, named)
     _add_tables(found, [f for f in files if f.suffix == ".parquet"], options, seed)
     shards = [f for f in files if f.suffix == ".tar"]
     found.sources += open_shards(shards, options.ignore, found)
@@ -103,8 +105,11 @@ def open_folder(
     _add_texts(found, [f for f in files if f.suffix.lower() in CAPTIONS], files)
     _name_the_rest(found, files)
     if not found.sources:
+        left = list(found.skipped.items())
+        has = "".join(f"; {name}: {why}" for name, why in [*left[:1], *left[1:][-1:]])
         raise ValueError(
-            f"{str(path)!r} holds no .jsonl, .parquet or .tar, and no image with a .txt beside it"
+            f"{str(path)!r} holds no .jsonl, .json, .parquet or .tar with samples, and no image "
+            f"with a .txt beside it{has}"
         )
     return found
 
@@ -135,6 +140,18 @@ def files_of(path: Path, exclude: Sequence[Path] = (), found: Found | None = Non
 
 def _is_run(folder: Path) -> bool:
     return all((folder / name).is_file() for name in RUN)
+
+
+def _add_json(
+    found: Found, lists: list[Path], files: Sequence[Path], options: Data, named: set[Path]
+) -> None:
+    """Adds JSON files that are lists of rows; one beside an image of its name is no list."""
+    images = {f.with_suffix("") for f in files if f.suffix.lower() in IMAGE_SUFFIXES}
+    for file in lists:
+        if file.with_suffix("") in images:
+            found.skip(str(file), "JSON beside an image; write the caption into a .txt file")
+        else:
+            found.add(open_json(file, options.ignore, named))
 
 
 def _add_tables(found: Found, tables: list[Path], options: Data, seed: int) -> None:

@@ -52,19 +52,16 @@ def open_lines(path: Path, ignored: Collection[str] = (), named: set[Path] | Non
     """
     places: dict[str, tuple[array, array]] = {}
     unknown: list[tuple[int, int]] = []
-    found = Found()
+    found, broken = Found(), ""
     for number, start, line in _lines(path):
         try:
             row = parse_row(line, str(path)) if len(line) <= MAX_LINE else None
-        except BrokenSample:
-            row = None
+        except BrokenSample as error:
+            row, broken = None, broken or f"; {error} (line {number})"
         if row is None:
             unknown.append((start, number))
             continue
-        try:
-            kind = kind_of(row, ignored)
-        except ValueError as error:
-            raise ValueError(f"{path} line {number}: {error}") from None
+        kind = described(row, f"{path} line {number}", ignored)
         if kind is None:
             found.skip(f"{path} line {number}", why_not(row))
             continue
@@ -72,9 +69,9 @@ def open_lines(path: Path, ignored: Collection[str] = (), named: set[Path] | Non
         starts.append(start)
         numbers.append(number)
         if named is not None:
-            _note(named, path.parent, row)
+            note(named, path.parent, row)
     if not places:
-        has = "".join(f"; {name}: {why}" for name, why in list(found.skipped.items())[:1])
+        has = broken or "".join(f"; {name}: {why}" for name, why in list(found.skipped.items())[:1])
         raise ValueError(
             f"no line of {path} is a JSON object with a text, an image and a text, or a question "
             f"and an answer{has}"
@@ -87,7 +84,16 @@ def open_lines(path: Path, ignored: Collection[str] = (), named: set[Path] | Non
     return found
 
 
-def _note(named: set[Path], folder: Path, row: dict) -> None:
+def described(row: dict, name: str, ignored: Collection[str]) -> str | None:
+    """Returns the kind of a row, or None. Raises ValueError under `name` for an unknown key."""
+    try:
+        return kind_of(row, ignored)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def note(named: set[Path], folder: Path, row: dict) -> None:
+    """Adds the paths of a row's images to `named`."""
     for key in {*image_keys(row), *(edit_keys(row) or ())[:2]}:
         given = row[key] if isinstance(row[key], list) else [row[key]]
         named.update(folder / name for name in given if isinstance(name, str))

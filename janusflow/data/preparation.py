@@ -51,6 +51,7 @@ class Prepared:
             record = self.records[index]
         except OSError as error:  # a disk's fault, of this one
             raise BrokenSample(f"{self.kind} {index}", str(error)) from error
+        record = one_caption(record, key)
         key = 0 if self.centered else key
         try:
             if self.cached is not None and self.kind == "generation":
@@ -69,6 +70,13 @@ class Prepared:
         raise BrokenSample(
             record.name, f"it has {len(sample.input_ids)} tokens; at most {self.max_tokens} fit"
         )
+
+
+def one_caption(record: Record, key: int) -> Record:
+    """Returns the record with one of its captions, which the key selects; key 0 takes the first."""
+    if not record.captions or not key:
+        return record
+    return replace(record, text=record.captions[mix(key + 1) % len(record.captions)])
 
 
 def generation(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from janusflow.data import buckets
 from janusflow.data.folders import files_of, open_folder, open_text
+from janusflow.data.json_rows import open_json
 from janusflow.data.jsonl import open_lines
 from janusflow.data.mixture import Blend, Mixture, Tally
 from janusflow.data.parquet import open_streams, open_table
@@ -28,6 +29,7 @@ __all__ = ["as_paths", "fetch", "find", "open_data", "reader", "scan", "signatur
 MEDIA = {*IMAGE_SUFFIXES, ".jsonl", ".parquet", ".tar"}
 SINGLE = {
     ".jsonl": lambda path, options, _: open_lines(path, options.ignore),
+    ".json": lambda path, options, _: open_json(path, options.ignore),
     ".parquet": lambda path, options, seed: (
         open_streams([path], options, seed)
         if options.streaming
@@ -61,14 +63,11 @@ def scan(
         return READERS[path.suffix](path)
     if not path.is_file() or path.suffix not in SINGLE:
         forms = ", ".join([*SINGLE, *READERS])
-        if path.is_file() and path.suffix == ".json":
-            raise ValueError(
-                f"{str(path)!r} is JSON as a whole; write one object a line, as .jsonl"
-            )
         raise ValueError(f"{str(path)!r} is no folder and no {forms} file; check --data")
     found = SINGLE[path.suffix](path, options, seed)
     if not found.sources:
-        raise ValueError(f"{str(path)!r} holds nothing to learn from; check --data")
+        why = "".join(f"; {reason}" for reason in list(found.skipped.values())[:1])
+        raise ValueError(f"{str(path)!r} holds nothing to learn from{why}; check --data")
     return found
 
 

@@ -24,6 +24,7 @@ class Record:
 
     name: str
     text: str | None = None
+    captions: tuple[str, ...] = ()  # several texts of an image, of which each drawing takes one
     messages: tuple[Mapping[str, str], ...] = ()
     images: tuple[bytes, ...] = field(default=(), repr=False)
     shown: tuple[bytes, ...] = field(default=(), repr=False)  # what an image is to be made of
@@ -67,7 +68,7 @@ def to_record(row: Mapping, kind: str, name: str, fetch: Callable[[Any], bytes])
     """
     try:
         if kind == "text":
-            return Record(name=name, text=_text(row))
+            return Record(name=name, **_text(row))
         if kind == "understanding" and (parts := documents.parts_of(row)):
             return _document(parts, name, fetch)
         if kind == "understanding":
@@ -77,11 +78,11 @@ def to_record(row: Mapping, kind: str, name: str, fetch: Callable[[Any], bytes])
         if edit := edit_keys(row):
             source, target, text = (row[key] for key in edit)
             made = dict(images=_all(target, fetch), shown=_all(source, fetch))
-            return Record(name=name, text=check_text(text, repr(edit[2])), **made)
+            return Record(name=name, **_texts(text, repr(edit[2])), **made)
         images = _images(row, fetch)
         if len(images) != 1:
             raise ValueError(f"it has {len(images)} images; expected one under 'image'")
-        return Record(name=name, text=_text(row), images=images)
+        return Record(name=name, **_text(row), images=images)
     except BrokenSample:
         raise
     except ValueError as error:
@@ -104,11 +105,21 @@ def check_text(text: Any, what: str) -> str:
     return text
 
 
-def _text(row: Mapping) -> str:
+def _text(row: Mapping) -> dict:
     key = next((key for key in TEXTS if row.get(key) is not None), None)
     if key is None:
         raise ValueError(f"it has none of {', '.join(map(repr, TEXTS))}")
-    return check_text(row[key], repr(key))
+    return _texts(row[key], repr(key))
+
+
+def _texts(found: Any, what: str) -> dict:
+    """Returns a record's text, and its captions where it is a list of several."""
+    if not isinstance(found, list | tuple):
+        return {"text": check_text(found, what)}
+    texts = tuple(check_text(text, f"a text of {what}") for text in found)
+    if not texts:
+        raise ValueError(f"{what} is an empty list; expected a text, or several")
+    return {"text": texts[0], "captions": texts if len(texts) > 1 else ()}
 
 
 def _images(row: Mapping, fetch: Callable[[Any], bytes]) -> tuple[bytes, ...]:

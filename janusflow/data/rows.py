@@ -17,7 +17,7 @@ IMAGES = (
     "file_name", "picture", "photo", "image_url", "jpg", "jpeg", "png", "webp",
 )  # fmt: skip
 PATHS = ("path", "file", "filename", "file_path", "filepath", "url", "uri", "src")
-TEXTS = ("text", "caption", "prompt", "txt", "description")
+TEXTS = ("text", "caption", "captions", "prompt", "txt", "description")
 CHATS = ("messages", "conversations", "conversation")
 # An edit: the image before, the image after, and what is asked for.
 SOURCES = (
@@ -32,6 +32,7 @@ INSTRUCTIONS = ("instruction", "edit_prompt", "edit", "edit_instruction")
 SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl",
 )  # fmt: skip
+OTHERS = (".mp4", ".webm", ".mov", ".avi", ".mkv", ".wav", ".mp3", ".flac", ".ogg")  # not read
 # What turns a text into half of something else.
 PAIRED = {
     "chosen": "preferences are not read as text",
@@ -130,6 +131,8 @@ def _not_understood(row: Mapping, key: str, kind: str | None, shown: bool) -> st
         return f"of a caption ({value!r:.40}) names no file of an image" if caption else None
     if _names_image(value) and not _on_the_web(value):
         return f"names an image ({value!r:.40}) and is not read"
+    if isinstance(value, str) and value.lower().endswith(OTHERS):
+        return f"names a video or sound ({value!r:.40}), which is not read"
     if isinstance(value, bytes) or (isinstance(value, Mapping) and "bytes" in value):
         return "holds a file and is not read"
     if not shown and any(word in key.lower() for word in LIKE):

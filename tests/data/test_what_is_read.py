@@ -237,9 +237,3 @@ def test_a_pass_over_shares_that_are_no_whole_numbers_shows_everything_once():
         count = schedule.counts(step)["generation"]
         seen += range(start, start + count)
     assert seen == list(range(len(seen)))
-
-
-def test_json_as_a_whole_says_to_write_lines(tmp_path):
-    (tmp_path / "x.json").write_text('[{"text": "a"}]')
-    with pytest.raises(ValueError, match="one object a line"):
-        scan(tmp_path / "x.json")
