@@ -111,9 +111,13 @@ def test_a_signature_shows_what_a_call_takes():
 
 
 def test_an_unknown_keyword_is_told_with_the_nearest_or_with_all():
-    with pytest.raises(TypeError, match="f got 'sede', which nothing takes; did you mean 'seed'"):
+    with pytest.raises(
+        TypeError, match="f got 'sede', which is not an argument; did you mean 'seed'"
+    ):
         keywords.refuse_unknown("f", ["seed", "sede"], ["seed", "height"])
-    with pytest.raises(TypeError, match="f got 'zzz', which nothing takes; it takes seed, height"):
+    with pytest.raises(
+        TypeError, match="f got 'zzz', which is not an argument; it takes seed, height"
+    ):
         keywords.refuse_unknown("f", ["zzz"], ["seed", "height"])
 
 

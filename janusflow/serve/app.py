@@ -196,7 +196,9 @@ def _images(files: dict[str, bytes]) -> tuple[Image.Image, Image.Image | None]:
         decode(files["mask"], "the mask")  # its size and kind
         with Image.open(io.BytesIO(files["mask"])) as mask:
             if "A" not in mask.convert("RGBA").getbands() or not _is_seen_through(mask):
-                raise ValueError("the mask is nowhere transparent; make it so where to edit")
+                raise ValueError(
+                    "the mask has no transparent area; make transparent what should be edited"
+                )
             alpha = mask.convert("RGBA").getchannel("A")
     except ValueError as error:
         raise InvalidRequest(str(error), "mask" if "mask" in str(error) else "image") from error

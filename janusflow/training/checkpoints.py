@@ -170,7 +170,7 @@ def latest(
     """Returns the newest complete checkpoint. Raises ValueError if there is none."""
     for found in newest(out, wanted):
         return found
-    raise ValueError(f"{out} holds no whole checkpoint; train first")
+    raise ValueError(f"{out} has no complete checkpoint; train first")
 
 
 def merge(out: Path) -> Path:

@@ -301,7 +301,7 @@ def _held_out(chosen: Settings, folder: Path, processor, encode: Latents) -> Hel
     if chosen.data.held_out is None and not chosen.run.evaluate_scorer:
         raise ValueError(
             "run.evaluate_every needs something to evaluate on: set data.held_out to a folder that "
-            "is not trained on, or run.evaluate_scorer=true for a model of the small world"
+            "is not trained on, or run.evaluate_scorer=true for a model of scenes"
         )
     if chosen.data.held_out is not None:
         options = replace(chosen.data, crop="center", cache=None, weights=(), buckets="")

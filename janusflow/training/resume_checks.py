@@ -103,14 +103,14 @@ def guard(ours: Mapping[str, str], theirs: Mapping[str, str], allow: tuple[str, 
     if "base" in both and ours["base"] != theirs["base"] and "model" not in allow:
         raise ValueError(
             f"{out} holds a run that began with other weights than this model has; give the same "
-            f"--model, {START}, or go on all the same by --set run.allow=model"
+            f"--model, {START}, or resume anyway with --set run.allow=model"
         )
     if "teacher" in both and ours["teacher"] != theirs["teacher"]:
         raise ValueError(f"{out} holds a run of another teacher; give the same model, {START}")
     if "prompts" in both and ours["prompts"] != theirs["prompts"] and "data" not in allow:
         raise ValueError(
             f"{out} holds a run on prompts in the shares {theirs['prompts']!r}, not "
-            f"{ours['prompts']!r}; give the same --categories, or go on all the same by --set "
+            f"{ours['prompts']!r}; give the same --categories, or resume anyway with --set "
             "run.allow=data"
         )
     if "data" in both and "data" not in allow:

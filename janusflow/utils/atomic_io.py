@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-AGAIN = "make space or the folder writable, and give the same command again"
+AGAIN = "free some space or make the folder writable, and run the same command again"
 UNWRITABLE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG}
 PART = ".part"  # the ending of a file that is being written
 
@@ -115,7 +115,7 @@ def sync_path(path: Path) -> None:
 def refused(path: Path, error: Exception) -> OSError:
     """Returns the OSError to raise where nothing can be written: what was tried, and what to do."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
-    return OSError(f"{path} cannot be written ({reason}); what was complete stays: {AGAIN}")
+    return OSError(f"{path} cannot be written ({reason}); complete files are kept: {AGAIN}")
 
 
 def advised(error: OSError) -> str:

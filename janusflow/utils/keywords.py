@@ -31,7 +31,7 @@ def refuse_unknown(function: str, given: Iterable[str], known: Iterable[str]) ->
         if name not in known:
             more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
             hint = nearest(name, known) or f"; it takes {', '.join(known[:SHOWN])}{more}"
-            raise TypeError(f"{function} got {name!r:.60}, which nothing takes{hint}")
+            raise TypeError(f"{function} got {name!r:.60}, which is not an argument{hint}")
 
 
 def modern(function: str, given: dict, names: dict[str, str]) -> dict:

@@ -58,4 +58,4 @@ def alone(out: Path) -> Iterator[None]:
 
 def stays(out: Path) -> str:
     """Returns the message that an interrupted run prints."""
-    return f"what is whole stays in {out}, and the same command goes on from there"
+    return f"complete files are kept in {out}; the same command resumes"

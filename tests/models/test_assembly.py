@@ -291,7 +291,7 @@ def test_autoencoders_code_images_with_their_own_statistics(parts, name, tmp_pat
 
 
 def test_a_part_that_does_not_fit_is_named(parts, tmp_path):
-    with pytest.raises(ValueError, match=r"no causal language model|makes no causal"):
+    with pytest.raises(ValueError, match=r"no causal language model|not a valid causal"):
         assemble(parts("siglip"), parts("siglip"), parts("kl4"), tmp_path)
     with pytest.raises(ValueError, match=r"vision encoder|lacks"):
         assemble(parts("qwen3"), parts("kl4"), parts("kl4"), tmp_path)

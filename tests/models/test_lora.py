@@ -333,6 +333,6 @@ def test_an_adapter_is_found_by_weight_name_subfolder_and_file(pipe, copied, tmp
         with pytest.raises(ValueError, match=message):
             pipe.load_lora_weights(copied, weight_name=name)
     with pytest.raises(
-        TypeError, match="'adaptername', which nothing takes; did you mean 'adapter_n"
+        TypeError, match="'adaptername', which is not an argument; did you mean 'adapter_n"
     ):
         pipe.load_lora_weights(copied, adaptername="x")

@@ -73,7 +73,7 @@ GENERATION = {
     "adapters number": (dict(adapters=3), "adapters are 3"),
     "by position": (None, "got 3 values without a name"),
     "steps=": (dict(steps=3), "did you mean 'num_inference_steps'"),
-    "an unknown word": (dict(clip_skip=3), "got 'clip_skip', which nothing takes; it takes"),
+    "an unknown word": (dict(clip_skip=3), "got 'clip_skip', which is not an argument; it takes"),
 }
 
 
@@ -189,7 +189,7 @@ QUESTIONS = {
     "huge length": ("a", dict(max_new_tokens=10**9), "max_new_tokens is 1000000000"),
     "temperature": ("a", dict(temperature=0.5), "give do_sample=True with it"),
     "streamer": ("a", dict(stream=True, streamer=1), "leave streamer or stream out"),
-    "seed": ("a", dict(seed=1), "got 'seed', which nothing takes"),
+    "seed": ("a", dict(seed=1), "got 'seed', which is not an argument"),
 }
 
 

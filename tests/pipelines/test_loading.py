@@ -88,7 +88,11 @@ def test_a_dtype_is_torchs_or_a_name(tiny_folder, given, dtype):
 @pytest.mark.parametrize(
     ("given", "kind", "message"),
     [
-        ({"dtpye": "float16"}, TypeError, "'dtpye', which nothing takes; did you mean 'dtype'"),
+        (
+            {"dtpye": "float16"},
+            TypeError,
+            "'dtpye', which is not an argument; did you mean 'dtype'",
+        ),
         ({"scheduler": None}, TypeError, "got 'scheduler'"),
         ({"dtype": "float17"}, ValueError, "dtype is 'float17'; choose auto or one of float32"),
         ({"dtype": "float16", "torch_dtype": "float32"}, ValueError, "give one of them"),

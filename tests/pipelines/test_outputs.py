@@ -60,7 +60,7 @@ def test_a_trajectory_ends_in_the_image_and_is_a_strip_or_a_gif(tiny_pipe, tmp_p
 def test_a_trajectory_takes_what_a_call_takes_and_refuses_the_rest(tiny_pipe):
     found = tiny_pipe.trajectory("a star", quality="draft", seed=1)
     assert len(found.frames) == 5
-    with pytest.raises(TypeError, match="got 'frame', which nothing takes; did you mean"):
+    with pytest.raises(TypeError, match="got 'frame', which is not an argument; did you mean"):
         tiny_pipe.trajectory("a star", frame=3)
 
 

@@ -104,7 +104,7 @@ def test_a_number_of_calls_may_be_any_whole_number(calls):
 
 @pytest.mark.parametrize("calls", [True, 8.0])
 def test_what_is_no_whole_number_is_refused(calls):
-    with pytest.raises(TypeError, match="no number of calls"):
+    with pytest.raises(TypeError, match="no number of evaluations"):
         sample(decay, X, calls)
 
 

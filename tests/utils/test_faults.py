@@ -114,7 +114,7 @@ def test_a_stopped_command_says_what_stays_and_how_to_go_on(number, tmp_path, mo
         signal.signal(signal.SIGINT, ours)
     said = capsys.readouterr().err
     assert left.value.code == 128 + number and said.startswith(
-        "janusflow: stopped; what is whole stays in"
+        "janusflow: stopped; complete files are kept in"
     )
     assert "same command" in said and said.count("\n") == 1
     assert signal.getsignal(signal.SIGTERM) == before

@@ -69,7 +69,7 @@ def models(_options: Options) -> dict:
     from janusflow.cli.names import HUB
 
     found = {
-        "janusflow/scenes": "packaged; JanusFlow for the small world of shapes",
+        "janusflow/scenes": "packaged; a small JanusFlow for scenes of coloured shapes",
         "janusflow/scenes-few": "packaged; the same in 4, 2 or 1 network evaluations",
         "janusflow/scenes-pro": "packaged; Janus-Pro for the same world",
         **dict.fromkeys(HUB, "on the hub; janusflow info forecasts its memory first"),

@@ -51,7 +51,7 @@ def _row(line: str, number: int, path: Path) -> tuple[tuple[int, int], dict]:
         return (int(index), int(Path(name).stem)), row
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"line {number} of {str(path)!r} is none of GenEval's ({error!r}); give the file that "
+            f"line {number} of {str(path)!r} is not GenEval's ({error!r}); give the file that "
             "evaluate_images.py wrote"
         ) from error
 
@@ -125,7 +125,7 @@ def _number(text: str, number: int, path: Path) -> float:
         return float(text)
     except ValueError as error:
         raise ValueError(
-            f"line {number} of {str(path)!r} is none of DPG-Bench's ({error}); give the file that "
+            f"line {number} of {str(path)!r} is not DPG-Bench's ({error}); give the file that "
             "compute_dpg_bench.py wrote"
         ) from error
 

@@ -250,4 +250,4 @@ def _whole(folder: Path, told: Mapping) -> None:
 
 def _unfit(folder: Path, kind: str, error: Exception) -> ValueError:
     reason = " ".join(str(error).split())[:200]
-    return ValueError(f"{str(folder)!r} makes no {kind} ({reason}); check its config.json")
+    return ValueError(f"{str(folder)!r} is not a valid {kind} ({reason}); check its config.json")

@@ -354,7 +354,9 @@ def _language(given: Any) -> PreTrainedConfig:
         return LlamaConfig(**settings)
     except Exception as error:  # transformers' validators raise classes of their own
         reason = printable(error, 400)
-        raise ValueError(f"language_config makes no llama ({reason}); check config.json") from error
+        raise ValueError(
+            f"language_config is not a valid Llama ({reason}); check config.json"
+        ) from error
 
 
 def known_settings(kind: type) -> set[str]:

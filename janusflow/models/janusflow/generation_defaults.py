@@ -34,7 +34,9 @@ def read(name: str | Path, **hub) -> GenerationConfig:
         config = GenerationConfig(**{k: v for k, v in said.items() if k not in UNSAID})
     except Exception as error:  # transformers' validators raise classes of their own
         reason = printable(error, 200)
-        raise ValueError(f"{FILE} in {str(name)!r} makes no configuration ({reason})") from error
+        raise ValueError(
+            f"{FILE} in {str(name)!r} is not a valid generation configuration ({reason})"
+        ) from error
     ids = _ids(name, hub) if any(said.get(key) is None for key in IDS) else {}
     for key, value in ids.items():
         if said.get(key) is None:
