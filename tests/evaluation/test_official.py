@@ -106,7 +106,7 @@ def test_geneval_results_become_a_report_with_intervals_by_tag(geneval, tmp_path
         (lambda rows: rows[1:], "lacks 1"),
         (lambda rows: [*rows[1:], rows[1].replace("00000/", "00099/")], "lacks 1"),
         (lambda rows: [rows[0].replace("three dogs", "no dogs"), *rows[1:]], "was made for"),
-        (lambda rows: ["{}", *rows], "none of GenEval's"),
+        (lambda rows: ["{}", *rows], "is not GenEval's"),
         (lambda rows: ["oh", *rows], "no valid JSON"),
         (lambda _rows: [], "is empty"),
     ],
