@@ -241,7 +241,7 @@ def test_the_shift_can_be_set_and_a_timestep_found():
     plain.set_timesteps(4)
     assert s.shift == 3.0 and torch.equal(s.timesteps, plain.timesteps)
     assert s.index_for_timestep(s.timesteps[2]) == 2
-    with pytest.raises(ValueError, match="none of the scheduler's"):
+    with pytest.raises(ValueError, match="not one of the scheduler's"):
         s.index_for_timestep(3.3)
 
 
