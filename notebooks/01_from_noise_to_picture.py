@@ -12,12 +12,12 @@
 # ---
 
 # %% [markdown]
-# # From noise to picture
+# # From noise to image
 #
-# **Question.** What happens between noise and picture, and how many calls does it take?
+# **Question.** What happens between noise and image, and how many calls does it take?
 #
-# A flow model is a velocity $v(x, t)$. Noise at $t = 0$ follows $dx/dt = v(x, t)$ and is a picture
-# at $t = 1$. A solver may look at $v$ only at single points: those calls are what a picture costs.
+# A flow model is a velocity $v(x, t)$. Noise at $t = 0$ follows $dx/dt = v(x, t)$ and is a image
+# at $t = 1$. A solver may look at $v$ only at single points: those calls are what a image costs.
 # First we look at a field in the plane whose endpoints are known to ten digits, then at the model.
 # The answer, with numbers, stands at the end.
 #
@@ -176,7 +176,7 @@ def levels(images, others):
 
 
 # %% [markdown]
-# At time $t$ the model believes that the picture is $x + (1 - t)\, v(x, t)$: where the path would
+# At time $t$ the model believes that the image is $x + (1 - t)\, v(x, t)$: where the path would
 # end if it went straight on from here. For two prompts, the state decoded (upper rows) and that
 # belief decoded (lower rows):
 
@@ -236,7 +236,7 @@ plot_errors(ax, CALLS, errors, f"{MODEL}, guidance {GUIDANCE:g}")
 plt.show()
 
 # %% [markdown]
-# The first six in pictures, by `auto`; above each its distance to the reference's picture in grey
+# The first six in images, by `auto`; above each its distance to the reference's image in grey
 # levels of 255.
 
 # %%

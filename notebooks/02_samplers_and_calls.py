@@ -125,7 +125,7 @@ ax.set_title(f"{model}, guidance 2")
 plt.show()
 
 # %% [markdown]
-# One noise each, in pictures:
+# One noise each, in images:
 
 # %%
 SHOWN = (4, 8, 16, 32)

@@ -20,8 +20,8 @@
 # exaggerates their difference by a weight w; an interval guides only during part of the time;
 # CFG-Zero\* rescales the second prediction and stands still at first; projected guidance (APG)
 # drops the part along the first. Every setting draws the same prompts from the same noises, and an
-# exact scorer reads the pictures. The answer, with numbers, stands at the end. Another model is
-# one line, `model`; the scorer knows the small world only, so take your own pictures' score then.
+# exact scorer reads the images. The answer, with numbers, stands at the end. Another model is
+# one line, `model`; the scorer knows the small world only, so take your own images' score then.
 
 # %%
 import matplotlib.pyplot as plt
@@ -107,7 +107,7 @@ plt.show()
 # %% [markdown]
 # ## Side by side
 #
-# Two prompts, the same noise in every picture of a row.
+# Two prompts, the same noise in every image of a row.
 
 # %%
 ROWS = (3, 4)
@@ -122,7 +122,7 @@ print("\n".join(PROMPTS[row].text for row in ROWS))
 # %% [markdown]
 # ## The answer
 #
-# Pictures of two settings come from the same noise, so they are compared in pairs: how many prompts
+# Images of two settings come from the same noise, so they are compared in pairs: how many prompts
 # only one of the two got right, and McNemar's exact p for that. The best setting was
 # picked on these very prompts out of seventeen, so its p flatters it.
 

@@ -19,7 +19,7 @@
 #
 # JanusFlow takes the image tokens after a quarter of the blocks, sends them through a small
 # projector and raises their cosine with the features that its own vision encoder has of the *clean*
-# picture. Here we look at a study with five teachers and none (its curves are kept in the
+# image. Here we look at a study with five teachers and none (its curves are kept in the
 # repository), train three very small models to see the same from inside, and look into a model
 # that is ready. `docs/alignment.md` has the protocol. The answer, with numbers, stands at the end.
 # Another model, with its own teacher, is one line: `MODEL`.
@@ -61,7 +61,7 @@ DOCS = next(p for p in (Path("docs"), Path("../docs")) if (p / "alignment.json")
 #
 # Twelve prompts ("a red circle": three shapes, four colours), one large object near the middle, a
 # model of two million parameters. All arms of a seed start from the same weights and see the same
-# pictures, noises and times. Thin lines are single seeds, bands 95 % intervals over prompts.
+# images, noises and times. Thin lines are single seeds, bands 95 % intervals over prompts.
 #
 # - `none`: the flow loss alone.
 # - `janusflow`, `irepa`: the trained vision encoder, with an MLP and cosine, or a convolution and
@@ -116,7 +116,7 @@ plt.show()
 #
 # CKNNA compares two sets of features by who is near whom: 1 means the same neighbourhoods, 0
 # nothing in common (Huh et al. 2024). Each block's tokens at $t = 0.5$ against the vision encoder's
-# of the clean picture, for the models above and for those of the study.
+# of the clean image, for the models above and for those of the study.
 
 # %%
 inside = {f"{arm}, 80 steps": made["cknna"] for arm, made in runs.items()}
@@ -133,7 +133,7 @@ plt.show()
 # %% [markdown]
 # ## Inside a model that is ready
 #
-# The same question to `MODEL`, which was trained to its end: 60 captioned pictures, noised to three
+# The same question to `MODEL`, which was trained to its end: 60 captioned images, noised to three
 # times, each block against the model's own vision encoder.
 
 # %%

@@ -14,11 +14,11 @@
 # %% [markdown]
 # # Understanding
 #
-# **Question.** What does the model see in a picture, where does it fail, and can it judge its own
-# pictures?
+# **Question.** What does the model see in a image, where does it fail, and can it judge its own
+# images?
 #
 # Scenes have exact answers, so right and wrong are counted, not felt. We ask, look at the
-# attention behind an answer, collect failures, and let the model judge pictures that it drew
+# attention behind an answer, collect failures, and let the model judge images that it drew
 # itself beside the exact scorer. The answer, with numbers, stands at the end. Another model is one
 # line, `model`.
 
@@ -78,8 +78,8 @@ plt.show()
 # %% [markdown]
 # ## Attention behind an answer
 #
-# The row of attention that produces the first word of the answer, over the picture's tokens: mean
-# over heads, the last three blocks, laid over the picture. Yellow is most.
+# The row of attention that produces the first word of the answer, over the image's tokens: mean
+# over heads, the last three blocks, laid over the image. Yellow is most.
 
 # %%
 pipe.model.language_model.set_attn_implementation("eager")  # the one that keeps its weights
@@ -167,10 +167,10 @@ plots.images([picture(q.scene) for q, _ in wrong], captions, 5, ax)
 plt.show()
 
 # %% [markdown]
-# ## The model judges its own pictures
+# ## The model judges its own images
 #
 # It draws prompts with one and two objects, then is asked about every object: "is there a red
-# circle?". It calls a picture good if it says yes to all. The scorer reads the same pictures
+# circle?". It calls a image good if it says yes to all. The scorer reads the same images
 # without any network.
 
 # %%

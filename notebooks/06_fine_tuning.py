@@ -12,14 +12,14 @@
 # ---
 
 # %% [markdown]
-# # Fine-tuning on your own pictures
+# # Fine-tuning on your own images
 #
-# **Question.** Twenty pictures of something the model has never seen: does it learn them from a
+# **Question.** Twenty images of something the model has never seen: does it learn them from a
 # small adapter in a minute on a CPU, does it carry the new word over to shapes it was not shown
-# in, what does it forget, and does it help to mix in pictures of its own?
+# in, what does it forget, and does it help to mix in images of its own?
 #
 # The new thing is a colour, mint. The answer, with numbers, stands at the end. Another model is one
-# line, `model`, with pictures of its own in place of these.
+# line, `model`, with images of its own in place of these.
 
 # %%
 import io
@@ -45,7 +45,7 @@ work = Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## The folder
 #
-# A picture and its caption in a file of the same name beside it; that is all the training asks for.
+# A image and its caption in a file of the same name beside it; that is all the training asks for.
 
 # %%
 mint.make(work / "mint")
@@ -59,7 +59,7 @@ plt.show()
 # ## Two adapters of rank 16
 #
 # Low-rank changes of the language model and the generation blocks; the model itself is not touched.
-# One sees the twenty pictures alone; the other also 40 that the model makes itself, before, of
+# One sees the twenty images alone; the other also 40 that the model makes itself, before, of
 # captions it knows (prior preservation, Ruiz et al. 2022).
 
 
@@ -84,7 +84,7 @@ print(f"an adapter has {size / 1e6:.1f} MB")
 # %% [markdown]
 # ## Before and after
 #
-# Eight mint shapes, the last two of which are in none of the twenty pictures, and four prompts of
+# Eight mint shapes, the last two of which are in none of the twenty images, and four prompts of
 # the model's old world.
 
 # %%

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Autoregressive against flow
 #
-# **Question.** What does a picture cost token by token, what by a flow, and who is right more often
+# **Question.** What does a image cost token by token, what by a flow, and who is right more often
 # in the same time?
 #
 # Janus-Pro draws one token after another; JanusFlow moves all of them at once, many times. The
