@@ -122,6 +122,12 @@ def save(found: Mapping[str, FewStep], folder: Path) -> None:
     write_text(path, json.dumps(told))
 
 
+def take_back(folder: Path, quality: str) -> None:
+    """Leaves a quality to the model's own weights, as one whose grid was placed anew."""
+    if quality in (found := read(folder)):
+        save({name: few for name, few in found.items() if name != quality}, folder)
+
+
 def choose(
     found: Mapping[str, FewStep], quality: str, options, guidance: object, side: int
 ) -> FewStep | None:

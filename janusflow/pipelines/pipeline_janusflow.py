@@ -132,13 +132,14 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
     @property
     def grids(self) -> dict[str, samplers.PilotGrid]:
         """The model's own pilot grids, by quality; they are used as long as the model stays in the
-        pipeline.
+        pipeline. Those that are set take the place of flow maps of the same qualities.
         """
         return self.model.__dict__.setdefault("pilot_grids", {})
 
     @grids.setter
     def grids(self, grids: dict[str, samplers.PilotGrid]) -> None:
         self.model.__dict__["pilot_grids"] = grids
+        self.few_step = {q: few for q, few in self.few_step.items() if q not in grids}
 
     @property
     def few_step(self) -> dict[str, FewStep]:

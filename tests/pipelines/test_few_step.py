@@ -100,6 +100,19 @@ def test_a_saved_pipeline_keeps_it_and_a_training_does_not(pipe, folders, tmp_pa
     assert not few_step.read(tmp_path / "trained")
 
 
+def test_a_grid_that_is_placed_anew_takes_its_quality_back(pipe, folders, tmp_path):
+    pipe.grids = {"fast": None}
+    assert pipe.few_step
+    pipe.grids = {"draft": None}
+    assert not pipe.few_step
+    pipe.grids = {}
+    shutil.copy(folders[0] / "few-step.json", tmp_path)
+    few_step.take_back(tmp_path, "fast")
+    assert few_step.read(tmp_path)
+    few_step.take_back(tmp_path, "draft")
+    assert not few_step.read(tmp_path)
+
+
 def test_threads_load_it_once_and_the_forecast_counts_it(pipe):
     before = pipe.forecast().weights
     with ThreadPoolExecutor(4) as threads:

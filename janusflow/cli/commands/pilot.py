@@ -80,7 +80,8 @@ def pilot(options: Options) -> dict:
 
         from janusflow.cli import load_model
         from janusflow.cli.commands import pilot_grid
-        from janusflow.pipelines.presets import grid_text, resolve
+        from janusflow.pipelines import few_step
+        from janusflow.pipelines.presets import grid_file, grid_text, resolve
         from janusflow.utils import safe_io
         from janusflow.utils.hub import relist
 
@@ -97,6 +98,8 @@ def pilot(options: Options) -> dict:
             pipe, texts[: options.samples], options.quality, **own, watch=bar.update
         )
     found.save(out)
+    if out.name == grid_file(out.parent, options.quality).name:
+        few_step.take_back(out.parent, options.quality)
     relist(out.parent)
     print(f"{found.solver} at {grid_text(found.ts)}")
     print(f"error {found.error:.3g}, on the solver's own grid {found.before:.3g}; {out}")
