@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from janusflow.data import dataset_report
+from janusflow.data import dataset_report, readers
 from janusflow.data.mixture import Mixture
 from janusflow.data.prefetch import Ahead
 from janusflow.data.read_options import Data
@@ -244,7 +244,10 @@ def of_stage(
     """
     chosen = settings.changed(settings.of_stage(stage), changes or {})
     if not data:
-        raise ValueError("a stage needs --data: a folder, .jsonl, .parquet, .tar or .txt")
+        raise ValueError("a stage needs --data: a folder, .jsonl, .json, .parquet, .tar or .txt")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {str(out)!r} is a file; name a folder for the run")
+    _check_held_out(chosen)
     begun = _beginning(model, start, out)
     processor = JanusFlowProcessor.from_pretrained(begun.under)
     encode = Latents(load_vae(begun.under, vae))
@@ -298,21 +301,40 @@ def _cache(chosen: Settings, data, encode: Latents, processor):
 def _held_out(chosen: Settings, folder: Path, processor, encode: Latents) -> HeldOut:
     """Returns the first samples of `data.held_out`, and prompts for the scorer if requested."""
     count, samples, requests = chosen.run.evaluate_count, [], ()
-    if chosen.data.held_out is None and not chosen.run.evaluate_scorer:
-        raise ValueError(
-            "run.evaluate_every needs something to evaluate on: set data.held_out to a folder that "
-            "is not trained on, or run.evaluate_scorer=true for a model of scenes"
-        )
     if chosen.data.held_out is not None:
-        options = replace(chosen.data, crop="center", cache=None, weights=(), buckets="")
+        options = _of_held_out(chosen)
         mixture = open_data(Path(chosen.data.held_out), processor, encode, options=options)
-        if "generation" not in mixture.sources:
-            raise ValueError(f"data.held_out {chosen.data.held_out!r} has no images with captions")
         samples = mixture.draw(0, counts={"generation": count})
     if chosen.run.evaluate_scorer:
         known = of_world(folder, count)
         samples, requests = samples or known.samples, known.requests
     return HeldOut(samples, requests, encode.vae)
+
+
+def _of_held_out(chosen: Settings) -> Data:
+    return replace(chosen.data, crop="center", cache=None, weights=(), buckets="")
+
+
+def _check_held_out(chosen: Settings) -> None:
+    """Raises ValueError, before anything is trained, for an evaluation that has no data, and for
+    held-out data that cannot be used or that nothing looks at.
+    """
+    folder, every = chosen.data.held_out, chosen.run.evaluate_every
+    if every and folder is None and not chosen.run.evaluate_scorer:
+        raise ValueError(
+            "run.evaluate_every needs something to evaluate on: set data.held_out to a folder that "
+            "is not trained on, or run.evaluate_scorer=true for a model of scenes"
+        )
+    if folder is None:
+        return
+    if not every:
+        raise ValueError(
+            f"data.held_out is {folder!r}, and nothing looks at it; set run.evaluate_every to the "
+            "steps between two evaluations"
+        )
+    kinds = [kind for kind, _ in readers.scan(Path(folder), _of_held_out(chosen)).sources]
+    if "generation" not in kinds:
+        raise ValueError(f"data.held_out {folder!r} has no images with captions")
 
 
 @dataclass(frozen=True)

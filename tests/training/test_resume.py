@@ -313,3 +313,21 @@ def test_a_run_that_is_longer_than_it_is_asked_to_be_says_so(tiny_folder, data, 
     assert "has all its 2 steps" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"2 steps already.*asks for fewer"):
         planned(tiny_folder, data, tmp_path, training__steps=1).run()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__held_out": "/nowhere", "run__evaluate_every": 2}, "'/nowhere' is no folder"),
+        ({"data__held_out": "."}, r"nothing looks at it; set run\.evaluate_every"),
+        ({"run__evaluate_every": 2}, "needs something to evaluate on"),
+    ],
+)
+def test_evaluations_that_cannot_be_are_refused_before_training(
+    tiny_folder, data, tmp_path, changes, message
+):
+    with pytest.raises(ValueError, match=message):
+        planned(tiny_folder, data, tmp_path, **changes)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="is a file; name a folder"):
+        planned(tiny_folder, data, tmp_path / "file")
