@@ -84,14 +84,16 @@ def editing(pipe, path, prompt, strength, guidance, seed) -> Iterator[tuple]:
     image = requests.image(path)
     request = GenerationRequest(prompt=prompt, guidance=guidance, seed=seed)
     yield gr.skip(), parts.note("Generating ...")
-    made = actions.edit(pipe, image, request, strength)
-    yield made, parts.note(f"strength {strength:g}, seed {request.seed}")
+    middle = requests.square(image)
+    made = actions.edit(pipe, middle, request, strength)
+    cut = "" if middle.size == image.size else ", of the image: its middle square"
+    yield made, parts.note(f"strength {strength:g}, seed {request.seed}{cut}")
 
 
 def answering(pipe, path, question, turns) -> Iterator[tuple]:
     """Yields the conversation with the growing answer, and an empty input for the next question."""
     image, asked = requests.image(path), requests.text(question, "question")
-    turns = list(turns or [])[-2 * TURNS :]
+    turns = requests.turns(turns, 2 * TURNS)
     plain = [{"role": t["role"], "content": _plain(t["content"])} for t in turns]
     shown = [*plain, {"role": "user", "content": asked}]
     yield [*shown, {"role": "assistant", "content": "..."}], gr.skip()

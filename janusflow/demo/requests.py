@@ -106,6 +106,8 @@ def text(value, what: str) -> str:
     """Returns `value` stripped of blanks, if it is a text of 1 to MAX_TEXT characters."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise Missing(f"There is no {what} yet; please write one.")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise InvalidRequest(f"The {what} is not Unicode text; please write it anew.")
     if len(value) > MAX_TEXT:
         raise InvalidRequest(f"The {what} is longer than {MAX_TEXT} characters; please shorten it.")
     return value.strip()
@@ -124,6 +126,21 @@ def whole(value, what: str, low: int, high: int) -> int:
     if number(value, what, low, high) != int(value):
         raise InvalidRequest(f"The {what} must be a whole number.")
     return int(value)
+
+
+def turns(value, most: int) -> list[dict]:
+    """Returns the last `most` messages of a conversation as the page keeps it."""
+    found = [] if value is None else value
+    if not isinstance(found, list) or not all(
+        isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in found
+    ):
+        raise InvalidRequest("The conversation cannot be read; please begin a new one.")
+    return found[-most:]
+
+
+def square(image: Image.Image) -> Image.Image:
+    """Returns the largest square in the middle of an image."""
+    return ImageOps.fit(image, (min(image.size),) * 2)
 
 
 def image(path: str | Path | None) -> Image.Image:

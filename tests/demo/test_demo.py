@@ -328,3 +328,25 @@ def test_the_trajectory_tab_ends_in_a_gif_and_keeps_what_visitors_wrote_as_text(
     assert last.count("<figure>") == 3 and "data:image/gif" in last and "<b>" not in last
     with pytest.raises(InvalidRequest, match="number of frames"):
         list(jobs.walking(tiny_pipe, "a star", "euler", 4, 99, 2.0, 0))
+
+
+def test_an_image_that_is_not_square_is_edited_in_its_middle(tiny_pipe, tmp_path):
+    wide = Image.new("RGB", (160, 96), "red")
+    wide.paste("blue", (32, 0, 128, 96))
+    wide.save(tmp_path / "wide.png")
+    wide.crop((32, 0, 128, 96)).save(tmp_path / "middle.png")
+    ends = [
+        list(jobs.editing(tiny_pipe, tmp_path / name, "a star", 0.1, 2.0, 0))[-1]
+        for name in ("wide.png", "middle.png")
+    ]
+    assert actions.apart(ends[0][0], ends[1][0]) < 1
+    assert "middle square" in str(ends[0][1]) and "middle" not in str(ends[1][1])
+
+
+@pytest.mark.parametrize("turns", [3, "x", [3], [{"role": "user"}], {"role": "user"}])
+def test_a_conversation_that_is_none_is_refused(tiny_pipe, tmp_path, turns):
+    Image.new("RGB", (96, 96)).save(tmp_path / "a.png")
+    with pytest.raises(InvalidRequest, match="begin a new one"):
+        list(jobs.answering(tiny_pipe, tmp_path / "a.png", "what?", turns))
+    with pytest.raises(InvalidRequest, match="not Unicode"):
+        list(jobs.answering(tiny_pipe, tmp_path / "a.png", "\ud800", []))
