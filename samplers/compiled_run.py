@@ -17,6 +17,7 @@ from torch import Tensor
 from samplers.fields import Velocity, fitting, grid_dependent, jumps_of, time_shift_of
 from samplers.run_grid import times
 from samplers.solver_registry import find
+from samplers.solvers.leaning import lean, leans
 from samplers.solvers.linear_multistep import linearize
 
 SMALL = 1e-13  # a weight that is rounding
@@ -24,8 +25,9 @@ SMALL = 1e-13  # a weight that is rounding
 
 @torch.compiler.assume_constant_result
 def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
-    """Returns (times of the evaluations, steps); a step is the state's factor and (j, weight of
-    v_j).
+    """Returns (grid, times of the evaluations, steps, whether the run leans).
+
+    A step is the state's factor and (j, weight of v_j).
     """
     solver = find(name, **dict(options))
     if not solver.fixed:
@@ -35,7 +37,9 @@ def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
         )
     grid = times(ts if isinstance(ts, int) else list(ts), solver, time_shift=time_shift)
     nodes, weights = linearize(solver, grid)
-    return tuple(nodes[:-1].tolist()), tuple(_steps(weights.tolist()))
+    leaning = solver.linear is not solver and leans(grid)
+    steps = tuple(_steps(weights.tolist()))
+    return tuple(grid.tolist()), tuple(nodes[:-1].tolist()), steps, leaning
 
 
 def _steps(rows: list[list[float]]) -> list[tuple]:
@@ -66,11 +70,12 @@ def run(v: Velocity, x: Tensor, solver: Any, ts: Any, options: dict[str, Any]) -
         solver, options = solver.name, {**getattr(solver.path, "keywords", {}), **options}
     ts = index(ts) if isinstance(ts, int) else ts  # a constant, though it may change between graphs
     x = x.float() if x.dtype.itemsize < 4 else x
-    nodes, steps = program(solver, ts, tuple(options.items()), time_shift_of(v))
-    ks = []
+    grid, nodes, steps, leaning = program(solver, ts, tuple(options.items()), time_shift_of(v))
+    noise, ahead, ks = x, x, []
     for t, (ratio, terms) in zip(nodes, steps, strict=True):
-        ks.append(fitting(v(x, torch.full((), t, dtype=torch.float64)), x))
+        ks.append(fitting(v(ahead, torch.full((), t, dtype=torch.float64)), x))
         x = x if ratio == 1 else ratio * x
         for j, w in terms:
             x = torch.add(x, ks[j], alpha=w)
-    return x
+        ahead = lean(x, noise, ks[::-1], grid) if leaning else x
+    return ahead

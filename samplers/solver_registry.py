@@ -78,6 +78,12 @@ class Solver:
                 raise TypeError(f"{self.name} has no option {name!r}; {choice}")
         return replace(self, path=partial(self.path, **options)) if options else self
 
+    @property
+    def linear(self) -> Solver:
+        """The same solver, linear in the velocities: itself unless its option `lean` is on."""
+        option = inspect.signature(self.path).parameters.get("lean")
+        return self.with_options(lean=False) if option and option.default else self
+
     def __reduce__(self) -> tuple:
         """Pickles a registered solver by its name and options, so that closures need not be
         pickled.

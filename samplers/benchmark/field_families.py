@@ -1,4 +1,4 @@
-"""Ten families of hard fields, drawn from a seed, on which default solvers are judged.
+"""Families of hard fields, drawn from a seed, on which default solvers are judged.
 
 A family is a function of a random source; the same seed gives the same field. All but
 `tanh_networks` are exact velocities of the straight path for some data distribution, with or

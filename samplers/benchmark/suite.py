@@ -1,4 +1,4 @@
-"""Compares solvers with the best other solver of each cell, over ten families of hard fields and a
+"""Compares solvers with the best other solver of each cell, over eleven families of hard fields and a
 mild one.
 
     python -m samplers.benchmark --suite
@@ -24,6 +24,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from samplers.benchmark import trained_fields  # noqa: F401 - registers a family
 from samplers.benchmark.field_families import FAMILIES
 from samplers.benchmark.peers import Peer, peers
 from samplers.benchmark.problems import Problem, mixture
@@ -150,17 +151,27 @@ def run(
     for half in halves:
         for family, problem in fields(half, per_family):
             watch(f"{half} {family} {problem.name}")
-            noise, look = problem.noise(SAMPLES, SEED), problem.noise(LOOKS, LOOK_SEED)
-            end, v = problem.solution(noise), problem.velocity
-            for n in calls:
-                least, peer = best_peer(problem, noise, end, n)
-                own = error(sample(v, noise, n, solver, nonfinite="return"), end)
-                placed = pilot(v, look, n, solver) if piloted else None
-                seen = placed and error(sample(v, noise, placed, solver, nonfinite="return"), end)
-                told = dict(half=half, family=family, field=problem.name, calls=n, peer=peer)
-                ratio = None if seen is None else seen / least
-                cells.append(Cell(**told, error=least, own=own / least, pilot=ratio))
+            told = dict(half=half, family=family, field=problem.name)
+            cells += [Cell(**told, **seen) for seen in measured(problem, calls, solver, piloted)]
     return Page(cells)
+
+
+def measured(
+    problem: Problem,
+    calls: Iterable[int],
+    solver: str | Solver = "auto",
+    piloted: bool = True,
+    samples: int = SAMPLES,
+) -> Iterator[dict]:
+    """What a cell says of this field, at each number of calls."""
+    noise, look = problem.noise(samples, SEED), problem.noise(LOOKS, LOOK_SEED)
+    end, v = problem.solution(noise), problem.velocity
+    for n in calls:
+        least, peer = best_peer(problem, noise, end, n)
+        own = error(sample(v, noise, n, solver, nonfinite="return"), end) / least
+        placed = pilot(v, look, n, solver) if piloted else None
+        seen = placed and error(sample(v, noise, placed, solver, nonfinite="return"), end) / least
+        yield dict(calls=n, peer=peer, error=least, own=own, pilot=seen)
 
 
 def mean(ratios: list[float]) -> float:

@@ -27,6 +27,7 @@ from samplers.grids import GRIDS, at_jumps, interpolate, pieces, pin, uniform
 from samplers.safe_json import read_json
 from samplers.search.regression import corrected
 from samplers.solvers.auto import tilt_steps, tilted
+from samplers.solvers.leaning import leans
 from samplers.solvers.linear_multistep import Learned, assemble, linearize
 
 FINE = 64  # calls of the fine pass, at least
@@ -148,6 +149,8 @@ def pilot(
         own = times(calls, solver, flight.jumps, time_shift_of(v))
         first = best = flight.look(own, solver)
         before = best.plain
+        if flight.corrects and leans(own):  # what is fitted is linear
+            best = flight.look(own, solver.linear)
         others = candidates(calls)[: max(0, looks - 2)] if chooses else []
         for other in others:
             best = flight.better(best, other, GRIDS[other.grid](other.steps(calls)))
@@ -170,15 +173,16 @@ def pilot(
 
 
 OTHERS = ("fireflow", "abm3", "abm2", "midpoint", "dpmpp_3m", "abm", "ralston", "dpmpp_2m")
+SMOOTH = ("kutta4",)  # for fields that need no grid of theirs
 
 
 def candidates(calls: int) -> list[Solver]:
-    """Returns other solvers, on the grid of `auto`, that can spend so many evaluations."""
+    """Returns other solvers for so many evaluations, on the grid of `auto` or on even steps."""
     able = []
-    for name in OTHERS:
+    for name in (*OTHERS, *SMOOTH):
         with suppress(ValueError):
             SOLVERS[name].steps(calls)
-            able.append(replace(SOLVERS[name], grid="tilted"))
+            able.append(replace(SOLVERS[name], grid="uniform" if name in SMOOTH else "tilted"))
     return able
 
 
@@ -193,11 +197,13 @@ class Found:
     changes: Tensor | None  # of the weights of the last state, one per velocity
 
     def rule(self) -> Learned | None:
-        """The solver on the grid as a rule of its own, if its last step is changed."""
-        if self.changes is None:
+        """The solver on the grid as a rule of its own, unless its name says all of it."""
+        named = SOLVERS.get(self.solver.name, self.solver)
+        if self.changes is None and self.solver.path is named.path:
             return None
         nodes, weights = linearize(self.solver, self.ts)
-        weights[-1, 1:] += self.changes
+        if self.changes is not None:
+            weights[-1, 1:] += self.changes
         return assemble(f"{self.solver.name}, fitted", nodes, weights, {})
 
 
@@ -227,7 +233,9 @@ class Flight:
         told.jumps = self.jumps
         missing = self.end - sample(told, self.noise, ts, solver, nonfinite="return")
         plain = missed(missing)
-        if not self.corrects or any(s <= t for t, s in pairwise(at)):  # a rule's times rise
+        leaning = solver.linear is not solver and leans(ts)
+        rising = all(t < s for t, s in pairwise([*at, float(ts[-1])]))  # as a rule's times do
+        if not self.corrects or leaning or not rising:
             return Found(plain, plain, ts, solver, None)
         error, changes = corrected(past, missing, missed)
         return Found(error, plain, ts, solver, changes)

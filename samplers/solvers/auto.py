@@ -2,8 +2,8 @@
 
 High orders pay where a field is smooth and lose where it is not; which is which depends on the
 place along the path and on the number of steps. So every step takes a mean of the rules of orders
-one to five, each by a share that was fitted once over families of fields (`KNOTS`). Nothing here
-looks at the field at hand; `pilot` does.
+one to five, each by a share that was fitted once over families of fields (`KNOTS`). Only a run of
+four steps looks at the field at hand (`leaning`); `pilot` does for any number.
 """
 
 import math
@@ -20,6 +20,8 @@ from torch import Tensor
 from samplers.core import Path, Velocity, advance, solver
 from samplers.grids import grid, pin, uniform
 from samplers.solvers.adams import Form, Scheme, adams, move
+from samplers.solvers.leaning import lean as leaned
+from samplers.solvers.leaning import leans
 
 Polynomial = tuple[float, ...]  # coefficients of Legendre's polynomials P_0, P_1, ... in y
 
@@ -134,24 +136,28 @@ MANY_STEPS = 64
 
 
 @solver(order=3, grid="tilted", shifts=True)
-def auto(v: Velocity, x: Tensor, ts: Tensor) -> Path:
+def auto(v: Velocity, x: Tensor, ts: Tensor, lean: bool = True) -> Path:
     """Predict, evaluate, correct, by a blend of Adams' rules that suits the number of steps.
 
-    Beyond 64 steps a scheme of fixed order takes over; its start is of order three. The own grid
-    moves by t / (c - (c - 1) t) for fields with an attribute `time_shift` c, as that of models
-    trained with a shift does.
+    With four steps the last two predictions lean on how the path looks in each sample, unless
+    `lean` is False; the rule is linear in the velocities otherwise. Beyond 64 steps a scheme of
+    fixed order takes over; its start is of order three. The own grid moves by t / (c - (c - 1) t)
+    for fields with an attribute `time_shift` c, as that of models trained with a shift does.
     """
     if len(ts) - 1 > MANY_STEPS:
         yield from adams(v, x, ts, MANY)
         return
     known: deque[Tensor] = deque(maxlen=DEPTH)
-    ahead = x
-    for t, (correct, predict) in zip(ts[:-1].unbind(), plan(tuple(ts.tolist())), strict=True):
+    noise, ahead, times = x, x, ts.tolist()
+    lean = lean and leans(ts)
+    for t, (correct, predict) in zip(ts[:-1].unbind(), plan(tuple(times)), strict=True):
         known.appendleft(v(ahead, t))
         if correct:
             x = advance(x, *zip(correct, known, strict=False))
             yield x
         ahead = advance(x, *zip(predict, known, strict=False))
+        if lean:
+            ahead = leaned(ahead, noise, list(known), times)
     yield ahead
 
 

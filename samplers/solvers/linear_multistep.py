@@ -103,9 +103,9 @@ def linearize(solver: Solver, ts: Tensor) -> tuple[Tensor, Tensor]:
     """(nodes, weights) of a solver on a grid, read off by running it on basis vectors.
 
     The noise is the first unit vector, the result of call j the one after it, so that every state
-    the solver forms spells its own weights.
+    the solver forms spells its own weights. Of a solver that leans it is the linear part.
     """
-    n = solver.cost(len(ts) - 1)
+    n, solver = solver.cost(len(ts) - 1), solver.linear
     units = torch.eye(n + 1, dtype=torch.float64)
     nodes, states = [], []
 

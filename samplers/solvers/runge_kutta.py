@@ -75,3 +75,15 @@ def rk4(v: Velocity, x: Tensor, ts: Tensor) -> Path:
         k4 = v(advance(x, (h, k3)), s)
         x = advance(x, (h / 6, k1), (h / 3, k2), (h / 3, k3), (h / 6, k4))
         yield x
+
+
+@solver(order=4, calls=4, time_gradient=True)
+def kutta4(v: Velocity, x: Tensor, ts: Tensor) -> Path:
+    """The 3/8 rule: stages at 0, 1/3, 2/3, 1, a little more exact than `rk4` (Kutta 1901)."""
+    for t, s, h in steps(ts):
+        k1 = v(x, t)
+        k2 = v(advance(x, (h / 3, k1)), t + h / 3)
+        k3 = v(advance(x, (-h / 3, k1), (h, k2)), t + h * 2 / 3)
+        k4 = v(advance(x, (h, k1), (-h, k2), (h, k3)), s)
+        x = advance(x, (h / 8, k1), (h * 3 / 8, k2), (h * 3 / 8, k3), (h / 8, k4))
+        yield x

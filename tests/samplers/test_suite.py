@@ -6,12 +6,18 @@ import pytest
 import torch
 
 from samplers import sample, uniform
-from samplers.benchmark import equal_calls, suite
+from samplers.benchmark import equal_calls, suite, trained_fields
 from samplers.benchmark.field_families import FAMILIES, Scaled, TanhNetwork
 from samplers.benchmark.problems import Mixture, normal
 from samplers.grids import at_jumps
 
-QUICK = [name for name in FAMILIES if name not in ("low_rank", "guided_digits", "mild")]
+SLOW = ("low_rank", "guided_digits", "trained_networks", "mild")
+QUICK = [name for name in FAMILIES if name not in SLOW]
+
+
+@pytest.fixture(autouse=True)
+def short_training(monkeypatch):
+    monkeypatch.setattr(trained_fields, "STEPS", 3)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -81,3 +87,23 @@ def test_the_program_takes_a_suite(monkeypatch, capsys):
 def test_a_suite_has_no_plot():
     with pytest.raises(SystemExit, match="leave --csv and --plot out"):
         equal_calls.main(["--suite", "--plot", "a.png"])
+
+
+def test_a_trained_network_ends_near_the_digits_it_saw(monkeypatch):
+    """Unguided, from the null label: the mean over samples is the mean of the data."""
+    monkeypatch.setattr(trained_fields, "STEPS", 60)
+    network = trained_fields.DigitNetwork(96)
+    trained_fields.train(network, torch.Generator().manual_seed(0))
+    net = trained_fields.batched(
+        lambda x, t: network(x, t, torch.full((len(x),), trained_fields.NONE))
+    )
+    with torch.no_grad():
+        end = sample(net, torch.randn(256, 64, generator=torch.Generator().manual_seed(1)), 16)
+    mean = trained_fields.digits()[0].mean(0).float()
+    assert float((end.mean(0) - mean).square().mean().sqrt()) < 0.4 * float(mean.std())
+
+
+def test_training_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    FAMILIES["trained_networks"](Random("quick"))
+    assert torch.equal(before, torch.get_rng_state())
