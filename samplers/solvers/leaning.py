@@ -59,7 +59,7 @@ def lean(ahead: Tensor, noise: Tensor, known: list[Tensor], ts: list[float]) -> 
         return ahead
     values = [v.reshape(len(v), -1) for v in reversed(known)]
     step = ts[len(known)] - ts[len(known) - 1]
-    table = torch.tensor(rows, dtype=ahead.dtype, device=ahead.device)
+    table = torch.tensor(rows, dtype=ahead.dtype).to(ahead.device)
     gains = step * (looks(noise.reshape(len(noise), -1), values, ts) @ table)
     older = zip(gains.unbind(1), values, strict=False)
     change = sum(gain[:, None] * (v - values[-1]) for gain, v in older)
@@ -82,7 +82,7 @@ def looks(noise: Tensor, values: list[Tensor], ts: list[float]) -> Tensor:
         seen += compare(older, newer)
     if len(slopes) > 2:
         seen.append(compare(slopes[-3], slopes[-1])[0])
-    return torch.stack(seen, 1)
+    return torch.stack(seen, 1).nan_to_num()  # where a square overflows
 
 
 def compare(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:

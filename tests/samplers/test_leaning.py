@@ -106,3 +106,8 @@ def test_a_pilot_of_a_smooth_network_is_no_worse_than_a_rule_of_order_four():
         for how in ((made, "auto"), (8, "kutta4"))
     ]
     assert off[0] < 1.1 * off[1]
+
+
+def test_states_whose_squares_overflow_are_integrated_all_the_same():
+    end = sample(lambda x, t: -x, 1e19 * torch.randn(3, 4), 4, "auto")  # noqa: ARG005
+    assert bool(end.isfinite().all())
