@@ -1,4 +1,4 @@
-"""Compares solvers with the best other solver of each cell, over eleven families of hard fields and a
+"""Compares solvers with the best other solver of each cell, over families of hard fields and a
 mild one.
 
     python -m samplers.benchmark --suite
