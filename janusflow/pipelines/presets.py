@@ -1,4 +1,4 @@
-"""How much work an image gets, by name: what `quality=` of the pipeline stands for."""
+"""Quality presets: the solver, grid and guidance interval that `quality=` of a pipeline selects."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Quality:
     guided: tuple[float, float] = (0.0, 1.0)
 
     def path(self, guidance_scale: object = 1.0) -> tuple[samplers.Solver, Tensor]:
-        """The solver and its times; a grid laid by name gets one at each jump of the guidance.
+        """Returns the solver and its times; a named grid gets a time at each jump of the guidance.
 
-        ValueError for times that do not lead from noise to data.
+        Raises ValueError for times that do not lead from noise to data.
         """
         solver = find(self.sampler)
         ts = times(time_grid(solver, self.steps, self.grid), solver)
@@ -46,13 +46,16 @@ class Quality:
         return solver, at_jumps(ts, jumps_of(self.rule(guidance_scale))) if named else ts
 
     def rule(self, guidance_scale):
-        """Returns the guidance rule, held to the interval `guided`."""
+        """Returns the guidance rule, restricted to the interval `guided`."""
         if self.guided == (0.0, 1.0):
             return guidance_scale
         return samplers.guidance_interval(guidance_scale, *self.guided)
 
     def written(self, guidance: str) -> str:
-        """The rule as the command line writes it; ValueError unless the interval can be added."""
+        """Returns the rule as text for the command line.
+
+        Raises ValueError if the interval cannot be added.
+        """
         if self.guided == (0.0, 1.0):
             return guidance
         try:
@@ -65,7 +68,7 @@ class Quality:
         return f"guidance_interval:{weight:g},{self.guided[0]:g},{self.guided[1]:g}"
 
     def told(self) -> dict[str, str | int]:
-        """Returns the settings as they are written into an image's metadata."""
+        """Returns the settings for an image's metadata."""
         sampler = self.sampler if isinstance(self.sampler, str) else self.sampler.name
         start, stop = self.guided
         grid = grid_text(self.grid)
@@ -82,12 +85,13 @@ QUALITIES = {
 
 
 def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **given) -> Quality:
-    """The preset with what the caller gave (not None) in its place; ValueError for another name.
+    """Returns the preset with the caller's values (those not None).
 
-    A model's own pilot grid of that name (`grids`, from `read_grids`) takes the place of the
-    preset's solver, steps, grid and guided times, unless one of the first three was given. A model
-    that is a flow map jumps between its own times, in `steps` evaluations, unless a sampler or a
-    grid was given.
+    Raises ValueError for an unknown name.
+
+    A model's own pilot grid of that name (`grids`, from `read_grids`) replaces the preset's solver,
+    steps, grid and guidance interval, unless one of the first three is given. A model that is a
+    flow map jumps between its own times in `steps` evaluations, unless a sampler or grid is given.
     """
     if name not in QUALITIES:
         raise ValueError(f"no quality named {name!r}; choose one of {', '.join(QUALITIES)}")
@@ -114,13 +118,13 @@ def _fewest(learned: FlowMapGrid, steps: int | None, name: str) -> int | None:
 
 
 def jumps(learned: FlowMapGrid, evaluations: int | None) -> Quality:
-    """A flow map's own times in so many evaluations, the most unless told."""
+    """Returns a flow map's own times for so many evaluations, by default the most."""
     ts = learned.cut(evaluations)
     return Quality(sampler=SAMPLER, steps=len(ts) - 1, grid=ts)
 
 
 def guided_times(pilot: samplers.PilotGrid, quality: Quality) -> tuple[float, float]:
-    """Between which times the field was guided that the grid was placed for."""
+    """Returns the guidance interval for which the grid was optimised."""
     told = pilot.settings.get("guided", quality.guided)
     match told:
         case [int() | float() as start, int() | float() as stop] if 0 <= start <= stop <= 1:
@@ -129,8 +133,8 @@ def guided_times(pilot: samplers.PilotGrid, quality: Quality) -> tuple[float, fl
 
 
 def read_grids(folder: Path) -> dict[str, samplers.PilotGrid]:
-    """The pilot grids beside a model's weights, by the preset that they are for; under "flow_map"
-    the times of a model that is one.
+    """Returns the pilot grids beside a model's weights, by preset; under "flow_map" the times of a
+    flow map.
     """
     paths = {name: grid_file(folder, name) for name in (*QUALITIES, FLOW_MAP)}
     kinds = {FLOW_MAP: FlowMapGrid}
@@ -142,14 +146,16 @@ def read_grids(folder: Path) -> dict[str, samplers.PilotGrid]:
 
 
 def grid_text(grid: object) -> str:
-    """Times, or the name of their rule, in words that `read_grid` reads."""
+    """Returns times, or the name of their rule, as text that `read_grid` reads."""
     if isinstance(grid, Tensor):
         return " ".join(f"{t:.9g}" for t in grid.tolist())
     return "" if grid is None else str(grid)
 
 
 def read_grid(text: str | None) -> str | Tensor | None:
-    """A name of `samplers.GRIDS`, times as "0 0.3 1", or a file of `janusflow pilot`."""
+    """Returns the grid given as a name of `samplers.GRIDS`, as times such as "0 0.3 1", or as a
+    file of `janusflow pilot`.
+    """
     if not text or text in samplers.GRIDS:
         return text or None
     if text.endswith(".json"):

@@ -1,4 +1,4 @@
-"""One file a family of solvers; importing it registers them."""
+"""The solvers, one file per family; importing a file registers them."""
 
 from importlib import import_module
 

@@ -1,11 +1,11 @@
-"""Linear multistep rules on uneven grids: what all of `multistep`, `exponential` and `auto` share.
+"""Linear multistep rules on uneven grids, shared by `multistep`, `exponential` and `auto`.
 
 A form removes a linear part l(t) x from the velocity before it is extrapolated. With Phi'/Phi = l,
 
     d(x / Phi) / dt = F / Phi^2,    F = Phi v - Phi' x,
 
 F is replaced by the polynomial in a clock u(t) through its known values, and integrated exactly
-against dt / Phi^2. Every weight is a plain number, computed before the first call and kept.
+against dt / Phi^2. Every weight is a plain number, computed before the first evaluation and cached.
 """
 
 import math
@@ -35,12 +35,14 @@ TEN = (
 
 @dataclass(frozen=True)
 class Form:
-    """Phi^2 = ((1 - t) noise)^2 + (t data)^2; both None leave the velocity as it is (Phi = 1).
+    """Phi^2 = ((1 - t) noise)^2 + (t data)^2; if both are None the velocity is used as it is (Phi =
+    1).
 
-    Phi is the standard deviation of the state where noise and data have these. (1, 0) makes F the
-    prediction of the data, x + (1 - t) v; (0, 1) that of the noise, negated. A prediction stands
-    still at the end it predicts, dF/dt = (1 - t) dv/dt: in the clock t, the polynomial through its
-    values is the one without slope there, or the last steps would lose accuracy.
+    Phi is the standard deviation of the state if noise and data have these. (1, 0) makes F the
+    prediction of the data, x + (1 - t) v; (0, 1) that of the noise, negated. A prediction is
+    constant at the end that it predicts, dF/dt = (1 - t) dv/dt: in the clock t the polynomial
+    through its values is the one without slope there, as otherwise the last steps would lose
+    accuracy.
     """
 
     noise: float | None = None
@@ -49,9 +51,10 @@ class Form:
 
     @classmethod
     def of(cls, sd: float, pace: float | None = None, backward: bool = False) -> "Form":
-        """For data of standard deviation sd: 0 predicts the far end, infinity stands for v.
+        """Returns the form for data of standard deviation sd: 0 predicts the far end, infinity
+        stands for v.
 
-        Run backward, the far end is the noise.
+        When running backwards, the far end is the noise.
         """
         if not sd >= 0:
             raise ValueError(f"sd is a standard deviation, 0 or more; got {sd}")
@@ -82,11 +85,11 @@ class Form:
         return t if self.pace is None else math.atan2(self.pace * t, 1 - t)
 
     def pole(self) -> complex | None:
-        """Where Phi^-2 is infinite, the nearest thing that quadrature has to mind."""
+        """The time where Phi^-2 is infinite, or the nearest to that for the quadrature."""
         return None if self.plain else self.noise / complex(self.noise, self.data)
 
     def cardinals(self, known: list[float]) -> Callable[[float], list[float]]:
-        """t -> the curves through 1 at one of the known times and through 0 at the others."""
+        """Returns t -> the polynomials that are 1 at one of the known times and 0 at the others."""
         nodes = [self.clock(s) for s in known]
         others = [nodes[:j] + nodes[j + 1 :] for j in range(len(nodes))]
         units = [math.prod(a - b for b in rest) for a, rest in zip(nodes, others, strict=True)]
@@ -108,14 +111,16 @@ class Form:
 
 
 def _level(end: float, known: list[float], j: int) -> float:
-    """k such that 1 + k (known[j] - t) takes Lagrange's j-th polynomial's slope at `end`."""
+    """Returns k such that 1 + k (known[j] - t) cancels the slope of Lagrange's j-th polynomial at
+    `end`.
+    """
     slope = sum(1 / (end - s) for i, s in enumerate(known) if i != j)
     return slope / (1 + slope * (end - known[j]))
 
 
 @dataclass(frozen=True)
 class Move:
-    """x at one time from x at another: ratio x + sum of weights times values of F."""
+    """x at one time from x at another: ratio x + a weighted sum of values of F."""
 
     ratio: float
     weights: tuple[float, ...]
@@ -131,7 +136,7 @@ class Move:
 
 
 def move(form: Form, a: float, b: float, known: list[float]) -> Move:
-    """From a to b with F known at some times."""
+    """Returns the move from a to b with F known at some times."""
     curves = form.cardinals(known)
     if form.scale(b) == 0:  # the limit: all that matters is F at the end
         return Move(0.0, tuple(-w / form.slope(a) for w in curves(b)))
@@ -143,7 +148,9 @@ def move(form: Form, a: float, b: float, known: list[float]) -> Move:
 
 
 def _nodes(form: Form, a: float, b: float) -> Iterator[tuple[float, float]]:
-    """Quadrature from a to b, in halves while they are farther apart than from a pole."""
+    """Returns quadrature nodes from a to b, halving the interval while it is closer to a pole than
+    its length.
+    """
     pole = form.pole()
     if pole is not None and abs(b - a) > min(abs(a - pole), abs(b - pole)):
         middle = (a + b) / 2
@@ -157,7 +164,7 @@ def _nodes(form: Form, a: float, b: float) -> Iterator[tuple[float, float]]:
 
 @dataclass(frozen=True)
 class Scheme:
-    """How many values the predictor and, if any, the corrector (with the new one) go through."""
+    """How many values the predictor and, if any, the corrector (including the new one) use."""
 
     predictor: int
     corrector: int = 0
@@ -166,7 +173,7 @@ class Scheme:
 
     @property
     def order(self) -> int:
-        """Of the error at the end; a prediction's last step is all predictor."""
+        """The order of the error at the end; a prediction's last step uses the predictor only."""
         corrected = min(self.predictor + 1, self.corrector)
         return self.predictor if self.form.predicts else corrected or self.predictor
 
@@ -176,21 +183,25 @@ class Scheme:
         return max(self.predictor, self.corrector)
 
     def start(self, steps: int) -> int:
-        """Steps taken together at the beginning, where there is no past to extrapolate from."""
+        """The number of first steps that are taken together, because there are no earlier values
+        yet.
+        """
         return max(0, min(self.order - 2, steps - 1))
 
     def extra(self, steps: int) -> int:
-        """Calls that the start takes beyond one per step."""
+        """Evaluations that the start takes beyond one per step."""
         return sum(n for n in range(1, self.start(steps) + 1) if self.renews(n))
 
     def renews(self, n: int) -> bool:
-        """Whether the start finds all values again after n steps, the order being too low there."""
+        """Whether the start computes all values again after n steps, because their order is too
+        low.
+        """
         return self.renewed and n < self.order - 2
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The n-th step of the start: out to t_n from t_0, then every state so far once more."""
+    """The n-th step of the start: from t_0 to t_n, then every earlier state again."""
 
     predict: Move
     settle: tuple[Move, ...]
@@ -207,7 +218,9 @@ class Plan:
 
 
 def _refuse_pole(form: Form, ts: tuple[float, ...]) -> None:
-    """ValueError where Phi is zero before the grid ends: F says nothing of what lies beyond."""
+    """Raises ValueError if Phi is zero before the grid ends, because F has no information
+    beyond.
+    """
     pole = form.pole()
     if pole is None or pole.imag:
         return
@@ -220,7 +233,9 @@ def _refuse_pole(form: Form, ts: tuple[float, ...]) -> None:
 
 @lru_cache(maxsize=256)
 def plan(ts: tuple[float, ...], scheme: Scheme) -> Plan:
-    """A run of one step is Euler's, exact where the path is straight: no past, no corrector."""
+    """Returns the weights of a scheme on a grid; a single step is Euler's, exact for straight
+    paths.
+    """
     n, form = len(ts) - 1, scheme.form if len(ts) > 2 else Form()
     _refuse_pole(form, ts)
 
@@ -246,12 +261,12 @@ def plan(ts: tuple[float, ...], scheme: Scheme) -> Plan:
 
 
 def adams(v: Velocity, x: Tensor, ts: Tensor, scheme: Scheme) -> Path:
-    """Predict, evaluate, correct the step just taken with the new value, go on: PEC.
+    """Predict, evaluate, correct (PEC): the step just taken is corrected with the new value.
 
-    Without a corrector this is Adams-Bashforth. The value found at a predicted state is kept, so a
-    step costs one call. The first steps are taken together: each new value improves all states
-    since t_0, at which the earlier values are then found again, until they are good enough not to
-    cap the order (a deferred correction).
+    Without a corrector this is Adams-Bashforth. The value at the predicted state is kept, so a step
+    takes one evaluation. The first steps are taken together: each new value improves all states
+    since t_0, at which earlier values are evaluated again until they do not limit the order
+    (deferred correction).
     """
     made = plan(tuple(ts.tolist()), scheme)
     at = list(zip(ts.unbind(), made.scales, strict=False))

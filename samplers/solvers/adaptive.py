@@ -1,8 +1,8 @@
-"""Adaptive solvers through torchdiffeq, kept inside the grid and within a number of calls.
+"""Adaptive solvers of torchdiffeq, restricted to the grid and to a number of evaluations.
 
 A step ends at every time of the grid, so the grid [0, 1] leaves them the most freedom. A step is
-accepted where the RMS of error / (atol + rtol |x|) over the whole batch is at most 1, so that a
-sample's result depends on its neighbours; the solvers of `persample` control each one alone.
+accepted if the RMS of error / (atol + rtol |x|) over the whole batch is at most 1, so a sample's
+result depends on the others; the solvers of `adaptive_per_sample` control each sample alone.
 """
 
 from itertools import pairwise
@@ -35,10 +35,10 @@ def _register(method: str, order: int, calls: int, summary: str) -> None:
 
 
 class Limited:
-    """v, never called outside the grid nor more often than the limit.
+    """A velocity that is never evaluated outside the grid or more often than the limit.
 
-    Outside would fall the trial call that chooses a first step, and times that torchdiffeq rounds
-    to the dtype of the state.
+    torchdiffeq's trial evaluation for the first step size, and times rounded to the state's dtype,
+    would be outside.
     """
 
     def __init__(self, name: str, v: Velocity, ts: Tensor, limit: int):
@@ -63,9 +63,9 @@ class Limited:
 def _torchdiffeq(
     field: Limited, x: Tensor, t: Tensor, s: Tensor, rtol: float, atol: float
 ) -> Tensor:
-    """The state at s; NaN where the velocity is not finite, for the caller to find.
+    """Returns the state at s; NaN if a velocity is not finite, for the caller to find.
 
-    Each interval is a call of its own: given several stops, torchdiffeq runs past the later ones
+    Each interval is a call of its own: with several stops, torchdiffeq runs past the later ones
     after a step that happens to end on one.
     """
     from torchdiffeq import odeint
@@ -93,7 +93,7 @@ _register("adaptive_heun", 2, 1, "Heun and Euler 2(1)")
 
 
 def clock(device: torch.device) -> torch.dtype:
-    """float64, except on Apple's GPUs, which have none."""
+    """Returns the dtype of times: float64, except on Apple's GPUs, which do not support it."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 

@@ -1,9 +1,9 @@
-"""Adaptive solvers with a step size, a time and a verdict for each sample of the batch.
+"""Adaptive solvers with a step size and error control of its own for each sample of the batch.
 
-A sample's result does not depend on its neighbours, and an easy one is not held to the steps of a
-hard one. v gets t of shape (B, 1, ..., 1) and always the whole batch; samples that are done wait.
-So a batch costs as many calls as its hardest sample. A step that tries a state where v is not
-finite is tried again, smaller; `sample` still reports it, unless nonfinite="return".
+A sample's result does not depend on the others, and an easy sample is not held to the steps of a
+hard one. v gets t of shape (B, 1, ..., 1) and always the whole batch; finished samples wait. So a
+batch takes as many evaluations as its hardest sample. A step to a state where v is not finite is
+tried again with a smaller size; `sample` still reports it, unless nonfinite="return".
 """
 
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ from samplers.solvers.adaptive import Limited, check_tolerances, clock, underflo
 class Tableau:
     """An embedded pair whose last stage is the first of the next step.
 
-    Stage i stands at t + c_i h and x + h sum_j a_ij k_j; the last one is the new state, and
-    h sum_j e_j k_j is its difference to a state of lower order.
+    Stage i is at t + c_i h and x + h sum_j a_ij k_j; the last one is the new state, and h sum_j e_j
+    k_j is its difference to a state of lower order.
     """
 
     order: int
@@ -60,7 +60,7 @@ def dopri5_per_sample(
     atol: float = 1e-5,
     max_calls: int = 10_000,
 ) -> Path:
-    """Dormand and Prince 5(4), each sample with its own steps."""
+    """Dormand and Prince 5(4), with separate steps for each sample."""
     field = Limited("dopri5_per_sample", v, ts, max_calls)
     return _Control(field, DORMAND_PRINCE, rtol, atol).path(x, ts)
 
@@ -75,15 +75,18 @@ def bosh3_per_sample(
     atol: float = 1e-5,
     max_calls: int = 10_000,
 ) -> Path:
-    """Bogacki and Shampine 3(2), each sample with its own steps; cheaper at loose tolerances."""
+    """Bogacki and Shampine 3(2), with separate steps for each sample; cheaper at loose
+    tolerances.
+    """
     field = Limited("bosh3_per_sample", v, ts, max_calls)
     return _Control(field, BOGACKI_SHAMPINE, rtol, atol).path(x, ts)
 
 
 @dataclass(frozen=True)
 class _Progress:
-    """Where every sample is: state (B, ...); velocity there; and (B, 1, ..., 1) each
-    the time, the size h > 0 of the step to try next, and whether even the smallest one failed."""
+    """The progress of every sample: state (B, ...), velocity there, and as (B, 1, ..., 1) its time,
+    the next step size h > 0, and whether even the smallest step failed.
+    """
 
     x: Tensor
     k: Tensor
@@ -111,7 +114,9 @@ class _Control:
             yield now.x
 
     def _start(self, x: Tensor, ts: Tensor) -> _Progress:
-        """A careful first size from one trial call; Hairer, Norsett and Wanner 1993, II.4."""
+        """Returns a cautious first step size from one trial evaluation; Hairer, Norsett and Wanner
+        1993, II.4.
+        """
         t, span = _per_sample(ts[0].expand(len(x)), x), ts[-1] - ts[0]
         k = self.field(x, t)
         with torch.no_grad():
@@ -129,10 +134,10 @@ class _Control:
         return torch.minimum(100 * trial, size.nan_to_num(1e-6))
 
     def _attempt(self, now: _Progress, s: Tensor) -> _Progress:
-        """One step towards s per sample, kept where it is accurate.
+        """Takes one step towards s per sample, and keeps it where it is accurate.
 
-        A sample whose velocity is not finite goes to s as NaN and leaves the others alone. Sizes
-        and verdicts are no part of the gradient.
+        A sample whose velocity is not finite goes to s as NaN and does not affect the others. Step
+        sizes and verdicts are not part of the gradient.
         """
         left = s - now.t
         arrives = now.h >= left.abs()
@@ -158,7 +163,7 @@ class _Control:
         )
 
     def _stages(self, now: _Progress, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The new state, the velocity there, and the estimate of the error."""
+        """Returns the new state, the velocity there, and the error estimate."""
         ks, h = [now.k], step.to(now.x.dtype)
         for c, row in zip(self.tableau.c, self.tableau.a, strict=True):
             x = now.x + h * _combine(row, ks)

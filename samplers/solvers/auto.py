@@ -1,9 +1,9 @@
-"""The default: Adams' rules of several orders, blended, on a grid of its own.
+"""The default solver: a blend of Adams rules of several orders, on a grid of its own.
 
-High orders pay where a field is smooth and lose where it is not; which is which depends on the
-place along the path and on the number of steps. So every step takes a mean of the rules of orders
-one to five, each by a share that was fitted once over families of fields (`KNOTS`). Only a run of
-four steps looks at the field at hand (`leaning`); `pilot` does for any number.
+High orders help where a field is smooth and hurt where it is not, which depends on the time and on
+the number of steps. So every step is a weighted mean of the rules of orders one to five, with
+weights that were fitted once over families of fields (`KNOTS`). Only a run of four steps adapts to
+the field at hand (`leaning`); `pilot` does for any number.
 """
 
 import math
@@ -28,11 +28,11 @@ Polynomial = tuple[float, ...]  # coefficients of Legendre's polynomials P_0, P_
 
 @dataclass(frozen=True)
 class Knot:
-    """What was fitted for so many steps; between two knots everything is a mean of theirs.
+    """The parameters fitted for a number of steps; between two knots they are interpolated.
 
-    The n steps lie at y = -1 + 1/n, -1 + 3/n, ... 1 - 1/n. A step is exp(sum_k tilt_k P_k(y)) long,
-    in proportion. `predict` and `correct` are the shares, as polynomials in y, of the rules through
-    two, three, ... values; the rest goes to Euler's rule, and to no correction.
+    The n steps lie at y = -1 + 1/n, -1 + 3/n, ... 1 - 1/n. Step lengths are proportional to
+    exp(sum_k tilt_k P_k(y)). `predict` and `correct` are the weights, as polynomials in y, of the
+    rules through two, three, ... values; the remainder goes to Euler's rule, and to no correction.
     """
 
     steps: int
@@ -137,12 +137,12 @@ MANY_STEPS = 64
 
 @solver(order=3, grid="tilted", shifts=True)
 def auto(v: Velocity, x: Tensor, ts: Tensor, lean: bool = True) -> Path:
-    """Predict, evaluate, correct, by a blend of Adams' rules that suits the number of steps.
+    """Predict, evaluate, correct, by a blend of Adams rules that suits the number of steps.
 
-    With four steps the last two predictions lean on how the path looks in each sample, unless
-    `lean` is False; the rule is linear in the velocities otherwise. Beyond 64 steps a scheme of
-    fixed order takes over; its start is of order three. The own grid moves by t / (c - (c - 1) t)
-    for fields with an attribute `time_shift` c, as that of models trained with a shift does.
+    With four steps the last two predictions depend on each sample's velocities, unless `lean` is
+    False; otherwise the rule is linear in the velocities. Beyond 64 steps a scheme of fixed order
+    is used; its start is of order three. For fields with an attribute `time_shift` c, as of models
+    trained with a shift, the solver's own grid becomes t / (c - (c - 1) t).
     """
     if len(ts) - 1 > MANY_STEPS:
         yield from adams(v, x, ts, MANY)
@@ -166,7 +166,9 @@ Row = tuple[float, ...]  # weights of the newest velocity, the one before, ...
 
 @lru_cache(maxsize=256)
 def plan(ts: tuple[float, ...]) -> tuple[tuple[Row, Row], ...]:
-    """For each step, once its velocity is known: correct the step before, predict its own end."""
+    """Returns the weights of each step once its velocity is known: correct the step before, predict
+    this one.
+    """
     n = len(ts) - 1
     knot = knot_of(n) if abs(ts[-1] - ts[0]) >= MOST else PART
     forward = [shares(knot.predict, y) for y in middles(n)]
@@ -180,16 +182,16 @@ def plan(ts: tuple[float, ...]) -> tuple[tuple[Row, Row], ...]:
 
 
 def shares(rules: tuple[Polynomial, ...], y: float) -> Row:
-    """Those of the rules through one, two, ... values at y; they add up to one."""
+    """Returns the weights of the rules through one, two, ... values at y; they add up to one."""
     p = [1.0, *islice(_legendre(y), len(rules[0]) - 1)]
     higher = [sum(c * q for c, q in zip(rule, p, strict=True)) for rule in rules]
     return (1 - sum(higher), *higher)
 
 
 def blend(ts: tuple[float, ...], step: int, newest: int, of: Row) -> Row:
-    """The step's weights by the rules through 1, 2, ... values back from the newest, in shares.
+    """Returns a step's weights: the rules through 1, 2, ... newest values, blended in these shares.
 
-    Near the beginning, where a rule's values are not there yet, it is the longest that has them.
+    Near the beginning, where a rule lacks values, the longest possible rule replaces it.
     """
     total: Row = ()
     for points, share in enumerate(of, 1):
@@ -199,18 +201,20 @@ def blend(ts: tuple[float, ...], step: int, newest: int, of: Row) -> Row:
 
 
 def add(a: Row, b: Row, scale: float) -> Row:
-    """a + scale b, the shorter one continued by zeros."""
+    """a + scale b, where the shorter one is padded with zeros."""
     return tuple(p + scale * q for p, q in zip_longest(a, b, fillvalue=0.0))
 
 
 def middles(n: int) -> list[float]:
-    """Middles of n steps, as numbers from -1 to 1."""
+    """Returns the middles of n equal intervals of [-1, 1]."""
     return [(2 * i + 1) / n - 1 for i in range(n)]
 
 
 @lru_cache(maxsize=256)
 def knot_of(n: int) -> Knot:
-    """For n steps: between two knots in proportion to log n, beyond them the nearest."""
+    """Returns the parameters for n steps: interpolated in log n between two knots, and beyond them
+    the nearest.
+    """
     i = bisect_right(KNOTS, n, key=lambda k: k.steps)
     below, above = KNOTS[max(0, i - 1)], KNOTS[min(i, len(KNOTS) - 1)]
     if below is above or n <= below.steps:
@@ -230,15 +234,16 @@ def knot_of(n: int) -> Knot:
 
 @grid
 def tilted(n: int, tilt: tuple[float, ...] | None = None) -> Tensor:
-    """Steps in proportion to exp(sum_k tilt_k P_k(y)), y from -1 to 1, P_k Legendre's polynomials.
+    """Returns steps proportional to exp(sum_k tilt_k P_k(y)), y from -1 to 1, with Legendre
+    polynomials P_k.
 
-    Without `tilt`, the grid of `auto` for n steps.
+    Without `tilt` it is the grid of `auto` for n steps.
     """
     return tilt_steps(uniform(n), knot_of(n).tilt if tilt is None else tilt)
 
 
 def tilt_steps(ts: Tensor, tilt: Iterable[float]) -> Tensor:
-    """The grid from 0 to 1 whose steps are those of ts, tilted."""
+    """Returns the grid from 0 to 1 with the steps of ts, tilted."""
     u = uniform(len(ts) - 1)
     y = u[1:] + u[:-1] - 1  # the middles of the steps
     logs = sum((a * p for a, p in zip(tilt, _legendre(y), strict=False)), ts.diff().log())
@@ -247,7 +252,7 @@ def tilt_steps(ts: Tensor, tilt: Iterable[float]) -> Tensor:
 
 
 def _legendre(y):
-    """P_1, P_2, ... at y, a number or a tensor, by Bonnet's recursion."""
+    """Returns P_1, P_2, ... at y, a number or a tensor, by Bonnet's recursion."""
     before, now = 0 * y + 1, y
     for k in count(1):
         yield now

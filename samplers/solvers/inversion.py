@@ -1,6 +1,6 @@
 """Two solvers known from inverting and editing images with rectified flows.
 
-Any solver inverts when its grid runs backwards; see `samplers.editing`.
+Any solver inverts on a falling grid; see `samplers.editing`.
 """
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from samplers.core import Path, Velocity, advance, solver, steps
 def rf_solver(v: Velocity, x: Tensor, ts: Tensor) -> Path:
     """x + h v + h^2/2 v', with v' the difference of v over half a step; Wang et al. 2024.
 
-    Two terms of Taylor's series. Written out, it is the midpoint rule.
+    It is a Taylor series of two terms, and identical to the midpoint rule.
     """
     for t, s, h in steps(ts):
         k = v(x, t)
@@ -23,10 +23,10 @@ def rf_solver(v: Velocity, x: Tensor, ts: Tensor) -> Path:
 
 @solver(order=2, calls=1, extra=1, time_gradient=True)
 def fireflow(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-    """The midpoint rule whose way to the middle reuses the last step's velocity; Deng et al. 2024.
+    """The midpoint rule, where the previous step's velocity leads to the middle; Deng et al. 2024.
 
-    The reused velocity is wrong by O(h), so the middle by O(h^2) and the step by O(h^3): second
-    order for one call per step, and one more to begin with.
+    The reused velocity has an error O(h), so the middle has O(h^2) and the step O(h^3): second
+    order for one evaluation per step, and one more at the start.
     """
     k = v(x, ts[0])
     for t, s, h in steps(ts):
@@ -36,7 +36,7 @@ def fireflow(v: Velocity, x: Tensor, ts: Tensor) -> Path:
 
 
 def __getattr__(name: str):
-    """What stood here before `samplers.editing`, under its names of then."""
+    """Returns names that have moved to `samplers.editing`, under their old names."""
     from samplers import editing
 
     return getattr(editing, name)

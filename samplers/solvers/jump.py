@@ -1,7 +1,8 @@
-"""Solvers of flow maps u(x, t, s): a step of any length costs one call and is exact for an exact u.
+"""Solvers of flow maps u(x, t, s): a step of any length takes one evaluation and is exact for an
+exact u.
 
-`samplers.flow_map(u)` makes such a field. These solvers need no small steps; they differ in how
-they spend more calls on an imperfect u: on shorter jumps, or on fresh noise.
+`samplers.flow_map(u)` makes such a field. The solvers differ in how they use more evaluations of an
+imperfect u: for shorter jumps, or with new noise.
 """
 
 from itertools import pairwise
@@ -16,7 +17,7 @@ from samplers.solvers.transitions import forward
 
 @solver(order=None, calls=1, maps=True, time_gradient=True)
 def jump(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-    """x + (s - t) u(x, t, s): along the path, N calls for N steps, forwards or backwards."""
+    """x + (s - t) u(x, t, s): N evaluations for N steps, forwards or backwards."""
     for t, s, h in steps(ts):
         x = advance(x, (h, v(x, t, s)))
         yield x
@@ -24,10 +25,10 @@ def jump(v: Velocity, x: Tensor, ts: Tensor) -> Path:
 
 @solver(order=None, calls=1, maps=True, stochastic=True)
 def consistency(v: Velocity, x: Tensor, ts: Tensor, *, generator: Generators = None) -> Path:
-    """Jumps to the data from each time and goes back to the next with fresh noise.
+    """Jumps to the data from each time and returns to the next time with new noise.
 
-    x_s = s (x + (1 - t) u(x, t, 1)) + (1 - s) N(0, I); Song et al. 2023 (consistency models,
-    Alg. 1). Errors of one jump are forgotten with its noise, and those of the last one remain.
+    x_s = s (x + (1 - t) u(x, t, 1)) + (1 - s) N(0, I); Song et al. 2023 (consistency models, Alg.
+    1). Errors of earlier jumps are forgotten with their noise; those of the last one remain.
     """
     forward("consistency", ts[0], ts[-1])
     draw = draws(x, generator)
@@ -39,10 +40,10 @@ def consistency(v: Velocity, x: Tensor, ts: Tensor, *, generator: Generators = N
 
 @solver(order=None, calls=2, extra=-1, maps=True, stochastic=True)
 def restart(v: Velocity, x: Tensor, ts: Tensor, *, generator: Generators = None) -> Path:
-    """Makes each jump but the first twice, with noise between that leads from s back to t.
+    """Makes each jump but the first twice, with noise in between that leads from s back to t.
 
-    The noise contracts the error that the first jump has added; Xu et al. 2023 (Restart sampling).
-    From pure noise there is nothing to repeat.
+    The noise contracts the error of the first jump; Xu et al. 2023 (Restart sampling). From pure
+    noise there is nothing to repeat.
     """
     forward("restart", ts[0], ts[-1])
     draw = draws(x, generator)

@@ -1,11 +1,11 @@
-"""Linear multistep rules as data: run them, read them off a solver, save and load them.
+"""Linear multistep rules as data: run them, extract them from a solver, save and load them.
 
-A rule of N calls has times t_0 = 0 < ... < t_{N-1} < 1 and a triangle of weights,
+A rule of N evaluations has times t_0 = 0 < ... < t_{N-1} < 1 and a triangle of weights,
 
     x_i = a_i noise + sum over j < i of w_ij v(x_j, t_j),    i = 0 ... N,    x_0 = noise,
 
-where x_i is the state of call i and x_N the result. Every solver here with fixed steps is one;
-`samplers.learn` trains them.
+where x_i is the state of evaluation i and x_N the result. Every solver here with fixed steps is
+one; `samplers.learn` trains them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FAR = 1e300  # a whole number of JSON may be beyond float64
 
 @dataclass(frozen=True, kw_only=True)
 class Learned(Solver):
-    """A linear multistep rule as a solver; `save` it, `learned` loads it."""
+    """A linear multistep rule as a solver; `save` stores it, `learned` loads it."""
 
     weights: Tensor  # (N + 1, N + 1) lower triangular; row i: a_i, w_i0, ..., w_i,i-1
     nodes: Tensor  # (N + 1,): the times of the calls, then 1
@@ -45,7 +45,7 @@ class Learned(Solver):
         return calls
 
     def save(self, path: str | File) -> None:
-        """Writes the rule as JSON, some kilobytes."""
+        """Writes the rule as a JSON file of some kilobytes."""
         numbers = {
             "times": self.nodes[:-1].tolist(),
             "weights": [row[: i + 1].tolist() for i, row in enumerate(self.weights)],
@@ -56,12 +56,12 @@ class Learned(Solver):
 
 
 def fingerprint(numbers: dict) -> str:
-    """Changes with any digit of the times and weights."""
+    """Returns a hash of all digits of the times and weights."""
     return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def assemble(name: str, nodes: Tensor, weights: Tensor, protocol: dict) -> Learned:
-    """The rule as a solver that runs on its own grid, nodes, and no other."""
+    """Returns the rule as a solver that runs only on its own grid, `nodes`."""
     rows = weights[1:].tolist()
 
     def path(v: Velocity, x: Tensor, ts: Tensor) -> Path:
@@ -86,7 +86,9 @@ def assemble(name: str, nodes: Tensor, weights: Tensor, protocol: dict) -> Learn
 
 
 def walk(v: Velocity, x: Tensor, ts: Iterable[Tensor], rows: Iterable, mix: Callable) -> Path:
-    """The states x_1 ... x_N; mix(row, known) weighs the noise and the velocities so far."""
+    """Yields the states x_1 ... x_N; mix(row, known) combines the noise and the velocities so
+    far.
+    """
     known = [x]
     for t, row in zip(ts, rows, strict=True):
         known.append(v(x, t))
@@ -100,10 +102,10 @@ def combine(row: list[float], known: list[Tensor]) -> Tensor:
 
 
 def linearize(solver: Solver, ts: Tensor) -> tuple[Tensor, Tensor]:
-    """(nodes, weights) of a solver on a grid, read off by running it on basis vectors.
+    """Returns (nodes, weights) of a solver on a grid, found by running it on basis vectors.
 
-    The noise is the first unit vector, the result of call j the one after it, so that every state
-    the solver forms spells its own weights. Of a solver that leans it is the linear part.
+    The noise is the first unit vector and the result of evaluation j the next one after it, so the
+    components of every state are its weights. Of a solver that leans it is the linear part.
     """
     n, solver = solver.cost(len(ts) - 1), solver.linear
     units = torch.eye(n + 1, dtype=torch.float64)
@@ -119,9 +121,9 @@ def linearize(solver: Solver, ts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def learned(path: str | File) -> Learned:
-    """Loads a rule from a JSON file, or by the name of one that comes with this package.
+    """Loads a rule from a JSON file, or by the name of one that this package contains.
 
-    Nothing in the file is trusted: ValueError says what is wrong with it.
+    The file is checked completely. Raises ValueError that says what is wrong with it.
     """
     place = File(path)
     if not place.is_file():
@@ -135,7 +137,10 @@ def learned(path: str | File) -> Learned:
 
 
 def checked(content: object, place: str) -> tuple[str, Tensor, Tensor, dict]:
-    """(name, nodes, weights, protocol) of a file's content, or ValueError."""
+    """Returns (name, nodes, weights, protocol) of a file's content.
+
+    Raises ValueError if it is invalid.
+    """
 
     def demand(fine: bool, wanted: str) -> None:
         if not fine:
@@ -160,7 +165,7 @@ def checked(content: object, place: str) -> tuple[str, Tensor, Tensor, dict]:
 
 
 def numeric(items: object) -> bool:
-    """Whether this is a list of finite numbers (JSON's NaN and true are none)."""
+    """Returns whether this is a list of finite numbers (JSON's NaN and true are not)."""
     return isinstance(items, list) and all(
         isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= FAR for x in items
     )

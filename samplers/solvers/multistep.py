@@ -1,4 +1,4 @@
-"""Multistep rules in the velocity itself: one call per step, any spacing of the grid."""
+"""Multistep rules in the velocity itself: one evaluation per step, on any grid."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ from samplers.solvers.adams import Scheme, adams
 
 @solver(order=2)
 def ab2(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-    """Adams-Bashforth: the line through the last two velocities (Bashforth and Adams 1883)."""
+    """Adams-Bashforth through the last two velocities (Bashforth and Adams 1883)."""
     return adams(v, x, ts, Scheme(2))
 
 
@@ -20,13 +20,13 @@ def ab3(v: Velocity, x: Tensor, ts: Tensor) -> Path:
 
 @solver(order=4, extra=Scheme(4).extra)
 def ab4(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-    """Adams-Bashforth through four velocities; its start takes one call more."""
+    """Adams-Bashforth through four velocities; its start takes one more evaluation."""
     return adams(v, x, ts, Scheme(4))
 
 
 @solver(order=2)
 def abm2(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-    """Euler's step, corrected by the trapezoid rule once the next velocity is known."""
+    """An Euler step, corrected by the trapezoid rule once the next velocity is known."""
     return adams(v, x, ts, Scheme(1, 2))
 
 
@@ -38,18 +38,22 @@ def abm3(v: Velocity, x: Tensor, ts: Tensor) -> Path:
 
 @solver(order=4, extra=Scheme(3, 4).extra)
 def abm4(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-    """Predictor through three velocities, corrector through four; one call more at the start."""
+    """Predictor through three velocities, corrector through four; one more evaluation at the
+    start.
+    """
     return adams(v, x, ts, Scheme(3, 4))
 
 
 @solver(order=5, extra=Scheme(4, 5).extra)
 def abm5(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-    """Predictor through four velocities, corrector through five; three calls more at the start."""
+    """Predictor through four velocities, corrector through five; three more evaluations at the
+    start.
+    """
     return adams(v, x, ts, Scheme(4, 5))
 
 
 def points(steps: int) -> Scheme:
-    """More steps carry a higher order: 2 below 6 steps, 3 below 12, then 4."""
+    """Returns the order for a number of steps: 2 below 6 steps, 3 below 12, then 4."""
     predictor = 1 + sum(steps >= n for n in (6, 12))
     return Scheme(predictor, predictor + 1)
 

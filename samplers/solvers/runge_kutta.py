@@ -1,4 +1,6 @@
-"""Explicit Runge-Kutta rules: every step stands alone (Hairer, Norsett, Wanner 1993, II.1)."""
+"""Explicit Runge-Kutta rules; no step depends on earlier ones (Hairer, Norsett, Wanner 1993,
+II.1).
+"""
 
 from torch import Tensor
 
@@ -7,7 +9,7 @@ from samplers.core import Path, Velocity, advance, solver, steps
 
 @solver(order=1, calls=1, time_gradient=True)
 def euler(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-    """x + h v(x, t)."""
+    """Euler's rule: x + h v(x, t)."""
     for t, _, h in steps(ts):
         x = advance(x, (h, v(x, t)))
         yield x
@@ -15,7 +17,7 @@ def euler(v: Velocity, x: Tensor, ts: Tensor) -> Path:
 
 @solver(order=2, calls=2, time_gradient=True)
 def midpoint(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-    """The slope half a step ahead, found by Euler (Runge 1895)."""
+    """The velocity half a step ahead, found by Euler (Runge 1895)."""
     for t, _, h in steps(ts):
         half = advance(x, (h / 2, v(x, t)))
         x = advance(x, (h, v(half, t + h / 2)))
@@ -34,7 +36,7 @@ def heun(v: Velocity, x: Tensor, ts: Tensor) -> Path:
 
 @solver(order=2, calls=2, time_gradient=True)
 def ralston(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-    """Second stage at two thirds: the least bound on the error of two stages (Ralston 1962)."""
+    """Second stage at two thirds: the smallest error bound of two stages (Ralston 1962)."""
     for t, _, h in steps(ts):
         k1 = v(x, t)
         k2 = v(advance(x, (h * 2 / 3, k1)), t + h * 2 / 3)

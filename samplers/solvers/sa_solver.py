@@ -1,7 +1,7 @@
 """SA-Solver: a stochastic Adams method; Xue et al. 2023 (2309.05019), for the linear path.
 
-With the prediction of the data D = x + (1 - t) v, the ratio r = t / (1 - t) and a strength tau of
-the noise, a step of the diffusion that keeps the marginals is exactly
+With the prediction of the data D = x + (1 - t) v, the ratio r = t / (1 - t) and a noise strength
+tau, a step of the diffusion that keeps the marginals is exactly
 
     x_s = (1 - s) / (1 - t) q^(tau^2) x_t + s integral of D du + (1 - s) sqrt(1 - q^(2 tau^2)) z
 
@@ -26,10 +26,10 @@ PREDICTOR, CORRECTOR = 2, 3  # values of D that the polynomial goes through
 def sa_solver(
     v: Velocity, x: Tensor, ts: Tensor, *, strength: float = 1.0, generator: Generators = None
 ) -> Path:
-    """Predict, evaluate, correct in predictions of the data, one draw of noise for both.
+    """Predict, evaluate, correct in predictions of the data, with one draw of noise for both.
 
-    strength is tau: 0 follows the ODE, 1 the diffusion of the reversed time. SA-Solver's order is
-    that of the polynomial in the ODE's limit; with noise it is 1, with a factor tau.
+    strength is tau: 0 is the ODE, 1 the reverse-time diffusion. The order is that of the polynomial
+    for the ODE; with noise it is 1, with a factor tau.
     """
     forward("sa_solver", ts[0], ts[-1])
     not_negative("strength", strength)
@@ -49,7 +49,7 @@ def sa_solver(
 def _step(
     x: Tensor, known: list[Tensor], nodes: list[float], a: float, b: float, tau: float, z: Tensor
 ) -> Tensor:
-    """From a to b with the polynomial through the newest values, which are at `nodes`."""
+    """Steps from a to b with the polynomial through the newest values, which are at `nodes`."""
     q = a * (1 - b) / (b * (1 - a))
     kept = q ** (tau**2)  # 0 to the 0 is 1: the ODE from t = 0
     weights = [0.0] * len(nodes)
@@ -62,7 +62,7 @@ def _step(
 
 
 def _times(q: float, b: float, tau: float) -> Iterator[tuple[float, float]]:
-    """Quadrature over u from q^(1 + tau^2) to 1: (time, weight)."""
+    """Returns the quadrature over u from q^(1 + tau^2) to 1 as (time, weight)."""
     power = 1 + tau**2
     low = q**power
     for node, weight in TEN:

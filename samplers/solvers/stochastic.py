@@ -1,16 +1,16 @@
-"""Stochastic solvers: noise goes in along the way, and the distribution at every t stays the same.
+"""Stochastic solvers, which add noise during sampling and keep the distribution at every t.
 
-On the linear path x_t = (1 - t) noise + t data the velocity gives the noise a state seems to hold,
+On the linear path x_t = (1 - t) noise + t data the velocity gives the expected noise of a state,
 E[noise | x] = x - t v, and with it the score, -(x - t v) / (1 - t). For any rate r(t) >= 0
 
     dx = v dt - r (x - t v) |dt| + sqrt(2 r (1 - t) |dt|) N(0, I)
 
-keeps the marginals of the ODE, forwards and backwards: r is how fast the noise in the state is
-replaced by fresh noise. r = 0 is the ODE, constant r the diffusion g^2 = 2 r (1 - t) of SiT (Ma et
-al. 2024), r = c / (1 - t) a constant g, r = 1 / t the memoryless one.
+keeps the marginals of the ODE, forwards and backwards; r is the rate at which the noise in the
+state is replaced. r = 0 is the ODE, constant r the diffusion g^2 = 2 r (1 - t) of SiT (Ma et al.
+2024), r = c / (1 - t) a constant g, r = 1 / t the memoryless one.
 
-`generator` is a torch.Generator, or a list with one per sample, so that a batch gives what its
-samples give one by one; noise is drawn on the generator's device.
+`generator` is a torch.Generator, or a list with one per sample, so that a sample does not depend on
+its batch; noise is drawn on the generator's device.
 """
 
 import math
@@ -54,7 +54,7 @@ def euler_maruyama(
     rate: str | Rate = "constant",
     generator: Generators = None,
 ) -> Path:
-    """x + h v - r (x - t v) |h| + kick; weak order 1."""
+    """x + h v - r (x - t v) |h| + noise; weak order 1."""
     options = {"strength": strength, "rate": rate}
     return _walk(v, x, ts, draws(x, generator), "euler_maruyama", **options)
 
@@ -65,8 +65,8 @@ def flow_grpo(
 ) -> Path:
     """Euler-Maruyama with g = strength sqrt((1 - t) / t); Liu et al. 2025 (Flow-GRPO), eq. 9.
 
-    The rate strength^2 / (2 t) is infinite at t = 0, where the first step takes it at its end, as
-    the published code does.
+    The rate strength^2 / (2 t) is infinite at t = 0; as in the published code the first step uses
+    its end.
     """
     return _walk(v, x, ts, draws(x, generator), "flow_grpo", strength=strength)
 
@@ -75,10 +75,10 @@ def flow_grpo(
 def cps(
     v: Velocity, x: Tensor, ts: Tensor, *, strength: float = 0.5, generator: Generators = None
 ) -> Path:
-    """Data and noise predicted, then mixed for s with a share of fresh noise.
+    """Predicts data and noise, then mixes them for s with a share of new noise.
 
-    s data + (1 - s) (cos(a) noise + sin(a) fresh), a = strength pi / 2: the amount of noise is
-    right at every time, whatever the step. Wang and Yu 2025 (coefficients-preserving sampling).
+    s data + (1 - s) (cos(a) noise + sin(a) new), a = strength pi / 2: the noise level is right at
+    every time, whatever the step size. Wang and Yu 2025 (coefficients-preserving sampling).
     """
     return _walk(v, x, ts, draws(x, generator), "cps", strength=strength)
 
@@ -87,10 +87,10 @@ def cps(
 def overshoot(
     v: Velocity, x: Tensor, ts: Tensor, *, strength: float = 1.0, generator: Generators = None
 ) -> Path:
-    """An Euler step past s to o = s + strength (s - t), then noise back to s; Hu et al. 2024.
+    """An Euler step beyond s to o = s + strength (s - t), then noise back to s; Hu et al. 2024.
 
-    In small steps this is the rate r = strength / t, which no step of Euler-Maruyama from t = 0
-    could take. o goes no further than the data, t = 1.
+    For small steps this is the rate r = strength / t, for which Euler-Maruyama could not start at t
+    = 0. o is at most 1.
     """
     return _walk(v, x, ts, draws(x, generator), "overshoot", strength=strength)
 
@@ -105,9 +105,10 @@ def sde_heun(
     rate: str | Rate = "constant",
     generator: Generators = None,
 ) -> Path:
-    """Heun's rule for the drift, one kick of noise for both its stages; weak order 2.
+    """Heun's rule for the drift, with one draw of noise for both stages; weak order 2.
 
-    That order needs a g that does not depend on the state; Kloeden and Platen 1992, section 15.1.
+    That order requires a g that does not depend on the state; Kloeden and Platen 1992, section
+    15.1.
     """
     r, draw = rate_of(rate, strength), draws(x, generator)
     for t, s, h in steps(ts):
@@ -129,10 +130,10 @@ def churn(
     stop: float = 1.0,
     generator: Generators = None,
 ) -> Path:
-    """A little back towards the noise, then a step of Heun; Karras et al. 2022, Alg. 2.
+    """A small step back towards the noise, then a Heun step; Karras et al. 2022, Alg. 2.
 
-    While start <= t <= stop the noise level (1 - t) / t first grows by the factor 1 + g with
-    g = min(strength / steps, sqrt(2) - 1), though never to before the grid's beginning.
+    While start <= t <= stop the noise level (1 - t) / t first grows by the factor 1 + g with g =
+    min(strength / steps, sqrt(2) - 1), but not beyond the grid's beginning.
     """
     forward("churn", ts[0], ts[-1])
     not_negative("strength", strength)
@@ -153,13 +154,15 @@ def _drift(v: Velocity, x: Tensor, t: Tensor, h: float, r: Rate) -> Tensor:
 
 
 def renoise(x: Tensor, t: Tensor, back: Tensor, fresh: Tensor) -> Tensor:
-    """A state of time t as one of the earlier time `back`: shrunk, and filled up with noise."""
+    """Returns a state of time t as one of the earlier time `back`: scaled down, with noise
+    added.
+    """
     shrink, lacking = renoising(t, back)
     return shrink * x + float(lacking) * fresh
 
 
 def draws(x: Tensor, generator: Generators) -> Callable[[], Tensor]:
-    """Standard normal noise like x, each sample from its own generator if there is a list."""
+    """Returns standard normal noise like x; with a list, each sample uses its own generator."""
     if generator is None or isinstance(generator, torch.Generator):
         return lambda: _normal(x, generator)
     if len(generator) != len(x):

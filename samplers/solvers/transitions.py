@@ -1,8 +1,8 @@
-"""The distribution of one step of a stochastic solver that calls v once: a Gaussian.
+"""The distribution of one step of a stochastic solver with one evaluation: a Gaussian.
 
-A transition maps (x, velocity, t, s) to the mean of the state at s and its standard deviation. The
-solvers draw from it; policy gradients need its density (`samplers.step_log_prob`). Times are 0-dim,
-or (B, 1, ..., 1) where samples have their own; the deviation is shaped like them.
+A transition maps (x, velocity, t, s) to the mean of the state at s and its standard deviation.
+Solvers draw from it; policy gradients need its density (`samplers.step_log_prob`). Times are 0-dim,
+or (B, 1, ..., 1) per sample; the deviation has their shape.
 """
 
 import math
@@ -19,7 +19,9 @@ TRANSITIONS: dict[str, Callable[..., Gaussian]] = {}
 
 
 def rate(make: Callable[[float], Rate]) -> Callable[[float], Rate]:
-    """Registers a function strength -> (t -> r) in RATES; r must stay finite on [0, 1]."""
+    """A decorator that registers a function strength -> (t -> r) in RATES; r must be finite on [0,
+    1].
+    """
     RATES[make.__name__] = make
     return make
 
@@ -42,12 +44,12 @@ def rising(strength: float) -> Rate:
 
 @rate
 def middle(strength: float) -> Rate:
-    """r = 4 strength t (1 - t): zero at both ends, `strength` half way."""
+    """r = 4 strength t (1 - t): zero at both ends, `strength` in the middle."""
     return lambda t: 4 * strength * t * (1 - t)
 
 
 def transition(step: Callable[..., Gaussian]) -> Callable[..., Gaussian]:
-    """Registers a transition under its function's name, which is its solver's."""
+    """A decorator that registers a transition under its function's name, which is its solver's."""
     TRANSITIONS[step.__name__] = step
     return step
 
@@ -61,14 +63,14 @@ def euler_maruyama(
     strength: float = 1.0,
     rate: str | Rate = "constant",
 ) -> Gaussian:
-    """x + h v - r (x - t v) |h|, and the integral of g^2 by the middle of the step."""
+    """x + h v - r (x - t v) |h|, with the integral of g^2 by the midpoint of the step."""
     r, h = rate_of(rate, strength), s - t
     return x + h * k - r(t) * h.abs() * (x - t * k), kick(r, t, s)
 
 
 @transition
 def flow_grpo(x: Tensor, k: Tensor, t: Tensor, s: Tensor, strength: float = 0.7) -> Gaussian:
-    """Euler-Maruyama with r = strength^2 / (2 t), all of it at the step's beginning."""
+    """Euler-Maruyama with r = strength^2 / (2 t), evaluated at the step's beginning."""
     forward("flow_grpo", t, s)
     not_negative("strength", strength)
     r, h = strength**2 / 2 / torch.where(t == 0, s, t), s - t
@@ -87,7 +89,7 @@ def cps(x: Tensor, k: Tensor, t: Tensor, s: Tensor, strength: float = 0.5) -> Ga
 
 @transition
 def overshoot(x: Tensor, k: Tensor, t: Tensor, s: Tensor, strength: float = 1.0) -> Gaussian:
-    """Euler's step to o = s + strength (s - t), at most 1, and back to s."""
+    """An Euler step to o = s + strength (s - t), at most 1, then noise back to s."""
     forward("overshoot", t, s)
     not_negative("strength", strength)
     past = (s + strength * (s - t)).clamp(max=1.0)
@@ -96,20 +98,24 @@ def overshoot(x: Tensor, k: Tensor, t: Tensor, s: Tensor, strength: float = 1.0)
 
 
 def renoising(t: Tensor, back: Tensor) -> Gaussian:
-    """A state of time t as one of the earlier time `back`: its factor, the deviation to add."""
+    """Returns factor and standard deviation that turn a state of time t into one of the earlier
+    time `back`.
+    """
     shrink = torch.where(back == t, torch.ones_like(t), back / t)
     lacking = (1 - back) ** 2 - (shrink * (1 - t)) ** 2
     return shrink, lacking.clamp(min=0).sqrt()
 
 
 def kick(r: Rate, t: Tensor, s: Tensor) -> Tensor:
-    """Deviation of the noise from t to s: the integral of g^2 = 2 r (1 - t), by the middle."""
+    """Standard deviation of the noise from t to s: the integral of g^2 = 2 r (1 - t), by the
+    midpoint.
+    """
     middle = (t + s) / 2
     return (2 * r(middle) * (1 - middle) * (s - t).abs()).sqrt()
 
 
 def rate_of(rate: str | Rate, strength: float) -> Rate:
-    """The function t -> r of a name, or of a function for strength 1."""
+    """Returns the function t -> r of a name, or of a function for strength 1."""
     not_negative("strength", strength)
     if isinstance(rate, str) and rate not in RATES:
         raise ValueError(f"no rate of noise named {rate!r}; choose one of {', '.join(RATES)}")
@@ -131,6 +137,6 @@ def not_negative(name: str, value: float) -> float:
 
 
 def forward(name: str, t: Tensor, s: Tensor) -> None:
-    """ValueError unless the step goes towards the data."""
+    """Raises ValueError unless the step goes towards the data."""
     if bool((s < t).any()):
         raise ValueError(f"{name} only goes from noise to data; give an increasing grid")

@@ -1,1 +1,1 @@
-"""Janus-Pro and Janus: images as tokens of a codebook, behind JanusFlow's calls."""
+"""Janus-Pro and Janus: images as tokens of a codebook, with JanusFlow's interface."""

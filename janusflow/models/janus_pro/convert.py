@@ -1,7 +1,8 @@
-"""The published layout of Janus and Janus-Pro in transformers' terms: configuration and names.
+"""Converts the published layout of Janus and Janus-Pro to transformers': configuration and tensor
+names.
 
-The published configuration says of the VQ model only `VQ-16`; its sizes are read off the tensors,
-so that smaller ones load as well.
+The published configuration says only `VQ-16` about the VQ model; its sizes are read from the
+tensors, so that smaller ones load too.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ ALIGNERS = {"gen_aligner": "generation_aligner", "aligner": "aligner"}
 
 
 def rename(name: str) -> str | None:
-    """transformers' name of a published tensor, None for one that is not needed."""
+    """Returns transformers' name of a published tensor, or None for one that is not needed."""
     part, _, rest = name.partition(".layers.")
     if part in ALIGNERS:
         return f"model.{ALIGNERS[part]}.{_aligner(rest)}"
@@ -68,7 +69,9 @@ def rename(name: str) -> str | None:
 
 
 def _aligner(rest: str) -> str:
-    """`0.weight`, `2.weight`, ... of a sequence of linears and GELUs, or one linear's `weight`."""
+    """Returns the names `0.weight`, `2.weight`, ... of a sequence of linears and GELUs, or one
+    linear's `weight`.
+    """
     if not rest[:1].isdigit():
         return f"fc1.{rest}"
     place, kind = rest.split(".", 1)
@@ -77,7 +80,7 @@ def _aligner(rest: str) -> str:
 
 
 def convert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors as transformers names them, query, key and value apart."""
+    """Returns the tensors with transformers' names; query, key and value are separated."""
     found: dict[str, Tensor] = {}
     for name, value in tensors.items():
         new = rename(name)
@@ -96,11 +99,11 @@ def convert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def config(
     published: Mapping, tensors: Mapping[str, Tensor] | None, image_token: int
 ) -> JanusConfig:
-    """The configuration of a published folder; ValueError where it makes no network.
+    """Returns the configuration of a published folder. Raises ValueError if it is invalid.
 
-    Without `tensors` the VQ model has the published sizes. `image_token` is the id of the
-    placeholder in the folder's own tokenizer. The head is a matrix of its own: transformers'
-    default would tie it to the embedding.
+    Without `tensors` the VQ model has the published sizes. `image_token` is the placeholder's id in
+    the folder's own tokenizer. The output head is a matrix of its own; transformers' default would
+    tie it to the embedding.
     """
     vision = vision_sizes(published.get("vision_config"), "vision_config")
     aligner, generator = (
@@ -147,9 +150,10 @@ def config(
 
 
 def within_limits(config: JanusConfig) -> None:
-    """ValueError for a size that is no whole number of at least 1, or beyond utils/limits.py.
+    """Raises ValueError for a size that is not a whole number from 1 to the limit in
+    utils/limits.py.
 
-    Before any network is made of it: a million layers take hours even without memory.
+    This is checked before a network is built: a million layers take hours even without memory.
     """
     text, vision, vq = config.text_config, config.vision_config, config.vq_config
     for limit, name, value in (
@@ -172,7 +176,7 @@ def within_limits(config: JanusConfig) -> None:
 
 
 def vq_sizes(tensors: Mapping[str, Tensor]) -> dict:
-    """Arguments of JanusVQVAEConfig from the shapes of `gen_vision_model.*`."""
+    """Returns the arguments of JanusVQVAEConfig from the shapes of `gen_vision_model.*`."""
     root = "gen_vision_model."
 
     def shape(name: str, dimensions: int = 4) -> tuple[int, ...]:
@@ -226,7 +230,9 @@ def _depth(params: Mapping) -> int:
 
 
 def _language(block: Mapping | None) -> LlamaConfig:
-    """A llama; what the block leaves out is LlamaConfig's default, as it was for the authors."""
+    """Returns the Llama configuration; omitted settings have LlamaConfig's defaults, as for the
+    authors.
+    """
     if not isinstance(block, Mapping) or block.get("model_type", "llama") != "llama":
         raise ValueError("config.json has no llama in language_config; is this a Janus checkpoint?")
     skipped = ("model_type", "torch_dtype", "dtype", "_attn_implementation")

@@ -1,4 +1,4 @@
-"""From guided logits to the next token, row by row, each with randomness of its own."""
+"""Draws the next token from guided logits, with a random generator per row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Seeds = torch.Generator | Sequence[torch.Generator] | None
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """How a token is drawn; temperature 0 takes the likeliest."""
+    """How a token is drawn; temperature 0 takes the most likely one."""
 
     temperature: float = 1.0
     top_k: int | None = None  # of the likeliest, None for all
@@ -36,11 +36,11 @@ class Choice:
             raise ValueError(f"top_p is {self.top_p!r}; expected a share above 0 and at most 1")
 
     def function(self, seeds: Seeds) -> Callable[[Tensor], Tensor]:
-        """Logits (B, codes) -> tokens (B,).
+        """Returns a function from logits (B, codes) to tokens (B,).
 
-        A row's token is argmax(p / e) with e exponential from that row's generator: the same race
-        that `torch.multinomial` runs, so one image draws as transformers' loop does with that
-        seed, and another batch, whose rounding differs by 1e-7, nearly never draws another token.
+        A row's token is argmax(p / e) with e exponential from that row's generator, as
+        `torch.multinomial` does. So one image is identical to transformers' with that seed, and
+        another batch, whose rounding differs by 1e-7, almost never changes a token.
         """
         if self.temperature == 0:
             return lambda logits: logits.argmax(dim=-1)
@@ -60,7 +60,7 @@ class Choice:
 
 
 def _exponential(like: Tensor, seeds: Seeds) -> Tensor:
-    """Numbers as `like`, drawn where the generators live."""
+    """Returns exponential random numbers like `like`, drawn on the generators' device."""
     if seeds is None:
         return torch.empty_like(like).exponential_()
     if isinstance(seeds, torch.Generator):
@@ -73,7 +73,7 @@ def _exponential(like: Tensor, seeds: Seeds) -> Tensor:
 
 
 def check_seeds(seeds: Seeds, count: int) -> Seeds:
-    """One generator, or one an image; ValueError otherwise."""
+    """Returns one generator, or one per image. Raises ValueError otherwise."""
     if seeds is None or isinstance(seeds, torch.Generator):
         return seeds
     if len(seeds) != count:

@@ -1,4 +1,4 @@
-"""Keys and values of a whole drawing, set aside before it starts."""
+"""Keys and values of a whole image, allocated before its first token."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from torch import Tensor
 
 
 class Slots:
-    """One place per row and position, handed to transformers' blocks as their cache.
+    """One slot per row and position, passed to transformers' blocks as their cache.
 
-    A block asks `update` to note its new keys and values and gets back those so far, as views: the
-    places not yet reached are never read, so nothing has to mask them. Prompts end side by side at
-    `start`, whatever their length.
+    A block calls `update` with its new keys and values and gets all so far, as views; later slots
+    are never read, so they need no mask. Prompts of any length all end at `start`.
     """
 
     def __init__(self, layers: int, shape: tuple[int, int, int, int], start: int, like: Tensor):
-        """`shape` is (rows, heads, positions, head size), `like` gives dtype and device."""
+        """Allocates slots of `shape` (rows, heads, positions, head size) in the dtype and on the
+        device of `like`.
+        """
         self.keys = [like.new_zeros(shape) for _ in range(layers)]
         self.values = [like.new_zeros(shape) for _ in range(layers)]
         self.seen = start
 
     def put(self, rows: Sequence[int], prompt, source: int) -> None:
-        """Row `source` of a prompt's cache into these rows, its end at `seen`."""
+        """Copies row `source` of a prompt's cache into these rows, so that it ends at `seen`."""
         for place, layer in enumerate(prompt.layers):
             begin = self.seen - layer.keys.shape[2]
             self.keys[place][rows, :, begin : self.seen] = layer.keys[source]
             self.values[place][rows, :, begin : self.seen] = layer.values[source]
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_, **__) -> tuple:
-        """transformers' protocol: notes (rows, heads, 1, size), returns all up to `seen`."""
+        """transformers' protocol: stores (rows, heads, 1, size), returns everything so far."""
         keys, values = self.keys[layer_idx], self.values[layer_idx]
         keys[:, :, self.seen - 1] = key[:, :, 0]
         values[:, :, self.seen - 1] = value[:, :, 0]
@@ -38,7 +39,9 @@ class Slots:
 
 
 def slots(model, rows: int, start: int, length: int, like: Tensor) -> Slots:
-    """Places for `length` positions of a llama, of which the prompts take the first `start`."""
+    """Returns slots for `length` positions of a Llama, the first `start` of them for the
+    prompts.
+    """
     config = model.config
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     shape = (rows, config.num_key_value_heads, length, size)
@@ -46,9 +49,9 @@ def slots(model, rows: int, start: int, length: int, like: Tensor) -> Slots:
 
 
 def padding(lengths: Sequence[int], total: int, like: Tensor) -> Tensor | None:
-    """0 where a row's keys count and -inf before its prompt, (rows, 1, 1, total).
+    """Returns a mask (rows, 1, 1, total), 0 for a row's keys and -inf before its prompt.
 
-    None where all prompts are equally long: then there is nothing to hide.
+    None if all prompts have equal length.
     """
     start = max(lengths)
     if min(lengths) == start:

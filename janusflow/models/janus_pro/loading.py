@@ -1,4 +1,4 @@
-"""transformers' Janus from a folder in either layout."""
+"""Loads transformers' Janus from a folder in either layout."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ BLOCKS = {  # of transformers' config.json, and the class that each is made into
 
 
 def read_config(folder: Path) -> dict:
-    """config.json; ValueError if it is missing or damaged."""
+    """Reads config.json. Raises ValueError if it is missing or damaged."""
     return config_guard.read_config(folder / "config.json")
 
 
 def is_original(config: dict) -> bool:
-    """Whether this is the published layout; ValueError if it is no Janus at all."""
+    """Returns whether this is the published layout. Raises ValueError if it is not a Janus."""
     if config.get("model_type") == "janus":
         return False
     if config.get("model_type") == "multi_modality" and "gen_vision_config" in config:
@@ -50,9 +50,9 @@ def is_original(config: dict) -> bool:
 def load_model(
     folder: Path, processor: JanusProProcessor, dtype: torch.dtype
 ) -> JanusForConditionalGeneration:
-    """The model in evaluation mode, its generation configuration with the processor's ids.
+    """Loads the model in evaluation mode; its generation configuration has the processor's ids.
 
-    ValueError, one sentence, for files that are missing, damaged or do not fit the configuration.
+    Raises ValueError for files that are missing, damaged or do not fit the configuration.
     """
     published = read_config(folder)
     if is_original(published):
@@ -79,7 +79,7 @@ def load_model(
 
 
 def _check_images(config: JanusConfig, processor: JanusProProcessor) -> None:
-    """ValueError unless the processor makes images and placeholders of the network's sizes."""
+    """Raises ValueError unless the processor's images and placeholders fit the network."""
     vision, pixels = config.vision_config, processor.image_processor
     for name, made, wanted in (
         ("images of side", pixels.image_size, vision.image_size),
@@ -93,7 +93,10 @@ def _check_images(config: JanusConfig, processor: JanusProProcessor) -> None:
 
 
 def own_config(folder: Path) -> JanusConfig:
-    """The configuration of a folder in transformers' layout; ValueError where it makes none."""
+    """Returns the configuration of a folder in transformers' layout.
+
+    Raises ValueError if it is invalid.
+    """
     content = read_config(folder)
     for block, kind in BLOCKS.items():
         part = content if block is None else content.get(block)
@@ -111,7 +114,9 @@ def own_config(folder: Path) -> JanusConfig:
 
 
 def _has_head(folder: Path) -> bool:
-    """Whether the weights hold an output matrix beside the embedding, or there are none to tell."""
+    """Returns whether the weights have an output matrix beside the embedding, or there are no
+    weights.
+    """
     try:
         return any("lm_head.weight" in tensors.names(path) for path in tensors.files(folder))
     except ValueError:
@@ -119,7 +124,7 @@ def _has_head(folder: Path) -> bool:
 
 
 def _without_memory(config: JanusConfig) -> JanusForConditionalGeneration:
-    """The network with shapes and no numbers; ValueError where the configuration makes none."""
+    """Builds the network without memory. Raises ValueError for an invalid configuration."""
     try:
         with torch.device("meta"):
             return JanusForConditionalGeneration(config)
@@ -155,7 +160,7 @@ def _assemble(
 
 
 def _check_names(config: JanusConfig, weights: dict[str, Tensor]) -> None:
-    """ValueError for a tensor too few, too many or of another shape."""
+    """Raises ValueError for a tensor that is missing, unexpected or of another shape."""
     wanted = {name: p.shape for name, p in _without_memory(config).state_dict().items()}
     wanted = {name: shape for name, shape in wanted.items() if not name.endswith("position_ids")}
     for what, names in (
@@ -178,7 +183,7 @@ def _check_names(config: JanusConfig, weights: dict[str, Tensor]) -> None:
 
 
 def own_guidance(folder: Path) -> float:
-    """The guidance weight that a folder's generation_config.json asks for, or the published one."""
+    """Returns the guidance weight in the folder's generation_config.json, or the published 5."""
     told = generation_defaults.read(folder).guidance_scale
     return GUIDANCE if told is None else float(told)
 
@@ -186,7 +191,9 @@ def own_guidance(folder: Path) -> float:
 def generation(
     processor: JanusProProcessor, said: GenerationConfig | None = None
 ) -> GenerationConfig:
-    """What transformers' own `generate` needs to draw an image, beside what a folder said."""
+    """Returns what transformers' own `generate` needs for an image, added to the folder's
+    settings.
+    """
     tokenizer = processor.tokenizer
     config = GenerationConfig() if said is None else said
     ids = dict(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)

@@ -1,7 +1,7 @@
-"""Texts and images as Janus takes them, from the files of either layout.
+"""Prepares texts and images for Janus, from the files of either layout.
 
-The ids of the image's tags differ between the published folder and transformers' conversion of
-the same model, so they always come from the tokenizer beside the weights, never from code.
+The ids of the image tags differ between the published folder and transformers' conversion of the
+same model, so they are always read from the tokenizer beside the weights.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from janusflow.utils.safe_io import read_object, read_text
 
 
 class JanusProProcessor(JanusFlowProcessor):
-    """As `JanusFlowProcessor`, for Janus and Janus-Pro.
+    """The counterpart of `JanusFlowProcessor` for Janus and Janus-Pro.
 
-    A prompt keeps its last token, the tag that begins an image, and questions come as
+    A prompt keeps its last token, the tag that starts an image. Questions are returned as
     `input_ids`, `attention_mask` and `pixel_values`, as transformers' model takes them.
     """
 
@@ -33,10 +33,12 @@ class JanusProProcessor(JanusFlowProcessor):
     def from_pretrained(
         cls, name: str | Path, *, sft_format: str | None = None, **hub
     ) -> JanusProProcessor:
-        """A folder or hub id in either layout; ValueError for what is missing or malformed.
+        """Loads a folder or hub id in either layout.
 
-        `sft_format` is taken instead of the files': "deepseek_old" writes `User` and `Assistant`,
-        as the examples of Janus-1.3B do, "deepseek" `<|User|>` and `<|Assistant|>`.
+        Raises ValueError for missing or malformed files.
+
+        `sft_format` replaces the files': "deepseek_old" writes `User` and `Assistant`, as in the
+        examples of Janus-1.3B, "deepseek" `<|User|>` and `<|Assistant|>`.
         """
         files = _files(locate(name, files=["*.json", "*.jinja"], **hub))
         if sft_format is not None:
@@ -51,12 +53,13 @@ class JanusProProcessor(JanusFlowProcessor):
 
     @property
     def role_words(self) -> tuple[str, str]:
-        """How the user's and the assistant's messages begin, which `sft_format` says."""
+        """The words that begin the user's and the assistant's messages, by `sft_format`."""
         return roles(self.sft_format)
 
     def prompt(self, texts: str | Sequence[str]) -> BatchFeature:
-        """Prompts of images, padded on the left: `<|User|>: {text}\\n\\n<|Assistant|>:` and the
-        tag that begins an image. ValueError if one is empty.
+        r"""Tokenizes prompts of images, padded on the left, with the tag that starts an image.
+
+        The format is `<|User|>: {text}\n\n<|Assistant|>:`. Raises ValueError for an empty text.
         """
         return BatchFeature(self._pad([list(row) for row in self.prompt_ids(texts)]))
 
@@ -69,7 +72,9 @@ class JanusProProcessor(JanusFlowProcessor):
         return [tuple(self.ids(row + self.tags.image_start_tag)) for row in rows]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """transformers' layout, which its `JanusProcessor` reads, with the chat format noted."""
+        """Writes transformers' layout, which its `JanusProcessor` reads, with the chat format
+        recorded.
+        """
         from transformers import JanusProcessor
         from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
@@ -93,7 +98,7 @@ class JanusProProcessor(JanusFlowProcessor):
         _note(Path(folder), self)
 
     def _own_tokenizer(self) -> PreTrainedTokenizerFast:
-        """transformers' wrapper that knows the tags by the names JanusProcessor looks for."""
+        """Returns transformers' wrapper with the tag names that its JanusProcessor looks for."""
         special = {
             "image_token": self.tags.image_tag,
             "boi_token": self.tags.image_start_tag,
@@ -113,7 +118,9 @@ class JanusProProcessor(JanusFlowProcessor):
 
 
 def template(sft_format: str, eos: str) -> str:
-    """The chat format for transformers' `apply_chat_template`, text parts and image parts."""
+    """Returns the chat format for transformers' `apply_chat_template`, with text and image
+    parts.
+    """
     user, assistant = roles(sft_format)
     return (
         "{%- for message in messages -%}"
@@ -139,7 +146,7 @@ def _note(folder: Path, processor: JanusProProcessor) -> None:
 
 
 def _files(folder: Path) -> ProcessorFiles:
-    """The published files as they are, transformers' put in their terms."""
+    """Returns the published files, and transformers' converted to their form."""
     path = folder / "config.json"
     if read_object(path).get("model_type") != "janus":
         return ProcessorFiles.read(folder)
@@ -160,7 +167,9 @@ def _optional(path: Path) -> dict:
 
 
 def _tags(folder: Path, tokenizer: dict) -> dict:
-    """What transformers keeps elsewhere: tags in the tokenizer's file, the format in a template."""
+    """Returns tags and chat format, which transformers stores in the tokenizer's file and a
+    template.
+    """
     known = {
         "image_token": "image_tag",
         "boi_token": "image_start_tag",

@@ -1,7 +1,8 @@
-"""Tensors of a checkpoint's folder: safetensors or `.bin`, one file or several, never a pickle.
+"""Reads the tensors of a checkpoint folder: safetensors or `.bin`, one file or several, without
+pickle.
 
-`.bin` files are zip archives with a pickle inside. torch's weights-only reader builds tensors and
-plain containers from it and refuses everything else, and maps the numbers instead of copying them.
+`.bin` files are zip archives with a pickle inside. torch's weights-only reader builds only tensors
+and plain containers from it, and maps the numbers instead of copying them.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ NAMES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read(folder: Path) -> dict[str, Tensor]:
-    """Every tensor by its name in the files; ValueError for what is missing, damaged or no tensor.
+    """Returns every tensor by its name.
 
-    safetensors are preferred where both forms lie side by side.
+    Raises ValueError for missing or damaged files and other contents.
+
+    safetensors are preferred if both forms exist.
     """
     found: dict[str, Tensor] = {}
     for path in files(folder):
@@ -33,7 +36,7 @@ def read(folder: Path) -> dict[str, Tensor]:
 
 
 def names(path: Path) -> set[str]:
-    """The tensors' names in one file of weights, by its header where it has one."""
+    """Returns the names of the tensors in a weight file, from its header if it has one."""
     if path.suffix == ".bin":
         return set(_read_pickle(path))
     try:
@@ -44,7 +47,7 @@ def names(path: Path) -> set[str]:
 
 
 def files(folder: Path) -> list[Path]:
-    """The files that hold the weights, all of them there; ValueError otherwise."""
+    """Returns the weight files. Raises ValueError if one is missing."""
     for name in NAMES:
         index = folder / f"{name}.index.json"
         if (folder / name).is_file():

@@ -1,8 +1,8 @@
-"""The drawing of an image, token by token, through transformers' own blocks.
+"""Generates an image token by token through transformers' own blocks.
 
-What a step needs beside its token is made once before the first: rotary angles, masks, room for
-keys and values. A prompt is read once however many images it gets, and so is the unconditional
-row, which all prompts of one length share.
+What a step needs besides its token is computed before the first one: rotary embeddings, masks,
+memory for keys and values. A prompt is read once for all its images, and the unconditional row once
+for all prompts of one length.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Combine = Callable[[Tensor, Tensor, float], Tensor]
 
 
 def unconditional(prompt: Ids, pad: int) -> Ids:
-    """All tokens but the first and the last replaced by pad, as published; pads are attended to."""
+    """Replaces all tokens but the first and the last by pad, as published; pads are attended to."""
     return (prompt[0], *[pad] * (len(prompt) - 2), prompt[-1])
 
 
@@ -38,9 +38,9 @@ def draw(
 ) -> Iterator[Tensor]:
     """Yields the tokens (B,) of each place in reading order, for B prompts of any lengths.
 
-    `against` are the prompts to move away from, one each, or None for no guidance;
-    combine(cond, uncond, t) makes the logits (B, codes) of a step, t in [0, 1) being the share of
-    the image that is done, and choose(logits) the tokens.
+    `against` are the negative prompts, one each, or None without guidance. combine(cond, uncond, t)
+    returns the logits (B, codes), where t in [0, 1) is the completed fraction of the image, and
+    choose(logits) returns the tokens.
     """
     rows = [*prompts, *(against or ())]
     count = model.model.vqmodel.quantize.quant_state_dims
@@ -59,7 +59,7 @@ def draw(
 
 
 def check_length(model, tokens: int) -> None:
-    """ValueError for more tokens than the language model has positions."""
+    """Raises ValueError for more tokens than the language model has positions."""
     most = model.config.text_config.max_position_embeddings
     if tokens > most:
         raise ValueError(
@@ -69,7 +69,10 @@ def check_length(model, tokens: int) -> None:
 
 
 def _guided(logits: Tensor, guides: bool, combine: Combine, step: int, total: int) -> Tensor:
-    """What a token is chosen from; FloatingPointError names what is not finite, and where."""
+    """Returns the logits to choose from.
+
+    Raises FloatingPointError naming what is not finite, and where.
+    """
     parts = logits.chunk(2) if guides else (logits,)
     guided = combine(*parts, step / total) if guides else logits
     if not bool(guided.isfinite().all()):
@@ -82,7 +85,7 @@ def _guided(logits: Tensor, guides: bool, combine: Combine, step: int, total: in
 def _step(
     model, tokens: Tensor, rows: int, cache: Slots, angles: tuple, step: int, mask: Tensor | None
 ) -> Tensor:
-    """Hidden states (rows, D) after each row has read its image's newest token."""
+    """Returns hidden states (rows, D) after each row has read its image's newest token."""
     hidden = model.prepare_embeddings_for_image_generation(tokens)[:, None]
     hidden = hidden.repeat(rows // len(tokens), 1, 1)
     here = tuple(part[:, step : step + 1] for part in angles)
@@ -95,9 +98,10 @@ def _step(
 
 
 def read(model, rows: Sequence[Ids], more: int) -> tuple[Slots, Tensor]:
-    """A cache with every row's prompt and room for `more`, and the last hidden states (rows, D).
+    """Returns a cache of every row's prompt with room for `more`, and the last hidden states (rows,
+    D).
 
-    Distinct prompts are read once each, those of one length together, so that nothing is padded.
+    Distinct prompts are read once each; those of one length are read together, without padding.
     """
     language, longest = model.model.language_model, max(map(len, rows))
     weight = model.model.generation_embeddings.weight
@@ -115,7 +119,9 @@ def read(model, rows: Sequence[Ids], more: int) -> tuple[Slots, Tensor]:
 
 
 def _angles(model, lengths: Sequence[int], steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotary cosines and sines of every step, (rows, steps, size), or one row if all are equal."""
+    """Returns rotary cosines and sines of every step, (rows, steps, size), or one row if all are
+    equal.
+    """
     starts = torch.tensor(sorted(set(lengths)) if len(set(lengths)) == 1 else lengths)
     places = starts[:, None] + torch.arange(max(1, steps))
     return model.model.language_model.rotary_emb(like, places.to(like.device))

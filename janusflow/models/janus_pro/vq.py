@@ -1,14 +1,14 @@
-"""A codebook for a small world, fitted in closed form inside transformers' VQ model.
+"""A codebook for small images, fitted in closed form inside transformers' VQ model.
 
-Images are folded: patches of p x p pixels become channels, so that the network has one level and
-works on the grid of tokens. Its weights then make it linear although it has norms and activations:
-every number goes through as the pair (a, -a), in a group of its own, so that a group's mean is
-zero; a is so small that the group norm's epsilon outweighs its variance; and of the swish that
-follows silu(a) - silu(-a) = a remains. Residual and attention blocks add nothing. What is left are
-the patches' principal components, and the codes are their k-means centres.
+Images are folded: patches of p x p pixels become channels, so the network has one level and works
+on the grid of tokens. Its weights make it linear in spite of norms and activations. Every number is
+passed as the pair (a, -a) in a group of its own, so that a group's mean is zero; a is so small that
+the group norm's epsilon dominates its variance; and silu(a) - silu(-a) = a. Residual and attention
+blocks add nothing. What remains are the patches' principal components, and the codes are their
+k-means centres.
 
-A code c stands in the table as the unit vector (c, |c|^2 / 2R, r) / R, a patch x as (x, -R, 0), so
-that the nearest code is the one with the largest product, as the published quantiser compares.
+A code c is stored as the unit vector (c, |c|^2 / 2R, r) / R and a patch x as (x, -R, 0), so the
+nearest code has the largest product, as the published quantiser compares.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def fold(pixels: Tensor, patch: int) -> Tensor:
 
 
 def tokens(vq, folded: Tensor) -> Tensor:
-    """The codes (B, n) that point most nearly as the image does, in reading order."""
+    """Returns the codes (B, n) with the largest cosine similarity, in reading order."""
     z = vq.quant_conv(vq.encoder(folded)).flatten(2).transpose(1, 2)
     table = vq.quantize.embedding  # called, and not read, for the sake of offloading's hooks
     codes = nn.functional.normalize(table(torch.arange(table.num_embeddings, device=z.device)))
@@ -35,9 +35,9 @@ def tokens(vq, folded: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fit(vq, folded: Tensor, seed: int = 0, rounds: int = 8) -> None:
-    """Sets all weights from folded images (B, C, h, w): components, codes, and the way through.
+    """Sets all weights from folded images (B, C, h, w): components, codes, and the linear path.
 
-    The VQ model has one level of 64 channels without residual blocks, and `embed_dim` - 2 =
+    The VQ model must have one level of 64 channels without residual blocks, and `embed_dim` - 2 =
     `latent_channels` components, at most 32.
     """
     patches = folded.permute(0, 2, 3, 1).flatten(0, 2).unique(dim=0).double()
@@ -51,7 +51,7 @@ def fit(vq, folded: Tensor, seed: int = 0, rounds: int = 8) -> None:
 
 
 def centres(points: Tensor, count: int, seed: int, rounds: int) -> Tensor:
-    """k-means: (N, d) -> (count, d). A centre that nothing is near moves onto a random point."""
+    """k-means: (N, d) -> (count, d). A centre without points is moved to a random point."""
     rng = torch.Generator().manual_seed(seed)
     points = points[torch.randperm(len(points), generator=rng)[: 16 * count]]
     found = points[torch.randperm(len(points), generator=rng)[:count]]
@@ -65,14 +65,14 @@ def centres(points: Tensor, count: int, seed: int, rounds: int) -> Tensor:
 
 
 def _silence(vq) -> None:
-    """Residual and attention blocks add nothing, and no bias is left."""
+    """Makes residual and attention blocks add nothing, and removes all biases."""
     for name, parameter in vq.named_parameters():
         if name.endswith("bias") or ".conv2." in name or ".proj_out." in name:
             parameter.zero_()
 
 
 def _table(vq, codes: Tensor) -> float:
-    """Writes the codes as unit vectors; returns R, with which they were divided."""
+    """Writes the codes as unit vectors; returns R, by which they were divided."""
     norms = codes.square().sum(dim=1)
     radius = float((2 * norms.max()).sqrt())
     lifted = norms / (2 * radius)
@@ -111,12 +111,12 @@ def _pairs(rows: Tensor) -> Tensor:
 
 
 def _difference(size: int) -> Tensor:
-    """First minus second of each pair, (size, 2 size)."""
+    """Returns the matrix of first minus second of each pair, (size, 2 size)."""
     return _pairs(torch.eye(size)).T
 
 
 def _through(norm: nn.GroupNorm) -> None:
-    """Undoes the pairs' scale."""
+    """Sets weights that undo the pairs' scale."""
     norm.weight.fill_(EPSILON**0.5 / SMALL)
 
 
@@ -125,6 +125,6 @@ def _padded(values: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 def _centre(conv: nn.Conv2d, matrix: Tensor) -> None:
-    """A 3 x 3 convolution that is this matrix at its centre, zero elsewhere."""
+    """Returns a 3 x 3 convolution with this matrix at its centre and zeros elsewhere."""
     conv.weight.zero_()
     conv.weight[: matrix.shape[0], : matrix.shape[1], 1, 1] = matrix

@@ -1,4 +1,4 @@
-"""Rewards of images by name; see `reward` for what one is."""
+"""Rewards of images by name; `reward` defines what a reward is."""
 
 from janusflow.training.rewards import (  # noqa: F401 (they register theirs)
     pretrained_judges,

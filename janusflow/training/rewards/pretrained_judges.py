@@ -1,8 +1,8 @@
-"""Rewards by networks that others trained: CLIP or SigLIP, and classifiers of how images look.
+"""Rewards by pretrained networks: CLIP or SigLIP, and classifiers of image aesthetics.
 
-They are named with their weights, a folder or hub id in transformers' layout: `clip:PATH`,
-`aesthetic:PATH`; a classifier of timm is read where timm is installed. Weights are read once a
-process. The path may hold neither + nor *.
+A reward is named with its weights, a folder or hub id in transformers' layout: `clip:PATH`,
+`aesthetic:PATH`; classifiers of timm need timm. Weights are loaded once per process. The path must
+not contain + or *.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ Judged = Callable[[list[Image.Image], list[str]], Tensor]
 
 @judge
 def clip(path: str) -> Reward:
-    """(1 + cosine of image and text) / 2 by a CLIP or SigLIP, in [0, 1]; Hessel et al. 2021,
-    arXiv 2104.08718. ValueError for another network.
+    """(1 + cosine of image and text) / 2 by a CLIP or SigLIP, in [0, 1]; Hessel et al. 2021, arXiv
+    2104.08718.
+
+    Raises ValueError for another network.
     """
     model, processor = loaded(path, "AutoModel", "AutoProcessor")
     if not hasattr(model, "get_text_features"):
@@ -50,10 +52,10 @@ def clip(path: str) -> Reward:
 
 @judge
 def aesthetic(path: str) -> Reward:
-    """How well an image looks to a classifier, in [0, 1]: the probability of its label "aesthetic",
-    "good", "high" or "beautiful", or where it gives one number from 0 to 10, that over 10.
+    """The aesthetic score of an image by a classifier, in [0, 1].
 
-    ValueError for other labels.
+    It is the probability of the label "aesthetic", "good", "high" or "beautiful"; for a network
+    with a single output from 0 to 10 it is that divided by 10. Raises ValueError for other labels.
     """
     model, processor = loaded(path, "AutoModelForImageClassification", "AutoImageProcessor")
     names = {i: name.lower() for i, name in model.config.id2label.items()}
@@ -75,7 +77,10 @@ def aesthetic(path: str) -> Reward:
 
 @lru_cache
 def loaded(path: str, model: str, processor: str) -> tuple[nn.Module, object]:
-    """A network and its processor by transformers' classes; ValueError where they are not there."""
+    """Returns a network and its processor, by transformers' classes.
+
+    Raises ValueError if they are missing.
+    """
     import transformers
 
     folder = locate(path, FILES)
@@ -93,12 +98,12 @@ def loaded(path: str, model: str, processor: str) -> tuple[nn.Module, object]:
 
 
 def _embedding(found) -> Tensor:
-    """Of some versions of transformers a tensor, of others an output that holds it."""
+    """Returns the embedding, which some versions of transformers wrap in an output."""
     return found if isinstance(found, Tensor) else found.pooler_output
 
 
 def _in_parts(judged: Judged) -> Reward:
-    """A reward of images with texts, so many at once."""
+    """Computes a reward of images with texts in parts of limited size."""
 
     @torch.no_grad()
     def each(graded: Graded) -> Tensor:

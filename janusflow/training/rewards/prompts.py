@@ -1,4 +1,4 @@
-"""Prompts of the small world as samples: what a model draws for when it learns from rewards."""
+"""Prompts of the scenes world as training samples, for learning from rewards."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SHARES = (1, 2, 2, 1, 3, 3, 3)  # of SPLITS["train"], of a run unless told
 
 @dataclass
 class Prompts:
-    """Each prompt `group` times in a row, of the split "train", and questions about other scenes.
+    """Prompts of the split "train", each `group` times in a row, and questions about other scenes.
 
-    Both are other ones for another `batches.seed`, or, in a run, another training.seed. ValueError
-    for shares that are not one number from 0 for each category.
+    They depend on `batches.seed`, or in a run on training.seed. Raises ValueError for shares that
+    are not one number from 0 for each category.
     """
 
     batches: Batches
@@ -49,8 +49,9 @@ class Prompts:
         counts: dict[str, int],
         start: dict[str, int] | None = None,
     ) -> list[Sample]:
-        """The samples of a process in a step, after the `start` of all steps before (as many a
-        step unless told); ValueError where a group would be cut.
+        """Returns one process's samples of a step; `start` counts the samples of all earlier steps.
+
+        Raises ValueError if a group would be divided between processes.
         """
         made = counts.get("generation", 0)
         if made % (self.group * world):
@@ -75,22 +76,22 @@ class Prompts:
         return replace(self.batches, seed=self.schedule.stage(step).seed)
 
     def one(self, index: int, seed: int | None = None) -> Sample:
-        """The prompt of this number, of a category drawn by the shares."""
+        """Returns the prompt of this number; its category is drawn by the shares."""
         seed = self.batches.seed if seed is None else seed
         rng = generator("train", index, "reward", seed)
         category = SPLITS["train"][_weighted(rng, self.categories)]
         return self.sample(prompt("train", category, int(rng.integers(2**31))))
 
     def told(self) -> dict[str, str]:
-        """What a checkpoint says of the prompts, as a run that goes on compares it."""
+        """Returns what a checkpoint records about the prompts, to compare when a run resumes."""
         return {"prompts": " ".join(f"{share:g}" for share in self.categories)}
 
     def sample(self, request: Prompt) -> Sample:
-        """A request as a sample without an image."""
+        """Returns a request as a sample without an image."""
         return replace(self.text(request.text), request=request)
 
     def text(self, text: str) -> Sample:
-        """A prompt that nothing holds an image to."""
+        """Returns a prompt without requirements."""
         tokenizer = self.batches.tokenizer
         ids = [tokenizer.token_to_id(BOS)]
         ids += tokenizer.encode(_turn(text), add_special_tokens=False).ids
@@ -101,14 +102,19 @@ class Prompts:
         )
 
     def test(self, count: int, first: int = 0) -> list[Sample]:
-        """`count` prompts of the split "test" from number `first` on, the categories in turn."""
+        """Returns `count` prompts of the split "test" from number `first` on, taking the categories
+        in turn.
+        """
         return [
             self.sample(prompt("test", CATEGORIES[i % 6], first + i // 6)) for i in range(count)
         ]
 
 
 def shares_of(text: str | None) -> tuple[float, ...]:
-    """Shares written as "1 4 2 1 3 4 3", by default SHARES; ValueError for what are no numbers."""
+    """Parses shares such as "1 4 2 1 3 4 3"; the default is SHARES.
+
+    Raises ValueError for anything else.
+    """
     if text is None:
         return SHARES
     try:

@@ -4,9 +4,9 @@
     def redness(pixels, prompt):
         return float(pixels[..., 0].mean() / 255)
 
-`pixels` is one image (H, W, 3) uint8; `prompt` is its request, with `prompt.text`. Then `redness`,
-and sums such as "0.8*strict + 0.2*redness", are found by every command that takes a reward. One
-that looks at many images at once takes `Graded` and is registered with `@reward(batched=True)`.
+`pixels` is one image (H, W, 3) uint8; `prompt` is its request, with `prompt.text`. Every command
+that takes a reward then knows `redness`, and sums such as "0.8*strict + 0.2*redness". A reward of a
+whole batch takes `Graded` and is registered with `@reward(batched=True)`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from janusflow.training import rollouts
 
 @dataclass(frozen=True, kw_only=True)
 class Graded:
-    """Images to be judged: pixels (B, H, W, 3) uint8, each with its request, and what made them."""
+    """Images to be scored: pixels (B, H, W, 3) uint8 with their requests, and the model that made
+    them.
+    """
 
     pixels: np.ndarray
     requests: Sequence
@@ -38,14 +40,14 @@ class Graded:
 
     @cached_property
     def scores(self) -> list[Score]:
-        """What the exact scorer finds, once for all rewards that ask."""
+        """The exact scorer's results, computed once for all rewards that use them."""
         return [score(image, one) for image, one in zip(self.pixels, self.requests, strict=True)]
 
 
 def graded(vae: nn.Module, samples: Sequence[Sample], latents: Tensor, **judge) -> Graded:
-    """The images that the autoencoder makes of samples' latents (B, c, h, w), ready for rewards.
+    """Decodes samples' latents (B, c, h, w) to images that are ready for rewards.
 
-    `judge` are the model and processor of rewards that read images.
+    `judge` holds model and processor, for rewards by the model itself.
     """
     pixels = rollouts.pixels_of(vae, latents).numpy()
     asked = [s.request for s in samples]
@@ -58,7 +60,9 @@ JUDGES: dict[str, Callable[[str], Reward]] = {}
 
 
 def reward(made: Callable | None = None, *, name: str | None = None, batched: bool = False):
-    """Registers a function (image, request) -> number; with `batched`, one of `Graded` -> (B,)."""
+    """A decorator that registers a function (image, request) -> number; with `batched`, `Graded` ->
+    (B,).
+    """
     if made is None:
         return lambda made: reward(made, name=name, batched=batched)
     REWARDS[name or made.__name__] = made if batched else _each(made)
@@ -80,9 +84,10 @@ def judge(made: Callable[[str], Reward]) -> Callable[[str], Reward]:
 
 
 def find(text: str) -> Reward:
-    """A reward by name or with its weights (clip:PATH), or a sum as "0.65*strict + 0.35*lenient".
+    """Returns a reward by name, with its weights (clip:PATH), or a weighted sum such as
+    "0.65*strict + 0.35*lenient".
 
-    ValueError for a name or a form that there is not.
+    Raises ValueError for an unknown name or another form.
     """
     import janusflow.training.rewards  # noqa: F401 (whose modules register theirs)
 

@@ -1,4 +1,4 @@
-"""Post-training on rewards, put together: a model of the small world, a reward, an algorithm."""
+"""Sets up post-training on rewards: a model of the scenes world, a reward, and an algorithm."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def plan(
     start: Path | None = None,
     categories: Sequence[float] = SHARES,
 ) -> TrainJob:
-    """Training of `model` on a reward by an online objective.
+    """Sets up the training of `model` on a reward by an online objective.
 
     `changes` are those of `--set`, `categories` the shares of prompts of SPLITS["train"]. Images
-    are drawn on the model's own grid of the quality "fast", where it has one, unguided. ValueError
-    for an objective that draws no images.
+    are generated unguided on the model's own grid of the quality "fast", if it has one. Raises
+    ValueError for an objective that generates no images.
     """
     if start is not None and export.is_model(start):
         model, start = str(start), None

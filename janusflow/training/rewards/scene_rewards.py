@@ -1,4 +1,4 @@
-"""Rewards of the small world by its exact scorer and its second reader."""
+"""Rewards of scenes by the exact scorer, the second reader, and the autoencoder's upper bound."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from janusflow.training.rewards.reward import Graded, reward
 
 @reward(batched=True)
 def strict(graded: Graded) -> Tensor:
-    """1 where exactly what was asked for is there, else 0."""
+    """1 if the image shows exactly what was requested, else 0."""
     return torch.tensor([float(one.strict) for one in graded.scores])
 
 
 @reward(batched=True)
 def lenient(graded: Graded) -> Tensor:
-    """1 where at least what was asked for is there, as GenEval counts."""
+    """1 if the image shows at least what was requested, as in GenEval, else 0."""
     return torch.tensor([float(one.lenient) for one in graded.scores])
 
 
 @reward(batched=True)
 def parts(graded: Graded) -> Tensor:
-    """The share of what was asked for that is there: each object by itself, in [0, 1].
+    """The fraction of the request that the image shows, in [0, 1].
 
-    Matched objects over the larger of those asked for and those found, 0.8 of it, and the relation,
-    or where none was asked for the whole being right, 0.2.
+    0.8 times the matched objects divided by the larger of the numbers requested and found, plus 0.2
+    for the relation or, without one, for a completely correct image.
     """
     pairs = zip(graded.scores, graded.requests, strict=True)
     return torch.tensor([_share(one, request) for one, request in pairs])
@@ -48,26 +48,30 @@ def _share(one: Score, request: Prompt) -> float:
 
 @reward(name="second_reader", batched=True)
 def by_second_reader(graded: Graded) -> Tensor:
-    """1 where the second reader, which shares no code with the scorer, finds what the text says."""
+    """1 if the second reader, which shares no code with the scorer, finds what the prompt says,
+    else 0.
+    """
     pairs = zip(graded.pixels, graded.requests, strict=True)
     return torch.tensor([float(second_reader.strict(i.astype(float), r.text)) for i, r in pairs])
 
 
 @reward(batched=True)
 def clean(graded: Graded) -> Tensor:
-    """How well drawn the objects are, whatever was asked for: 1 less the mean share of their pixels
-    that no shape explains, over the share at which the scorer gives up; 0 where there is nothing.
+    """How well the objects are drawn, whatever was requested, in [0, 1].
+
+    It is 1 minus the mean fraction of their pixels that no shape explains, relative to the fraction
+    at which the scorer gives up; 0 without objects.
     """
     return torch.tensor([_cleanness(one) for one in graded.scores])
 
 
 @reward(batched=True)
 def quality(graded: Graded) -> Tensor:
-    """How near each image is to the best that the autoencoder makes of what it shows, whatever was
-    asked for: 1 - |image - ceiling| / |background - ceiling|, root mean squares, at least 0.
+    """1 - |image - ceiling| / |background - ceiling|, root mean squares, at least 0, whatever was
+    requested.
 
-    The ceiling is the drawing of the scene as it is read, through the autoencoder where one came
-    with the images; 0 where an object cannot be named, or there is none.
+    The ceiling is a rendering of the scene as it was read from the image, encoded and decoded if an
+    autoencoder is available. The result is 0 if an object cannot be named, or if there is none.
     """
     known = [_drawn(one) for one in graded.scores]
     named = [i for i, objects in enumerate(known) if objects]
@@ -81,7 +85,7 @@ def quality(graded: Graded) -> Tensor:
 
 
 def _drawn(one: Score) -> list[Obj]:
-    """The objects of a reading, or none where one has no name."""
+    """Returns the objects that were read, or none if one of them has no name."""
     if any(obj.shape is None or obj.color is None for obj in one.found):
         return []
     return [Obj(obj.shape, obj.color, obj.x, obj.y, obj.size) for obj in one.found]

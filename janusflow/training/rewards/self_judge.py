@@ -1,4 +1,4 @@
-"""The model's own understanding as a reward: what it answers about the image that it drew."""
+"""The model's own understanding as a reward: its answers about the images that it generated."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from janusflow.training.rollouts import evaluating
 
 @reward(name="own_judge", batched=True)
 def own_judge(graded: Graded) -> Tensor:
-    """The mean probability of the right answers to questions about the request, by the model.
+    """The model's mean probability of the right answers to questions about the request.
 
-    It asks for every need, the number of shapes and the relation. The model may be wrong about its
-    own images, and learns to draw what it is wrong about: watch `strict` beside it. ValueError
-    where no model and processor came with the images.
+    They ask for every required object, the number of shapes and the relation. The model may be
+    wrong about its own images and then learns to generate what it is wrong about, so watch `strict`
+    as well. Raises ValueError if the images come without model and processor.
     """
     if graded.model is None or graded.processor is None:
         raise ValueError("the reward own_judge needs the model and its processor; give both")
@@ -32,7 +32,9 @@ def own_judge(graded: Graded) -> Tensor:
 
 @torch.no_grad()
 def _answered(graded: Graded, image: np.ndarray, request: Prompt) -> float:
-    """Of one image: all its questions in one batch, the first token of each answer."""
+    """Answers all questions about one image in one batch; only the first token of each answer is
+    used.
+    """
     asked, answers = zip(*prompt_questions(request), strict=True)
     shown = [Image.fromarray(image)]
     inputs = graded.processor(list(asked), images=[shown] * len(asked))
