@@ -1,4 +1,4 @@
-"""Training from the command line, for one process or for many:
+"""Runs `janusflow train` as a module, for one process or several:
 
     python -m janusflow.train --recipe scenes-pico --out runs/pico
     accelerate launch -m janusflow.train --stage 3 --model M --data D --out runs/a

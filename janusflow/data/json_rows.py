@@ -1,4 +1,4 @@
-"""JSON files that are one list of rows, as LLaVA's are."""
+"""JSON files that consist of one list of rows, such as LLaVA's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a visitor may ask for. Nothing else reaches the model."""
+"""The requests that a visitor may make. Nothing else reaches the model."""
 
 from __future__ import annotations
 

@@ -123,7 +123,9 @@ def save(found: Mapping[str, FewStep], folder: Path) -> None:
 
 
 def take_back(folder: Path, quality: str) -> None:
-    """Leaves a quality to the model's own weights, as one whose grid was placed anew."""
+    """Lets the model's own weights generate a quality again, for example after its grid was
+    changed.
+    """
     if quality in (found := read(folder)):
         save({name: few for name, few in found.items() if name != quality}, folder)
 

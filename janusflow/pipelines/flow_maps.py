@@ -80,7 +80,9 @@ class PromptFlowMap(FlowMap):
         ts: Tensor | None = None,
         compiled: Compiled | None = None,
     ):
-        """Embeds the times `ts` (S,) in advance, but for a compiled graph, which does so itself."""
+        """Embeds the times `ts` (S,) in advance, except for a compiled graph, which embeds them
+        itself.
+        """
         of = partial(model.velocity, prompt=prompt) if compiled is None else compiled.of(prompt)
         self._of, self._embedded = of, CachedTimes(model, None if compiled else ts)
         super().__init__(self._mean_velocity, "velocity")

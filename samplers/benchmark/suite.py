@@ -163,7 +163,7 @@ def measured(
     piloted: bool = True,
     samples: int = SAMPLES,
 ) -> Iterator[dict]:
-    """What a cell says of this field, at each number of calls."""
+    """Returns the entries of this field's cells, at each number of evaluations."""
     noise, look = problem.noise(samples, SEED), problem.noise(LOOKS, LOOK_SEED)
     end, v = problem.solution(noise), problem.velocity
     for n in calls:

@@ -1,4 +1,4 @@
-"""Fields that were learned: a small network trained on digits by flow matching, guided or not."""
+"""Learned fields: a small network trained on digits by flow matching, with or without guidance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ WAVES = 2.0 ** torch.arange(4)  # cycles of the time features over the path, hal
 
 
 class DigitNetwork(nn.Module):
-    """Velocity of 8 x 8 digits: (B, 64), t (B,) and labels (B,) -> (B, 64), two hidden layers."""
+    """The velocity of 8 x 8 digits: (B, 64), t (B,) and labels (B,) -> (B, 64), with two hidden
+    layers.
+    """
 
     def __init__(self, width: int):
         super().__init__()

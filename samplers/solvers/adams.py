@@ -72,11 +72,11 @@ class Form:
         return self.noise == 0 or self.data == 0
 
     def scale(self, t: float) -> float:
-        """Phi(t)."""
+        """The scale Phi(t)."""
         return 1.0 if self.plain else math.hypot((1 - t) * self.noise, t * self.data)
 
     def slope(self, t: float) -> float:
-        """Phi'(t)."""
+        """The slope Phi'(t)."""
         if self.plain:
             return 0.0
         return (t * self.data**2 - (1 - t) * self.noise**2) / self.scale(t)

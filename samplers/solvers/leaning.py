@@ -1,10 +1,10 @@
-"""What four steps cannot know beforehand: how the path looks.
+"""Predictions of `auto` with four steps, which depend on the velocities of each sample.
 
-With four velocities no fixed weights serve smooth networks, narrow data and strong guidance alike.
-So the last two predictions of `auto` lean on what is seen in each sample: cosines and ratios of
-norms of the velocities and of their divided differences, which cost no call. Linear in these, older
-velocities gain weight from the newest. The coefficients were fitted to 230 fields drawn from the
-families of the suite, none of them in either of its halves.
+With four velocities no fixed weights suit smooth networks, narrow data and strong guidance alike.
+So the last two predictions shift weight between the newest and older velocities. The shift is
+linear in features of each sample: cosines and ratios of norms of the velocities and of their
+divided differences, which need no further evaluation. The coefficients were fitted to 230 random
+fields of the suite's families, none of them in either of its halves.
 """
 
 from __future__ import annotations
@@ -44,15 +44,17 @@ COEFFICIENTS: dict[int, tuple[tuple[float, ...], ...]] = {
 
 
 def leans(ts: Tensor) -> bool:
-    """Whether a run on this grid leans: four steps from noise to data, over nearly the whole."""
+    """Returns whether a run on this grid uses these predictions: four steps, from about noise to
+    data.
+    """
     return len(ts) == STEPS + 1 and float(ts[-1] - ts[0]) >= WHOLE
 
 
 def lean(ahead: Tensor, noise: Tensor, known: list[Tensor], ts: list[float]) -> Tensor:
-    """The predicted state, leaning on what the velocities so far look like, each sample for itself.
+    """Returns the predicted state, whose weights depend on each sample's velocities.
 
-    `known` holds the velocities from the newest back, (B, ...) like the states. The weights that
-    older ones gain add up to what the newest loses, so a straight path stays exact.
+    `known` holds the velocities from the newest back, (B, ...) like the states. What older
+    velocities gain in weight the newest loses, so a straight path stays exact.
     """
     rows = COEFFICIENTS.get(len(known))
     if rows is None:
@@ -67,12 +69,12 @@ def lean(ahead: Tensor, noise: Tensor, known: list[Tensor], ts: list[float]) -> 
 
 
 def looks(noise: Tensor, values: list[Tensor], ts: list[float]) -> Tensor:
-    """How the path looks in each sample, (B, 6) from three velocities or (B, 9) from four.
+    """Returns the features of each sample's path, (B, 6) from three velocities or (B, 9) from four.
 
-    In columns: one; cosine of the first velocity and the noise, -1 where a flow to centred data
-    starts; cosine and log ratio of norms of the last two velocities; the same of the last two
-    divided differences, of the two before, and the cosine of the last and the one before the last
-    but one.
+    The columns are one; the cosine of the first velocity and the noise, which is -1 at the start of
+    a flow to centred data; cosine and log ratio of norms of the last two velocities, of the last
+    two divided differences, and of the two before; and the cosine of the last divided difference
+    and the one two before it.
     """
     gaps = [b - a for a, b in pairwise(ts[: len(values)])]
     slopes = [(b - a) / h for (a, b), h in zip(pairwise(values), gaps, strict=True)]
@@ -86,6 +88,8 @@ def looks(noise: Tensor, values: list[Tensor], ts: list[float]) -> Tensor:
 
 
 def compare(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine of two vectors in each sample, (B, D) twice, and the logarithm of |new| / |old|."""
+    """Returns the cosine of two vectors in each sample, (B, D) twice, and the logarithm of |new| /
+    |old|.
+    """
     a, b = (x.square().sum(1).clamp_min(TINY) for x in (old, new))
     return (old * new).sum(1) * a.rsqrt() * b.rsqrt(), ((b / a).log() / 2).clamp(-LARGEST, LARGEST)

@@ -26,7 +26,7 @@ def midpoint(v: Velocity, x: Tensor, ts: Tensor) -> Path:
 
 @solver(order=2, calls=2, time_gradient=True)
 def heun(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-    """Trapezoid rule with an Euler predictor (Karras et al. 2022, Alg. 1)."""
+    """The trapezoid rule with an Euler predictor (Karras et al. 2022, Alg. 1)."""
     for t, s, h in steps(ts):
         k1 = v(x, t)
         k2 = v(advance(x, (h, k1)), s)

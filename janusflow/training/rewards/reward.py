@@ -78,7 +78,9 @@ def _each(made: Callable) -> Reward:
 
 
 def judge(made: Callable[[str], Reward]) -> Callable[[str], Reward]:
-    """Registers a function of the path of weights that gives a reward, written NAME:PATH."""
+    """A decorator that registers a function from the path of weights to a reward, written
+    NAME:PATH.
+    """
     JUDGES[made.__name__] = made
     return made
 
