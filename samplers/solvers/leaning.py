@@ -78,18 +78,19 @@ def looks(noise: Tensor, values: list[Tensor], ts: list[float]) -> Tensor:
     """
     gaps = [b - a for a, b in pairwise(ts[: len(values)])]
     slopes = [(b - a) / h for (a, b), h in zip(pairwise(values), gaps, strict=True)]
-    turn, growth = compare(values[-2], values[-1])
-    seen = [torch.ones_like(turn), compare(values[0], noise)[0], turn, growth]
-    for older, newer in zip(slopes[-2::-1], slopes[:0:-1], strict=True):
-        seen += compare(older, newer)
-    if len(slopes) > 2:
-        seen.append(compare(slopes[-3], slopes[-1])[0])
+    pairs = [(values[0], noise), (values[-2], values[-1])]
+    pairs += zip(slopes[-2::-1], slopes[:0:-1], strict=True)
+    pairs += [(slopes[-3], slopes[-1])] if len(slopes) > 2 else []
+    cosines, ratios = compare(*(torch.stack(side) for side in zip(*pairs, strict=True)))
+    first, *turns = cosines.unbind()
+    seen = [torch.ones_like(first), first]
+    for turn, growth in zip(turns, ratios[1 : len(slopes) + 1], strict=False):
+        seen += turn, growth
+    seen += turns[len(slopes) :]
     return torch.stack(seen, 1).nan_to_num()  # where a square overflows
 
 
 def compare(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the cosine of two vectors in each sample, (B, D) twice, and the logarithm of |new| /
-    |old|.
-    """
-    a, b = (x.square().sum(1).clamp_min(TINY) for x in (old, new))
-    return (old * new).sum(1) * a.rsqrt() * b.rsqrt(), ((b / a).log() / 2).clamp(-LARGEST, LARGEST)
+    """Returns the cosine of two vectors, (..., D) twice, and the logarithm of |new| / |old|."""
+    a, b = (x.square().sum(-1).clamp_min(TINY) for x in (old, new))
+    return (old * new).sum(-1) * a.rsqrt() * b.rsqrt(), ((b / a).log() / 2).clamp(-LARGEST, LARGEST)
