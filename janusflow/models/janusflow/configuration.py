@@ -111,7 +111,6 @@ def _select_layers(layers: int, select_layer: Any) -> int:
 
 class JanusFlowConfig(PreTrainedConfig):
     """The published configuration, loaded, completed with defaults, and saved without losing a key.
-
     `language_config` becomes a `LlamaConfig`. The three `vision_*_config` blocks remain
     dictionaries as on the hub, including misspelt and unknown keys; `vision` and `generation` give
     their sizes. Raises ValueError for sizes that are not positive whole numbers and for networks
@@ -168,7 +167,6 @@ class JanusFlowConfig(PreTrainedConfig):
     @classmethod
     def from_pretrained(cls, name, **kwargs):
         """Loads the configuration as transformers does; keywords replace the file's settings.
-
         Raises TypeError for a keyword that is neither a setting nor the hub's.
         """
         wanted = kwargs.pop("return_unused_kwargs", False)
@@ -184,7 +182,6 @@ class JanusFlowConfig(PreTrainedConfig):
     @classmethod
     def get_config_dict(cls, name, **kwargs) -> tuple[dict, dict]:
         """Returns what transformers reads from config.json, after the checks of `check_config`.
-
         Raises ValueError for a setting that loads code or files or shadows a method, and for
         invalid JSON.
         """
@@ -207,7 +204,6 @@ class JanusFlowConfig(PreTrainedConfig):
     @property
     def parameters(self) -> int | None:
         """The number of parameters in the large matrices, within a few per cent of the total.
-
         None for a network with a vision or language model for which there is no formula here.
         """
         text, vision, generation = self.language_config, self.vision, self.generation
@@ -275,7 +271,6 @@ class JanusFlowConfig(PreTrainedConfig):
 
 def vision_sizes(block: Any, where: str) -> VisionSizes:
     """Returns the sizes of the tower that a config.json block names.
-
     Raises ValueError for an unsupported one.
     """
     params = _params(block, where)

@@ -159,7 +159,6 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
 
     def _at_once(self, latents: Tensor) -> int:
         """Returns the rows to evaluate together.
-
         On a CPU the widest activation must stay below `HEAP`; elsewhere it is all rows.
         """
         if latents.device.type != "cpu" or torch.is_grad_enabled():
@@ -201,7 +200,6 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
 
     def times(self, t: Tensor) -> Times:
         """Returns everything the network computes from times t (S,) alone, for all of them at once.
-
         Rows of the result can be passed to `velocity` in place of t.
         """
         encoder, decoder = self.vision_gen_enc_model, self.vision_gen_dec_model
@@ -381,7 +379,6 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         **kwargs,
     ) -> Tensor:
         """Returns the ids of the answers, (B, new tokens).
-
         Further arguments are those of transformers' `GenerationMixin.generate`; defaults come from
         `generation_config`.
         """

@@ -39,7 +39,6 @@ from janusflow.utils.text import printable
 
 class JanusFlowProcessor(ProcessorMixin):
     """The tokenizer, chat format and image processor of a JanusFlow checkpoint.
-
     `processor(conversation, images)` prepares questions, `processor.prompt(texts)` prompts of
     images, and `processor.decode(ids)` reads answers. The tokenizer is tokenizer.json itself,
     whatever class tokenizer_config.json names (transformers 5 would rebuild it and lose every
@@ -232,7 +231,6 @@ class JanusFlowProcessor(ProcessorMixin):
         self, texts: str | Sequence[str], images: Sequence[Sequence] | None = None
     ) -> BatchFeature:
         r"""Tokenizes prompts of images: input_ids and attention_mask (B, L), padded on the left.
-
         `User: {text}\n\nAssistant:` and the generation tag are tokenized together and the last id
         is dropped, as published. Negative prompts are prepared the same way. `images` holds for
         each text the images it shows, such as the one to edit; they come after the text, so that an
