@@ -177,7 +177,9 @@ def read(folder: Path, weights: str = WEIGHTS) -> Found:
         )
     limits.hold("width", rank, f"{str(folder / CONFIG)!r} has rank {rank}")
     layers = _tensors(folder / weights, rank)
-    rooted = config.get("use_rslora") is True
+    rooted = config.get("use_rslora") or False
+    if not isinstance(rooted, bool):
+        raise ValueError(f"{str(folder / CONFIG)!r} has use_rslora {rooted!r:.40}; expected a bool")
     return Found(str(folder), rank, float(alpha), rooted, layers, _targets(config))
 
 

@@ -9,6 +9,7 @@ from functools import cache
 
 from transformers import GenerationConfig, GenerationMixin
 
+from janusflow.models.janusflow.generation_defaults import check_beams
 from janusflow.pipelines.call_options import whole
 
 LONGEST = 512  # tokens of an answer, as published
@@ -92,6 +93,8 @@ def read(given: Mapping, tokenizer) -> dict:
     for name in ("max_new_tokens", "max_length", "num_beams", "num_return_sequences"):
         if found.get(name) is not None:
             found[name] = whole(found[name], name, limit="number")
+            if name.startswith("num"):
+                check_beams(found[name], f"{name} is")
     if found.get("stop_strings") or getattr(config, "stop_strings", None):
         found.setdefault("tokenizer", tokenizer)
     return found

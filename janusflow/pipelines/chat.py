@@ -102,6 +102,8 @@ class Chat:
         tokenizer = self.processor.tokenizer
         given = answer_settings.read(given, tokenizer)
         files = getattr(self.model, "generation_config", None)
+        if getattr(files, "stop_strings", None):
+            given.setdefault("tokenizer", tokenizer)
         sources = [source for source in (given.get("generation_config"), files) if source]
         answer_settings.check_sampling(given, sources)
         told = any(getattr(s, "max_length", None) is not None for s in sources)

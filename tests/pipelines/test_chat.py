@@ -1,5 +1,7 @@
 """Answers: one for each question, none that goes on unread, nothing swallowed on the way."""
 
+import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig, StoppingCriteria
 
+from janusflow import JanusFlowModel, JanusFlowPipeline
 from janusflow.pipelines import answer_settings
 from janusflow.scenes.shapes import render
 from janusflow.scenes.world import scene
@@ -203,3 +206,33 @@ def test_encoding_reads_every_kind_of_image_alike(tiny_pipe, pictures):
     assert tiny_pipe.encode([image, image]).shape[0] == 2
     with pytest.raises(ValueError, match="multiples of 8"):
         tiny_pipe.encode(image.resize((90, 90)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"eos_token_id": "x"}, "eos_token_id 'x'; expected a token's id"),
+        ({"pad_token_id": [1, -2]}, "pad_token_id .* expected a token's id"),
+        ({"num_beams": 10**6}, "num_beams 1000000; at most 256"),
+    ],
+)
+def test_a_generation_configuration_that_would_fail_later_is_refused(
+    tiny_folder, tmp_path, content, message
+):
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        JanusFlowModel.from_pretrained(tmp_path / "model")
+
+
+def test_more_beams_than_memory_has_room_for_are_refused(tiny_pipe):
+    for name in ("num_beams", "num_return_sequences"):
+        with pytest.raises(ValueError, match=f"{name} is 10000; at most 256"):
+            tiny_pipe.chat(Q, **{name: 10**4})
+
+
+def test_stop_strings_beside_the_weights_find_their_tokenizer(tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    content = {"stop_strings": ["a"], "max_new_tokens": 4}
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(content))
+    assert isinstance(JanusFlowPipeline.from_pretrained(tmp_path / "model").chat(Q), str)

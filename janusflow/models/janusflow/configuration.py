@@ -139,12 +139,13 @@ class JanusFlowConfig(PreTrainedConfig):
 
     def _check(self) -> None:
         text, vision, generation = self.language_config, self.vision, self.generation
+        if self.image_grid is not None:
+            positive(self.image_grid, "image_grid", "image_size")
         if vision.width % vision.heads or vision.image_size % vision.patch_size:
             raise ValueError(
                 f"the vision tower's width {vision.width} and image_size {vision.image_size} must "
-                f"be multiples "
-                f"of heads {vision.heads} and patch_size {vision.patch_size}; check "
-                f"vision_und_enc_config"
+                f"be multiples of heads {vision.heads} and patch_size {vision.patch_size}; check "
+                "vision_und_enc_config"
             )
         hidden = {
             positive(block["params"].get("hidden_size", text.hidden_size), "hidden_size", "width")
@@ -153,15 +154,13 @@ class JanusFlowConfig(PreTrainedConfig):
         if hidden != {text.hidden_size}:
             raise ValueError(
                 f"generation encoder and decoder expect hidden sizes {sorted(hidden)}, the "
-                f"language model has "
-                f"{text.hidden_size}; they must be equal"
+                f"language model has {text.hidden_size}; they must be equal"
             )
         decoder = _params(self.vision_gen_dec_config, "vision_gen_dec_config")
         if decoder.get("in_channels", generation.channels) != generation.channels:
             raise ValueError(
                 f"decoder in_channels {decoder['in_channels']} differ from the encoder's "
-                f"{generation.channels}; "
-                "the long skip needs them equal"
+                f"{generation.channels}; the long skip needs them equal"
             )
 
     @classmethod
@@ -348,7 +347,7 @@ def _language(given: Any) -> PreTrainedConfig:
     try:
         return LlamaConfig(**settings)
     except Exception as error:  # transformers' validators raise classes of their own
-        reason = printable(error, 400)
+        reason = printable(" ".join(str(error).split()), 200)
         raise ValueError(
             f"language_config is not a valid Llama ({reason}); check config.json"
         ) from error

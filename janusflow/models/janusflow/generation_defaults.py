@@ -30,6 +30,10 @@ def read(name: str | Path, **hub) -> GenerationConfig:
     said = {} if path is None else read_object(path)
     for key, kind in KINDS.items():
         _check(said.get(key), kind, f"{FILE} in {str(name)!r} holds {key}")
+    for key in IDS:
+        _check_id(said.get(key), f"{FILE} in {str(name)!r} holds {key}")
+    for key in ("num_beams", "num_return_sequences"):
+        check_beams(said.get(key) or 1, f"{FILE} in {str(name)!r} holds {key}")
     try:
         config = GenerationConfig(**{k: v for k, v in said.items() if k not in UNSAID})
     except Exception as error:  # transformers' validators raise classes of their own
@@ -57,6 +61,7 @@ KINDS = dict(  # which transformers takes as they come, and stumbles over later
     guidance_scale=float,
     repetition_penalty=float,
 )
+BEAMS = 256  # at most, of a question: each keeps keys and values of its own
 UNSAID = ("transformers_version", "_from_model_config", "_commit_hash")
 
 
@@ -65,6 +70,18 @@ def _check(value, kind: type, what: str) -> None:
     if not right or (kind is not bool and (isinstance(value, bool) or (value or 0) < 0)):
         names = {bool: "true or false", int: "a whole number from 0", float: "a number from 0"}
         raise ValueError(f"{what} {value!r:.40}; expected {names[kind]}")
+
+
+def _check_id(value, what: str) -> None:
+    ids = value if isinstance(value, list) else [value]
+    if value is not None and not all(type(one) is int and one >= 0 for one in ids):
+        raise ValueError(f"{what} {value!r:.40}; expected a token's id, or a list of ids")
+
+
+def check_beams(value: int, what: str) -> None:
+    """Raises ValueError for more beams or sequences than a question may have."""
+    if value > BEAMS:
+        raise ValueError(f"{what} {value}; at most {BEAMS} are taken")
 
 
 def says_something(config: GenerationConfig) -> bool:

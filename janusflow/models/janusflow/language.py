@@ -66,7 +66,7 @@ def other_language_config(given: dict) -> PreTrainedConfig:
     try:
         config = kind(**settings)
     except Exception as error:  # transformers' validators raise classes of their own
-        reason = " ".join(str(error).split())[:400]
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(f"language_config is not a valid {kind.__name__} ({reason})") from error
     for key in NEEDED:
         positive(getattr(config, key, None), f"language_config.{key}", NUMBERS[key])
