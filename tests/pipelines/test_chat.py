@@ -51,7 +51,7 @@ def test_several_answers_to_a_question_are_a_list(tiny_pipe, pictures):
         (
             lambda p: p.chat(Q, max_new_token=3),
             TypeError,
-            "'max_new_token', which nothing",
+            "got 'max_new_token'",
         ),
         (lambda p: p.chat(Q, [None]), ValueError, "images holds None"),
         (lambda p: p.conversation([None]), ValueError, "images holds None"),
