@@ -13,6 +13,7 @@ from janusflow.models.janusflow.language import (
     other_language_config,
     positive,
 )
+from janusflow.models.janusflow.vision_towers import TOWERS
 from janusflow.utils.checkpoint_files import check_settings
 from janusflow.utils.config_guard import read_config
 from janusflow.utils.hub import PACKAGED
@@ -20,22 +21,6 @@ from janusflow.utils.keywords import refuse_unknown
 from janusflow.utils.text import printable
 
 OF_OTHERS = ("subfolder", "trust_remote_code", "code_revision", "use_auth_token")  # transformers'
-# Vision towers by their published names; a configuration may override any of these in its `params`.
-TOWERS: dict[str, dict[str, int | float]] = {
-    "siglip_large_patch16_384": dict(
-        image_size=384, patch_size=16, width=1024, layers=24, heads=16, mlp_ratio=4
-    ),
-    "siglip_large_patch16_256": dict(
-        image_size=256, patch_size=16, width=1024, layers=24, heads=16, mlp_ratio=4
-    ),
-    "siglip_base_patch16_384": dict(
-        image_size=384, patch_size=16, width=768, layers=12, heads=12, mlp_ratio=4
-    ),
-    "siglip_so400m_patch14_384": dict(
-        image_size=384, patch_size=14, width=1152, layers=27, heads=16, mlp_ratio=4304 / 1152
-    ),
-    "siglip_tiny": dict(image_size=96, patch_size=16, width=48, layers=3, heads=4, mlp_ratio=4),
-}
 
 # The published language model's numbers, which `config.json` partly omits.
 LANGUAGE_DEFAULTS = dict(

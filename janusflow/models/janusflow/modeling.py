@@ -93,8 +93,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         if seen.shape != input_ids.shape or not bool(seen.any(dim=1).all()):
             raise ValueError(
                 f"attention_mask has shape {tuple(seen.shape)} for ids {tuple(input_ids.shape)}, "
-                f"or an empty row; "
-                "expected the same shape with at least one token a row"
+                "or an empty row; expected the same shape with at least one token a row"
             )
         self.check_length(int(seen.sum(dim=1).max()))
         length = seen.sum(dim=1)

@@ -12,13 +12,13 @@ from transformers.processing_utils import ProcessorMixin
 
 from janusflow.models.janusflow.chat_format import (
     Turn,
-    as_images,
     is_one,
     listed,
     read_turns,
     render,
     roles,
 )
+from janusflow.models.janusflow.image_places import inline, mismatch, nested
 from janusflow.models.janusflow.image_processing import JanusFlowImageProcessor
 from janusflow.models.janusflow.processor_options import Padding
 from janusflow.models.janusflow.tags import Tags as Tags
@@ -111,7 +111,7 @@ class JanusFlowProcessor(ProcessorMixin):
             )
         if text is not None:
             rows = [text] if isinstance(text, str) else list(text)
-            samples = self._pair([(row, ()) for row in rows], _nest(images, len(rows)))
+            samples = self._pair([(row, ()) for row in rows], nested(images, len(rows)))
         else:
             samples = self._read(conversation, images)
         expanded = [self._expand(text, len(shown)) for text, shown in samples]
@@ -150,17 +150,17 @@ class JanusFlowProcessor(ProcessorMixin):
             if Padding.read(options) != Padding():
                 raise ValueError("padding and length are of tokens; give tokenize=True with them")
             return texts[0] if is_one(conversation) else texts
-        inline = [(text, _inline(one)) for text, one in zip(texts, turns, strict=True)]
-        samples = self._pair(inline, _nest(images, len(batch)))
+        told = [(text, inline(one)) for text, one in zip(texts, turns, strict=True)]
+        samples = self._pair(told, nested(images, len(batch)))
         data = self(text=texts, images=[own for _, own in samples], **options)
         return data if return_dict else data["input_ids"]
 
     def _read(self, conversation, images) -> list[tuple[str, list]]:
         batch = [conversation] if is_one(conversation) else listed(conversation)
-        nested = _nest(images, len(batch))
-        own = nested if nested and isinstance(nested[0], list) else [[]] * len(batch)
+        given = nested(images, len(batch))
+        own = given if given and isinstance(given[0], list) else [[]] * len(batch)
         turns = [self._turns(c, len(i)) for c, i in zip(batch, own, strict=True)]
-        return self._pair([(self._render(one), _inline(one)) for one in turns], nested)
+        return self._pair([(self._render(one), inline(one)) for one in turns], given)
 
     def _turns(self, conversation, count: int) -> list[Turn]:
         """Returns messages as turns; without placeholders the first question gets all images."""
@@ -170,7 +170,7 @@ class JanusFlowProcessor(ProcessorMixin):
             turns = [Turn("user", conversation)]
         else:
             turns = read_turns(listed(conversation), self.image_tag)
-        count = count or len(_inline(turns))
+        count = count or len(inline(turns))
         if any(self.image_tag in turn.text for turn in turns):
             return turns
         first = next((i for i, turn in enumerate(turns) if turn.kind == "user"), 0)
@@ -203,7 +203,7 @@ class JanusFlowProcessor(ProcessorMixin):
                 f"{self.image_tag!r}; give a list of images for each, as [[first], [second]]"
             )
         if sum(counts) != len(images):
-            raise ValueError(_mismatch(len(images), sum(counts), self.image_tag))
+            raise ValueError(mismatch(len(images), sum(counts), self.image_tag))
         deal = iter(images)
         return [
             (text, [next(deal) for _ in range(n)])
@@ -216,7 +216,7 @@ class JanusFlowProcessor(ProcessorMixin):
         """
         plain, image = self.ids(text), self.image_id
         if plain.count(image) != count:
-            raise ValueError(_mismatch(count, plain.count(image), self.image_tag))
+            raise ValueError(mismatch(count, plain.count(image), self.image_tag))
         filled = [self.image_start_id] + [image] * self.num_image_tokens
         block = [*filled, self.image_end_id]
         ids, mask = [], []
@@ -380,31 +380,3 @@ def _ending(turns: list[list[Turn]], adds: bool | None, continues: bool | None) 
     if continues or (adds is None and continues is None):
         return "answer"
     return "new" if adds else "closed"
-
-
-def _nest(images, batch: int) -> list | None:
-    """Returns None, a flat list of images for the batch, or one list of images per row."""
-    if images is None:
-        return None
-    images = list(as_images(images))
-    if any(one is None for one in images):
-        raise ValueError(
-            f"image {images.index(None) + 1} of {len(images)} is None; give an image, or [] for a "
-            "conversation without one"
-        )
-    if any(isinstance(one, list | tuple) for one in images):
-        if len(images) != batch:
-            raise ValueError(
-                f"{len(images)} lists of images came for {batch} conversations; give one for each, "
-                "[] for none"
-            )
-        return [list(as_images(one)) for one in images]
-    return [images] if batch == 1 else images
-
-
-def _inline(turns: list[Turn]) -> tuple:
-    return tuple(image for turn in turns for image in turn.images)
-
-
-def _mismatch(count: int, places: int, tag: str) -> str:
-    return f"{count} images came for {places} placeholders {tag!r}; give as many of both"
