@@ -22,6 +22,7 @@ from samplers.benchmark import suite
 from studies import few_evaluations as few
 from studies import mint
 from studies import reward_algorithms as reward_curves
+from studies.real_images import emoji as emoji_study
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -293,6 +294,28 @@ def hacking_of(run: Path) -> Result:
         rows.append({k: v if k == "step" else round(v, 3) for k, v in row.items()})
     command = f"janusflow reward janusflow/scenes -o RUN {shlex.join(HACKED)}"
     return Result(command=command, rows=rows, note="One seed; 64 images a step.")
+
+
+EMOJI = ROOT / "runs" / "emoji-data", ROOT / "runs" / "lite0"  # fetched once, never committed
+
+
+@measure
+def emoji() -> Result:
+    """What the shipped model of emoji has learnt and what it has memorised; draws its sheets."""
+    data, lite0 = EMOJI
+    fetch = [sys.executable, "-m", "janusflow", "data"]
+    subprocess.run([*fetch, "emoji", "-o", data, "--size", "64", "--keywords"], check=True)
+    subprocess.run([*fetch, "efficientnet", "-o", lite0], check=True)
+    found = emoji_study.measure(
+        emoji_study.arguments(
+            *("--model", "janusflow/emoji", "--data", str(data), "--features", str(lite0)),
+            *("--figures", str(ROOT / "docs" / "emoji")),
+        )
+    )
+    command = (
+        "python -m studies.real_images.emoji --model janusflow/emoji --data emoji --features lite0"
+    )
+    return of_model("janusflow/emoji", command, emoji_study.table(found), found["note"])
 
 
 @measure

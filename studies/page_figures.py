@@ -41,6 +41,15 @@ def gallery() -> None:
     figure.savefig(DOCS / "images.png", dpi=200)
 
 
+def emoji() -> None:
+    """docs/emoji.png: one image for each line of docs/emoji-prompts.txt, captioned."""
+    pipe = JanusFlowPipeline.from_pretrained("janusflow/emoji")
+    pipe.set_progress_bar_config(disable=True)
+    prompts = (DOCS / "emoji-prompts.txt").read_text(encoding="utf-8").splitlines()
+    images = pipe(prompts, seed=SEED, guidance_scale=2.0).images
+    plots.images(images, prompts, columns=8).savefig(DOCS / "emoji.png", dpi=200)
+
+
 def trajectory() -> None:
     """docs/trajectory.png: the state and the expected image on the way from noise to data."""
     pipe = shipped()
@@ -101,6 +110,7 @@ FIGURES: dict[str, Callable[[], None]] = {
     draw.__name__.replace("_", "-"): draw
     for draw in (
         gallery,
+        emoji,
         trajectory,
         work_precision,
         alignment,

@@ -41,7 +41,12 @@ def folders(incomplete: str) -> list[str]:
 
 def models(incomplete: str) -> list[str]:
     """Completes packaged models, published ones and folders."""
-    packaged = ("janusflow/scenes", "janusflow/scenes-few", "janusflow/scenes-pro")
+    packaged = (
+        "janusflow/scenes",
+        "janusflow/scenes-few",
+        "janusflow/scenes-pro",
+        "janusflow/emoji",
+    )
     return [*_starting(incomplete, packaged + HUB), *folders(incomplete)]
 
 

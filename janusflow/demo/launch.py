@@ -10,9 +10,10 @@ QUEUE = 20  # jobs that may wait
 SESSIONS = 64  # visitors whose shelf is kept
 OWN = "janusflow/scenes"
 PROMPTS = {
-    True: ["a yellow star and a purple ring", "three orange circles", "a green heart"],
-    False: ["a fox in the snow at dawn", "a bowl of lemons, oil painting", "a quiet harbour"],
+    OWN: ["a yellow star and a purple ring", "three orange circles", "a green heart"],
+    "janusflow/emoji": ["a red heart", "grinning cat with smiling eyes", "a blue car"],
 }
+ANY = ["a fox in the snow at dawn", "a bowl of lemons, oil painting", "a quiet harbour"]
 
 
 def start(pipe, name: str, host: str = "127.0.0.1", port: int = 0, wait: bool = True):
@@ -32,7 +33,7 @@ def start(pipe, name: str, host: str = "127.0.0.1", port: int = 0, wait: bool = 
     from janusflow.demo.protection import protected
     from janusflow.demo.requests import MAX_BYTES
 
-    blocks = page.build(pipe, name, _about(pipe), PROMPTS[name == OWN], known=name == OWN)
+    blocks = page.build(pipe, name, _about(pipe), PROMPTS.get(name, ANY), known=name == OWN)
     blocks.queue(max_size=QUEUE, api_open=False)
     _, address, _ = blocks.launch(
         server_name=host,

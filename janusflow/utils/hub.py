@@ -18,6 +18,7 @@ PACKAGED = {
     "janusflow/scenes": WEIGHTS / "scenes",
     "janusflow/scenes-few": WEIGHTS / "scenes-few",
     "janusflow/scenes-pro": WEIGHTS / "scenes-pro",
+    "janusflow/emoji": WEIGHTS / "emoji",
 }
 DEFAULT = "janusflow/scenes"
 SUMS = "SHA256SUMS"

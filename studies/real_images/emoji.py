@@ -269,7 +269,42 @@ def measure(args: argparse.Namespace) -> dict:
     return told | {"rows": rows, "distances": distances, "compositions": composed}
 
 
-def main() -> None:
+def table(found: dict) -> list[dict]:
+    """A row for each score, with training and held-out concepts side by side."""
+    seen, new = found["rows"]
+    both = {
+        "retrieval by EfficientNet": "own",
+        "the same, captions shuffled": "shuffled",
+        "answers by the exact name": "answers",
+        "median distance to the nearest training image, pixels": "nearest by pixels",
+        "median distance to the nearest training image, features": "nearest by features",
+    }
+    rows = [
+        {"score": title, "training concepts": seen[key], "held-out concepts": new[key]}
+        for title, key in both.items()
+    ]
+    kid = found["distances"]
+    against = {"training concepts": "kid against train", "held-out concepts": "kid against test"}
+    rows.append({"score": "KID x 1000 of all images"} | {k: kid[v] for k, v in against.items()})
+    between = {"training concepts": "", "held-out concepts": kid["kid of train against test"]}
+    rows.append({"score": "KID x 1000 of the training images"} | between)
+    for title, key, chance in (
+        ("gesture in a skin tone never shown", "skin tone", "0.2"),
+        ("thing in a colour never named", "colour", "0.167"),
+    ):
+        share = found["compositions"][key]
+        rows.append(
+            {
+                "score": f"{title}, chance {chance}",
+                "training concepts": "",
+                "held-out concepts": share,
+            }
+        )
+    return rows
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    """What a command line of these words asks for; of the process's own without any."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", required=True, help="A folder, or a packaged name.")
     parser.add_argument("--data", type=Path, required=True)
@@ -282,9 +317,14 @@ def main() -> None:
     parser.add_argument("--note", default="", help="What the model is, for the file.")
     parser.add_argument("--figures", type=Path, help="A folder for the grids.")
     parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(words or None)
     if args.figures:
         args.figures.mkdir(parents=True, exist_ok=True)
+    return args
+
+
+def main() -> None:
+    args = arguments()
     found = measure(args)
     text = json.dumps(found, indent=1)
     print(text)

@@ -136,6 +136,15 @@ def test_a_second_run_does_nothing_and_another_request_is_refused(stamps, tmp_pa
         build("stamps", tmp_path / "out", size=32)
 
 
+def test_one_kind_of_stamps_can_be_kept(stamps, tmp_path):
+    told = build("stamps", tmp_path / "out", size=16, files=[stamps], only="food/br")
+    assert told["images"] == {"svg": 1} and [*rows(tmp_path / "out")] == [("food--brick", "en")]
+    with pytest.raises(ValueError, match="with only food/br, not food"):
+        build("stamps", tmp_path / "out", size=16, files=[stamps], only="food")
+    with pytest.raises(ValueError, match="beginning of a concept's name"):
+        build("stamps", tmp_path / "none", size=16, files=[stamps], only="birds")
+
+
 def test_what_leads_out_of_an_archive_is_passed_over(stamps):
     assert inside("../x") is None and inside("/etc/x") is None and inside("./a/b") == "a/b"
     assert not any("escape" in name for name, _ in members(stamps))

@@ -109,7 +109,7 @@ def test_a_picture_of_the_shipped_model_is_drawn_and_tells_its_story(janusflow, 
     code, _, err = janusflow("generate", *words)
     told = Image.open(out).text
     assert (code, err) == (0, "")
-    assert (told["guidance_scale"], told["calls"], told["temperature"]) == ("5", "288", "0.0")
+    assert (told["guidance_scale"], told["calls"], told["temperature"]) == ("1.5", "288", "0.0")
 
 
 @pytest.mark.parametrize(
@@ -147,4 +147,4 @@ def test_evaluate_takes_it_as_a_peer(janusflow, tmp_path):
     code, _, err = janusflow("evaluate", *words)
     assert code == 0, err
     report = json.loads((tmp_path / "e" / "report.json").read_text())
-    assert report["protocol"]["guidance"] == "5" and report["protocol"]["network_calls"] == 288
+    assert report["protocol"]["guidance"] == "1.5" and report["protocol"]["network_calls"] == 288

@@ -55,6 +55,13 @@ class Options:
             "--keywords", help="Also writes every keyword as a caption of its own.", panel=OUTPUT
         ),
     ] = False
+    only: Annotated[
+        str | None,
+        option(
+            help="Keeps the concepts whose names begin with this, as in animals/birds.",
+            panel=OUTPUT,
+        ),
+    ] = None
     count: Annotated[
         int, option(help="For edits: sets the number of training examples.", panel=OUTPUT)
     ] = 2000
@@ -87,7 +94,9 @@ def data(options: Options) -> dict:
         from janusflow.data.collections.folder import build
 
     codes = [code.strip() for code in (options.languages or "").split(",") if code.strip()]
-    own = dict(size=options.size, files=options.files, keywords=options.keywords)
+    own = dict(
+        size=options.size, files=options.files, keywords=options.keywords, only=options.only or ""
+    )
     told = build(options.collection, options.out, languages=codes, **own)
     images = ", ".join(f"{count} {kind}" for kind, count in told["images"].items())
     captions = ", ".join(f"{count} {split}" for split, count in told["captions"].items())

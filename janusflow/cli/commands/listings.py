@@ -72,6 +72,7 @@ def models(_options: Options) -> dict:
         "janusflow/scenes": "packaged; a small JanusFlow for scenes of coloured shapes",
         "janusflow/scenes-few": "packaged; the same in 4, 2 or 1 network evaluations",
         "janusflow/scenes-pro": "packaged; Janus-Pro for the same world",
+        "janusflow/emoji": "packaged; JanusFlow for emoji of 64 pixels",
         **dict.fromkeys(HUB, "on the hub; janusflow info forecasts its memory first"),
     }
     for name, about in found.items():

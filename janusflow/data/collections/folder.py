@@ -33,11 +33,13 @@ def build(
     languages: Sequence[str] = (),
     files: Sequence[Path] = (),
     keywords: bool = False,
+    only: str = "",
 ) -> dict:
     """Writes a collection to `out` and returns its counts; does nothing if `out` holds it already.
 
     `files` are local packages; missing ones are downloaded. `keywords` makes every alternative text
-    a caption of its own. Raises ValueError for an unknown name or a damaged package.
+    a caption of its own. `only` keeps the concepts whose names begin with it. Raises ValueError for
+    an unknown name, a damaged package, or if nothing is kept.
     """
     if name not in COLLECTIONS:
         raise ValueError(f"no collection named {name!r}; choose one of {', '.join(COLLECTIONS)}")
@@ -46,12 +48,14 @@ def build(
         raise ValueError(f"--size is {size} pixels; expected 8 or more")
     languages = tuple(code for code in dict.fromkeys(languages) if code != "en")
     asked = {"collection": name, "size": size, "languages": list(languages), "keywords": keywords}
+    asked["only"] = only
     if (done := _done(out, asked)) is not None:
         return done
     out.mkdir(parents=True, exist_ok=True)
     collection = COLLECTIONS[name]
     packages = find(collection, out, files)
-    counts = write(collection.read(packages, languages), out, size, collection.licence, keywords)
+    entries = (e for e in collection.read(packages, languages) if e.concept.startswith(only))
+    counts = write(entries, out, size, collection.licence, keywords)
     told = asked | counts | {"packages": {path.name: digest(path) for path in packages}}
     (out / DONE).write_text(json.dumps(told, indent=1), encoding="utf-8")
     return told
@@ -65,6 +69,7 @@ def _done(out: Path, asked: dict) -> dict | None:
     if not (out / DONE).exists():
         return None
     told = json.loads((out / DONE).read_text(encoding="utf-8"))
+    told.setdefault("only", "")  # folders written before there was a choice
     if other := [key for key, value in asked.items() if told.get(key) != value]:
         key = other[0]
         raise ValueError(
@@ -105,7 +110,10 @@ def write(
             for text in texts if keywords else texts[:1]:
                 rows.setdefault(split, []).append(_row(entry, language, text))
     if not kinds:
-        raise ValueError("the package holds no captioned images; is it the right one?")
+        raise ValueError(
+            "the package holds no captioned image that was asked for; is it the right package, and "
+            "is --only the beginning of a concept's name?"
+        )
     for split, lines in rows.items():
         (out / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (out / "SOURCES.tsv").write_text("\n".join(sources) + "\n", encoding="utf-8")
