@@ -62,7 +62,7 @@ def test_what_holds_a_folder_has_said_what_stays(janusflow, tmp_path, monkeypatc
     monkeypatch.setattr(evaluate_actions, "plan", lambda _: None)
     monkeypatch.setattr(evaluate_actions, "run", run)
     code, _, err = janusflow("evaluate", "-o", tmp_path)
-    assert code == 130 and err.count("\n") == 1 and "same command goes on" in err
+    assert code == 130 and err.count("\n") == 1 and "same command resumes" in err
 
 
 def test_a_file_that_is_being_written_is_taken_away(tmp_path):

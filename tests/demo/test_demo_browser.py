@@ -13,6 +13,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 
 pytestmark = pytest.mark.slow
 expect = sync_api.expect
+expect.set_options(timeout=30_000)  # a machine that runs other tests beside
 SIZES = {"wide": {"width": 1200, "height": 900}, "narrow": {"width": 390, "height": 844}}
 
 
@@ -49,7 +50,7 @@ def visit(browser, address):
         )
         tab.on("pageerror", lambda error: failures.append(str(error)))
         tab.goto(address)
-        expect(tab.locator("#paint")).to_be_visible(timeout=30_000)
+        expect(tab.locator("#paint")).to_be_visible(timeout=90_000)
         return tab
 
     yield open_page
