@@ -15,10 +15,12 @@ from statistics import median
 from janusflow import JanusFlowPipeline
 from janusflow.bench import speed
 from janusflow.evaluation import provenance
+from janusflow.evaluation.intervals import wilson
 from janusflow.scenes import world
 from janusflow.utils.devices import use_threads
 from janusflow.utils.hub import PACKAGED
 from samplers.benchmark import suite
+from studies import editing as edits
 from studies import few_evaluations as few
 from studies import mint
 from studies import reward_algorithms as reward_curves
@@ -86,6 +88,20 @@ def of_model(model: str, command: str, rows: list[dict], note: str = "") -> Resu
     return Result(
         command=command, rows=rows, model=model, fingerprint=fingerprint(model), note=note
     )
+
+
+@measure
+def editing() -> Result:
+    """How often the shipped editor does exactly what it is told, 100 edits of each kind."""
+    pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes-edit")
+    pipe.set_progress_bar_config(disable=True)
+    rows = []
+    for kind, share in edits.scores(pipe, 400).items():
+        count = 400 if kind == "all" else 100
+        low, high = wilson(round(share * count), count)
+        rows.append({"edit": kind, "right": [round(share, 3), round(low, 3), round(high, 3)]})
+    command = "python -m studies.editing janusflow/scenes-edit --count 400"
+    return of_model("janusflow/scenes-edit", command, rows)
 
 
 @measure

@@ -41,12 +41,8 @@ def folders(incomplete: str) -> list[str]:
 
 def models(incomplete: str) -> list[str]:
     """Completes packaged models, published ones and folders."""
-    packaged = (
-        "janusflow/scenes",
-        "janusflow/scenes-few",
-        "janusflow/scenes-pro",
-        "janusflow/emoji",
-    )
+    names = ("scenes", "scenes-few", "scenes-edit", "scenes-pro", "emoji")
+    packaged = tuple(f"janusflow/{name}" for name in names)
     return [*_starting(incomplete, packaged + HUB), *folders(incomplete)]
 
 

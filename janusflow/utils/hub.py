@@ -17,6 +17,7 @@ WEIGHTS = Path(__file__).parent.parent / "weights"
 PACKAGED = {
     "janusflow/scenes": WEIGHTS / "scenes",
     "janusflow/scenes-few": WEIGHTS / "scenes-few",
+    "janusflow/scenes-edit": WEIGHTS / "scenes-edit",
     "janusflow/scenes-pro": WEIGHTS / "scenes-pro",
     "janusflow/emoji": WEIGHTS / "emoji",
 }

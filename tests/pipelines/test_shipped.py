@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from janusflow import JanusFlowModel, JanusFlowPipeline
+from janusflow.scenes import edits
 from janusflow.scenes.questions import question
 from janusflow.scenes.scorer import score
 from janusflow.scenes.shapes import render
@@ -57,3 +59,22 @@ def test_the_few_step_model_spends_as_many_evaluations_as_steps_and_is_mostly_ri
     out = pipe([one.text for one in asked], num_inference_steps=4, generator=noise)
     right = [score(np.asarray(x), one).strict for x, one in zip(out.images, asked, strict=True)]
     assert out.calls == 4 and sum(right) >= 18
+
+
+def test_the_editor_does_mostly_what_it_is_told():
+    """Its card has the score; an image made without the source would be right in almost none."""
+    pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes-edit")
+    pipe.set_progress_bar_config(disable=True)
+    asked = [edits.edit("test", i, list(edits.KINDS)[i % 4]) for i in range(16)]
+    before = [Image.fromarray(render(one.before)) for one in asked]
+    how = dict(sampler="abm", num_inference_steps=12, guidance_scale=1.5, seed=0)
+    after = pipe([one.text for one in asked], image=before, **how).images
+    assert sum(edits.judge(np.asarray(x), y) for x, y in zip(after, asked, strict=True)) >= 7
+
+
+def test_the_model_of_emoji_draws_a_red_heart():
+    pipe = JanusFlowPipeline.from_pretrained("janusflow/emoji")
+    pipe.set_progress_bar_config(disable=True)
+    out = pipe("a red heart", guidance_scale=2.0, seed=0)
+    red, green, _ = np.asarray(out.images[0])[20:40, 20:40].mean((0, 1))
+    assert red > 180 > 120 > green

@@ -71,6 +71,7 @@ def models(_options: Options) -> dict:
     found = {
         "janusflow/scenes": "packaged; a small JanusFlow for scenes of coloured shapes",
         "janusflow/scenes-few": "packaged; the same in 4, 2 or 1 network evaluations",
+        "janusflow/scenes-edit": "packaged; edits images of the small world as it is told",
         "janusflow/scenes-pro": "packaged; Janus-Pro for the same world",
         "janusflow/emoji": "packaged; JanusFlow for emoji of 64 pixels",
         **dict.fromkeys(HUB, "on the hub; janusflow info forecasts its memory first"),
