@@ -6,8 +6,6 @@ import shutil
 import pytest
 from PIL import Image
 
-from janusflow.demo import launch
-
 pytest.importorskip("gradio", minversion="6", reason="the extra `demo` is not installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -27,13 +25,6 @@ def browser():
             pytest.skip(f"no Chromium starts here: {str(error).splitlines()[0]}")
         yield chromium
         chromium.close()
-
-
-@pytest.fixture(scope="module")
-def address(tiny_pipe):
-    blocks, address = launch.start(tiny_pipe, "tiny", wait=False)
-    yield address
-    blocks.close(verbose=False)
 
 
 @pytest.fixture

@@ -7,26 +7,9 @@ from PIL import Image
 
 pytest.importorskip("gradio", minversion="6", reason="the extra `demo` is not installed")
 import httpx
-from gradio_client import Client
+from demo_client import ASKED
 
-from janusflow.demo import launch, protection, requests
-
-ASKED = dict(
-    prompt="a red circle", negative_prompt="", quality="own", sampler="euler", nfe=3, guidance=2.0,
-    seed=0, count=1,
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def address(tiny_pipe):
-    blocks, address = launch.start(tiny_pipe, "tiny", wait=False)
-    yield address
-    blocks.close(verbose=False)
-
-
-def client(address):
-    waits = {"timeout": 120}  # seconds; httpx's own 5 are short where ten ask one busy core
-    return Client(address, verbose=False, analytics_enabled=False, httpx_kwargs=waits)
+from janusflow.demo import protection, requests
 
 
 def png():

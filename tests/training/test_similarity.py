@@ -3,43 +3,7 @@
 import pytest
 import torch
 
-from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.scenes.patches import pixels
-from janusflow.scenes.shapes import render_batch
-from janusflow.scenes.world import scene
 from janusflow.training.alignment.similarity import by_block, cknna
-from janusflow.training.alignment.teachers import View
-from janusflow.training.recipes import RECIPES
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    model = JanusFlowModel(RECIPES["scenes-smoke"].config(vocab_size=20))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.08)
-    return model
-
-
-@pytest.fixture(scope="module")
-def view():
-    objects = [scene("test", i).objects for i in range(3)]
-    noise, data = torch.randn(2, 3, 16, 12, 12, generator=torch.Generator().manual_seed(0))
-    return View(
-        t=torch.tensor([0.1, 0.5, 0.95]),
-        noise=noise,
-        data=data,
-        pixel_values=pixels(render_batch(objects)),
-        objects=objects,
-        uniform=torch.tensor([0.0, 0.5, 0.9]),
-        features=torch.randn(3, 36, 7),
-        hidden_of=_hidden_of,
-    )
-
-
-def _hidden_of(model, x, t, block):
-    prompt = model.encode_prompt(torch.tensor([[1, 2, 3]]))
-    return model.velocity(x, t, prompt, return_hidden=block)[1]
 
 
 def test_cknna_is_one_for_the_same_geometry_and_about_zero_for_another():
@@ -83,7 +47,7 @@ def test_by_block_is_one_at_the_block_whose_tokens_the_features_are(model, view)
     x = view.noise.lerp(view.data, 0.5)
     blocks = len(model.language_model.model.layers)
     for k in range(1, blocks + 1):
-        features = _hidden_of(model, x, view.t, k)
+        features = view.hidden_of(model, x, view.t, k)
         found = by_block(model, x, view.t, prompt, 3 * features, tokens=12)
         assert len(found) == blocks and found[k - 1] == pytest.approx(1, abs=1e-5)
         assert all(abs(value - 1) > 1e-3 for i, value in enumerate(found) if i != k - 1), found
