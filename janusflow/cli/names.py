@@ -41,9 +41,9 @@ def folders(incomplete: str) -> list[str]:
 
 def models(incomplete: str) -> list[str]:
     """Completes packaged models, published ones and folders."""
-    names = ("scenes", "scenes-few", "scenes-edit", "scenes-pro", "emoji")
-    packaged = tuple(f"janusflow/{name}" for name in names)
-    return [*_starting(incomplete, packaged + HUB), *folders(incomplete)]
+    from janusflow.utils.packaged import PACKAGED
+
+    return [*_starting(incomplete, [*PACKAGED, *HUB]), *folders(incomplete)]
 
 
 def samplers(incomplete: str) -> list[str]:

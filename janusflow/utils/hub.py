@@ -10,17 +10,11 @@ from pathlib import Path
 
 from janusflow.utils import atomic_io, digests
 from janusflow.utils.keywords import refuse_unknown
+from janusflow.utils.packaged import PACKAGED as PACKAGED
+from janusflow.utils.packaged import WEIGHTS as WEIGHTS
 from janusflow.utils.safe_io import read_text
 from janusflow.utils.text import printable
 
-WEIGHTS = Path(__file__).parent.parent / "weights"
-PACKAGED = {
-    "janusflow/scenes": WEIGHTS / "scenes",
-    "janusflow/scenes-few": WEIGHTS / "scenes-few",
-    "janusflow/scenes-edit": WEIGHTS / "scenes-edit",
-    "janusflow/scenes-pro": WEIGHTS / "scenes-pro",
-    "janusflow/emoji": WEIGHTS / "emoji",
-}
 DEFAULT = "janusflow/scenes"
 SUMS = "SHA256SUMS"
 REFLOW = "reflow.json"  # beside weights: how often the model was reflowed

@@ -67,13 +67,10 @@ def rules(_options: Options) -> dict:
 def models(_options: Options) -> dict:
     """Lists the packaged models and the published ones on the hub."""
     from janusflow.cli.names import HUB
+    from janusflow.utils.packaged import ABOUT
 
     found = {
-        "janusflow/scenes": "packaged; a small JanusFlow for scenes of coloured shapes",
-        "janusflow/scenes-few": "packaged; the same in 4, 2 or 1 network evaluations",
-        "janusflow/scenes-edit": "packaged; edits images of the small world as it is told",
-        "janusflow/scenes-pro": "packaged; Janus-Pro for the same world",
-        "janusflow/emoji": "packaged; JanusFlow for emoji of 64 pixels",
+        **{name: f"packaged; {about}" for name, about in ABOUT.items()},
         **dict.fromkeys(HUB, "on the hub; janusflow info forecasts its memory first"),
     }
     for name, about in found.items():
