@@ -252,11 +252,8 @@ def of_stage(
     processor = JanusFlowProcessor.from_pretrained(begun.under)
     encode = Latents(load_vae(begun.under, vae))
     cached = _cache(chosen, data, encode, processor)
-    ahead, read = chosen.run.workers, (chosen.training.seed, chosen.run.max_bad_samples)
-    reader = None if ahead else encode
-    patch = JanusFlowConfig.from_pretrained(begun.under).generation.patch
-    unit = pixels_per_latent(encode.vae) * patch
-    mixture = open_data(data, processor, reader, *read, chosen.data, cached, [out], unit)
+    mixture = _opened(chosen, data, out, begun.under, encode, processor, cached)
+    ahead = chosen.run.workers
     chosen = replace(chosen, training=with_kinds(chosen.training, set(mixture.sources)))
 
     def built(folder: Path, accelerator) -> Trainer:
@@ -289,6 +286,16 @@ def of_stage(
         rehearsal=lambda: built(begun.under, accelerator_of(chosen, out)),
         read=dataset_report.describe(mixture),
     )
+
+
+def _opened(
+    chosen: Settings, data, out: Path, model: Path, encode: Latents, processor, cached
+) -> Mixture:
+    """Opens the data of a stage; loader processes leave the encoding of latents to this one."""
+    reader = None if chosen.run.workers else encode
+    read = chosen.training.seed, chosen.run.max_bad_samples
+    unit = pixels_per_latent(encode.vae) * JanusFlowConfig.from_pretrained(model).generation.patch
+    return open_data(data, processor, reader, *read, chosen.data, cached, [out], unit)
 
 
 def _cache(chosen: Settings, data, encode: Latents, processor):
