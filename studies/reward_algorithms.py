@@ -303,7 +303,7 @@ def figure(rows: list[dict]):
             steps = [r["step"] for r in own]
             ax.plot(steps, middle, color=colour(place), label=name)
             ax.fill_between(steps, low, high, color=colour(place), alpha=0.15, linewidth=0)
-        ax.set(xlabel="step of 128 samples", ylim=(0, 1.02))
+        ax.set(xlabel="step of 128 samples", ylabel="mean reward", ylim=(0, 1.02))
         ax.set_title(f"learns from {learnt}: {shown}", loc="left")
     ax.legend(fontsize=7)
     return fig
