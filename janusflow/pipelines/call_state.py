@@ -52,6 +52,15 @@ def current(pipe) -> Call | None:
     return call
 
 
+def _computes(call: Call | None, network) -> bool:
+    """Returns whether a call, or one that it runs inside of, uses this network."""
+    while call is not None:
+        if call.pipe.model is network:
+            return True
+        call = call.outer
+    return False
+
+
 def between_calls(method: Callable) -> Callable:
     """A decorator for methods that change the network's weights: they wait for running calls."""
 
@@ -77,19 +86,27 @@ class CallState:
         """
         call = Call(self, outer=_CURRENT.get(), **state)
         running = self.__dict__.setdefault("_running_calls", set())
+        inside = _computes(call.outer, self.model)
         try:
-            with gate_of(self.model).reading(nested=call.outer is not None):
+            with gate_of(self.model).reading(nested=inside):
                 token = _CURRENT.set(call)
                 running.add(call)
                 try:
-                    with lora.active(self._adapter_weights(adapters)):
+                    with lora.active(self._adapters_of(adapters, inside)):
                         yield call
                 finally:
                     running.discard(call)
                     _CURRENT.reset(token)
         finally:
-            if not running and call.outer is None:  # no other call needs the parts where they are
+            if not running and not inside:  # no other call needs the parts where they are
                 self.maybe_free_model_hooks()
+
+    def _adapters_of(self, chosen, inside: bool) -> dict[str, float] | None:
+        """Returns the adapters of a call: those of an outer call only if it uses this network."""
+        if inside:
+            return self._adapter_weights(chosen)
+        with lora.active(None):  # another network's call says nothing of this one's
+            return self._adapter_weights(chosen)
 
     @contextmanager
     def _changing_weights(self, wanted: str) -> Iterator[None]:
@@ -97,14 +114,11 @@ class CallState:
 
         Raises RuntimeError inside a call of this thread, which would wait for itself.
         """
-        call = _CURRENT.get()
-        while call is not None:
-            if call.pipe.model is self.model:
-                raise RuntimeError(
-                    f"{wanted} came from inside a call that computes with these weights, as from "
-                    "its callback; call it once that call has ended"
-                )
-            call = call.outer
+        if _computes(_CURRENT.get(), self.model):
+            raise RuntimeError(
+                f"{wanted} came from inside a call that computes with these weights, as from "
+                "its callback; call it once that call has ended"
+            )
         with gate_of(self.model).changing():
             yield
 

@@ -10,6 +10,7 @@ import torch
 from janusflow import JanusFlowPipeline
 from janusflow.models import lora
 from janusflow.models.lora import Adapter
+from janusflow.pipelines.weight_gate import gate_of
 from janusflow.scenes.shapes import render
 from janusflow.scenes.world import scene
 
@@ -265,6 +266,26 @@ def test_a_call_cannot_change_the_weights_that_it_computes_with(fused, change):
     with pytest.raises(RuntimeError, match=f"{change} came from inside a call"):
         run(fused, callback_on_step_end=lambda pipe, *_: CHANGES[change](pipe))
     CHANGES[change](fused)  # and afterwards nothing waits
+
+
+def test_a_call_inside_another_pipelines_call_keeps_to_its_own_weights(fused, tiny_folder):
+    other = JanusFlowPipeline.from_pretrained(tiny_folder)
+    alone, held, done = run(fused).images, threading.Event(), threading.Event()
+
+    def change():
+        with gate_of(fused.model).changing():
+            held.set()
+            done.wait(0.3)  # nothing sets it: so long the change takes
+            done.set()
+
+    def inner(_pipe, step, _t, _tensors):
+        if step == 0:
+            pool.submit(change)
+            held.wait(10)
+            assert torch.equal(run(fused).images, alone) and done.is_set()
+
+    with ThreadPoolExecutor(1) as pool:
+        run(other, callback_on_step_end=inner)
 
 
 def test_a_stream_that_is_not_read_lets_adapters_be_merged(fused):
