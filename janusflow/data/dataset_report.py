@@ -7,6 +7,7 @@ training with other data.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 
@@ -54,6 +55,26 @@ def _words(record: Record) -> str:
     text = record.text or " / ".join(message["content"] for message in record.messages)
     text = " ".join(text.split())
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def meta(mixture: Mixture) -> dict[str, str]:
+    """Returns what a checkpoint says of the data: the fingerprint, and whether it holds edits."""
+    found = {"data": json.dumps(fingerprint(mixture))}
+    return found | ({"edits": "true"} if has_edits(mixture) else {})
+
+
+def has_edits(mixture: Mixture) -> bool:
+    """Returns whether prompts of generation samples show an image, looking at a few of each
+    source.
+    """
+    blend = mixture.sources.get("generation")
+    for records in (
+        getattr(source, "records", None) for source in (blend.sources if blend else ())
+    ):
+        for _, record in _spread(records, TRIED) if records is not None else ():
+            if isinstance(record, Record) and record.shown:
+                return True
+    return False
 
 
 def fingerprint(mixture: Mixture) -> dict[str, str]:

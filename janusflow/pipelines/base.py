@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from pathlib import Path
 
 import torch
@@ -18,6 +19,10 @@ from janusflow.utils.checkpoint_files import check_shards, check_variant_name
 from janusflow.utils.devices import DTYPES, full_name, pick_device
 from janusflow.utils.keywords import refuse_unknown
 
+ATTENTION = (
+    "{} changes nothing: attention is torch's scaled_dot_product_attention, which saves that "
+    "memory already; leave it out"
+)
 SAVING = ("max_shard_size", "variant", "safe_serialization")
 # what parts can do
 NEEDED = {"model": "get_input_embeddings", "processor": "prompt", "vae": "decode"}
@@ -74,6 +79,33 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
         known = list(inspect.signature(tqdm.__init__).parameters)
         refuse_unknown(f"{type(self).__name__}.set_progress_bar_config", settings, known[2:])
         super().set_progress_bar_config(**settings)
+
+    def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device=None) -> None:
+        """Moves each layer's weights to the device for its computation alone, as diffusers does.
+
+        The device may be the CPU, which accelerate knows without an index only.
+        """
+        if device is None or torch.device(device).type != "cpu":
+            super().enable_sequential_cpu_offload(gpu_id, device)
+            return
+        from accelerate import cpu_offload
+
+        self.remove_all_hooks()
+        self._offload_device = torch.device("cpu")
+        for part in self.components.values():
+            if isinstance(part, torch.nn.Module):
+                cpu_offload(part, self._offload_device, offload_buffers=bool(part._parameters))
+
+    def set_attention_slice(self, slice_size: str | int | None) -> None:
+        """Changes nothing, and warns of that, for `enable_attention_slicing`."""
+        if slice_size is not None:
+            warnings.warn(ATTENTION.format("enable_attention_slicing"), stacklevel=3)
+
+    def set_use_memory_efficient_attention_xformers(self, valid: bool, attention_op=None) -> None:
+        """Changes nothing, and warns of that, for `enable_xformers_memory_efficient_attention`."""
+        if valid or attention_op is not None:
+            name = "enable_xformers_memory_efficient_attention"
+            warnings.warn(ATTENTION.format(name), stacklevel=3)
 
     @between_calls
     def to(self, *args, **kwargs):

@@ -4,6 +4,7 @@ images.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,13 @@ from janusflow.pipelines.trajectory import Trajectory, expected
 from janusflow.pipelines.trajectory import chosen as chosen_frames
 from janusflow.pipelines.verifiers import best, scorer
 from samplers.guidance import Guided
+
+EDITED = "a prompt with its images"
+NO_EDITOR = (
+    "image is for models trained to edit, which this model's config.json does not say it was "
+    "(image_editing); load janusflow/scenes-edit or an editor of your own, or change an image by "
+    "pipe.edit(image, prompt)"
+)
 
 
 @dataclass(frozen=True)
@@ -351,19 +359,31 @@ class Generation:
         return prompt[[distinct.index(text) for text in prompts]]
 
     def _encode_edits(self, prompts: list[str], image) -> PromptCache:
-        """Encodes one row per text together with its image."""
+        """Encodes one row per text together with its image, and warns if nothing says that the
+        model was trained on that.
+        """
+        if not self.model.config.image_editing and not any(self._adapted()):
+            warnings.warn(NO_EDITOR, stacklevel=2)
         images = list(image) if isinstance(image, list | tuple) else [image]
         if len(images) == 1:
             images *= len(prompts)
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} images came for {len(prompts)} prompts; give one each")
         inputs = self.processor.prompt(prompts, [[one] for one in images])
+        self._check_ids(inputs["input_ids"])
+        self._limit_positions(inputs["input_ids"].shape[1] + self._image_places, EDITED)
         return self.model.encode_prompt(**inputs.to(self._execution_device))
+
+    @property
+    def _image_places(self) -> int:
+        """The places of a generated image in the sequence, with the one of its time."""
+        return (self.default_size // (16 if self.vae is None else self._unit)) ** 2 + 1
 
     def _prompt_inputs(self, prompts: list[str]) -> dict[str, Tensor]:
         inputs = self.processor.prompt(prompts)
         self._check_ids(inputs["input_ids"])
         inputs = inputs.to(self._execution_device)
-        image = (self.default_size // (16 if self.vae is None else self._unit)) ** 2 + 1
-        self._limit_positions(inputs["input_ids"].shape[1] + image, "a prompt with its image")
+        self._limit_positions(
+            inputs["input_ids"].shape[1] + self._image_places, "a prompt with its image"
+        )
         return {name: inputs[name] for name in ("input_ids", "attention_mask")}

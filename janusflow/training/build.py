@@ -22,6 +22,8 @@ from janusflow.training.loss_module import LossModule
 from janusflow.training.optimizers import OPTIMIZERS
 from janusflow.training.trainer import BatchSource, Trainer
 
+LOOKED_AT = 256  # steps whose numbers of samples are looked at
+
 
 def accelerator_of(settings: Settings, out: Path | None = None) -> Accelerator:
     """Returns an Accelerator from the environment (`accelerate launch`) and the settings.
@@ -103,15 +105,17 @@ def build(
 
 
 def _check_compared(settings: Settings, processes: int) -> None:
-    """Raises ValueError for a loss that compares samples, if each process has its own."""
-    align = settings.alignment
-    if align is None or not align.weight or processes == 1:
+    """Raises ValueError for a loss that compares samples, if a process has none in some step."""
+    align, stage = settings.alignment, settings.training
+    if processes == 1 or align is None or align.kind == "teacher" or not align.weight:
         return
-    if align.kind in ("dispersive", "contrastive"):
+    counts = (
+        stage.counts(step).get("generation", 0) for step in range(min(stage.steps, LOOKED_AT))
+    )
+    if (least := min((count for count in counts if count), default=processes)) < processes:
         raise ValueError(
-            f"the alignment {align.kind!r} compares the samples of a process with each other, so "
-            f"that {processes} processes would be another training than one; train it with one "
-            "process, or choose an alignment with a teacher"
+            f"the alignment {align.kind!r} compares images of all processes, and a step has "
+            f"{least} for {processes} processes; give at least one to each by training.batch"
         )
 
 

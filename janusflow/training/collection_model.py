@@ -16,6 +16,8 @@ from janusflow.data.collections.batches import (
     vocabulary,
 )
 from janusflow.models.autoencoder import PatchAutoencoder
+from janusflow.models.autoencoder_loading import load_vae
+from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.tokenizer import build_tokenizer
 from janusflow.training.recipes import Recipe
@@ -63,7 +65,7 @@ def first_model(recipe: Recipe, folder: Path, base: Path) -> None:
 
 def batches(base: Path, recipe: Recipe, folder: Path, split: str = "train") -> CollectionBatches:
     """Returns the samples of a split of the folder, for the model in `base`."""
-    autoencoder = PatchAutoencoder.from_pretrained(base / "vae").requires_grad_(False)
+    autoencoder = load_vae(base, None).requires_grad_(False)
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
-    tokens = recipe.config(vocab_size=1).vision.tokens
+    tokens = JanusFlowConfig.from_pretrained(base).vision.tokens
     return CollectionBatches(folder, tokenizer, autoencoder, recipe.seed, tokens, split)

@@ -197,6 +197,18 @@ def load_weights(state: State, found: dict[str, Tensor]) -> None:
             _local(target).copy_(_local(_as(found[own], target)))
 
 
+def load_heads(state: State, found: Mapping[str, Tensor]) -> None:
+    """Copies the averages of parameters outside the model, such as alignment's head, where a
+    checkpoint has them in the same shape.
+    """
+    for name, parameter in state.parameters.items():
+        value = found.get(f"ema.{name}")
+        if name.startswith("model.") or value is None or value.shape != parameter.shape:
+            continue
+        for target in (parameter, state.ema[name]):
+            _local(target).copy_(_local(_as(value, target)))
+
+
 def averages(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns a checkpoint's tensors with the averages in place of the weights."""
     start = "ema."

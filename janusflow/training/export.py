@@ -43,7 +43,7 @@ def export(
     if adapter := settings.get("adapter"):
         lora.save(folder, lora.Adapter(**adapter), _averages(found), meta.get("model", str(base)))
         return
-    write(_over(base, found, settings), base, folder, dtype)
+    write(_over(base, found, meta), base, folder, dtype)
     for file in (*run.glob(FLOW_MAP), *run.glob(REFLOW)):
         shutil.copy(file, folder)
 
@@ -52,23 +52,35 @@ def start_from(run: Path, out: Path, model: str | None = None) -> Path:
     """Returns the initial model of a new run in `out`, made from another run's averaged weights.
 
     They are put over that run's own initial model (or over `model`) in float32, with an adapter
-    merged. The folder is written into `out` once, so that `out` holds all that the run needs.
+    merged. The folder is written into `out`, so that `out` holds all that the run needs.
     """
-    base = out / BASE
-    if (base / "config.json").is_file():
-        return base
     _, found, meta = checkpoints.latest(run, _is_average)
     under = base_of(run, meta, model)
+    return _stored(_over(under, found, meta), under, out)
+
+
+def store(folder: Path, out: Path) -> Path:
+    """Returns the initial model of a new run in `out`, a float32 copy of the model in `folder`."""
+    return _stored(JanusFlowModel.from_pretrained(folder, dtype=torch.float32), folder, out)
+
+
+def _stored(model: nn.Module, under: Path, out: Path) -> Path:
+    """Writes a model into `out` in float32, in place of one that no checkpoint was made from."""
+    base = out / BASE
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".base-") as folder:
         part = Path(folder) / BASE
-        write(_over(under, found, checkpoints.settings_of(meta)), under, part, torch.float32)
+        write(model, under, part, torch.float32)
+        if base.exists():
+            shutil.rmtree(base)
         os.replace(part, base)
     return base
 
 
 def is_model(folder: Path) -> bool:
-    """Returns whether a folder holds a model and not a run."""
+    """Returns whether `folder` is a packaged model's name, or holds a model and not a run."""
+    if str(folder) in PACKAGED:
+        return True
     return (folder / "config.json").is_file() and not checkpoints.complete(folder)
 
 
@@ -76,7 +88,7 @@ def base_of(run: Path, meta: Mapping[str, str], model: str | None = None) -> Pat
     """Returns the folder of a run's initial model: `model`, or what the run's files say."""
     if model is not None:
         return locate(model)
-    if "recipe" in meta:
+    if "recipe" in meta and "init_from" not in meta:  # else it cannot be made anew
         init_checkpoint.first_model(Recipe.from_json(meta["recipe"]), run / BASE)
         return run / BASE
     named = meta.get("model", BASE)
@@ -128,12 +140,16 @@ def _averages(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _over(base: Path, found: Mapping[str, Tensor], settings: Mapping | None = None) -> nn.Module:
-    """Returns the model in `base` with a checkpoint's averages, in float32."""
+def _over(base: Path, found: Mapping[str, Tensor], meta: Mapping[str, str]) -> nn.Module:
+    """Returns the model in `base` with a checkpoint's averages, in float32; `meta` says how they
+    were trained.
+    """
+    settings = checkpoints.settings_of(meta)
     model = JanusFlowModel.from_pretrained(base, dtype=torch.float32)
-    grid = ((settings or {}).get("training") or {}).get("image_grid")
+    grid = (settings.get("training") or {}).get("image_grid")
     model.config.image_grid = grid or model.config.image_grid
-    adapter = (settings or {}).get("adapter")
+    model.config.image_editing = "edits" in meta or model.config.image_editing
+    adapter = settings.get("adapter")
     if adapter:
         freeze_all_but(model, tuple(_trainable(settings)))
         lora.add(model, lora.Adapter(**adapter))

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from janusflow.models.autoencoder import PatchAutoencoder
+from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.tokenizer import build_tokenizer
 from janusflow.scenes.batches import Batches
@@ -98,7 +99,7 @@ def batches(base: Path, recipe: Recipe | None = None, seed: int | None = None) -
     """
     recipe = recipe or Recipe()
     seed = recipe.seed if seed is None else seed
-    autoencoder = PatchAutoencoder.from_pretrained(base / "vae").requires_grad_(False)
+    autoencoder = load_vae(base, None).requires_grad_(False)
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     return Batches(tokenizer, autoencoder, recipe.categories, recipe.templates, seed)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.latents import pixels_per_latent
-from janusflow.training import cached_features, checkpoints, export, init_checkpoint, loop
+from janusflow.training import beginning, cached_features, init_checkpoint, loop
 from janusflow.training import config as settings
 from janusflow.training.build import accelerator_of
 from janusflow.training.config import Settings
@@ -33,15 +32,12 @@ from janusflow.training.ema import trained
 from janusflow.training.encoding import Latents
 from janusflow.training.held_out import HeldOut, of_world
 from janusflow.training.preview import COUNT, Preview
-from janusflow.training.recipe_data import world_of
-from janusflow.training.recipes import RECIPES
+from janusflow.training.recipe_data import World, world_of
 from janusflow.training.schedules import learning_rate
 from janusflow.training.trainer import Trainer
 from janusflow.utils import locked_dir, processes
-from janusflow.utils.hub import locate
 from janusflow.utils.renamed import old_names
 
-MODEL = "janusflow/scenes"  # where a stage begins unless told
 MEASURED = 3  # steps of a dry run
 KILOBYTES = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a MiB
 
@@ -173,56 +169,69 @@ def of_recipe(
     name: str,
     out: Path,
     changes: dict | None = None,
-    start: Path | None = None,
+    start: str | Path | None = None,
     data: Sequence[Path] = (),
 ) -> TrainJob:
-    """Plans the training of a small model from nothing, on the world of scenes or a collection's
-    folder.
+    """Plans the training of a small model on the world of scenes or a collection's folder, from
+    nothing or from the run or model in `start`.
 
-    Raises ValueError for an unknown recipe.
+    A `start` gives the network, the tokenizer, the autoencoder and the vision encoder; the recipe
+    gives the data, their shares and the optimizer. Raises ValueError for an unknown recipe, and for
+    a `start` that cannot be trained on these data.
     """
-    if name not in RECIPES:
-        raise ValueError(f"no recipe named {name!r}; choose one of {', '.join(RECIPES)}")
-    recipe, rest = init_checkpoint.with_changes(RECIPES[name], changes or {})
+    _check_out(out)
+    begun = None if start is None else beginning.of_recipe(start, out)
+    recipe, rest = beginning.recipe_of(name, changes or {}, begun)
     chosen = settings.changed(init_checkpoint.of_recipe(recipe), rest)
     if chosen.data != Data():
         raise ValueError("a recipe has its own samples; data. settings belong to --stage")
     world, base = world_of(recipe, data), out / "base"
+    if begun is not None:
+        world.check(begun.under)
+    meta = {"recipe": recipe.to_json()} | ({"init_from": begun.name} if begun else {})
 
     def trainer() -> Trainer:
         accelerator = accelerator_of(chosen, out)
         out.mkdir(parents=True, exist_ok=True)
         with accelerator.main_process_first():  # transformers saves on the first rank alone
-            world.first_model(base, chosen.run.workers)
+            if begun is None:
+                world.first_model(base, chosen.run.workers)
+            elif accelerator.is_main_process:
+                begun.write()
         source = world.batches(base)
         if chosen.run.workers:
             source = Ahead(source, chosen.run.workers)
-        return loop.trainer_of(chosen, base, source, accelerator)
-
-    def rehearsal() -> Trainer:
-        with tempfile.TemporaryDirectory() as folder:
-            world.untrained(Path(folder))
-            return loop.trainer_of(chosen, Path(folder), world.batches(Path(folder)))
+        made = loop.trainer_of(chosen, base, source, accelerator)
+        if begun is not None:
+            begun.lend_heads(made.state)
+        return made
 
     def preview() -> Preview:
         processor = JanusFlowProcessor.from_pretrained(base)
         prompts = chosen.run.sample_prompts or world.prompts(COUNT)
         return Preview(processor, load_vae(base, None), prompts, chosen.training.seed)
 
-    def held_out() -> HeldOut:
-        return world.held_out(base, chosen.run.evaluate_count)
-
     return TrainJob(
         chosen,
         trainer,
         out,
-        {"recipe": recipe.to_json()},
-        start,
-        preview if chosen.run.sample_every else None,
-        held_out if chosen.run.evaluate_every else None,
-        rehearsal,
-        None if (base / "model.safetensors").exists() else world.before or None,
+        meta,
+        preview=preview if chosen.run.sample_every else None,
+        held_out=partial(world.held_out, base, chosen.run.evaluate_count)
+        if chosen.run.evaluate_every
+        else None,
+        rehearsal=partial(_rehearsal, chosen, world, begun),
+        before=None if begun or (base / "model.safetensors").exists() else world.before or None,
     )
+
+
+def _rehearsal(chosen: Settings, world: World, begun: beginning.Beginning | None) -> Trainer:
+    """Returns a trainer that is discarded; a vision encoder is not trained for it."""
+    if begun is not None:
+        return loop.trainer_of(chosen, begun.under, world.batches(begun.under))
+    with tempfile.TemporaryDirectory() as folder:
+        world.untrained(Path(folder))
+        return loop.trainer_of(chosen, Path(folder), world.batches(Path(folder)))
 
 
 def of_stage(
@@ -231,7 +240,7 @@ def of_stage(
     data: Path | Sequence[Path] | None,
     out: Path,
     changes: dict | None = None,
-    start: Path | None = None,
+    start: str | Path | None = None,
     vae: str | None = None,
 ) -> TrainJob:
     """Plans a stage of the paper, or "tune", on data files, starting from a model or from another
@@ -243,12 +252,9 @@ def of_stage(
     left.
     """
     chosen = settings.changed(settings.of_stage(stage), changes or {})
-    if not data:
-        raise ValueError("a stage needs --data: a folder, .jsonl, .json, .parquet, .tar or .txt")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {str(out)!r} is a file; name a folder for the run")
-    _check_held_out(chosen)
-    begun = _beginning(model, start, out)
+    _check_out(out)
+    _check_data(chosen, data)
+    begun = beginning.of_stage(model, start, out)
     processor = JanusFlowProcessor.from_pretrained(begun.under)
     encode = Latents(load_vae(begun.under, vae))
     cached = _cache(chosen, data, encode, processor)
@@ -267,8 +273,9 @@ def of_stage(
     def trainer() -> Trainer:
         accelerator = accelerator_of(chosen, out)
         with accelerator.main_process_first():
-            folder = begun.folder()
-        return built(folder, accelerator)
+            if accelerator.is_main_process:
+                begun.write()
+        return built(begun.folder, accelerator)
 
     def preview() -> Preview:
         prompts = chosen.run.sample_prompts or captions(mixture)
@@ -278,7 +285,7 @@ def of_stage(
         chosen,
         trainer,
         out,
-        {"model": begun.name, "data": json.dumps(dataset_report.fingerprint(mixture))},
+        {"model": begun.name} | dataset_report.meta(mixture),
         preview=preview if chosen.run.sample_every else None,
         held_out=partial(_held_out, chosen, begun.under, processor, encode)
         if chosen.run.evaluate_every
@@ -286,6 +293,12 @@ def of_stage(
         rehearsal=lambda: built(begun.under, accelerator_of(chosen, out)),
         read=dataset_report.describe(mixture),
     )
+
+
+def _check_out(out: Path) -> None:
+    """Raises ValueError if the run's folder is a file."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {str(out)!r} is a file; name a folder for the run")
 
 
 def _opened(
@@ -322,10 +335,12 @@ def _of_held_out(chosen: Settings) -> Data:
     return replace(chosen.data, crop="center", cache=None, weights=(), buckets="")
 
 
-def _check_held_out(chosen: Settings) -> None:
-    """Raises ValueError, before anything is trained, for an evaluation that has no data, and for
-    held-out data that cannot be used or that nothing looks at.
+def _check_data(chosen: Settings, data) -> None:
+    """Raises ValueError, before anything is trained, for a stage or an evaluation without data, and
+    for held-out data that cannot be used or that nothing looks at.
     """
+    if not data:
+        raise ValueError("a stage needs --data: a folder, .jsonl, .json, .parquet, .tar or .txt")
     folder, every = chosen.data.held_out, chosen.run.evaluate_every
     if every and folder is None and not chosen.run.evaluate_scorer:
         raise ValueError(
@@ -342,34 +357,6 @@ def _check_held_out(chosen: Settings) -> None:
     kinds = [kind for kind, _ in readers.scan(Path(folder), _of_held_out(chosen)).sources]
     if "generation" not in kinds:
         raise ValueError(f"data.held_out {folder!r} has no images with captions")
-
-
-@dataclass(frozen=True)
-class Beginning:
-    """A run's initial model: its name in the run's files, a folder with its configuration, and a
-    function that makes or finds its weights.
-    """
-
-    name: str
-    under: Path
-    folder: Callable[[], Path]
-
-
-def _beginning(model: str | None, start: Path | None, out: Path) -> Beginning:
-    own = out / export.BASE
-    if (own / "config.json").is_file() and model is None:  # as the run itself once began
-        return Beginning(export.BASE, own, lambda: own)
-    if start is not None and not checkpoints.complete(start):
-        if not (start / "config.json").is_file():
-            raise ValueError(f"{start} holds neither a run's checkpoint nor a model; check it")
-        if model is not None:
-            raise ValueError(f"{start} is a model, and so is --model {model}; give one of them")
-        model, start = str(start), None
-    if start is None:
-        folder = locate(model or MODEL)
-        return Beginning(export.named_from(model or MODEL, out), folder, lambda: folder)
-    under = export.base_of(start, checkpoints.latest(start)[2], model)
-    return Beginning(export.BASE, under, lambda: export.start_from(start, out, model))
 
 
 def captions(mixture: Mixture) -> list[str]:

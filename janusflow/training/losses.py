@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from janusflow.training import gather
+
 Weight = Callable[[Tensor], Tensor]
 WEIGHTS: dict[str, Weight] = {}
 
@@ -101,13 +103,13 @@ def couple(noise: Tensor, data: Tensor) -> Tensor:
 def contrastive(velocity: Tensor, noise: Tensor, data: Tensor) -> Tensor:
     """Minus the mean squared error to another sample's data - noise, (B, ...) -> (B,).
 
-    The other sample is the row before; batches are in random order. With weight w < 1 next to
-    `flow` the optimal velocity moves from v to (v - w mean(v)) / (1 - w). Stoica et al. 2025, arXiv
-    2506.05350, with w = 0.05. Raises ValueError for a batch of one row.
+    The other sample is the row before in the batch of all processes, which is in random order. With
+    weight w < 1 next to `flow` the optimal velocity moves from v to (v - w mean(v)) / (1 - w).
+    Stoica et al. 2025, arXiv 2506.05350, with w = 0.05. Raises ValueError for a batch of one row.
     """
-    if len(velocity) < 2:
+    if len(velocity) < 2 and not gather.together():
         raise ValueError("contrastive flow matching got one sample; it needs at least two a batch")
-    return -flow(velocity, noise.roll(1, 0), data.roll(1, 0))
+    return -flow(velocity, gather.rows_before(noise), gather.rows_before(data))
 
 
 # Representations
@@ -118,14 +120,15 @@ def dispersive(hidden: Tensor, temperature: float = 0.5) -> Tensor:
     numbers.
 
     It is one number for the batch, repeated for each row (B,): log(1 / B) for rows far apart, 0 for
-    equal rows. Wang and He 2025, arXiv 2506.09027, the InfoNCE form with squared distances.
+    equal rows. The rows are those of all processes. Wang and He 2025, arXiv 2506.09027, the InfoNCE
+    form with squared distances.
     """
-    rows = hidden.flatten(1).float()
+    rows = gather.all_rows(hidden.flatten(1).float())
     rows = rows - rows.mean(dim=0)  # distances stay, and little cancels in what follows
     square = rows.square().sum(dim=1)
     distance = (square[:, None] + square - 2 * rows @ rows.T).clamp(min=0).fill_diagonal_(0)
     logits = -distance / (rows.shape[1] * temperature)
-    return (logits.flatten().logsumexp(dim=0) - 2 * math.log(len(rows))).expand(len(rows))
+    return (logits.flatten().logsumexp(dim=0) - 2 * math.log(len(rows))).expand(len(hidden))
 
 
 def alignment(hidden: Tensor, teacher: Tensor) -> Tensor:

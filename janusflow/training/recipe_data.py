@@ -7,8 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from janusflow.data.collections.batches import read_items
-from janusflow.models.autoencoder_loading import load_vae
+from tokenizers import Tokenizer
+
+from janusflow.data.collections.batches import read_items, read_pixels
+from janusflow.models.autoencoder_loading import check_vae, load_vae
+from janusflow.models.janusflow.configuration import JanusFlowConfig
+from janusflow.models.janusflow.tokenizer import BOS, EOS, IMAGE, IMAGE_END, IMAGE_START
+from janusflow.scenes.shapes import SIDE
 from janusflow.scenes.world import scene
 from janusflow.training import collection_model, init_checkpoint
 from janusflow.training.held_out import HeldOut, of_world
@@ -16,6 +21,7 @@ from janusflow.training.recipes import Recipe
 from janusflow.training.trainer import BatchSource
 
 SPLITS = ("train", "test")
+NEEDED = (BOS, EOS, IMAGE, IMAGE_START, IMAGE_END)  # tokens of a sample
 
 
 class World(Protocol):
@@ -25,6 +31,7 @@ class World(Protocol):
 
     before: str  # what is trained before the first step, or ""
 
+    def check(self, base: Path) -> None: ...
     def first_model(self, base: Path, workers: int = 0) -> None: ...
     def untrained(self, base: Path) -> None: ...
     def batches(self, base: Path) -> BatchSource: ...
@@ -42,6 +49,10 @@ class Scenes:
     def before(self) -> str:
         steps, batch = self.recipe.vision_steps, self.recipe.vision_batch
         return f"vision encoder, {steps:,} steps of {batch} scenes"
+
+    def check(self, base: Path) -> None:
+        """Raises ValueError if the model in `base` cannot be trained on scenes."""
+        check_model(base, SIDE, "the world of scenes draws")
 
     def first_model(self, base: Path, workers: int = 0) -> None:
         init_checkpoint.first_model(self.recipe, base, workers)
@@ -67,6 +78,11 @@ class Folder:
     folder: Path
     before = ""
 
+    def check(self, base: Path) -> None:
+        """Raises ValueError if the model in `base` cannot be trained on the folder's images."""
+        size = read_pixels(self.folder, read_items(self.folder, "train")[:1]).shape[-1]
+        check_model(base, size, f"{str(self.folder)!r:.200} holds")
+
     def first_model(self, base: Path, workers: int = 0) -> None:  # noqa: ARG002 (nothing to draw)
         collection_model.first_model(self.recipe, self.folder, base)
 
@@ -82,6 +98,24 @@ class Folder:
         source = collection_model.batches(base, self.recipe, self.folder, "test")
         samples = [source.image(i) for i in range(count)]
         return HeldOut(samples, (), load_vae(base, None))
+
+
+def check_model(base: Path, size: int, whose: str) -> None:
+    """Raises ValueError if a model reads images of another size, or lacks what samples are made
+    with: an autoencoder that fits, and the special tokens.
+    """
+    config = JanusFlowConfig.from_pretrained(base)
+    if config.vision.image_size != size:
+        raise ValueError(
+            f"{whose} images of {size} pixels, and the model in {str(base)!r:.200} reads images of "
+            f"{config.vision.image_size}; start from another model"
+        )
+    check_vae(load_vae(base, None), config)
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    if missing := [t for t in NEEDED if tokenizer.token_to_id(t) is None]:
+        raise ValueError(
+            f"the tokenizer in {str(base)!r:.200} lacks {missing[0]}; start from another model"
+        )
 
 
 def world_of(recipe: Recipe, data: Sequence[Path] = ()) -> World:

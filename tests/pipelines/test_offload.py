@@ -47,19 +47,32 @@ def by_model(pipe):
 
 
 def by_layer(pipe):
+    pipe.enable_sequential_cpu_offload(device="cpu")
+
+
+def by_accelerate(pipe):
     for name in ("model", "vae"):
         if isinstance(module := getattr(pipe, name, None), torch.nn.Module):
             buffers = len(module._parameters) > 0
             accelerate.cpu_offload(module, torch.device("cpu"), offload_buffers=buffers)
 
 
-@pytest.mark.parametrize("offload", [by_model, by_layer])
+@pytest.mark.parametrize("offload", [by_model, by_layer, by_accelerate])
 @pytest.mark.parametrize("family", ["flow", "pro"])
 def test_an_offloaded_pipeline_does_all_that_it_did(folders, family, offload):
     expected = work(quiet(folders[family]))
     pipe = quiet(folders[family])
     offload(pipe)
     assert work(pipe) == expected
+
+
+def test_what_attention_does_already_is_said(folders):
+    pipe = quiet(folders["flow"])
+    for name in ("enable_attention_slicing", "enable_xformers_memory_efficient_attention"):
+        with pytest.warns(UserWarning, match=f"{name} changes nothing"):
+            getattr(pipe, name)()
+    pipe.disable_attention_slicing()  # of these nothing is to be said
+    pipe.disable_xformers_memory_efficient_attention()
 
 
 def test_automatic_formats_are_those_that_the_card_computes_in(monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import janusflow
 from janusflow.data.readers import open_data, scan
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.packed_forward import forward
@@ -17,7 +18,7 @@ from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.latents import encode
 from janusflow.scenes.edits import KINDS, edit, judge, write
 from janusflow.scenes.shapes import render
-from janusflow.training import checkpoints, job, rollouts
+from janusflow.training import checkpoints, export, job, rollouts
 
 TINY = {
     "training.steps": 2,
@@ -131,6 +132,7 @@ def test_the_packed_pass_of_edits_is_that_of_the_sampler(edits, tiny_folder, tin
         assert moved > 1e-4
 
 
+@pytest.mark.filterwarnings("ignore:image is for models trained to edit")
 def test_a_model_that_edits_takes_the_image_of_the_samples_prompt(edits, tiny_pipe, processor):
     image = Image.open(edits / "images/train-000000-before.png")
     how = dict(num_inference_steps=2, output_type="pt", seed=0)
@@ -142,6 +144,23 @@ def test_a_model_that_edits_takes_the_image_of_the_samples_prompt(edits, tiny_pi
         tiny_pipe("a", image=[image, image])
     inputs = processor.prompt("a", [[image]])
     assert inputs["image_token_mask"].sum() == processor.num_image_tokens + 1
+
+
+def test_an_image_for_a_model_that_was_not_trained_to_edit_is_warned_of(tiny_pipe):
+    how = dict(image=Image.new("RGB", (9, 9)), num_inference_steps=1, output_type="latent")
+    with pytest.warns(UserWarning, match=r"image is for models trained to edit.*pipe\.edit"):
+        tiny_pipe("a", **how)
+
+
+def test_an_exported_editor_says_that_it_is_one(edits, tiny_folder, tmp_path, recwarn):
+    run, short = tmp_path / "run", TINY | {"training.steps": 1}
+    job.of_stage("tune", str(tiny_folder), edits / "train.jsonl", run, short).run()
+    export.export(run, tmp_path / "model")
+    pipe = janusflow.load(tmp_path / "model")
+    assert pipe.model.config.image_editing
+    recwarn.clear()
+    pipe("a", image=Image.new("RGB", (9, 9)), num_inference_steps=1, output_type="latent")
+    assert not [w for w in recwarn if "trained to edit" in str(w.message)]
 
 
 def test_a_stage_trains_on_edits_and_resumes_in_the_same_bits(edits, tiny_folder, tmp_path):

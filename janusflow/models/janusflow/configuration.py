@@ -111,6 +111,9 @@ class JanusFlowConfig(PreTrainedConfig):
     vision_und_enc_config: dict | None = None
     vision_gen_enc_config: dict | None = None
     vision_gen_dec_config: dict | None = None
+    image_editing: bool | None = (
+        None  # true: trained on prompts that say what to change in an image
+    )
     image_grid: int | None = None  # tokens a side whose positions other grids keep; None: in a row
 
     def __post_init__(self, **kwargs):
@@ -177,6 +180,12 @@ class JanusFlowConfig(PreTrainedConfig):
             raise ValueError(
                 f"{str(name)!r} holds a Janus or Janus-Pro in the published layout; use "
                 "janusflow.load, and save_pretrained writes the layout that transformers reads"
+            )
+        kind = content.get("model_type", cls.model_type)
+        if kind != cls.model_type:
+            raise ValueError(
+                f"{str(name)!r:.200} holds a model of type {kind!r:.60}, not a JanusFlow; choose a "
+                "JanusFlow, or load a Janus-Pro by janusflow.load"
             )
         check_settings(content, cls, known_settings(cls), "config.json")
         language = content.get("language_config")

@@ -30,6 +30,7 @@ from janusflow.models.processor_files import (
     parse_tokenizer,
     unpadded,
 )
+from janusflow.models.special_tokens import check_written, special_tokens
 from janusflow.models.tokenizer_guard import tokenizing
 from janusflow.utils import limits
 from janusflow.utils.hub import locate, unlist
@@ -54,6 +55,7 @@ class JanusFlowProcessor(ProcessorMixin):
         self.files = replace(files, tokenizer=text)
         self.tokenizer = _tokenizer(self.files, self.tags.pad_tag)
         self._known = len(self.tokenizer)
+        self._special_of: tuple[int, frozenset[str]] = (-1, frozenset())
         self.image_processor = JanusFlowImageProcessor.from_dict(files.preprocessor_config)
         self.chat_template = (
             None  # janusflow.models.janusflow.chat_format renders; no template is executed
@@ -181,6 +183,7 @@ class JanusFlowProcessor(ProcessorMixin):
         for turn in turns:
             if turn.kind != "assistant":
                 check_prompt(turn.text, "a question or prompt")
+                check_written(turn.text, self._special - {self.image_tag}, ())
         eos = self.tokenizer.eos_token
         return render(
             turns, self.role_words, **{"system": self.tags.system_prompt, "eos": eos, **options}
@@ -240,6 +243,8 @@ class JanusFlowProcessor(ProcessorMixin):
         texts = [texts] if isinstance(texts, str) else list(texts)
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise ValueError(f"prompts are {texts!r:.80}; expected one text or several, none empty")
+        for text in texts:
+            check_written(text, self._image_tags, self._image_tags)
         shown = [()] * len(texts) if images is None else list(images)
         if len(shown) != len(texts):
             raise ValueError(f"{len(shown)} lists of images came for {len(texts)} texts")
@@ -318,6 +323,18 @@ class JanusFlowProcessor(ProcessorMixin):
         The file's `sft_format` is ignored.
         """
         return roles("deepseek_old")
+
+    @property
+    def _special(self) -> frozenset[str]:
+        """The special tokens, found anew when the tokenizer got others."""
+        count = len(self.tokenizer)
+        if self._special_of[0] != count:
+            self._special_of = (count, special_tokens(self.tokenizer))
+        return self._special_of[1]
+
+    @property
+    def _image_tags(self) -> frozenset[str]:
+        return frozenset(getattr(self.tags, name) for name in self.needed_tags)
 
     image_tag = property(lambda self: self.tags.image_tag)
     sft_format = property(lambda self: self.tags.sft_format)

@@ -1,0 +1,123 @@
+"""A recipe's run begins from a model or from another run, and says at once where it cannot."""
+
+import shutil
+
+import pytest
+import torch
+
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.training import checkpoints, export, job, vision_pretraining
+from janusflow.utils.hub import PACKAGED
+
+SMALL = {"steps": 1, "images": 2, "questions": 1, "alignment": "none", "run.save_every": 1}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A run of the smallest recipe from nothing."""
+    out = tmp_path_factory.mktemp("first")
+    job.of_recipe("scenes-smoke", out, SMALL | {"vision_steps": 1}).run()
+    return out
+
+
+@pytest.fixture
+def no_vision(monkeypatch):
+    def forbidden(*_, **__):
+        raise AssertionError("a vision encoder was trained although one was given")
+
+    monkeypatch.setattr(vision_pretraining, "pretrain", forbidden)
+
+
+def weights(folder):
+    return JanusFlowModel.from_pretrained(folder, dtype=torch.float32).state_dict()
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.usefixtures("no_vision")
+def test_a_recipe_begins_from_a_packaged_model_of_another_geometry(tmp_path):
+    out = tmp_path / "run"
+    plan = job.of_recipe("scenes-smoke", out, SMALL, "janusflow/scenes")
+    assert "first" not in plan.describe() and not out.exists()
+    assert plan.run().finished
+    assert same(weights(out / "base"), weights(PACKAGED["janusflow/scenes"]))
+    again = job.of_recipe("scenes-smoke", out, SMALL | {"steps": 2}, "janusflow/scenes").run()
+    assert again.finished and again.state.step == 2
+    export.export(out, tmp_path / "model", torch.float32)
+    assert weights(tmp_path / "model").keys() == weights(out / "base").keys()
+
+
+@pytest.mark.usefixtures("no_vision")
+def test_a_recipe_begins_from_an_export_and_from_a_run_alike(first, tmp_path):
+    export.export(first, tmp_path / "model", torch.float32)
+    ends = []
+    for name, start in (("a", tmp_path / "model"), ("b", first)):
+        job.of_recipe("scenes-smoke", tmp_path / name, SMALL, start).run()
+        ends.append(checkpoints.latest(tmp_path / name)[1])
+    assert same(*ends)
+
+
+@pytest.mark.usefixtures("no_vision")
+def test_a_chain_of_recipe_runs_needs_no_earlier_folder(first, tmp_path):
+    shutil.copytree(first, tmp_path / "1")
+    job.of_recipe("scenes-smoke", tmp_path / "2", SMALL, tmp_path / "1").run()
+    shutil.rmtree(tmp_path / "1")
+    job.of_recipe("scenes-smoke", tmp_path / "3", SMALL, tmp_path / "2").run()
+    export.export(tmp_path / "3", tmp_path / "model")
+    vision = "vision_und_enc_model.vision_tower.patch_embed.proj.weight"
+    found = (weights(folder)[vision] for folder in (first / "base", tmp_path / "3" / "base"))
+    assert torch.equal(*found)
+    shutil.rmtree(tmp_path / "3" / "base")  # the recipe alone cannot make it anew
+    with pytest.raises(ValueError, match="name it by --model"):
+        export.export(tmp_path / "3", tmp_path / "again")
+
+
+def test_a_beginning_left_by_a_killed_run_is_not_taken_for_another_one(first, tmp_path):
+    shutil.copytree(PACKAGED["janusflow/scenes-few"], tmp_path / "run" / "base")
+    job.of_recipe("scenes-smoke", tmp_path / "run", SMALL, first).run()
+    assert weights(tmp_path / "run" / "base").keys() == weights(first / "base").keys()
+
+
+@pytest.mark.parametrize(
+    ("start", "changes", "said"),
+    [
+        ("janusflow/emoji", {}, "96 pixels.*reads images of 64"),
+        ("janusflow/scenes-pro", {}, "type 'janus', not a JanusFlow"),
+        ("janusflow/scenes", {"hidden": 32}, "hidden is 32, and 128 in the model"),
+        ("janusflow/scenes", {"vision_steps": 9}, "vision_steps belongs to a training from no"),
+        ("nowhere/model", {}, "no folder here"),
+    ],
+)
+@pytest.mark.usefixtures("no_vision")
+def test_what_a_recipe_cannot_begin_from_is_refused_before_any_work(tmp_path, start, changes, said):
+    with pytest.raises(ValueError, match=said):
+        job.of_recipe("scenes-pico", tmp_path / "run", changes, start)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    for plan in (
+        lambda: job.of_recipe("scenes-pico", tmp_path / "run", {}, tmp_path),
+        lambda: job.of_stage(3, None, tmp_path, tmp_path / "run", {}, tmp_path),
+    ):
+        with pytest.raises(ValueError, match="neither a run's checkpoint nor a model"):
+            plan()
+
+
+def test_a_model_without_an_autoencoder_is_refused(tmp_path):
+    shutil.copytree(PACKAGED["janusflow/scenes-few"], tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "vae")
+    (tmp_path / "model" / "SHA256SUMS").unlink()
+    with pytest.raises(ValueError, match="holds no vae/"):
+        job.of_recipe("scenes-pico", tmp_path / "run", {}, tmp_path / "model")
+
+
+def test_a_stage_begins_from_a_packaged_name(tmp_path):
+    (tmp_path / "texts.txt").write_text("a red circle\n" * 4)
+    changes = {"training.steps": 1, "training.batch": 2}
+    plan = job.of_stage(
+        2, None, tmp_path / "texts.txt", tmp_path / "run", changes, "janusflow/scenes"
+    )
+    assert plan.meta["model"] == "janusflow/scenes"
