@@ -2,7 +2,8 @@
 
     @dataclass(frozen=True, kw_only=True)
     class Options(Placement):
-        image: Annotated[Path, typer.Argument(help="The image to describe.")]
+        image: Path = argument("Describes this image.")
+        words: int = OUTPUT.option("Writes at most this many words.", default=20)
 
     @command("describe")
     def describe(options: Options) -> dict: ...
@@ -19,8 +20,8 @@ import sys
 import typing
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Annotated
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -164,26 +165,30 @@ def _options_of(function: Callable) -> type:
     return found
 
 
+def declared(info: Any, default: Any) -> Any:
+    """Returns a field of an options object with its typer option; the default `...` requires it."""
+    known = {} if default is ... else {"default": default}
+    if isinstance(default, list):
+        known = {"default_factory": default.copy}
+    return field(**known, metadata={"typer": info})
+
+
 def _parameters(options: type) -> list[inspect.Parameter]:
     """Returns the fields as keyword parameters, the class's own before those of its bases."""
     hints = typing.get_type_hints(options, include_extras=True)
     names = [name for kind in options.__mro__ for name in inspect.get_annotations(kind)]
     known = {item.name: item for item in fields(options)}
-    found = []
-    for item in (known[name] for name in dict.fromkeys(names)):
-        default = item.default
-        if item.default_factory is not MISSING:
-            default = item.default_factory()
-        empty = inspect.Parameter.empty if default is MISSING else default
-        found.append(
-            inspect.Parameter(
-                item.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=empty,
-                annotation=hints[item.name],
-            )
-        )
-    return found
+    return [_parameter(known[name], hints[name]) for name in dict.fromkeys(names)]
+
+
+def _parameter(item: Field, hint: Any) -> inspect.Parameter:
+    default = item.default if item.default_factory is MISSING else item.default_factory()
+    return inspect.Parameter(
+        item.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if default is MISSING else default,
+        annotation=Annotated[hint, item.metadata["typer"]] if item.metadata else hint,
+    )
 
 
 def write(result: dict) -> None:

@@ -7,25 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from janusflow.cli.shared_options import OUTPUT, option
+from janusflow.cli.shared_options import OUTPUT
 
 Out = Annotated[
     str,
-    option(
+    OUTPUT.info(
+        "Writes to this .png, .jpg or .webp file, where several images form a grid, or to this "
+        "folder; a path that ends in / is created as a folder.",
         "--out",
         "-o",
-        help="Writes to this .png, .jpg or .webp file, where several images form a grid, "
-        "or to this folder; a path that ends in / is created as a folder.",
-        panel=OUTPUT,
         metavar="PATH",
     ),
 ]
 Seed = Annotated[
     int,
-    option(
-        help="Seeds the first image's noise with this whole number, at least 0; each "
-        "further image has the next seed.",
-        panel=OUTPUT,
+    OUTPUT.info(
+        "Seeds the first image's noise with this whole number, at least 0; each further image has "
+        "the next seed."
     ),
 ]
 MOST_SEED = 2**63 - 1

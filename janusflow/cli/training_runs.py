@@ -5,20 +5,16 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from janusflow.cli.shared_options import option, path
+from janusflow.cli.shared_options import Panel
 from janusflow.cli.signals import Stopped
 
-RUN = "Run"
-PLACE = dict(panel=RUN, parser=path, metavar="PATH")
+RUN = Panel("Run")
 Threads = Annotated[
-    int | None,
-    option(
-        help="Runs torch on this many CPU threads. The default is the number of cores.", panel=RUN
-    ),
+    int | None, RUN.info("Runs torch on this many CPU threads. The default is the number of cores.")
 ]
 
 
@@ -26,45 +22,24 @@ Threads = Annotated[
 class Run:
     """Options of a training run: its folder and settings, how it starts and ends."""
 
-    out: Annotated[Path, option("--out", "-o", help="Stores the run in this folder.", **PLACE)]
-    config: Annotated[
-        Path | None,
-        option(help="Reads settings from this YAML file; --set overrides them.", **PLACE),
-    ] = None
-    set: Annotated[
-        list[str],
-        option(
-            "--set",
-            help="Changes a setting, such as training.lr=2e-5; repeat for several.",
-            panel=RUN,
-        ),
-    ] = field(default_factory=list)
-    init_from: Annotated[
-        Path | None,
-        option(
-            help="Starts from the averaged weights of this run or model, with a new optimizer.",
-            **PLACE,
-        ),
-    ] = None
-    resume: Annotated[
-        bool,
-        option(
-            help="Resumes an existing run in --out, or refuses a folder that holds one.",
-            panel=RUN,
-        ),
-    ] = True
-    export: Annotated[
-        Path | None,
-        option(help="Writes the averaged model to this folder when the run has ended.", **PLACE),
-    ] = None
-    export_dtype: Annotated[
-        str,
-        option(
-            help="Exports the weights in this dtype: bfloat16, or float32 to continue "
-            "training from them.",
-            panel=RUN,
-        ),
-    ] = "bfloat16"
+    out: Path = RUN.path("Stores the run in this folder.", "--out", "-o", default=...)
+    config: Path | None = RUN.path("Reads settings from this YAML file; --set overrides them.")
+    set: list[str] = RUN.option(
+        "Changes a setting, such as training.lr=2e-5; repeat for several.", "--set", default=[]
+    )
+    init_from: Path | None = RUN.path(
+        "Starts from the averaged weights of this run or model, with a new optimizer."
+    )
+    resume: bool = RUN.option(
+        "Resumes an existing run in --out, or refuses a folder that holds one.", default=True
+    )
+    export: Path | None = RUN.path(
+        "Writes the averaged model to this folder when the run has ended."
+    )
+    export_dtype: str = RUN.option(
+        "Exports the weights in this dtype: bfloat16, or float32 to continue training from them.",
+        default="bfloat16",
+    )
     threads: Threads = None
 
 
@@ -72,15 +47,11 @@ class Run:
 class WorldRun(Run):
     """Options of a training run on prompts of the scenes world."""
 
-    categories: Annotated[
-        str | None,
-        option(
-            help="Sets the relative shares of the prompt categories single_object, "
-            "two_object, counting, colors, position, color_attr and mixed, in this "
-            "order. The default is '1 2 2 1 3 3 3'.",
-            panel=RUN,
-        ),
-    ] = None
+    categories: str | None = RUN.option(
+        "Sets the relative shares of the prompt categories single_object, two_object, "
+        "counting, colors, position, color_attr and mixed, in this order. The default is '1 2 "
+        "2 1 3 3 3'."
+    )
 
 
 @contextmanager

@@ -5,76 +5,46 @@ model.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import MODEL, NewModel, option
+from janusflow.cli.shared_options import MODEL, NewModel, Panel
 from janusflow.cli.terminal import importing
 
-SHAPE = "Shape"  # panel of --help
+SHAPE = Panel("Shape")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The options of `janusflow assemble`."""
 
-    language_model: Annotated[
-        str,
-        option(
-            help="Takes the language model from this folder or hub id; any causal language "
-            "model of transformers works.",
-            panel=MODEL,
-        ),
-    ]
-    vision: Annotated[
-        str,
-        option(
-            help="Takes the vision encoder from this folder or hub id; it may be of timm "
-            "or transformers.",
-            panel=MODEL,
-        ),
-    ]
-    vae: Annotated[
-        str,
-        option(
-            help="Takes the autoencoder from this folder or hub id, in diffusers' layout.",
-            panel=MODEL,
-        ),
-    ]
+    language_model: str = MODEL.option(
+        "Takes the language model from this folder or hub id; any causal language model of "
+        "transformers works.",
+        default=...,
+    )
+    vision: str = MODEL.option(
+        "Takes the vision encoder from this folder or hub id; it may be of timm or transformers.",
+        default=...,
+    )
+    vae: str = MODEL.option(
+        "Takes the autoencoder from this folder or hub id, in diffusers' layout.", default=...
+    )
     out: NewModel
-    channels: Annotated[
-        int | None,
-        option(
-            help="Sets the channels of the generation encoder. The default is 3/8 of the "
-            "language model's width.",
-            panel=SHAPE,
-        ),
-    ] = None
-    layers: Annotated[
-        int,
-        option(
-            help="Sets the number of ConvNeXt blocks in the generation encoder and in the decoder.",
-            panel=SHAPE,
-        ),
-    ] = 2
-    patch: Annotated[
-        int | None,
-        option(
-            help="Sets how many latents a token covers along each side. By default a token "
-            "covers 16 pixels.",
-            panel=SHAPE,
-        ),
-    ] = None
-    image_size: Annotated[
-        int | None,
-        option(
-            help="Sets the side of the images in pixels. By default it is the vision encoder's.",
-            panel=SHAPE,
-        ),
-    ] = None
-    seed: Annotated[
-        int, option(help="Seeds the random initial weights of the new parts.", panel=SHAPE)
-    ] = 0
+    channels: int | None = SHAPE.option(
+        "Sets the channels of the generation encoder. The default is 3/8 of the language "
+        "model's width."
+    )
+    layers: int = SHAPE.option(
+        "Sets the number of ConvNeXt blocks in the generation encoder and in the decoder.",
+        default=2,
+    )
+    patch: int | None = SHAPE.option(
+        "Sets how many latents a token covers along each side. By default a token covers 16 pixels."
+    )
+    image_size: int | None = SHAPE.option(
+        "Sets the side of the images in pixels. By default it is the vision encoder's."
+    )
+    seed: int = SHAPE.option("Seeds the random initial weights of the new parts.", default=0)
 
 
 @command("assemble", panel="Training and files")

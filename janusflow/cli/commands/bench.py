@@ -16,19 +16,16 @@ import typer
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import HELP, Group, command
 from janusflow.cli.save_images import check_folder, check_seed
-from janusflow.cli.shared_options import MODEL, OUTPUT, SAMPLING, option, path
+from janusflow.cli.shared_options import MODEL, OUTPUT, SAMPLING
 from janusflow.cli.terminal import importing, tell
 
 PROMPT = "a red circle left of a blue square"
-FILE = dict(panel=OUTPUT, parser=path, metavar="PATH")
 Prompts = Annotated[
     list[str] | None,
-    option(
-        help=f"Uses this prompt; repeat for several. The default is {PROMPT!r}.", panel=SAMPLING
-    ),
+    SAMPLING.info(f"Uses this prompt; repeat for several. The default is {PROMPT!r}."),
 ]
 Save = Annotated[
-    Path | None, option(help="Writes the results and their protocol to this JSON file.", **FILE)
+    Path | None, OUTPUT.path_info("Writes the results and their protocol to this JSON file.")
 ]
 
 
@@ -37,51 +34,31 @@ class Samplers(o.Placement):
     """The options of `janusflow bench samplers`."""
 
     prompt: Prompts = None
-    solvers: Annotated[
-        str | None,
-        option(
-            help="Compares these solvers, separated by commas. By default all solvers that "
-            "take these evaluations are compared.",
-            panel=SAMPLING,
-        ),
-    ] = None
-    nfe: Annotated[
-        str,
-        option(
-            help="Compares at these numbers of network evaluations (NFE), separated by commas.",
-            panel=SAMPLING,
-        ),
-    ] = "4,8,16,32"
+    solvers: str | None = SAMPLING.option(
+        "Compares these solvers, separated by commas. By default all solvers that take these "
+        "evaluations are compared."
+    )
+    nfe: str = SAMPLING.option(
+        "Compares at these numbers of network evaluations (NFE), separated by commas.",
+        default="4,8,16,32",
+    )
     guidance_scale: o.GuidanceScale = None
-    samples: Annotated[
-        int, option(help="Integrates this many noise samples for each prompt.", panel=SAMPLING)
-    ] = 4
+    samples: int = SAMPLING.option("Integrates this many noise samples for each prompt.", default=4)
     seed: o.Seed = 0
-    reference: Annotated[
-        int,
-        option(
-            help="Uses the result of rk4 with this many evaluations as the reference.",
-            panel=SAMPLING,
-        ),
-    ] = 256
-    peers: Annotated[
-        bool, option(help="Also compares the solvers of other libraries, or not.", panel=SAMPLING)
-    ] = True
-    pilot: Annotated[
-        bool,
-        option(
-            help="Also runs each solver on a grid optimised by a pilot, or not.", panel=SAMPLING
-        ),
-    ] = False
-    csv: Annotated[Path | None, option(help="Writes the results to this CSV file.", **FILE)] = None
+    reference: int = SAMPLING.option(
+        "Uses the result of rk4 with this many evaluations as the reference.", default=256
+    )
+    peers: bool = SAMPLING.option(
+        "Also compares the solvers of other libraries, or not.", default=True
+    )
+    pilot: bool = SAMPLING.option(
+        "Also runs each solver on a grid optimised by a pilot, or not.", default=False
+    )
+    csv: Path | None = OUTPUT.path("Writes the results to this CSV file.")
     save: Save = None
-    plot: Annotated[
-        Path | None,
-        option(
-            help="Saves a figure of error against evaluations to this .png, .svg or .pdf file.",
-            **FILE,
-        ),
-    ] = None
+    plot: Path | None = OUTPUT.path(
+        "Saves a figure of error against evaluations to this .png, .svg or .pdf file."
+    )
 
 
 @command("samplers", plugins=True)
@@ -124,17 +101,12 @@ class Speed(o.Placement):
 
     prompt: Prompts = None
     seed: o.Seed = 0
-    rounds: Annotated[
-        int,
-        option(
-            help="Measures each variant this many times, alternating between them.",
-            panel=SAMPLING,
-        ),
-    ] = 5
-    compile: Annotated[
-        bool,
-        option("--compile", help="Also measures the model compiled by torch.compile.", panel=MODEL),
-    ] = False
+    rounds: int = SAMPLING.option(
+        "Measures each variant this many times, alternating between them.", default=5
+    )
+    compile: bool = MODEL.option(
+        "Also measures the model compiled by torch.compile.", "--compile", default=False
+    )
     save: Save = None
 
 
@@ -174,16 +146,12 @@ class Transformers:
 
     model: o.Model = "janusflow/scenes-pro"
     prompt: Prompts = None
-    guidance_scale: Annotated[
-        float, option(help="Sets the guidance weight; 1 means no guidance.", panel=SAMPLING)
-    ] = 5.0
-    rounds: Annotated[
-        int,
-        option(
-            help="Measures both implementations this many times, alternating between them.",
-            panel=SAMPLING,
-        ),
-    ] = 5
+    guidance_scale: float = SAMPLING.option(
+        "Sets the guidance weight; 1 means no guidance.", default=5.0
+    )
+    rounds: int = SAMPLING.option(
+        "Measures both implementations this many times, alternating between them.", default=5
+    )
     device: o.Device = "auto"
     dtype: o.Dtype = "auto"
     vae: Annotated[str | None, typer.Option(hidden=True)] = None

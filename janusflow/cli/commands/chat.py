@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import OUTPUT, option, path
+from janusflow.cli.shared_options import OUTPUT, argument, path
 from janusflow.cli.terminal import importing, tell
 
 
@@ -18,19 +15,11 @@ from janusflow.cli.terminal import importing, tell
 class Options(o.Adapted):
     """The options of `janusflow chat`."""
 
-    image: Annotated[
-        Path,
-        typer.Argument(
-            help="Answers questions about this image file.", parser=path, metavar="IMAGE"
-        ),
-    ]
-    question: Annotated[
-        list[str],
-        typer.Argument(help="Asks this question; several questions form one conversation."),
-    ]
-    max_new_tokens: Annotated[
-        int, option(help="Ends each answer after at most this many tokens.", panel=OUTPUT)
-    ] = 512
+    image: Path = argument("Answers questions about this image file.", parser=path, metavar="IMAGE")
+    question: list[str] = argument("Asks this question; several questions form one conversation.")
+    max_new_tokens: int = OUTPUT.option(
+        "Ends each answer after at most this many tokens.", default=512
+    )
 
 
 @command("chat", panel="Images and answers")

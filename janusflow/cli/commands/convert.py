@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
-
-import typer
 
 from janusflow.cli import names
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import OUTPUT, NewModel, option
+from janusflow.cli.shared_options import OUTPUT, NewModel, argument
 from janusflow.cli.terminal import importing
 
 
@@ -17,22 +14,16 @@ from janusflow.cli.terminal import importing
 class Options:
     """The options of `janusflow convert`."""
 
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Converts this Janus or Janus-Pro, given by its folder or hub id.",
-            autocompletion=names.models,
-        ),
-    ]
+    model: str = argument(
+        "Converts this Janus or Janus-Pro, given by its folder or hub id.",
+        autocompletion=names.models,
+    )
     out: NewModel
-    dtype: Annotated[
-        str,
-        option(
-            help="Stores the weights as float32 (fp32), bfloat16 (bf16) or float16 (fp16).",
-            panel=OUTPUT,
-            autocompletion=names.dtypes,
-        ),
-    ] = "bfloat16"
+    dtype: str = OUTPUT.option(
+        "Stores the weights as float32 (fp32), bfloat16 (bf16) or float16 (fp16).",
+        default="bfloat16",
+        autocompletion=names.dtypes,
+    )
 
 
 @command("convert", panel="Training and files")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from janusflow.cli import names
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import OUTPUT, option, path
+from janusflow.cli.shared_options import OUTPUT, argument
 from janusflow.cli.terminal import importing
 
 
@@ -18,64 +15,31 @@ from janusflow.cli.terminal import importing
 class Options:
     """The options of `janusflow data`."""
 
-    collection: Annotated[
-        str,
-        typer.Argument(
-            help="Names the collection: stamps or emoji (images), efficientnet (a "
-            "pretrained network), or edits (generated editing examples of the scenes "
-            "world).",
-            autocompletion=names.collections,
-        ),
-    ]
-    out: Annotated[
-        Path,
-        option(
-            "--out",
-            "-o",
-            help="Writes to this folder, which is created if it is missing.",
-            panel=OUTPUT,
-            parser=path,
-            metavar="PATH",
-        ),
-    ]
-    size: Annotated[
-        int, option(help="Sets the side of the square images in pixels.", panel=OUTPUT)
-    ] = 96
-    languages: Annotated[
-        str | None,
-        option(
-            help="Adds captions in these languages, given as codes separated by commas, "
-            "such as de,fr,ja.",
-            panel=OUTPUT,
-        ),
-    ] = None
-    keywords: Annotated[
-        bool,
-        option(
-            "--keywords", help="Also writes every keyword as a caption of its own.", panel=OUTPUT
-        ),
-    ] = False
-    only: Annotated[
-        str | None,
-        option(
-            help="Keeps the concepts whose names begin with this, as in animals/birds.",
-            panel=OUTPUT,
-        ),
-    ] = None
-    count: Annotated[
-        int, option(help="For edits: sets the number of training examples.", panel=OUTPUT)
-    ] = 2000
-    seed: Annotated[int, option(help="For edits: seeds the random examples.", panel=OUTPUT)] = 0
-    files: Annotated[
-        list[Path],
-        option(
-            "--from",
-            help="Reads this package file instead of downloading it; repeat for several.",
-            panel=OUTPUT,
-            parser=path,
-            metavar="PATH",
-        ),
-    ] = field(default_factory=list)
+    collection: str = argument(
+        "Names the collection: stamps or emoji (images), efficientnet (a pretrained network), "
+        "or edits (generated editing examples of the scenes world).",
+        autocompletion=names.collections,
+    )
+    out: Path = OUTPUT.path(
+        "Writes to this folder, which is created if it is missing.", "--out", "-o", default=...
+    )
+    size: int = OUTPUT.option("Sets the side of the square images in pixels.", default=96)
+    languages: str | None = OUTPUT.option(
+        "Adds captions in these languages, given as codes separated by commas, such as de,fr,ja."
+    )
+    keywords: bool = OUTPUT.option(
+        "Also writes every keyword as a caption of its own.", "--keywords", default=False
+    )
+    only: str | None = OUTPUT.option(
+        "Keeps the concepts whose names begin with this, as in animals/birds."
+    )
+    count: int = OUTPUT.option("For edits: sets the number of training examples.", default=2000)
+    seed: int = OUTPUT.option("For edits: seeds the random examples.", default=0)
+    files: list[Path] = OUTPUT.path(
+        "Reads this package file instead of downloading it; repeat for several.",
+        "--from",
+        default=[],
+    )
 
 
 @command("data", panel="Training and files")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import OUTPUT, option
+from janusflow.cli.shared_options import OUTPUT
 from janusflow.cli.terminal import importing
 
 
@@ -15,15 +14,12 @@ from janusflow.cli.terminal import importing
 class Options(o.Placement):
     """The options of `janusflow demo`."""
 
-    host: Annotated[
-        str, option(help="Listens on this address; 0.0.0.0 lets other machines in.", panel=OUTPUT)
-    ] = "127.0.0.1"
-    port: Annotated[
-        int,
-        option(
-            help="Listens on this port; 0 takes the first free port from 7860 on.", panel=OUTPUT
-        ),
-    ] = 0
+    host: str = OUTPUT.option(
+        "Listens on this address; 0.0.0.0 lets other machines in.", default="127.0.0.1"
+    )
+    port: int = OUTPUT.option(
+        "Listens on this port; 0 takes the first free port from 7860 on.", default=0
+    )
 
 
 @command("demo", panel="Images and answers", json=False)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from janusflow.cli import shared_options as o
 from janusflow.cli import training_runs
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,23 +15,14 @@ class Options(training_runs.WorldRun):
     """The options of `janusflow distill`."""
 
     model: o.ModelName
-    pairs: Annotated[
-        Path | None,
-        option(
-            help="Trains by reflow on the pairs in this folder, written by `janusflow "
-            "pairs`, instead of distilling.",
-            **training_runs.PLACE,
-        ),
-    ] = None
-    student: Annotated[
-        str | None,
-        option(
-            help="Starts from this model's weights instead of the teacher's, such as "
-            "janusflow/scenes-few.",
-            panel=training_runs.RUN,
-            autocompletion=o.names.models,
-        ),
-    ] = None
+    pairs: Path | None = training_runs.RUN.path(
+        "Trains by reflow on the pairs in this folder, written by `janusflow pairs`, instead "
+        "of distilling."
+    )
+    student: str | None = training_runs.RUN.option(
+        "Starts from this model's weights instead of the teacher's, such as janusflow/scenes-few.",
+        autocompletion=o.names.models,
+    )
 
 
 @command("distill", panel="Training and files", plugins=True)

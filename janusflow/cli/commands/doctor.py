@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import Ended, command
-from janusflow.cli.shared_options import MODEL, OUTPUT, option
+from janusflow.cli.shared_options import MODEL, OUTPUT
 from janusflow.cli.terminal import importing
 
 MARKS = {"ok": "ok", "warning": "warn", "problem": "FAIL"}
@@ -21,20 +20,12 @@ class Options:
     vae: o.Vae = None
     device: o.Device = "auto"
     dtype: o.Dtype = "auto"
-    speed: Annotated[
-        bool,
-        option(
-            help="Loads the model and measures the time of an image, or only reads its files.",
-            panel=OUTPUT,
-        ),
-    ] = True
-    steps: Annotated[
-        int,
-        option(
-            help="Measures this many sampling steps and extrapolates to a whole image.",
-            panel=MODEL,
-        ),
-    ] = 2
+    speed: bool = OUTPUT.option(
+        "Loads the model and measures the time of an image, or only reads its files.", default=True
+    )
+    steps: int = MODEL.option(
+        "Measures this many sampling steps and extrapolates to a whole image.", default=2
+    )
 
 
 @command("doctor", panel="Models and names")

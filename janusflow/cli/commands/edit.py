@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
 from janusflow.cli.save_images import Out, check_seed, output
-from janusflow.cli.shared_options import OUTPUT, option, path
+from janusflow.cli.shared_options import OUTPUT, Panel, argument, path
 from janusflow.cli.terminal import importing
 
-EDITING = "Editing"
+EDITING = Panel("Editing")
 OWN = ("strength", "mask_image", "invert", "source_prompt", "seed", "model", "lora", "sampler")
 
 
@@ -22,71 +19,41 @@ OWN = ("strength", "mask_image", "invert", "source_prompt", "seed", "model", "lo
 class Options(o.Adapted):
     """The options of `janusflow edit`."""
 
-    image: Annotated[
-        Path, typer.Argument(help="Edits this image file.", parser=path, metavar="IMAGE")
-    ]
-    prompt: Annotated[str, typer.Argument(help="Describes what the image should become.")]
+    image: Path = argument("Edits this image file.", parser=path, metavar="IMAGE")
+    prompt: str = argument("Describes what the image should become.")
     out: Out = "out.png"
-    strength: Annotated[
-        float,
-        option(
-            help="Sets how much of the image changes: near 0 almost nothing, 1 everything.",
-            panel=EDITING,
-        ),
-    ] = 0.6
-    mask_image: Annotated[
-        Path | None,
-        option(
-            help="Changes only the white area of this mask image, which has the same size; "
-            "the black area stays.",
-            panel=EDITING,
-            parser=path,
-            metavar="PATH",
-        ),
-    ] = None
-    invert: Annotated[
-        bool,
-        option(
-            "--invert",
-            help="Starts from the noise that the flow maps to the image, found by "
-            "integrating backwards (inversion).",
-            panel=EDITING,
-        ),
-    ] = False
-    source_prompt: Annotated[
-        str | None, option(help="Describes what the image shows now, for --invert.", panel=EDITING)
-    ] = None
-    seed: Annotated[
-        int | None,
-        option(help="Seeds the noise, unless --invert is given. The default is 0.", panel=OUTPUT),
-    ] = None
-    num_inference_steps: Annotated[
-        int,
-        option(
-            "--steps",
-            help="Sets the number of steps from noise to image; the fraction --strength of "
-            "them is taken.",
-            panel=o.SAMPLING,
-        ),
-    ] = 30
-    sampler: Annotated[
-        str,
-        option(
-            help="Integrates with this solver; `janusflow samplers` lists all.",
-            panel=o.SAMPLING,
-            autocompletion=o.names.samplers,
-        ),
-    ] = "euler"
+    strength: float = EDITING.option(
+        "Sets how much of the image changes: near 0 almost nothing, 1 everything.", default=0.6
+    )
+    mask_image: Path | None = EDITING.path(
+        "Changes only the white area of this mask image, which has the same size; the black "
+        "area stays."
+    )
+    invert: bool = EDITING.option(
+        "Starts from the noise that the flow maps to the image, found by integrating "
+        "backwards (inversion).",
+        "--invert",
+        default=False,
+    )
+    source_prompt: str | None = EDITING.option("Describes what the image shows now, for --invert.")
+    seed: int | None = OUTPUT.option("Seeds the noise, unless --invert is given. The default is 0.")
+    num_inference_steps: int = o.SAMPLING.option(
+        "Sets the number of steps from noise to image; the fraction --strength of them is taken.",
+        "--steps",
+        default=30,
+    )
+    sampler: str = o.SAMPLING.option(
+        "Integrates with this solver; `janusflow samplers` lists all.",
+        default="euler",
+        autocompletion=o.names.samplers,
+    )
     grid: o.Grid = None
-    guidance_scale: Annotated[
-        str,
-        option(
-            help="Sets the guidance weight (1 means no guidance), or a guidance rule; "
-            "`janusflow rules` lists the rules.",
-            panel=o.SAMPLING,
-            autocompletion=o.names.rules,
-        ),
-    ] = "2"
+    guidance_scale: str = o.SAMPLING.option(
+        "Sets the guidance weight (1 means no guidance), or a guidance rule; `janusflow "
+        "rules` lists the rules.",
+        default="2",
+        autocompletion=o.names.rules,
+    )
     negative_prompt: o.NegativePrompt = None
     height: o.Height = None
     width: o.Width = None

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
 from janusflow.cli.save_images import Out, Output, Seed, check_seed, output
-from janusflow.cli.shared_options import OUTPUT, SAMPLING, option, path
+from janusflow.cli.shared_options import OUTPUT, SAMPLING, argument
 from janusflow.cli.terminal import importing, tell
 
 
@@ -19,49 +16,26 @@ from janusflow.cli.terminal import importing, tell
 class Options(o.Adapted):
     """The options of `janusflow generate`."""
 
-    prompt: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Describes the image to generate; several texts, each in quotes, give "
-            "several images.",
-            show_default=False,
-        ),
-    ] = None
-    prompts: Annotated[
-        Path | None,
-        option(
-            help="Reads the prompts from this text file, one per line.",
-            panel=OUTPUT,
-            parser=path,
-            metavar="PATH",
-        ),
-    ] = None
+    prompt: list[str] | None = argument(
+        "Describes the image to generate; several texts, each in quotes, give several images.",
+        default=None,
+        show_default=False,
+    )
+    prompts: Path | None = OUTPUT.path("Reads the prompts from this text file, one per line.")
     out: Out = "out.png"
-    num_images: Annotated[
-        int,
-        option(
-            help="Generates this many images for each prompt; --num-images-per-prompt is "
-            "the same option.",
-            panel=OUTPUT,
-        ),
-    ] = 1
+    num_images: int = OUTPUT.option(
+        "Generates this many images for each prompt; --num-images-per-prompt is the same option.",
+        default=1,
+    )
     seed: Seed = 0
-    batch_size: Annotated[
-        int | None,
-        option(
-            help="Computes this many images at once. By default as many as fit into "
-            "memory, at most 16, or 64 on CUDA.",
-            panel=OUTPUT,
-        ),
-    ] = None
-    memory: Annotated[
-        float | None,
-        option(
-            help="Limits the memory of weights and images to this many gigabytes. The "
-            "default is the free memory.",
-            panel=OUTPUT,
-        ),
-    ] = None
+    batch_size: int | None = OUTPUT.option(
+        "Computes this many images at once. By default as many as fit into memory, at most "
+        "16, or 64 on CUDA."
+    )
+    memory: float | None = OUTPUT.option(
+        "Limits the memory of weights and images to this many gigabytes. The default is the "
+        "free memory."
+    )
     quality: o.Quality = None
     num_inference_steps: o.Steps = None
     sampler: o.Sampler = None
@@ -71,46 +45,24 @@ class Options(o.Adapted):
     height: o.Height = None
     width: o.Width = None
     first_block_cache: o.FirstBlockCache = None
-    best_of: Annotated[
-        int | None,
-        option(
-            help="Generates this many candidates for each image and keeps the best one. "
-            "The default is 1.",
-            panel=SAMPLING,
-        ),
-    ] = None
-    verifier: Annotated[
-        str | None,
-        option(
-            help="Selects the best candidate by this verifier: own (the model's own "
-            "likelihood of the prompt), or one of a plugin.",
-            panel=SAMPLING,
-        ),
-    ] = None
-    temperature: Annotated[
-        float | None,
-        option(
-            help="For Janus-Pro: samples tokens at this temperature; 0 takes the likeliest "
-            "token. The default is 1.",
-            panel=SAMPLING,
-        ),
-    ] = None
-    top_k: Annotated[
-        int | None,
-        option(
-            help="For Janus-Pro: samples from this many likeliest tokens only (top-k). It "
-            "is off by default.",
-            panel=SAMPLING,
-        ),
-    ] = None
-    top_p: Annotated[
-        float | None,
-        option(
-            help="For Janus-Pro: samples from the likeliest tokens with this total "
-            "probability only, from 0 to 1 (top-p). It is off by default.",
-            panel=SAMPLING,
-        ),
-    ] = None
+    best_of: int | None = SAMPLING.option(
+        "Generates this many candidates for each image and keeps the best one. The default is 1."
+    )
+    verifier: str | None = SAMPLING.option(
+        "Selects the best candidate by this verifier: own (the model's own likelihood of the "
+        "prompt), or one of a plugin."
+    )
+    temperature: float | None = SAMPLING.option(
+        "For Janus-Pro: samples tokens at this temperature; 0 takes the likeliest token. The "
+        "default is 1."
+    )
+    top_k: int | None = SAMPLING.option(
+        "For Janus-Pro: samples from this many likeliest tokens only (top-k). It is off by default."
+    )
+    top_p: float | None = SAMPLING.option(
+        "For Janus-Pro: samples from the likeliest tokens with this total probability only, "
+        "from 0 to 1 (top-p). It is off by default."
+    )
     compile: o.Compile = False
 
 

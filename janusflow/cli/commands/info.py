@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
-
-import typer
 
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import MODEL, SAMPLING, option
+from janusflow.cli.shared_options import MODEL, SAMPLING, argument
 from janusflow.cli.terminal import importing
 
 
@@ -17,26 +14,19 @@ from janusflow.cli.terminal import importing
 class Options:
     """The options of `janusflow info`."""
 
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Names the model: a packaged one, a folder or a hub id. Configurations of "
-            "the published models are packaged, so nothing is downloaded.",
-            autocompletion=o.names.models,
-        ),
-    ] = o.DEFAULT
+    model: str = argument(
+        "Names the model: a packaged one, a folder or a hub id. Configurations of the "
+        "published models are packaged, so nothing is downloaded.",
+        default=o.DEFAULT,
+        autocompletion=o.names.models,
+    )
     vae: o.Vae = None
-    images: Annotated[
-        int,
-        option(
-            help="Forecasts the memory for generating this many images at once.", panel=SAMPLING
-        ),
-    ] = 1
+    images: int = SAMPLING.option(
+        "Forecasts the memory for generating this many images at once.", default=1
+    )
     height: o.Height = None
     width: o.Width = None
-    tokens: Annotated[
-        int, option(help="Forecasts the memory for a prompt of this many tokens.", panel=MODEL)
-    ] = 20
+    tokens: int = MODEL.option("Forecasts the memory for a prompt of this many tokens.", default=20)
 
 
 @command("info", panel="Models and names")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from janusflow.cli import shared_options as o
 from janusflow.cli import training_runs
 from janusflow.cli.command import command
 from janusflow.cli.save_images import check_seed
-from janusflow.cli.shared_options import OUTPUT, SAMPLING, option, path
+from janusflow.cli.shared_options import OUTPUT, SAMPLING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,61 +17,31 @@ class Options:
     """The options of `janusflow pairs`."""
 
     model: o.ModelName
-    out: Annotated[
-        Path,
-        option(
-            "--out",
-            "-o",
-            help="Stores the pairs in this folder.",
-            panel=OUTPUT,
-            parser=path,
-            metavar="PATH",
-        ),
-    ]
-    prompts: Annotated[
-        Path | None,
-        option(
-            help="Reads the prompts from this text file, one per line. By default they are "
-            "training prompts of the scenes world.",
-            panel=OUTPUT,
-            parser=path,
-            metavar="PATH",
-        ),
-    ] = None
-    count: Annotated[
-        int, option(help="Sets the number of pairs; the prompts are used in turn.", panel=OUTPUT)
-    ] = 1024
-    sampler: Annotated[
-        str,
-        option(
-            help="Integrates with this solver; `janusflow samplers` lists all.",
-            panel=SAMPLING,
-            autocompletion=o.names.samplers,
-        ),
-    ] = "abm"
-    steps: Annotated[int, option(help="Takes this many sampling steps.", panel=SAMPLING)] = 8
-    guidance_scale: Annotated[
-        float,
-        option(
-            help="Sets the guidance weight of the trajectories whose ends are stored; 1 "
-            "means no guidance.",
-            panel=SAMPLING,
-        ),
-    ] = 2.0
-    guidance_end: Annotated[
-        float,
-        option(
-            help="Applies guidance until this time, from 0 (noise) to 1 (data).", panel=SAMPLING
-        ),
-    ] = 1.0
+    out: Path = OUTPUT.path("Stores the pairs in this folder.", "--out", "-o", default=...)
+    prompts: Path | None = OUTPUT.path(
+        "Reads the prompts from this text file, one per line. By default they are training "
+        "prompts of the scenes world."
+    )
+    count: int = OUTPUT.option(
+        "Sets the number of pairs; the prompts are used in turn.", default=1024
+    )
+    sampler: str = SAMPLING.option(
+        "Integrates with this solver; `janusflow samplers` lists all.",
+        default="abm",
+        autocompletion=o.names.samplers,
+    )
+    steps: int = SAMPLING.option("Takes this many sampling steps.", default=8)
+    guidance_scale: float = SAMPLING.option(
+        "Sets the guidance weight of the trajectories whose ends are stored; 1 means no guidance.",
+        default=2.0,
+    )
+    guidance_end: float = SAMPLING.option(
+        "Applies guidance until this time, from 0 (noise) to 1 (data).", default=1.0
+    )
     seed: o.Seed = 0
-    part: Annotated[
-        str,
-        option(
-            help="Computes only this part of the files: 0/4 is the first of four parts.",
-            panel=OUTPUT,
-        ),
-    ] = "0/1"
+    part: str = OUTPUT.option(
+        "Computes only this part of the files: 0/4 is the first of four parts.", default="0/1"
+    )
     threads: training_runs.Threads = None
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
 from janusflow.cli.save_images import check_folder, check_seed
-from janusflow.cli.shared_options import OUTPUT, SAMPLING, option, path
+from janusflow.cli.shared_options import OUTPUT, SAMPLING
 from janusflow.cli.terminal import importing
 
 
@@ -17,58 +16,33 @@ from janusflow.cli.terminal import importing
 class Options(o.Placement):
     """The options of `janusflow pilot`."""
 
-    out: Annotated[
-        Path | None,
-        option(
-            "--out",
-            "-o",
-            help="Writes the time grid to this .json file. By default it is stored in the "
-            "model's folder.",
-            panel=OUTPUT,
-            parser=path,
-            metavar="PATH",
-        ),
-    ] = None
-    prompts: Annotated[
-        Path | None,
-        option(
-            help="Reads the prompts from this text file, one per line. By default they are "
-            "captions of training scenes.",
-            panel=OUTPUT,
-            parser=path,
-            metavar="PATH",
-        ),
-    ] = None
-    quality: Annotated[
-        str,
-        option(
-            help="Optimises the time grid of this quality: exact, high, fast or draft.",
-            panel=SAMPLING,
-            autocompletion=o.names.qualities,
-        ),
-    ] = "fast"
+    out: Path | None = OUTPUT.path(
+        "Writes the time grid to this .json file. By default it is stored in the model's folder.",
+        "--out",
+        "-o",
+    )
+    prompts: Path | None = OUTPUT.path(
+        "Reads the prompts from this text file, one per line. By default they are captions of "
+        "training scenes."
+    )
+    quality: str = SAMPLING.option(
+        "Optimises the time grid of this quality: exact, high, fast or draft.",
+        default="fast",
+        autocompletion=o.names.qualities,
+    )
     num_inference_steps: o.Steps = None
     sampler: o.Sampler = None
-    guidance_scale: Annotated[
-        float, option(help="Sets the guidance weight; 1 means no guidance.", panel=SAMPLING)
-    ] = 2.0
-    guidance_end: Annotated[
-        float | None,
-        option(
-            help="Applies guidance until this time, from 0 (noise) to 1 (data). The "
-            "default is the quality's.",
-            panel=SAMPLING,
-        ),
-    ] = None
-    samples: Annotated[
-        int, option(help="Measures on this many prompts, computed at once.", panel=SAMPLING)
-    ] = 24
-    max_trials: Annotated[
-        int | None,
-        option(
-            help="Tries at most this many time grids. The default is about 100.", panel=SAMPLING
-        ),
-    ] = None
+    guidance_scale: float = SAMPLING.option(
+        "Sets the guidance weight; 1 means no guidance.", default=2.0
+    )
+    guidance_end: float | None = SAMPLING.option(
+        "Applies guidance until this time, from 0 (noise) to 1 (data). The default is the "
+        "quality's."
+    )
+    samples: int = SAMPLING.option("Measures on this many prompts, computed at once.", default=24)
+    max_trials: int | None = SAMPLING.option(
+        "Tries at most this many time grids. The default is about 100."
+    )
     seed: o.Seed = 0
 
 

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import MODEL, OUTPUT, option, path
+from janusflow.cli.shared_options import MODEL, OUTPUT
 from janusflow.cli.terminal import importing
 
 
@@ -18,64 +17,32 @@ from janusflow.cli.terminal import importing
 class Options:
     """The options of `janusflow precompute`."""
 
-    data: Annotated[
-        list[Path],
-        option(
-            help="Reads images with captions from this path, in any format of `janusflow "
-            "train --data`; repeat for several.",
-            panel=OUTPUT,
-            parser=path,
-            metavar="PATH",
-        ),
-    ]
-    out: Annotated[
-        Path,
-        option(
-            "--out",
-            "-o",
-            help="Stores the cache in this folder.",
-            panel=OUTPUT,
-            parser=path,
-            metavar="PATH",
-        ),
-    ]
-    max_bad_samples: Annotated[
-        int, option(help="Stops after this many unreadable images.", panel=OUTPUT)
-    ] = 100
+    data: list[Path] = OUTPUT.path(
+        "Reads images with captions from this path, in any format of `janusflow train "
+        "--data`; repeat for several.",
+        default=...,
+    )
+    out: Path = OUTPUT.path("Stores the cache in this folder.", "--out", "-o", default=...)
+    max_bad_samples: int = OUTPUT.option("Stops after this many unreadable images.", default=100)
     model: o.Model = o.DEFAULT
     vae: o.Vae = None
-    teacher: Annotated[
-        str,
-        option(
-            help="Stores the features of this teacher: own (the model's vision encoder), "
-            "timm:NAME, none, or a teacher of a plugin.",
-            panel=MODEL,
-        ),
-    ] = "own"
-    teacher_weights: Annotated[
-        str,
-        option(
-            help="Loads a timm teacher's weights from this .safetensors file; the word hub "
-            "downloads them from the hub.",
-            panel=MODEL,
-        ),
-    ] = "hub"
-    size: Annotated[
-        int | None,
-        option(
-            help="Resizes images for a timm teacher to this side in pixels. The default is "
-            "the teacher's own size.",
-            panel=MODEL,
-        ),
-    ] = None
-    dtype: Annotated[
-        str,
-        option(
-            help="Stores the features in this dtype.",
-            panel=MODEL,
-            autocompletion=o.names.dtypes,
-        ),
-    ] = "float32"
+    teacher: str = MODEL.option(
+        "Stores the features of this teacher: own (the model's vision encoder), timm:NAME, "
+        "none, or a teacher of a plugin.",
+        default="own",
+    )
+    teacher_weights: str = MODEL.option(
+        "Loads a timm teacher's weights from this .safetensors file; the word hub downloads "
+        "them from the hub.",
+        default="hub",
+    )
+    size: int | None = MODEL.option(
+        "Resizes images for a timm teacher to this side in pixels. The default is the "
+        "teacher's own size."
+    )
+    dtype: str = MODEL.option(
+        "Stores the features in this dtype.", default="float32", autocompletion=o.names.dtypes
+    )
     device: o.Device = "auto"
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 from janusflow.cli import shared_options as o
 from janusflow.cli import training_runs
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,23 +14,16 @@ class Options(training_runs.WorldRun):
     """The options of `janusflow reward`."""
 
     model: o.ModelName
-    reward: Annotated[
-        str | None,
-        option(
-            help="Trains on this reward or weighted sum of rewards. The default is "
-            "'0.65*strict + 0.35*lenient'.",
-            panel=training_runs.RUN,
-            autocompletion=o.names.rewards,
-        ),
-    ] = None
-    objective: Annotated[
-        str,
-        option(
-            help="Trains with this algorithm: nft, grpo, awm, best_of_n or dpo.",
-            panel=training_runs.RUN,
-            autocompletion=o.names.objectives,
-        ),
-    ] = "nft"
+    reward: str | None = training_runs.RUN.option(
+        "Trains on this reward or weighted sum of rewards. The default is '0.65*strict + "
+        "0.35*lenient'.",
+        autocompletion=o.names.rewards,
+    )
+    objective: str = training_runs.RUN.option(
+        "Trains with this algorithm: nft, grpo, awm, best_of_n or dpo.",
+        default="nft",
+        autocompletion=o.names.objectives,
+    )
 
 
 @command("reward", panel="Training and files", plugins=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import OUTPUT, option
+from janusflow.cli.shared_options import OUTPUT, Panel
 from janusflow.cli.terminal import importing
 
-ACCESS = "Access"
+ACCESS = Panel("Access")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,53 +18,31 @@ class Options(o.Adapted):
     """The options of `janusflow serve`."""
 
     model: o.ModelName = o.DEFAULT
-    host: Annotated[
-        str, option(help="Listens on this address; 0.0.0.0 lets other machines in.", panel=OUTPUT)
-    ] = "127.0.0.1"
-    port: Annotated[
-        int, option(help="Listens on this port; 0 takes any free port.", panel=OUTPUT)
-    ] = 8000
-    name: Annotated[
-        str | None,
-        option(
-            help="Offers the model to clients under this name. The default is its hub id "
-            "or its folder's name.",
-            panel=OUTPUT,
-        ),
-    ] = None
-    queue: Annotated[
-        int,
-        option(
-            help="Accepts this many waiting or running requests; further ones get status 429.",
-            panel=OUTPUT,
-        ),
-    ] = 16
-    max_body: Annotated[
-        int, option(help="Refuses requests larger than this many megabytes.", panel=OUTPUT)
-    ] = 16
-    api_key: Annotated[
-        str | None,
-        option(
-            help="Requires this API key from clients. By default no key is required.",
-            panel=ACCESS,
-            envvar="JANUSFLOW_API_KEY",
-        ),
-    ] = None
-    allow_host: Annotated[
-        list[str],
-        option(
-            help="Accepts requests to this additional host name of the server; repeat for several.",
-            panel=ACCESS,
-        ),
-    ] = field(default_factory=list)
-    allow_origin: Annotated[
-        list[str],
-        option(
-            help="Allows web pages of this origin, such as https://example.org, to send "
-            "requests (CORS); repeat for several.",
-            panel=ACCESS,
-        ),
-    ] = field(default_factory=list)
+    host: str = OUTPUT.option(
+        "Listens on this address; 0.0.0.0 lets other machines in.", default="127.0.0.1"
+    )
+    port: int = OUTPUT.option("Listens on this port; 0 takes any free port.", default=8000)
+    name: str | None = OUTPUT.option(
+        "Offers the model to clients under this name. The default is its hub id or its "
+        "folder's name."
+    )
+    queue: int = OUTPUT.option(
+        "Accepts this many waiting or running requests; further ones get status 429.", default=16
+    )
+    max_body: int = OUTPUT.option("Refuses requests larger than this many megabytes.", default=16)
+    api_key: str | None = ACCESS.option(
+        "Requires this API key from clients. By default no key is required.",
+        envvar="JANUSFLOW_API_KEY",
+    )
+    allow_host: list[str] = ACCESS.option(
+        "Accepts requests to this additional host name of the server; repeat for several.",
+        default=[],
+    )
+    allow_origin: list[str] = ACCESS.option(
+        "Allows web pages of this origin, such as https://example.org, to send requests "
+        "(CORS); repeat for several.",
+        default=[],
+    )
 
 
 @command("serve", panel="Images and answers", json=False)

@@ -6,13 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from janusflow.cli.command import command
 from janusflow.cli.save_images import check_file, check_folder
-from janusflow.cli.shared_options import OUTPUT, option, path
+from janusflow.cli.shared_options import OUTPUT, argument, path
 
 LOG = "log.jsonl"
 ROWS = 12  # of the table
@@ -24,25 +21,14 @@ FIGURES = (".png", ".svg", ".pdf")
 class Options:
     """The options of `janusflow show`."""
 
-    run: Annotated[
-        Path,
-        typer.Argument(help="Shows the training run in this folder.", parser=path, metavar="RUN"),
-    ]
-    out: Annotated[
-        Path | None,
-        option(
-            "--out",
-            "-o",
-            help="Saves the figure to this .png, .svg or .pdf file. The default is "
-            "losses.png in the run's folder.",
-            panel=OUTPUT,
-            parser=path,
-            metavar="PATH",
-        ),
-    ] = None
-    figure: Annotated[
-        bool, option(help="Saves the figure, or only prints the table.", panel=OUTPUT)
-    ] = True
+    run: Path = argument("Shows the training run in this folder.", parser=path, metavar="RUN")
+    out: Path | None = OUTPUT.path(
+        "Saves the figure to this .png, .svg or .pdf file. The default is losses.png in the "
+        "run's folder.",
+        "--out",
+        "-o",
+    )
+    figure: bool = OUTPUT.option("Saves the figure, or only prints the table.", default=True)
 
 
 @command("show", panel="Training and files")

@@ -2,95 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from janusflow.cli import shared_options as o
 from janusflow.cli import training_runs
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import option, path
+from janusflow.cli.shared_options import Panel
 
-DATA = "Model and data"
-FILE = dict(panel=DATA, parser=path, metavar="PATH")
+DATA = Panel("Model and data")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(training_runs.Run):
     """The options of `janusflow train`."""
 
-    recipe: Annotated[
-        str | None,
-        option(
-            help="Trains from random weights by this recipe, such as scenes-pico, or "
-            "emoji-pico with --data.",
-            panel=DATA,
-            autocompletion=o.names.recipes,
-        ),
-    ] = None
-    stage: Annotated[
-        str | None,
-        option(
-            help="Trains by this stage of the paper, 1, 2 or 3, or by tune, for "
-            "fine-tuning on a few images.",
-            panel=DATA,
-        ),
-    ] = None
-    model: Annotated[
-        str | None,
-        option(
-            help="Starts a stage from this model. The default is janusflow/scenes.",
-            panel=DATA,
-            autocompletion=o.names.models,
-        ),
-    ] = None
-    vae: Annotated[
-        str | None,
-        option(
-            help="Takes the autoencoder from this folder or hub id, if the model has no vae/.",
-            panel=DATA,
-        ),
-    ] = None
-    data: Annotated[
-        list[Path],
-        option(
-            help="Reads training data from this folder, .jsonl, .parquet, .tar or .txt "
-            "file; repeat for several.",
-            **FILE,
-        ),
-    ] = field(default_factory=list)
-    cache: Annotated[
-        Path | None,
-        option(
-            help="Reads latents and features from this folder of `janusflow precompute`; "
-            "it sets data.cache.",
-            **FILE,
-        ),
-    ] = None
-    best: Annotated[
-        bool,
-        option(
-            "--best",
-            help="Exports the best state by the metric run.keep_best instead of the last state.",
-            panel=training_runs.RUN,
-        ),
-    ] = False
-    merge: Annotated[
-        bool,
-        option(
-            "--merge",
-            help="Merges the newest sharded checkpoint into one file and exits.",
-            panel=training_runs.RUN,
-        ),
-    ] = False
-    dry_run: Annotated[
-        bool,
-        option(
-            "--dry-run",
-            help="Prints what would be trained, with its cost, and exits.",
-            panel=training_runs.RUN,
-        ),
-    ] = False
+    recipe: str | None = DATA.option(
+        "Trains from random weights by this recipe, such as scenes-pico, or emoji-pico with "
+        "--data.",
+        autocompletion=o.names.recipes,
+    )
+    stage: str | None = DATA.option(
+        "Trains by this stage of the paper, 1, 2 or 3, or by tune, for fine-tuning on a few images."
+    )
+    model: str | None = DATA.option(
+        "Starts a stage from this model. The default is janusflow/scenes.",
+        autocompletion=o.names.models,
+    )
+    vae: str | None = DATA.option(
+        "Takes the autoencoder from this folder or hub id, if the model has no vae/."
+    )
+    data: list[Path] = DATA.path(
+        "Reads training data from this folder, .jsonl, .parquet, .tar or .txt file; repeat "
+        "for several.",
+        default=[],
+    )
+    cache: Path | None = DATA.path(
+        "Reads latents and features from this folder of `janusflow precompute`; it sets data.cache."
+    )
+    best: bool = training_runs.RUN.option(
+        "Exports the best state by the metric run.keep_best instead of the last state.",
+        "--best",
+        default=False,
+    )
+    merge: bool = training_runs.RUN.option(
+        "Merges the newest sharded checkpoint into one file and exits.", "--merge", default=False
+    )
+    dry_run: bool = training_runs.RUN.option(
+        "Prints what would be trained, with its cost, and exits.", "--dry-run", default=False
+    )
 
 
 @command("train", panel="Training and files", plugins=True)
