@@ -133,55 +133,18 @@ MOVED = {  # below janusflow: the whole new path
     "pro.train": "studies.janus_pro_scenes.train",
     "pro.recipes": "studies.janus_pro_scenes.settings",
     "pro.versus": "studies.janus_pro_scenes.versus",
-    # between 0.1 and the release after it
-    "cli.families": "janusflow.cli.model_families",
-    "cli.loading": "janusflow.cli.load_model",
-    "cli.options": "janusflow.cli.shared_options",
-    "cli.app": "janusflow.cli.command_tree",
-    "cli.output": "janusflow.cli.save_images",
-    "cli.runs": "janusflow.cli.training_runs",
     "data.options": "janusflow.data.read_options",
-    "data.report": "janusflow.data.dataset_report",
-    "data.files": "janusflow.data.sample_files",
-    "data.tables": "janusflow.data.parquet",
-    "data.lines": "janusflow.data.jsonl",
     "data.attention": "janusflow.models.janusflow.packed_attention",
-    "training.packed_forward": "janusflow.models.janusflow.packed_forward",
     "training.objective": "janusflow.training.loss_module",
-    "training.objectives.registry": "janusflow.training.objectives.objective",
-    "training.rewards.registry": "janusflow.training.rewards.reward",
-    "training.rewards.judge": "janusflow.training.rewards.self_judge",
-    "training.rewards.scenes": "janusflow.training.rewards.scene_rewards",
-    "training.rewards.job": "janusflow.training.rewards.reward_job",
-    "training.resume": "janusflow.training.resume_checks",
-    "training.sampling": "janusflow.training.rollouts",
-    "demo.worker": "janusflow.demo.actions",
     "demo.server": "janusflow.demo.launch",
-    "serve.images": "janusflow.serve.image_requests",
-    "models.janus_pro.sampling": "janusflow.models.janus_pro.token_sampling",
-    "models.janusflow.compiled": "janusflow.models.janusflow.compiled_velocity",
-    "models.published": "janusflow.models.published_configs",
-    "pipelines.auto": "janusflow.pipelines.auto_pipeline",
-    "pipelines.options": "janusflow.pipelines.call_options",
-    "pipelines.calls": "janusflow.pipelines.call_state",
-    "pipelines.coding": "janusflow.pipelines.latent_coding",
     "evaluation.comparison": "janusflow.evaluation.report_comparison",
-    "evaluation.origins": "janusflow.evaluation.image_metadata",
 }
-COMMANDS = (
-    "assemble bench chat convert data demo distill doctor doctor_checks edit evaluate "
-    "evaluate_actions generate info info_janus_pro info_janusflow listings pairs pilot pilot_grid "
-    "precompute reward serve show train"
-)
-MOVED |= {f"cli.{name}": f"janusflow.cli.commands.{name}" for name in COMMANDS.split()}
 PRO = "janusflow.pro"  # a package that is gone; its names and files are looked up one by one
 PRO_NAMES = ("JanusProOutput", "JanusProPipeline", "JanusProProcessor")
 
 
 class Moved(MetaPathFinder, Loader):
-    """An import hook that finds `janusflow.old` by importing its new path, also for `python -m
-    janusflow.old`.
-    """
+    """Finds `janusflow.old` by importing its new path, also in `python -m janusflow.old`."""
 
     def find_spec(self, fullname: str, path=None, target=None):  # noqa: ARG002
         if fullname == PRO:

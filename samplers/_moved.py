@@ -28,10 +28,6 @@ MOVED = {
     "samplers.problems": "samplers.benchmark.problems",
     "samplers.report": "samplers.benchmark.summary",
     "samplers.files": "samplers.safe_json",
-    "samplers.compiled": "samplers.compiled_run",
-    "samplers.guidance.fields": "samplers.guidance.guided_field",
-    "samplers.guidance.base": "samplers.guidance.rule",
-    "samplers.benchmark.families": "samplers.benchmark.field_families",
 }
 
 

@@ -141,7 +141,5 @@ def vectorized() -> bool:
 
 
 def _inside(v: Velocity, low: Tensor, high: Tensor, x: Tensor, *times: Tensor) -> Tensor:
-    """Returns v at times moved inside (low, high), so that at a jump it has the limit from this
-    side.
-    """
+    """Returns v at times moved inside (low, high), at a jump the limit of this side."""
     return v(x, *(t.clamp(float(low) + NEAR, float(high) - NEAR) for t in times))

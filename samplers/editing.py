@@ -17,9 +17,7 @@ OLD = {"between": "interpolate", "partway": "img2img_timesteps", "masked": "inpa
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """The result of integrating data to noise and back: both ends (B, ...), RMS error per sample
-    (B,), calls of v.
-    """
+    """Data integrated to noise and back: both ends (B, ...), RMS error per sample (B,), calls."""
 
     noise: Tensor
     restored: Tensor
@@ -27,9 +25,7 @@ class RoundTrip:
     calls: int
 
     def psnr(self, peak: float) -> Tensor:
-        """20 log10(peak / error) in dB, (B,); `peak` is the largest possible difference of the
-        data.
-        """
+        """20 log10(peak / error) in dB, (B,); `peak` is the data's largest difference."""
         return 20 * torch.log10(peak / self.error)
 
 

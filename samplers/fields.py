@@ -152,9 +152,7 @@ def flow_map(
 
 
 class Counted(Wrapped):
-    """A field that counts its evaluations; a field with its own count (a guided one) reports
-    that.
-    """
+    """A field that counts its evaluations; one with its own count (guided) reports that."""
 
     def __init__(self, v: Velocity):
         super().__init__(v)
@@ -256,9 +254,7 @@ def address(k: Tensor) -> int:
 
 
 def unwatched(v: Velocity) -> Velocity:
-    """Returns v cast to the state's dtype without checks, for transforms in which values cannot be
-    inspected.
-    """
+    """Returns v cast to the state's dtype, unchecked, for transforms that hide values."""
 
     def fitted(x: Tensor, *times: Tensor) -> Tensor:
         return fitting(v(x, *times), x)

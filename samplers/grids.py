@@ -119,9 +119,7 @@ LEAST = 3  # steps to a piece between jumps, on the average: fewer cost more tha
 
 
 class Rest(float):
-    """A jump before which the velocity is zero; one step up to it is exact and leaves no
-    history.
-    """
+    """A jump before which the velocity is zero; one step up to it is exact, without history."""
 
 
 def at_jumps(ts: Tensor, jumps: Iterable[float]) -> Tensor:

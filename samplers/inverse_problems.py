@@ -54,9 +54,7 @@ class Posterior(Wrapped):
         return k.detach() + (1 - t) / t * g
 
     def _pull(self, data: Tensor, t: Tensor) -> Tensor:
-        """Returns the gradient with respect to d of log N(measured; A d, r^2 A A^T + deviation^2
-        I).
-        """
+        """Returns the gradient in d of log N(measured; A d, r^2 A A^T + deviation^2 I)."""
         a = self.matrix.to(data)
         r = self.spread**2 * (1 - t) ** 2 / ((1 - t) ** 2 + (self.spread * t) ** 2)
         noise = self.deviation**2 * torch.eye(len(a), dtype=a.dtype, device=a.device)

@@ -118,9 +118,7 @@ def _times(t: float | Tensor, x: Tensor) -> Tensor:
 
 
 def _normal_log_prob(y: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """Returns the log-density of y (B, ...) under N(mean, deviation^2), (B,); 0 where the deviation
-    is 0.
-    """
+    """Returns (B,) log-densities of y (B, ...) under N(mean, deviation^2), 0 if deviation is 0."""
     wide = torch.float32 if y.device.type == "mps" else torch.float64
     deviation = deviation.to(y.device, y.dtype)
     noisy = deviation > 0

@@ -21,9 +21,7 @@ from samplers.grids import uniform
 def pairs(
     v: Velocity, noise: Tensor, ts: int | Tensor = 64, solver: str | Solver = "auto"
 ) -> tuple[Tensor, Tensor]:
-    """Returns the noise (B, ...) and the data (B, ...) to which the flow carries it, without
-    gradients.
-    """
+    """Returns the noise (B, ...) and the data (B, ...) where the flow carries it, no gradients."""
     with torch.no_grad():
         return noise, sample(v, noise, ts, solver)
 

@@ -56,9 +56,7 @@ def _whole(ts: Any) -> int | None:
 
 
 def _tensor(ts: Tensor | Iterable[float]) -> Tensor:
-    """Returns times as float64 on the CPU, moved there first because Apple's GPUs have no
-    float64.
-    """
+    """Returns times as float64 on the CPU, moved first, as Apple's GPUs have no float64."""
     if isinstance(ts, Tensor):
         return ts.cpu().double()
     ts = list(ts)

@@ -85,9 +85,7 @@ class Solver:
         return self.with_options(lean=False) if option and option.default else self
 
     def __reduce__(self) -> tuple:
-        """Pickles a registered solver by its name and options, so that closures need not be
-        pickled.
-        """
+        """Pickles a registered solver by its name and options, without its closures."""
         known, options = SOLVERS.get(self.name), getattr(self.path, "keywords", {})
         path = getattr(self.path, "func", self.path)
         if type(self) is Solver and known and replace(self, path=known.path) == known:
@@ -104,9 +102,7 @@ SOLVERS: Registry[Solver] = Registry(
 def solver(
     *, order: int | None, calls: int = 1, **promises: Any
 ) -> Callable[[Callable[..., Path]], Callable[..., Path]]:
-    """A decorator that registers a solver under its function's name; its arguments are fields of
-    `Solver`.
-    """
+    """A decorator: registers a solver by its function's name, with fields of `Solver`."""
 
     def register(path: Callable[..., Path]) -> Callable[..., Path]:
         name, doc = path.__name__, inspect.getdoc(path) or ""
@@ -147,9 +143,7 @@ def steps(ts: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
 
 
 def advance(x: Tensor, *terms: tuple[float | Tensor, Tensor]) -> Tensor:
-    """x + sum of w k over the terms (w, k), as one new tensor with one pass over memory per
-    term.
-    """
+    """x + sum of w k over the terms (w, k), as a new tensor with a pass over memory per term."""
     (w, k), *rest = terms
     if isinstance(w, Tensor):
         return sum((w.to(x.dtype) * k for w, k in terms), x)

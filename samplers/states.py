@@ -41,9 +41,7 @@ class Layout:
         return layout.pack(state), layout
 
     def pack(self, state: Any) -> Tensor:
-        """Concatenates the parts of a state of this layout to (B, D), in the widest of their
-        dtypes.
-        """
+        """Concatenates the parts of such a state to (B, D), in the widest of their dtypes."""
         parts, spec = tree_flatten(state)
         if spec != self.spec:
             raise TypeError(f"v returned {spec} where the state is {self.spec}; they must agree")

@@ -23,9 +23,7 @@ def compare(pipe, prompts: Sequence[str], rounds: int = 5, guidance: float = 5.0
 def turns(
     pipe, prompts: Sequence[str], rounds: int, guidance: float = 5.0
 ) -> Iterator[tuple[Timed, Timed]]:
-    """Yields the times of ours and of transformers' in each round, without the decoder, which is
-    the same.
-    """
+    """Yields our and transformers' times of each round, without the decoder, which is the same."""
     x = pipe.processor.prompt(list(prompts)).to(pipe.device)
 
     def theirs():

@@ -138,9 +138,7 @@ def _guided(model: JanusFlowModel, ids: Tensor, images: int, steps: int):
 
 
 def wide(blocks: int) -> JanusFlowModel:
-    """Returns a model with the 1.3B's widths, so many blocks, random float32 weights and 4,096
-    words.
-    """
+    """Returns a model with the 1.3B's widths, `blocks` random float32 blocks and 4,096 words."""
     language = dict(JanusFlowConfig().language_config.to_dict(), num_hidden_layers=blocks)
     language["vocab_size"] = 4096  # of which speed does not know
     tower = dict(model_type="vision_und_enc", cls="CLIPVisionTower")
@@ -154,9 +152,7 @@ def wide(blocks: int) -> JanusFlowModel:
 
 @torch.no_grad()
 def fresh(model: JanusFlowModel) -> JanusFlowModel:
-    """Returns the model with random numbers where training would start with zeros, so that all of
-    it computes.
-    """
+    """Returns the model with random numbers for initial zeros, so that all of it computes."""
     for name, weight in model.named_parameters():
         if any(part in name for part in ("cond_embeds_mapper", "unpatch_conv", "channelwise_norm")):
             torch.nn.init.normal_(weight, std=0.02)

@@ -38,9 +38,7 @@ WAYS = {  # packed, cached
 
 
 def write_data(folder: Path, images: int, seed: int = 0) -> None:
-    """Writes images with captions, half as many conversations, and half as many texts, of mixed
-    lengths.
-    """
+    """Writes images with captions, half as many conversations and texts, of mixed lengths."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     names, conversations, paragraphs = list(TEMPLATES), [], []
@@ -136,9 +134,7 @@ def _engine(model: str, data: Path, cache: Path, batch: int, packed: bool, cache
 
 
 def table(rows: list[Row]) -> str:
-    """Formats median and quartiles of a step, tokens per second, and the ratio to the plain
-    loop.
-    """
+    """Formats the median and quartiles of a step, tokens per second and ratio to the plain loop."""
     plain = rows[0].median
     lines = ["way      s a step (quartiles)     tokens/s   GFLOP   of peak   speed"]
     for row in rows:

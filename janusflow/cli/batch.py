@@ -62,9 +62,7 @@ def fill(
 
 
 def make(pipe, rows: list[str], seed: int, batch: int, request) -> tuple[list, list[dict]]:
-    """Returns an image and its metadata for each row; row i has seed `seed + i`, in whatever batch
-    it runs.
-    """
+    """Returns an image and its metadata for each row; row i has seed `seed + i` in any batch."""
     images, notes = [], []
     with tqdm(total=len(rows), desc="images", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(rows), batch):

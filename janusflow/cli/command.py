@@ -192,9 +192,7 @@ def _parameter(item: Field, hint: Any) -> inspect.Parameter:
 
 
 def write(result: dict) -> None:
-    """Prints one JSON object to stdout: paths as text, NaN and infinity as null, unprintable
-    letters escaped.
-    """
+    """Prints one JSON object to stdout: paths as text, NaN as null, unprintable letters escaped."""
     import json
 
     from samplers.benchmark.summary import finite
@@ -238,9 +236,7 @@ def advice(error: Exception) -> str | None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Returns whether torch ran out of memory, on a device or on the CPU, whose error has no
-    class.
-    """
+    """Returns whether torch ran out of memory, on a device or a CPU, whose error has no class."""
     kind = type(error).__name__
     return kind == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -13,9 +13,7 @@ NOISY = ("torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer"
 
 
 def main() -> None:
-    """Runs the command in `sys.argv`; an error that the user can mend is one sentence and exit code
-    2.
-    """
+    """Runs the command in `sys.argv`; an error of the user's is one sentence and exit code 2."""
     before = signals.install()
     try:
         _guarded()
@@ -60,9 +58,7 @@ def _run() -> None:
 
 
 def _fail(error: Exception) -> None:
-    """Prints what the user can do about an error and exits, or raises it if only a developer can
-    help.
-    """
+    """Prints what the user can do about an error and exits, or raises a developer's error."""
     import sys
 
     from janusflow.cli.command import Interrupted, advice

@@ -74,9 +74,7 @@ def warn(message, *_args, **_kwargs) -> None:
 
 @contextmanager
 def importing(word: str = "importing torch, diffusers and transformers") -> Iterator[None]:
-    """A context that shows a note on a terminal's stderr while libraries are imported, and removes
-    it.
-    """
+    """A context that shows a note on a terminal's stderr while libraries are imported."""
     shown = sys.stderr.isatty() and "transformers" not in sys.modules
     if shown:
         print(f"{word} ...", end="", file=sys.stderr, flush=True)

@@ -56,9 +56,7 @@ class WorldRun(Run):
 
 @contextmanager
 def training_libraries() -> Iterator[None]:
-    """A context for a training command's imports: shows a note, and says what to install if one is
-    missing.
-    """
+    """A context for a training command's imports: it says what to install if one is missing."""
     from janusflow.cli.terminal import importing
     from janusflow.utils.extras import needed
 

@@ -22,9 +22,7 @@ from janusflow.data.samples import BrokenSample, Source
 
 @dataclass(frozen=True)
 class Buckets:
-    """One blend of sources for each shape; a step draws from one of them, the same in every
-    process.
-    """
+    """A blend of sources for each shape; a step draws from one, the same in every process."""
 
     blends: Sequence[Blend]
     names: Sequence[str] = ()  # of the shapes, for reports

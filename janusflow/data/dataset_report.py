@@ -21,9 +21,7 @@ LOOKED_AT = 256  # records of a source whose content counts, spread over it
 
 
 def describe(mixture: Mixture) -> str:
-    """Returns one line per kind of sample with its count and an example, and one per reason for
-    skipping.
-    """
+    """Returns one line per kind of sample with count and example, and one per skipping reason."""
     lines = []
     for kind, blend in mixture.sources.items():
         count = sum(len(source) for source in blend.sources)
@@ -121,9 +119,7 @@ def _spread(records: Records, most: int) -> Iterator[tuple[int, Record | Excepti
 
 
 def first_difference(found: dict[str, str], before: dict[str, str]) -> str | None:
-    """Returns a sentence about the first difference between two fingerprints, or None if they are
-    equal.
-    """
+    """Returns a sentence about two fingerprints' first difference, or None if they are equal."""
     for kind in {**before, **found}:
         ours, theirs = found.get(kind, "0").split(), before.get(kind, "0").split()
         if ours[0] != theirs[0]:

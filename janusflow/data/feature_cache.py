@@ -89,9 +89,7 @@ class Cache:
         return cls(folder, found)
 
     def declare(self, data: str | None) -> None:
-        """Writes `cache.json`; `data` is the signature of the data files once everything is
-        cached.
-        """
+        """Writes `cache.json`; `data` is the signature of the data files once all are cached."""
         self.about["data"] = data
         plain = json.dumps(self.about, sort_keys=True)
         said = {"sha256": digests.of_bytes(plain), **self.about}
@@ -135,9 +133,7 @@ class Cache:
         return own
 
     def _sum(self, key: str, name: str, tensor: Tensor) -> str:
-        """Returns a checksum that includes the cache's settings, so that another cache's shard does
-        not fit.
-        """
+        """Returns a checksum with the cache's settings, so that no other cache's shard fits."""
         salt = {name: value for name, value in self.about.items() if name != "data"}
         return digests.of_tensors({name: tensor}, key + json.dumps(salt, sort_keys=True))
 

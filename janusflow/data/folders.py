@@ -115,9 +115,7 @@ def open_folder(
 
 
 def files_of(path: Path, exclude: Sequence[Path] = (), found: Found | None = None) -> list[Path]:
-    """Returns the regular files below a folder in sorted order, without hidden files and output
-    folders.
-    """
+    """Returns the sorted regular files below a folder, without hidden files and output folders."""
     out = [folder.resolve() for folder in exclude]
     found = found or Found()
     kept = []

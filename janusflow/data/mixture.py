@@ -66,9 +66,7 @@ class Blend:
         count: int,  # noqa: ARG002
         seed: int,
     ) -> list[tuple[int, int]]:
-        """Returns (source, sample) for the numbers `own` of a step whose first sample has position
-        `first`.
-        """
+        """Returns (source, sample) for the numbers `own` of a step that starts at `first`."""
         return [self.locate(first + i, seed) for i in own]
 
     def _index(self, which: int, position: int, seed: int) -> int:

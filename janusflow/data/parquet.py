@@ -20,9 +20,7 @@ SEEN = 200  # letters of a text that are looked at for its kind
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of parquet files, read by Hugging Face `datasets`; images are bytes or `Image`
-    columns.
-    """
+    """Rows of parquet files, read by `datasets`; images are bytes or `Image` columns."""
 
     path: Path
     rows: object

@@ -7,9 +7,7 @@ ROUNDS = 4
 
 
 def mix(*key: int) -> int:
-    """Returns 64 pseudo-random bits that depend on the key alone (SplitMix64's finaliser, Steele et
-    al. 2014).
-    """
+    """Returns 64 pseudo-random bits of the key (SplitMix64's finaliser, Steele et al. 2014)."""
     state = 0x9E3779B97F4A7C15
     for part in key:
         state = (state ^ (part & MASK)) + 0x9E3779B97F4A7C15 & MASK

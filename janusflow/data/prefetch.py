@@ -47,9 +47,7 @@ class Ahead:
         self._next, self._coming = -1, iter(())
 
     def follow(self, schedule, steps: int) -> None:
-        """Sets the schedule, with `counts(step)` and `start(step)`, and the step at which the run
-        ends.
-        """
+        """Sets the schedule, with `counts(step)` and `start(step)`, and the run's last step."""
         self.schedule, self.steps, self._next = schedule, steps, -1
         if hasattr(self.data, "follow"):
             self.data.follow(schedule, steps)
@@ -87,9 +85,7 @@ def _drawn(data, schedule, rank: int, world: int, step: int) -> tuple:
 
 
 class _Steps(Dataset):
-    """draw(step) by number; when unpickled it loads this process's plugins first, so that their
-    readers are known.
-    """
+    """draw(step) by number; unpickling loads this process's plugins first, for their readers."""
 
     def __init__(self, draw: Callable[[int], object]):
         self.draw = draw

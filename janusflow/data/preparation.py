@@ -44,9 +44,7 @@ class Prepared:
         return [attempt(self.read, *pair) for pair in zip(indices, keys, strict=True)]
 
     def read(self, index: int, key: int) -> Sample:
-        """Returns sample number `index`; the key selects the random crop of an image to
-        generate.
-        """
+        """Returns sample number `index`; the key selects the random crop of a target image."""
         try:
             record = self.records[index]
         except OSError as error:  # a disk's fault, of this one
@@ -99,9 +97,7 @@ def generation(
 
 
 def prompt(processor: JanusFlowProcessor, record: Record, share: float = 0.5) -> dict[str, Tensor]:
-    """Returns a prompt's fields: its ids, and for an edit the source images, cropped as the target
-    image is.
-    """
+    """Returns a prompt's ids, and for an edit the source images, cropped as the target is."""
     size = processor.image_processor.image_size
     sources = (decode(content, "its source image") for content in record.shown)
     images = [crop(source, (size, size), share) for source in sources]
@@ -231,8 +227,6 @@ def conversation(
 
 
 def _tokens(processor: JanusFlowProcessor, text: str, *, first: bool) -> tuple[list, list]:
-    """Returns ids and image mask of a part of a conversation; only the first part starts with
-    BOS.
-    """
+    """Returns ids and image mask of a conversation's part; only the first starts with BOS."""
     ids, mask = processor._expand(text, text.count(processor.image_tag))
     return (ids, mask) if first else (ids[1:], mask[1:])

@@ -132,9 +132,7 @@ def as_paths(paths: Path | str | Sequence[Path]) -> list[Path]:
 
 
 def signature(paths: Path | Sequence[Path]) -> str:
-    """Returns a hash of the names and sizes of the files that may hold images; folders may be
-    moved.
-    """
+    """Returns a hash of names and sizes of files that may hold images; folders may be moved."""
     found = hashlib.sha256()
     for path in as_paths(paths):
         files = files_of(path) if path.is_dir() else [path]

@@ -47,9 +47,7 @@ LIKE = ("image", "img", "picture", "photo", "pixel")
 
 
 def image_keys(row: Mapping) -> list[str]:
-    """Returns the keys that hold a row's images: image keys with a value, and path keys that name
-    images.
-    """
+    """Returns the keys of a row's images: image keys with a value, path keys that name one."""
     found = [key for key in IMAGES if row.get(key) not in (None, [])]
     return found + [key for key in PATHS if _names_image(row.get(key))]
 
@@ -84,9 +82,7 @@ def kind_of(row: Mapping, ignored: Collection[str] = ()) -> str | None:
 
 
 def edit_keys(row: Mapping) -> tuple[str, str, str] | None:
-    """Returns the keys of the image before, the image after and the instruction; None for another
-    row.
-    """
+    """Returns the keys of the images before and after and the instruction; None for another row."""
     source = next((key for key in SOURCES if is_image(row.get(key))), None)
     target = next((key for key in TARGETS if is_image(row.get(key))), None)
     text = next((key for key in (*INSTRUCTIONS, *TEXTS) if row.get(key) is not None), None)

@@ -70,9 +70,7 @@ class Source(Protocol):
 def take(
     source: Source, indices: Sequence[int], keys: Sequence[int] | None = None
 ) -> list[Sample | BrokenSample]:
-    """Returns the samples of these numbers in order; in place of a broken one stands its
-    exception.
-    """
+    """Returns the samples of these numbers in order, or the exception of a broken one."""
     if hasattr(source, "many"):
         return source.many(indices, keys or [0] * len(indices))
     return [attempt(source.__getitem__, index) for index in indices]

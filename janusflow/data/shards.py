@@ -77,9 +77,7 @@ def open_shards(
 def _by_kind(
     path: Path, starts: array, ignored: Collection[str], skipped: Found
 ) -> dict[str, array]:
-    """Returns the offsets of the samples of each kind; a text alone beside images is a stray
-    caption.
-    """
+    """Returns the offsets of the samples of each kind; a lone text is a stray caption."""
     kinds = [_kind_at(path, start, ignored) for start in starts]
     told = [kind for kind, _, _ in kinds if kind]
     pictured = next((kind for kind in told if kind not in ("text", STRAY)), None)
@@ -154,9 +152,7 @@ def read(path: Path, start: int) -> tuple[str, dict]:
 
 
 def _samples(file, length: int, begin: int = 0) -> Iterator[tuple[int, list[Member]]]:
-    """Yields adjacent members with one key, and the offset of the first; of very many only the
-    first ones.
-    """
+    """Yields adjacent members with one key, and the first's offset; of very many the first."""
     named = (m for m in members(file, length, begin) if m.fault or _split(m.name)[1])
     for _, own in groupby(named, key=lambda m: _split(m.name)[0]):
         kept = list(islice(own, MAX_MEMBERS + 1))

@@ -127,9 +127,7 @@ def count_rows(paths: Sequence[Path]) -> int:
 
 
 def embedded(given) -> bytes:
-    """Returns the bytes of an image in a table, stored bare or in the struct that `datasets`
-    uses.
-    """
+    """Returns the bytes of an image in a table, stored bare or as `datasets` does."""
     found = given.get("bytes") if isinstance(given, dict) else given
     if not isinstance(found, bytes):
         raise ValueError(f"an image is a {type(found).__name__}; expected bytes")

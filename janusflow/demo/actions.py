@@ -18,9 +18,7 @@ LOOKS = 8  # previews of an image on its way, at most
 
 @dataclass(frozen=True)
 class Look:
-    """An image during sampling: what the model expects at time t, after `nfe` network
-    evaluations.
-    """
+    """An image during sampling: what the model expects at t, after `nfe` network evaluations."""
 
     image: Image.Image
     t: float
@@ -51,9 +49,7 @@ def generate(pipe, request: GenerationRequest, seed: int | None = None) -> Itera
 
 @dataclass(frozen=True)
 class Frame:
-    """A point of a trajectory: the decoded state at t, and the image that the model expects
-    there.
-    """
+    """A point of a trajectory: the decoded state at t, and the image expected there."""
 
     state: Image.Image
     expected: Image.Image
@@ -86,9 +82,7 @@ def _frame(pipe, x: Tensor, expected: Tensor, t: float, nfe: int) -> Frame:
 
 
 def edit(pipe, image: Image.Image, request: GenerationRequest, strength: float) -> Image.Image:
-    """Returns the image changed towards the prompt, the more the larger the strength in (0, 1]
-    is.
-    """
+    """Returns the image changed towards the prompt, more with a larger strength in (0, 1]."""
     number(strength, "strength", 0.05, MAX_STRENGTH)
     made = pipe.edit(
         image,

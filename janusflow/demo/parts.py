@@ -173,9 +173,7 @@ def style() -> str:
 
 
 def theme() -> gr.themes.Base:
-    """Returns the page's colours and fonts; fonts are the system's, so no other server is
-    contacted.
-    """
+    """Returns the page's colours and fonts; fonts are the system's, so no server is asked."""
     fonts = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
     return gr.themes.Base(
         primary_hue="teal", neutral_hue="stone", radius_size="md", font=fonts,

@@ -42,9 +42,7 @@ def _is_upload(path: str) -> bool:
 
 
 class Quota:
-    """An ASGI application that limits uploads: beyond `EACH` bytes per address or `ALL` in an hour
-    it answers 429.
-    """
+    """An ASGI application that limits uploads to `EACH` bytes per address and `ALL` an hour."""
 
     def __init__(self, app, each: int = EACH, everyone: int = ALL):
         self.app, self.each, self.everyone = app, each, everyone

@@ -10,9 +10,7 @@ from janusflow.evaluation.intervals import bootstrap, wilson
 
 
 def bias(scores: Sequence[float], truths: Sequence[float], clusters: Sequence) -> dict:
-    """Mean of score minus truth, with a 95 % interval by bootstrap over clusters; 0 means
-    calibrated.
-    """
+    """Mean of score minus truth, with a 95 % cluster bootstrap interval; 0 means calibrated."""
     differences = np.asarray(scores, float) - np.asarray(truths, float)
     low, high = bootstrap([(differences, clusters)])
     return {"score": float(differences.mean()), "low": low, "high": high}

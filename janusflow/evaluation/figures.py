@@ -42,9 +42,7 @@ def draw(report: dict, folder: Path) -> list[Path]:
 def failure_sheet(
     report: dict, folder: Path, split: str, place: Callable[[dict], Path]
 ) -> Image.Image:
-    """Returns a sheet of the first failures of each group: the group and the request in black, the
-    finding in red.
-    """
+    """A sheet of each group's first failures: group and request in black, finding in red."""
     groups = report["scores"][split]["groups"]
     wrong = {name: failures(report, split, name) for name in groups}
     cells = [

@@ -59,18 +59,14 @@ def bootstrap(groups: Sequence[tuple[Sequence[float], Sequence]], draws: int = D
 
 
 def share(values: Sequence[float], clusters: Sequence) -> Interval:
-    """The interval of one group: Wilson's for right and wrong answers, the bootstrap for
-    fractions.
-    """
+    """A group's interval: Wilson's for right and wrong answers, the bootstrap for fractions."""
     if set(values) <= {0, 1}:
         return wilson(int(sum(values)), len(values))
     return bootstrap([(values, clusters)])
 
 
 def overall(groups: Sequence[tuple[Sequence[float], Sequence]]) -> Interval:
-    """The bootstrap interval; if all answers are right or all wrong, Wilson's with clusters as
-    trials.
-    """
+    """The bootstrap interval; if all answers are right or all wrong, Wilson's of the clusters."""
     seen = {float(value) for values, _ in groups for value in values}
     if not seen <= {0.0} and not seen <= {1.0}:
         return bootstrap(groups)

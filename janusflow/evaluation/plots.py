@@ -100,9 +100,7 @@ def animation(
 
 
 def _legend(axes: Axes, down: float = 0.17) -> None:
-    """Places the legend below the axes, by this fraction of their height, where it hides
-    nothing.
-    """
+    """Places the legend below the axes, by a fraction of their height, where it hides nothing."""
     axes.legend(
         fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -down), frameon=False
     )
@@ -137,9 +135,7 @@ def work_precision(
 def bars(
     scores: Mapping[str, Mapping[str, tuple[float, float, float]]], axes: Axes | None = None
 ) -> Figure:
-    """Draws scores in [0, 1] with their intervals; `scores` is {series: {group: (score, low,
-    high)}}.
-    """
+    """Draws scores in [0, 1] with intervals; `scores`: {series: {group: (score, low, high)}}."""
     groups = list(dict.fromkeys(group for series in scores.values() for group in series))
     axes = axes or _axes(max(5, 1.1 * len(groups)), 3.2)
     width = 0.8 / len(scores)

@@ -36,9 +36,7 @@ def weights(folder: Path, vae: Path | None = None, lora: Path | None = None) -> 
 
 
 def fingerprint(digests: dict[str, str]) -> str:
-    """Returns sixteen digits for a whole model: the SHA-256 of the lines `digest name`, sorted by
-    name.
-    """
+    """Returns sixteen digits of the SHA-256 of the lines `digest name`, sorted by name."""
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
     return of_bytes(lines)[:16]
 

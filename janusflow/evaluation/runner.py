@@ -81,9 +81,7 @@ def protocol(plan: Plan, kind: Task) -> dict:
 
 
 def guided_between(guidance: str) -> list[float]:
-    """Returns the times between which a rule guides: [0, 1], or the interval of
-    `guidance_interval`.
-    """
+    """Returns between which times a rule guides: [0, 1], or the interval of `guidance_interval`."""
     name, _, numbers = guidance.partition(":")
     if name not in ("guidance_interval", "within"):
         return [0.0, 1.0]
@@ -92,9 +90,7 @@ def guided_between(guidance: str) -> list[float]:
 
 
 def _summary(sources: dict[str, list[Item]], split: str, extra) -> dict:
-    """Returns the model's scores with intervals, overall and per group, and the scores of other
-    sources.
-    """
+    """Returns the model's scores and intervals, overall and per group, and other sources'."""
     here = {name: [i for i in items if i.split == split] for name, items in sources.items()}
     names = list(dict.fromkeys(item.group for item in here["model"]))
     groups = {

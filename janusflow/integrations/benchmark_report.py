@@ -28,9 +28,7 @@ YES = "that of the right answers, not of the model's"  # what lmms-eval 0.7.3 co
 
 
 def protocol(name: str) -> str:
-    """Returns what a task of lmms-eval or a dataset of VLMEvalKit measures, if its name does not
-    say it.
-    """
+    """Returns what an lmms-eval task or VLMEvalKit dataset measures, if its name is silent."""
     low = name.lower()
     if low.startswith("pope"):
         return POPE.get(low, POPE["pope"])

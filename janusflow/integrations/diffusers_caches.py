@@ -73,9 +73,7 @@ def _hooks(decoder) -> dict:
 
 @contextmanager
 def _contexts(model: JanusFlowModel, decoder) -> Iterator[None]:
-    """Names each evaluation by its number of rows; any other forward pass starts a new image and is
-    not cached.
-    """
+    """Names each evaluation by its number of rows; other forward passes start a new image."""
     evaluation: list[str] = []
     velocity, forward = model.unchecked_velocity, decoder.forward
 

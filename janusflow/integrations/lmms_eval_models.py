@@ -146,9 +146,7 @@ def _settings_of(request: Instance) -> dict:
 
 
 def generation(given: dict) -> dict:
-    """Returns a task's settings as arguments of `generate`; sampling requires a temperature above
-    0.
-    """
+    """Returns a task's settings as arguments of `generate`; temperature 0 does not sample."""
     for name in given.keys() - KNOWN:
         logger.warning(f"janusflow has no use for the task's setting {name!r}")
     settings = {"max_new_tokens": LONGEST} | {k: given[k] for k in SETTINGS if given.get(k)}
@@ -186,8 +184,6 @@ def _part(part: dict) -> dict:
 
 
 def _own_device() -> str:
-    """Returns this process's GPU if accelerate started several processes, else the best available
-    device.
-    """
+    """Returns this process's GPU if accelerate started several, else the best device."""
     several = torch.cuda.device_count() > 1 and "LOCAL_RANK" in os.environ
     return f"cuda:{os.environ['LOCAL_RANK']}" if several else "auto"

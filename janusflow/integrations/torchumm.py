@@ -131,9 +131,7 @@ def _only(given: Mapping, known: set[str], where: str) -> None:
 
 
 def save(images: Sequence[Image.Image], output_path: str | None) -> list[str]:
-    """Saves images under the given file name, further ones numbered; a name without suffix is a
-    folder.
-    """
+    """Saves images under the file name, further ones numbered; without suffix it is a folder."""
     if not output_path:
         return []
     path, found = Path(output_path), []

@@ -32,9 +32,7 @@ POPE_END = " Please answer yes or no."  # in the data; SHORT takes its place
 
 
 class JanusFlow(BaseModel):
-    """A VLMEvalKit model: `generate_inner(message, dataset)` answers a message of image paths and
-    texts.
-    """
+    """A VLMEvalKit model: `generate_inner(message, dataset)` answers image paths and texts."""
 
     INSTALL_REQ = False
     INTERLEAVE = True

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Heads:
-    """Queries and keys of one attention block for the tokens of each image, both (B, heads, n,
-    d).
-    """
+    """An attention block's queries and keys for the tokens of each image, both (B, heads, n, d)."""
 
     queries: Tensor
     keys: Tensor
@@ -31,9 +29,7 @@ class Heads:
 
 
 class Attending:
-    """Records the outputs of the query and key projections of some blocks, and their rotary
-    embedding.
-    """
+    """Records the query and key projections of some blocks, and their rotary embedding."""
 
     def __init__(self, language_model: nn.Module, blocks: Sequence[int]):
         self.layers = {block: language_model.model.layers[block - 1] for block in blocks}
@@ -57,9 +53,7 @@ class Attending:
         self.turn = named["position_embeddings"]
 
     def at(self, places: Tensor) -> list[Heads]:
-        """Returns the heads of the tokens at flat places (B, n) of the batch (rows x width), block
-        by block.
-        """
+        """Returns the heads of the tokens at flat places (B, n) of the batch, block by block."""
         from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
 
         found = []
@@ -89,9 +83,7 @@ def _chosen(x: Tensor, places: Tensor) -> Tensor:
 
 @contextmanager
 def attending(language_model: nn.Module, blocks: Sequence[int]) -> Iterator[Attending]:
-    """Records queries and keys of these blocks (counted from 1) of a Llama or Qwen3; the last
-    forward pass counts.
-    """
+    """Records queries and keys of a Llama's or Qwen3's blocks (from 1) in the last forward pass."""
     found = Attending(language_model, blocks)
     hooks = list(found.hooks())
     try:

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 
 class Deterministic:
-    """A distribution with a single value, so that a deterministic code fits where a Gaussian one is
-    expected.
-    """
+    """A distribution of one value: a deterministic code where a Gaussian is expected."""
 
     def __init__(self, point: Tensor):
         self.mean = point
@@ -64,9 +62,7 @@ class PatchAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> Tensor:
-        """Sets the weights from images (N, 3, H, W) in [-1, 1]; returns the fraction of variance
-        that is kept.
-        """
+        """Sets the weights from images (N, 3, H, W) in [-1, 1]; returns the variance kept."""
         p, c = self.config.patch_size, self.config.latent_channels
         patches = nn.functional.unfold(images.double(), p, stride=p)  # (N, 3 p^2, n)
         patches = patches.transpose(1, 2).flatten(0, 1)

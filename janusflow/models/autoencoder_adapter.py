@@ -29,9 +29,7 @@ KINDS = (
 
 
 class AdaptedAutoencoder(ModelMixin, ConfigMixin):
-    """An autoencoder of one of the `KINDS`, built from its own `settings` and saved in its own
-    format.
-    """
+    """An autoencoder of one of the `KINDS`, built from and saved with its own `settings`."""
 
     @register_to_config
     def __init__(

@@ -97,9 +97,7 @@ def locate_autoencoder(name: str | Path) -> Path:
 
 
 def _variant(source: Path, variant: str | None) -> str | None:
-    """Returns the variant if the folder has it; a network's variant need not apply to the
-    autoencoder.
-    """
+    """Returns the variant if the folder has it; the network's may not apply to it."""
     found = variant and any(source.glob(f"diffusion_pytorch_model*.{variant}*"))
     return variant if found else None
 
@@ -203,7 +201,5 @@ def _unfit(source: Path, error: Exception) -> ValueError:
 
 
 def vae_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Returns the autoencoder's dtype for a network of this dtype: float32 for float16, in which
-    SDXL's overflows.
-    """
+    """Returns the autoencoder's dtype for the network's: float32 for float16 (SDXL's overflows)."""
     return torch.float32 if dtype == torch.float16 else dtype

@@ -44,9 +44,7 @@ def to_code(vae: nn.Module, latents: Tensor) -> Tensor:
 
 
 def encode(vae: nn.Module, pixels: Tensor) -> Tensor:
-    """Encodes pixels (B, 3, H, W) in [-1, 1] to latents (B, c, h, w) in float32, by the mode of the
-    code.
-    """
+    """Encodes (B, 3, H, W) in [-1, 1] to (B, c, h, w) in float32, by the mode."""
     vae = upcast(vae)
     return from_code(vae, vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float())
 

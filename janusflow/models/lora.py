@@ -184,9 +184,7 @@ def read(folder: Path, weights: str = WEIGHTS) -> Found:
 
 
 def _targets(config: dict) -> tuple[str, ...]:
-    """Returns the layers that a configuration names individually; none if it selects them
-    otherwise.
-    """
+    """Returns the layers that a configuration names individually, or none."""
     named = config.get("target_modules")
     other = ("layers_to_transform", "layers_pattern", "exclude_modules")
     if not isinstance(named, list) or any(config.get(key) for key in other):

@@ -16,9 +16,7 @@ SAME = ("Qwen2RMSNorm", "Qwen3RMSNorm", "MistralRMSNorm", "SmolLM3RMSNorm")
 
 
 class _KeepsFloat64:
-    """x / sqrt(mean x^2 + eps) * weight, as the class it is mixed into, but in float64 for float64
-    inputs.
-    """
+    """x / sqrt(mean x^2 + eps) * weight, as its base class, but in float64 for float64."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype is not torch.float64:
@@ -52,9 +50,7 @@ def keep_float64(module: nn.Module) -> nn.Module:
 
 @lru_cache
 def _keeping(kind: type) -> type:
-    """Returns the class with float64 kept, under a name in this module, so that it can be
-    pickled.
-    """
+    """Returns the class with float64 kept, under a name of this module, for pickling."""
     made = type(kind.__name__, (_KeepsFloat64, kind), {"__module__": __name__})
     globals()[kind.__name__] = made
     return made

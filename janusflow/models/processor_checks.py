@@ -76,9 +76,7 @@ def spaces(processor: JanusFlowProcessor) -> Finding:
 
 
 def first_token(processor: JanusFlowProcessor) -> Finding:
-    """Checks that every prompt begins with BOS exactly once, because guidance keeps exactly that
-    token.
-    """
+    """Checks that every prompt begins with BOS exactly once, which guidance keeps."""
     bos = processor.tokenizer.bos_token
     wrong = [text for text in (WORDS, bos + WORDS) if _begins(processor, text) != 1]
     told = "every prompt begins with" if not wrong else "a prompt does not begin with"

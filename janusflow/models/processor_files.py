@@ -76,9 +76,7 @@ def _read_config(path: Path) -> dict | None:
 
 
 def parse_tokenizer(text: str) -> Tokenizer:
-    """Returns the tokenizer of tokenizer.json without the truncation and padding that may be saved
-    in it.
-    """
+    """Returns the tokenizer of tokenizer.json without its saved truncation and padding."""
     check_tokenizer(parse_object(text, Path(FILES[0])))
     try:
         with quietly():
@@ -103,9 +101,7 @@ def unpadded(tokenizer: Tokenizer) -> str:
 
 
 def add_tags(text: str, tags: list[str]) -> tuple[str, tuple[str, ...]]:
-    """Returns tokenizer.json with every tag as one special token, and the tags that its vocabulary
-    lacked.
-    """
+    """Returns tokenizer.json with every tag as a special token, and the tags that it lacked."""
     tokenizer = parse_tokenizer(text)
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     new = tuple(tag for tag in dict.fromkeys(tags) if tokenizer.token_to_id(tag) is None)

@@ -41,9 +41,7 @@ class PromptCache:
         return sum(x[0].nbytes for x in (*self.keys, *self.values))
 
     def __getitem__(self, rows) -> PromptCache:
-        """Returns the rows of a slice, a list or an index tensor, in that order; rows may
-        repeat.
-        """
+        """Returns the rows of a slice, a list or an index tensor, in order, repeats included."""
         rows = torch.as_tensor(rows, device=self.length.device) if isinstance(rows, list) else rows
         return PromptCache(
             keys=tuple(k[rows] for k in self.keys),
@@ -69,9 +67,7 @@ class PromptCache:
         return PromptCache(keys=tuple(keys), values=tuple(values), mask=None, length=self.length)
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_, **__) -> tuple[Tensor, Tensor]:
-        """Returns the prompt's keys and values followed by the block's own, as transformers' caches
-        do; stores nothing.
-        """
+        """Returns the prompt's keys and values before the block's, like a cache; stores nothing."""
         shape = (len(keys), -1, -1, -1)
         return (
             torch.cat([self.keys[layer].expand(shape), keys], dim=2),

@@ -75,9 +75,7 @@ PANIC = re.compile(rb"\n?thread '[^\n]*panicked at .*?(note: run with [^\n]*\n|\
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """A context in which panics of Rust print nothing; other output to stderr appears
-    afterwards.
-    """
+    """A context in which panics of Rust print nothing; stderr's other output comes after."""
     with _ONE_AT_A_TIME, tempfile.TemporaryFile() as written:
         try:
             kept = os.dup(2)

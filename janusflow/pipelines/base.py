@@ -128,9 +128,7 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
         return self if device_map is None else self.to(device_of(device_map))
 
     def _check_ids(self, ids: torch.Tensor) -> None:
-        """Raises ValueError for a token without a row in the embedding, such as one added to the
-        tokenizer only.
-        """
+        """Raises ValueError for a token without an embedding, such as one of the tokenizer only."""
         rows = self.model.get_input_embeddings().num_embeddings
         if ids.numel() and int(ids.max()) >= rows:
             raise ValueError(
@@ -189,9 +187,7 @@ def device_of(device_map) -> torch.device:
 
 
 def check_attention(name) -> None:
-    """Raises ValueError for an attention implementation that is not part of transformers, because
-    it would be downloaded.
-    """
+    """Raises ValueError for an attention implementation that transformers would download."""
     from transformers import AttentionInterface
 
     known = ("eager", *AttentionInterface().keys())

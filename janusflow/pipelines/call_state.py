@@ -73,9 +73,7 @@ def between_calls(method: Callable) -> Callable:
 
 
 class CallState:
-    """A mixin of pipelines: the attributes that diffusers' callbacks read and write, kept per
-    call.
-    """
+    """A mixin of pipelines: what diffusers' callbacks read and write, per call."""
 
     @contextmanager
     def _call(self, adapters=None, **state) -> Iterator[Call]:
@@ -148,9 +146,7 @@ class CallState:
 
     @property
     def guidance_scale(self):
-        """The guidance weight or rule of this thread's call, which a callback may replace; None
-        outside a call.
-        """
+        """The guidance weight or rule of this thread's call, for callbacks to replace, or None."""
         call = current(self)
         return call and call.guidance_scale
 

@@ -80,9 +80,7 @@ class Conversation:
 
     @torch.no_grad()
     def _new(self, inputs, settings: dict) -> Tensor:
-        """Returns the ids of the answer; with several rows, such as beams, the whole prompt is
-        read.
-        """
+        """Returns the ids of the answer; several rows (beams) read the whole prompt."""
         if not settings.keys() <= prefix_cache.BLIND | {"stopping_criteria"}:
             self._cache, self._ids = None, []
             return self.pipe.answer(inputs, **settings)[0]
@@ -123,9 +121,7 @@ def _check_question(question) -> None:
 
 
 def state(model: nn.Module) -> tuple:
-    """Returns a value that changes once a weight was replaced or written to, or an adapter switched
-    or scaled.
-    """
+    """Returns a value that changes with any weight, and with an adapter's switch or scale."""
     weights = [part for weight in model.parameters() for part in finite.plain(weight)]
     marks = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
     adapters = [m for m in model.modules() if hasattr(type(m), "active_adapters")]
@@ -133,9 +129,7 @@ def state(model: nn.Module) -> tuple:
 
 
 class Reread(Conversation):
-    """The same interface for Janus-Pro, whose `generate` reads the whole conversation for each
-    question.
-    """
+    """The same interface for Janus-Pro, which rereads all for each question."""
 
     def _new(self, inputs, settings: dict) -> Tensor:
         return self.pipe.answer(inputs, **settings)[0]

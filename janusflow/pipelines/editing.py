@@ -230,9 +230,7 @@ def _pixels(pipe, originals: list[Image.Image], height: int, width: int) -> Tens
 
 
 def _mask(mask_image, originals: list[Image.Image], height: int, width: int) -> Tensor | None:
-    """Returns (1 or B, 1, height, width), 1 where the image changes and 0 where it stays; None
-    without a mask.
-    """
+    """Returns (1 or B, 1, height, width), 1 where the image changes, 0 where it stays, or None."""
     if mask_image is None:
         return None
     masks = [images.to_mask(mask) for mask in images.listed(mask_image)]
@@ -282,9 +280,7 @@ def _psnr(some: Tensor, others: Tensor) -> list[float]:
 
 
 def check_edit(strength: float, invert: bool, source_prompt, generator) -> None:
-    """Raises ValueError for a strength outside (0, 1] and for options that inversion excludes or
-    requires.
-    """
+    """Raises ValueError for a strength outside (0, 1] and for options that do not fit inversion."""
     samplers.img2img_timesteps(torch.tensor([0.0, 1.0]), strength)
     if source_prompt is not None and not invert:
         raise ValueError("a source prompt describes the image to inversion; add invert")

@@ -123,9 +123,7 @@ def save(found: Mapping[str, FewStep], folder: Path) -> None:
 
 
 def take_back(folder: Path, quality: str) -> None:
-    """Lets the model's own weights generate a quality again, for example after its grid was
-    changed.
-    """
+    """Lets the model's own weights generate a quality again, as after a change of grid."""
     if quality in (found := read(folder)):
         save({name: few for name, few in found.items() if name != quality}, folder)
 
@@ -153,7 +151,5 @@ def _given(value) -> bool:
 
 
 def state(model: nn.Module) -> list[tuple[int, int]]:
-    """Returns the identity and version of a model's parameters, which change when it is trained,
-    merged or replaced.
-    """
+    """Returns the parameters' identity and version, which training and merging change."""
     return [(id(p), 0 if p.is_inference() else p._version) for p in model.parameters()]

@@ -26,9 +26,7 @@ SAMPLER = "jump"
 
 @dataclass(frozen=True)
 class FlowMapGrid:
-    """The times between which a flow map was trained, and the numbers of evaluations it
-    supports.
-    """
+    """Times between which a flow map was trained and its supported numbers of evaluations."""
 
     times: tuple[float, ...]
     evaluations: tuple[int, ...]
@@ -69,9 +67,7 @@ class FlowMapGrid:
 
 
 class PromptFlowMap(FlowMap):
-    """The mean velocity u(x, t, s) of prompts whose keys and values were computed once; one
-    evaluation per call.
-    """
+    """The mean velocity u(x, t, s) of prompts with computed keys and values; one evaluation."""
 
     def __init__(
         self,
@@ -80,9 +76,7 @@ class PromptFlowMap(FlowMap):
         ts: Tensor | None = None,
         compiled: Compiled | None = None,
     ):
-        """Embeds the times `ts` (S,) in advance, except for a compiled graph, which embeds them
-        itself.
-        """
+        """Embeds the times `ts` (S,) in advance, unless a compiled graph does it."""
         of = partial(model.velocity, prompt=prompt) if compiled is None else compiled.of(prompt)
         self._of, self._embedded = of, CachedTimes(model, None if compiled else ts)
         super().__init__(self._mean_velocity, "velocity")
@@ -102,8 +96,6 @@ class PromptFlowMap(FlowMap):
 
 
 def weights_of(guidance) -> set[float]:
-    """Returns the weights that a guidance rule gives the conditional velocity at t = 0 and t =
-    0.5.
-    """
+    """Returns a guidance rule's weights of the conditional velocity at t = 0 and t = 0.5."""
     rule, one = rule_of(guidance), torch.ones(1, 1)
     return {float(rule(one, 0 * one, torch.tensor(t)).amax()) for t in (0.0, 0.5)}

@@ -60,9 +60,7 @@ def _whole(number) -> int:
 
 
 def seeded(solver: samplers.Solver, generator: Generators) -> samplers.Solver:
-    """Returns a stochastic solver that draws from `generator`, unless it has a generator of its
-    own.
-    """
+    """Returns a stochastic solver that draws from its own generator, else from `generator`."""
     own = inspect.signature(solver.path).parameters.get("generator")
     if generator is None or own is None or own.default is not None:
         return solver

@@ -96,9 +96,7 @@ def row_times(t: Tensor, x: Tensor) -> Tensor:
 
 
 class CachedTimes:
-    """Embeds a solver's times for the network: those of a grid in advance and at once, others on
-    demand.
-    """
+    """Embeds a solver's times for the network: a grid's in advance, others on demand."""
 
     def __init__(self, model: JanusFlowModel, ts: Tensor | None):
         """Embeds the times `ts` (S,) in float32 on the network's device."""

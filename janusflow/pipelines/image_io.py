@@ -21,9 +21,7 @@ UNICODE = b"UNICODE\0"
 
 
 def load(model: str, vae: str | None, device: str, dtype: str, lora: str | None = None):
-    """Returns the pipeline on its device, with an adapter if one is named, and prints what was
-    loaded.
-    """
+    """Returns the pipeline on its device, with a named adapter, and prints what was loaded."""
     from transformers.utils import logging
 
     place = pick_device(device)

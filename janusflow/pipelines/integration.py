@@ -29,9 +29,7 @@ class Integration:
     def _states(
         self, call: Call, v, x: Tensor, ts: Tensor, solver, callback: StepCallback | None
     ) -> Iterator[Tensor]:
-        """Yields the states at ts[1:]; the solver restarts from a state that the callback
-        changed.
-        """
+        """Yields the states at ts[1:]; the solver restarts from a callback's state."""
         step = 0
         with self.progress_bar(total=len(ts) - 1) as bar:
             while step < len(ts) - 1:
@@ -63,9 +61,7 @@ class Integration:
 
 
 def _named(error: FloatingPointError, field, start: Tensor, ts: Tensor, solver):
-    """Returns the error with the prediction where it starts, found by repeating the run with
-    checks.
-    """
+    """Returns the error with the prediction where it starts, by a second run with checks."""
     if "starting state" in str(error):
         return error
     try:

@@ -58,9 +58,7 @@ class Coding:
         generator: Generators = None,
         latents: Tensor | np.ndarray | None = None,
     ) -> Tensor:
-        """Returns noise (count, channels, height / 8, width / 8) in float32 on the pipeline's
-        device.
-        """
+        """Returns noise (count, channels, height / 8, width / 8) in float32 on the device."""
         device, factor = self._execution_device, self.vae_scale_factor
         count = whole(count, "count", required=True)
         if latents is not None:
@@ -154,9 +152,7 @@ class Coding:
 
     @torch.no_grad()
     def encode(self, images_given) -> Tensor:
-        """Encodes one image or several (PIL, arrays or tensors) to latents (B, c, h, w) in
-        float32.
-        """
+        """Encodes images (PIL, arrays or tensors) to latents (B, c, h, w) in float32."""
         pixels = images.to_tensor(images_given).to(self._execution_device)
         memory.check_sides(*pixels.shape[2:], self.vae_scale_factor)
         return coding.encode(self._autoencoder, 2 * pixels - 1)

@@ -64,9 +64,7 @@ class Adapted:
         adapter_names: str | Sequence[str],
         adapter_weights: float | Sequence[float] | None = 1.0,
     ) -> None:
-        """Makes these adapters active; their updates are added with these weights, 1 or None
-        meaning as trained.
-        """
+        """Makes these adapters active, with these weights; 1 or None means as trained."""
         names = self._known_adapters(adapter_names)
         several = isinstance(adapter_weights, list | tuple)
         weights = list(adapter_weights) if several else [adapter_weights] * len(names)

@@ -204,9 +204,7 @@ class JanusProPipeline(BasePipeline):
         return JanusProOutput(images=images, tokens=tokens, calls=calls, captions=captions)
 
     def _row_bytes(self, tokens: int) -> int:
-        """Returns the bytes of the keys and values of an image's tokens, including the
-        unconditional row.
-        """
+        """Returns the bytes of keys and values of an image's tokens, with the unconditional row."""
         text = self.model.config.text_config
         width = text.hidden_size // text.num_attention_heads * text.num_key_value_heads
         return 4 * text.num_hidden_layers * width * tokens * self.model.dtype.itemsize
@@ -214,9 +212,7 @@ class JanusProPipeline(BasePipeline):
     def _against(
         self, prompts: Sequence[token_sampling.Ids], negative: Texts | None
     ) -> list[token_sampling.Ids]:
-        """Returns the rows to guide away from: the published unconditional one, or the negative
-        prompts.
-        """
+        """Returns the rows to guide away from: the published unconditional, or negative prompts."""
         told, pad = avoided(negative, len(prompts)), self.processor.pad_id
         return [
             self.processor.prompt_ids([text])[0] if text else token_sampling.unconditional(ids, pad)

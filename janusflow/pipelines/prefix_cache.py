@@ -92,9 +92,7 @@ def distinct(pixels: Tensor) -> tuple[list[int], list[int]]:
 def read(
     model: JanusFlowModel, ids: Tensor, pixels: Tensor | None = None, places: Tensor | None = None
 ) -> DynamicCache:
-    """Returns the keys and values of prompts (B, L) without padding; arguments are those of
-    `model.embed`.
-    """
+    """Returns the keys and values of prompts (B, L) without padding, given as for `model.embed`."""
     cache = DynamicCache(config=model.config.language_config)
     embeds = model.embed(ids, pixels, places)
     model.language_model.model(inputs_embeds=embeds, use_cache=True, **{CACHE: cache})
@@ -105,9 +103,7 @@ def read(
 def after(
     model: JanusFlowModel, cache: DynamicCache, ids: Tensor, mask: Tensor, **settings
 ) -> Tensor:
-    """Returns the new ids (B, n) after prompts (B, L), whose prefix is in the cache; the cache is
-    extended.
-    """
+    """Returns new ids (B, n) after prompts (B, L)and extends the cache, which holds a prefix."""
     out = model.language_model.generate(
         input_ids=ids, attention_mask=mask.long(), **{CACHE: cache}, **settings
     )

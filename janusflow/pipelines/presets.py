@@ -133,9 +133,7 @@ def guided_times(pilot: samplers.PilotGrid, quality: Quality) -> tuple[float, fl
 
 
 def read_grids(folder: Path) -> dict[str, samplers.PilotGrid]:
-    """Returns the pilot grids beside a model's weights, by preset; under "flow_map" the times of a
-    flow map.
-    """
+    """Returns the pilot grids beside a model's weights by preset; a flow map's are "flow_map"."""
     paths = {name: grid_file(folder, name) for name in (*QUALITIES, FLOW_MAP)}
     kinds = {FLOW_MAP: FlowMapGrid}
     return {
@@ -153,9 +151,7 @@ def grid_text(grid: object) -> str:
 
 
 def read_grid(text: str | None) -> str | Tensor | None:
-    """Returns the grid given as a name of `samplers.GRIDS`, as times such as "0 0.3 1", or as a
-    file of `janusflow pilot`.
-    """
+    """Returns a grid given by name, by times such as "0 0.3 1", or by `janusflow pilot`'s file."""
     if not text or text in samplers.GRIDS:
         return text or None
     if text.endswith(".json"):

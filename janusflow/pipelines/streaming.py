@@ -65,8 +65,6 @@ def _read(pieces: TextIteratorStreamer, stop: Stop) -> Iterator[str]:
 
 
 def with_criteria(settings: Mapping, own: Mapping) -> dict:
-    """Returns the settings with a stream's criteria placed before the caller's stopping
-    criteria.
-    """
+    """Returns the settings with a stream's criteria before the caller's."""
     criteria = [*own["stopping_criteria"], *(settings.get("stopping_criteria") or [])]
     return {**settings, **own, "stopping_criteria": criteria}

@@ -18,9 +18,7 @@ TIME_SHIFT = 4.0
 def time_grid(
     solver: samplers.Solver, steps: int, grid: str | Tensor | Callable[[int], Tensor] | None = None
 ) -> Tensor:
-    """Returns times (steps + 1,) from 0 to 1: the given ones, or by a rule; the default is the
-    solver's own rule.
-    """
+    """Returns times (steps + 1,) from 0 to 1: those given, or a rule's, by default the solver's."""
     if grid is None:
         return laid(solver, steps, TIME_SHIFT)
     if isinstance(grid, np.ndarray | list | tuple):

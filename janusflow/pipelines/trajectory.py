@@ -32,9 +32,7 @@ class Trajectory:
         return grid([image for row in rows for image in row], gap, columns=len(self.frames))
 
     def save(self, path: str | Path, milliseconds: int = 120) -> Path:
-        """Saves an animated .gif that holds the last frame for a second, or the strip in any other
-        format of PIL.
-        """
+        """Saves a .gif that holds the last frame for a second, or the strip in another format."""
         path = Path(path)
         if path.suffix.lower() != ".gif":
             self.strip().save(path)

@@ -28,9 +28,7 @@ def verifier(score: Callable) -> Callable:
 
 @verifier
 def own(pipe, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-    """Scores images by the model's mean log-likelihood per token of the prompt as their
-    description.
-    """
+    """Scores images by the mean log-likelihood per token of the prompt as their description."""
     asked = [message(QUESTION, [image]) for image in images]
     return [-loss for loss, _ in likelihoods(pipe, asked, list(prompts))]
 
@@ -69,9 +67,7 @@ def scorer(pipe, chosen: str | Callable) -> Callable[[list, list[str]], list[flo
 
 
 def best(draws: Iterable[Tensor], score: Callable) -> tuple[Tensor, list[float]]:
-    """Returns for each row the draw (B, ...) with the highest score, and these scores; ties go to
-    the earlier.
-    """
+    """Returns each row's draw (B, ...) with the highest score, and the score; the first wins."""
     draws = iter(draws)
     kept = next(draws)
     scores = score(kept)

@@ -24,9 +24,7 @@ class WeightGate:
 
     @contextmanager
     def reading(self, nested: bool = False) -> Iterator[None]:
-        """A context for a call; a `nested` one does not wait, since the outer call reads
-        already.
-        """
+        """A context for a call; a `nested` one does not wait, as the outer call reads already."""
         with self._turn:
             if not nested:
                 self._turn.wait_for(lambda: self._writer in (None, get_ident()))

@@ -60,9 +60,7 @@ class Batches:
         ]
 
     def images(self, indices: range) -> list[Sample]:
-        """Returns captions with latents (c, 12, 12) and pixels (1, 3, 96, 96) of training
-        scenes.
-        """
+        """Captions with latents (c, 12, 12) and pixels (1, 3, 96, 96) of training scenes."""
         scenes = [self.training_scene(i) for i in indices]
         if not scenes:
             return []

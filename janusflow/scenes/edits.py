@@ -118,9 +118,7 @@ def edit(split: str, index: int, kind: str | None = None) -> Edit:
 
 
 def judge(picture: np.ndarray, edit: Edit) -> bool:
-    """Returns whether an image (H, W, 3) uint8 shows exactly the edited scene, with kept objects in
-    their places.
-    """
+    """Returns whether an image (H, W, 3) uint8 shows exactly the edit, other objects kept."""
     score = scorer.score(picture, edit.request)
     return score.strict and all(_there(obj, score.found) for obj in edit.kept)
 

@@ -14,9 +14,7 @@ OUTPUTS = SHAPE_CLASSES + COLOR_CLASSES + 2  # and the way to the object's centr
 
 
 def targets(objects: tuple[Obj, ...]) -> np.ndarray:
-    """Returns shape, colour and the offset (x, y) to the object's centre for each patch, (36, 4)
-    float32.
-    """
+    """Returns each patch's shape, colour and offset (x, y) to the centre, (36, 4) float32."""
     side = SIDE // PATCH
     centres = (np.arange(side) + 0.5) * PATCH
     out = np.zeros((side, side, 4), np.float32)
@@ -34,16 +32,12 @@ def targets(objects: tuple[Obj, ...]) -> np.ndarray:
 
 
 def pixels(images: np.ndarray) -> Tensor:
-    """Converts uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [-1, 1], as the processor
-    normalises.
-    """
+    """Converts uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [-1, 1] like the processor."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def batch(step: int, count: int, split: str = "train") -> tuple[Tensor, Tensor, list[str]]:
-    """Returns images (count, 3, 96, 96) with slight noise, targets of their patches (count, 36, 4),
-    and captions.
-    """
+    """Returns noisy images (count, 3, 96, 96), their patches' targets (count, 36, 4), captions."""
     scenes = [scene(split, step * count + i) for i in range(count)]
     clean = pixels(render_batch([s.objects for s in scenes]))
     rng = torch.Generator().manual_seed(step)

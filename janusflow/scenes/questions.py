@@ -66,9 +66,7 @@ def _pairs(scene: Scene) -> set[tuple[str, str]]:
 
 
 def _absent(scene: Scene) -> list[tuple[str, str]]:
-    """Returns pairs that are not in the scene, without those held out of training, whose answer
-    would always be no.
-    """
+    """Returns pairs that the scene lacks, except held-out ones, whose answer would always be no."""
     present = _pairs(scene) | HELD_PAIRS
     return [(s, c) for s in SHAPES for c in COLORS if (s, c) not in present]
 
@@ -87,9 +85,7 @@ def existence(scene: Scene, rng: Generator) -> Asked:
 
 @template
 def adversarial(scene: Scene, rng: Generator) -> Asked:
-    """As POPE's adversarial setting: the absent object shares its shape or colour with one that is
-    there.
-    """
+    """As POPE's adversarial setting: the absent object has the shape or colour of another."""
     names = {name for pair in _pairs(scene) for name in pair}
     yes = [(Need(*pair).phrase,) for pair in sorted(_pairs(scene))]
     no = [(Need(*pair).phrase,) for pair in _absent(scene) if names & set(pair)]
@@ -115,9 +111,7 @@ PROBES["popular"] = popular
 
 @template
 def count(scene: Scene, rng: Generator) -> Asked:
-    """Asks for the number of all objects, of a shape, of a colour, or of both; sometimes of an
-    absent shape.
-    """
+    """Asks for the number of all objects, or of a shape or colour or both, sometimes absent."""
     shape, color = pick(rng, sorted(_pairs(scene)))
     absent = [s for s in SHAPES if s not in {o.shape for o in scene.objects}]
     what, number = pick(
@@ -156,9 +150,7 @@ def shape(scene: Scene, rng: Generator) -> Asked:
 
 @template
 def relation(scene: Scene, rng: Generator) -> Asked:
-    """Asks "is the circle left of the square?" or "what is left of the square?", half of the time
-    each.
-    """
+    """Asks "is the circle left of the square?" or "what is left of the square?", equally often."""
     counts = Counter(obj.shape for obj in scene.objects)
     known = [obj for obj in scene.objects if counts[obj.shape] == 1]
     if rng.random() < 0.5:
@@ -199,9 +191,7 @@ def caption(scene: Scene, _rng: Generator) -> Asked:
 
 
 def ask(scene: Scene, template: str, rng: Generator) -> Question | None:
-    """Returns a question of one template about a given scene, or None if the scene does not suit
-    it.
-    """
+    """Returns a question of one template about a scene, or None if the scene does not suit it."""
     known = TEMPLATES | PROBES
     if template not in known:
         raise ValueError(f"no template named {template!r}; choose one of {', '.join(known)}")

@@ -56,9 +56,7 @@ class Score:
 
 @lru_cache
 def _moments(shape: str) -> tuple[float, float]:
-    """Returns the area as a fraction of size^2, and how far the centre of mass is below the
-    centre.
-    """
+    """Returns the area as a fraction of size^2, and how far its mass is below the centre."""
     mask = coverage(shape, 0, 0, 200, -100, -100, 200, 200)
     return mask.sum() / 200**2, (mask.sum(1) @ (np.arange(200) - 99.5)) / mask.sum() / 200
 
@@ -126,9 +124,7 @@ def _color(rgb: np.ndarray) -> str | None:
 
 
 def read(image: np.ndarray) -> list[Found]:
-    """Returns the objects in an image (H, W, 3) uint8; their units are pixels of a 96 x 96
-    image.
-    """
+    """Returns the objects in an image (H, W, 3) uint8; units are pixels of a 96 x 96 image."""
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
         raise ValueError(
             f"expected a (H, W, 3) uint8 image, got {image.shape} {image.dtype}; "

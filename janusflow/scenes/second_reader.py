@@ -91,9 +91,7 @@ def _seen(image: np.ndarray, away: np.ndarray, own: np.ndarray) -> Seen:
 
 
 def wanted(text: str) -> tuple[list[tuple[int, str | None, str]], str | None]:
-    """Returns (count, colour, shape) for each noun of a prompt, and the relation of the first
-    two.
-    """
+    """Returns (count, colour, shape) for each noun of a prompt, and the first two's relation."""
     words = re.findall(r"[a-z]+", text)
     relation = next((r for r in ("left of", "right of", "above", "below") if r in text), None)
     nouns = []
@@ -123,9 +121,7 @@ def strict(image: np.ndarray, text: str) -> bool:
 
 
 def _lies(a: Seen, relation: str, b: Seen) -> bool:
-    """Applies GenEval's rule: within 60 degrees of the direction, after subtracting a tenth of both
-    widths per axis.
-    """
+    """GenEval's rule: within 60 degrees of the direction, less a tenth of both widths per axis."""
     reach = 0.1 * (a.size + b.size)
     dx, dy = (np.sign(d) * max(abs(d) - reach, 0) for d in (a.x - b.x, a.y - b.y))
     along = {"left of": -dx, "right of": dx, "above": -dy, "below": dy}[relation]

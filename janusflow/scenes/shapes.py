@@ -33,9 +33,7 @@ SHAPES: dict[str, Inside] = {}
 
 @dataclass(frozen=True)
 class Obj:
-    """One object: the centre (x, y) and width of its box in pixels of a 96 x 96 image, y pointing
-    down.
-    """
+    """One object: its box's centre (x, y) and width in pixels of a 96 x 96 image, y down."""
 
     shape: str
     color: str
@@ -67,9 +65,7 @@ def triangle(u, v):
 
 @shape
 def star(u, v):
-    """A five-pointed star: points are folded into the half sector beside the upper tip, where one
-    line bounds it.
-    """
+    """A five-pointed star: points fold into the half sector beside the tip, bounded by one line."""
     tip, corner = 1.05, 0.5
     x, y = abs(u), 0.08 - v
     for angle in (2 * pi / 5, pi / 5):  # mirror what lies beyond this angle from the tip
@@ -118,9 +114,7 @@ def coverage(shape: str, x, y, size, top: int, left: int, height: int, width: in
 
 @lru_cache(maxsize=4096)
 def _stamp(shape: str, color: str, dx: float, dy: float, size: float):
-    """Returns the factor and the addend by which an object centred at (dx, dy) of a pixel changes
-    the canvas.
-    """
+    """Returns factor and addend by which an object at (dx, dy) of a pixel changes the canvas."""
     reach = ceil(size / 2) + 1
     mask = coverage(shape, dx, dy, size, -reach, -reach, 2 * reach + 1, 2 * reach + 1)[..., None]
     return 1 - mask.repeat(3, -1), mask * np.array(COLORS[color], np.float32)

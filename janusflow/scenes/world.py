@@ -196,9 +196,7 @@ def _color_attr(rng, split):
 
 
 def _mixed(rng, split):
-    """Returns one to four objects of few shapes and colours, so that they differ in one of the
-    two.
-    """
+    """Returns one to four objects of few shapes and colours, which differ in one of the two."""
     while True:
         count = int(rng.integers(3, 5) if split == "long" else rng.integers(1, 5))
         shapes = rng.choice(_names, min(count, int(rng.integers(1, 4))), replace=False)
@@ -273,9 +271,7 @@ def _clear(offsets: np.ndarray, relation: str) -> np.ndarray:
 
 
 def clearly(a: Obj, relation: str, b: Obj) -> bool:
-    """Returns whether the relation holds beyond dispute: within 30 degrees of the named
-    direction.
-    """
+    """Returns whether the relation holds beyond dispute: within 30 degrees of its direction."""
     return bool(_clear(np.array([a.x - b.x, a.y - b.y]), relation))
 
 
@@ -295,9 +291,7 @@ def _places(rng: Generator, sizes: np.ndarray, relation: str | None) -> np.ndarr
 
 
 def realise(prompt: Prompt, rng: Generator) -> Scene:
-    """Returns a scene that fulfils a prompt, with random places and, where free, random colours
-    (one per group).
-    """
+    """Returns a scene that fulfils a prompt, with random places and free colours (one a group)."""
     pairs = []
     for need in prompt.needs:
         pairs += [

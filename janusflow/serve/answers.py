@@ -123,9 +123,7 @@ def _image(url: str, place: str):
 
 @contextmanager
 def _seeded(pipe, seed: int) -> Iterator[None]:
-    """Seeds torch's global generators, from which transformers draws, and restores them
-    afterwards.
-    """
+    """Seeds torch's global generators, which transformers uses, and restores them afterwards."""
     devices = [pipe.device] if pipe.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed % 2**63)

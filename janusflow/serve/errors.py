@@ -27,9 +27,7 @@ def body(status: int, message: str, param: str | None = None, code: str | None =
 
 
 def of_validation(errors: Sequence[dict]) -> InvalidRequest:
-    """Returns the first of pydantic's errors as a sentence: what came, what is expected, what to
-    do.
-    """
+    """Returns the first of pydantic's errors as a sentence: what came, what to do."""
     error = max(errors, key=lambda one: len(one["loc"]))  # of a union's, that of the nearest member
     places = [str(part) for part in error["loc"][1:]]
     members = ("str", "constrained-str")  # pydantic's names of what a union is made of

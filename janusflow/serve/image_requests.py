@@ -62,9 +62,7 @@ def _check_pro(asked: ImageRequest, own: int) -> None:
 
 
 def generate(pipe, asked: ImageRequest, job: Job) -> dict:
-    """Returns OpenAI's response: `n` images, the i-th (from 0) with seed + i, independent of the
-    others.
-    """
+    """Returns OpenAI's response: `n` images, the i-th with seed + i, independent of the others."""
     settings = dict(guidance_scale=asked.guidance_scale, negative_prompt=asked.negative_prompt)
     if isinstance(pipe, JanusFlowPipeline):
         width, height = asked.sides()

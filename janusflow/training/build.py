@@ -48,9 +48,7 @@ def accelerator_of(settings: Settings, out: Path | None = None) -> Accelerator:
 
 
 def _shard_on_cpu(accelerator: Accelerator) -> None:
-    """Passes FSDP's settings to accelerate, which reads them on accelerators only; torch also
-    shards over gloo.
-    """
+    """Passes FSDP's settings to accelerate, which on a CPU ignores them; torch shards over gloo."""
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
     asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"

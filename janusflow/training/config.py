@@ -122,9 +122,7 @@ class Settings:
         return _plain(asdict(self))
 
     def at(self, step: int) -> Settings:
-        """Returns the settings in force at an optimizer step, counted from 0, without later
-        changes.
-        """
+        """Returns the settings in force at an optimizer step(from 0), without later changes."""
         changes = {}
         for first in sorted(self.later):
             if first <= step:
@@ -274,9 +272,7 @@ def read(path: str | Path) -> dict:
 
 
 def load(path: str | Path) -> Settings:
-    """Returns settings as `dump` wrote them; settings that an older file lacks get that release's
-    values.
-    """
+    """Returns settings as `dump` wrote them; those that an older file lacks get its release's."""
     found = read(path)
     if not isinstance(found.get("training"), dict):
         raise ValueError(f"{path} has no section training; is this the file of a run?")

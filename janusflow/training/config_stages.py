@@ -130,9 +130,7 @@ class Stage:
         return self.shift * (places / self.shift_base) ** 0.5 if self.shift_base else self.shift
 
     def drawn(self, steps: int) -> dict[str, int]:
-        """Returns the samples of each kind in the first so many steps together, the sums of
-        `counts`.
-        """
+        """Returns each kind's samples in so many first steps together, the sums of `counts`."""
         opening = min(steps, self.opening_steps) if self.opening else 0
         found = _summed(self.opening or self.mixture, self.batch, 0, opening)
         for kind, count in _summed(self.mixture, self.batch, opening, steps).items():
@@ -140,9 +138,7 @@ class Stage:
         return found
 
     def rate_of(self, name: str) -> float:
-        """Returns the factor of the learning rate for a parameter, by the part of the model in its
-        name.
-        """
+        """Returns the factor of the learning rate of a parameter, by the part in its name."""
         name = name.removeprefix("model.")
         part = next((p for p, starts in PARTS.items() if name.startswith(starts)), PROJECTOR)
         return self.rates.get(part, 1.0)

@@ -19,9 +19,7 @@ BATCH = 16  # images encoded at once
 
 @torch.no_grad()
 def latents_of(vae: nn.Module, pixels: Tensor) -> Tensor:
-    """Returns the scaled mean latents of images (B, 3, S, S) in float32, as the model expects
-    them.
-    """
+    """Returns scaled mean latents of images (B, 3, S, S) in float32, as the model takes them."""
     return coding.encode(vae, pixels.to(next(vae.parameters(), pixels).device))
 
 
@@ -51,9 +49,7 @@ class Latents:
 
 
 def made_with(vae: nn.Module, image_processor) -> dict:
-    """Returns the fingerprint of latents: the encoder's weights and how images are prepared for
-    it.
-    """
+    """Returns the latents' fingerprint: the encoder's weights and images' preparation."""
     config = {
         name: value
         for name, value in dict(vae.config).items()
@@ -67,9 +63,7 @@ def made_with(vae: nn.Module, image_processor) -> dict:
 
 
 def taught_by(name: str, teacher: Encoder, dtype: torch.dtype) -> dict:
-    """Returns the fingerprint of features: the teacher, its weights, and the dtype they are stored
-    in.
-    """
+    """Returns the fingerprint of features: the teacher, its weights and the stored dtype."""
     kept = str(dtype).removeprefix("torch.")
     found = {"teacher": name, "weights": weights_of(teacher.network), "dtype": kept}
     size = getattr(teacher.network, "size", None)

@@ -34,9 +34,7 @@ METRICS = {"held_out": -1, "strict": 1}  # 1 where more is better
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out data: `samples` with latents, and `requests` for scenes whose generated images are
-    scored.
-    """
+    """Held-out data: `samples` with latentsand `requests` for scenes to generate and score."""
 
     samples: Sequence[Sample] = ()
     requests: Sequence[Sample] = ()
@@ -62,9 +60,7 @@ class HeldOut:
 
     @torch.no_grad()
     def losses(self, model: nn.Module) -> Tensor:
-        """Returns the flow loss at the middle of each tenth of [0, 1], averaged over the samples,
-        (10,).
-        """
+        """Returns the samples' mean flow loss (10,) at the middle of each tenth of [0, 1]."""
         place, sums = next(model.parameters()).device, torch.zeros(BINS, dtype=torch.float64)
         for first in range(0, len(self.samples), AT_ONCE):
             part = self.samples[first : first + AT_ONCE]

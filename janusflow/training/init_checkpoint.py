@@ -94,9 +94,7 @@ def fit_autoencoder(recipe: Recipe, count: int = 1024) -> PatchAutoencoder:
 
 
 def batches(base: Path, recipe: Recipe | None = None, seed: int | None = None) -> Batches:
-    """Returns batches of scenes for a model, with the recipe's shares and, by default, the recipe's
-    seed.
-    """
+    """Returns batches of scenes for a model, with the recipe's shares and, by default, seed."""
     recipe = recipe or Recipe()
     seed = recipe.seed if seed is None else seed
     autoencoder = load_vae(base, None).requires_grad_(False)

@@ -80,9 +80,7 @@ class TrainJob:
             return loop.run(trainer, self.out, self.meta, self.start, preview, held_out)
 
     def describe(self) -> str:
-        """Describes what is trained and its cost, and estimates the duration by a short
-        measurement.
-        """
+        """Describes what is trained, its cost and, by a short measurement, its duration."""
         trainer, stage = (self.rehearsal or self.trainer)(), self.settings.training
         model = trainer.objective.model
         own = dict(trained(trainer.module))

@@ -106,9 +106,7 @@ def run(
 
 
 def _check_length(trainer: Trainer, out: Path) -> None:
-    """Raises ValueError for a run that is already longer than requested, and warns about a complete
-    one.
-    """
+    """Raises ValueError for a run that is longer than requested; warns about a complete one."""
     step, steps = trainer.state.step, trainer.settings.steps
     if step > steps:
         raise ValueError(

@@ -58,9 +58,7 @@ class LossModule(nn.Module):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of all losses that a step may have, in the order in which processes sum
-        them.
-        """
+        """The names of all losses of a step, in the order in which processes sum them."""
         return tuple(dict.fromkeys(name for one in self.objectives for name in one.losses))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -84,9 +82,7 @@ class LossModule(nn.Module):
         return Network(self.model, batch, reads_x=reads_x, tap=tap, attend=attend, **how)
 
     def tokens(self, samples: Sequence[Sample]) -> int:
-        """Returns the number of tokens that the language model reads for these samples, without
-        padding.
-        """
+        """Returns how many tokens the language model reads for these samples, without padding."""
         return sum(length(s, self.model.config.generation.patch) for s in samples)
 
     def _touch(self) -> Tensor:

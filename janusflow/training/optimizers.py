@@ -67,9 +67,7 @@ def groups(named: Named, weight_decay: float, rate_of: Rates = lambda _: 1.0) ->
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Returns whether a parameter gets weight decay, which is so for matrices that multiply
-    activations.
-    """
+    """Returns whether a parameter gets weight decay: matrices that multiply activations do."""
     return parameter.ndim >= 2 and not any(word in name for word in EMBEDDINGS)
 
 
@@ -109,9 +107,7 @@ def muon(named: Named, lr: float, betas, weight_decay: float, rate_of: Rates = l
 
 @optimizer
 def adamw_8bit(named: Named, lr: float, betas, weight_decay: float, rate_of: Rates = lambda _: 1.0):
-    """AdamW with both moments stored in one byte per number (Dettmers et al. 2022, arXiv
-    2110.02861).
-    """
+    """AdamW with moments of one byte a number (Dettmers et al. 2022, arXiv 2110.02861)."""
     library = _library("bitsandbytes", "adamw_8bit")
     return library.optim.AdamW8bit(groups(named, weight_decay, rate_of), lr=lr, betas=betas)
 

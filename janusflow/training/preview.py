@@ -44,9 +44,7 @@ class Preview:
     seed: int = 0
 
     def __call__(self, trainer: Trainer, out: Path) -> Path:
-        """Draws and saves the grid with the current averaged weights, if `check` permits the
-        state.
-        """
+        """Draws and saves the grid of the averaged weights, if `check` permits the state."""
         model, step = trainer.objective.model, trainer.state.step
         with averaged(trainer.state), evaluating(model), trainer.accelerator.autocast():
             images = self.images(model)

@@ -25,9 +25,7 @@ NEEDED = (BOS, EOS, IMAGE, IMAGE_START, IMAGE_END)  # tokens of a sample
 
 
 class World(Protocol):
-    """A recipe's data: its initial model, samples, preview prompts and held-out data; `base` is a
-    folder.
-    """
+    """A recipe's data: initial model, samples, prompts and held-out data; `base` is a folder."""
 
     before: str  # what is trained before the first step, or ""
 

@@ -47,9 +47,7 @@ def continued(asked: Settings, before: Settings, step: int, out: Path) -> tuple[
 
 
 def may_change(name: str, old, new) -> bool:
-    """Returns whether a run may resume with this setting changed; with weight 0 there is no
-    aligner.
-    """
+    """Whether a run may resume with this setting changed; with weight 0 no aligner exists."""
     section, _, key = name.partition(".")
     if not key or section in ("adapter", "objective"):
         return False

@@ -54,9 +54,7 @@ def field(model: nn.Module, samples: Sequence[Sample], guidance: object = 1.0):
 
 
 def flow_map(model: nn.Module, samples: Sequence[Sample]):
-    """Returns the mean velocity u(x, t, s) of the samples' prompts, for a model trained as a flow
-    map.
-    """
+    """Returns the mean velocity u(x, t, s) for the samples' prompts, of a flow map."""
     prompt = prompts(model, samples)
 
     def mean_velocity(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -97,9 +95,7 @@ def paths(
 
 @torch.no_grad()
 def pixels_of(vae: nn.Module, states: Tensor) -> Tensor:
-    """Decodes scaled latents (B, c, h, w) to images (B, H, W, 3) uint8 on the CPU, as they are
-    saved.
-    """
+    """Decodes scaled latents (B, c, h, w) to images (B, H, W, 3) uint8 on the CPU, as saved."""
     place = next(vae.parameters(), states).device
     parts = [latents.decode(vae, one) for one in states.to(place).split(AT_ONCE)]
     pixels = torch.cat(parts).clamp(-1, 1)

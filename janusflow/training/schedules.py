@@ -18,9 +18,7 @@ class Plan(Protocol):
 
 
 def learning_rate(plan: Plan, step: int, schedule: str | None = None) -> float:
-    """Returns the learning rate at an optimizer step, counted from 0; `schedule` defaults to
-    `plan.schedule`.
-    """
+    """Returns the learning rate at optimizer step 0, 1, ...; `schedule` defaults to `plan`'s."""
     return plan.lr * share(
         step, plan.steps, plan.warmup, schedule or plan.schedule, plan.decay_from
     )

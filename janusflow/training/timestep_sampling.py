@@ -21,9 +21,7 @@ DENSITIES: dict[str, Density] = {}
 
 
 def density(draw: Density) -> Density:
-    """A decorator that registers a density: uniform numbers u (B,) in (0, 1) -> times (B,) in (0,
-    1).
-    """
+    """Registers a density: uniform numbers u (B,) in (0, 1) -> times (B,) in (0, 1)."""
     DENSITIES[draw.__name__] = draw
     return draw
 
@@ -96,9 +94,7 @@ def options_of(name: str) -> list[str]:
 
 
 def strata(count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Returns uniform numbers (count,), one from each of `count` equal intervals, in random
-    order.
-    """
+    """Returns uniform numbers (count,), one from each of `count` intervals, in random order."""
     order = torch.randperm(count, generator=generator)
     return (order + torch.rand(count, generator=generator)) / count
 
@@ -117,16 +113,12 @@ def generator(seed: int, step: int, *key: int) -> torch.Generator:
 def step_times(
     seed: int, step: int, rows: range, total: int, name: str = "logit_normal", **options: float
 ) -> Tensor:
-    """Returns times of these rows of a global batch of `total`, stratified over all of it; errors
-    are those of `at`.
-    """
+    """Returns these rows' times of a batch of `total`, stratified over it; errors as of `at`."""
     return at(strata(total, generator(seed, step, 0))[rows.start : rows.stop], name, **options)
 
 
 def step_uniform(seed: int, step: int, rows: range, total: int, stream: int = 1) -> Tensor:
-    """Returns uniform numbers for these rows of a global batch; different streams are
-    independent.
-    """
+    """Returns uniform numbers for these rows of a global batch; streams are independent."""
     return torch.rand(total, generator=generator(seed, step, stream))[rows.start : rows.stop]
 
 

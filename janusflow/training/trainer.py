@@ -167,9 +167,7 @@ class Trainer:
         return totals
 
     def _multiplied(self, counts: dict[str, int], rows: range) -> tuple[dict[str, int], range]:
-        """Returns counts and rows after an objective made several samples of each generation
-        sample.
-        """
+        """Returns counts and rows after an objective multiplied the generation samples."""
         times = self.objective.main.factor
         made = counts.get("generation", 0) * times
         rows = range(rows.start * times, rows.stop * times)
@@ -245,9 +243,7 @@ class Trainer:
         return "the sample is another process's"
 
     def _bad_gradient(self, number: int) -> str:
-        """Returns the weight with the bad gradient; it is computed again, because clipping has
-        spread it.
-        """
+        """Returns the weight with the bad gradient, computed again, as clipping has spread it."""
         self.optimizer.zero_grad(set_to_none=True)
         self.gradients(number)
         for name, parameter in self.state.parameters.items():

@@ -36,9 +36,7 @@ def word_ids(captions: list[str]) -> Tensor:
 
 
 class Heads(nn.Module):
-    """Modules that only the training needs: a linear layer per patch, a small text transformer,
-    scale and bias.
-    """
+    """Modules for the training: a linear layer per patch, a text transformer, scale and bias."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -172,9 +170,7 @@ def _take_up(path: Path | None, recipe: Recipe, parameters, optimizer) -> int:
 
 @torch.no_grad()
 def score(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batches: int = 16) -> dict:
-    """Returns means over batches of the split "test": patch accuracy, and caption retrieval within
-    the batch.
-    """
+    """Returns means over "test" batches: patch accuracy, and captions retrieved in the batch."""
     found = [
         step_losses(recipe, encoder, heads, patches.batch(i, recipe.vision_batch, "test"))[1]
         for i in range(batches)

@@ -50,9 +50,7 @@ def replacing(path: Path, sync: bool = True, tag: str = "") -> Iterator[Path]:
 
 
 def part_of(path: Path, tag: str = "") -> Path:
-    """Returns the temporary path of a file: hidden, in the same folder, with a name that is not too
-    long.
-    """
+    """Returns the temporary path of a file: hidden, in the same folder, its name not too long."""
     name = path.name.encode()[:200].decode(errors="ignore")
     return path.with_name(f".{name}{tag and '.'}{tag}{PART}")
 

@@ -34,9 +34,7 @@ SLACK = 1_000_000  # parameters that a small network may have beyond twice its f
 
 
 def check_shards(size) -> None:
-    """Raises ValueError unless `max_shard_size` is None, a positive integer or a text such as
-    "5GB".
-    """
+    """Raises ValueError unless `max_shard_size` is None, positive or a text such as "5GB"."""
     if size is None:
         return
     number = isinstance(size, int) and not isinstance(size, bool) and size > 0
@@ -72,9 +70,7 @@ def check_settings(content: dict, kind: type, known: Iterable[str], name: str) -
 
 
 def is_dtype(value) -> bool:
-    """Returns whether the value is None, "auto", a torch.dtype, or the name of one such as
-    "float16".
-    """
+    """Returns whether the value is None, "auto", a torch.dtype or its name, as "float16"."""
     if isinstance(value, str):
         value = getattr(torch, value.removeprefix("torch."), value)
     return value is None or value == "auto" or isinstance(value, torch.dtype)

@@ -69,9 +69,7 @@ def full_name(name: str) -> str:
 
 
 def execution_device(module: torch.nn.Module) -> torch.device:
-    """Returns the device on which a module computes: where accelerate's hooks move its weights, or
-    where its weights are.
-    """
+    """Returns the device on which a module computes, accelerate's hooks included."""
     for part in module.modules():
         device = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
         if device is not None:
@@ -105,9 +103,7 @@ def describe(device: torch.device) -> str:
 
 
 def place(device: torch.device) -> str:
-    """Returns what the last bits of a result depend on: the device type, and on a CPU the number of
-    threads.
-    """
+    """Returns what a result's last bits depend on: the device type, and a CPU's threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)

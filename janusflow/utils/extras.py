@@ -8,9 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def needed(extra: str, what: str) -> Iterator[None]:
-    """A context for imports: a missing library raises ModuleNotFoundError naming the extra that
-    `what` needs.
-    """
+    """A context for imports: of a missing library, ModuleNotFoundError names `what`'s extra."""
     try:
         yield
     except ModuleNotFoundError as error:

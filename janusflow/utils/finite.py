@@ -21,9 +21,7 @@ def check_weights(tensors: Mapping[str, Tensor], place: str) -> None:
 
 
 def plain(tensor: Tensor) -> list[Tensor]:
-    """Returns the tensor in a list, or for a quantized tensor its codes and its scales, which keep
-    a NaN.
-    """
+    """Returns the tensor in a list, or a quantized tensor's codes and scales, which keep NaN."""
     if not hasattr(tensor, "__tensor_flatten__"):
         return [tensor]
     names, _ = tensor.__tensor_flatten__()
@@ -38,9 +36,7 @@ def _finite(tensor: Tensor) -> bool:
 
 
 def check_rows(parts: Mapping[str, Tensor], where: str) -> None:
-    """Raises FloatingPointError naming the first of `parts` (B, ...) that is not finite, and its
-    first such row.
-    """
+    """Raises FloatingPointError naming the first part (B, ...) that is not finite, and its row."""
     for name, values in parts.items():
         rows = values.isfinite().flatten(1).all(1).tolist()
         if not all(rows):
@@ -68,7 +64,5 @@ class Answer:
 
 
 def watched(kwargs: dict) -> dict:
-    """Returns the arguments of `generate` with an `Answer` placed before the caller's own logits
-    processors.
-    """
+    """Returns `generate`'s arguments with an `Answer` before the caller's logits processors."""
     return kwargs | {"logits_processor": [Answer(), *(kwargs.get("logits_processor") or [])]}

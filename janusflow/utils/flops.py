@@ -84,9 +84,7 @@ def _wait(device: torch.device) -> None:
 
 @dataclass
 class Meter:
-    """Counts a process's operations per token of the batch in one step, and holds the machine's
-    peak.
-    """
+    """Counts a process's operations per token in one step; holds the machine's peak."""
 
     per_token: float
     peak: float
@@ -102,7 +100,5 @@ class Meter:
         return cls(counted.total / max(1, found["tokens"]), most), found
 
     def fraction(self, tokens_per_s: float) -> float:
-        """Returns the fraction of the peak that is used at this rate, in tokens of the whole batch
-        per second.
-        """
+        """Returns the used fraction of the peak at this rate, in the batch's tokens per second."""
         return self.per_token * tokens_per_s / self.peak

@@ -74,9 +74,7 @@ def _open(content: bytes) -> Image.Image:
 
 
 def _broken(name: str, error: Exception) -> ValueError:
-    """Returns the ValueError for any exception of PIL's decoders, which raise all kinds on broken
-    files.
-    """
+    """Returns the ValueError for a PIL decoder's exception, which may be of any kind."""
     reason = printable(error, 200) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         reason = f"none of {', '.join(FORMATS)}"
@@ -161,9 +159,7 @@ def fitted(image, height: int, width: int):
 
 
 def listed(images) -> list:
-    """Returns a list of images from one image, a list of them, or a batch (B, ...) as an array or
-    tensor.
-    """
+    """Returns a list of images from one, a list, or a batch (B, ...) as an array or tensor."""
     several = isinstance(images, list | tuple) or getattr(images, "ndim", 3) == 4
     found = list(images) if several else [images]
     if not found:

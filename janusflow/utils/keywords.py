@@ -23,9 +23,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def refuse_unknown(function: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raises TypeError for the first keyword that is not among the known ones, suggesting a similar
-    one.
-    """
+    """Raises TypeError for the first unknown keyword, suggesting a similar one."""
     known = list(dict.fromkeys(known))
     for name in given:
         if name not in known:

@@ -60,9 +60,7 @@ def most(name: str) -> int:
 
 
 def hold(name: str, value: int, what: str) -> None:
-    """Raises ValueError if `value` exceeds the limit; `what` is the subject of the message, such as
-    "x.png has 9 x 9 pixels".
-    """
+    """Raises ValueError above the limit; `what` is its subject, as "x.png has 9 x 9 pixels"."""
     if value > most(name):
         raise ValueError(
             f"{printable(what, 200)}; at most {most(name)} are taken, or set "

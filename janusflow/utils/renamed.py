@@ -8,9 +8,7 @@ from collections.abc import Callable, Mapping
 
 
 def old_names(module: str, names: Mapping[str, str]) -> Callable[[str], object]:
-    """Returns a module-level `__getattr__` that maps old names to new ones, with a
-    DeprecationWarning.
-    """
+    """Returns a module-level `__getattr__` of old names, with a DeprecationWarning."""
 
     def find(name: str):
         if name not in names:

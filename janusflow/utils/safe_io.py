@@ -87,9 +87,7 @@ def split_prompts(content: bytes, name: str) -> list[str]:
 
 
 def check_prompt(text: str, name: str, advice: str = "; shorten it") -> None:
-    """Raises ValueError for a text that is too long for a prompt, holds a NUL, or is not
-    Unicode.
-    """
+    """Raises ValueError for a prompt that is too long, holds a NUL, or is not Unicode."""
     longest = limits.most("prompt")
     if "\0" in text or len(text) > longest:
         raise ValueError(f"{name} holds a NUL or more than {longest} characters{advice}")

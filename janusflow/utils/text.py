@@ -28,9 +28,7 @@ def printable(text: object, longest: int = LONGEST) -> str:
 
 
 def plain(text: str) -> str:
-    """Returns a text of several lines that is safe to print: unseen characters are escaped, line
-    breaks stay.
-    """
+    """Returns a text that is safe to print: unseen characters are escaped, line breaks stay."""
     return "".join(c if c == "\n" or c == "\t" else _seen(c) for c in text.replace("\r\n", "\n"))
 
 

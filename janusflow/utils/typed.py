@@ -33,9 +33,7 @@ def built(kind: type, values: Any, name: str):
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Returns whether a JSON value has the type: a bool is not an int, an int is a float, and NaN
-    is not a number.
-    """
+    """Whether a JSON value has the type: a bool is no int, an int is a float, NaN is neither."""
     origin, inside = get_origin(hint), get_args(hint)
     if hint is Any:
         return True

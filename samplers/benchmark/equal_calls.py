@@ -96,9 +96,7 @@ Plan = tuple[dict, Play]
 
 
 def ours(solvers: list[Solver], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
-    """Runs each of our solvers on its own grid, and on the pilot's, at every number of evaluations
-    it supports.
-    """
+    """Runs our solvers on their own grid and the pilot's, at all supported evaluations."""
     for solver in solvers:
         if solver.adaptive:
             yield told(solver, "own", 0), partial(play, solver, torch.tensor([0.0, 1.0]))
@@ -120,9 +118,7 @@ def told(solver: Solver, grid: str, asked: int) -> dict:
 
 
 def affordable(solver: Solver, calls: int) -> int:
-    """Returns the largest number of evaluations, at most this many, that the solver can spend; 0 if
-    none.
-    """
+    """Returns the most evaluations up to this number that the solver can spend, or 0."""
     for spent in range(calls, 0, -1):
         try:
             solver.steps(spent)
@@ -133,9 +129,7 @@ def affordable(solver: Solver, calls: int) -> int:
 
 
 def theirs(rivals: list[Peer], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
-    """Runs each solver of another library as shipped, then on the grid that a pilot finds for
-    it.
-    """
+    """Runs each solver of another library as shipped, then on a pilot's grid for it."""
     for peer in rivals:
         for grid in ("as shipped", "pilot") if place and not peer.stochastic else ("as shipped",):
             for asked in calls:
@@ -188,9 +182,7 @@ def problem(text: str) -> Problem:
 
 
 def modes(field: Problem) -> Callable[[Tensor], Tensor] | None:
-    """Returns a function from endpoints to their most probable mode, for fields that are
-    mixtures.
-    """
+    """Returns a function from endpoints to their most probable mode, for mixtures."""
     weights = getattr(field.velocity, "weights", None)
     return weights and (lambda x: weights(x, 1.0).argmax(-1))
 

@@ -82,9 +82,7 @@ def curves(rng: Random) -> Problem:
 
 @family
 def anisotropic(rng: Random) -> Problem:
-    """Modes that are narrow along some axes and wide along others, with deviations from .02 to
-    1.5.
-    """
+    """Modes, narrow along some axes and wide along others, with deviations from .02 to 1.5."""
     dim, modes = rng.choice([4, 8, 12]), rng.choice([3, 6, 12])
     deviations = torch.tensor(
         [[uniformly(rng, 0.02, 1.5) for _ in range(dim)] for _ in range(modes)]
@@ -105,9 +103,7 @@ def guided_mixtures(rng: Random) -> Problem:
 
 
 class TanhNetwork:
-    """v = A tanh(B x + a t + b) - c x with random weights: smooth, but without a data
-    distribution.
-    """
+    """v = A tanh(B x + a t + b) - c x with random weights: smooth, without a data distribution."""
 
     def __init__(self, dim: int, width: int, gain: float, pull: float, seed: int):
         self.inward = gain * normal(dim + 2, width, seed=seed) / dim**0.5
@@ -164,9 +160,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 @family
 def point_clouds(rng: Random) -> Problem:
-    """All images of one digit, each a Gaussian of deviation .02 to .1, as for a conditional
-    model.
-    """
+    """All images of one digit, each a Gaussian of deviation .02 to .1, like a conditional model."""
     points, labels = digits()
     label, spread = rng.randrange(10), uniformly(rng, 0.02, 0.1)
     return made(Mixture(points[labels == label], spread), 64, f"cloud of {label}({spread:.2g})")
@@ -174,9 +168,7 @@ def point_clouds(rng: Random) -> Problem:
 
 @family
 def guided_digits(rng: Random) -> Problem:
-    """Guidance from all digits towards one of them, with weight 1.5 to 6 and deviation .08 to
-    .2.
-    """
+    """Guidance from all digits towards one of them, by 1.5 to 6, of deviation .08 to .2."""
     points, labels = digits()
     label, spread, weight = rng.randrange(10), uniformly(rng, 0.08, 0.2), rng.uniform(1.5, 6)
     pair = Mixture(points[labels == label], spread), Mixture(points[::4], spread)
@@ -202,9 +194,7 @@ def heavy_tails(rng: Random) -> Problem:
 
 @family
 def switched(rng: Random) -> Problem:
-    """Guidance that jumps in time: in an interval, after a standstill (CFG-Zero*), or by a weaker
-    model.
-    """
+    """Guidance with jumps: in an interval, after standing (CFG-Zero*), or by a weaker model."""
     dim, spread, weight = rng.choice([8, 16, 32]), uniformly(rng, 0.1, 0.3), rng.uniform(2, 6)
     means = normal(16, dim, seed=seeded(rng))
     strong, weak = Mixture(means[:4], spread), Mixture(means, spread)
@@ -221,9 +211,7 @@ def switched(rng: Random) -> Problem:
 
 @family
 def mild(rng: Random) -> Problem:
-    """Easy fields for comparison: Gaussians, wide mixtures, weak guidance, digits blurred by .15 to
-    .25.
-    """
+    """Easy fields: Gaussians, mixtures, weak guidance, blurred digits by .15 to .25."""
     kind = rng.choice(["gaussian", "mixture", "guided", "digits"])
     dim = rng.choice([2, 3, 10, 32, 64])
     options = {"dim": dim, "seed": seeded(rng)}

@@ -43,9 +43,7 @@ def plot(rows: Sequence, path: str | Path, title: str, ours: str) -> None:
 
 
 def leaders(rows: Sequence) -> set[tuple[str, str, str]]:
-    """Returns the methods of other libraries, as shipped, that are best among them at some number
-    of evaluations.
-    """
+    """Returns other libraries' methods, as shipped, that are best at some number of evaluations."""
     shipped = [r for r in rows if r.grid == "as shipped"]
     return {
         min((r for r in shipped if r.asked == n), key=lambda r: r.e).method

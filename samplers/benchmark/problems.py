@@ -30,9 +30,7 @@ class Problem:
         return self.start(normal(n, self.dim, seed=seed))
 
     def solution(self, noise: Tensor) -> Tensor:
-        """Returns the states at t = 1, (n, D); without a closed form they are integrated once per
-        noise.
-        """
+        """Returns the states at t = 1, (n, D), in closed form or integrated once per noise."""
         if self.exact is not None:
             return self.exact(noise)
         key = noise.numpy().tobytes()
@@ -118,9 +116,7 @@ def gaussian(dim: int = 16, seed: int = 0, low: float = 0.1, high: float = 2.0) 
 
 @problem
 def mixture(dim: int = 2, modes: int = 8, seed: int = 0, spread: float = 0.2) -> Problem:
-    """Data from `modes` Gaussians of standard deviation `spread` whose means are standard
-    normal.
-    """
+    """`modes` Gaussians of standard deviation `spread` whose means are standard normal."""
     return Problem(
         name=f"mixture({dim})",
         dim=dim,

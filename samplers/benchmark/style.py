@@ -29,9 +29,7 @@ def paper(draw):
 
 
 def colour(place: int) -> str:
-    """Returns a colour of the style sheet's cycle by number; "C0" would be resolved after the sheet
-    is gone.
-    """
+    """Returns a colour of the style sheet's cycle, as "C0" is resolved after the sheet is gone."""
     from matplotlib import rcParams
 
     cycle = rcParams["axes.prop_cycle"].by_key()["color"]

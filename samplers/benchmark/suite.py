@@ -40,9 +40,7 @@ SLOW = ("implicit_adams",)  # solves an equation in each step, its calls a bound
 
 
 def probe(solver: str | Solver = "auto") -> list[float]:
-    """Returns the solver's error on one quick field at each of CALLS; if it changes, stored results
-    are outdated.
-    """
+    """Returns the solver's error on a quick field at CALLS; a change outdates stored results."""
     problem = mixture(dim=4, seed=1)
     noise = problem.noise(LOOKS, SEED)
     end = problem.solution(noise)
@@ -120,17 +118,13 @@ def error(x: Tensor, end: Tensor) -> float:
 
 @cache
 def rivals() -> tuple[Peer, ...]:
-    """Returns deterministic methods of other libraries; those of flow_matching are
-    torchdiffeq's.
-    """
+    """Returns other libraries' deterministic methods; flow_matching's are torchdiffeq's."""
     found = [p for p in peers().values() if not p.stochastic and p.library != "flow_matching"]
     return tuple(p for p in found if p.name not in SLOW)
 
 
 def best_peer(problem: Problem, noise: Tensor, end: Tensor, calls: int) -> tuple[float, str]:
-    """Returns (error, name) of the other solver with the smallest error at exactly so many
-    evaluations.
-    """
+    """Returns (error, name) of the best other solver at exactly so many evaluations."""
     able = [p for p in rivals() if (n := p.steps(calls)) and p.cost(n) == calls]
     errors = {p.name: error(p.run(problem.velocity, noise, calls), end) for p in able}
     return min((e, name) for name, e in errors.items())

@@ -81,9 +81,7 @@ class Report:
         Path(path).write_text(json.dumps(self.content(), indent=1, allow_nan=False) + "\n")
 
     def plot(self, path: str | Path, field: str | None = None) -> None:
-        """Saves the work-precision figure, one curve per method, as PNG, SVG or PDF by the
-        suffix.
-        """
+        """Saves the work-precision figure, one curve per method, as .png, .svg or .pdf."""
         from samplers.benchmark.figure import plot
 
         name, count = field or self.rows[0].field, self.protocol.get("samples")
@@ -120,9 +118,7 @@ def percent(value: float | None) -> str:
 
 
 def table(report: Report) -> str:
-    """Formats e, RMS and flips per field, with one line per method and one column per number of
-    evaluations.
-    """
+    """Formats e, RMS and flips per field, a line per method, a column per number of evaluations."""
     parts = []
     for name in unique(r.field for r in report.rows):
         rows = [r for r in report.rows if r.field == name]
@@ -157,9 +153,7 @@ def sections(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def grid_of(title: str, rows: list[Row], cell: Callable[[Row], str]) -> str:
-    """Formats a block of cells; a star marks methods that spent fewer evaluations than the column
-    (2 N - 1).
-    """
+    """Formats a block of cells; a star marks fewer evaluations than the column's (2 N - 1)."""
     calls = unique(sorted(r.asked for r in rows))
     lines = [f"{title[:80]}", f"{'calls':<24}" + "".join(f"{n:>7}" for n in calls)]
     for section, members in sections(rows).items():
@@ -195,9 +189,7 @@ def best_shipped(rows: Iterable[Row], asked: int) -> float:
 
 
 def ratios(report: Report) -> dict[str, dict[int, float]]:
-    """Returns e of our methods divided by the best other solver's as shipped, averaged over fields,
-    by evaluations.
-    """
+    """Returns our methods' e over the best other's as shipped, fields' mean, by evaluations."""
     names = unique(r.field for r in report.rows)
     by_field = {name: [r for r in report.rows if r.field == name] for name in names}
     out: dict[str, dict[int, list[float]]] = {}

@@ -20,9 +20,7 @@ WAVES = 2.0 ** torch.arange(4)  # cycles of the time features over the path, hal
 
 
 class DigitNetwork(nn.Module):
-    """The velocity of 8 x 8 digits: (B, 64), t (B,) and labels (B,) -> (B, 64), with two hidden
-    layers.
-    """
+    """The velocity of 8 x 8 digits, two hidden layers: (B, 64), t (B,), labels (B,) -> (B, 64)."""
 
     def __init__(self, width: int):
         super().__init__()

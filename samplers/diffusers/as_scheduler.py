@@ -209,9 +209,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
             self._seeds = _seeds(self.config.seed, generator)
 
     def _call_at(self, timestep: Tensor | float) -> int:
-        """Returns the last evaluation with this timestep; if two share it, a step starts at the
-        last.
-        """
+        """Returns the last evaluation with this timestep, where a step starts."""
         at = (self.timesteps == timestep).nonzero()[:, 0].tolist()
         if not at:
             raise ValueError(
@@ -242,9 +240,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         generator: Generators = None,
         return_dict: bool = True,
     ) -> SchedulerOutput | tuple[Tensor]:
-        """Takes the model output -v at (sample, timestep); returns the state for the next
-        evaluation.
-        """
+        """Takes the output -v at (sample, timestep); returns the state for the next evaluation."""
         if self._noise is None:
             self._begin(timestep, sample, generator)
         else:

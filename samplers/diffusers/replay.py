@@ -90,9 +90,7 @@ def agree(solver: Solver, ts: Tensor, calls: list[float]) -> bool:
 
 
 def led(solver: Solver, lead: list[float]) -> Solver:
-    """Returns the solver preceded by Euler steps through the times `lead` to the grid's
-    beginning.
-    """
+    """Returns the solver preceded by Euler steps through `lead` to the grid's start."""
     if not lead:
         return solver
 

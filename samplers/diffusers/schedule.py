@@ -115,7 +115,5 @@ def fixed_grid(times: list[float], steps: int) -> Tensor:
 
 
 def listed(grid: Any) -> str | list[float] | Grid | None:
-    """Returns a grid in the form for a configuration: a name, or a list of times (also of a
-    PilotGrid).
-    """
+    """Returns a configuration's form of a grid: a name, or a list of times (as of a PilotGrid)."""
     return grid if grid is None or isinstance(grid, str) else [float(t) for t in grid]

@@ -27,9 +27,7 @@ class Pair:
 
 
 def pair(cond: Velocity, uncond: Velocity) -> Pair:
-    """Returns a pair of two velocities, which may be guided themselves, evaluated one after the
-    other.
-    """
+    """Returns a pair of two velocities, perhaps guided, evaluated one after the other."""
 
     def cost(t: Tensor, reads: int) -> int:
         return sum(v.cost(t) if isinstance(v, Guided) else 1 for v in (cond, uncond)[:reads])
@@ -46,9 +44,7 @@ def pair(cond: Velocity, uncond: Velocity) -> Pair:
 
 
 def batched_pair(both: Velocity, cond: Velocity | None = None) -> Pair:
-    """Returns a pair evaluated in one call: `both` gets (2 B, ...) with the conditional rows
-    first.
-    """
+    """Returns a pair evaluated in one call: `both` gets (2 B, ...), conditional rows first."""
 
     def split(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return both(torch.cat((x, x)), torch.cat((t, t)) if t.ndim else t).chunk(2)
@@ -70,9 +66,7 @@ class Guided:
         return self.tally[0]
 
     def on_grid(self, ts: Tensor) -> "Guided":
-        """Returns the field for a run on this grid; its evaluations are counted together with this
-        one's.
-        """
+        """Returns the field for a run on this grid; both count their evaluations together."""
         return _Running(self, ts) if self.grid_dependent else self
 
     @property
@@ -104,9 +98,7 @@ class Guided:
         return Guided(_looked_pair(self.pair), _looked_rule(self.rule))
 
     def cost(self, t: Tensor) -> int:
-        """Returns the network evaluations per sample of one call at t: with two networks, 0 to
-        2.
-        """
+        """Returns a call's network evaluations per sample at t: with two networks, 0 to 2."""
         return self.pair.cost(t, self._reads(t))
 
     def _reads(self, t: Tensor) -> int:

@@ -83,9 +83,7 @@ def rule(make: Callable[P, Combine]) -> Callable[P, Rule]: ...
 @overload
 def rule(*, name: str | None) -> Callable[[Callable[P, Combine]], Callable[P, Rule]]: ...
 def rule(make: Callable | None = None, *, name: str | None = None):
-    """A decorator that registers in RULES a function from a weight (and options with defaults) to a
-    rule.
-    """
+    """A decorator: registers in RULES a function from a weight (and options) to a rule."""
     if make is None:
         return lambda make: rule(make, name=name)
     label = name or make.__name__
@@ -101,9 +99,7 @@ def rule(make: Callable | None = None, *, name: str | None = None):
 
 
 def parse(text: str) -> Rule:
-    """Parses a registered rule written as name:number,..., such as "cfg:2" or
-    "guidance_interval:4,0.1,0.9".
-    """
+    """Parses a rule as name:number,..., such as "cfg:2" or "guidance_interval:4,0.1,0.9"."""
     name, _, numbers = text.partition(":")
     if name not in RULES:
         raise ValueError(RULES.unknown(name))

@@ -224,9 +224,7 @@ def cfg_plus_plus(weight: float, steps: int | Tensor | None = None) -> Rule:
 
 
 def _without_grid(weight: float) -> Combine:
-    """Returns the weights of cfg++ for thirty equal steps, with a warning, for use outside a
-    run.
-    """
+    """Returns the weights of cfg++ for thirty equal steps, with a warning, outside a run."""
     thirty = _renoised(weight, torch.linspace(0, 1, 31, dtype=torch.float64))
 
     def combine(cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:

@@ -33,9 +33,7 @@ def differentiable(row: Tensor, known: list[Tensor]) -> Tensor:
 
 
 def starts(calls: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yields (name, nodes, weights) of every registered solver that can spend so many
-    evaluations.
-    """
+    """Yields (name, nodes, weights) of every registered solver that spends so many evaluations."""
     for solver in fixed():
         try:
             nodes, weights = linearize(solver, times(calls, solver))
@@ -187,9 +185,7 @@ def train(
 
 
 def ramp(done: float, warm: float = 0.1) -> float:
-    """Returns the fraction of the learning rate after this fraction of the iterations: a linear
-    rise, a cosine fall.
-    """
+    """The learning rate's fraction after this fraction of iterations: linear rise, cosine fall."""
     if done < warm:
         return done / warm
     return (1 + math.cos(math.pi * (done - warm) / (1 - warm))) / 2
@@ -229,9 +225,7 @@ class Whitened:
 
 
 def pick(samples: int, batch: int, generator: torch.Generator) -> Tensor | slice:
-    """Returns a random batch, or everything in order if it fits (v may then distinguish its
-    samples).
-    """
+    """Returns a random batch, or everything in order if it fits (so v may tell its samples)."""
     return slice(None) if batch >= samples else torch.randperm(samples, generator=generator)[:batch]
 
 

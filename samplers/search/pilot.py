@@ -81,9 +81,7 @@ class PilotGrid:
         return self.solver if self.weights is None else self.chosen
 
     def chosen_for(self, solver: Solver) -> Solver:
-        """Returns what to run if `solver` is requested: the choice, if it was made for that
-        solver.
-        """
+        """Returns what to run for `solver`: the choice, if it was made for that solver."""
         return self.chosen if solver.name == self.asked else solver
 
     @property
@@ -219,9 +217,7 @@ class Flight:
         self.end = self.fine[-1][1]
 
     def look(self, ts: Tensor, solver: Solver) -> Found:
-        """Runs one trial; the last step is corrected if this helps samples that it was not fitted
-        to.
-        """
+        """Runs one trial; the last step is corrected if this helps other samples."""
         past: list[Tensor] = []
         at: list[float] = []
 
@@ -241,9 +237,7 @@ class Flight:
         return Found(error, plain, ts, solver, changes)
 
     def better(self, best: Found, solver: Solver, ts: Tensor) -> Found:
-        """Returns the best trial so far, or this solver on this grid if it gains enough and costs
-        no more.
-        """
+        """Returns the best trial so far, or this one if it gains enough and costs no more."""
         ts = at_jumps(ts, self.jumps)
         cost = sum(solver.cost(len(part) - 1) for part in pieces(ts, self.jumps))
         if cost > self.calls:
@@ -283,9 +277,7 @@ def equal_shares(fine: list[tuple[Tensor, Tensor]], n: int, order: int | None) -
 
 
 def _descend(flight: Flight, start: Found, looks: int) -> Found:
-    """Tilts the steps of `start`, one polynomial after another, with stride sizes that are
-    halved.
-    """
+    """Tilts the steps of `start`, one polynomial after another, with halved strides."""
     best, lowest, tilt, stride = start, start.error, [0.0] * TILTS, 0.3
     while looks > 0 and stride > 0.01 and best.error > 0:
         moved = False

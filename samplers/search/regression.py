@@ -63,7 +63,5 @@ def regress(basis: Tensor, missing: Tensor, ridge: float) -> Tensor:
 
 
 def _flat(x: Tensor) -> Tensor:
-    """Returns (B, D) in float64 on the CPU, moved there first because Apple's GPUs have no
-    float64.
-    """
+    """Returns (B, D) in float64 on the CPU, moved first, as Apple's GPUs have no float64."""
     return x.flatten(1).cpu().double()

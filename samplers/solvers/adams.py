@@ -111,9 +111,7 @@ class Form:
 
 
 def _level(end: float, known: list[float], j: int) -> float:
-    """Returns k such that 1 + k (known[j] - t) cancels the slope of Lagrange's j-th polynomial at
-    `end`.
-    """
+    """Returns k such that 1 + k (known[j] - t) cancels Lagrange's j-th slope at `end`."""
     slope = sum(1 / (end - s) for i, s in enumerate(known) if i != j)
     return slope / (1 + slope * (end - known[j]))
 
@@ -148,9 +146,7 @@ def move(form: Form, a: float, b: float, known: list[float]) -> Move:
 
 
 def _nodes(form: Form, a: float, b: float) -> Iterator[tuple[float, float]]:
-    """Returns quadrature nodes from a to b, halving the interval while it is closer to a pole than
-    its length.
-    """
+    """Returns quadrature nodes from a to bin intervals no longer than their distance to a pole."""
     pole = form.pole()
     if pole is not None and abs(b - a) > min(abs(a - pole), abs(b - pole)):
         middle = (a + b) / 2
@@ -183,9 +179,7 @@ class Scheme:
         return max(self.predictor, self.corrector)
 
     def start(self, steps: int) -> int:
-        """The number of first steps that are taken together, because there are no earlier values
-        yet.
-        """
+        """How many first steps are taken together, because there are no earlier values yet."""
         return max(0, min(self.order - 2, steps - 1))
 
     def extra(self, steps: int) -> int:
@@ -193,9 +187,7 @@ class Scheme:
         return sum(n for n in range(1, self.start(steps) + 1) if self.renews(n))
 
     def renews(self, n: int) -> bool:
-        """Whether the start computes all values again after n steps, because their order is too
-        low.
-        """
+        """Whether the start repeats all values after n steps, because their order is too low."""
         return self.renewed and n < self.order - 2
 
 
@@ -218,9 +210,7 @@ class Plan:
 
 
 def _refuse_pole(form: Form, ts: tuple[float, ...]) -> None:
-    """Raises ValueError if Phi is zero before the grid ends, because F has no information
-    beyond.
-    """
+    """Raises ValueError if Phi is zero before the grid ends, as F ends there."""
     pole = form.pole()
     if pole is None or pole.imag:
         return
@@ -233,9 +223,7 @@ def _refuse_pole(form: Form, ts: tuple[float, ...]) -> None:
 
 @lru_cache(maxsize=256)
 def plan(ts: tuple[float, ...], scheme: Scheme) -> Plan:
-    """Returns the weights of a scheme on a grid; a single step is Euler's, exact for straight
-    paths.
-    """
+    """Returns the weights of a scheme on a grid; one step is Euler's, exact for straight paths."""
     n, form = len(ts) - 1, scheme.form if len(ts) > 2 else Form()
     _refuse_pole(form, ts)
 

@@ -75,9 +75,7 @@ def bosh3_per_sample(
     atol: float = 1e-5,
     max_calls: int = 10_000,
 ) -> Path:
-    """Bogacki and Shampine 3(2), with separate steps for each sample; cheaper at loose
-    tolerances.
-    """
+    """Bogacki and Shampine 3(2), with each sample's own steps; cheaper at loose tolerances."""
     field = Limited("bosh3_per_sample", v, ts, max_calls)
     return _Control(field, BOGACKI_SHAMPINE, rtol, atol).path(x, ts)
 
@@ -114,9 +112,7 @@ class _Control:
             yield now.x
 
     def _start(self, x: Tensor, ts: Tensor) -> _Progress:
-        """Returns a cautious first step size from one trial evaluation; Hairer, Norsett and Wanner
-        1993, II.4.
-        """
+        """Returns a cautious first step from one trial; Hairer, Norsett and Wanner 1993, II.4."""
         t, span = _per_sample(ts[0].expand(len(x)), x), ts[-1] - ts[0]
         k = self.field(x, t)
         with torch.no_grad():

@@ -166,9 +166,7 @@ Row = tuple[float, ...]  # weights of the newest velocity, the one before, ...
 
 @lru_cache(maxsize=256)
 def plan(ts: tuple[float, ...]) -> tuple[tuple[Row, Row], ...]:
-    """Returns the weights of each step once its velocity is known: correct the step before, predict
-    this one.
-    """
+    """Returns each step's weights once its velocity is known: correct the last, predict this."""
     n = len(ts) - 1
     knot = knot_of(n) if abs(ts[-1] - ts[0]) >= MOST else PART
     forward = [shares(knot.predict, y) for y in middles(n)]
@@ -212,9 +210,7 @@ def middles(n: int) -> list[float]:
 
 @lru_cache(maxsize=256)
 def knot_of(n: int) -> Knot:
-    """Returns the parameters for n steps: interpolated in log n between two knots, and beyond them
-    the nearest.
-    """
+    """Returns n steps' parameters, interpolated in log n between knots, beyond them the nearest."""
     i = bisect_right(KNOTS, n, key=lambda k: k.steps)
     below, above = KNOTS[max(0, i - 1)], KNOTS[min(i, len(KNOTS) - 1)]
     if below is above or n <= below.steps:

@@ -44,9 +44,7 @@ COEFFICIENTS: dict[int, tuple[tuple[float, ...], ...]] = {
 
 
 def leans(ts: Tensor) -> bool:
-    """Returns whether a run on this grid uses these predictions: four steps, from about noise to
-    data.
-    """
+    """Whether a run on this grid uses these predictions: four steps, about noise to data."""
     return len(ts) == STEPS + 1 and float(ts[-1] - ts[0]) >= WHOLE
 
 

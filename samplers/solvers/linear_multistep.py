@@ -86,9 +86,7 @@ def assemble(name: str, nodes: Tensor, weights: Tensor, protocol: dict) -> Learn
 
 
 def walk(v: Velocity, x: Tensor, ts: Iterable[Tensor], rows: Iterable, mix: Callable) -> Path:
-    """Yields the states x_1 ... x_N; mix(row, known) combines the noise and the velocities so
-    far.
-    """
+    """Yields the states x_1 ... x_N; mix(row, known) combines noise and velocities so far."""
     known = [x]
     for t, row in zip(ts, rows, strict=True):
         known.append(v(x, t))

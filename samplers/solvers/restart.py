@@ -21,9 +21,7 @@ def twice(steps: int) -> tuple[int, int]:
 
 @solver(order=2, calls=2, extra=lambda n: 2 * (twice(n)[1] - twice(n)[0]), stochastic=True)
 def restart_heun(v: Velocity, x: Tensor, ts: Tensor, *, generator: Generators = None) -> Path:
-    """Heun's steps, the middle third of them twice with noise in between; Xu et al. 2023, Alg.
-    1.
-    """
+    """Heun's steps, the middle third twice with noise between; Xu et al. 2023, Alg. 1."""
     forward("restart_heun", ts[0], ts[-1])
     draw, (first, last) = draws(x, generator), twice(len(ts) - 1)
     for i in range(len(ts) - 1):

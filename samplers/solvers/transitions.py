@@ -19,9 +19,7 @@ TRANSITIONS: dict[str, Callable[..., Gaussian]] = {}
 
 
 def rate(make: Callable[[float], Rate]) -> Callable[[float], Rate]:
-    """A decorator that registers a function strength -> (t -> r) in RATES; r must be finite on [0,
-    1].
-    """
+    """A decorator: registers strength -> (t -> r) in RATES; r must be finite on [0, 1]."""
     RATES[make.__name__] = make
     return make
 
@@ -98,18 +96,14 @@ def overshoot(x: Tensor, k: Tensor, t: Tensor, s: Tensor, strength: float = 1.0)
 
 
 def renoising(t: Tensor, back: Tensor) -> Gaussian:
-    """Returns factor and standard deviation that turn a state of time t into one of the earlier
-    time `back`.
-    """
+    """Returns the factor and deviation that turn a state of t into one of the earlier `back`."""
     shrink = torch.where(back == t, torch.ones_like(t), back / t)
     lacking = (1 - back) ** 2 - (shrink * (1 - t)) ** 2
     return shrink, lacking.clamp(min=0).sqrt()
 
 
 def kick(r: Rate, t: Tensor, s: Tensor) -> Tensor:
-    """Standard deviation of the noise from t to s: the integral of g^2 = 2 r (1 - t), by the
-    midpoint.
-    """
+    """Deviation of the noise from t to s: the integral of g^2 = 2 r (1 - t), by the midpoint."""
     middle = (t + s) / 2
     return (2 * r(middle) * (1 - middle) * (s - t).abs()).sqrt()
 

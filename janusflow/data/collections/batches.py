@@ -73,9 +73,7 @@ def as_input(pixels: Tensor) -> Tensor:
 
 
 def vocabulary(items: Sequence[Item], least: int = 2) -> list[str]:
-    """Returns the words that at least so many concepts use in names and keywords, and the words of
-    questions.
-    """
+    """Returns the words of at least so many concepts' names and keywords, and of the questions."""
     used: dict[str, set[str]] = {}
     for item in items:
         for word in words_of(" ".join((item.name, *item.keywords))):
@@ -126,9 +124,7 @@ class CollectionBatches:
         return found
 
     def image(self, index: int) -> Sample:
-        """Returns generation sample number `index`: a caption with the latents and pixels of its
-        image.
-        """
+        """Returns generation sample `index`: a caption with its image's latents and pixels."""
         rng = self._rng(index, 0)
         item = self._item(rng)
         return Sample(
@@ -140,9 +136,7 @@ class CollectionBatches:
         )
 
     def question(self, index: int) -> Sample:
-        """Returns understanding sample number `index`: an image, a question about it and the
-        answer.
-        """
+        """Returns understanding sample `index`: an image, a question about it and the answer."""
         rng = self._rng(index, 1)
         item = self._item(rng)
         text, answer = self._asked(item, rng)
@@ -171,9 +165,7 @@ class CollectionBatches:
         return _pick(rng, YES_NO).format(named.name), answer
 
     def _item(self, rng: np.random.Generator) -> Item:
-        """Draws a concept by weight, then its plain image or, for a share of draws, one of its skin
-        tones.
-        """
+        """Draws a concept by weight, then its plain image or sometimes one of its skin tones."""
         concept = self.concepts[int(np.searchsorted(self.shares, rng.random(), side="right"))]
         toned = [item for item in concept if item.toned]
         plain = [item for item in concept if not item.toned]
@@ -192,9 +184,7 @@ class CollectionBatches:
 
 
 def worded(item: Item, rng: np.random.Generator) -> str:
-    """Returns a prompt such as a user would write: the name with an article, the name with
-    keywords, or keywords.
-    """
+    """Returns a user's prompt: the name with an article, the name with keywords, or keywords."""
     name, words = item.name, list(item.keywords)
     if name.startswith(FLAG) and rng.random() < 0.5:
         name = f"flag of {name.removeprefix(FLAG)}"

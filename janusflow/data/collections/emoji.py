@@ -46,9 +46,7 @@ def read(packages: list[Path], languages: tuple[str, ...]) -> Iterator[Entry]:
 
 
 def entry(row: dict, tone: str, shown: dict, content: bytes, words: Words) -> Entry:
-    """Returns one image with its captions: the emoji of a table row, in one skin tone or, with "",
-    without.
-    """
+    """Returns an image with its captions: a row's emoji in one skin tone, or with "" in none."""
     text = "".join(chr(int(code, 16)) for code in shown["unified"].split("-")).replace(PLAIN, "")
     said = {name: known[text] for name, known in words.items() if text in known}
     said.setdefault("en", [fallback(row, tone)])

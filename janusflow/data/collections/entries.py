@@ -32,9 +32,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """A collection: `read` returns the entries from the package files, in the order of
-    `packages`.
-    """
+    """A collection: `read` returns the package files' entries, in the order of `packages`."""
 
     packages: tuple[Package, ...]
     licence: str
@@ -45,8 +43,6 @@ COLLECTIONS: dict[str, Collection] = {}
 
 
 def split_of(concept: str) -> str:
-    """Returns "test" for about a tenth of all concepts, chosen by a hash so that it never
-    changes.
-    """
+    """Returns "test" for about a tenth of all concepts, chosen by a hash, always the same."""
     number = int.from_bytes(hashlib.sha256(concept.encode()).digest()[:8], "big")
     return "train" if number % HELD_OUT else "test"

@@ -80,9 +80,7 @@ def _done(out: Path, asked: dict) -> dict | None:
 
 
 def find(collection: Collection, out: Path, files: Sequence[Path]) -> list[Path]:
-    """Returns the collection's packages: those given, those kept from an earlier try, or downloaded
-    ones.
-    """
+    """Returns the collection's packages: those given, kept from an earlier try, or downloaded."""
     found = []
     folder = out / "packages"
     folder.mkdir(exist_ok=True)
@@ -127,9 +125,7 @@ def _row(entry: Entry, language: str, text: str) -> str:
 
 
 def flat(entry: Entry, size: int) -> Image.Image:
-    """Returns the image on a white square of `size` pixels, scaled so that its longer side fits
-    exactly.
-    """
+    """Returns the image on a white square of `size` pixels, scaled to its longer side."""
     content = rasterise(entry, size) if entry.suffix == ".svg" else entry.content
     try:
         image = Image.open(io.BytesIO(content)).convert("RGBA")

@@ -119,9 +119,7 @@ def inside(name: str) -> str | None:
 
 
 def _data_of(path: Path):
-    """Returns the data.tar of a .deb as a file: an ar archive, whose members have headers of 60
-    bytes.
-    """
+    """Returns the data.tar of a .deb as a file: an ar archive, with headers of 60 bytes."""
     content = read_bytes(path, "package_bytes", "package")
     if not content.startswith(MAGIC):
         raise ValueError(f"{path.name} is no Debian package; fetch it again")

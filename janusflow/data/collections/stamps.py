@@ -43,9 +43,7 @@ def read(packages: list[Path], languages: tuple[str, ...]) -> Iterator[Entry]:
 
 
 def captions(text: str, languages: tuple[str, ...]) -> dict[str, list[str]]:
-    """Returns the stamp's sentence in each requested language that it has, and always in
-    English.
-    """
+    """Returns the stamp's sentence in each requested language that it has and in English."""
     first, *rest = text.splitlines() or [""]
     said = {"en": first.strip()}
     said |= {m[1]: m[2].strip() for m in map(LINE.fullmatch, map(str.strip, rest)) if m}

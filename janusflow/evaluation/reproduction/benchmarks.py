@@ -10,9 +10,7 @@ AGAIN = "measured again by others, guidance 2, 30 bfloat16 Euler steps"
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A benchmark; `images` is its number of prompts times images per prompt, 0 if that is not
-    known.
-    """
+    """A benchmark; `images` is its prompts times images per prompt, 0 if unknown."""
 
     task: str  # of `janusflow evaluate`
     prompts: int

@@ -98,9 +98,7 @@ def tokenized(pipe, tokenizer: str):
 
 
 def sweep(values: dict[str, Sequence], full: bool = False) -> list[Setting]:
-    """Returns the first value of every field, then each other value alone; with `full` all
-    combinations.
-    """
+    """Returns all first values, then each other value alone; with `full` all combinations."""
     base = Setting(**{name: given[0] for name, given in values.items()})
     if full:
         rows = product(*values.values())

@@ -27,9 +27,7 @@ SUBSET, SUBSETS = 1000, 100  # images of a subset of the KID, and how many are d
 
 
 def inputs(paths: dict[str, str]) -> dict[str, str]:
-    """Returns digests of the reference, and of the images or of the prompts to generate them
-    from.
-    """
+    """Returns digests of the reference, and of the images or their prompts."""
     if "reference" not in paths:
         raise ValueError("--reference names no folder; give one of real images")
     if ("pictures" in paths) == ("prompts" in paths):
@@ -113,9 +111,7 @@ def _features(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def protocol(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Returns the distances and their protocol; there are no items, because these scores are of
-    whole sets.
-    """
+    """Returns the distances and their protocol, without items: these scores are of whole sets."""
     ours, theirs = _features(folder)
     net = safe_io.read_object(folder / NETWORK)
     made = {"pictures": len(ours), "reference_images": len(theirs), "channels": ours.shape[1]}
@@ -151,9 +147,7 @@ class Given(nn.Module):
 
 
 def statistics(ours: Tensor, theirs: Tensor) -> list[tuple]:
-    """Returns mean and unbiased covariance of both sets in float64, as torchmetrics computes
-    them.
-    """
+    """Returns mean and unbiased covariance of both sets in float64, as torchmetrics does."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     metric = FrechetInceptionDistance(feature=Given(ours.shape[1])).set_dtype(torch.float64)

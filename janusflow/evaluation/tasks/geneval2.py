@@ -80,9 +80,7 @@ def _atoms(found: Sequence[dict], seeds: int) -> dict[Key, tuple[Path, str, str]
 
 
 def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """Generates images, writes the official script's file of paths, and computes every atom's
-    probability.
-    """
+    """Generates images, writes the official script's paths, and computes atoms' probabilities."""
     found = entries(Path(plan.paths["prompts"]))
     official.paint(load, plan, folder, settings, shots(found, plan.seeds))
     wait()

@@ -43,9 +43,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Returns per image whether model and scorer agree, whether the model accepts it, and whether
-    it is right.
-    """
+    """Returns per image whether model and scorer agree, the model accepts it, and it is right."""
     questions, given = by_question(plan), {}
     known = complete(folder, list(questions))
     for key, (_, text, due) in questions.items():
@@ -66,9 +64,7 @@ def _item(found: Item, given: list[tuple[str, str, str]]) -> Item:
 
 
 def agreement(items: Sequence[Item]) -> dict:
-    """Cohen's kappa, the fraction of wrong images accepted, and the fraction of right images
-    rejected.
-    """
+    """Cohen's kappa, the fractions of wrong images accepted and of right ones rejected."""
     pairs = [(item.scores["accepts"], item.scores["right"]) for item in items]
     found = {} if (value := intervals.kappa(pairs)) is None else {"kappa": value}
     return found | calibration.errors(*zip(*pairs, strict=True))

@@ -15,9 +15,7 @@ RESULTS = "results"  # the official file's copy in the folder: results.jsonl, re
 
 
 def geneval(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Returns `correct` of each line of evaluate_images.py's file, by tag; no items if there is no
-    file yet.
-    """
+    """Returns `correct` of each line of evaluate_images.py's file, by tag; none without a file."""
     entries = official.metadata(Path(plan.paths["prompts"]))
     shots = official.geneval_shots(entries, plan.seeds)
     made = official.calls(plan, folder, shots)
@@ -108,9 +106,7 @@ def dpg(plan: Plan, folder: Path) -> tuple[Sources, dict]:
 
 
 def _scores(line: str) -> tuple[str, list[float]]:
-    """Returns name and scores of a line `path, s, s, s, s, average`; an empty name for any other
-    line.
-    """
+    """Name and scores of a line `path, s, s, s, s, average`; an empty name for any other line."""
     *path, a, b, c, d, mean = line.split(", ") if line.count(", ") > GRID else ["", *[""] * 5]
     try:
         values = [float(x) for x in (a, b, c, d)]

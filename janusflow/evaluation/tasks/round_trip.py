@@ -41,9 +41,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 
 
 def agrees(said: list[Need] | None, prompt: Prompt) -> bool:
-    """Returns whether a caption names exactly what a prompt requires; captions do not mention
-    places.
-    """
+    """Returns whether a caption names exactly what a prompt requires, apart from places."""
     if said is None:
         return False
     counts = [sum(n.count for n in said if _fits(need, n)) for need in prompt.needs]

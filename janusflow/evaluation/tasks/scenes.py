@@ -47,9 +47,7 @@ class Job:
 
     @property
     def noise(self) -> int:
-        """The seed of the noise; it includes the prompt's key, because different prompts may share
-        a text.
-        """
+        """The seed of the noise, with the prompt's key, because prompts may share a text."""
         key = (self.split, self.category, self.index, self.seed, "noise")
         return int(generator(*key).integers(2**63))
 

@@ -31,9 +31,7 @@ LEAST = 1e-12  # of a probability, for the logarithm
 
 
 def soft_scores(pipe, pictures: Sequence, atoms: Sequence[tuple[str, str]]) -> list[str]:
-    """Returns the probability of each question's answer, one image each, as text for a folder's
-    file.
-    """
+    """Returns the probability of each question's answer, one image each, as a folder's file."""
     pairs = zip(pictures, atoms, strict=True)
     talks = [message(text, [picture]) for picture, (text, _) in pairs]
     return [repr(p) for p in probabilities(pipe, talks, [due for _, due in atoms])]
@@ -70,9 +68,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
 
 
 def truths(prompt: Prompt, found: Sequence[Obj]) -> list[bool]:
-    """Returns which of the prompt's atoms hold for these objects, in the order of
-    `prompt_questions`.
-    """
+    """Returns which of the prompt's atoms hold for these objects, as `prompt_questions` does."""
     counts = [sum(need.matches(obj) for obj in found) for need in prompt.needs]
     held = [
         count >= 1 if need.count == 1 else count == need.count
@@ -86,9 +82,7 @@ def truths(prompt: Prompt, found: Sequence[Obj]) -> list[bool]:
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Returns per image both means, the fraction of atoms that hold, and whether the image is
-    right.
-    """
+    """Returns per image both means, the fraction of atoms that hold, and whether it is right."""
     questions, soft, items, calls = by_question(plan), {}, [], []
     known = complete(folder, list(questions))
     for key in questions:

@@ -41,9 +41,7 @@ TRIALS = 200  # scenes that are looked at for one that suits a kind
 
 @dataclass(frozen=True)
 class Pair:
-    """Two questions about a scene, their right answers, and a test of whether two answers are
-    consistent.
-    """
+    """Two questions about a scene, their right answers, and a test of two answers' consistency."""
 
     scene: Scene
     texts: tuple[str, str]
@@ -56,9 +54,7 @@ KINDS: dict[str, Build] = {}
 
 
 def kind(build: Build) -> Build:
-    """A decorator that registers a kind of pair; the function returns None for an unsuitable
-    scene.
-    """
+    """A decorator that registers a kind of pair; it returns None for unsuitable scenes."""
     KINDS[build.__name__] = build
     return build
 
@@ -77,9 +73,7 @@ def opposed(a: str, b: str) -> bool:
 
 @kind
 def relation(scene: Scene, rng: Generator) -> Pair | None:
-    """Is the circle left of the square? Is the square right of the circle? Both answers must be
-    equal.
-    """
+    """Is the circle left of the square, and the square right of the circle? Both must be equal."""
     counts = Counter(obj.shape for obj in scene.objects)
     known = [obj for obj in scene.objects if counts[obj.shape] == 1]
     said = [(a, r, b) for a, b in permutations(known, 2) for r in RELATIONS if clearly(a, r, b)]

@@ -90,18 +90,14 @@ def _paint(load, plan: Plan, folder: Path, settings: dict, cycle: int, texts: di
 
 
 def shows(found: Sequence[Obj], prompt: Prompt) -> bool:
-    """Returns whether the objects are those of the prompt; relations are ignored, as captions lack
-    them.
-    """
+    """Returns whether the objects are the prompt's; captions lack relations."""
     counts = [sum(need.matches(obj) for obj in found) for need in prompt.needs]
     wanted = [need.count for need in prompt.needs]
     return counts == wanted and len(found) == sum(wanted)
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Returns per image and cycle whether the prompt is still shown, and whether the caption says
-    so.
-    """
+    """Per image and cycle: whether the prompt is still shown, and whether the caption says so."""
     jobs, items, calls = scenes.jobs(plan, "model"), [], []
     cycles = range(plan.cycles + 1)
     scenes.all_there([_file(job, cycle) for cycle in cycles for job in jobs], folder)

@@ -27,9 +27,7 @@ Key = tuple[str | int, ...]
 
 
 def questions(plan: Plan) -> dict[Key, Question]:
-    """Returns questions by (split, template, index); templates that suit no scene of a split are
-    left out.
-    """
+    """Returns questions by (split, template, index), without templates that suit no scene."""
     return {
         (split, template, index): question(split, index, template)
         for split in plan.splits

@@ -69,9 +69,7 @@ def rename(name: str) -> str | None:
 
 
 def _aligner(rest: str) -> str:
-    """Returns the names `0.weight`, `2.weight`, ... of a sequence of linears and GELUs, or one
-    linear's `weight`.
-    """
+    """Returns `0.weight`, `2.weight`, ... of linears between GELUs, or one linear's `weight`."""
     if not rest[:1].isdigit():
         return f"fc1.{rest}"
     place, kind = rest.split(".", 1)
@@ -230,9 +228,7 @@ def _depth(params: Mapping) -> int:
 
 
 def _language(block: Mapping | None) -> LlamaConfig:
-    """Returns the Llama configuration; omitted settings have LlamaConfig's defaults, as for the
-    authors.
-    """
+    """Returns the Llama configuration, with LlamaConfig's defaults, as the authors do."""
     if not isinstance(block, Mapping) or block.get("model_type", "llama") != "llama":
         raise ValueError("config.json has no llama in language_config; is this a Janus checkpoint?")
     skipped = ("model_type", "torch_dtype", "dtype", "_attn_implementation")

@@ -16,9 +16,7 @@ class Slots:
     """
 
     def __init__(self, layers: int, shape: tuple[int, int, int, int], start: int, like: Tensor):
-        """Allocates slots of `shape` (rows, heads, positions, head size) in the dtype and on the
-        device of `like`.
-        """
+        """Allocates slots (rows, heads, positions, head size) of the dtype and device of `like`."""
         self.keys = [like.new_zeros(shape) for _ in range(layers)]
         self.values = [like.new_zeros(shape) for _ in range(layers)]
         self.seen = start
@@ -39,9 +37,7 @@ class Slots:
 
 
 def slots(model, rows: int, start: int, length: int, like: Tensor) -> Slots:
-    """Returns slots for `length` positions of a Llama, the first `start` of them for the
-    prompts.
-    """
+    """Slots for `length` positions of a Llama, the first `start` of them for the prompts."""
     config = model.config
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     shape = (rows, config.num_key_value_heads, length, size)

@@ -114,9 +114,7 @@ def own_config(folder: Path) -> JanusConfig:
 
 
 def _has_head(folder: Path) -> bool:
-    """Returns whether the weights have an output matrix beside the embedding, or there are no
-    weights.
-    """
+    """Returns whether an output matrix stands beside the embedding, or no weights exist."""
     try:
         return any("lm_head.weight" in tensors.names(path) for path in tensors.files(folder))
     except ValueError:
@@ -191,9 +189,7 @@ def own_guidance(folder: Path) -> float:
 def generation(
     processor: JanusProProcessor, said: GenerationConfig | None = None
 ) -> GenerationConfig:
-    """Returns what transformers' own `generate` needs for an image, added to the folder's
-    settings.
-    """
+    """Returns what transformers' `generate` needs for an image, added to the folder's settings."""
     tokenizer = processor.tokenizer
     config = GenerationConfig() if said is None else said
     ids = dict(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)

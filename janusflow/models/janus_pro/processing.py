@@ -75,9 +75,7 @@ class JanusProProcessor(JanusFlowProcessor):
         return [tuple(self.ids(row + self.tags.image_start_tag)) for row in rows]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes transformers' layout, which its `JanusProcessor` reads, with the chat format
-        recorded.
-        """
+        """Writes transformers' layoutfor its `JanusProcessor`, with the chat format."""
         from transformers import JanusProcessor
         from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
@@ -121,9 +119,7 @@ class JanusProProcessor(JanusFlowProcessor):
 
 
 def template(sft_format: str, eos: str) -> str:
-    """Returns the chat format for transformers' `apply_chat_template`, with text and image
-    parts.
-    """
+    """Returns the chat format for transformers' `apply_chat_template`, with texts and images."""
     user, assistant = roles(sft_format)
     return (
         "{%- for message in messages -%}"
@@ -170,9 +166,7 @@ def _optional(path: Path) -> dict:
 
 
 def _tags(folder: Path, tokenizer: dict) -> dict:
-    """Returns tags and chat format, which transformers stores in the tokenizer's file and a
-    template.
-    """
+    """Returns tags and chat format, from transformers' tokenizer file and template."""
     known = {
         "image_token": "image_tag",
         "boi_token": "image_start_tag",

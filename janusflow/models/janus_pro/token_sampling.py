@@ -119,9 +119,7 @@ def read(model, rows: Sequence[Ids], more: int) -> tuple[Slots, Tensor]:
 
 
 def _angles(model, lengths: Sequence[int], steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns rotary cosines and sines of every step, (rows, steps, size), or one row if all are
-    equal.
-    """
+    """Rotary cosines and sines of all steps, (rows, steps, size); one row if all are equal."""
     starts = torch.tensor(sorted(set(lengths)) if len(set(lengths)) == 1 else lengths)
     places = starts[:, None] + torch.arange(max(1, steps))
     return model.model.language_model.rotary_emb(like, places.to(like.device))

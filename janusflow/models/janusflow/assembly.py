@@ -190,9 +190,7 @@ def _configuration(
 
 
 def _processor_files(language: Path, vision: Path, config: JanusFlowConfig) -> ProcessorFiles:
-    """Writes the language model's tokenizer with image tags, and the vision encoder's image
-    settings.
-    """
+    """Writes the language model's tokenizer with image tags, and the vision's image settings."""
     text = read_text(language / "tokenizer.json", "tokenizer_bytes")
     parse_object(text, language / "tokenizer.json")
     own = _optional(language / "tokenizer_config.json")

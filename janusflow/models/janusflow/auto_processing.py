@@ -22,9 +22,7 @@ OF_MODEL = ("dtype", "torch_dtype", "device_map", "model_kwargs")
 
 
 class VLChatProcessor:
-    """The processor class that every published folder names; it returns JanusFlow's or Janus's
-    processor.
-    """
+    """The processor class that every published folder names; it gives JanusFlow's or Janus's."""
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub) -> JanusFlowProcessor:
@@ -118,9 +116,7 @@ class VLMImageProcessor:
 
 
 def _of_hub(given: Mapping) -> dict:
-    """Returns the keywords that concern a hub's folder, without those that only transformers
-    uses.
-    """
+    """Returns the keywords for a hub's folder, without those for transformers only."""
     dropped = OF_AUTO + OF_MODEL
     return {
         key: value

@@ -23,9 +23,7 @@ SYSTEM_PROMPT = (
 
 @dataclass(frozen=True)
 class Turn:
-    """One message: its role as the caller spelled it, its text with one tag per image, and its
-    images.
-    """
+    """One message: its role as spelled, its text with one tag per image, and its images."""
 
     role: str
     text: str
@@ -33,9 +31,7 @@ class Turn:
 
     @property
     def kind(self) -> str:
-        """The role as `user`, `assistant` or `system`, from any spelling such as `User` or
-        `<|User|>`.
-        """
+        """The role, `user`, `assistant` or `system` from spellings such as `User` or `<|User|>`."""
         return self.role.strip("<|｜>").lower()
 
 

@@ -263,9 +263,7 @@ class JanusFlowConfig(PreTrainedConfig):
 
 
 def vision_sizes(block: Any, where: str) -> VisionSizes:
-    """Returns the sizes of the tower that a config.json block names.
-    Raises ValueError for an unsupported one.
-    """
+    """Returns the sizes of config.json's tower. Raises ValueError for an unsupported one."""
     params = _params(block, where)
     if params.get("library") is not None:
         return _foreign_sizes(params, where)
@@ -286,9 +284,7 @@ def vision_sizes(block: Any, where: str) -> VisionSizes:
 
 
 def _foreign_sizes(params: dict, where: str) -> VisionSizes:
-    """Returns the sizes of a timm or transformers vision tower, as `janusflow assemble` writes
-    them.
-    """
+    """Returns the sizes of a timm or transformers vision tower, as `janusflow assemble` stores."""
     library, settings = params["library"], params.get("config")
     if library not in ("timm", "transformers"):
         raise ValueError(f"{where}.library is {library!r:.60}; expected timm or transformers")

@@ -42,9 +42,7 @@ class Reuse:
         return self._rows[-1]
 
     def skipped(self, images: int) -> list[int]:
-        """Returns for each image how many evaluations were skipped; with guidance several rows
-        belong to one image.
-        """
+        """Returns how many evaluations each image skipped; with guidance it has several rows."""
         counts = [rows.skipped.view(-1, images).sum(0) for rows in self._rows]
         return torch.stack(counts).sum(0).tolist()
 
@@ -86,9 +84,7 @@ class _Rows:
         return y + self.rest
 
     def _needed(self, first: Tensor) -> Tensor:
-        """Returns (B,) on the CPU, True where the change is not below the tolerance or is not a
-        number.
-        """
+        """Returns (B,) on the CPU: whether the change is not below the tolerance, or is NaN."""
         if self.first is None:
             return torch.ones(len(first), dtype=torch.bool)
         change = (first - self.first).abs().float().mean((1, 2))

@@ -70,9 +70,7 @@ def _norm(x: Tensor) -> Tensor:
 
 
 class ConvNextBlock(nn.Module):
-    """A ConvNeXt V2 block on (B, C, H, W); after the residual, the time embedding scales and shifts
-    it.
-    """
+    """A ConvNeXt V2 block on (B, C, H, W); the time embedding scales and shifts its sum."""
 
     def __init__(self, channels: int, time_channels: int, eps: float):
         super().__init__()
@@ -129,9 +127,7 @@ def sinusoids(t: Tensor, channels: int) -> Tensor:
 
 
 class GenerationEncoder(nn.Module):
-    """Encodes latents (B, c, H, W) at times t (B,) in [0, 1], or `Times`, to features (B, C, H / p,
-    W / p) and `Times`.
-    """
+    """Encodes latents (B, c, H, W) at t (B,) or `Times` to (B, C, H / p, W / p) and `Times`."""
 
     def __init__(self, sizes: GenerationSizes, hidden: int):
         super().__init__()
@@ -169,9 +165,7 @@ class VelocityHead(nn.Module):
 
 
 class GenerationDecoder(nn.Module):
-    """Decodes hidden channels (B, C, h, w), with the encoder's features as skip connection, to
-    velocity (B, c, p h, p w).
-    """
+    """Decodes (B, C, h, w), with the encoder's features as skip, to velocity (B, c, p h, p w)."""
 
     def __init__(self, sizes: GenerationSizes, hidden: int):
         super().__init__()

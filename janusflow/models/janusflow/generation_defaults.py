@@ -85,9 +85,7 @@ def check_beams(value: int, what: str) -> None:
 
 
 def says_something(config: GenerationConfig) -> bool:
-    """Returns whether a configuration holds more than ids, which the tokenizer's files hold
-    already.
-    """
+    """Returns whether a configuration holds more than ids, which the tokenizer has."""
     said = config.to_diff_dict()
     return bool(said.keys() - {*IDS, *UNSAID, *IDLE})
 

@@ -17,9 +17,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True, kw_only=True)
 class JanusFlowImageProcessor:
-    """Resizes, pads to a square, rescales and normalises images; the defaults are the published
-    class's.
-    """
+    """Resizes, pads to a square, rescales and normalises images, by default as published."""
 
     image_size: int  # side of the square, pixels
     min_size: int = 14  # no side of the resized image is shorter

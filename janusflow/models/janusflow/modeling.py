@@ -157,9 +157,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         return tuple(map(torch.cat, zip(*found, strict=True)))
 
     def _at_once(self, latents: Tensor) -> int:
-        """Returns the rows to evaluate together.
-        On a CPU the widest activation must stay below `HEAP`; elsewhere it is all rows.
-        """
+        """Returns the rows to evaluate together: all, or on a CPU as many as fit in `HEAP`."""
         if latents.device.type != "cpu" or torch.is_grad_enabled():
             return len(latents)
         sizes = self.sizes
@@ -240,9 +238,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         return x
 
     def _behind(self, prompt: PromptCache, sequence: Tensor, grid: tuple[int, int]) -> dict:
-        """Returns the arguments of transformers' blocks for a sequence (B, q, D) that follows the
-        prompt.
-        """
+        """Returns the blocks' arguments for a sequence (B, q, D) that follows the prompt."""
         places = image_positions(*grid, self.config.image_grid).to(sequence.device)
         positions = prompt.length[:, None] + places
         return {
@@ -292,9 +288,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
 
     @repeating()
     def image_embeds(self, pixel_values: Tensor) -> Tensor:
-        """Pixels (images, 3, S, S) -> the embeddings of each image in the sequence, (images, 1 +
-        tokens, D).
-        """
+        """Pixels (images, 3, S, S) -> embeddings in the sequence, (images, 1 + tokens, D)."""
         pixels = pixel_values.flatten(0, -4).to(self.dtype)
         features = self.vision_und_enc_aligner(self.vision_und_enc_model(pixels))
         start = self.beg_of_und_embed.expand(len(features), 1, -1)
@@ -306,9 +300,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         pixel_values: Tensor | None = None,
         image_token_mask: Tensor | None = None,
     ) -> Tensor:
-        """Returns token embeddings (B, L, D), with image embeddings at the masked places in reading
-        order.
-        """
+        """Returns token embeddings (B, L, D), with images' at the masked places in order."""
         if (pixel_values is None) != (image_token_mask is None or not bool(image_token_mask.any())):
             raise ValueError(
                 "pixel_values and image_token_mask belong together; take both from the processor"

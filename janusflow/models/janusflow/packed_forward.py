@@ -42,9 +42,7 @@ class Outputs:
     answers: int  # A
 
     def next_token(self) -> Tensor:
-        """Returns the mean cross-entropy of each sample's labelled tokens, (A,), as
-        losses.next_token does.
-        """
+        """Returns (A,) mean cross-entropies of labelled tokens, as losses.next_token does."""
         each = nn.functional.cross_entropy(self.logits.float(), self.targets, reduction="none")
         sums = each.new_zeros(self.answers).index_add(0, self.owner, each)
         counts = torch.bincount(self.owner, minlength=self.answers).clamp(min=1)
@@ -126,9 +124,7 @@ def _check(samples, count: int, x, t, dropped) -> None:
 
 
 def _embed(model, samples, layout: Layout, packs, made: Tensor | None) -> Tensor:
-    """Returns (rows, width, D): embeddings of tokens, of images to read and to generate, zeros at
-    padding.
-    """
+    """Returns (rows, width, D): embeddings of tokens and both kinds of images, zeros at padding."""
     order = [samples[i] for one in packs for i in one]
     device = model.get_input_embeddings().weight.device
     seen = [_seen(s, len(ids)) for s, ids in zip(order, layout.ids, strict=True)]

@@ -33,9 +33,7 @@ ROUND = 64  # places
 
 
 def length(sample: Packable, patch: int) -> int:
-    """Returns the tokens a sample takes in the sequence, including the time token and the image
-    tokens to generate.
-    """
+    """Returns a sample's tokens in the sequence, with the time token and its target image's."""
     if sample.kind != "generation":
         return len(sample.input_ids)
     if sample.latents is None:
@@ -161,9 +159,7 @@ def generation_numbers(samples: Sequence[Packable]) -> list[int]:
 
 
 def image_places(layout: Layout, tokens: int) -> Tensor:
-    """Returns the flat places (G, n) of the image tokens, in the order of the generation
-    samples.
-    """
+    """Returns the flat places (G, n) of the image tokens, in the generation samples' order."""
     ends = {
         number: start + size
         for number, start, size in zip(layout.made, layout.starts, layout.lengths, strict=True)

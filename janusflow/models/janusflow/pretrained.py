@@ -47,9 +47,7 @@ Own = TypeVar("Own", bound="JanusFlowPreTrainedModel")
 
 
 class JanusFlowPreTrainedModel(PreTrainedModel):
-    """The methods that transformers, its Trainer and peft expect of a model, apart from the
-    network.
-    """
+    """The methods that transformers, its Trainer and peft expect beside the network."""
 
     config_class = JanusFlowConfig
     base_model_prefix = ""

@@ -71,9 +71,7 @@ class JanusFlowProcessor(ProcessorMixin):
         return cls(ProcessorFiles.read(locate(name, files=FILES, **hub)))
 
     def save_pretrained(self, folder: str | Path) -> list[Path]:
-        """Writes the files as they were read, plus the added tags and tokens added to the tokenizer
-        since.
-        """
+        """Writes the files as they were read, plus tags and tokens added since."""
         files = self.files
         if len(self.tokenizer) != self._known:
             files = replace(files, tokenizer=unpadded(self.tokenizer.backend_tokenizer))
@@ -190,9 +188,7 @@ class JanusFlowProcessor(ProcessorMixin):
         )
 
     def _pair(self, rows: list[tuple[str, tuple]], images) -> list[tuple[str, list]]:
-        """Returns each text with its images: its own, or those given, distributed from a flat
-        list.
-        """
+        """Returns each text with its images: its own, or those of a flat list."""
         if images is None:
             return [(text, list(own)) for text, own in rows]
         if any(not isinstance(image, str | Path) for _, own in rows for image in own):
@@ -214,9 +210,7 @@ class JanusFlowProcessor(ProcessorMixin):
         ]
 
     def _expand(self, text: str, count: int) -> tuple[list[int], list[bool]]:
-        """Returns ids with each image's tags and placeholders, and the mask of the places images
-        will fill.
-        """
+        """Returns ids with images' tags and placeholders, and the mask of images' places."""
         plain, image = self.ids(text), self.image_id
         if plain.count(image) != count:
             raise ValueError(mismatch(count, plain.count(image), self.image_tag))
@@ -267,9 +261,7 @@ class JanusFlowProcessor(ProcessorMixin):
     # Tokens
 
     def ids(self, text: str) -> list[int]:
-        """Returns a text's ids with BOS first, exactly once even if the text itself begins with
-        it.
-        """
+        """Returns a text's ids with BOS first, exactly once even if the text begins with it."""
         limits.hold("text", len(text), f"a text has {len(text)} characters")
         with tokenizing():
             ids = self.tokenizer(text).input_ids
@@ -294,9 +286,7 @@ class JanusFlowProcessor(ProcessorMixin):
             )
 
     def check_images(self, vision) -> None:
-        """Raises ValueError unless image size and placeholder count match what the vision tower
-        takes.
-        """
+        """Raises ValueError unless image size and placeholder count match the vision tower."""
         made = (self.image_processor.image_size, self.tags.num_image_tokens)
         if made != (vision.image_size, vision.tokens):
             raise ValueError(

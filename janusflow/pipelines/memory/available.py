@@ -29,9 +29,7 @@ def _of_machine(path: str = "/proc/meminfo") -> int | None:
 
 
 def _of_group(folder: str = "/sys/fs/cgroup") -> int | None:
-    """Returns the memory left within a container's limit; file pages that were not used lately
-    count as free.
-    """
+    """Returns a container's memory left; file pages that were not used lately count as free."""
     group = Path(folder)
     try:
         most, now = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
@@ -42,9 +40,7 @@ def _of_group(folder: str = "/sys/fs/cgroup") -> int | None:
 
 
 def of_program() -> int:
-    """Returns the bytes that this process uses now: the interpreter and its libraries before any
-    weights.
-    """
+    """Returns the bytes that this process uses now, with the interpreter and its libraries."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):

@@ -59,9 +59,7 @@ class Forecast:
 
 
 class Living(TorchDispatchMode):
-    """A mode that counts the bytes of storages made inside it: alive `now`, and the `most` at
-    once.
-    """
+    """A mode that counts the bytes of storages made inside it: `now`, and the `most` at once."""
 
     def __init__(self, known: list[Tensor] = ()):
         super().__init__()
@@ -159,9 +157,7 @@ def sampling(
 
 
 def decoding(vae: nn.Module, shape, dtype: torch.dtype) -> int:
-    """Returns the bytes above the weights for decoding latents of this shape, with float32
-    pixels.
-    """
+    """Returns the bytes beside weights for decoding latents of this shape, with float32 pixels."""
     with FakeTensorMode(), torch.no_grad(), Living(_without_data(vae, dtype)) as living:
         pixels = vae.decode(torch.empty(shape).to(dtype), return_dict=False)[0].float()
         pixels.div(2).add(0.5).clamp(0, 1)
@@ -182,9 +178,7 @@ def _without_data(network: nn.Module, dtype: torch.dtype) -> list[Tensor]:
 
 
 def _saved(model: nn.Module, dtype: torch.dtype, eight_bit: bool) -> int:
-    """Returns the bytes that 8-bit weights save: all linear layers except the logits', minus one
-    scale per row.
-    """
+    """Returns the bytes that 8-bit linear layers, except the logits', save with their scales."""
     if not eight_bit:
         return 0
     head = model.get_output_embeddings()

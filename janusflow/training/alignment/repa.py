@@ -311,9 +311,7 @@ def build(
     average: nn.Module | None = None,
     **options,
 ) -> Aligner:
-    """Returns the aligner of a JanusFlow model with its teacher; options and errors are those of
-    `teachers.make`.
-    """
+    """Returns a model's aligner with its teacher; options and errors are `teachers.make`'s."""
     sizes = model.config.language_config
     teacher = None
     if protocol.kind == "teacher":
@@ -353,9 +351,7 @@ def gradient_cosine(first: Tensor, second: Tensor, state: Tensor) -> Tensor:
 
 
 def cosine(products: Tensor) -> Tensor:
-    """Returns the cosine from the result of `gradient_products`, or from its sum over parts of a
-    batch.
-    """
+    """Returns the cosine from the result of `gradient_products`, or its sum over a batch."""
     return products[0] / (products[1] * products[2]).sqrt()
 
 

@@ -61,9 +61,7 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True)
 class Encoder:
-    """A teacher that maps pixels (B, 3, S, S) in [-1, 1] to tokens, such as the model's own vision
-    encoder.
-    """
+    """A teacher of pixels (B, 3, S, S) in [-1, 1], such as the model's own vision encoder."""
 
     network: nn.Module
     width: int
@@ -232,9 +230,7 @@ TEACHERS: dict[str, Maker] = {}
 
 
 def teacher(make: Maker) -> Maker:
-    """A decorator that registers a teacher's factory for `alignment.teacher=NAME`, or
-    NAME:ARGUMENT.
-    """
+    """A decorator: registers a teacher's factory for `alignment.teacher=NAME`, or NAME:ARGUMENT."""
     TEACHERS[make.__name__.removesuffix("_")] = make
     return make
 

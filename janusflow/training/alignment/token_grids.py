@@ -59,9 +59,7 @@ def _to_grid(tokens: Tensor, grid: Grid | None = None) -> Tensor:
 
 
 def grid_of(latents: Tensor, tokens: int) -> Grid:
-    """Returns height and width in tokens of latents (..., h, w) that were cut into so many
-    tokens.
-    """
+    """Returns height and width in tokens of latents (..., h, w) cut into so many tokens."""
     height, width = latents.shape[-2:]
     patch = max(1, isqrt(height * width // tokens))
     return height // patch, width // patch

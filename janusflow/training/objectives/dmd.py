@@ -108,9 +108,7 @@ class DistributionMatching(Objective):
             one.become(teacher)
 
     def jumps(self) -> dict[str, list]:
-        """Returns the times between which the map is trained, and the supported numbers of
-        evaluations.
-        """
+        """Returns the times of the trained map and the supported numbers of evaluations."""
         return {"times": self.ts.tolist(), "evaluations": list(self.evaluations)}
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
@@ -139,9 +137,7 @@ class DistributionMatching(Objective):
         return x
 
     def target(self, net: Network, x: Tensor, t: Tensor) -> Tensor:
-        """Returns the teacher's velocity, guided until t = `guided_until` for samples with a
-        prompt.
-        """
+        """Returns the teacher's velocity, guided until t = `guided_until` with a prompt."""
         model, every = self.teacher.model, torch.ones_like(t, dtype=torch.bool)
         cond = net.velocity(x, t, model=model)
         inside = (t <= self.guided_until) & ~net.batch.dropped
@@ -151,9 +147,7 @@ class DistributionMatching(Objective):
         return torch.where(column(inside, x).bool(), uncond.lerp(cond, self.guidance), cond)
 
     def noise(self, batch: Batch, part: int) -> Tensor:
-        """Returns normal noise for the batch's images, a function of seed, step, part and row
-        alone.
-        """
+        """Returns normal noise for the batch's images, by seed, step, part and row alone."""
         seed, rows = self.context.stage.seed, batch.extra["row"].tolist()
         keys = [(seed, batch.step, AGAIN, part, row) for row in rows]
         return noise_of(self.context, keys).to(batch.noise)

@@ -31,9 +31,7 @@ class Flow(Objective):
 
 @objective(name="next_token")
 class NextToken(Objective):
-    """Mean cross-entropy of the answer's tokens, for all samples that are not generation
-    samples.
-    """
+    """Mean cross-entropy of the answer's tokens, for all but generation samples."""
 
     losses = ("next_token",)
     rows = "answers"

@@ -82,9 +82,7 @@ class FlowMap(Objective):
         self.teacher.become(teacher)
 
     def jumps(self) -> dict[str, list]:
-        """Returns the times between which the map is trained, and the supported numbers of
-        evaluations.
-        """
+        """Returns the times of the trained map and the supported numbers of evaluations."""
         return {"times": self.ts.tolist(), "evaluations": list(self.evaluations)}
 
     def worth(self, samples: Sequence[Sample], latents: Tensor) -> Tensor:

@@ -61,9 +61,7 @@ class TwoTimes(Objective):
         self.teacher.become(teacher)
 
     def jumps(self) -> dict[str, list]:
-        """Returns times to jump between, and the supported numbers of evaluations; any time is
-        trained.
-        """
+        """Returns jump times and the supported numbers of evaluations; any time is trained."""
         return {"times": [0, 0.25, 0.5, 0.75, 1], "evaluations": [4, 2, 1]}
 
     @torch.no_grad()
@@ -119,9 +117,7 @@ class ImprovedMeanFlow(TwoTimes):
 
 @objective(name="alpha_flow")
 class AlphaFlow(TwoTimes):
-    """Moves from flow matching (alpha 1) towards MeanFlow (alpha_last) during the run. arXiv
-    2510.20771.
-    """
+    """Moves from flow matching (alpha 1) towards MeanFlow (alpha_last). arXiv 2510.20771."""
 
     losses = ("alpha_flow",)
 

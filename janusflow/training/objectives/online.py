@@ -94,9 +94,7 @@ class Online(Objective):
         return kept + [s for s in samples if s.kind != "generation"]
 
     def rollout(self, samples: Sequence[Sample], keys: Sequence[tuple[int, ...]]):
-        """Returns the images' latents, and by name what else to keep of their generation, (B,
-        ...).
-        """
+        """Returns the images' latents, and by name what else of them to keep, (B, ...)."""
         return self.images(samples, keys), {}
 
     def extras(self, rewards: Tensor, advantage: Tensor) -> dict[str, Tensor]:
@@ -104,9 +102,7 @@ class Online(Objective):
         return {}
 
     def images(self, samples: Sequence[Sample], keys: Sequence[tuple[int, ...]]) -> Tensor:
-        """Generates latents (B, c, h, w) with the policy, from noise that depends on the keys
-        alone.
-        """
+        """Generates latents (B, c, h, w) by the policy, from noise of the keys alone."""
         noise = self.noise(keys)
         model = self.policy.model
         path = rollouts.paths(model, samples, noise, self.ts, self.solver, self.guidance)
@@ -118,9 +114,7 @@ class Online(Objective):
         return rewards.graded(self.context.vae, samples, latents, **judge)
 
     def advantages(self, found: Tensor) -> Tensor:
-        """Rewards (B,) minus the mean of their group, divided by the standard deviation over the
-        step.
-        """
+        """Rewards (B,) minus their group's mean, divided by the step's standard deviation."""
         groups = found.view(-1, self.group)
         centred = (groups - groups.mean(dim=1, keepdim=True)).flatten()
         return centred / found.std(correction=0).clamp(min=1e-4)
@@ -139,9 +133,7 @@ class Online(Objective):
             self._measured["test_lenient"] = sum(s.lenient for s in scores) / len(scores)
 
     def to_base(self, net: Network, batch: Batch, velocity: Tensor) -> dict[str, Tensor]:
-        """Returns {"kl": mean squared distance (G,) of the velocity to the initial model's}, if it
-        has a weight.
-        """
+        """Returns {"kl": mean squared distance (G,) to the initial velocity}, if weighted."""
         if self.base is None:
             return {}
         with torch.no_grad():

@@ -44,9 +44,7 @@ class RecA(Flow):
         self.prompt: dict[str, Tensor] = {}
 
     def begin(self, folder: Path) -> None:
-        """Prepares the tokens of the instruction with an image, as the model's processor writes
-        them.
-        """
+        """Prepares the instruction's tokens with an image, as the model's processor does."""
         processor = JanusFlowProcessor.from_pretrained(folder)
         side = processor.image_processor.image_size
         found = processor.prompt(self.instruction, [[Image.new("RGB", (side, side))]])

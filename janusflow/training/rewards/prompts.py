@@ -102,9 +102,7 @@ class Prompts:
         )
 
     def test(self, count: int, first: int = 0) -> list[Sample]:
-        """Returns `count` prompts of the split "test" from number `first` on, taking the categories
-        in turn.
-        """
+        """Returns `count` prompts of the split "test" from `first` on, categories in turn."""
         return [
             self.sample(prompt("test", CATEGORIES[i % 6], first + i // 6)) for i in range(count)
         ]

@@ -27,9 +27,7 @@ from janusflow.training import rollouts
 
 @dataclass(frozen=True, kw_only=True)
 class Graded:
-    """Images to be scored: pixels (B, H, W, 3) uint8 with their requests, and the model that made
-    them.
-    """
+    """Images to score: pixels (B, H, W, 3) uint8 with their requests and their model."""
 
     pixels: np.ndarray
     requests: Sequence
@@ -60,9 +58,7 @@ JUDGES: dict[str, Callable[[str], Reward]] = {}
 
 
 def reward(made: Callable | None = None, *, name: str | None = None, batched: bool = False):
-    """A decorator that registers a function (image, request) -> number; with `batched`, `Graded` ->
-    (B,).
-    """
+    """A decorator: registers (image, request) -> number, or with `batched` `Graded` -> (B,)."""
     if made is None:
         return lambda made: reward(made, name=name, batched=batched)
     REWARDS[name or made.__name__] = made if batched else _each(made)
@@ -78,9 +74,7 @@ def _each(made: Callable) -> Reward:
 
 
 def judge(made: Callable[[str], Reward]) -> Callable[[str], Reward]:
-    """A decorator that registers a function from the path of weights to a reward, written
-    NAME:PATH.
-    """
+    """A decorator: registers a function from weights' path to a reward, written NAME:PATH."""
     JUDGES[made.__name__] = made
     return made
 

@@ -48,9 +48,7 @@ def _share(one: Score, request: Prompt) -> float:
 
 @reward(name="second_reader", batched=True)
 def by_second_reader(graded: Graded) -> Tensor:
-    """1 if the second reader, which shares no code with the scorer, finds what the prompt says,
-    else 0.
-    """
+    """1 if the second reader, independent of the scorer, finds what the prompt says, else 0."""
     pairs = zip(graded.pixels, graded.requests, strict=True)
     return torch.tensor([float(second_reader.strict(i.astype(float), r.text)) for i, r in pairs])
 

@@ -32,9 +32,7 @@ def own_judge(graded: Graded) -> Tensor:
 
 @torch.no_grad()
 def _answered(graded: Graded, image: np.ndarray, request: Prompt) -> float:
-    """Answers all questions about one image in one batch; only the first token of each answer is
-    used.
-    """
+    """Answers an image's questions in one batch; only each answer's first token counts."""
     asked, answers = zip(*prompt_questions(request), strict=True)
     shown = [Image.fromarray(image)]
     inputs = graded.processor(list(asked), images=[shown] * len(asked))

@@ -45,9 +45,7 @@ def onednn_is_faster() -> bool:
 
 @contextmanager
 def repeating() -> Iterator[None]:
-    """A context manager or decorator that marks products whose shapes repeat, so oneDNN may compile
-    them.
-    """
+    """A context or decorator for products whose shapes repeat, so oneDNN may compile them."""
     token = _smallest.set(AGAIN)
     try:
         yield
@@ -143,9 +141,7 @@ def _faster() -> bool:
 
 
 def _least() -> int:
-    """Returns the smallest product for oneDNN; it is smaller in a compiled graph, whose shapes
-    repeat.
-    """
+    """The smallest product for oneDNN, smaller in a compiled graph, whose shapes repeat."""
     return AGAIN if torch.compiler.is_compiling() else _smallest.get()
 
 

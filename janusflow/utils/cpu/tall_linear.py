@@ -22,9 +22,7 @@ LARGE = 2**22  # elements of a matrix from which on reading it is what takes the
 
 
 class TwoRows(TorchFunctionMode):
-    """A torch function mode: `linear` of two rows with a large float32 matrix uses oneDNN's
-    layout.
-    """
+    """A function mode: `linear` of two rows and a large float32 matrix uses oneDNN's layout."""
 
     def __init__(self):
         super().__init__()
