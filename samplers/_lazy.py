@@ -63,10 +63,7 @@ PLACE, SOLVER = _where(PLACES), _where(SOLVERS)
 
 
 def find(name: str, package: dict[str, Any]) -> Any:
-    """Returns what a lazily imported name of `samplers` refers to.
-
-    Raises AttributeError for an unknown name.
-    """
+    """Returns a lazily imported name of `samplers`. Raises AttributeError for others."""
     if name in OLD:
         name = renamed(name, OLD[name], stacklevel=4)
         return package[name] if name in package else find(name, package)

@@ -28,10 +28,7 @@ def jumps_of(v: object) -> tuple[float, ...]:
 
 
 def time_shift_of(v: object) -> float:
-    """Returns how much earlier than usual a field declares its turns to be; 1 by default.
-
-    See `auto`.
-    """
+    """Returns how much earlier a field declares its turns; 1 by default. See `auto`."""
     return float(getattr(v, "time_shift", 1.0))
 
 
@@ -263,10 +260,7 @@ def unwatched(v: Velocity) -> Velocity:
 
 
 def fitting(k: Any, x: Tensor) -> Tensor:
-    """Returns k in the dtype of x.
-
-    Raises TypeError or ValueError if it cannot be a velocity of x.
-    """
+    """Returns k in the dtype of x. Raises TypeError or ValueError if it is no velocity of x."""
     if not isinstance(k, Tensor):
         kind = type(k).__name__
         held = [

@@ -7,10 +7,7 @@ LARGEST = 4 * 2**20  # bytes
 
 
 def read_json(path: str | Path) -> object:
-    """Returns a JSON file's content.
-
-    Raises ValueError if it is not a file, too large, too deep or not JSON.
-    """
+    """Reads a JSON file. Raises ValueError if it is no file, too large, too deep or no JSON."""
     path = Path(path)
     if not path.is_file():  # a device or a pipe may never end
         raise ValueError(f"there is no file {str(path)!r}")

@@ -66,10 +66,7 @@ class Output:
 
 
 def output(text: str) -> Output:
-    """Returns the output of `--out`.
-
-    Raises ValueError unless it is writable and has an image suffix.
-    """
+    """Returns the output of `--out`. Raises ValueError unless it is writable and an image file."""
     from janusflow.pipelines.image_io import FORMATS
 
     if not text.strip():

@@ -179,10 +179,7 @@ class Adapted(Placement):
 
 
 def guidance(text: str):
-    """Returns a number, or a rule of `samplers.guidance` by name.
-
-    Raises ValueError for anything else.
-    """
+    """Returns a number or a rule of `samplers.guidance`. Raises ValueError for anything else."""
     from samplers import guidance as rules
 
     try:

@@ -26,10 +26,7 @@ AGAIN = "run janusflow precompute again"
 
 
 class CacheError(OSError):
-    """Raised for a cache that does not fit or is damaged.
-
-    Unlike a broken sample, it stops the run.
-    """
+    """A cache does not fit or is damaged. Unlike a broken sample, it stops the run."""
 
 
 def key_of(image: bytes) -> str:
@@ -38,10 +35,7 @@ def key_of(image: bytes) -> str:
 
 
 class Cache:
-    """A folder of cached tensors.
-
-    `about` holds the settings it was made with, as plain values by name.
-    """
+    """A folder of cached tensors. `about` holds the settings that it was made with."""
 
     def __init__(self, folder: Path, about: Mapping):
         self.folder, self.about = folder, dict(about)
@@ -53,10 +47,7 @@ class Cache:
 
     @classmethod
     def create(cls, folder: Path, about: Mapping) -> Cache:
-        """Creates a cache, or opens an existing one.
-
-        Raises CacheError if that has other settings.
-        """
+        """Creates a cache, or opens it. Raises CacheError if it has other settings."""
         if (folder / ABOUT).exists():
             found = _read_about(folder)
             if wrong := first_difference(found, about):
@@ -117,10 +108,7 @@ class Cache:
         self._enter(path)
 
     def get(self, key: str, names: Sequence[str]) -> dict[str, Tensor]:
-        """Returns an image's tensors of these names.
-
-        Raises CacheError if their checksum does not match.
-        """
+        """Returns an image's tensors of these names. Raises CacheError if the checksum differs."""
         path = self.places[key]
         try:
             file = self._open(path)

@@ -97,10 +97,7 @@ class Tally:
     broken: dict[str, str] = field(default_factory=dict)
 
     def add(self, found: BrokenSample) -> None:
-        """Records a broken sample and warns about it; a name counts once.
-
-        Raises ValueError beyond `limit`.
-        """
+        """Records a broken sample, once a name, and warns. Raises ValueError beyond `limit`."""
         if found.name in self.broken:
             return
         self.broken[found.name] = found.why

@@ -112,10 +112,7 @@ def _short(value):
 
 
 def open_streams(paths: Sequence[Path], options: Data, seed: int) -> Found:
-    """Opens all tables of a kind as one stream.
-
-    Raises ValueError for a table with rows of several kinds.
-    """
+    """Opens a kind's tables as one stream. Raises ValueError for rows of several kinds."""
     from pyarrow.parquet import ParquetFile
 
     count_rows(paths)  # refuses what is no parquet

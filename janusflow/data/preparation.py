@@ -159,10 +159,7 @@ def understanding(processor: JanusFlowProcessor, record: Record, key: int = 0) -
 
 
 def document(processor: JanusFlowProcessor, record: Record) -> Sample:
-    """Prepares a document: BOS, texts and images in order, end of sentence.
-
-    The loss covers all texts.
-    """
+    """Prepares a document: BOS, texts and images, end of sentence. The loss covers all texts."""
     images = [decode(content, "an image of the document") for content in record.images]
     content = record.text.replace(PLACEHOLDER, processor.image_tag)
     ids, seen = processor._expand(content, len(images))

@@ -90,10 +90,7 @@ def to_record(row: Mapping, kind: str, name: str, fetch: Callable[[Any], bytes])
 
 
 def check_text(text: Any, what: str) -> str:
-    """Returns the text; a number is converted.
-
-    Raises ValueError for an empty text or invalid Unicode.
-    """
+    """Returns a text or number as text. Raises ValueError for an empty text or invalid Unicode."""
     if isinstance(text, int | float):
         text = str(text)
     if not isinstance(text, str):

@@ -94,10 +94,7 @@ def fetch(folder: Path, given) -> bytes:
 
 
 def read_caption(path: Path, name: str) -> str:
-    """Returns the content of a caption file.
-
-    Raises BrokenSample under `name` if it cannot be read.
-    """
+    """Returns a caption file's content. Raises BrokenSample under `name` if it cannot be read."""
     try:
         hold("prompts_bytes", path.stat().st_size, f"{path} has {path.stat().st_size} bytes")
         return path.read_text(encoding="utf-8-sig").strip()

@@ -41,10 +41,7 @@ class Sample:
 
 
 class BrokenSample(ValueError):
-    """Raised for a sample that cannot be read, with its name and the reason.
-
-    Mixtures replace and count it.
-    """
+    """A sample cannot be read; it carries its name and the reason. Mixtures replace it."""
 
     def __init__(self, name: str, why: str):
         super().__init__(f"{name}: {why}")

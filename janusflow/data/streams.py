@@ -108,10 +108,7 @@ def _named(row: dict) -> str:
 
 
 def count_rows(paths: Sequence[Path]) -> int:
-    """Returns the number of rows of parquet files from their footers.
-
-    Raises ValueError for a damaged one.
-    """
+    """Returns parquet files' number of rows, by their footers. Raises ValueError for damage."""
     from pyarrow.parquet import ParquetFile
 
     total = 0

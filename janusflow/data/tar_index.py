@@ -75,10 +75,7 @@ def _header(block: bytes) -> tuple[str, int, bytes]:
 
 
 def _number(field: bytes) -> int:
-    """Parses an octal number, or a binary one after the byte 0x80.
-
-    Raises ValueError if it is impossible.
-    """
+    """Parses an octal number, or a binary one after the byte 0x80. Raises ValueError for others."""
     if field[0] == 0x80:
         value = int.from_bytes(field[1:], "big")
     else:

@@ -105,10 +105,7 @@ def apart(a: Image.Image, b: Image.Image) -> float:
 
 
 def answer(pipe, image: Image.Image, question: str, turns: Sequence[dict] = ()) -> Iterator[str]:
-    """Yields the answer so far, longer each time; closing the iterator stops the model.
-
-    `turns` are the earlier messages.
-    """
+    """Yields the growing answer after the earlier `turns`; closing the iterator stops it."""
     told = [*turns, {"role": "user", "content": text(question, "question")}]
     first = {"type": "image", "image": image}
     told[0] = {"role": "user", "content": [first, {"type": "text", "text": told[0]["content"]}]}

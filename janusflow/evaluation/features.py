@@ -144,10 +144,7 @@ def fingerprint(net: nn.Module) -> str:
 
 
 def files(folder: Path, role: str) -> list[Path]:
-    """Returns the images of a folder and its subfolders, sorted.
-
-    Raises ValueError for fewer than 2.
-    """
+    """Returns a folder's and its subfolders' images, sorted. Raises ValueError below 2."""
     if not folder.is_dir():
         raise ValueError(f"--{role} is {str(folder)!r}, which is no folder; give one of images")
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in NAMES and _shown(p, folder))

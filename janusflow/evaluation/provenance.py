@@ -20,10 +20,7 @@ def digest(content) -> str:
 
 
 def weights(folder: Path, vae: Path | None = None, lora: Path | None = None) -> dict[str, str]:
-    """Returns the SHA-256 of every weight file, as `sha256sum` prints it.
-
-    Raises ValueError without files.
-    """
+    """Returns all weight files' SHA-256, as of `sha256sum`. Raises ValueError without files."""
     found = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     files = {path.name: path for path in found}
     if not files:

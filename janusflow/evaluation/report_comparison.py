@@ -12,10 +12,7 @@ Pairs = list[tuple[dict, dict]]
 
 
 def pairs(a: dict, b: dict) -> Pairs:
-    """Returns pairs of items with the same key.
-
-    Raises ValueError if tasks, prompts or all keys differ.
-    """
+    """Returns pairs of items with the same key. Raises ValueError if tasks or prompts differ."""
     tasks = [report["protocol"]["task"] for report in (a, b)]
     if tasks[0] != tasks[1]:
         raise ValueError(f"the reports are of {tasks[0]} and {tasks[1]}; compare those of one task")

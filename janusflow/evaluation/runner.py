@@ -43,10 +43,7 @@ def run(load: Callable, plan: Plan, folder: Path, settings: dict) -> dict | None
 
 
 def rescore(folder: Path) -> dict:
-    """Returns the report of a folder without the model.
-
-    Raises ValueError if answers are missing.
-    """
+    """Returns a folder's report without the model. Raises ValueError if answers are missing."""
     return report(plans.read(folder), folder, time.time())
 
 

@@ -62,10 +62,7 @@ def of_lmms_eval(results: dict, path: Path) -> Iterator[list[str]]:
 
 
 def of_vlmevalkit(text: str, path: Path) -> Iterator[list[str]]:
-    """Returns the rows of a `MODEL_DATASET_acc.csv` or `_score.csv`.
-
-    Raises ValueError for another file.
-    """
+    """Returns the rows of a `MODEL_DATASET_acc.csv` or `_score.csv`, or raises ValueError."""
     model, _, dataset = path.stem.rpartition("_")[0].partition("_")
     rows = list(csv.DictReader(io.StringIO(text)))
     if not rows or not model or not dataset or "Overall" not in (rows[0] or {}):

@@ -145,10 +145,7 @@ def save(images: Sequence[Image.Image], output_path: str | None) -> list[str]:
 
 
 def register() -> None:
-    """Registers "janusflow" as a backbone of TorchUMM.
-
-    Raises ImportError if TorchUMM is not installed.
-    """
+    """Registers "janusflow" as a backbone of TorchUMM. Raises ImportError without TorchUMM."""
     try:
         from umm.core import registry
     except ImportError as error:

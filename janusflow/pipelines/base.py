@@ -72,10 +72,7 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
         return cls(**{**pipeline.components, **changes})
 
     def set_progress_bar_config(self, **settings) -> None:
-        """Sets tqdm's options for the progress bar, such as `disable=True`.
-
-        Raises TypeError for others.
-        """
+        """Sets tqdm's options, such as `disable=True`. Raises TypeError for others."""
         known = list(inspect.signature(tqdm.__init__).parameters)
         refuse_unknown(f"{type(self).__name__}.set_progress_bar_config", settings, known[2:])
         super().set_progress_bar_config(**settings)

@@ -136,10 +136,7 @@ def whole(value, name: str, required: bool = False, limit: str | None = None) ->
 
 
 def real(value, name: str) -> float:
-    """Returns a float from a Python, numpy or torch number, NaN included.
-
-    Raises TypeError otherwise.
-    """
+    """Returns a number of Python, numpy or torch as float, NaN too. Raises TypeError otherwise."""
     text = isinstance(value, str | bytes | bool | np.bool_)
     try:
         if not text:

@@ -192,10 +192,7 @@ class StepCallback:
     def of(
         cls, function: Callable | None, names: Sequence[str] | None, known: Sequence[str]
     ) -> StepCallback | None:
-        """Returns None without a function.
-
-        Raises ValueError for a tensor name that the pipeline does not have.
-        """
+        """Returns None without a function. Raises ValueError for a name of no tensor."""
         if function is None:
             return None
         if not callable(function):

@@ -206,10 +206,7 @@ def _spread(items: list, count: int) -> list:
 
 
 def _size(pipe, originals: list[Image.Image], height, width) -> tuple[int, int]:
-    """Returns the working size.
-
-    Raises ValueError if an image would be distorted without being asked to.
-    """
+    """Returns the working size. Raises ValueError if that would distort an image."""
     side = pipe.default_size
     if height is None and width is None:
         for w, h in (image.size for image in originals):

@@ -43,10 +43,7 @@ class FewStep:
 
     @cached_property
     def grid(self) -> FlowMapGrid:
-        """The times for which it was trained.
-
-        Raises ValueError for a model that is not a flow map.
-        """
+        """The times for which it was trained. Raises ValueError without a flow map."""
         path = grid_file(self.folder, FLOW_MAP)
         if not path.is_file():
             raise ValueError(
@@ -92,10 +89,7 @@ def _check_alike(own, other, name: str) -> None:
 
 
 def read(folder: Path) -> dict[str, FewStep]:
-    """Returns the flow maps that a folder names, by quality.
-
-    Raises ValueError for an invalid file.
-    """
+    """Returns a folder's flow maps by quality. Raises ValueError for an invalid file."""
     path = Path(folder) / hub.FEW_STEP
     if not path.is_file():
         return {}

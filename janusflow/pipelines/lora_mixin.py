@@ -88,10 +88,7 @@ class Adapted:
 
     @between_calls
     def delete_adapters(self, adapter_names: str | Sequence[str]) -> None:
-        """Removes these adapters.
-
-        Raises ValueError for one that is not loaded, or while adapters are fused.
-        """
+        """Removes these adapters. Raises ValueError for unknown or fused ones."""
         names, active = self._known_adapters(adapter_names), self.get_active_adapters()
         self._unmerged("delete_adapters")
         if set(names) == set(self.get_list_adapters()):

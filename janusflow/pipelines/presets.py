@@ -52,10 +52,7 @@ class Quality:
         return samplers.guidance_interval(guidance_scale, *self.guided)
 
     def written(self, guidance: str) -> str:
-        """Returns the rule as text for the command line.
-
-        Raises ValueError if the interval cannot be added.
-        """
+        """Returns the rule as text for the command line. Raises ValueError if it has none."""
         if self.guided == (0.0, 1.0):
             return guidance
         try:

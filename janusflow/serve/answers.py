@@ -33,10 +33,7 @@ class Choice:
 
 
 def answer(pipe, asked: ChatRequest, job: Job) -> tuple[int, list[Choice]]:
-    """Returns the number of prompt tokens, and `n` answers.
-
-    Pieces are reported as (index, text), and ends as (index, Choice).
-    """
+    """Returns prompt tokens and `n` answers, and reports (index, text) and (index, Choice)."""
     inputs = pipe.processor(_turns(asked.messages)).to(pipe.device)
     most = _room(pipe, asked, inputs["input_ids"].shape[1])
     seed = random.randrange(2**32) if asked.seed is None else asked.seed
@@ -49,10 +46,7 @@ def answer(pipe, asked: ChatRequest, job: Job) -> tuple[int, list[Choice]]:
 
 
 def _room(pipe, asked: ChatRequest, prompt: int) -> int:
-    """Returns the tokens that an answer may have.
-
-    Raises InvalidRequest if the prompt is too long.
-    """
+    """Returns how long an answer may be. Raises InvalidRequest if the prompt is too long."""
     longest = pipe.model.config.get_text_config().max_position_embeddings
     wanted = asked.max_completion_tokens or asked.max_tokens
     if prompt + (wanted or 1) > longest:

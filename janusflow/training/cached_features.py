@@ -44,10 +44,7 @@ def _serves(settings: Settings, cache: Cache) -> bool:
 
 
 def teach(trainer: Trainer, cached: Cached) -> None:
-    """Replaces the teacher by the cached features.
-
-    Raises CacheError if they come from other weights.
-    """
+    """Replaces the teacher by cached features. Raises CacheError for other weights."""
     if "features" not in cached.names:
         return
     teacher = trainer.objective.aligner.teach[0]

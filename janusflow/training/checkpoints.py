@@ -32,10 +32,7 @@ def path_of(out: Path, step: int, rank: int = 0, world: int = 1) -> Path:
 
 
 def write(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
-    """Writes a checkpoint atomically and flushes it to disk.
-
-    Raises OSError saying which files remain.
-    """
+    """Writes a checkpoint atomically and flushes it to disk. Raises OSError with what remains."""
     tensors = atomic_io.on_cpu(tensors)
     try:
         atomic_io.write_tensors(path, tensors, meta | {"sha256": digests.of_tensors(tensors)})
@@ -137,20 +134,14 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def settings_of(meta: dict[str, str]) -> dict:
-    """Returns the settings that a checkpoint was written with.
-
-    Raises ValueError if they cannot be read.
-    """
+    """Returns a checkpoint's settings. Raises ValueError if they cannot be read."""
     return parse_object(meta.get("settings", "{}"), Path("a checkpoint's settings"))
 
 
 def newest(
     out: Path, wanted: Callable[[str], bool] = lambda _: True
 ) -> Iterator[tuple[int, dict[str, Tensor], dict[str, str]]]:
-    """Yields step, tensors and metadata of each readable checkpoint, newest first.
-
-    Damaged ones are skipped with a warning.
-    """
+    """Yields step, tensors and metadata of checkpoints, newest first, without damaged ones."""
     for step in complete(out):
         try:
             tensors, meta = read(out, step, wanted)

@@ -142,10 +142,7 @@ class Settings:
 
 
 def of_stage(stage: int | str) -> Settings:
-    """Returns the settings of a stage of the paper, or of "tune", which aligns nothing.
-
-    Raises ValueError for another name.
-    """
+    """Returns the settings of the paper's stages or "tune". Raises ValueError for another name."""
     if str(stage) not in STAGES:
         raise ValueError(f"no stage {stage!r}; choose one of {', '.join(STAGES)}")
     aligned = None if stage == TUNE else PRESETS["janusflow"]
@@ -247,10 +244,7 @@ def _objective(settings: Settings, whole, keys: dict) -> dict:
 
 
 def parse(items: Iterable[str]) -> dict[str, object]:
-    """Parses `["training.lr=2e-5", ...]` to a mapping; values are YAML.
-
-    Raises ValueError for another form.
-    """
+    """Parses `["training.lr=2e-5", ...]` with YAML values. Raises ValueError for others."""
     found = {}
     for item in items:
         name, equals, value = item.partition("=")

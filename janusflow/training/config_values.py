@@ -55,10 +55,7 @@ def _reader(hint) -> TypeAdapter:
 
 
 def as_hint(hint, value, name: str):
-    """Converts a value to the field's type, "a,b" to a tuple.
-
-    Raises ValueError that says what was expected.
-    """
+    """Converts a value to the field's type, "a,b" to a tuple. Raises ValueError for another."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if isinstance(value, str) and any(typing.get_origin(option) is tuple for option in options):
         value = [part for part in value.split(",") if part]
@@ -80,10 +77,7 @@ NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class _Plain(yaml.SafeLoader):
-    """YAML without aliases, which could expand a short file to any size.
-
-    2e-5 is a number, and 4:3 is a text, not a time of day.
-    """
+    """YAML without aliases, which could grow to any size. 2e-5 is a number, 4:3 a text."""
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):

@@ -44,10 +44,7 @@ KILOBYTES = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a Mi
 
 @dataclass(frozen=True)
 class TrainJob:
-    """A training to be run.
-
-    `trainer()` builds everything anew; `meta` is stored in the checkpoints.
-    """
+    """A training to be run. `trainer()` builds everything anew; checkpoints store `meta`."""
 
     settings: Settings
     trainer: Callable[[], Trainer]
@@ -358,10 +355,7 @@ def _check_data(chosen: Settings, data) -> None:
 
 
 def captions(mixture: Mixture) -> list[str]:
-    """Returns the first readable texts of generation samples.
-
-    Raises ValueError if there is none.
-    """
+    """Returns the first readable texts of generation samples. Raises ValueError without any."""
     found = []
     sources = mixture.sources["generation"].sources if "generation" in mixture.sources else []
     for records in (source.records for source in sources):

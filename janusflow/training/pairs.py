@@ -124,10 +124,7 @@ def whole(path: Path) -> bool:
 
 
 def read(path: Path) -> list[Sample]:
-    """Returns the pairs of a file as samples with their noise.
-
-    Raises ValueError if it is damaged.
-    """
+    """Returns a file's pairs as samples with noise. Raises ValueError if it is damaged."""
     try:
         with safe_open(check_file(path), "pt") as file:
             found = {name: file.get_tensor(name) for name in ("noise", "data", "ids", "lengths")}
@@ -156,10 +153,7 @@ class Pairs:
         self.schedule = schedule
 
     def settings(self) -> Mapping:
-        """The settings of the pairs.
-
-        Raises ValueError if the folder holds none or is incomplete.
-        """
+        """The pairs' settings. Raises ValueError if the folder holds none or is incomplete."""
         path = self.folder / TOLD
         if not path.is_file():
             raise ValueError(f"{self.folder} holds no {TOLD}; make pairs by janusflow pairs")

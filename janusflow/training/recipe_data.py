@@ -117,10 +117,7 @@ def check_model(base: Path, size: int, whose: str) -> None:
 
 
 def world_of(recipe: Recipe, data: Sequence[Path] = ()) -> World:
-    """Returns a recipe's data.
-
-    Raises ValueError if a folder is missing, not needed, or of another collection.
-    """
+    """Returns a recipe's data. Raises ValueError if a folder is missing or another's."""
     if not recipe.collection:
         if data:
             raise ValueError("a recipe of scenes draws its own; --data belongs to --stage")

@@ -27,10 +27,7 @@ def of_bytes(content) -> str:
 
 
 def of_tensors(tensors: Mapping[str, Tensor], salt: str = "") -> str:
-    """Returns one SHA-256 over every name, shape, dtype and value, sorted by name.
-
-    The tensors must be on the CPU.
-    """
+    """Returns the SHA-256 of names, shapes, dtypes and values of tensors on a CPU, by name."""
     found = hashlib.sha256(salt.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -154,10 +154,7 @@ def relist(folder: Path) -> None:
 
 
 def _listed(folder: Path) -> dict[str, str]:
-    """Returns digests by name.
-
-    Raises ValueError for an invalid list or a path out of the folder.
-    """
+    """Returns digests by name. Raises ValueError for an invalid list or outside path."""
     listed = {}
     for line in read_text(folder / SUMS, "config_bytes").splitlines():
         digest, _, name = line.partition("  ")

@@ -139,10 +139,7 @@ def _mask_values(image):
 
 
 def to_tensor(images) -> Tensor:
-    """Converts one image, or several of one size, to (B, 3, H, W) float32 in [0, 1].
-
-    Floats keep their precision.
-    """
+    """Converts images of one size to (B, 3, H, W) float32 in [0, 1]; floats keep their dtype."""
     rows = [_channels_first(image) for image in listed(images)]
     if len({row.shape for row in rows}) != 1:
         sizes = sorted({f"{row.shape[2]} x {row.shape[1]}" for row in rows})

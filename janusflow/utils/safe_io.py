@@ -39,10 +39,7 @@ def read_bytes(path: Path, limit: str, what: str) -> bytes:
 
 
 def check_file(path: Path) -> Path:
-    """Returns the path.
-
-    Raises ValueError for a pipe or a device, on which memory mapping would block.
-    """
+    """Returns the path. Raises ValueError for a pipe or device, where mapping would block."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{str(path)!r} is no file; fetch it again")
     return path
@@ -96,10 +93,7 @@ def check_prompt(text: str, name: str, advice: str = "; shorten it") -> None:
 
 
 def read_text(path: Path, limit: str) -> str:
-    """Returns the content of a text file.
-
-    Raises ValueError if it is missing, too large or not UTF-8.
-    """
+    """Returns a text file's content. Raises ValueError if missing, too large or not UTF-8."""
     try:
         missing = not path.exists()
     except (OSError, ValueError):  # no name of a file at all; what opens it will say so
@@ -113,10 +107,7 @@ def read_text(path: Path, limit: str) -> str:
 
 
 def parse_object(text: str, path: Path) -> dict:
-    """Parses strict JSON: an object at the top, and only finite numbers.
-
-    Raises ValueError otherwise.
-    """
+    """Parses strict JSON: an object with finite numbers. Raises ValueError otherwise."""
     try:
         content = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:

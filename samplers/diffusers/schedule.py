@@ -60,10 +60,7 @@ def refuse(config: Mapping[str, Any]) -> None:
 
 
 def checked(sigmas: Sequence[float] | Tensor) -> list[float]:
-    """Returns the sigmas that a pipeline passes.
-
-    Raises ValueError unless they fall within (0, 1].
-    """
+    """Returns sigmas that a pipeline passes. Raises ValueError unless they fall in (0, 1]."""
     values = [float(s) for s in sigmas]
     told = f"sigmas fall from at most 1 to above 0, where the last step then ends; got {values}"
     if not values or not all(0 < s <= 1 for s in values):  # NaN included

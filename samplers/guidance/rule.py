@@ -135,10 +135,7 @@ def schedule(weight: Weight) -> Callable[[Tensor], float | Tensor]:
 
 
 def unless_one(w: Callable[[Tensor], float | Tensor]) -> Callable[[Tensor], int]:
-    """Returns `reads` of a weight: `cond` alone at weight 1.
-
-    Tensors are not inspected, to avoid waiting for the device.
-    """
+    """Returns `reads` of a weight: `cond` alone at 1; tensors stay unread, as that would wait."""
 
     def reads(t: Tensor) -> int:
         value = w(t)

@@ -76,10 +76,7 @@ def fallback(row: dict, tone: str) -> str:
 
 
 def annotations(package: Path, languages: tuple[str, ...]) -> Words:
-    """Returns names and keywords by language.
-
-    Raises ValueError for a language that the package lacks.
-    """
+    """Returns names and keywords by language. Raises ValueError for a language it lacks."""
     found: Words = {}
     for name, content in members(package):
         folder, _, file = name.rpartition("/")

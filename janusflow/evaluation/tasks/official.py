@@ -78,10 +78,7 @@ def texts(folder: Path) -> dict[str, str]:
 
 
 def source(paths: dict[str, str], what: str) -> Path:
-    """Returns the path of --prompts.
-
-    Raises ValueError if there is none or it has other prompts than the folder.
-    """
+    """Returns the path of --prompts. Raises ValueError if it is missing or not the folder's."""
     other = [name for name in paths if name != "prompts"]
     if other:
         raise ValueError(f"--{other[0]} is for fid and kid; leave it out")

@@ -124,10 +124,7 @@ def _save(plan: Plan, folder: Path, job: Job, image: Image.Image, cost: dict) ->
 
 
 def judge(plan: Plan, folder: Path, sources=tuple(SOURCES)) -> tuple[Sources, dict]:
-    """Returns the scores of every image of the plan.
-
-    Raises ValueError naming the first that is missing.
-    """
+    """Returns the scores of every image of the plan. Raises ValueError for a missing one."""
     found = {name: list(judged(plan, folder, name)) for name in sources}
     items = {name: [item for item, _ in pairs] for name, pairs in found.items()}
     made = {"network_calls": spent(calls for _, calls in found["model"])}

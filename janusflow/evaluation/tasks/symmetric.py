@@ -137,10 +137,7 @@ def naming(scene: Scene, rng: Generator) -> Pair | None:
 
 
 def pair(split: str, name: str, index: int) -> Pair:
-    """Returns pair number `index` of a kind.
-
-    Raises ValueError if no scene of the split suits it.
-    """
+    """Returns pair `index` of a kind. Raises ValueError if no scene of the split suits it."""
     rng, categories = generator(split, name, index, "symmetric"), categories_of(split)
     for _ in range(TRIALS):
         category = "mixed" if "mixed" in categories else pick(rng, categories)

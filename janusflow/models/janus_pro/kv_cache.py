@@ -45,10 +45,7 @@ def slots(model, rows: int, start: int, length: int, like: Tensor) -> Slots:
 
 
 def padding(lengths: Sequence[int], total: int, like: Tensor) -> Tensor | None:
-    """Returns a mask (rows, 1, 1, total), 0 for a row's keys and -inf before its prompt.
-
-    None if all prompts have equal length.
-    """
+    """A mask (rows, 1, 1, total): -inf before a row's prompt, else 0; None for equal lengths."""
     start = max(lengths)
     if min(lengths) == start:
         return None

@@ -93,10 +93,7 @@ def _check_images(config: JanusConfig, processor: JanusProProcessor) -> None:
 
 
 def own_config(folder: Path) -> JanusConfig:
-    """Returns the configuration of a folder in transformers' layout.
-
-    Raises ValueError if it is invalid.
-    """
+    """Returns a folder's configuration by transformers. Raises ValueError if it is invalid."""
     content = read_config(folder)
     for block, kind in BLOCKS.items():
         part = content if block is None else content.get(block)

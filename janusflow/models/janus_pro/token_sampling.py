@@ -69,10 +69,7 @@ def check_length(model, tokens: int) -> None:
 
 
 def _guided(logits: Tensor, guides: bool, combine: Combine, step: int, total: int) -> Tensor:
-    """Returns the logits to choose from.
-
-    Raises FloatingPointError naming what is not finite, and where.
-    """
+    """Returns the logits to choose from. Raises FloatingPointError if one is not finite."""
     parts = logits.chunk(2) if guides else (logits,)
     guided = combine(*parts, step / total) if guides else logits
     if not bool(guided.isfinite().all()):

@@ -66,10 +66,7 @@ def assemble(
 
 
 def _language_model(folder: Path) -> nn.Module:
-    """Loads a causal language model in float32.
-
-    Raises ValueError for another kind or missing weights.
-    """
+    """Loads a causal LM in float32. Raises ValueError for others or missing weights."""
     stored(folder)
     try:
         model, told = AutoModelForCausalLM.from_pretrained(

@@ -26,10 +26,7 @@ class VLChatProcessor:
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub) -> JanusFlowProcessor:
-        """Loads the processor of a folder or hub id, of either family.
-
-        Raises ValueError if there is none.
-        """
+        """Loads the processor of either family by folder or hub id. Raises ValueError without."""
         hub = _of_hub(hub)
         folder = locate(name, files=["*.json", "*.jinja"], **hub)
         path = folder / "config.json"
@@ -82,10 +79,7 @@ class VLMImageProcessor:
         return cls(**{**config, **changes})
 
     def __call__(self, images, return_tensors: str | None = None, **given) -> BatchFeature:
-        """Prepares one image or several (PIL, arrays or tensors).
-
-        `return_tensors` is "pt" or "np".
-        """
+        """Prepares images (PIL, arrays or tensors). `return_tensors` is "pt" or "np"."""
         refuse_unknown(type(self).__name__, given, ["images", "return_tensors"])
         if return_tensors not in (None, "pt", "np"):
             raise ValueError(f"return_tensors is {return_tensors!r:.40}; choose pt or np")

@@ -36,10 +36,7 @@ class Turn:
 
 
 def listed(conversation) -> str | list:
-    """Returns a question as it is, and messages and batches as lists.
-
-    Raises TypeError for anything else.
-    """
+    """Returns a question, or messages and batches as lists. Raises TypeError for anything else."""
     if isinstance(conversation, str):
         return str(conversation)
     if isinstance(conversation, np.ndarray):
@@ -53,10 +50,7 @@ def listed(conversation) -> str | list:
 
 
 def is_one(conversation) -> bool:
-    """Returns whether this is one question or one list of messages, and not a batch.
-
-    Raises TypeError for anything else.
-    """
+    """Whether this is one question or list of messages, no batch. Raises TypeError for others."""
     found = listed(conversation)
     return isinstance(found, str) or not found or isinstance(found[0], Mapping)
 

@@ -28,10 +28,7 @@ NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embedd
 
 
 def positive(value: Any, name: str, limit: str) -> int:
-    """Returns the value if it is a whole number from 1 to the limit.
-
-    Raises ValueError otherwise.
-    """
+    """Returns the value if it is whole, from 1 to the limit. Raises ValueError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(
             f"{name} is {value!r:.60}; expected a whole number of at least 1, check config.json"
@@ -41,10 +38,7 @@ def positive(value: Any, name: str, limit: str) -> int:
 
 
 def language_class(kind: Any) -> type[PreTrainedConfig]:
-    """Returns the configuration class of a causal language model.
-
-    Raises ValueError for another `model_type`.
-    """
+    """Returns a causal language model's configuration class. Raises ValueError for others."""
     if not isinstance(kind, str) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ValueError(
             f"language_config.model_type is {kind!r:.60}, no causal language model of this "
@@ -54,10 +48,7 @@ def language_class(kind: Any) -> type[PreTrainedConfig]:
 
 
 def other_language_config(given: dict) -> PreTrainedConfig:
-    """Returns the configuration of a language model other than Llama.
-
-    Raises ValueError if it does not fit.
-    """
+    """Returns another language model's configuration than Llama's, or raises ValueError."""
     settings = deepcopy(given)
     kind = language_class(settings.pop("model_type"))
     for key, limit in NUMBERS.items():

@@ -104,9 +104,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         self.language_model.set_output_embeddings(use_onednn(value))
 
     def _check_ids(self, ids: torch.Tensor | None, name: str) -> None:
-        """Raises ValueError for an id outside the vocabulary; only on a CPU, where the check costs
-        no synchronisation.
-        """
+        """Raises ValueError for an id beyond the vocabulary; on a CPU only, to avoid waiting."""
         if ids is None or ids.device.type != "cpu" or not ids.numel():
             return
         rows, most = self.get_input_embeddings().num_embeddings, ids.max().item()
@@ -118,10 +116,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls: type[Own], name, *args, **kwargs) -> Own:
-        """Loads weights from safetensors only.
-
-        Raises ValueError if names or shapes differ from the configuration.
-        """
+        """Loads safetensors. Raises ValueError if names or shapes differ from the configuration."""
         wants_info = kwargs.pop("output_loading_info", False)
         name = PACKAGED.get(str(name), name)
         if Path(name).is_dir() and "subfolder" not in kwargs:
@@ -152,10 +147,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         return (model, info) if wants_info else model
 
     def save_pretrained(self, folder, *args, **kwargs) -> None:
-        """Writes the published layout.
-
-        Raises ValueError for quantized weights, for which it has no names.
-        """
+        """Writes the published layout. Raises ValueError for quantized weights: it lacks names."""
         if getattr(self, "hf_quantizer", None) is not None:
             raise ValueError(
                 "these weights are quantised, the published layout holds plain ones; save the "

@@ -62,10 +62,7 @@ class Padding:
             raise ValueError("padding is 'max_length' and max_length is not given; give both")
 
     def length(self, rows: Sequence[Sequence]) -> int:
-        """Returns the common length after padding.
-
-        Raises ValueError if a row is too long or padding is off.
-        """
+        """Returns the common length after padding. Raises ValueError for a row too long."""
         sizes = [len(row) for row in rows]
         longest = max(sizes)
         if self.max_length is not None and longest > self.max_length:

@@ -71,10 +71,7 @@ class Encoder:
         return self.network(pixels)
 
     def with_attention(self, view: View, count: int) -> tuple[Tensor, list[Heads]]:
-        """Also returns queries and keys of the last `count` blocks.
-
-        Raises ValueError if the encoder has none.
-        """
+        """Also returns queries and keys of the last `count` blocks. Raises ValueError without."""
         with of_encoder(self.network, count) as heads:
             return self(view), heads()
 
@@ -129,10 +126,7 @@ def _created(name: str, size: int | None, **options) -> nn.Module:
 
 
 def _source(name: str, weights: str | Path | None) -> dict:
-    """Returns the arguments of timm's `create_model`.
-
-    Raises ValueError for an unknown name or missing file.
-    """
+    """Returns the arguments of timm's `create_model`. Raises ValueError for a missing one."""
     import timm
 
     if not timm.is_model(name.split(".")[0]):
@@ -281,10 +275,7 @@ def timm_(wanted: Wanted) -> Teacher:
 
 
 def find(name: str) -> tuple[Maker, str | None]:
-    """Returns the factory of a teacher and the argument in its name.
-
-    Raises ValueError, suggesting a name.
-    """
+    """Returns a teacher's factory and its name's argument, or raises ValueError."""
     first, colon, argument = name.partition(":")
     if first not in TEACHERS or (colon and not argument):
         near = difflib.get_close_matches(first, TEACHERS, 1)

@@ -77,10 +77,7 @@ def aesthetic(path: str) -> Reward:
 
 @lru_cache
 def loaded(path: str, model: str, processor: str) -> tuple[nn.Module, object]:
-    """Returns a network and its processor, by transformers' classes.
-
-    Raises ValueError if they are missing.
-    """
+    """Returns a network and processor of transformers. Raises ValueError without them."""
     import transformers
 
     folder = locate(path, FILES)

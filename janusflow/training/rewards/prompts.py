@@ -109,10 +109,7 @@ class Prompts:
 
 
 def shares_of(text: str | None) -> tuple[float, ...]:
-    """Parses shares such as "1 4 2 1 3 4 3"; the default is SHARES.
-
-    Raises ValueError for anything else.
-    """
+    """Parses shares, "1 4 2 1 3 4 3"; the default is SHARES. Raises ValueError for others."""
     if text is None:
         return SHARES
     try:
