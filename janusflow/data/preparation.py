@@ -148,14 +148,7 @@ def understanding(processor: JanusFlowProcessor, record: Record, key: int = 0) -
     ]
     images = [decode(content, "its image") for content in record.images]
     ids, labels, mask = conversation(processor, messages, len(images))
-    return Sample(
-        kind="understanding",
-        input_ids=ids,
-        labels=labels,
-        image_token_mask=mask if images else None,
-        pixel_values=processor.image_processor(images) if images else None,
-        name=record.name,
-    )
+    return _read(processor, record.name, ids, labels, mask, images)
 
 
 def document(processor: JanusFlowProcessor, record: Record) -> Sample:
@@ -166,13 +159,17 @@ def document(processor: JanusFlowProcessor, record: Record) -> Sample:
     ids, mask = torch.tensor([*ids, processor.tokenizer.eos_token_id]), torch.tensor([*seen, False])
     labels = ids.masked_fill(mask | (ids == processor.image_end_id), -100)
     labels[0] = -100
+    return _read(processor, record.name, ids, labels, mask, images)
+
+
+def _read(processor: JanusFlowProcessor, name: str, ids, labels, mask, images: list) -> Sample:
     return Sample(
         kind="understanding",
         input_ids=ids,
         labels=labels,
         image_token_mask=mask if images else None,
         pixel_values=processor.image_processor(images) if images else None,
-        name=record.name,
+        name=name,
     )
 
 

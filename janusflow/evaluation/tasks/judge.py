@@ -29,17 +29,28 @@ def by_question(plan: Plan) -> dict[Key, tuple[Job, str, str]]:
     }
 
 
-def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """Generates the images, then asks the model about them."""
-    scenes.make(load, plan, folder, settings, ["model"])
-    wait()
-    questions = by_question(plan)
+def asking(reply: Callable) -> Callable:
+    """Returns a task's `make`: the model generates the images, then answers questions about them.
 
-    def say(keys: Sequence[Key]) -> list[str]:
-        shown = [images.read(folder / questions[key][0].file) for key in keys]
-        return answer(load(), shown, [questions[key][1] for key in keys])
+    `reply` gets the pipeline, images, and as many (question, expected answer), and returns texts.
+    """
 
-    collect(folder, list(questions), plan.batch, say)
+    def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
+        scenes.make(load, plan, folder, settings, ["model"])
+        wait()
+        questions = by_question(plan)
+
+        def say(keys: Sequence[Key]) -> list[str]:
+            shown = [images.read(folder / questions[key][0].file) for key in keys]
+            return reply(load(), shown, [questions[key][1:] for key in keys])
+
+        collect(folder, list(questions), plan.batch, say)
+
+    return make
+
+
+def _answers(pipe, shown: Sequence, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    return answer(pipe, shown, [question for question, _ in pairs])
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
@@ -74,4 +85,4 @@ NOTE = (
     "agrees: the model's verdict is the exact scorer's; false+: accepted among the images that "
     "are wrong; false-: rejected among those that are right; kappa: Cohen 1960."
 )
-register("judge", Task(make, score, scenes.FIELDS, agreement, scenes.path_of, NOTE))
+register("judge", Task(asking(_answers), score, scenes.FIELDS, agreement, scenes.path_of, NOTE))

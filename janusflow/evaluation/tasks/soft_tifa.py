@@ -9,23 +9,21 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from janusflow.evaluation import calibration
 from janusflow.evaluation.plan import Plan
-from janusflow.evaluation.resume import wait
 from janusflow.evaluation.task import Item, Sources, Task, register
 from janusflow.evaluation.tasks import scenes
-from janusflow.evaluation.tasks.judge import by_question
-from janusflow.evaluation.tasks.vqa import Key, collect, complete
+from janusflow.evaluation.tasks.judge import asking, by_question
+from janusflow.evaluation.tasks.vqa import complete
 from janusflow.pipelines.answering import message, probabilities
 from janusflow.scenes.questions import prompt_questions
 from janusflow.scenes.scorer import score as read_back
 from janusflow.scenes.world import Obj, Prompt, relates
-from janusflow.utils import images
 
 LEAST = 1e-12  # of a probability, for the logarithm
 
@@ -52,19 +50,6 @@ def number(text: str) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"{text!r:.40} is no probability; delete answers.json and evaluate again")
     return value
-
-
-def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
-    """Generates the images, then computes the probability of every atom."""
-    scenes.make(load, plan, folder, settings, ["model"])
-    wait()
-    questions = by_question(plan)
-
-    def say(keys: Sequence[Key]) -> list[str]:
-        shown = [images.read(folder / questions[key][0].file) for key in keys]
-        return soft_scores(load(), shown, [questions[key][1:] for key in keys])
-
-    collect(folder, list(questions), plan.batch, say)
 
 
 def truths(prompt: Prompt, found: Sequence[Obj]) -> list[bool]:
@@ -122,4 +107,4 @@ NOTE = (
     "atoms: whether the image is right and the share of its atoms that hold, by the exact scorer; "
     "bias: estimate less truth; gm AUROC: how well gm tells right images from wrong ones."
 )
-register("soft-tifa", Task(make, score, scenes.FIELDS, wrongness, note=NOTE))
+register("soft-tifa", Task(asking(soft_scores), score, scenes.FIELDS, wrongness, note=NOTE))
