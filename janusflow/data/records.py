@@ -124,7 +124,11 @@ def _images(row: Mapping, fetch: Callable[[Any], bytes]) -> tuple[bytes, ...]:
 
 
 def _all(found: Any, fetch: Callable[[Any], bytes]) -> tuple[bytes, ...]:
-    return _fetched(found if isinstance(found, list | tuple) else [found], fetch)
+    return _fetched(_listed(found), fetch)
+
+
+def _listed(found: Any) -> Sequence[Any]:
+    return found if isinstance(found, list | tuple) else [found]
 
 
 def _document(parts, name: str, fetch: Callable[[Any], bytes]) -> Record:
@@ -175,6 +179,10 @@ def _message(message: Any) -> tuple[Message, list]:
         images = [image for _, image in pieces if image is not None]
         content = "".join(text for text, _ in pieces)
     text = check_text(content, "a message's content")
+    own = [one for key in image_keys(message) for one in _listed(message[key])]
+    if own and not any(mark in text for mark in (PLACEHOLDER, TAG)):
+        text = f"{PLACEHOLDER}\n" * len(own) + text
+    images += own
     if not isinstance(role, str):
         raise ValueError(f"a message's role is {role!r:.40}; expected 'user' or 'assistant'")
     return {"role": ROLES.get(role, role), "content": text}, images

@@ -20,6 +20,7 @@ from janusflow.data.sample_files import Found
 from janusflow.data.samples import BrokenSample
 from janusflow.data.tar_index import Member, members
 from janusflow.utils.limits import hold
+from janusflow.utils.text import printable
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 TEXTS = ("txt", "text", "caption", "prompt")
@@ -79,6 +80,7 @@ def _by_kind(
 ) -> dict[str, array]:
     """Returns the offsets of the samples of each kind; a lone text is a stray caption."""
     kinds = [_kind_at(path, start, ignored) for start in starts]
+    _check_together(path, kinds)
     told = [kind for kind, _, _ in kinds if kind]
     pictured = next((kind for kind in told if kind not in ("text", STRAY)), None)
     first = pictured or ("text" if told else None)
@@ -95,6 +97,17 @@ def _by_kind(
             f"no sample of {path} has an image and a text, a question and an answer, or a text"
         )
     return found
+
+
+def _check_together(path: Path, kinds: list[tuple[str | None, str, str]]) -> None:
+    """Raises ValueError for an image and a text of one key that do not stand together."""
+    texts = {_split(name)[0] for kind, name, _ in kinds if kind == STRAY}
+    others = (_split(name)[0] for _, name, why in kinds if why.startswith("an image"))
+    if apart := next((key for key in others if key in texts), None):
+        raise ValueError(
+            f"{path} has an image and a text of {printable(apart, 60)!r} that do not stand "
+            "together; write the tar with sorted names (tar --sort=name)"
+        )
 
 
 def _kind_at(path: Path, start: int, ignored: Collection[str]) -> tuple[str | None, str, str]:

@@ -128,6 +128,13 @@ def test_a_broken_sample_is_named_and_those_beside_it_are_read(tmp_path, process
     assert isinstance(broken, BrokenSample) and why in str(broken) and "x.tar" in broken.name
 
 
+def test_an_image_and_its_text_that_stand_apart_are_refused(tmp_path):
+    images, texts = ([pair(number)[part] for number in (0, 1)] for part in (0, 1))
+    path = shard(tmp_path / "x.tar", [*images, *texts])
+    with pytest.raises(ValueError, match="do not stand together; write the tar with sorted names"):
+        open_shards([path])
+
+
 def test_what_is_no_sample_of_a_shard_is_named_at_the_start_and_not_drawn(tmp_path):
     files = [("1.png", png(1)), ("2.cls", b"3"), ("2.png", png(1)), ("3.txt", b"alone")]
     files += [("4.mp4", b"x"), ("4.txt", b"a film"), ("5.heic", b"x"), ("5.json", b'{"text": "a"}')]

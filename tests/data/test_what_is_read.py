@@ -128,6 +128,17 @@ def test_messages_may_be_lists_of_parts(tmp_path):
     assert [m["content"] for m in record.messages] == ["<image>\nwhat is it?", "a square"]
 
 
+def test_a_message_s_own_images_are_read(tmp_path):
+    picture(tmp_path / "a.png")
+    for key, value in (("images", ["a.png"]), ("image", "a.png"), ("path", "a.png")):
+        asked = {"role": "User", "content": "what?", key: value}
+        path = lines(tmp_path / "x.jsonl", {"messages": [asked, {"role": "A", "content": "red"}]})
+        ((kind, records),) = find(path)
+        record = records[0]
+        assert kind == "understanding" and len(record.images) == 1
+        assert record.messages[0]["content"] == "<image>\nwhat?"
+
+
 def test_a_picture_that_no_message_places_stands_first(tmp_path):
     picture(tmp_path / "a.png")
     row = {"image": "a.png", "question": "what is it?", "answer": "a square"}

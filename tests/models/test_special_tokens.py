@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+from PIL import Image
 
 from janusflow.models.janus_pro.processing import JanusProProcessor
 from janusflow.models.janusflow.processing import JanusFlowProcessor
@@ -47,3 +48,34 @@ def test_a_special_token_added_later_is_known(processor):
     processor.tokenizer.add_special_tokens({"additional_special_tokens": ["<later>"]})
     with pytest.warns(UserWarning, match="<later>"):
         processor.prompt("a <later> star")
+
+
+SEEN = Image.new("RGB", (8, 8))
+
+
+def test_the_placeholder_of_llava_stands_for_an_image(processor):
+    ours, theirs = (processor(f"{tag}\nwhat is this?", [SEEN]) for tag in (IMAGE, "<image>"))
+    assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()
+
+
+@pytest.mark.parametrize("tag", ["<|vision_start|><|image_pad|><|vision_end|>", "<|image_1|>"])
+def test_another_model_s_placeholder_is_refused_and_not_read_as_words(processor, tag):
+    with pytest.raises(ValueError, match="another model's placeholder"):
+        processor(f"{tag}what is this?", [SEEN])
+    assert processor(f"what is {tag}?")  # without an image it is a text
+
+
+def test_a_message_reads_its_images_from_paths_as_its_parts_do(processor, tmp_path):
+    SEEN.save(tmp_path / "a.png")
+    asked = {"role": "User", "content": f"{IMAGE}\nwhat?", "images": [str(tmp_path / "a.png")]}
+    given = {**asked, "images": [SEEN]}
+    one, other = (processor([message])["pixel_values"] for message in (asked, given))
+    assert one.equal(other)
+    with pytest.raises(ValueError, match="nothing is fetched"):
+        processor([{**asked, "images": ["https://example.org/a.png"]}])
+
+
+@pytest.mark.parametrize("content", [None, "", " ", []])
+def test_a_message_that_asks_nothing_is_refused(processor, content):
+    with pytest.raises(ValueError, match="message is empty"):
+        processor([{"role": "user", "content": content}])

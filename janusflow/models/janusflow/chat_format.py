@@ -78,13 +78,16 @@ def _read_turn(message: Mapping, image_tag: str) -> Turn:
         raise ValueError(
             f"the content of a message is {content!r:.60}; expected a text or a list of parts"
         )
+    own = tuple(_opened(image) for image in as_images(message.get("images")))
     if content is None or isinstance(content, str):
-        turn = Turn(message["role"], content or "", as_images(message.get("images")))
+        turn = Turn(message["role"], content or "", own)
     else:
         text, images = _read_parts(content, image_tag)
-        turn = Turn(message["role"], text, (*images, *as_images(message.get("images"))))
+        turn = Turn(message["role"], text, (*images, *own))
     if turn.kind not in ("user", "assistant", "system"):
         raise ValueError(f"unknown role {turn.role!r}; use 'user', 'assistant' or 'system'")
+    if turn.kind == "user" and not turn.text.strip() and not turn.images:
+        raise ValueError("a user's message is empty; give some text")
     return turn
 
 
@@ -121,14 +124,19 @@ def _image_of(part: Mapping) -> list:
     known = [part[key] for key in ("image", "path", "url") if part.get(key) is not None]
     if len(known) > 1:
         raise ValueError("a part holds an image twice; give one of 'image', 'path' and 'url'")
-    if known and isinstance(known[0], str | Path):
-        if str(known[0]).startswith(("http://", "https://", "data:")):
-            raise ValueError(
-                f"an image is given as {str(known[0])!r:.60}; nothing is fetched, open it and give "
-                "the image itself or a file's path"
-            )
-        return [read(Path(known[0]))]
-    return known
+    return [_opened(image) for image in known]
+
+
+def _opened(image: Any) -> Any:
+    """Returns an image, read if it is given by its path. Raises ValueError for an address."""
+    if not isinstance(image, str | Path):
+        return image
+    if str(image).startswith(("http://", "https://", "data:")):
+        raise ValueError(
+            f"an image is given as {str(image)!r:.60}; nothing is fetched, open it and give the "
+            "image itself or a file's path"
+        )
+    return read(Path(image))
 
 
 def render(

@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 from janusflow.models.janusflow.chat_format import Turn, as_images
+
+OURS = "<image>"  # LLaVA's way to write where an image stands, which is read as our tag
+THEIRS = re.compile(  # of Qwen-VL, Llama, Phi and Gemma
+    r"<\|(?:vision_start|image_pad|image|image_\d+|video_pad)\|>|<image_soft_token>|<start_of_image>"
+)
+
+
+def with_tags(turns: list[Turn], tag: str) -> list[Turn]:
+    """Returns turns about images with `<image>` read as our tag.
+
+    Raises ValueError for another model's placeholder, which would be read as words.
+    """
+    for turn in turns:
+        if found := THEIRS.search(turn.text):
+            raise ValueError(
+                f"a question holds {found[0]!r}, another model's placeholder of an image; write "
+                f"{tag!r} where the image stands, or leave it out"
+            )
+    if any(tag in turn.text for turn in turns):
+        return turns
+    return [replace(turn, text=turn.text.replace(OURS, tag)) for turn in turns]
 
 
 def nested(images, batch: int) -> list | None:

@@ -18,7 +18,7 @@ from janusflow.models.janusflow.chat_format import (
     render,
     roles,
 )
-from janusflow.models.janusflow.image_places import inline, mismatch, nested
+from janusflow.models.janusflow.image_places import inline, mismatch, nested, with_tags
 from janusflow.models.janusflow.image_processing import JanusFlowImageProcessor
 from janusflow.models.janusflow.processor_options import Padding
 from janusflow.models.janusflow.tags import Tags as Tags
@@ -171,6 +171,8 @@ class JanusFlowProcessor(ProcessorMixin):
         else:
             turns = read_turns(listed(conversation), self.image_tag)
         count = count or len(inline(turns))
+        if count:
+            turns = with_tags(turns, self.image_tag)
         if any(self.image_tag in turn.text for turn in turns):
             return turns
         first = next((i for i, turn in enumerate(turns) if turn.kind == "user"), 0)
