@@ -32,6 +32,9 @@ def start(pipe, name: str, host: str = "127.0.0.1", port: int = 0, wait: bool = 
     from janusflow.demo import page
     from janusflow.demo.protection import protected
     from janusflow.demo.requests import MAX_BYTES
+    from janusflow.utils.http_logs import quiet_about_clients
+
+    quiet_about_clients()
 
     blocks = page.build(pipe, name, _about(pipe), PROMPTS.get(name, ANY), known=name == OWN)
     blocks.queue(max_size=QUEUE, api_open=False)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from janusflow.utils.http_guard import LOCAL, Guard
+from janusflow.utils.http_logs import quiet_about_clients
 
 MEGABYTE = 2**20
 
@@ -44,6 +45,7 @@ def start(pipe, name: str, host: str, port: int, places: int, **checks) -> None:
     print(f"http://{shown}:{listening.getsockname()[1]}/v1", flush=True)
     if host not in LOCAL and not checks.get("key"):
         print("janusflow: others can reach this server, and it asks for no key", file=sys.stderr)
+    quiet_about_clients()
     settings = dict(log_level="warning", server_header=False, timeout_graceful_shutdown=5)
     uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=[listening])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -124,7 +125,8 @@ def _like(old, value, name: str):
     if isinstance(old, tuple) and isinstance(value, list):
         return tuple(value)
     if isinstance(old, float) and isinstance(value, int | str) and not isinstance(value, bool):
-        return float(value)
+        with suppress(ValueError):  # as in 1e-4, which YAML reads as a text
+            return float(value)
     if not isinstance(value, type(old)) or isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}; expected something like {old!r}")
     return value

@@ -250,6 +250,7 @@ def of_stage(
     _check_out(out)
     _check_data(chosen, data)
     begun = beginning.of_stage(model, start, out)
+    JanusFlowConfig.from_pretrained(begun.under)  # before the processor, because it knows Janus-Pro
     processor = JanusFlowProcessor.from_pretrained(begun.under)
     encode = Latents(load_vae(begun.under, vae))
     cached = _cache(chosen, data, encode, processor)

@@ -121,3 +121,14 @@ def test_a_stage_begins_from_a_packaged_name(tmp_path):
         2, None, tmp_path / "texts.txt", tmp_path / "run", changes, "janusflow/scenes"
     )
     assert plan.meta["model"] == "janusflow/scenes"
+
+
+def test_a_stage_says_that_a_janus_pro_is_none_of_its_models(tmp_path):
+    (tmp_path / "texts.txt").write_text("a red circle\n" * 4)
+    with pytest.raises(ValueError, match="type 'janus', not a JanusFlow"):
+        job.of_stage(2, "janusflow/scenes-pro", tmp_path / "texts.txt", tmp_path / "run")
+
+
+def test_a_recipe_names_the_setting_that_is_no_number(tmp_path):
+    with pytest.raises(ValueError, match="lr is 'abc'"):
+        job.of_recipe("scenes-smoke", tmp_path, {"lr": "abc"})

@@ -78,7 +78,7 @@ def _read_turn(message: Mapping, image_tag: str) -> Turn:
         raise ValueError(
             f"the content of a message is {content!r:.60}; expected a text or a list of parts"
         )
-    own = tuple(_opened(image) for image in as_images(message.get("images")))
+    own = as_images(message.get("images"))
     if content is None or isinstance(content, str):
         turn = Turn(message["role"], content or "", own)
     else:
@@ -124,10 +124,10 @@ def _image_of(part: Mapping) -> list:
     known = [part[key] for key in ("image", "path", "url") if part.get(key) is not None]
     if len(known) > 1:
         raise ValueError("a part holds an image twice; give one of 'image', 'path' and 'url'")
-    return [_opened(image) for image in known]
+    return [opened(image) for image in known]
 
 
-def _opened(image: Any) -> Any:
+def opened(image: Any) -> Any:
     """Returns an image, read if it is given by its path. Raises ValueError for an address."""
     if not isinstance(image, str | Path):
         return image

@@ -14,6 +14,7 @@ from janusflow.models.janusflow.chat_format import (
     Turn,
     is_one,
     listed,
+    opened,
     read_turns,
     render,
     roles,
@@ -192,7 +193,7 @@ class JanusFlowProcessor(ProcessorMixin):
     def _pair(self, rows: list[tuple[str, tuple]], images) -> list[tuple[str, list]]:
         """Returns each text with its images: its own, or those of a flat list."""
         if images is None:
-            return [(text, list(own)) for text, own in rows]
+            return [(text, [opened(image) for image in own]) for text, own in rows]
         if any(not isinstance(image, str | Path) for _, own in rows for image in own):
             raise ValueError("images came both in the messages and as `images`; give one of them")
         if not images or isinstance(images[0], list):
