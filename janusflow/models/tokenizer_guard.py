@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Lock
 
 from tokenizers import Tokenizer
@@ -22,6 +22,7 @@ NORMALIZERS = {
     "Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Replace",
     "Prepend", "ByteLevel", "BertNormalizer", "Nmt",
 }  # fmt: skip
+USUAL = ("BPE", "ByteLevel", "Split", "Digits", "Sequence", "Lowercase", "Replace", "NFC")
 STEPS = 32  # of a normalizer
 GROWTH = 64.0  # times that a normalizer may lengthen a text
 PREFIX = 64  # letters that it may put before a text
@@ -49,23 +50,35 @@ def check_tokenizer(content: Mapping) -> None:
 
 def check_probe(tokenizer: Tokenizer) -> None:
     """Raises ValueError for a tokenizer that fails on plain words, other scripts or white space."""
-    with tokenizing(), quietly():
+    with tokenizing(quiet=True):
         tokenizer.decode(tokenizer.encode(PROBE).ids)
 
 
+def is_usual(tokenizer: Tokenizer) -> bool:
+    """Returns whether all parts are of kinds in which no text is known to panic, so that nothing
+    has to be kept from stderr.
+    """
+    parts = tokenizer.model, tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder
+    return all(part is None or type(part).__name__ in USUAL for part in parts)
+
+
 @contextmanager
-def tokenizing() -> Iterator[None]:
-    """A context that converts the library's exceptions, including panics of Rust, to ValueError."""
+def tokenizing(quiet: bool = False) -> Iterator[None]:
+    """A context that converts the library's exceptions, including panics of Rust, to ValueError.
+
+    With `quiet` a panic prints no line of its own.
+    """
     try:
-        yield
+        with quietly() if quiet else nullcontext():
+            yield
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # a PanicException is no Exception
         if isinstance(error, Exception) and type(error) is not Exception:
             raise
         raise ValueError(
-            f"the tokenizer cannot read this text ({printable(error, 160)}); take tokenizer.json "
-            "from the published checkpoint"
+            f"the tokenizer cannot read or write this text ({printable(error, 160)}); take "
+            "tokenizer.json from the published checkpoint"
         ) from None
 
 

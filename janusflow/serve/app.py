@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from PIL import Image
 from pydantic import ValidationError
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 
 from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
@@ -153,18 +154,10 @@ async def _result(job: Job, worker: Worker, request: Request) -> Any:
 async def _form(request: Request) -> tuple[EditRequest, dict[str, bytes]]:
     """Returns the form's fields, and the contents of `image` and `mask`."""
     try:
-        form = await request.form(max_files=2, max_fields=32)
+        async with request.form(max_files=2, max_fields=32) as form:
+            fields, files = await _entries(form)
     except HTTPException as error:
         raise InvalidRequest(f"the form cannot be read ({error.detail}); send it anew") from error
-    fields, files = {}, {}
-    for name, value in form.multi_items():
-        target = name.removesuffix("[]") if not isinstance(value, str) else name
-        if target in fields or target in files:
-            raise InvalidRequest(f"{printable(name, 40)} came twice; give it once", target)
-        if isinstance(value, str):
-            fields[target] = value
-        else:
-            files[target] = await value.read()
     if unknown := sorted(files.keys() - {"image", "mask"}):
         said = f"{printable(unknown[0], 40)} is not supported by this server; leave it out"
         raise InvalidRequest(said, unknown[0], "extra_forbidden")
@@ -175,6 +168,22 @@ async def _form(request: Request) -> tuple[EditRequest, dict[str, bytes]]:
     except ValidationError as error:
         found = error.errors()
         raise errors.of_validation([e | {"loc": ("body", *e["loc"])} for e in found]) from error
+
+
+async def _entries(form: FormData) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Returns the fields and the contents of the files. Raises InvalidRequest for a name that came
+    twice.
+    """
+    fields, files = {}, {}
+    for name, value in form.multi_items():
+        target = name.removesuffix("[]") if not isinstance(value, str) else name
+        if target in fields or target in files:
+            raise InvalidRequest(f"{printable(name, 40)} came twice; give it once", target)
+        if isinstance(value, str):
+            fields[target] = value
+        else:
+            files[target] = await value.read()
+    return fields, files
 
 
 def _check_edit(pipe, asked: EditRequest) -> None:

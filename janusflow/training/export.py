@@ -23,6 +23,7 @@ from janusflow.training.recipes import Recipe
 from janusflow.utils.hub import FEW_STEP, FLOW_MAP, PACKAGED, REFLOW, SUMS, locate
 
 BASE = "base"  # the folder, in a run's, of the model that it began with
+BEST = "best"  # the folder, in a run's, of its best state
 
 
 def export(
@@ -38,7 +39,7 @@ def export(
     The layout is the published one, or peft's if an adapter was trained. `model` is the initial
     model if it was moved. Raises ValueError for a run without a checkpoint.
     """
-    _, found, meta = checkpoints.latest(run / "best" if best else run, _is_average)
+    _, found, meta = checkpoints.latest(run / BEST if best else run, _is_average)
     base, settings = base_of(run, meta, model), checkpoints.settings_of(meta)
     if adapter := settings.get("adapter"):
         lora.save(folder, lora.Adapter(**adapter), _averages(found), meta.get("model", str(base)))
@@ -88,6 +89,8 @@ def base_of(run: Path, meta: Mapping[str, str], model: str | None = None) -> Pat
     """Returns the folder of a run's initial model: `model`, or what the run's files say."""
     if model is not None:
         return locate(model)
+    if run.name == BEST and checkpoints.complete(run.parent):
+        run = run.parent
     if "recipe" in meta and "init_from" not in meta:  # else it cannot be made anew
         init_checkpoint.first_model(Recipe.from_json(meta["recipe"]), run / BASE)
         return run / BASE

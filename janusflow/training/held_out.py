@@ -20,13 +20,14 @@ from janusflow.models.janusflow.packed_forward import forward
 from janusflow.scenes.batches import Batches
 from janusflow.scenes.world import Scene, scene
 from janusflow.training import init_checkpoint, losses, rewards, rollouts
+from janusflow.training.export import BEST
 from janusflow.training.metrics import cut
 from janusflow.training.preview import GUIDANCE, STEPS, averaged, check
 from janusflow.training.rewards.prompts import Prompts
 from janusflow.training.timestep_sampling import step_noise
 from janusflow.training.trainer import Trainer
 
-FILE, BEST = "evaluations.jsonl", "best"
+FILE = "evaluations.jsonl"
 BINS = 10  # times at which the loss is taken, the middles of equal parts of [0, 1]
 AT_ONCE = 32  # samples of a forward pass
 METRICS = {"held_out": -1, "strict": 1}  # 1 where more is better

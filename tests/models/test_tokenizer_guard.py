@@ -5,14 +5,14 @@ import os
 from dataclasses import replace
 
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from janusflow.models.janus_pro.loading import own_config
 from janusflow.models.janus_pro.loading import read_config as read_pro
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.processor_files import ProcessorFiles
-from janusflow.models.tokenizer_guard import quietly, tokenizing
+from janusflow.models.tokenizer_guard import is_usual, quietly, tokenizing
 from janusflow.utils.config_guard import check_config
 from janusflow.utils.hub import WEIGHTS
 
@@ -74,7 +74,7 @@ class PanicException(BaseException):
 
 @pytest.mark.parametrize("error", [PanicException("index out of bounds"), Exception("no unk")])
 def test_a_panic_at_a_later_text_is_a_sentence(error):
-    with pytest.raises(ValueError, match=r"cannot read this text \((index|no unk)"):
+    with pytest.raises(ValueError, match=r"cannot read or write this text \((index|no unk)"):
         with tokenizing():
             raise error
 
@@ -161,3 +161,17 @@ def test_no_configuration_of_either_family_names_code_or_absurd_numbers(
 def test_published_configurations_are_taken():
     for path in WEIGHTS.glob("**/config.json"):
         check_config(json.loads(path.read_text()), "config.json")
+
+
+def test_a_panic_at_a_later_text_of_an_unusual_tokenizer_prints_nothing(capfd):
+    with pytest.raises(ValueError, match="index out of bounds"), tokenizing(quiet=True):
+        os.write(2, b"\nthread '<unnamed>' panicked at lib.rs:1\nnote: run with `X=1`\n")
+        raise PanicException("index out of bounds")
+    assert capfd.readouterr().err == ""
+
+
+def test_the_published_kinds_of_tokenizer_are_usual_and_others_are_not():
+    usual = JanusFlowProcessor(FILES)
+    assert not usual._quiet and usual.decode(usual.ids("a red circle")).endswith("a red circle")
+    usual.tokenizer.backend_tokenizer.normalizer = normalizers.Nmt()
+    assert not is_usual(usual.tokenizer.backend_tokenizer)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.training import checkpoints, export, job, vision_pretraining
+from janusflow.training import beginning, checkpoints, export, job, vision_pretraining
 from janusflow.utils.hub import PACKAGED
 
 SMALL = {"steps": 1, "images": 2, "questions": 1, "alignment": "none", "run.save_every": 1}
@@ -132,3 +132,13 @@ def test_a_stage_says_that_a_janus_pro_is_none_of_its_models(tmp_path):
 def test_a_recipe_names_the_setting_that_is_no_number(tmp_path):
     with pytest.raises(ValueError, match="lr is 'abc'"):
         job.of_recipe("scenes-smoke", tmp_path, {"lr": "abc"})
+
+
+@pytest.mark.usefixtures("no_vision")
+def test_a_run_s_best_state_is_a_beginning_too(first, tmp_path):
+    shutil.copytree(first, tmp_path / "run")
+    (tmp_path / "run" / "best").mkdir()
+    for path in (tmp_path / "run").glob("step-*"):
+        shutil.copy(path, tmp_path / "run" / "best")
+    start = beginning.of_recipe(tmp_path / "run" / "best", tmp_path / "next")
+    assert start.under == tmp_path / "run" / "base"

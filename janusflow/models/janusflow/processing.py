@@ -32,7 +32,7 @@ from janusflow.models.processor_files import (
     unpadded,
 )
 from janusflow.models.special_tokens import check_written, special_tokens
-from janusflow.models.tokenizer_guard import tokenizing
+from janusflow.models.tokenizer_guard import is_usual, tokenizing
 from janusflow.utils import limits
 from janusflow.utils.hub import locate, unlist
 from janusflow.utils.safe_io import check_prompt
@@ -55,6 +55,7 @@ class JanusFlowProcessor(ProcessorMixin):
         text, self.added_tags = add_tags(files.tokenizer, tags)
         self.files = replace(files, tokenizer=text)
         self.tokenizer = _tokenizer(self.files, self.tags.pad_tag)
+        self._quiet = not is_usual(self.tokenizer.backend_tokenizer)
         self._known = len(self.tokenizer)
         self._special_of: tuple[int, frozenset[str]] = (-1, frozenset())
         self.image_processor = JanusFlowImageProcessor.from_dict(files.preprocessor_config)
@@ -266,16 +267,20 @@ class JanusFlowProcessor(ProcessorMixin):
     def ids(self, text: str) -> list[int]:
         """Returns a text's ids with BOS first, exactly once even if the text begins with it."""
         limits.hold("text", len(text), f"a text has {len(text)} characters")
-        with tokenizing():
+        with tokenizing(self._quiet):
             ids = self.tokenizer(text).input_ids
         limits.hold("tokens", len(ids), f"a text has {len(ids)} tokens")
         return ids[1:] if ids[1:2] == [self.tokenizer.bos_token_id] else ids
 
     def decode(self, ids, skip_special_tokens: bool = True, **kwargs) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens, **kwargs)
+        with tokenizing(self._quiet):
+            return self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens, **kwargs)
 
     def batch_decode(self, ids, skip_special_tokens: bool = True, **kwargs) -> list[str]:
-        return self.tokenizer.batch_decode(ids, skip_special_tokens=skip_special_tokens, **kwargs)
+        with tokenizing(self._quiet):
+            return self.tokenizer.batch_decode(
+                ids, skip_special_tokens=skip_special_tokens, **kwargs
+            )
 
     def check_fits(self, vocab_size: int) -> None:
         """Raises ValueError if a tag's id is not below `vocab_size`, the rows of the embedding."""
