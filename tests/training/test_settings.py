@@ -130,7 +130,7 @@ def test_old_names_of_classes_and_functions_still_stand():
 @pytest.mark.parametrize("kind", ["dispersive", "contrastive"])
 def test_a_loss_between_samples_needs_one_in_each_process(kind):
     changes = {"alignment": kind, "training.mixture": {"generation": 1, "understanding": 3}}
-    settings = config.changed(config.of_stage("2"), changes | {"training.batch": 12})
+    settings = config.changed(config.of_stage("tune"), changes | {"training.batch": 12})
     for processes in (1, 3):
         build._check_compared(settings, processes)
     with pytest.raises(ValueError, match="a step has 3 for 4 processes"):
