@@ -46,13 +46,15 @@ SAID = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Five images of noise with captions as `janusflow data emoji --keywords` writes them."""
-    found = tmp_path_factory.mktemp("emoji")
+    return written(tmp_path_factory.mktemp("emoji"), 32)
+
+
+def written(found, size):
+    """Writes five images of noise with captions as `janusflow data emoji --keywords` does."""
     rng, rows = np.random.default_rng(0), []
     for name, texts in SAID.items():
-        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
-            found / f"{name}.png"
-        )
+        pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(found / f"{name}.png")
         row = dict(image=f"{name}.png", concept=name.partition("-")[0], language="en")
         rows += [json.dumps(row | {"text": text}) for text in texts]
     for split in ("train", "test"):
@@ -146,3 +148,18 @@ def test_a_folder_of_another_size_is_refused(folder, tmp_path):
 def test_a_language_without_captions_is_refused(folder):
     with pytest.raises(ValueError, match="no captions in 'xx'"):
         read_items(folder, "train", "xx")
+
+
+def test_the_packaged_model_of_emoji_is_trained_on(tmp_path, folder):
+    (tmp_path / "emoji").mkdir()
+    changes = {"steps": 1, "images": 2, "questions": 1, "warmup": 1}
+    plan = job.of_recipe(
+        "emoji-pico",
+        tmp_path / "run",
+        changes,
+        "janusflow/emoji",
+        [written(tmp_path / "emoji", 64)],
+    )
+    assert plan.run().finished
+    with pytest.raises(ValueError, match=r"images of 32 pixels.*reads images of 64"):
+        job.of_recipe("emoji-pico", tmp_path / "other", changes, start, [folder])
