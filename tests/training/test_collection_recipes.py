@@ -153,13 +153,8 @@ def test_a_language_without_captions_is_refused(folder):
 def test_the_packaged_model_of_emoji_is_trained_on(tmp_path, folder):
     (tmp_path / "emoji").mkdir()
     changes = {"steps": 1, "images": 2, "questions": 1, "warmup": 1}
-    plan = job.of_recipe(
-        "emoji-pico",
-        tmp_path / "run",
-        changes,
-        "janusflow/emoji",
-        [written(tmp_path / "emoji", 64)],
-    )
+    data, start = [written(tmp_path / "emoji", 64)], "janusflow/emoji"
+    plan = job.of_recipe("emoji-pico", tmp_path / "run", changes, start, data)
     assert plan.run().finished
     with pytest.raises(ValueError, match=r"images of 32 pixels.*reads images of 64"):
         job.of_recipe("emoji-pico", tmp_path / "other", changes, start, [folder])
