@@ -32,8 +32,8 @@ def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
     solver = find(name, **dict(options))
     if not solver.fixed:
         raise ValueError(
-            f"{name} looks at the state or draws noise, so it is no fixed graph; compile v alone, "
-            "or choose a solver with fixed steps"
+            f"{name} depends on the state or draws noise, so its graph is not fixed; compile v "
+            "alone, or choose a solver with fixed steps"
         )
     grid = times(ts if isinstance(ts, int) else list(ts), solver, time_shift=time_shift)
     nodes, weights = linearize(solver, grid)

@@ -102,7 +102,7 @@ def batched(net: Callable, scale: float = 1.0, sign: int = 1, **conditions: Any)
     """
     if sign not in (1, -1):
         raise ValueError(
-            f"sign is 1 (net predicts data - noise) or -1 (noise - data), not {sign!r}"
+            f"sign is {sign!r}; expected 1 (net predicts data - noise) or -1 (noise - data)"
         )
     return Batched(net, scale, sign, conditions)
 

@@ -25,7 +25,7 @@ def grid(place: Grid) -> Grid:
 def uniform(n: int) -> Tensor:
     """t = u, the n + 1 equally spaced numbers from 0 to 1."""
     if n < 1:
-        raise ValueError(f"a grid has one step or more, not {n}")
+        raise ValueError(f"the number of steps is {n}; expected at least 1")
     return torch.arange(n + 1, dtype=torch.float64) / n
 
 

@@ -28,9 +28,11 @@ def posterior(
         measured: (B, M) or (M,).
     """
     if not deviation > 0 or not spread > 0:
-        raise ValueError(f"deviation {deviation} and spread {spread} have to be positive")
+        raise ValueError(f"deviation is {deviation} and spread {spread}; expected positive numbers")
     if not isinstance(measure, Tensor) or measure.ndim != 2:
-        raise TypeError("measure is the matrix A, (M, D), that acts on flattened samples")
+        raise TypeError(
+            "measure is not a matrix; expected A of shape (M, D), which acts on flattened samples"
+        )
     return Posterior(v, measure, measured, deviation, spread)
 
 

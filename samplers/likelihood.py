@@ -63,8 +63,8 @@ def log_likelihood(
     chosen = find(solver, **options)
     if chosen.stochastic or chosen.maps:
         raise ValueError(
-            f"{chosen.name} follows no path of the velocity back from the data, so there is no "
-            "density to add up; choose a deterministic solver such as heun or dopri5"
+            f"{chosen.name} cannot be inverted, so it has no likelihood; choose a deterministic "
+            "solver such as heun or dopri5"
         )
     ts = times(ts, chosen, jumps_of(v), time_shift_of(v))
     if abs(float(ts[0])) > NEAR or abs(float(ts[-1]) - 1) > NEAR:

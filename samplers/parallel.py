@@ -24,7 +24,7 @@ def picard(v: Velocity, noise: Tensor, ts: Times, *, tolerance: float = 1e-3) ->
     are exact. Raises ValueError for fields that depend on the grid.
     """
     if not tolerance >= 0:
-        raise ValueError(f"the tolerance is an RMS of 0 or more, not {tolerance}")
+        raise ValueError(f"tolerance is {tolerance}; expected an RMS of at least 0")
     if grid_dependent(v):
         raise ValueError("this field depends on the grid of the run; use a solver, such as euler")
     ts = times(ts, find("euler"), jumps_of(v))

@@ -45,7 +45,7 @@ def _whole(ts: Any) -> int | None:
     """Returns ts as a number of evaluations, or None for a list of times."""
     if isinstance(ts, bool | float):
         raise TypeError(
-            f"{ts!r} is no number of evaluations; pass a whole number, or a list of times"
+            f"{ts!r} is not a number of evaluations; pass a whole number, or a list of times"
         )
     if getattr(ts, "ndim", 0):
         return None

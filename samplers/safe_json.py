@@ -10,7 +10,7 @@ def read_json(path: str | Path) -> object:
     """Reads a JSON file. Raises ValueError if it is no file, too large, too deep or no JSON."""
     path = Path(path)
     if not path.is_file():  # a device or a pipe may never end
-        raise ValueError(f"there is no file {str(path)!r}")
+        raise ValueError(f"there is no file {str(path)!r}; check the path")
     with path.open("rb") as file:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
@@ -18,4 +18,4 @@ def read_json(path: str | Path) -> object:
     try:
         return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise ValueError(f"{path} is not valid JSON; correct it: {error}") from error

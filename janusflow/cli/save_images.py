@@ -94,7 +94,7 @@ def check_name(path: Path) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(
-            f"--out is {str(path)!r:.80}; no such name can be made ({reason})"
+            f"--out is {str(path)!r:.80}; the file system refuses this name ({reason})"
         ) from error
 
 
@@ -118,7 +118,7 @@ def check_file(path: Path) -> None:
     if not path.exists():
         return
     if not path.is_file():
-        raise ValueError(f"{str(path)!r:.200} is no file that could be replaced; choose another")
+        raise ValueError(f"{str(path)!r:.200} is not a file that can be replaced; choose another")
     if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):
         raise ValueError(f"{str(path)!r:.200} is read-only; make it writable or choose another")
 

@@ -17,7 +17,7 @@ DEFAULT = "janusflow/scenes"
 def path(text: str | Path) -> Path:
     """Returns the path as the user wrote it. Raises an error for an empty one."""
     if not str(text) or str(text).isspace():
-        raise typer.BadParameter("it is empty; name a file or a folder")
+        raise typer.BadParameter("the path is empty; name a file or a folder")
     return Path(text)
 
 

@@ -28,7 +28,10 @@ class Blend:
 
     def __post_init__(self):
         if not self.sources or len(self.sources) != len(self.weights):
-            raise ValueError(f"{len(self.sources)} sources came with {len(self.weights)} weights")
+            raise ValueError(
+                f"{len(self.sources)} sources came with {len(self.weights)} weights; give one "
+                "weight for each source"
+            )
         if not all(0 < weight < float("inf") for weight in self.weights):
             raise ValueError(f"weights are {list(self.weights)}; expected numbers above 0")
         empty = [i for i, source in enumerate(self.sources) if len(source) == 0]
@@ -197,4 +200,6 @@ class Mixture:
             self.tally.add(sample)
             other = blend.instead(which, index, seed, trial)
             sample = take(blend.sources[which], [other], [key])[0]
-        raise ValueError(f"{ATTEMPTS} samples in a row cannot be read, the last: {sample}")
+        raise ValueError(
+            f"{ATTEMPTS} samples in a row cannot be read, the last: {sample}; check the data"
+        )

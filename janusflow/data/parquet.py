@@ -99,7 +99,7 @@ def kinds_of_rows(
             skipped.skip(f"{path} row {one + 1}", why)
     if not found:
         told = f" ({why})" if why else ""
-        raise ValueError(f"{path} has the columns {', '.join(names)}; none is a text{told}")
+        raise ValueError(f"{path} has the columns {', '.join(names)}; none of them is a text{told}")
     return {kind: np.sort(np.concatenate(own)) for kind, own in found.items()}
 
 

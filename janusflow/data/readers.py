@@ -63,7 +63,7 @@ def scan(
         return READERS[path.suffix](path)
     if not path.is_file() or path.suffix not in SINGLE:
         forms = ", ".join([*SINGLE, *READERS])
-        raise ValueError(f"{str(path)!r} is no folder and no {forms} file; check --data")
+        raise ValueError(f"{str(path)!r} is neither a folder nor a {forms} file; check --data")
     found = SINGLE[path.suffix](path, options, seed)
     if not found.sources:
         why = "".join(f"; {reason}" for reason in list(found.skipped.values())[:1])

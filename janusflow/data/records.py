@@ -136,7 +136,7 @@ def _document(parts, name: str, fetch: Callable[[Any], bytes]) -> Record:
     what = "a text of the document"
     texts = [PLACEHOLDER if text is None else check_text(text, what) for text, _ in parts]
     if all(text is None for text, _ in parts):
-        raise ValueError("the document has no text to learn")
+        raise ValueError("the document has no text to learn from; give it text beside the images")
     given = [image for text, image in parts if text is None]
     both = dict(text="\n".join(texts), images=_fetched(given, fetch))
     return Record(name=name, document=True, **both)
@@ -161,7 +161,9 @@ def _messages(row: Mapping) -> tuple[tuple[Message, ...], list]:
         )
     key = next((key for key in CHATS if row.get(key) is not None), None)
     if key is None:
-        raise ValueError("it has neither 'messages' nor 'question' and 'answer'")
+        raise ValueError(
+            "it has neither 'messages' nor 'question' and 'answer'; give it one of them"
+        )
     if not isinstance(row[key], list | tuple) or not row[key]:
         raise ValueError(f"{key!r} is {row[key]!r:.40}; expected a list of messages")
     both = [_message(message) for message in row[key]]

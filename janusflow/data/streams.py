@@ -118,7 +118,8 @@ def count_rows(paths: Sequence[Path]) -> int:
                 total += file.metadata.num_rows
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{path} cannot be read as parquet ({' '.join(str(error).split())[:120]})"
+                f"{path} cannot be read as parquet; write it again "
+                f"({' '.join(str(error).split())[:120]})"
             ) from error
     return total
 

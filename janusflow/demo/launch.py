@@ -69,7 +69,7 @@ def _gradio() -> str:
     try:
         return version("gradio")
     except ModuleNotFoundError as error:
-        raise ImportError("the page needs gradio: pip install 'janusflow[demo]'") from error
+        raise ImportError("the page needs gradio; run pip install 'janusflow[demo]'") from error
 
 
 def _about(pipe) -> str:

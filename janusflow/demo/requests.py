@@ -107,7 +107,7 @@ def text(value, what: str) -> str:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise Missing(f"There is no {what} yet; please write one.")
     if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise InvalidRequest(f"The {what} is not Unicode text; please write it anew.")
+        raise InvalidRequest(f"The {what} is not Unicode text; please write it again.")
     if len(value) > MAX_TEXT:
         raise InvalidRequest(f"The {what} is longer than {MAX_TEXT} characters; please shorten it.")
     return value.strip()
@@ -162,7 +162,7 @@ def image(path: str | Path | None) -> Image.Image:
         raise InvalidRequest(TOO_WIDE) from error
     except Exception as error:  # pillow raises whatever its decoders do
         raise InvalidRequest(
-            f"This is not a whole image; please send one of {', '.join(FORMATS)}."
+            f"This is not a complete image; please send one of {', '.join(FORMATS)}."
         ) from error
 
 

@@ -106,14 +106,19 @@ def _inception(path: str) -> nn.Module:
     except ImportError as error:
         raise _lacking(error) from error
     if not Path(path).is_file():
-        raise ValueError(f"features {path!r} is no file; give the weights of the FID's Inception")
+        raise ValueError(
+            f"features {path!r} is not a file; give the weights of the FID's Inception"
+        )
     try:
         net = NoTrainInceptionV3("inception-v3-compat", ["2048"], path)
     except ModuleNotFoundError as error:
         raise _lacking(error) from error
     except Exception as error:  # of torch.load and load_state_dict, of every kind
         reason = printable(error, 160)
-        raise ValueError(f"{path!r} holds no weights of the FID's Inception ({reason})") from error
+        raise ValueError(
+            f"{path!r} holds no weights of the FID's Inception ({reason}); give "
+            "pt_inception-2015-12-05-6726825d.pth"
+        ) from error
     net.side, net.num_features = 299, 2048
     return net
 
@@ -146,7 +151,9 @@ def fingerprint(net: nn.Module) -> str:
 def files(folder: Path, role: str) -> list[Path]:
     """Returns a folder's and its subfolders' images, sorted. Raises ValueError below 2."""
     if not folder.is_dir():
-        raise ValueError(f"--{role} is {str(folder)!r}, which is no folder; give one of images")
+        raise ValueError(
+            f"--{role} is {str(folder)!r}, which is not a folder; give a folder of images"
+        )
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in NAMES and _shown(p, folder))
     if len(found) < 2:
         raise ValueError(

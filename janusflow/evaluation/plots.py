@@ -212,7 +212,7 @@ def _axes(width: float, height: float) -> Axes:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("figures need matplotlib: pip install janusflow[eval]") from error
+        raise ImportError("figures need matplotlib; run pip install janusflow[eval]") from error
     return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 

@@ -40,15 +40,17 @@ def load(path: Path) -> dict:
             raise ValueError("it is empty")
         task, scores = report["protocol"]["task"], report["scores"]
         if task not in TASKS or not fits(scores, dict[str, dict]):
-            raise ValueError("its task or scores are none of ours")
+            raise ValueError("its task or scores are not of janusflow evaluate")
         for number, item in enumerate(report["items"]):
             if wrong := [name for name, hint in ITEM.items() if not fits(item[name], hint)]:
                 raise ValueError(f"{wrong[0]} of item {number} is {item[wrong[0]]!r:.60}")
     except OSError as error:
-        raise ValueError(f"report {str(path)!r} cannot be read ({error.strerror})") from error
+        raise ValueError(
+            f"report {str(path)!r} cannot be read ({error.strerror}); check the path"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{str(path)!r} is no report ({printable(repr(error), 120)}); give a report.json of "
+            f"{str(path)!r} is not a report ({printable(repr(error), 120)}); give a report.json of "
             "`janusflow evaluate`"
         ) from error
     return report

@@ -57,7 +57,7 @@ def of_lmms_eval(results: dict, path: Path) -> Iterator[list[str]]:
                     yield [task, about, metric, _value(value, error), str(count), str(model)]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{str(path)!r} is no result of lmms-eval ({error!r}); give a *_results.json"
+            f"{str(path)!r} is not a result of lmms-eval ({error!r}); give a *_results.json"
         ) from error
 
 
@@ -67,7 +67,8 @@ def of_vlmevalkit(text: str, path: Path) -> Iterator[list[str]]:
     rows = list(csv.DictReader(io.StringIO(text)))
     if not rows or not model or not dataset or "Overall" not in (rows[0] or {}):
         raise ValueError(
-            f"{str(path)!r} is no result of VLMEvalKit; give a MODEL_DATASET_acc.csv or _score.csv"
+            f"{str(path)!r} is not a result of VLMEvalKit; give a MODEL_DATASET_acc.csv or "
+            "_score.csv"
         )
     for row in rows:
         split = row.get("split") or "all"

@@ -46,7 +46,7 @@ def cached(pipe, config) -> Iterator[None]:
     """
     if type(config) not in APPLY:
         known = " or ".join(kind.__name__ for kind in APPLY)
-        raise ValueError(f"{type(config).__name__} is no cache of whole blocks; give a {known}")
+        raise ValueError(f"{type(config).__name__} is not a cache of blocks; give a {known}")
     model = pipe.model
     decoder = model.language_model.model
     register(model)

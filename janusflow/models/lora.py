@@ -245,7 +245,8 @@ def _tensors(path: Path, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
                 found.setdefault(match[1], {})[match[2]] = file.get_tensor(key)
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{str(path)!r} is a damaged weight file ({printable(error, 160)})"
+            f"{str(path)!r} is a damaged weight file ({printable(error, 160)}); download or save "
+            "it again"
         ) from error
     for layer, pair in found.items():
         whole = pair.keys() == {"A", "B"} and all(
@@ -361,13 +362,13 @@ def _fits(found: Found, layer: str, base: nn.Module | None, a: Tensor, b: Tensor
     if base is None:
         raise ValueError(
             f"the adapter in {found.where!r} is for another model: this one has no layer "
-            f"{layer!r:.100}"
+            f"{layer!r:.100}; load it into the model that it was trained on"
         )
     shape, pair = tuple(base.weight.shape), (a.shape, b.shape)
     ones = (1,) * (len(shape) - 2)
     rank = found.rank
     if pair != ((rank, *shape[1:]), (shape[0], rank, *ones)):
         raise ValueError(
-            f"the adapter in {found.where!r} is for another model: {layer} is {shape}, its pair "
-            f"{tuple(a.shape)} and {tuple(b.shape)}"
+            f"the adapter in {found.where!r} is for another model: {layer} has shape {shape}, and "
+            f"the adapter's pair {tuple(a.shape)} and {tuple(b.shape)}"
         )

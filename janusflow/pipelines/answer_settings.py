@@ -108,8 +108,8 @@ def check_sampling(given: Mapping, sources: Sequence) -> None:
         value = given.get(name)
         if value is not None and not (name == "temperature" and value in (0, 1)):
             raise ValueError(
-                f"{name} is {value!r:.40}, and answers are greedy unless told otherwise; give "
-                f"do_sample=True with it, or leave {name} out"
+                f"{name} is {value!r:.40}, but answers are greedy by default; give do_sample=True "
+                f"with it, or leave {name} out"
             )
 
 

@@ -151,7 +151,7 @@ def _check_images(images, one: bool) -> None:
 
 def _check_stream(one: bool, settings: Mapping) -> None:
     if settings.get("streamer") is not None:
-        raise ValueError("stream=True has a streamer of its own; leave streamer or stream out")
+        raise ValueError("stream=True creates its own streamer; leave out streamer or stream")
     several = settings.get("num_return_sequences") not in (None, 1)
     if not one or several:
         raise ValueError(

@@ -49,7 +49,7 @@ class Conversation:
     def _settings(self, method: str, max_new_tokens: int | None, settings: dict) -> dict:
         if (settings.get("num_return_sequences") or 1) > 1:
             raise ValueError(
-                "a conversation goes on from one answer; leave num_return_sequences out"
+                "a conversation continues from one answer; leave num_return_sequences out"
             )
         own = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
         return self.pipe._settings(f"Conversation.{method}", settings | own)

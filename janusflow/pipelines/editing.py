@@ -155,8 +155,8 @@ def _part(solver: samplers.Solver, ts: Tensor, strength: float, invert: bool) ->
         )
     if invert and solver.stochastic:
         raise ValueError(
-            f"{solver.name} adds noise on its way, so nothing leads back; choose a solver without, "
-            "such as heun"
+            f"{solver.name} adds noise in its steps, so it cannot be inverted; choose a solver "
+            "without noise, such as heun"
         )
     part = samplers.img2img_timesteps(ts, strength)
     if isinstance(solver, Learned) and (invert or strength < 1):

@@ -47,8 +47,8 @@ class FewStep:
         path = grid_file(self.folder, FLOW_MAP)
         if not path.is_file():
             raise ValueError(
-                f"{hub.FEW_STEP} names {self.model!r}, which is no flow map ({path.name} is "
-                "missing); name one that janusflow distill made"
+                f"{hub.FEW_STEP} names {self.model!r}, which is not a flow map ({path.name} is "
+                "missing); name one that janusflow distill trained"
             )
         return FlowMapGrid.load(path)
 

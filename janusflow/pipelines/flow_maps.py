@@ -91,7 +91,8 @@ class PromptFlowMap(FlowMap):
     def replace_rule(self, guidance) -> None:
         """Raises ValueError, because guidance is part of the weights."""
         raise ValueError(
-            f"guidance cannot become {guidance!r} on the way: it is in a flow map's weights"
+            f"guidance cannot become {guidance!r} on the way: a flow map's guidance is in its "
+            "weights; keep the one it started with"
         )
 
 

@@ -150,7 +150,7 @@ class Generation:
         """
         for name in ("output_type", "best_of", "verifier", "return_dict"):
             if getattr(options, name) != getattr(GenerateOptions, name):
-                raise ValueError(f"a trajectory takes no {name}; leave it out")
+                raise ValueError(f"a trajectory does not use {name}; leave it out")
         run = self._prepared(texts(prompt), options)
         with self._call(**run.state) as call:
             call.velocity = self._field(run)
@@ -297,7 +297,7 @@ class Generation:
             )
         refused = ("negative_prompt", "first_block_cache", "image")
         if given := [name for name in refused if getattr(options, name) not in (None, "")]:
-            raise ValueError(f"a flow map takes no {given[0]}; leave it out")
+            raise ValueError(f"a flow map does not use {given[0]}; leave it out")
         return self.flow_map(run.prompts, count, run.ts)
 
     def flow_map(
@@ -312,7 +312,7 @@ class Generation:
         """
         if FLOW_MAP not in self.grids:
             raise ValueError(
-                "this model is no flow map; distil it by janusflow distill, or integrate: "
+                "this model is not a flow map; distil it by janusflow distill, or integrate: "
                 "samplers.integrated(pipe.field(prompts))"
             )
         return self._flow_map(self.model, texts(prompts), num_images_per_prompt, ts)

@@ -137,7 +137,7 @@ class Coding:
             )
         if not bool(latents.isfinite().all()):
             raise ValueError(
-                "the latents hold NaN or infinity, so there is no image; try float32 or a "
+                "the latents hold NaN or infinity, so they cannot be decoded; try float32 or a "
                 "smaller guidance_scale"
             )
         if output_type == "latent":

@@ -251,7 +251,10 @@ class JanusProPipeline(BasePipeline):
         device, decode = self._execution_device, self.model.model.vqmodel.decode
         codes = self.model.config.vq_config.num_embeddings
         if tokens.ndim != 2 or not 0 <= int(tokens.min()) <= int(tokens.max()) < codes:
-            raise ValueError(f"tokens must be (B, n), from 0 to {codes - 1}")
+            raise ValueError(
+                "tokens have another shape or range; expected (B, n) with numbers from 0 to "
+                f"{codes - 1}"
+            )
         made = [decode(row[None].to(device)).float() for row in tokens]
         finite.check_rows({"pixels": torch.cat(made)}, "after the VQ model's decoder")
         pixels = nn.functional.pixel_shuffle(torch.cat(made), self.fold)

@@ -59,8 +59,8 @@ class Quality:
             weight = float(guidance)
         except ValueError:
             raise ValueError(
-                f"guidance {guidance!r} is a rule, and this quality has an interval of its own; "
-                "give a number, or leave the quality out"
+                f"guidance {guidance!r} is a rule, and this quality already sets a guidance "
+                "interval; give a number, or leave the quality out"
             ) from None
         return f"guidance_interval:{weight:g},{self.guided[0]:g},{self.guided[1]:g}"
 
@@ -126,7 +126,10 @@ def guided_times(pilot: samplers.PilotGrid, quality: Quality) -> tuple[float, fl
     match told:
         case [int() | float() as start, int() | float() as stop] if 0 <= start <= stop <= 1:
             return float(start), float(stop)
-    raise ValueError(f"a pilot grid is for guidance between {told!r:.60}; make it anew")
+    raise ValueError(
+        f"a pilot grid has invalid guidance times {told!r:.60}; create the grid again with "
+        "janusflow pilot"
+    )
 
 
 def read_grids(folder: Path) -> dict[str, samplers.PilotGrid]:

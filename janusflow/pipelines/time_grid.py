@@ -36,5 +36,5 @@ def time_grid(
     if isinstance(made, np.ndarray | list | tuple):
         made = torch.as_tensor(np.asarray(made, dtype=np.float64))
     if not isinstance(made, Tensor):
-        raise TypeError(f"the grid's function gave {type(made).__name__}; expected a tensor")
+        raise TypeError(f"the grid's function returned {type(made).__name__}; expected a tensor")
     return made

@@ -157,7 +157,7 @@ async def _form(request: Request) -> tuple[EditRequest, dict[str, bytes]]:
         async with request.form(max_files=2, max_fields=32) as form:
             fields, files = await _entries(form)
     except HTTPException as error:
-        raise InvalidRequest(f"the form cannot be read ({error.detail}); send it anew") from error
+        raise InvalidRequest(f"the form cannot be read ({error.detail}); send it again") from error
     if unknown := sorted(files.keys() - {"image", "mask"}):
         said = f"{printable(unknown[0], 40)} is not supported by this server; leave it out"
         raise InvalidRequest(said, unknown[0], "extra_forbidden")

@@ -37,7 +37,7 @@ def of_validation(errors: Sequence[dict]) -> InvalidRequest:
     reason = error["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     match error["type"]:
         case "json_invalid":
-            return InvalidRequest("the body is no valid JSON; send a JSON object", code="bad_json")
+            return InvalidRequest("the body is not valid JSON; send a JSON object", code="bad_json")
         case "extra_forbidden":
             said = f"{name} is not supported by this server; leave it out"
         case "missing":

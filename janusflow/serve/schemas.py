@@ -152,7 +152,9 @@ class ChatRequest(Request):
     def _fits(self) -> ChatRequest:
         stops = self.stops()
         if len(stops) > 4 or not all(0 < len(stop) <= limits.most("prompt") for stop in stops):
-            raise ValueError("stop has to be one text or up to four, none empty")
+            raise ValueError(
+                "stop is empty or longer than four texts; expected one text, or up to four"
+            )
         if None not in (self.max_tokens, self.max_completion_tokens):
             raise ValueError("max_tokens and max_completion_tokens mean the same; leave one out")
         if self.stream_options is not None and not self.stream:

@@ -70,4 +70,4 @@ def check_installed() -> None:
     """Raises ImportError that says what to install if something is missing."""
     for module in ("fastapi", "uvicorn", "multipart"):
         if find_spec(module) is None:
-            raise ImportError(f"the server needs {module}: pip install 'janusflow[serve]'")
+            raise ImportError(f"the server needs {module}; run pip install 'janusflow[serve]'")

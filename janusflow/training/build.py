@@ -94,8 +94,8 @@ def build(
         _share_averages(averaged.to(accelerator.device), ema)
     if run.watch_every and any(hasattr(value, "to_local") for value in ema.values()):
         raise ValueError(
-            "run.watch_every looks at gradients in the middle, which sharded weights do not allow; "
-            "train with DDP, or set it to 0"
+            "run.watch_every inspects single gradients, which sharded weights do not allow; train "
+            "with DDP, or set it to 0"
         )
     made = Trainer(settings, accelerator, module, state, prepared, data)
     made._follow()

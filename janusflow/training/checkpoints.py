@@ -117,7 +117,10 @@ def read(
         for name in json.loads(meta.get("sharded", "[]")):
             tensors[name] = torch.cat([part[name] for part, _ in parts])
     except (ValueError, RecursionError, TypeError, KeyError, RuntimeError) as error:
-        raise ValueError(f"the files of step {step} in {out} do not fit together") from error
+        raise ValueError(
+            f"the files of step {step} in {out} do not fit together; delete them and resume from "
+            "an earlier step"
+        ) from error
     return tensors, meta
 
 
@@ -127,9 +130,11 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             meta = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error})") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}); check the file and its permissions"
+        ) from error
     if meta.get("sha256") != digests.of_tensors(tensors):
-        raise ValueError(f"{path} does not match its checksum")
+        raise ValueError(f"{path} does not match its checksum; resume from an earlier checkpoint")
     return tensors, meta
 
 

@@ -114,7 +114,9 @@ class Settings:
             for name in self.later[step]:
                 section, _, key = today(name).partition(".")
                 if section not in FIXED or not key or key in FIXED[section]:
-                    raise ValueError(f"later changes {name}, which stays as it is in a run")
+                    raise ValueError(
+                        f"later changes {name}, which cannot change during a run; leave it out"
+                    )
             self.at(step)
 
     def as_dict(self) -> dict:
@@ -202,7 +204,7 @@ def _section(settings: Settings, section: str, whole, keys: dict):
             raise ValueError(unknown(f"{section}.{key}", [f"{section}.{name}" for name in hints]))
     if keys and part is None:
         key = next(iter(keys))
-        raise ValueError(f"{section}.{key} was set, but {section} is none; set {section} first")
+        raise ValueError(f"{section}.{key} was set, but {section} is None; set {section} first")
     values = {key: as_hint(hints[key], v, f"{section}.{key}") for key, v in keys.items()}
     if section == "training" and values.get("density", part.density) != part.density:
         values = {"density_mean": None, "density_std": None} | values  # they were the other's

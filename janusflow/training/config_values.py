@@ -99,4 +99,6 @@ def parse_yaml(text: str, name: str):
     try:
         return _Plain(text).get_single_data()  # safe: no tag makes an object
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is no YAML ({' '.join(str(error).split())[:160]})") from error
+        raise ValueError(
+            f"{name} is not valid YAML; correct it ({' '.join(str(error).split())[:160]})"
+        ) from error

@@ -172,7 +172,10 @@ def load_moments(state: State, found: Mapping[str, Tensor]) -> None:
         if start not in ("optimizer", "optimizer-number"):
             continue
         if name not in places:
-            raise ValueError(f"the checkpoint trained {name!r}, this run does not")
+            raise ValueError(
+                f"the checkpoint trained {name!r}, and this run does not; resume with the same "
+                "training.trainable"
+            )
         if start == "optimizer-number":
             value = value.item()
         else:
@@ -192,7 +195,8 @@ def load_weights(state: State, found: dict[str, Tensor]) -> None:
                     own = name  # what is not averaged in the file begins at its value
                 else:
                     raise ValueError(
-                        f"the checkpoint has no {own!r} of shape {tuple(target.shape)}"
+                        f"the checkpoint has no {own!r} of shape {tuple(target.shape)}; resume "
+                        "with the model that it was trained from"
                     )
             _local(target).copy_(_local(_as(found[own], target)))
 

@@ -64,7 +64,10 @@ def first_model(recipe: Recipe, base: Path, workers: int = 0) -> None:
     if (base / "model.safetensors").exists():
         return
     if recipe.collection:
-        raise ValueError(f"{str(base)!r} lacks model.safetensors, which the run began with")
+        raise ValueError(
+            f"{str(base)!r} lacks model.safetensors, with which the run began; restore it or start "
+            "a new run"
+        )
     build_tokenizer(
         base, [*vocabulary(), "User", "Assistant"], system_prompt="", spellings=SPELLINGS
     )

@@ -347,12 +347,14 @@ def _check_data(chosen: Settings, data) -> None:
         return
     if not every:
         raise ValueError(
-            f"data.held_out is {folder!r}, and nothing looks at it; set run.evaluate_every to the "
-            "steps between two evaluations"
+            f"data.held_out is {folder!r}, and nothing evaluates on it; set run.evaluate_every to "
+            "the steps between two evaluations"
         )
     kinds = [kind for kind, _ in readers.scan(Path(folder), _of_held_out(chosen)).sources]
     if "generation" not in kinds:
-        raise ValueError(f"data.held_out {folder!r} has no images with captions")
+        raise ValueError(
+            f"data.held_out {folder!r} has no images with captions; name a folder that has"
+        )
 
 
 def captions(mixture: Mixture) -> list[str]:

@@ -132,7 +132,9 @@ def read(path: Path) -> list[Sample]:
         rows = found["ids"].split(found["lengths"].tolist())
         parts = zip(rows, found["noise"], found["data"], names, strict=True)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); make the pairs again") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}); check the file or generate the pairs again"
+        ) from error
     return [
         Sample(kind="generation", input_ids=ids, latents=x, extra={"noise": z}, name=name)
         for ids, z, x, name in parts
@@ -156,7 +158,7 @@ class Pairs:
         """The pairs' settings. Raises ValueError if the folder holds none or is incomplete."""
         path = self.folder / TOLD
         if not path.is_file():
-            raise ValueError(f"{self.folder} holds no {TOLD}; make pairs by janusflow pairs")
+            raise ValueError(f"{self.folder} holds no {TOLD}; generate pairs by janusflow pairs")
         told = parse_object(read_text(path, "config_bytes"), path)
         files = [_file(self.folder, n) for n in range(-(-told["count"] // SHARD))]
         if missing := [path.name for path in files if not path.exists()]:

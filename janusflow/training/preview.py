@@ -99,8 +99,8 @@ def check(state: State) -> None:
     """Raises ValueError for sharded weights, with which one process alone cannot generate."""
     if any(hasattr(x, "to_local") for x in state.ema.values()):
         raise ValueError(
-            "run.sample_every needs whole weights on each device, these are sharded; set it to 0 "
-            "or train with DDP"
+            "run.sample_every needs complete weights on each device, and these are sharded; set it "
+            "to 0 or train with DDP"
         )
 
 

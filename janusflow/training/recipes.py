@@ -154,7 +154,10 @@ class Recipe:
             found = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
             return cls(**found)
         except TypeError as error:
-            raise ValueError(f"the checkpoint's recipe cannot be read ({error})") from error
+            raise ValueError(
+                f"the checkpoint's recipe cannot be read ({error}); resume with the release that "
+                "wrote it"
+            ) from error
 
 
 EMOJI = Recipe(

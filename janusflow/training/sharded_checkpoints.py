@@ -82,7 +82,9 @@ def check(folder: Path, rank: int = 0, world: int = 1) -> None:
     for file in _share(folder, rank, world):
         said = file.with_name(f"{file.name}.sha256")
         if not said.is_file() or said.read_text(encoding="utf-8") != _digest(file):
-            raise ValueError(f"{file} does not match its checksum")
+            raise ValueError(
+                f"{file} does not match its checksum; resume from an earlier checkpoint"
+            )
 
 
 def read_meta(folder: Path) -> dict[str, str]:
@@ -122,7 +124,10 @@ def load(state: State, folder: Path, step: int) -> None:
     for name, tensor in found.items():
         if name not in known or known[name].size != tensor.shape:
             shape = tuple(tensor.shape)
-            raise ValueError(f"the checkpoint in {folder} has no {name!r} of shape {shape}")
+            raise ValueError(
+                f"the checkpoint in {folder} has no {name!r} of shape {shape}; resume with the "
+                "same model"
+            )
     for name, about in known.items():
         if name.startswith(("optimizer", "group")):
             owner = name.partition(".")[2].rpartition(".")[0]

@@ -99,7 +99,8 @@ def weight_files(folder: Path) -> list[Path]:
                 )
             if not (folder / name).is_file():
                 raise ValueError(
-                    f"{str(folder)!r} lacks {printable(name, 80)}, which {path.name} lists"
+                    f"{str(folder)!r} lacks {printable(name, 80)}, which {path.name} lists; "
+                    "download the model again"
                 )
     found = sorted(folder.glob("*.safetensors"))
     if not found:
@@ -167,7 +168,7 @@ def _numbers(path: Path) -> int:
             count = sum(math.prod(part.get_shape()) for part in parts.values())
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path} is a damaged weight file ({printable(error, 160)}); fetch it again"
+            f"{path} is a damaged weight file ({printable(error, 160)}); download or save it again"
         ) from error
     wrong = [
         key
@@ -176,7 +177,9 @@ def _numbers(path: Path) -> int:
     ]
     if wrong:
         shown = printable(wrong[0], 80)
-        raise ValueError(f"{shown} in {path} is of {kinds[wrong[0]]}, no floating-point numbers")
+        raise ValueError(
+            f"{shown} in {path} is of {kinds[wrong[0]]}, expected floating-point numbers"
+        )
     return count
 
 

@@ -81,7 +81,9 @@ def locate(
     if inside == Path():
         return folder
     if not (folder / inside).is_dir():
-        raise ValueError(f"{str(name)!r:.200} holds no folder {str(inside)!r:.200}")
+        raise ValueError(
+            f"{str(name)!r:.200} holds no folder {str(inside)!r:.200}; check subfolder"
+        )
     verify(folder / inside, files)
     return folder / inside
 
@@ -92,7 +94,10 @@ def _inside(subfolder: str | None) -> Path:
         raise ValueError(f"subfolder is {subfolder!r:.60}; expected the name of a folder")
     path = Path(subfolder or "")
     if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"subfolder {str(subfolder)!r:.200} leads out of the model's folder")
+        raise ValueError(
+            f"subfolder {str(subfolder)!r:.200} leads out of the model's folder; name a folder "
+            "inside it"
+        )
     return path
 
 

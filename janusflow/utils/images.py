@@ -78,7 +78,7 @@ def _broken(name: str, error: Exception) -> ValueError:
     reason = printable(error, 200) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         reason = f"none of {', '.join(FORMATS)}"
-    return ValueError(f"{name!r} is not a whole image ({reason})")
+    return ValueError(f"{name!r} is not a complete image ({reason})")
 
 
 def to_rgb(image, what: str = "image") -> Image.Image:

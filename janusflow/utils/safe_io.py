@@ -31,9 +31,11 @@ def read_bytes(path: Path, limit: str, what: str) -> bytes:
             content = _up_to(file, largest + 1) if ends else None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"{what} {str(path)!r} cannot be opened ({reason})") from error
+        raise ValueError(
+            f"{what} {str(path)!r} cannot be opened ({reason}); check the path"
+        ) from error
     if content is None:
-        raise ValueError(f"{what} {str(path)!r} cannot be opened (it is no file)")
+        raise ValueError(f"{what} {str(path)!r} is not a file; give the path of a file")
     limits.hold(limit, len(content), f"{what} {str(path)!r} is larger than that")
     return content
 
@@ -41,7 +43,7 @@ def read_bytes(path: Path, limit: str, what: str) -> bytes:
 def check_file(path: Path) -> Path:
     """Returns the path. Raises ValueError for a pipe or device, where mapping would block."""
     if path.exists() and not path.is_file():
-        raise ValueError(f"{str(path)!r} is no file; fetch it again")
+        raise ValueError(f"{str(path)!r} is not a file; download it again")
     return path
 
 
@@ -73,7 +75,9 @@ def split_prompts(content: bytes, name: str) -> list[str]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not UTF-8 text (byte {error.start})") from error
+        raise ValueError(
+            f"{name} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     for number, line in enumerate(lines, 1):
         check_prompt(line, f"{name}, line {number},", "; expected one prompt a line")
@@ -111,7 +115,7 @@ def parse_object(text: str, path: Path) -> dict:
     try:
         content = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} is no valid JSON: {error}") from None
+        raise ValueError(f"{str(path)!r} is not valid JSON; correct it: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{str(path)!r} holds a {type(content).__name__}; expected a JSON object")
     return content

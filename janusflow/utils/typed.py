@@ -20,7 +20,9 @@ def built(kind: type, values: Any, name: str):
         raise ValueError(f"{name} holds a {type(values).__name__}; expected a JSON object")
     hints = get_type_hints(kind)
     if unknown := sorted(set(map(str, values)) - {f.name for f in fields(kind)}):
-        raise ValueError(f"{name} holds {printable(repr(unknown[0]), 60)}, which is no field of it")
+        raise ValueError(
+            f"{name} holds {printable(repr(unknown[0]), 60)}, which is not one of its fields"
+        )
     for field in fields(kind):
         if field.name not in values:
             if field.default is field.default_factory is MISSING:

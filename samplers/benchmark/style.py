@@ -21,7 +21,7 @@ def paper(draw):
             import_module("matplotlib.figure")
             from matplotlib import rc_context
         except ImportError as error:
-            raise ImportError("figures need matplotlib: pip install matplotlib") from error
+            raise ImportError("figures need matplotlib; run pip install matplotlib") from error
         with rc_context(fname=SHEET):
             return draw(*args, **kwargs)
 

@@ -225,7 +225,10 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         known = self.timesteps if schedule_timesteps is None else schedule_timesteps
         at = (known == timestep).nonzero()[:, 0].tolist()
         if not at:
-            raise ValueError(f"{float(timestep):g} is not one of the scheduler's timesteps")
+            raise ValueError(
+                f"{float(timestep):g} is not one of the scheduler's timesteps; take one of "
+                "scheduler.timesteps"
+            )
         return at[1] if len(at) > 1 else at[0]
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | float | None = None) -> Tensor:

@@ -87,7 +87,10 @@ def from_diffusers(
     of a stochastic scheduler comes from torch's global generator.
     """
     if "sample" not in inspect.signature(scheduler.step).parameters:
-        raise TypeError(f"{type(scheduler).__name__} has no step(model_output, timestep, sample)")
+        raise TypeError(
+            f"{type(scheduler).__name__} has no step(model_output, timestep, sample); give a "
+            "scheduler of diffusers"
+        )
     twice = scheduler.order == 2
 
     def path(v: Velocity, x: Tensor, ts: Tensor) -> Path:

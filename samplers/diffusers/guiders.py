@@ -48,8 +48,8 @@ def _on(guider: BaseGuidance, ts: Tensor) -> Rule:
         times = torch.as_tensor(t).detach().double().cpu().flatten()
         if times.numel() > 1 and not bool((times == times[0]).all()):
             raise ValueError(
-                "a guider of diffusers knows one step for a whole batch; give one time, or a rule "
-                "of samplers.guidance"
+                "a guider of diffusers has one step for a batch; give one time, or a rule of "
+                "samplers.guidance"
             )
         step = int(torch.searchsorted(rising, times[:1], right=True)) - 1
         count = len(rising) - 1
@@ -96,7 +96,7 @@ class RuleGuidance(BaseGuidance):
     def _time(self) -> Tensor:
         """Returns t of the step, 1 - sigma."""
         if self._timestep is None:
-            raise ValueError("the guider knows no step yet; call set_state first")
+            raise ValueError("the guider has no step yet; call set_state first")
         return 1 - torch.as_tensor(self._timestep, dtype=torch.float64).flatten()[0] / TICKS
 
     def _acts(self) -> bool:

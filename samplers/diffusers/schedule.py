@@ -89,7 +89,9 @@ def shifted(config: Any, shift: float, ts: Tensor, mu: float | None) -> Tensor:
     """sigma -> shift sigma / (1 + (shift - 1) sigma) on a grid; a dynamic shift comes from mu."""
     if config.use_dynamic_shifting:
         if mu is None:
-            raise ValueError("use_dynamic_shifting is on: pass mu to set_timesteps")
+            raise ValueError(
+                "use_dynamic_shifting is on, and mu is missing; pass mu to set_timesteps"
+            )
         shift = math.exp(mu) if config.time_shift_type == "exponential" else mu
     sigmas = 1 - ts
     return 1 - shift * sigmas / (1 + (shift - 1) * sigmas)

@@ -163,7 +163,7 @@ def _looked(name: str, v: Tensor, t: Tensor) -> Tensor:
     if not bool(rows.all()):
         sample = int((~rows).int().argmax())
         raise FloatingPointError(
-            f"{name} is not finite at t = {float(t.min()):.6g}, first in sample "
-            f"{sample + 1} of {len(v)}"
+            f"{name} is not finite at t = {float(t.min()):.6g}, first in sample {sample + 1} of "
+            f"{len(v)}; lower the guidance or use float32"
         )
     return v

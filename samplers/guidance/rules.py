@@ -218,7 +218,7 @@ def cfg_plus_plus(weight: float, steps: int | Tensor | None = None) -> Rule:
     if steps is None:
         return replace(Rule(_without_grid(weight)), for_grid=lambda ts: _renoised(weight, ts))
     if not 1 <= steps <= MOST_STEPS:
-        raise ValueError(f"cfg++ is made for {steps:g} steps; give it 1 to {MOST_STEPS}")
+        raise ValueError(f"cfg++ was given {steps:g} steps; give it 1 to {MOST_STEPS}")
     alone = _renoised(weight, torch.linspace(0, 1, int(steps) + 1, dtype=torch.float64))
     return replace(alone, for_grid=lambda ts: _renoised(weight, ts))
 
@@ -240,7 +240,9 @@ def _without_grid(weight: float) -> Combine:
 
 def _renoised(weight: float, grid: Tensor) -> Rule:
     if grid.ndim != 1 or len(grid) < 2 or not (grid.diff() > 0).all():
-        raise ValueError("cfg++ needs the increasing grid of the sampling run, or its steps")
+        raise ValueError(
+            "cfg++ got no increasing grid; give it the grid of the sampling run, or steps"
+        )
     weights = weight * grid[1:] * (1 - grid[:-1]) / grid.diff()
 
     def held(t: Tensor) -> Tensor:

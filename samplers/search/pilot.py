@@ -109,7 +109,9 @@ class PilotGrid:
             made.settings.keys()
             times(made, made.chosen)
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as missing:
-            raise ValueError(f"{path} lacks what a grid needs ({missing}); make it anew") from None
+            raise ValueError(
+                f"{path} lacks what a grid needs ({missing}); create it again with pilot()"
+            ) from None
         if known != made.fingerprint or (settings is not None and made.settings != dict(settings)):
             raise ValueError(
                 f"{path} was made for {dict(made.settings)}, not for {dict(settings or {})}; "

@@ -99,7 +99,7 @@ def clock(device: torch.device) -> torch.dtype:
 
 def check_tolerances(rtol: float, atol: float, dtype: torch.dtype) -> None:
     if not (rtol >= 0 and atol >= 0):
-        raise ValueError(f"rtol = {rtol} and atol = {atol} must be numbers of at least zero")
+        raise ValueError(f"rtol is {rtol} and atol {atol}; expected numbers of at least 0")
     finest = 10 * torch.finfo(dtype).eps
     if rtol + atol < finest:
         raise ValueError(

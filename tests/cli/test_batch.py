@@ -149,7 +149,7 @@ def test_a_grid_brings_the_time_that_its_guidance_ended_at(pipe):
 @pytest.mark.parametrize("told", ["often", [0.5, 0.1], [0, "1"], [0, 0.2, 1], [0, float("nan")]])
 def test_a_grid_with_a_strange_interval_is_refused(grid, told):
     strange = replace(grid, settings={**grid.settings, "guided": told})
-    with pytest.raises(ValueError, match="make it anew"):
+    with pytest.raises(ValueError, match="create the grid again"):
         resolve("draft", {"draft": strange})
 
 

@@ -89,8 +89,8 @@ BAD = {
     "unknown device": (["generate", "x", "--device", "abacus"], "no device 'abacus'"),
     "meta device": (["generate", "x", "--device", "meta"], "holds no numbers"),
     "unknown dtype": (["generate", "x", "--dtype", "int3"], "no dtype 'int3'"),
-    "no prompt": (["generate"], "no prompt"),
-    "empty prompt": (["generate", " "], "empty one"),
+    "no prompt": (["generate"], "prompt is missing"),
+    "empty prompt": (["generate", " "], "missing or empty"),
     "negative steps": (["generate", "x", "--steps", "-4"], "--steps is -4"),
     "steps that are no number": (["generate", "x", "--steps", "many"], "valid integer"),
     "guidance that is no number": (["generate", "x", "--guidance-scale", "strong"], "'strong'"),
@@ -136,7 +136,7 @@ def test_a_broken_picture_is_named(content, janusflow, tiny_folder, tmp_path):
     path = picture(tmp_path)
     path.write_bytes(path.read_bytes()[:200] if content == "cut" else content)
     code, _, err = janusflow("chat", path, "what?", "--model", tiny_folder)
-    assert code == 2 and "not a whole image" in err and err.count("\n") == 1
+    assert code == 2 and "not a complete image" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe\x00", b"a\x00b", b"x" * 5000])
@@ -227,7 +227,7 @@ def test_threads_that_no_machine_has_are_refused_before_openmp_ends_the_process(
         (["generate", "x", "--quality", " "], "--quality is empty"),
         (["generate", "x", "--model", ""], "--model is empty"),
         (["info", ""], "--model is empty"),
-        (["generate", "x", "-o", "n" * 300 + ".png"], "no such name can be made"),
+        (["generate", "x", "-o", "n" * 300 + ".png"], "the file system refuses this name"),
         (["generate", "x", "--grid", "1 0.5 0"], "the grid runs from 1 to 0"),
         (["generate", "x", "--sampler", "eulr"], "did you mean 'euler'"),
         (
@@ -271,7 +271,7 @@ def test_a_pilots_grid_lies_beside_the_weights_and_its_quality_uses_it(
         (["--samples", 1], "--samples is 1; expected 3 to"),
         (["-o", "grid.txt"], "expected a .json"),
         ([], "name the file with --out"),
-        (["--model", "janusflow/scenes-pro"], "of a flow, which Janus-Pro has not"),
+        (["--model", "janusflow/scenes-pro"], "of a flow, and Janus-Pro has no flow"),
     ],
 )
 def test_a_pilot_that_cannot_fly_says_so_before_it_loads_a_model(janusflow, words, said):

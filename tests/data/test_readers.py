@@ -95,7 +95,7 @@ def test_processes_share_one_batch_whatever_their_number(folder, processor, worl
         ('{"image": "none.png", "question": "q", "answer": "a"}', "there is no image"),
         ('{"image": "../0.png", "question": "q", "answer": "a"}', "leads out of its folder"),
         ('{"image": 7, "question": "q", "answer": "a"}', "expected the name of a file"),
-        ('{"image": "words.txt", "question": "q", "answer": "a"}', "not a whole image"),
+        ('{"image": "words.txt", "question": "q", "answer": "a"}', "not a complete image"),
         ('{"question": "", "answer": "a"}', "empty"),
         ('{"messages": [{"role": "user", "content": "q"}]}', "no answer"),
         ('{"image": "0.png", "question": "<image> <image>", "answer": "a"}', "1 images"),
@@ -163,7 +163,7 @@ def test_every_reader_counts_names_and_skips_what_is_broken_up_to_the_limit(
         drawn = mixture.draw(0, counts=counts)
     assert len(drawn) == 8 and len(mixture.tally.broken) == 3
     report = mixture.tally.report().splitlines()
-    assert all("not a whole image" in line and str(tmp_path) in line for line in report)
+    assert all("not a complete image" in line and str(tmp_path) in line for line in report)
     assert not {s.name for s in drawn} & set(mixture.tally.broken)
     with pytest.raises(ValueError, match="2 are allowed; the last: "), pytest.warns(UserWarning):
         open_data(tmp_path / "data", processor, limit=2, options=options).draw(0, counts=counts)

@@ -113,7 +113,7 @@ def link(name, kind):
         ([("1.png", link("1.png", tarfile.SYMTYPE)), ("1.txt", b"x")], "a link"),
         ([("1.png", link("1.png", tarfile.LNKTYPE)), ("1.txt", b"x")], "a link"),
         ([("1.png", link("1.png", tarfile.CHRTYPE)), ("1.txt", b"x")], "a device"),
-        ([("1.png", b"no image"), ("1.txt", b"x")], "not a whole image"),
+        ([("1.png", b"no image"), ("1.txt", b"x")], "not a complete image"),
         ([("1.png", png(1)), ("1.txt", b"\xff\xfe\xfd")], "no UTF-8"),
         ([("1.png", png(1)), ("1.json", b"[1]")], "expected a JSON object"),
         ([("1.png", png(1)), ("1.txt", b"")], "empty"),

@@ -88,11 +88,11 @@ def png():
 
 
 BAD_FILES = {
-    "empty": (b"", "not a whole image"),
-    "text": (b"no image", "not a whole image"),
-    "cut": (png()[:300], "not a whole image"),
-    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a whole image"),
-    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a whole image"),
+    "empty": (b"", "not a complete image"),
+    "text": (b"no image", "not a complete image"),
+    "cut": (png()[:300], "not a complete image"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a complete image"),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a complete image"),
     "bomb": (bomb(), "million pixels"),
     "large": (b"\0" * (8 * 2**20 + 1), "larger than 8 MB"),
 }

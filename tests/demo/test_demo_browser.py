@@ -118,7 +118,7 @@ def test_a_bad_upload_gets_a_sentence(visit, tmp_path):
     tab.locator("#asked input[type=file]").set_input_files(tmp_path / "p.png")
     tab.wait_for_timeout(500)
     tab.locator("#ask").click()
-    expect(tab.get_by_text("This is not a whole image")).to_be_visible()
+    expect(tab.get_by_text("This is not a complete image")).to_be_visible()
 
 
 @pytest.mark.parametrize("name", ["Paint", "Compare", "Ask", "Edit"])

@@ -179,13 +179,13 @@ def test_pictures_of_prompts_are_made_and_measured(folders, tiny_folder, janusfl
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (["--images", "nowhere"], "is no folder"),
+        (["--images", "nowhere"], "is not a folder"),
         (["--images", "empty"], "holds 0 images"),
         (["--images", "mixed"], "images of one size"),
-        (["--images", "broken"], "is not a whole image"),
-        ([], "give --images FOLDER, or --prompts FILE"),
+        (["--images", "broken"], "is not a complete image"),
+        ([], "give either --images FOLDER, or --prompts FILE"),
         (["--images", "fake", "--features", "weights.pth"], "Inception"),
-        (["--prompts", "bad.json"], "is no MJHQ"),
+        (["--prompts", "bad.json"], "is not a MJHQ"),
     ],
 )
 def test_folders_that_cannot_be_measured_are_one_sentence(

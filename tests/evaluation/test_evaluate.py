@@ -338,5 +338,5 @@ def test_a_folder_of_other_things_and_other_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="holds files but no"):
         evaluate(tmp_path)
     (tmp_path / "report.json").write_text('{"items": []}')
-    with pytest.raises(ValueError, match="is no report"):
+    with pytest.raises(ValueError, match="is not a report"):
         report.load(tmp_path / "report.json")

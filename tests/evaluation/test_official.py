@@ -105,9 +105,9 @@ def test_geneval_results_become_a_report_with_intervals_by_tag(geneval, tmp_path
     [
         (lambda rows: rows[1:], "lacks 1"),
         (lambda rows: [*rows[1:], rows[1].replace("00000/", "00099/")], "lacks 1"),
-        (lambda rows: [rows[0].replace("three dogs", "no dogs"), *rows[1:]], "was made for"),
+        (lambda rows: [rows[0].replace("three dogs", "no dogs"), *rows[1:]], "was generated for"),
         (lambda rows: ["{}", *rows], "is not GenEval's"),
-        (lambda rows: ["oh", *rows], "no valid JSON"),
+        (lambda rows: ["oh", *rows], "not valid JSON"),
         (lambda _rows: [], "is empty"),
     ],
 )
@@ -160,7 +160,7 @@ def test_dpg_results_are_read_back_beside_the_official_averages(dpg, tmp_path):
     assert entry["low"] < entry["score"] < entry["high"]
     assert result["protocol"]["official"]["entity"] == 87.5
     file.write_text("\n".join(lines).replace("DPG-Bench score: ", "DPG-Bench score: 9"))
-    with pytest.raises(ValueError, match="is it whole"):
+    with pytest.raises(ValueError, match="check that the file is complete"):
         evaluate_actions.results(file, folder)
 
 
@@ -196,12 +196,12 @@ def test_processes_share_the_pictures_and_make_none_twice(geneval, tmp_path, mon
     [
         ("geneval", None, "cannot be opened"),
         ("geneval", "", "holds no prompts"),
-        ("geneval", "a cup\n", "no valid JSON"),
+        ("geneval", "a cup\n", "not valid JSON"),
         ("geneval", '{"prompt": "a cup"}\n', "lacks a text 'tag'"),
         ("geneval", '{"prompt": 3, "tag": "x"}\n', "lacks a text 'prompt'"),
         ("geneval", '{"prompt": "a\\u0000b", "tag": "x"}\n', "holds a NUL"),
         ("geneval", b"\xff\xfe", "not UTF-8"),
-        ("dpg", "a file", "is no folder"),
+        ("dpg", "a file", "is not a folder"),
         ("dpg", {}, "holds no .txt"),
         ("dpg", {"a.txt": ""}, "holds no prompts"),
     ],

@@ -272,7 +272,7 @@ def test_transformers_own_layout_is_looked_through_as_the_published_one(shards, 
     assert "floating-point" in fault(whole_numbers)
     assert "weight files hold" in fault(configured(num_hidden_layers=400, hidden_size=1024))
     rope = {"rope_type": True, "rope_theta": 1e4}
-    assert "makes no Janus" in fault(configured(rope_parameters=rope))
+    assert "does not describe a Janus" in fault(configured(rope_parameters=rope))
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,7 @@ SPOILT = {
         lambda f: (f / lora.WEIGHTS).rename(f / "adapter_model.bin"),
         "is a pickle, which is never read",
     ),
-    "no json": (lambda f: (f / lora.CONFIG).write_text("{"), "no valid JSON"),
+    "no json": (lambda f: (f / lora.CONFIG).write_text("{"), "not valid JSON"),
     "other method": (lambda f: edit_config(f, peft_type="LOHA"), "only LORA"),
     "dora": (lambda f: edit_config(f, use_dora=True), "use_dora"),
     "imports": (lambda f: edit_config(f, megatron_config={"a": 1}), "megatron_config"),

@@ -244,5 +244,5 @@ def test_what_cannot_be_packed_is_refused_in_a_sentence(segmented):
         packed_forward.forward(segmented, samples, x, t, dropped, capacity=40)
     with pytest.raises(ValueError, match="t has 1 rows for 2 samples"):
         packed_forward.forward(segmented, samples, x, t[:1], dropped)
-    with pytest.raises(ValueError, match="no samples"):
+    with pytest.raises(ValueError, match="list of samples is empty"):
         packed_forward.forward(segmented, [])

@@ -188,7 +188,7 @@ QUESTIONS = {
     "length": ("a", dict(max_new_tokens="5"), "max_new_tokens is '5'"),
     "huge length": ("a", dict(max_new_tokens=10**9), "max_new_tokens is 1000000000"),
     "temperature": ("a", dict(temperature=0.5), "give do_sample=True with it"),
-    "streamer": ("a", dict(stream=True, streamer=1), "leave streamer or stream out"),
+    "streamer": ("a", dict(stream=True, streamer=1), "leave out streamer or stream"),
     "seed": ("a", dict(seed=1), "got 'seed', which is not an argument"),
 }
 

@@ -234,7 +234,7 @@ def test_learned_solvers_run_whole_or_not_at_all(tiny_pipe, picture):
 
 @pytest.mark.parametrize("change", [{"sampler": "churn"}, {"guidance_scale": 3.0}])
 def test_an_inversion_that_cannot_be_is_refused(tiny_pipe, picture, change):
-    with pytest.raises(ValueError, match=r"nothing leads back|without a prompt"):
+    with pytest.raises(ValueError, match=r"cannot be inverted|without a prompt"):
         tiny_pipe.invert(picture, **change)
 
 

@@ -138,7 +138,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, told, error):
 
 def test_a_model_that_is_no_flow_map_is_refused(pipe, tiny_folder):
     pipe.few_step = {"draft": FewStep(str(tiny_folder), 4)}
-    with pytest.raises(ValueError, match="no flow map"):
+    with pytest.raises(ValueError, match="not a flow map"):
         drawn(pipe, quality="draft")
 
 

@@ -19,7 +19,7 @@ def test_a_grid_goes_strictly_up_from_0_to_1(name, n):
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_a_grid_without_steps_is_refused(name):
-    with pytest.raises(ValueError, match="one step or more"):
+    with pytest.raises(ValueError, match="expected at least 1"):
         GRIDS[name](0)
 
 

@@ -128,7 +128,7 @@ def test_a_damaged_file_is_refused_and_says_why(rule, tmp_path, spot, value, mes
 @pytest.mark.parametrize("text", ["{", "[]", "\x00", '"samplers"'])
 def test_a_file_that_is_something_else_is_refused(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(ValueError, match=r"not JSON|not a learned solver"):
+    with pytest.raises(ValueError, match=r"not valid JSON|not a learned solver"):
         learned(tmp_path / "x.json")
 
 

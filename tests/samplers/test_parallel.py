@@ -40,5 +40,5 @@ def test_fields_of_a_grid_and_negative_tolerances_are_refused():
     field = samplers.guide((broadcast, broadcast), samplers.cfg_plus_plus(0.5))
     with pytest.raises(ValueError, match="depends on the grid"):
         samplers.picard(field, NOISE, 4)
-    with pytest.raises(ValueError, match="tolerance is an RMS"):
+    with pytest.raises(ValueError, match="expected an RMS"):
         samplers.picard(broadcast, NOISE, 4, tolerance=-1.0)

@@ -319,7 +319,7 @@ def test_a_run_that_is_longer_than_it_is_asked_to_be_says_so(tiny_folder, data, 
     ("changes", "message"),
     [
         ({"data__held_out": "/nowhere", "run__evaluate_every": 2}, "'/nowhere' is no folder"),
-        ({"data__held_out": "."}, r"nothing looks at it; set run\.evaluate_every"),
+        ({"data__held_out": "."}, r"nothing evaluates on it; set run\.evaluate_every"),
         ({"run__evaluate_every": 2}, "needs something to evaluate on"),
     ],
 )

@@ -72,8 +72,8 @@ def samplers(options: Samplers) -> dict:
 
     if auto_pipeline.family(options.model) == auto_pipeline.PRO:
         raise ValueError(
-            "bench samplers compares solvers of a flow, which Janus-Pro has not; take "
-            f"janusflow bench transformers --model {options.model}"
+            "bench samplers compares solvers of a flow, and Janus-Pro has no flow; use janusflow "
+            f"bench transformers --model {options.model}"
         )
     names = options.solvers.split(",") if options.solvers else []
     arguments = dict(
@@ -123,8 +123,8 @@ def speed(options: Speed) -> dict:
 
     if auto_pipeline.family(options.model) == auto_pipeline.PRO:
         raise ValueError(
-            "bench speed times qualities of a flow, which Janus-Pro has not; take "
-            f"janusflow bench transformers --model {options.model}"
+            "bench speed times qualities of a flow, and Janus-Pro has no flow; use janusflow bench "
+            f"transformers --model {options.model}"
         )
     if not 1 <= options.rounds <= 10_000:
         raise ValueError(f"--rounds is {options.rounds}; expected 1 to 10000")
@@ -167,8 +167,8 @@ def transformers(options: Transformers) -> dict:
 
     if auto_pipeline.family(options.model) != auto_pipeline.PRO:
         raise ValueError(
-            f"transformers has a loop of its own for Janus-Pro alone, and {options.model} is a "
-            "JanusFlow; take janusflow bench speed"
+            f"bench transformers needs a Janus-Pro, and {options.model} is a JanusFlow; take "
+            "janusflow bench speed"
         )
     if not 1 <= options.rounds <= 10_000:
         raise ValueError(f"--rounds is {options.rounds}; expected 1 to 10000")

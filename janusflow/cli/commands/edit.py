@@ -94,7 +94,7 @@ def _checked(options: Options) -> tuple[int | None, dict]:
     from samplers.core import find
 
     if auto_pipeline.family(options.model) == auto_pipeline.PRO:
-        raise ValueError("edit goes along a flow, which Janus-Pro has not; choose a JanusFlow")
+        raise ValueError("edit needs a flow, and Janus-Pro has none; choose a JanusFlow")
     safe_io.check_prompt(options.negative_prompt or "", "--negative-prompt")
     safe_io.check_prompt(options.prompt, "the prompt")
     if not options.prompt.strip():

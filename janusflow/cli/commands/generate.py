@@ -114,7 +114,7 @@ def _rows(options: Options) -> list[str]:
     for text in texts:
         safe_io.check_prompt(text, "a prompt")
     if not texts or not all(text.strip() for text in texts):
-        raise ValueError("there is no prompt, or an empty one; give a text such as 'a red circle'")
+        raise ValueError("the prompt is missing or empty; give a text such as 'a red circle'")
     check_seed(options.seed, len(texts) * options.num_images)
     return [text for text in texts for _ in range(options.num_images)]
 

@@ -88,7 +88,9 @@ def _checked(options: Options) -> Path:
     from janusflow.utils.hub import PACKAGED
 
     if auto_pipeline.family(options.model) == auto_pipeline.PRO:
-        raise ValueError("pilot places the steps of a flow, which Janus-Pro has not")
+        raise ValueError(
+            "pilot optimises the time grid of a flow, and Janus-Pro has no flow; choose a JanusFlow"
+        )
     own = dict(steps=options.num_inference_steps, sampler=options.sampler)
     resolve(options.quality, **own).path()
     check_seed(options.seed)
@@ -101,7 +103,7 @@ def _checked(options: Options) -> Path:
             raise ValueError(f"--{name} is {number}; expected 3 to {most}")
     model, out = options.model, options.out
     if out is None and (model in PACKAGED or not Path(model).is_dir()):
-        raise ValueError(f"{model} is no folder of yours; name the file with --out")
+        raise ValueError(f"{model} is not a local folder; name the file with --out")
     out = out or grid_file(Path(model), options.quality)
     check_folder(out.parent)
     if out.suffix != ".json":

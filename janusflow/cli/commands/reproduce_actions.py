@@ -45,7 +45,9 @@ def planned(options) -> dict:
         auto_pipeline.family(published_configs.folder(options.model) or options.model)
         == auto_pipeline.PRO
     ):
-        raise ValueError("reproduce sweeps the settings of a flow, which Janus-Pro has not")
+        raise ValueError(
+            "reproduce sweeps the settings of a flow, and Janus-Pro has no flow; choose a JanusFlow"
+        )
     images, rows = count(chosen, options), []
     for setting in settings(options):
         seconds, how = timed(options, setting.dtype)

@@ -131,7 +131,7 @@ def flat(entry: Entry, size: int) -> Image.Image:
         image = Image.open(io.BytesIO(content)).convert("RGBA")
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{entry.origin} is no image ({error}); fetch the package again"
+            f"{entry.origin} is not an image ({error}); download the package again"
         ) from error
     scale = size / max(image.size)
     image = image.resize([max(1, round(side * scale)) for side in image.size], Image.LANCZOS)
@@ -152,7 +152,10 @@ def rasterise(entry: Entry, size: int) -> bytes:
     try:
         return bytes(resvg_py.svg_to_bytes(svg_string=text, width=4 * size, dpi=96))
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{entry.origin} cannot be drawn ({error})") from error
+        raise ValueError(
+            f"{entry.origin} cannot be drawn ({error}); leave this image out or download the "
+            "package again"
+        ) from error
 
 
 def digest(path: Path) -> str:

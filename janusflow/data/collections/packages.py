@@ -85,7 +85,7 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
             with open(path, "rb") as file:
                 yield from _tarred(file)
         else:
-            raise ValueError(f"{path.name} is no package; expected {', '.join(ARCHIVES)}")
+            raise ValueError(f"{path.name} is not a package; expected {', '.join(ARCHIVES)}")
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise ValueError(
             f"{path.name} cannot be unpacked ({printable(error, 160)}); fetch it again"
@@ -122,7 +122,7 @@ def _data_of(path: Path):
     """Returns the data.tar of a .deb as a file: an ar archive, with headers of 60 bytes."""
     content = read_bytes(path, "package_bytes", "package")
     if not content.startswith(MAGIC):
-        raise ValueError(f"{path.name} is no Debian package; fetch it again")
+        raise ValueError(f"{path.name} is not a Debian package; download it again")
     place = len(MAGIC)
     while place + HEADER <= len(content):
         header = content[place : place + HEADER]

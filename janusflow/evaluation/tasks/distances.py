@@ -31,7 +31,7 @@ def inputs(paths: dict[str, str]) -> dict[str, str]:
     if "reference" not in paths:
         raise ValueError("--reference names no folder; give one of real images")
     if ("pictures" in paths) == ("prompts" in paths):
-        raise ValueError("give --images FOLDER, or --prompts FILE to make them, and not both")
+        raise ValueError("give either --images FOLDER, or --prompts FILE to generate them")
     found = {"reference": features.digest(Path(paths["reference"]), "reference")}
     if "pictures" in paths:
         found["pictures"] = features.digest(Path(paths["pictures"]), "pictures")
@@ -46,7 +46,10 @@ def read_prompts(path: Path) -> list[tuple[str, str]]:
         return [(f"{i:05d}", text) for i, text in enumerate(safe_io.read_prompts(path))]
     entries = safe_io.read_object(path, "prompts_bytes")
     if not entries or not all(isinstance(e, dict) and "prompt" in e for e in entries.values()):
-        raise ValueError(f"{str(path)!r} is no MJHQ meta_data.json: a 'prompt' is missing")
+        raise ValueError(
+            f"{str(path)!r} is not a MJHQ meta_data.json, because a 'prompt' is missing; give "
+            "MJHQ-30K's own file"
+        )
     for name, entry in entries.items():
         safe_io.check_prompt(str(entry["prompt"]), f"prompt {name!r} of {path}")
         if Path(name).name != name or name.startswith("."):

@@ -41,8 +41,8 @@ def _entry(line: str, where: Path) -> dict:
     whole = whole and isinstance(pairs, list) and bool(pairs) and isinstance(skills, list)
     if not whole or len(skills) != len(pairs) or not all(map(_is_pair, pairs)):
         raise ValueError(
-            f"{str(where)!r} is no entry of GenEval 2; expected prompt, atom_count, vqa_list of "
-            "[question, answer] and as many skills, as in geneval2_data.jsonl"
+            f"{str(where)!r} is not an entry of GenEval 2; expected prompt, atom_count, vqa_list "
+            "of [question, answer] and as many skills, as in geneval2_data.jsonl"
         )
     safe_io.check_prompt(entry["prompt"], str(where))
     return entry

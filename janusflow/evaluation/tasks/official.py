@@ -65,7 +65,9 @@ def _entry(line: str, path: Path, number: int) -> dict:
 def texts(folder: Path) -> dict[str, str]:
     """Returns DPG-Bench's prompts, one .txt file each, by file name."""
     if not folder.is_dir():
-        raise ValueError(f"{str(folder)!r} is no folder; give the folder of DPG-Bench's .txt files")
+        raise ValueError(
+            f"{str(folder)!r} is not a folder; give the folder of DPG-Bench's .txt files"
+        )
     found = {}
     for path in sorted(folder.glob("*.txt")):
         lines = safe_io.read_prompts(path)

@@ -35,7 +35,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     try:
         text = safe_io.read_bytes(path, "results_bytes", "results").decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{str(path)!r} is not UTF-8 text ({error})") from error
+        raise ValueError(f"{str(path)!r} is not UTF-8 text ({error}); save it as UTF-8") from error
     return [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 
@@ -59,15 +59,15 @@ def _complete(wanted: list[tuple], rows: dict, path: Path) -> None:
     if missing or len(rows) > len(wanted):
         first = f", the first {missing[0]}" if missing else ""
         raise ValueError(
-            f"{str(path)!r} has results of {len(rows)} images where {len(wanted)} were made, and "
-            f"lacks {len(missing)}{first}; run the official evaluator on this folder"
+            f"{str(path)!r} has results of {len(rows)} images where {len(wanted)} were generated, "
+            f"and lacks {len(missing)}{first}; run the official evaluator on this folder"
         )
 
 
 def _judged(entry: dict, index: int, seed: int, row: dict, path: Path) -> Item:
     if row["prompt"] != entry["prompt"]:
         raise ValueError(
-            f"{str(path)!r} judges image {index} by {row['prompt']!r:.80}, which was made for "
+            f"{str(path)!r} judges image {index} by {row['prompt']!r:.80}, which was generated for "
             f"{entry['prompt']!r:.80}; run the official evaluator on this folder"
         )
     said = str(row.get("reason") or "correct")
@@ -131,7 +131,8 @@ def _agrees(items: list[Item], told: dict[str, float], path: Path) -> None:
     said = told.get("DPG-Bench score")
     if said is not None and abs(said - mean) > 0.01:
         raise ValueError(
-            f"{str(path)!r} says {said:.2f}, and its own lines make {mean:.2f}; is it whole?"
+            f"{str(path)!r} says {said:.2f}, and its own lines give {mean:.2f}; check that the "
+            "file is complete"
         )
 
 

@@ -172,8 +172,8 @@ def read(path: Path, side: int, text: str) -> tuple[np.ndarray, int]:
     story = image.info
     if story.get("prompt") != text or not story.get("calls", "").isdigit():
         raise ValueError(
-            f"{path} was made for {story.get('prompt')!r}, expected {text!r}; "
-            "delete it and evaluate again"
+            f"{path} was generated for {story.get('prompt')!r}, expected {text!r}; delete it and "
+            "evaluate again"
         )
     return np.asarray(image.convert("RGB")), int(story["calls"])
 

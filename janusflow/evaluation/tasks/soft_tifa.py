@@ -48,7 +48,9 @@ def number(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise ValueError(f"{text!r:.40} is no probability; delete answers.json and evaluate again")
+        raise ValueError(
+            f"{text!r:.40} is not a probability; delete answers.json and evaluate again"
+        )
     return value
 
 

@@ -86,7 +86,10 @@ def convert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         if ".self_attn.qkv." in new:
             if value.ndim == 0 or not value.shape[0] or value.shape[0] % 3:
-                raise ValueError(f"{name} has shape {tuple(value.shape)}, not three equal parts")
+                raise ValueError(
+                    f"{name} has shape {tuple(value.shape)}, which does not divide into three "
+                    "equal parts; check the checkpoint"
+                )
             for kind, part in zip("qkv", value.chunk(3), strict=True):
                 found[new.replace("qkv", f"{kind}_proj")] = part
         else:
@@ -142,7 +145,9 @@ def config(
         raise
     except Exception as error:  # transformers' validators raise classes of their own
         reason = " ".join(str(error).split())
-        raise ValueError(f"config.json makes no Janus ({reason})") from error
+        raise ValueError(
+            f"config.json does not describe a Janus ({reason}); check the folder"
+        ) from error
     within_limits(made)
     return made
 

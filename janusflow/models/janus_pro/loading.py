@@ -105,7 +105,9 @@ def own_config(folder: Path) -> JanusConfig:
             config.tie_word_embeddings = not _has_head(folder)
     except Exception as error:  # transformers' validators raise classes of their own
         reason = printable(error, 300)
-        raise ValueError(f"{folder / 'config.json'} makes no Janus ({reason})") from error
+        raise ValueError(
+            f"{folder / 'config.json'} does not describe a Janus ({reason}); check the folder"
+        ) from error
     convert.within_limits(config)
     return config
 
@@ -125,7 +127,9 @@ def _without_memory(config: JanusConfig) -> JanusForConditionalGeneration:
             return JanusForConditionalGeneration(config)
     except Exception as error:  # whatever a constructor makes of a stranger's settings
         reason = printable(f"{type(error).__name__}: {error}", 300)
-        raise ValueError(f"config.json makes no Janus ({reason}); fetch it again") from error
+        raise ValueError(
+            f"config.json does not describe a Janus ({reason}); download it again"
+        ) from error
 
 
 def _assemble(
@@ -148,8 +152,8 @@ def _assemble(
         )
     if lacking:
         raise ValueError(
-            f"the weights lack {len(lacking)} tensors, the first {lacking[0]!r}; "
-            "is this a whole Janus checkpoint?"
+            f"the weights lack {len(lacking)} tensors, the first {lacking[0]!r}; check that the "
+            "checkpoint is complete"
         )
     return model
 
@@ -164,12 +168,12 @@ def _check_names(config: JanusConfig, weights: dict[str, Tensor]) -> None:
     ):
         if names:
             raise ValueError(
-                f"the weights {what} {len(names)} tensors, the first {min(names)!r}; "
-                "is this a whole Janus checkpoint?"
+                f"the weights {what} {len(names)} tensors, the first {min(names)!r}; check that "
+                "the checkpoint is complete"
             )
     for name, shape in wanted.items():
         if not weights[name].is_floating_point():
-            raise ValueError(f"{name} is of {weights[name].dtype}, no floating-point numbers")
+            raise ValueError(f"{name} is of {weights[name].dtype}, expected floating-point numbers")
         if weights[name].shape != shape:
             raise ValueError(
                 f"{name} has shape {tuple(weights[name].shape)}, config.json wants {tuple(shape)}; "

@@ -64,16 +64,21 @@ def _indexed(index: Path) -> list[Path]:
         names = sorted(set(read_object(index, "index_bytes")["weight_map"].values()))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{index} is no index of weights ({printable(error, 160)}); fetch it again"
+            f"{index} is not an index of weights ({printable(error, 160)}); fetch it again"
         ) from None
     if any(not isinstance(name, str) or Path(name).name != name for name in names):
         raise ValueError(f"{index} names files outside its folder; fetch it again")
     if any(Path(name).suffix not in (".bin", ".safetensors") for name in names):
-        raise ValueError(f"{index} names files that are neither .safetensors nor .bin")
+        raise ValueError(
+            f"{index} names files that are neither .safetensors nor .bin; download the model again"
+        )
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing or not names:
         what = missing[0] if missing else "every file"
-        raise ValueError(f"{str(index.parent)!r} lacks {what}, which {index.name} lists")
+        raise ValueError(
+            f"{str(index.parent)!r} lacks {what}, which {index.name} lists; download the model "
+            "again"
+        )
     return [index.parent / name for name in names]
 
 
@@ -95,7 +100,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UnpicklingError as error:
         reason = printable(error, 160)
-        raise ValueError(f"{path} holds more than tensors and is not opened ({reason})") from None
+        raise ValueError(
+            f"{path} holds more than tensors, so it is not opened ({reason}); use a .safetensors "
+            "file"
+        ) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         reason = printable(error, 160)
         raise ValueError(f"{path} is damaged ({reason}); fetch it again") from None
@@ -103,5 +111,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} holds a {type(content).__name__}; expected tensors by name")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ValueError(f"{path} holds {name!r:.60}, which is no named tensor")
+            raise ValueError(
+                f"{path} holds {name!r:.60}, which is not a named tensor; use a .safetensors file"
+            )
     return content

@@ -297,7 +297,9 @@ def _foreign_sizes(params: dict, where: str) -> VisionSizes:
                 positive(settings[key], f"{where}.{key}", limit)
         told = (settings.get("hidden_size"), settings.get("num_hidden_layers"))
         if told != (params.get("width"), params.get("layers")):
-            raise ValueError(f"{where} says width and layers twice and differently: {told}")
+            raise ValueError(
+                f"{where} gives two different values of width or layers: {told}; remove one of them"
+            )
     sizes = {}
     for key in ("image_size", "patch_size", "width", "layers", "heads"):
         limit = key if key in ("image_size", "layers") else "width"

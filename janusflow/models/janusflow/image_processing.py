@@ -39,11 +39,11 @@ class JanusFlowImageProcessor:
         if not real or not 0 < self.rescale_factor or 0 in (self.image_std or ()):
             raise ValueError(
                 f"rescale_factor {self.rescale_factor!r:.40}, image_mean {self.image_mean} and "
-                f"image_std {self.image_std} have to be finite and small, the first above zero, "
-                "image_std not zero"
+                f"image_std {self.image_std} are out of range; expected finite small numbers, with "
+                "rescale_factor above zero and image_std not zero"
             )
         if not all(isinstance(x, bool) for x in (self.do_rescale, self.do_normalize)):
-            raise ValueError("do_rescale and do_normalize have to be true or false")
+            raise ValueError("do_rescale and do_normalize are not booleans; expected true or false")
 
     @classmethod
     def from_dict(cls, config: Mapping) -> "JanusFlowImageProcessor":
@@ -65,8 +65,8 @@ class JanusFlowImageProcessor:
             return cls(**{**known, "image_size": size})
         except (KeyError, TypeError) as error:
             raise ValueError(
-                f"preprocessor_config.json lacks or garbles a value ({error}); it needs image_size "
-                "as a whole number, image_mean and image_std as three numbers"
+                f"preprocessor_config.json lacks a value or has an invalid one ({error}); it needs "
+                "image_size as a whole number, image_mean and image_std as three numbers"
             ) from None
 
     @property

@@ -58,7 +58,9 @@ def other_language_config(given: dict) -> PreTrainedConfig:
         config = kind(**settings)
     except Exception as error:  # transformers' validators raise classes of their own
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"language_config is not a valid {kind.__name__} ({reason})") from error
+        raise ValueError(
+            f"language_config is not a valid {kind.__name__} ({reason}); check config.json"
+        ) from error
     for key in NEEDED:
         positive(getattr(config, key, None), f"language_config.{key}", NUMBERS[key])
     if not hasattr(config, "rope_parameters"):
@@ -69,8 +71,9 @@ def other_language_config(given: dict) -> PreTrainedConfig:
     layers = DynamicCache(config=config).layers
     if any(type(layer) is not DynamicLayer for layer in layers):
         raise ValueError(
-            f"a {config.model_type} of these settings keeps no keys and values of whole prompts "
-            "(sliding windows or states); take a language model with full attention in every block"
+            f"a {config.model_type} of these settings does not cache the keys and values of a "
+            "complete prompt (sliding windows or states); take a language model with full "
+            "attention in every block"
         )
     return config
 

@@ -337,7 +337,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         """
         refuse_unknown(f"{type(self).__name__}.forward", kwargs, self._forward_keywords)
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give input_ids or inputs_embeds, one of them")
+            raise ValueError("give either input_ids or inputs_embeds")
         self._check_ids(input_ids, "input_ids")
         self._check_ids(labels, "labels")
         if inputs_embeds is None:

@@ -114,7 +114,7 @@ def forward(
 
 def _check(samples, count: int, x, t, dropped) -> None:
     if not samples:
-        raise ValueError("there are no samples to run; draw at least one")
+        raise ValueError("the list of samples is empty; give at least one")
     for name, value in (("x", x), ("t", t), ("dropped", dropped)):
         got = 0 if value is None else len(value)
         if got != count and not (name == "dropped" and value is None):

@@ -245,7 +245,10 @@ class JanusFlowProcessor(ProcessorMixin):
             check_written(text, self._image_tags, self._image_tags)
         shown = [()] * len(texts) if images is None else list(images)
         if len(shown) != len(texts):
-            raise ValueError(f"{len(shown)} lists of images came for {len(texts)} texts")
+            raise ValueError(
+                f"{len(shown)} lists of images came for {len(texts)} texts; give one list for each "
+                "text"
+            )
         rows = [
             self._render([Turn("user", text + self._behind(own))], system="")
             + self.tags.image_gen_tag
@@ -385,7 +388,7 @@ def _ending(turns: list[list[Turn]], adds: bool | None, continues: bool | None) 
     if adds and continues:
         raise ValueError(
             "add_generation_prompt and continue_final_message are both true; an answer is either "
-            "begun anew or continued, give one of them"
+            "new or continued, so give one of them"
         )
     if continues and any(one[-1].kind != "assistant" for one in turns):
         raise ValueError(

@@ -122,7 +122,7 @@ def check_sides(height: int, width: int, unit: int) -> None:
     """Raises ValueError for sides that are not multiples of the pixels per token."""
     if height % unit or width % unit or height <= 0 or width <= 0:
         raise ValueError(
-            f"images of {height} x {width} cannot be made; sides must be multiples of {unit}"
+            f"images of {height} x {width} cannot be generated; sides must be multiples of {unit}"
         )
 
 

@@ -84,8 +84,8 @@ def _tile(needs: Callable[[int], int], vae: nn.Module, side: int, limit: int) ->
             return smaller
     least = needs(sides[-1] if sides else side)
     raise ValueError(
-        f"decoding may take {max(limit, 0):,} bytes beside its images and needs {least:,}; raise "
-        "the memory limit or make smaller images"
+        f"decoding may take {max(limit, 0):,} bytes in addition to its images and needs {least:,}; "
+        "raise the memory limit or make smaller images"
     )
 
 

@@ -53,7 +53,7 @@ def cknna(first: Tensor, second: Tensor, neighbours: int = 10) -> float:
             "and (N, D') of the same N >= 4 samples"
         )
     if not 2 <= neighbours < n:
-        raise ValueError(f"CKNNA of {n} samples needs 2 to {n - 1} neighbours, got {neighbours}")
+        raise ValueError(f"CKNNA of {n} samples got {neighbours} neighbours; expected 2 to {n - 1}")
     a, b = _gram(first), _gram(second)
     near_a, near_b = _nearest(a, neighbours), _nearest(b, neighbours)
     shared = _hsic(a * (near_a & near_b), b * (near_a & near_b))

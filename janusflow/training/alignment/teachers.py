@@ -121,7 +121,7 @@ def _created(name: str, size: int | None, **options) -> nn.Module:
         return timm.create_model(name, **options)
     except AssertionError as error:
         raise ValueError(
-            f"alignment.teacher_size {size} does not fit {name!r} ({error})"
+            f"alignment.teacher_size {size} does not fit {name!r} ({error}); choose another size"
         ) from error
 
 
@@ -260,7 +260,7 @@ def cached(wanted: Wanted) -> Teacher:
 def ema(wanted: Wanted) -> Teacher:
     """The exponential moving average (EMA) of the model in training."""
     if wanted.average is None or wanted.block is None:
-        raise ValueError("the teacher 'ema' needs the averaged model and one of its blocks")
+        raise ValueError("the teacher 'ema' got no averaged model or no block; give both")
     width = wanted.model.config.language_config.hidden_size
     return Average(wanted.average, wanted.block, wanted.cleaner, width)
 
@@ -269,7 +269,9 @@ def ema(wanted: Wanted) -> Teacher:
 def timm_(wanted: Wanted) -> Teacher:
     """Any encoder of timm, as in timm:vit_base_patch14_dinov2."""
     if not wanted.argument:
-        raise ValueError("the teacher 'timm' needs a network's name, as timm:vit_base_patch16_224")
+        raise ValueError(
+            "the teacher 'timm' got no network's name; give one, as timm:vit_base_patch16_224"
+        )
     network = TimmEncoder(wanted.argument, wanted.weights, wanted.size)
     return Encoder(network, network.width)
 

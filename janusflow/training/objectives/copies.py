@@ -28,8 +28,8 @@ class Copy:
         if self._copy is None:
             if any(hasattr(p, "to_local") for p in self._model.parameters()):
                 raise ValueError(
-                    f"the {self._name} copy of the model needs whole weights on each device, these "
-                    "are sharded; train with DDP"
+                    f"the {self._name} copy of the model needs complete weights on each device, "
+                    "and these are sharded; train with DDP"
                 )
             self._copy = copy.deepcopy(self._model).requires_grad_(False).eval()
         return self._copy

@@ -208,7 +208,7 @@ class Reflow(Objective):
         for sample in samples:
             if sample.kind == "generation" and "noise" not in sample.extra:
                 raise ValueError(
-                    f"{sample.name!r:.80} has no noise of its own; make pairs by janusflow pairs "
+                    f"{sample.name!r:.80} comes without noise; generate pairs by janusflow pairs "
                     "and give their folder as janusflow distill --pairs"
                 )
         return list(samples)

@@ -103,8 +103,8 @@ class DPO(Online):
         sign = batch.extra["sign"]
         if len(sign) % self.group:
             raise ValueError(
-                f"run.accumulation parts groups of {self.group} images; lower it so that each "
-                "micro-batch has whole ones"
+                f"run.accumulation splits groups of {self.group} images; lower it so that each "
+                "micro-batch has complete groups"
             )
         v = net.out.velocity
         with torch.no_grad():

@@ -89,8 +89,9 @@ def loaded(path: str, model: str, processor: str) -> tuple[nn.Module, object]:
         return network.eval(), getattr(transformers, processor).from_pretrained(folder, **how)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ValueError(
-            f"{path!r} is no network that transformers' {model} reads ({printable(error, 160)}); "
-            "name a folder with config.json, safetensors and a processor"
+            f"{path!r} is not a network that transformers' {model} reads "
+            f"({printable(error, 160)}); name a folder with config.json, safetensors and a "
+            "processor"
         ) from error
 
 

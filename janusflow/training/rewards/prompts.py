@@ -56,7 +56,7 @@ class Prompts:
         made = counts.get("generation", 0)
         if made % (self.group * world):
             raise ValueError(
-                f"{made} images a step make no whole groups of {self.group} for {world} "
+                f"{made} images a step do not form complete groups of {self.group} for {world} "
                 "process(es); choose a multiple"
             )
         groups = made // self.group
