@@ -74,7 +74,7 @@ def inpaint(v: Velocity, data: Tensor, noise: Tensor, mask: Tensor) -> "Inpainti
     """
     mask = mask.to(data)
     if not ((mask >= 0) & (mask <= 1)).all():
-        raise ValueError("a mask holds values from 0 (keep) to 1 (change); this one goes beyond")
+        raise ValueError("the mask holds values outside [0, 1]; expected 0 (keep) to 1 (change)")
     return Inpainting(v, data, noise, mask)
 
 

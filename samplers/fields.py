@@ -274,7 +274,7 @@ def fitting(k: Any, x: Tensor) -> Tensor:
         )
     if k.is_complex():
         raise TypeError(
-            f"v(x, t) is {k.dtype} where the state is {x.dtype}; return its real part, or stack "
+            f"v(x, t) has dtype {k.dtype}, and the state {x.dtype}; return its real part, or stack "
             "real and imaginary parts in the state"
         )
     return k.to(x.dtype)

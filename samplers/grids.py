@@ -170,4 +170,4 @@ def pin(ts: Tensor) -> Tensor:
 def _positive(**numbers: float) -> None:
     for name, number in numbers.items():
         if not number > 0:
-            raise ValueError(f"{name} has to be positive; it came to {number:g}")
+            raise ValueError(f"{name} is {number:g}; expected a positive number")

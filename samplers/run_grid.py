@@ -67,11 +67,13 @@ def _tensor(ts: Tensor | Iterable[float]) -> Tensor:
 
 def _check_grid(ts: Tensor) -> None:
     if ts.ndim != 1 or len(ts) < 2:
-        raise ValueError(f"a grid is a list of two times or more; this has shape {tuple(ts.shape)}")
+        raise ValueError(
+            f"the grid has shape {tuple(ts.shape)}; expected a list of at least two times"
+        )
     if not bool((ts.abs() <= FARTHEST).all()):  # NaN included
         raise ValueError(
-            f"a grid goes strictly up or down through numbers from {-FARTHEST:g} to {FARTHEST:g}; "
-            "noise is at 0, data at 1"
+            f"the grid is not strictly monotonic within {-FARTHEST:g} to {FARTHEST:g}; give times "
+            "with noise at 0 and data at 1"
         )
     h = ts.diff()
     if not (bool((h > 0).all()) or bool((h < 0).all())):

@@ -48,7 +48,8 @@ class Solver:
         """Returns the evaluations of v on a grid of so many steps."""
         if self.adaptive:
             raise ValueError(
-                f"{self.name} counts its calls as it goes; wrap v in count() to see them"
+                f"{self.name} chooses its number of evaluations while it runs; wrap v in count() "
+                "to see it"
             )
         extra = self.extra(steps) if callable(self.extra) else self.extra
         return self.calls * steps + extra
@@ -62,7 +63,7 @@ class Solver:
             below, n = self.cost(n), n + 1
         if self.cost(n) != calls:
             works = " or ".join(str(c) for c in (below, self.cost(n)) if c is not None)
-            raise ValueError(f"{self.name} cannot spend {calls} calls; give it {works}")
+            raise ValueError(f"{self.name} cannot use {calls} evaluations; give it {works}")
         return n
 
     def with_options(self, **options: Any) -> Solver:

@@ -32,7 +32,9 @@ class Layout:
             )
         if len({(len(part), part.device) for part in parts}) > 1:
             told = ", ".join(f"{tuple(part.shape)} on {part.device}" for part in parts)
-            raise ValueError(f"the parts of a state share batch and device; these are {told}")
+            raise ValueError(
+                f"the parts of the state are {told}; expected the same batch size and device"
+            )
         for part in parts:
             if not part.dtype.is_floating_point:
                 raise TypeError(f"a part of the state is {part.dtype}; pass floating-point parts")

@@ -87,7 +87,10 @@ def open_folder(
     found = Found()
     files = files_of(path, exclude, found)
     if packed := next((f for f in files if f.name.endswith(COMPRESSED)), None):
-        raise ValueError(f"{packed} is compressed, so nothing in it has a place; unpack it to .tar")
+        raise ValueError(
+            f"{packed} is compressed, so samples in it have no fixed positions; decompress it to "
+            ".tar"
+        )
     named: set[Path] = set()
     for file in (f for f in files if f.suffix == ".jsonl"):
         found.add(open_lines(file, options.ignore, named))

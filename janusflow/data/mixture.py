@@ -107,7 +107,7 @@ class Tally:
         if len(self.broken) > self.limit:
             raise ValueError(
                 f"{len(self.broken)} samples cannot be read, {self.limit} are allowed; the last: "
-                f"{found}; mend the data or raise the limit"
+                f"{found}; correct the data or raise the limit"
             )
         warnings.warn(f"{found}; another sample stands in", stacklevel=2)
 

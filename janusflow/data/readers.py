@@ -58,7 +58,9 @@ def scan(
     if path.is_dir():
         return open_folder(path, options, seed, exclude)
     if path.name.endswith(COMPRESSED) and path.is_file():
-        raise ValueError(f"{path} is compressed, so nothing in it has a place; unpack it to .tar")
+        raise ValueError(
+            f"{path} is compressed, so samples in it have no fixed positions; decompress it to .tar"
+        )
     if path.is_file() and path.suffix in READERS:
         return READERS[path.suffix](path)
     if not path.is_file() or path.suffix not in SINGLE:

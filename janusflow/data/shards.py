@@ -140,7 +140,10 @@ def index(path: Path) -> array:
     """Returns the byte offsets of the samples. Raises ValueError if the file is not a tar."""
     with open(path, "rb", buffering=0) as file:
         if file.read(2) == b"\x1f\x8b":
-            raise ValueError(f"{path} is compressed, so nothing in it has a place; gunzip it first")
+            raise ValueError(
+                f"{path} is compressed, so samples in it have no fixed positions; decompress it "
+                "first"
+            )
         starts = array("q", (start for start, _ in _samples(file, path.stat().st_size)))
         first = next(_samples(file, path.stat().st_size), (0, [Member("", 0)]))[1][0]
     if not starts or not first.name:

@@ -79,7 +79,7 @@ def load_vae(
     except (RuntimeError, ValueError, TypeError, OSError, SafetensorError) as error:
         raise _unfit(source, error) from error
     if missing := sorted(info["missing_keys"]):  # diffusers would go on with random numbers
-        raise ValueError(f"{str(source)!r} lacks {missing[0]!r}; fetch the autoencoder again")
+        raise ValueError(f"{str(source)!r} lacks {missing[0]!r}; download the autoencoder again")
     finite.check_weights(vae.state_dict(), repr(str(source)))
     return adapted(vae)
 

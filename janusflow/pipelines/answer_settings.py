@@ -39,7 +39,7 @@ def within(settings: Mapping, prompt: int, positions: int) -> dict:
     least, longest = told.get("min_new_tokens") or 0, told.get("max_length")
     if least > positions - prompt:
         raise ValueError(
-            f"min_new_tokens is {least} behind a prompt of {prompt} tokens, and the language model "
+            f"min_new_tokens is {least} after a prompt of {prompt} tokens, and the language model "
             f"has {positions} positions; ask for less"
         )
     if longest is not None and told.get("max_new_tokens") is None and longest <= prompt:

@@ -252,7 +252,9 @@ def _checked(new, name: str, shape: torch.Size) -> Tensor:
             f"the callback returned latents of shape {tuple(new.shape)}; expected {tuple(shape)}"
         )
     if not bool(new.isfinite().all()):
-        raise ValueError(f"the callback returned {name} with NaN or infinity; mend what it does")
+        raise ValueError(
+            f"the callback returned {name} with NaN or infinity; correct what it returns"
+        )
     return new
 
 

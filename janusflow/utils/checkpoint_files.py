@@ -90,7 +90,7 @@ def weight_files(folder: Path) -> list[Path]:
         index = read_object(path, "index_bytes")
         names = index.get("weight_map")
         if not names or not isinstance(names, dict) or not isinstance(index.get("metadata"), dict):
-            raise ValueError(f"{str(path)!r} holds no weight_map and metadata; fetch it again")
+            raise ValueError(f"{str(path)!r} holds no weight_map and metadata; download it again")
         for name in sorted(set(map(str, names.values()))):
             if not name.endswith(".safetensors") or Path(name).name != name:
                 raise ValueError(

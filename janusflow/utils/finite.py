@@ -17,7 +17,7 @@ def check_weights(tensors: Mapping[str, Tensor], place: str) -> None:
     """
     for name, tensor in tensors.items():
         if not all(map(_finite, plain(tensor))):
-            raise ValueError(f"{name} in {place} holds NaN or infinity; fetch the weights again")
+            raise ValueError(f"{name} in {place} holds NaN or infinity; download the weights again")
 
 
 def plain(tensor: Tensor) -> list[Tensor]:

@@ -211,7 +211,7 @@ def cfg_plus_plus(weight: float, steps: int | Tensor | None = None) -> Rule:
     and 1 does not mean no guidance. Chung et al. 2024.
     """
     if isinstance(weight, Tensor) or callable(weight):
-        raise TypeError("the weight of cfg++ is one number; weigh by time or by sample with cfg")
+        raise TypeError("the weight of cfg++ is one number; use cfg to weight by time or by sample")
     weight = number(weight)
     if isinstance(steps, Tensor):
         return _renoised(weight, steps)

@@ -156,7 +156,7 @@ def best_start(
         if math.isfinite(e):
             found.append((e, name, rule))
     if not found:
-        raise ValueError(f"no solver here can spend {calls} calls; choose 2 or more")
+        raise ValueError(f"no solver can use {calls} evaluations; choose 2 or more")
     e, name, rule = min(found, key=lambda start: start[0])
     return name, rule, e
 

@@ -57,7 +57,7 @@ class Form:
         When running backwards, the far end is the noise.
         """
         if not sd >= 0:
-            raise ValueError(f"sd is a standard deviation, 0 or more; got {sd}")
+            raise ValueError(f"sd is {sd}; expected a standard deviation of at least 0")
         if math.isinf(sd):
             return cls(pace=pace)
         return cls(0.0, 1.0, pace) if backward and sd == 0 else cls(1.0, float(sd), pace)

@@ -133,4 +133,4 @@ def not_negative(name: str, value: float) -> float:
 def forward(name: str, t: Tensor, s: Tensor) -> None:
     """Raises ValueError unless the step goes towards the data."""
     if bool((s < t).any()):
-        raise ValueError(f"{name} only goes from noise to data; give an increasing grid")
+        raise ValueError(f"{name} needs an increasing grid, from noise to data; give one")

@@ -189,7 +189,7 @@ def test_images_of_messages_come_from_files_and_never_from_the_net(processor, tm
     assert torch.equal(
         processor(message(path=str(tmp_path / "a.png")))["pixel_values"], given["pixel_values"]
     )
-    with pytest.raises(ValueError, match="nothing is fetched"):
+    with pytest.raises(ValueError, match="URLs are not downloaded"):
         processor(message(url="https://example.org/a.png"))
 
 

@@ -187,7 +187,7 @@ def infected(folder, tmp_path, pattern, value):
 @pytest.mark.parametrize("pattern", ["model.safetensors", "diffusion_pytorch_model.safetensors"])
 def test_a_broken_weight_is_named_on_loading(pattern, value, tiny_folder, tmp_path):
     name = infected(tiny_folder, tmp_path, pattern, value)
-    with pytest.raises(ValueError, match="holds NaN or infinity; fetch the weights") as caught:
+    with pytest.raises(ValueError, match="holds NaN or infinity; download the weights") as caught:
         JanusFlowPipeline.from_pretrained(tmp_path / "model")
     assert name in str(caught.value) and "\n" not in str(caught.value)
 

@@ -55,7 +55,7 @@ def test_options_reach_the_solver_and_unknown_ones_are_refused():
     [("rk4", 7, "4 or 8"), ("heun", 5, "4 or 6"), ("heun", 0, "2"), ("abm4", 2, "1 or 3")],
 )
 def test_calls_that_a_rule_cannot_spend_are_refused_with_those_it_can(name, calls, works):
-    with pytest.raises(ValueError, match=f"cannot spend {calls} calls; give it {works}$"):
+    with pytest.raises(ValueError, match=f"cannot use {calls} evaluations; give it {works}$"):
         sample(bend, X, calls, name)
 
 
@@ -67,8 +67,8 @@ def test_calls_that_a_rule_cannot_spend_are_refused_with_those_it_can(name, call
         ([1, 0.6, 0.8, 0], "times 1 and 2 are 0.6 and 0.8"),
         ([0, float("nan"), 1], "strictly"),
         ([0, 1, 0], "strictly"),
-        ([0.5], "two times or more"),
-        ([[0, 1]], "two times or more"),
+        ([0.5], "at least two times"),
+        ([[0, 1]], "at least two times"),
     ],
 )
 def test_a_grid_that_is_not_monotonic_is_refused(ts, message):

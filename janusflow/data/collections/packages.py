@@ -88,7 +88,7 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
             raise ValueError(f"{path.name} is not a package; expected {', '.join(ARCHIVES)}")
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise ValueError(
-            f"{path.name} cannot be unpacked ({printable(error, 160)}); fetch it again"
+            f"{path.name} cannot be unpacked ({printable(error, 160)}); download it again"
         ) from error
 
 
@@ -137,4 +137,4 @@ def _data_of(path: Path):
             whole.seek(0)
             return whole
         place += size + size % 2
-    raise ValueError(f"{path.name} holds no data.tar; fetch it again")
+    raise ValueError(f"{path.name} holds no data.tar; download it again")

@@ -143,7 +143,7 @@ def _assemble(
         )
     except (RuntimeError, OSError, ValueError, KeyError) as error:
         reason = printable(error, 300)
-        raise ValueError(f"the weights cannot be loaded ({reason}); fetch them again") from error
+        raise ValueError(f"the weights cannot be loaded ({reason}); download them again") from error
     lacking = sorted(report["missing_keys"])
     if any(convert.rename(name) != name for name in report["unexpected_keys"]):
         raise ValueError(

@@ -43,7 +43,9 @@ def names(path: Path) -> set[str]:
         with safe_open(path, "pt") as file:
             return set(file.keys())
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged ({printable(error, 160)}); fetch it again") from error
+        raise ValueError(
+            f"{path} is damaged ({printable(error, 160)}); download it again"
+        ) from error
 
 
 def files(folder: Path) -> list[Path]:
@@ -64,10 +66,10 @@ def _indexed(index: Path) -> list[Path]:
         names = sorted(set(read_object(index, "index_bytes")["weight_map"].values()))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{index} is not an index of weights ({printable(error, 160)}); fetch it again"
+            f"{index} is not an index of weights ({printable(error, 160)}); download it again"
         ) from None
     if any(not isinstance(name, str) or Path(name).name != name for name in names):
-        raise ValueError(f"{index} names files outside its folder; fetch it again")
+        raise ValueError(f"{index} names files outside its folder; download it again")
     if any(Path(name).suffix not in (".bin", ".safetensors") for name in names):
         raise ValueError(
             f"{index} names files that are neither .safetensors nor .bin; download the model again"
@@ -87,14 +89,16 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged ({printable(error, 160)}); fetch it again") from error
+        raise ValueError(
+            f"{path} is damaged ({printable(error, 160)}); download it again"
+        ) from error
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     if not is_zipfile(path):
         raise ValueError(
             f"{path} is damaged or no zipped .bin (cut short, a pointer of git-lfs, or of a torch "
-            "before 1.6); fetch it again"
+            "before 1.6); download it again"
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -106,7 +110,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         reason = printable(error, 160)
-        raise ValueError(f"{path} is damaged ({reason}); fetch it again") from None
+        raise ValueError(f"{path} is damaged ({reason}); download it again") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; expected tensors by name")
     for name, value in content.items():

@@ -133,8 +133,8 @@ def opened(image: Any) -> Any:
         return image
     if str(image).startswith(("http://", "https://", "data:")):
         raise ValueError(
-            f"an image is given as {str(image)!r:.60}; nothing is fetched, open it and give the "
-            "image itself or a file's path"
+            f"an image is {str(image)!r:.60}; URLs are not downloaded, so give an image or the "
+            "path of a file"
         )
     return read(Path(image))
 
