@@ -23,7 +23,7 @@ SITE = "https://pypi.org/pypi"
 
 
 def named(extras: list[str]) -> list[str]:
-    """Names of the dependencies, and of those of some extras."""
+    """Returns the names of the dependencies, and of those of some extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     lines = project["dependencies"] + [
         line for extra in extras for line in project["optional-dependencies"][extra]
@@ -32,7 +32,7 @@ def named(extras: list[str]) -> list[str]:
 
 
 def advisories(name: str, version: str) -> list[str] | None:
-    """Identifiers of what is known of a version; None where nobody says."""
+    """Returns the identifiers of a version's known vulnerabilities, or None if nobody knows."""
     try:
         page = _page(f"{name}/{version}")
     except HTTPError:

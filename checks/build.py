@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def build(out: Path) -> dict[str, str]:
-    """sha256 of what one build writes, by file name."""
+    """Returns the SHA-256 of each file that one build writes, by name."""
     epoch = git("log", "-1", "--format=%ct").decode().strip()
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(git("archive", "HEAD"))) as archive:
@@ -42,7 +42,7 @@ def git(*words: str) -> bytes:
 
 
 def repack(path: Path, epoch: int) -> None:
-    """The same files in the order of their names, with one time and no owner."""
+    """Writes the same files in the order of their names, with one time and no owner."""
     packed = io.BytesIO()
     with tarfile.open(path) as old, tarfile.open(fileobj=packed, mode="w") as new:
         for member in sorted(old.getmembers(), key=lambda member: member.name):

@@ -36,7 +36,7 @@ class Job:
     rounding: float = 0.0  # by which two finished works may differ
 
     def prepare(self, home: Path, out: Path) -> None:
-        """What is not under test is there already: a training's first model."""
+        """Puts what is not under test in place: a training's first model."""
         out.mkdir(parents=True)
         if self.name == "train" and (home / "base").exists():
             shutil.copytree(home / "base", out / "base")
@@ -127,7 +127,7 @@ JOBS = {
 
 
 def model(run: Path, folder: Path) -> None:
-    """A small model to evaluate, from a finished training."""
+    """Returns a small model to evaluate, from a finished training."""
     from janusflow.training import loop
 
     loop.export(run, folder, torch.float32)

@@ -30,7 +30,7 @@ class Fault:
     small: bool  # on a small disk of its own
 
     def __call__(self, job: Job, home: Path, rng: random.Random, seconds: float, end: dict):
-        """Problems of one trial."""
+        """Returns the problems of one trial."""
         folder = Path(tempfile.mkdtemp(prefix="trial-", dir=home))
         os.chmod(folder, 0o755)
         trial = Trial(job, home, folder, rng, seconds)
@@ -57,7 +57,7 @@ def plain(path: Path) -> Iterator[None]:
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """A tmpfs of SIZE bytes."""
+    """Mounts a tmpfs of SIZE bytes."""
     path.mkdir()
     sh("mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=755", "tmpfs", path)
     try:
@@ -113,7 +113,7 @@ def read_only_folder(trial: Trial, end: dict) -> None:
 
 @fault(root=True)
 def lost_permission(trial: Trial, end: dict) -> None:
-    """Nothing in the folder may be changed any more: immutable, which root has to obey too."""
+    """Makes the folder immutable, which root has to obey too."""
 
     def forbid(how: str) -> None:
         sh("chattr", "-R", how, trial.out)
@@ -122,7 +122,7 @@ def lost_permission(trial: Trial, end: dict) -> None:
 
 
 def _strikes(trial: Trial, end: dict, strike: Callable, mend: Callable) -> None:
-    """Midway, or in one of four trials before the start."""
+    """Strikes midway, or in one of four trials before the start."""
     early = trial.rng.random() < 0.25
     if early:
         strike()
@@ -136,7 +136,7 @@ def _strikes(trial: Trial, end: dict, strike: Callable, mend: Callable) -> None:
 
 @fault()
 def clock_jumps(trial: Trial, end: dict) -> None:
-    """The clock of every reading is off by up to ten years, files come from the future."""
+    """Shifts the clock of every reading by up to ten years; files come from the future."""
     seed = trial.rng.random()
 
     def jumps() -> None:
@@ -159,7 +159,7 @@ def clock_jumps(trial: Trial, end: dict) -> None:
 
 @fault()
 def damaged_newest(trial: Trial, end: dict) -> None:
-    """The one or two newest files are damaged after a kill; trainings keep but one checkpoint."""
+    """Damages the one or two newest files after a kill; trainings keep one checkpoint only."""
     keep = trial.rng.choice([1, 2, 99])
     if trial.job.name == "train":
         trial.words = lambda home, out: train(home, out, keep)
@@ -219,7 +219,7 @@ def two_runs(trial: Trial, end: dict) -> None:
 
 @fault("train")
 def worker_death(trial: Trial, end: dict) -> None:
-    """One of two processes is killed; the other ends by itself, and one alone takes over."""
+    """Kills one of two processes; the other ends by itself, and one alone takes over."""
     port = trial.rng.randrange(20_000, 60_000)
 
     def member(rank: int) -> Callable[[], None]:

@@ -40,7 +40,7 @@ class Child:
         return self.code is not None
 
     def wait(self, seconds: float = LONGEST) -> bool:
-        """Whether it ended in time."""
+        """Returns whether it ended in time."""
         until = time.monotonic() + seconds
         while not self.ended() and time.monotonic() < until:
             time.sleep(0.005)
@@ -100,7 +100,7 @@ class Trial:
         return Child(words, log, before or self.before)
 
     def midway(self, child: Child, strike: Callable[[], None]) -> dict[str, str]:
-        """Strikes at a random instant of the run; returns what was whole then."""
+        """Strikes at a random instant of the run, and returns what was complete then."""
         time.sleep(self.rng.uniform(0, self.seconds))
         while True:
             child.send(signal.SIGSTOP)
@@ -136,7 +136,7 @@ class Trial:
             self.problems.append("loss")
 
     def goes_on(self, end: dict) -> None:
-        """The same command again, to the end of an undisturbed run."""
+        """Runs the same command again, to the end of an undisturbed run."""
         self.ends(self.start(lambda: None), 0)
         try:
             if self.job.differs(self.job.end(self.out), end):

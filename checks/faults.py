@@ -29,7 +29,7 @@ from checks.fault_trial import Trial
 
 
 def measure(home: Path, job: Job) -> tuple[dict, float]:
-    """What an undisturbed run ends in, and its seconds."""
+    """Returns what an undisturbed run ends in, and its seconds."""
     trial = Trial(job, home, home / f"undisturbed-{job.name}", random.Random(0), 0)
     job.prepare(home, trial.out)
     started = time.monotonic()
@@ -40,7 +40,7 @@ def measure(home: Path, job: Job) -> tuple[dict, float]:
 
 
 def home_of(folder: Path) -> Path:
-    """The first model of a training, and a model to evaluate."""
+    """Returns the first model of a training, and a model to evaluate."""
     job = JOBS["train"]
     measure(folder, job)
     run = folder / "undisturbed-train" / "disk" / "out"

@@ -30,7 +30,7 @@ from janusflow.models.processor_files import ProcessorFiles
 
 
 def write(folder: Path, blocks: int, dtype: torch.dtype) -> None:
-    """The published geometry with so many blocks, and a tokenizer of few words."""
+    """Writes the published geometry with so many blocks, and a tokenizer of few words."""
     config = JanusFlowConfig()
     language = dict(config.language_config.to_dict(), num_hidden_layers=blocks)
     config = JanusFlowConfig(language_config=language)
@@ -45,7 +45,7 @@ def write(folder: Path, blocks: int, dtype: torch.dtype) -> None:
 
 
 def published(processor: JanusFlowProcessor) -> ProcessorFiles:
-    """The files of the shipped model's processor, with the published images' size."""
+    """Writes the files of the shipped model's processor, with the published images' size."""
     pixels = {**processor.files.preprocessor_config, "image_size": 384}
     tokens = {**processor.files.processor_config, "num_image_tokens": 576}
     return replace(processor.files, preprocessor_config=pixels, processor_config=tokens)
@@ -89,12 +89,14 @@ def compare(model: str, images: int, dtype: str, size: int | None, out: Path) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", help="a folder; else one is written")
+    parser.add_argument("--model", help="Uses this folder; by default one is written.")
     parser.add_argument("--blocks", type=int, default=2)
-    parser.add_argument("--stored", default="float32", help="dtype of the written weights")
+    parser.add_argument("--stored", default="float32", help="Writes the weights in this dtype.")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "int8"])
     parser.add_argument("--images", "--pictures", nargs="+", type=int, default=[1, 4])
-    parser.add_argument("--size", type=int, help="pixels; the model's own")
+    parser.add_argument(
+        "--size", type=int, help="Sets the images' side in pixels; by default the model's."
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         model = asked.model

@@ -40,7 +40,7 @@ PROMPT, STEPS = 20, 30
 
 
 def build(tiny: bool, device: torch.device) -> JanusFlowModel:
-    """The published geometry, or the smallest recipe's, with fresh weights and no zeros."""
+    """Builds the published geometry, or the smallest recipe's, with fresh weights and no zeros."""
     torch.manual_seed(0)
     config = RECIPES["scenes-smoke"].config(600) if tiny else JanusFlowConfig()
     with device:
@@ -59,14 +59,14 @@ def prompt_ids(count: int, device: torch.device) -> Tensor:
 
 
 def apart(a: Tensor, b: Tensor) -> float:
-    """RMS distance relative to the RMS of b."""
+    """Returns the RMS distance relative to the RMS of b."""
     a, b = a.double(), b.double()
     return float((a - b).square().mean().sqrt() / b.square().mean().sqrt())
 
 
 @torch.no_grad()
 def parity(model: JanusFlowModel, device: torch.device) -> dict:
-    """Velocities of four images at t = 0.3 in bfloat16, and compiled, against float32."""
+    """Compares velocities of four images at t = 0.3, in bfloat16 and compiled, with float32."""
     x, t = noise_of(model, 4, device), torch.full((4,), 0.3, device=device)
 
     def velocity(net) -> Tensor:
@@ -82,7 +82,7 @@ def parity(model: JanusFlowModel, device: torch.device) -> dict:
 
 @torch.no_grad()
 def latency(model: JanusFlowModel, device: torch.device, rounds: int, steps: int) -> list[dict]:
-    """Seconds an image of ours and the published algorithm, in turns, for every batch that fits."""
+    """Times ours and the published algorithm, in turns, for every batch that fits."""
     most = peak(device, model.dtype, torch.get_num_threads())
     rows = []
     for batch in BATCHES:
@@ -117,7 +117,7 @@ def latency(model: JanusFlowModel, device: torch.device, rounds: int, steps: int
 
 
 def training(model: JanusFlowModel, device: torch.device, batch: int, rounds: int) -> dict:
-    """Images a second of the flow loss with gradients of all weights; a prompt is read a step."""
+    """Returns images per second of the flow loss with all gradients; each step reads a prompt."""
     model.train().requires_grad_(True)
     x, ids = noise_of(model, batch, device).to(model.dtype), prompt_ids(batch, device)
     t = torch.rand(batch, generator=torch.Generator().manual_seed(2)).to(device)
@@ -159,7 +159,9 @@ def weights(out: Path, seconds: float, tiny: bool) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tiny", action="store_true", help="a rehearsal on the CPU")
+    parser.add_argument(
+        "--tiny", action="store_true", help="Rehearses on the CPU with a tiny model."
+    )
     args = parser.parse_args()
     started = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,7 @@ FIELDS = {
 
 
 def error(x, reference):
-    """Geometric mean over samples of the RMS error."""
+    """Returns the geometric mean over samples of the RMS error."""
     return float(((x - reference).square().mean(1).log().mean() / 2).exp())
 
 
@@ -58,7 +58,7 @@ def field(make, samples):
 
 @cache
 def best_peer(make, calls, samples):
-    """The least error of all peers that spend so many calls."""
+    """Returns the smallest error of all peers that spend so many evaluations."""
     problem, noise, end = field(make, samples)
     fit = [p for p in peers().values() if not p.stochastic and p.name[-14:] != "implicit_adams"]
     able = [p for p in fit if p.steps(calls) and p.cost(p.steps(calls)) == calls]
@@ -67,7 +67,7 @@ def best_peer(make, calls, samples):
 
 
 def measure(make, calls, samples=128):
-    """{"own": ratio, "pilot": ratio} on one field."""
+    """Returns {"own": ratio, "pilot": ratio} on one field."""
     problem, noise, end = field(make, samples)
     placed = pilot(problem.velocity, problem.noise(8, seed=62), calls)
     best = best_peer(make, calls, samples)

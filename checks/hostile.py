@@ -21,7 +21,7 @@ def bomb(went_off: Path) -> bytes:
 
 
 def zipped(went_off: Path) -> bytes:
-    """A bomb as torch.save would store it."""
+    """Returns a bomb as torch.save would store it."""
     import io
     import zipfile
 
@@ -34,7 +34,7 @@ def zipped(went_off: Path) -> bytes:
 
 
 def safetensors(header: object, body: bytes = b"", length: int | None = None) -> bytes:
-    """A safetensors file with any header, and any lie about the header's length."""
+    """Returns a safetensors file with any header, and any lie about the header's length."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text) if length is None else length) + text + body
 

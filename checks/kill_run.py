@@ -27,7 +27,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
 def start(out: Path, steps: int, fsdp: bool) -> subprocess.Popen:
-    """A training in a process group of its own."""
+    """Starts a training in a process group of its own."""
     train = ["-m", "janusflow.train", "--recipe", "scenes-smoke", "--out", str(out)]
     changes = [f"--set=steps={steps}", "--set=run.save_every=1", f"--set=run.sharded={fsdp}"]
     words = [sys.executable, *(TORCHRUN if fsdp else []), *train, "--threads", "1", *changes]
@@ -37,7 +37,7 @@ def start(out: Path, steps: int, fsdp: bool) -> subprocess.Popen:
 
 
 def kill(process: subprocess.Popen) -> None:
-    """All processes of the training at once, as a machine that goes down."""
+    """Kills all processes of the training at once, like a machine that goes down."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -169,7 +169,7 @@ def text(folder: Path, rng: random.Random) -> str:
 
 
 def bases(root: Path) -> list[Path]:
-    """The five folders that are whole."""
+    """Returns the five complete folders."""
     import tiny_pro
 
     from janusflow.models.autoencoder import PatchAutoencoder
@@ -194,7 +194,7 @@ def bases(root: Path) -> list[Path]:
 
 
 def outcome(folder: Path) -> tuple[str, str]:
-    """What became of loading and using a folder, and what was said."""
+    """Returns what became of loading and using a folder, and what was said."""
     begun = time.monotonic()
     try:
         pipe = janusflow.load(folder)

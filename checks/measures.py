@@ -55,17 +55,17 @@ def measure(function: Callable[[], Result]) -> Callable[[], Result]:
 
 
 def fingerprint(model: str) -> str:
-    """Of a packaged model's weights today."""
+    """Returns the fingerprint of a packaged model's weights today."""
     return provenance.fingerprint(provenance.weights(PACKAGED[model]))
 
 
 def evaluated(*words: str) -> dict:
-    """What `janusflow evaluate WORDS --json` says."""
+    """Returns what `janusflow evaluate WORDS --json` prints."""
     return reported("evaluate", *words)
 
 
 def reported(*words: str) -> dict:
-    """What a command of janusflow says with --json, in a folder that is deleted."""
+    """Returns what a command of janusflow prints with --json, in a folder that is deleted."""
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "janusflow", *words, "--json", "--out", out]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
@@ -75,7 +75,7 @@ def reported(*words: str) -> dict:
 
 
 def scored(values: dict, measure: str) -> dict:
-    """A score with its interval, rounded."""
+    """Returns a score with its interval, rounded."""
     found = values["scores"][measure]
     return {
         measure: round(found["score"], 3),
@@ -92,7 +92,7 @@ def of_model(model: str, command: str, rows: list[dict], note: str = "") -> Resu
 
 @measure
 def editing() -> Result:
-    """How often the shipped editor does exactly what it is told, 100 edits of each kind."""
+    """Measures how often the shipped editor does exactly as told, 100 edits of each kind."""
     pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes-edit")
     pipe.set_progress_bar_config(disable=True)
     rows = []
@@ -106,7 +106,7 @@ def editing() -> Result:
 
 @measure
 def scenes() -> Result:
-    """Strict score of the shipped model by quality, 600 test prompts."""
+    """Measures the shipped model's strict score by quality, on 600 test prompts."""
     rows = []
     for quality in ("exact", "high", "fast", "draft"):
         told = evaluated("--prompts", "100", "--seeds", "1", "--quality", quality)
@@ -123,7 +123,7 @@ def scenes() -> Result:
 
 @measure
 def scenes_pro() -> Result:
-    """Strict score of the small Janus-Pro by guidance, 120 test prompts."""
+    """Measures the small Janus-Pro's strict score by guidance, on 120 test prompts."""
     rows = []
     for scale in ("1", "1.5", "2", "5"):
         words = ("--model", "janusflow/scenes-pro", "--prompts", "20", "--seeds", "1")
@@ -138,7 +138,7 @@ def scenes_pro() -> Result:
 
 @measure
 def questions() -> Result:
-    """Answers of the shipped model by template, 900 questions."""
+    """Measures the shipped model's answers by template, on 900 questions."""
     words = ("--task", "scenes-vqa", "--prompts", "100", "--batch-size", "64")
     test = evaluated(*words)["scores"]["test"]
     parts = {"overall": test["overall"], **test["groups"]}
@@ -148,7 +148,7 @@ def questions() -> Result:
 
 @measure
 def held_out_splits() -> Result:
-    """Strict score on the splits that training never shows."""
+    """Measures the strict score on the splits that training never shows."""
     rows = []
     for split in ("pairs", "counts", "relations", "long", "paraphrases"):
         told = evaluated("--split", split, "--prompts", "100", "--seeds", "1")
@@ -158,7 +158,7 @@ def held_out_splits() -> Result:
 
 
 def unified(task: str, *words: str) -> tuple[str, dict]:
-    """The command of a task of unification, and what it found: groups, and all of them."""
+    """Returns the command of a task of unification, and its results by group and overall."""
     words = ("--task", task, "--seeds", "1", *words)
     test = evaluated(*words)["scores"]["test"]
     return f"janusflow evaluate {' '.join(words)}", {**test["groups"], "all": test["overall"]}
@@ -169,7 +169,7 @@ def bracketed(entry: dict) -> list[float]:
 
 
 def compared(found: dict, columns: dict[str, tuple[str, str]]) -> list[dict]:
-    """A row a group: `columns` names an entry by the part of the group it stands in."""
+    """Returns a row for each group; `columns` names an entry by its part of the group."""
     rows = []
     for group, entry in found.items():
         known = {c: entry[part].get(name) for c, (part, name) in columns.items()}
@@ -180,7 +180,7 @@ def compared(found: dict, columns: dict[str, tuple[str, str]]) -> list[dict]:
 
 @measure
 def telephone() -> Result:
-    """What is left of a prompt after each cycle, and what the model's captions say is left."""
+    """Measures what is left of a prompt after each cycle, by the scorer and by the captions."""
     command, found = unified("telephone", "--prompts", "25", "--quality", "fast")
     columns = {name: ("scores", name) for name in ("kept", "said")} | {"bias": ("extra", "bias")}
     return of_model("janusflow/scenes", command, compared(found, columns))
@@ -188,7 +188,7 @@ def telephone() -> Result:
 
 @measure
 def symmetric() -> Result:
-    """How often answers fit each other, and how often they are right."""
+    """Measures how often answers are consistent, and how often they are right."""
     command, found = unified("symmetric", "--prompts", "100", "--batch-size", "64")
     columns = {name: ("scores", name) for name in ("consistent", "right")}
     columns |= {name: ("extra", name) for name in ("bias", "false+")}
@@ -197,7 +197,7 @@ def symmetric() -> Result:
 
 @measure
 def soft_tifa() -> Result:
-    """Soft-TIFA by the model itself beside the exact scorer."""
+    """Measures Soft-TIFA by the model itself and by the exact scorer."""
     command, found = unified("soft-tifa", "--prompts", "50", "--quality", "draft")
     columns = {name: ("scores", name) for name in ("gm", "right", "am", "atoms")}
     columns |= {name.replace(" ", "_"): ("extra", name) for name in ("gm bias", "am bias")}
@@ -211,7 +211,7 @@ def soft_tifa() -> Result:
 
 @measure
 def few_evaluations() -> Result:
-    """The few-step model and its teacher on equal prompts, with distinct layouts of a prompt."""
+    """Measures the few-step model and its teacher on equal prompts, with distinct layouts."""
     rows = []
     for model, ways in (
         ("janusflow/scenes-few", ("map:4", "map:2", "map:1")),
@@ -235,7 +235,7 @@ def few_evaluations() -> Result:
 
 @measure
 def few_speed() -> Result:
-    """Seconds an image of the few-step model and of the published way, in turns on one core."""
+    """Times the few-step model and the published sampler, alternating on one core."""
     use_threads(1)
     pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes-few")
     pipe.set_progress_bar_config(disable=True)
@@ -255,7 +255,7 @@ def few_speed() -> Result:
 
 @measure
 def reproduce_scenes() -> Result:
-    """The sweep of `janusflow reproduce`, on the shipped model and the exact scorer."""
+    """Measures the sweep of `janusflow reproduce` with the shipped model and the exact scorer."""
     words = ["reproduce", "scenes", "--model", "janusflow/scenes", "--prompts", "16"]
     words += ["--dtype", "float32,bfloat16", "--guidance-scale", "2,1,5", "--steps", "30,10"]
     rows = [
@@ -269,7 +269,7 @@ def reproduce_scenes() -> Result:
 
 @measure
 def fine_tuning() -> Result:
-    """A new colour from twenty images, and what is left of the old ones; draws its figure too."""
+    """Measures a new colour learned from twenty images, and the old ones; draws its figure too."""
     with tempfile.TemporaryDirectory() as folder:
         found = mint.study(Path(folder))
     mint.figure(found).savefig(ROOT / "docs" / "fine-tuning.png", dpi=200)
@@ -291,7 +291,7 @@ HACKED = (  # of `janusflow reward`
 
 @measure
 def reward_hacking() -> Result:
-    """What learning from a weak reward does to what was asked for."""
+    """Measures what learning from a weak reward does to the requested images."""
     with tempfile.TemporaryDirectory() as out:
         asked = ("reward", "janusflow/scenes", "-o", out, *HACKED)
         subprocess.run([sys.executable, "-m", "janusflow", *asked], check=True, cwd=ROOT)
@@ -299,7 +299,7 @@ def reward_hacking() -> Result:
 
 
 def hacking_of(run: Path) -> Result:
-    """Means of ten steps, of what was learnt from and what was watched, from the run's log."""
+    """Returns means of ten steps of the trained and the watched reward, from the run's log."""
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     rows = []
     for start in range(0, len(log) - 9, 10):
@@ -317,7 +317,7 @@ EMOJI = ROOT / "runs" / "emoji-data", ROOT / "runs" / "lite0"  # fetched once, n
 
 @measure
 def emoji() -> Result:
-    """What the shipped model of emoji has learnt and what it has memorised; draws its sheets."""
+    """Measures what the shipped model of emoji learned and memorised; draws its sheets."""
     data, lite0 = EMOJI
     fetch = [sys.executable, "-m", "janusflow", "data"]
     subprocess.run([*fetch, "emoji", "-o", data, "--size", "64", "--keywords"], check=True)
@@ -336,21 +336,21 @@ def emoji() -> Result:
 
 @measure
 def reward_algorithms() -> Result:
-    """Every algorithm on points in the plane, three seeds at equal samples."""
+    """Measures every algorithm on points in the plane, three seeds at equal samples."""
     command = "python -m studies.reward_algorithms --out FILE"
     return Result(command=command, rows=reward_curves.curves())
 
 
 @measure
 def samplers_suite() -> Result:
-    """`auto` over the best peer of every cell, on fields that no choice was made on."""
+    """Measures `auto` against the best peer of every cell, on fields that no choice was made on."""
     page = suite.run(halves=["held-out"])
     command = "python -m samplers.benchmark --suite held-out"
     return Result(command=command, rows=page.rows(), probe=suite.probe())
 
 
 def stored(name: str) -> dict:
-    """A summary that a study or a check wrote into docs/."""
+    """Returns a summary that a study or a check wrote into docs/."""
     return json.loads((ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8"))
 
 
@@ -359,7 +359,7 @@ ALIGNMENT = dict(command="python -m studies.alignment.run --out runs/alignment",
 
 @measure
 def alignment() -> Result:
-    """The last point of every arm of docs/alignment.json, with differences to `none` by seed."""
+    """Returns the last point of every arm of docs/alignment.json, with differences to `none`."""
     rows = []
     for arm, entry in stored("alignment")["arms"].items():
         curves, row = entry["curves"], {"arm": arm}
@@ -373,7 +373,7 @@ def alignment() -> Result:
 
 @measure
 def alignment_blocks() -> Result:
-    """CKNNA with the vision encoder at t = 0.5, by block, of docs/alignment.json."""
+    """Returns CKNNA with the vision encoder at t = 0.5 by block, of docs/alignment.json."""
     rows = []
     for arm, entry in stored("alignment")["arms"].items():
         blocks = {f"block {k}": round(v, 3) for k, v in enumerate(entry["cknna"], 1)}
@@ -383,7 +383,7 @@ def alignment_blocks() -> Result:
 
 @measure
 def scaling() -> Result:
-    """Milliseconds an image by number of prompts, of docs/scaling.json."""
+    """Returns milliseconds per image by number of prompts, of docs/scaling.json."""
     rows = [
         {"prompts": r["prompts"], "ms an image": round(1000 * median(r["seconds"]) / r["prompts"])}
         for r in stored("scaling")["prompts"]

@@ -11,13 +11,13 @@ QUESTIONS = ("describe the picture.", "how many shapes are there?", "what color 
 
 
 def resident() -> float:
-    """MiB of this process in memory."""
+    """Returns the memory of this process in MiB."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def work(pipe: JanusFlowPipeline, i: int) -> None:
-    """One image of a prompt whose length changes, and an answer about it."""
+    """Generates an image of a prompt whose length changes, and an answer about it."""
     words = " and ".join(["a red circle"] * (1 + i % 5))
     generator = torch.Generator().manual_seed(i)
     image = pipe(words, quality="draft", generator=generator).images[0]

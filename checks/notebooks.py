@@ -60,9 +60,13 @@ def run(notebook: nbformat.NotebookNode) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("numbers", nargs="*", type=int, help="of the notebooks; all unless told")
-    parser.add_argument("--store", action="store_true", help="keep outputs in the .ipynb files")
-    parser.add_argument("--model", help="folder or hub id in place of the shipped model")
+    parser.add_argument(
+        "numbers", nargs="*", type=int, help="Runs the notebooks of these numbers; by default all."
+    )
+    parser.add_argument(
+        "--store", action="store_true", help="Keeps the outputs in the .ipynb files."
+    )
+    parser.add_argument("--model", help="Uses this folder or hub id in place of the shipped model.")
     args = parser.parse_args()
     if args.store and args.model:
         parser.error("--store keeps the shipped model's run; leave out --model")

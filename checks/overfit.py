@@ -49,7 +49,7 @@ class Fixed:
 
 
 def samples_of(base: Path, count: int) -> list[Sample]:
-    """`count` scenes, each to be made and to be asked about."""
+    """Returns samples of `count` scenes, each to generate and to ask about."""
     data = init_checkpoint.batches(base, RECIPE)
     made = data.images(range(count))
     asked = [
@@ -88,7 +88,7 @@ def measured(trainer: Trainer, draws: int = 20) -> dict[str, float]:
 
 
 def known(made: list[Sample], dropped: Tensor) -> Tensor:
-    """(G, G) whether sample i's prompt leaves image j possible."""
+    """Returns (G, G): whether sample i's prompt leaves image j possible."""
     same = [[torch.equal(a.input_ids, b.input_ids) for b in made] for a in made]
     return torch.tensor(same) | dropped[:, None]
 

@@ -53,7 +53,7 @@ class Inside:
 
 @contextmanager
 def stubbed(model, like: torch.Tensor):
-    """The model with a velocity that costs nothing."""
+    """Returns the model with a velocity that costs nothing."""
     ready = {n: torch.zeros(n, *like.shape[1:]) for n in (1, 2)}
     model.velocity = lambda latents, t, prompt: ready[len(latents)]  # noqa: ARG005
     try:
@@ -63,7 +63,7 @@ def stubbed(model, like: torch.Tensor):
 
 
 def pipeline(is_wide: bool) -> tuple[JanusFlowPipeline, torch.Tensor]:
-    """The pipeline and one image's noise."""
+    """Returns the pipeline and one image's noise."""
     pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes")
     if is_wide:
         pipe = JanusFlowPipeline(wide(2), pipe.processor, pipe.vae)
@@ -73,7 +73,7 @@ def pipeline(is_wide: bool) -> tuple[JanusFlowPipeline, torch.Tensor]:
 
 
 def measure(is_wide: bool, rounds: int) -> dict[str, float]:
-    """Milliseconds of a step: all of it, outside the network, and with the stub; medians."""
+    """Returns median milliseconds of a step: all of it, outside the network, and with the stub."""
     pipe, noise = pipeline(is_wide)
     few, many = (1, 3) if is_wide else (3, 33)
 

@@ -16,7 +16,7 @@ TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 @torch.no_grad()
 def answers(dtype: torch.dtype, steps: int = 30) -> tuple:
-    """(v, latents, image) in float64 of a network in this dtype, on the same noise."""
+    """Returns (v, latents, image) in float64 of a network in this dtype, on the same noise."""
     pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes", dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     shape = (2, pipe.model.config.generation.latent_channels, 12, 12)
@@ -30,7 +30,7 @@ def answers(dtype: torch.dtype, steps: int = 30) -> tuple:
 
 
 def table(steps: int = 30) -> list[tuple[str, float, float, float]]:
-    """(dtype, error of v, of latents, of images) for each of TYPES."""
+    """Returns (dtype, error of v, of latents, of images) for each of TYPES."""
     exact = answers(torch.float64, steps)
     rows = []
     for dtype in TYPES:

@@ -28,7 +28,7 @@ WIDTH, MLP, HEADS, CODES = 2048, 5632, 16, 16384
 
 
 def pipeline(layers: int, tokens: int) -> JanusProPipeline:
-    """Random weights at the published sizes; `tokens` is a square."""
+    """Returns a pipeline of random weights at the published sizes; `tokens` is a square."""
     processor = JanusProProcessor.from_pretrained("janusflow/scenes-pro")
     side = math.isqrt(tokens) * 16
     torch.manual_seed(0)
@@ -76,7 +76,7 @@ def pipeline(layers: int, tokens: int) -> JanusProPipeline:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=64, help="a square")
+    parser.add_argument("--tokens", type=int, default=64, help="Draws this many tokens, a square.")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     if math.isqrt(asked.tokens) ** 2 != asked.tokens or asked.tokens < 4:

@@ -19,7 +19,7 @@ PROMPTS = [f"a {c} circle" for c in COLOURS] + [f"two {c} squares and a star" fo
 
 
 def latents(pipe, order: list[int], batch: int, dtype=torch.float32) -> torch.Tensor:
-    """Ends of the prompts in this order and batch, sorted back: (8, c, h, w)."""
+    """Returns the ends of the prompts in this order and batch, sorted back: (8, c, h, w)."""
     ends = {}
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
@@ -37,7 +37,7 @@ def made(order: list[int], batch: int) -> torch.Tensor:
 
 
 def elsewhere(order: list[int], batch: int) -> torch.Tensor:
-    """The same from a fresh process."""
+    """Returns the same from a fresh process."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.safetensors"
         words = [sys.executable, "-m", "checks.repeat", str(path), str(batch), *map(str, order)]

@@ -17,7 +17,7 @@ from janusflow.scenes.second_reader import strict
 
 
 def compare(folder: Path) -> Counter:
-    """How often the pair of the report's strict score and this reader's has each value."""
+    """Counts each pair of the report's strict score and this reader's."""
     items = json.loads((folder / "report.json").read_text(encoding="utf-8"))["items"]
     found = Counter()
     for item in items:

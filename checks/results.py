@@ -50,7 +50,7 @@ VALUE = re.compile(
 
 
 def write(name: str, result: Result) -> None:
-    """A result that has its date already is read again, not measured on this machine."""
+    """Writes a results file; a result that has a date already was read, not measured here."""
     now = {
         "machine": f"{platform.machine()}, {processor()}",
         "versions": provenance.versions() | {"python": platform.python_version()},
@@ -63,7 +63,7 @@ def write(name: str, result: Result) -> None:
 
 
 def processor() -> str:
-    """The processor's name, as Linux tells it."""
+    """Returns the processor's name, as Linux tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -73,7 +73,7 @@ def processor() -> str:
 
 
 def load(name: str) -> dict:
-    """A results file; ValueError if there is none."""
+    """Returns a results file's content. Raises ValueError if there is none."""
     path = RESULTS / f"{name}.json"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in RESULTS.glob("*.json")))
@@ -82,13 +82,13 @@ def load(name: str) -> dict:
 
 
 def select(rows: list[dict], where: str | None) -> list[dict]:
-    """Rows whose values are those of "column=value, column=value"."""
+    """Returns the rows whose values are those of "column=value, column=value"."""
     wanted = [part.split("=", 1) for part in (where or "").split(",") if part.strip()]
     return [r for r in rows if all(str(r.get(k.strip())) == v.strip() for k, v in wanted)]
 
 
 def cell(row: dict, column: str) -> str:
-    """A value as the documents write it; with its interval where the row has one for it."""
+    """Returns a value as the documents write it, with its interval if the row has one."""
     value = row.get(column, "")
     if "low" in row and column == next((k for k in row if k in ("strict", "exact")), None):
         return f"{value:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
@@ -99,7 +99,7 @@ def cell(row: dict, column: str) -> str:
 
 
 def table(name: str, columns: str | None, where: str | None) -> str:
-    """A Markdown table of a results file and the command behind it."""
+    """Returns a Markdown table of a results file, and the command behind it."""
     told = load(name)
     rows = select(told["rows"], where)
     if not rows:
@@ -114,7 +114,7 @@ def table(name: str, columns: str | None, where: str | None) -> str:
 
 
 def rendered(text: str) -> str:
-    """A page with its tables and values as the files have them; ValueError says what is missing."""
+    """Returns a page with the files' tables and values. Raises ValueError for a missing one."""
 
     def new_table(match: re.Match) -> str:
         head = match[0][: match[0].index("-->") + 3]
@@ -133,7 +133,7 @@ def rendered(text: str) -> str:
 
 
 def stale(name: str) -> str | None:
-    """Why a results file no longer holds, or None."""
+    """Returns why a results file no longer holds, or None."""
     told = load(name)
     model = told.get("model")
     if model and told["fingerprint"] != fingerprint(model):
@@ -144,14 +144,16 @@ def stale(name: str) -> str | None:
 
 
 def _near(before: list[float], now: list[float]) -> bool:
-    """Equal to a thousandth, which is more than machines differ by."""
+    """Returns whether values are equal to a thousandth, which is more than machines differ by."""
     return all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(before, now, strict=True))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=["measure", "render"])
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(MEASURES)}; all unless named")
+    parser.add_argument(
+        "names", nargs="*", help=f"Measures these of {', '.join(MEASURES)}; by default all."
+    )
     args = parser.parse_args()
     if unknown := [name for name in args.names if name not in MEASURES]:
         parser.error(f"no measurement named {unknown[0]!r}; choose from {', '.join(MEASURES)}")

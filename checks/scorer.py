@@ -36,7 +36,7 @@ def wrong_shape(objects, rng):
 
 
 def one_too_many(objects, rng):
-    """Another one apart from all others, like one of them in half of the cases."""
+    """Adds an object apart from all others, like one of them in half of the cases."""
     kind = pick(rng, objects)
     if rng.random() < 0.5:
         kind = replace(kind, shape=pick(rng, list(SHAPES)), color=pick(rng, list(COLORS)))
@@ -53,7 +53,7 @@ def one_missing(objects, _rng):
 
 
 def touching(objects, rng):
-    """Another one pushed 0 to 14 pixels into the box of the first, beside or above it."""
+    """Adds an object pushed 0 to 14 pixels into the box of the first, beside or above it."""
     first = objects[0]
     deep = (first.size + first.size) / 2 - int(rng.integers(0, 15))
     dx, dy = pick(rng, [(deep, 0), (-deep, 0), (0, deep), (0, -deep)])
@@ -68,7 +68,7 @@ def swapped(objects, _rng):
 
 
 def _apart(a: Obj, b: Obj) -> float:
-    """Pixels between two boxes along the axis where they are further apart."""
+    """Returns the pixels between two boxes along the axis where they are further apart."""
     return max(abs(a.x - b.x), abs(a.y - b.y)) - (a.size + b.size) / 2
 
 
@@ -100,7 +100,7 @@ class Autoencoder:
 
 
 def scenes(seed: int, category: str | None) -> Iterator[tuple[Scene, np.random.Generator]]:
-    """Endless fresh scenes of the test split, that no test and no training uses."""
+    """Yields fresh scenes of the test split without end, which no test and no training uses."""
     number = 0
     while True:
         rng = generator("checks.scorer", seed, category or "", number)
@@ -116,12 +116,12 @@ def faulty(name: str, seed: int) -> Iterator[tuple[Scene, list[Obj]]]:
 
 
 def errors(images, accept: bool) -> int:
-    """Of (scene, image): how many the strict score judges otherwise."""
+    """Returns for how many pairs (scene, image) the strict score judges otherwise."""
     return sum(score(image, shown.prompt).strict != accept for shown, image in images)
 
 
 def table(renders: int, seed: int) -> list[tuple[str, str, int, int]]:
-    """Rows of what was shown, which error is counted, how many of how many."""
+    """Returns rows of what was shown, which error is counted, and how many of how many."""
     vae, rows = Autoencoder(), []
     right = [(shown, render(shown.objects)) for shown, _ in islice(scenes(seed, None), renders)]
     for name, images in (

@@ -35,7 +35,7 @@ REFERENCE = 256  # calls of the truth, a multiple of 8
 
 
 def fields(reference: int = REFERENCE) -> Iterator[Problem]:
-    """The fields with their truth, states flattened to (B, D)."""
+    """Yields the fields with their exact ends, states flattened to (B, D)."""
     from janusflow import JanusFlowPipeline
 
     pipe = JanusFlowPipeline.from_pretrained(MODEL)
@@ -58,7 +58,7 @@ class Flat:
 
 
 def shipped(name: str, v, shape: torch.Size, reference: int) -> Problem:
-    """The field under this guidance, its truth found with so many calls."""
+    """Returns the field under this guidance, its exact end found with so many evaluations."""
     field = Flat(v, shape)
 
     def end(noise: Tensor, calls: int) -> Tensor:
@@ -76,7 +76,7 @@ def shipped(name: str, v, shape: torch.Size, reference: int) -> Problem:
 
 @torch.no_grad()
 def page(calls=CALLS, piloted: bool = False, samples: int = 2 * len(PROMPTS)) -> suite.Page:
-    """The cells of every field."""
+    """Returns the cells of every field."""
     cells = []
     for problem in fields():
         told = dict(half="shipped model", family=f"guided {problem.name}"[:19], field=MODEL)

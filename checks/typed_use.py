@@ -51,7 +51,7 @@ def velocity(x: Tensor, t: Tensor) -> Tensor:
 
 @samplers.solver(order=2, calls=2)
 def endpoint_mean(v, x, ts):
-    """Mean of the velocities at both ends of an Euler step."""
+    """Returns the mean of the velocities at both ends of an Euler step."""
     for t, s in pairwise(ts):
         k = v(x, t)
         x = x + (s - t) / 2 * (k + v(x + (s - t) * k, s))
@@ -60,13 +60,13 @@ def endpoint_mean(v, x, ts):
 
 @samplers.rule
 def fading(weight):
-    """The weight falls to 1 at the data."""
+    """Returns a weight that falls to 1 at the data."""
     return samplers.cfg(lambda t: weight + (1 - weight) * t)
 
 
 @samplers.grid
 def cubic(n: int) -> Tensor:
-    """t = (i / n)^3."""
+    """Returns the grid t = (i / n)^3."""
     return (torch.arange(n + 1, dtype=torch.float64) / n) ** 3
 
 

@@ -19,7 +19,7 @@ FILE = "model.safetensors"
 
 
 def average(first: Path, second: Path, share: float, out: Path) -> None:
-    """Writes (1 - share) first + share second, as the second; ValueError for other names."""
+    """Writes (1 - share) first + share second. Raises ValueError if names differ."""
     ours, theirs = load_file(first / FILE), load_file(second / FILE)
     if ours.keys() != theirs.keys():
         raise ValueError(f"{first} and {second} have weights of other names; give two of one model")
@@ -32,8 +32,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("first")
     parser.add_argument("second")
-    parser.add_argument("--share", type=float, default=0.5, help="of the second")
-    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument(
+        "--share", type=float, default=0.5, help="Weighs the second model by this share."
+    )
+    parser.add_argument("--out", type=Path, required=True, help="Writes to this new folder.")
     args = parser.parse_args()
     average(locate(args.first), locate(args.second), args.share, args.out)
 

@@ -21,7 +21,7 @@ AT_ONCE = 25
 
 
 def scores(pipe, count: int, steps: int = 12, guidance: float = 1.5) -> dict[str, float]:
-    """Share of edits of the test split that are right, by kind and "all"."""
+    """Returns the share of right edits of the test split, by kind and "all"."""
     edits = [edit("test", i, list(KINDS)[i % len(KINDS)]) for i in range(count)]
     right, asked = Counter(), Counter(one.kind for one in edits)
     for first in range(0, count, AT_ONCE):
@@ -41,9 +41,11 @@ def _made(pipe, edits: list[Edit], seed: int, steps: int, guidance: float) -> li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", help="folder of a model that edits")
-    parser.add_argument("--count", type=int, default=100, help="edits, the kinds in turn")
-    parser.add_argument("--steps", type=int, default=12, help="of the sampler")
+    parser.add_argument("model", help="Names a model that edits.")
+    parser.add_argument(
+        "--count", type=int, default=100, help="Makes this many edits, of all kinds."
+    )
+    parser.add_argument("--steps", type=int, default=12, help="Takes this many sampling steps.")
     parser.add_argument("--guidance", type=float, default=1.5)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -35,7 +35,7 @@ AT_ONCE = 64
 
 
 def draw(model, folder: Path, way: str, samples: list, noise: Tensor) -> tuple[Tensor, int]:
-    """Latents of a way, and its evaluations an image."""
+    """Returns the latents of a way, and its evaluations per image."""
     name, _, count = way.partition(":")
     if name == "map":
         return jumped(model, folder, int(count), samples, noise), int(count)
@@ -54,7 +54,7 @@ def draw(model, folder: Path, way: str, samples: list, noise: Tensor) -> tuple[T
 
 
 def jumped(model, folder: Path, count: int, samples: list, noise: Tensor) -> Tensor:
-    """x + (s - t) u(x, t, s) over `count` equal parts of the grid that the map was trained on."""
+    """Returns x + (s - t) u(x, t, s) over `count` equal parts of the map's grid."""
     told = folder / FLOW_MAP
     grid = json.loads(told.read_text())["times"] if told.is_file() else [0, 0.11, 0.3, 0.67, 1]
     ts = torch.tensor(grid[:: (len(grid) - 1) // count], dtype=torch.float32)
@@ -66,7 +66,7 @@ def jumped(model, folder: Path, count: int, samples: list, noise: Tensor) -> Ten
 
 @torch.no_grad()
 def scored(name: str, way: str, prompts: int, seeds: int, first: int = 0) -> dict:
-    """Strict and lenient score, distinct layouts of a prompt's images, evaluations and seconds."""
+    """Returns strict and lenient score, distinct layouts, evaluations and seconds."""
     folder = locate(name)
     model = JanusFlowModel.from_pretrained(folder, dtype=torch.float32).eval()
     vae = load_vae(folder, None)
@@ -147,11 +147,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("models", nargs="+")
     parser.add_argument("--ways", default="map:1,map:2,map:4,abm:8,fast")
-    parser.add_argument("--prompts", type=int, default=120, help="of the six categories in turn")
-    parser.add_argument("--seeds", type=int, default=1, help="images of a prompt")
-    parser.add_argument("--first", type=int, default=0, help="number of the first prompt")
+    parser.add_argument(
+        "--prompts", type=int, default=120, help="Takes this many prompts of the six categories."
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="Generates this many images for each prompt."
+    )
+    parser.add_argument("--first", type=int, default=0, help="Starts at the prompt of this number.")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--out", type=Path, help="JSON lines to add to")
+    parser.add_argument("--out", type=Path, help="Adds the rows to this JSON lines file.")
     args = parser.parse_args()
     use_threads(args.threads)
     for name in args.models:

@@ -43,7 +43,9 @@ class Mixture:
         return self.means[which] + self.deviation * torch.randn(count, 2, generator=generator)
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        """E[data - noise | x at t], exact: each Gaussian's own, weighed by its posterior."""
+        """Returns the exact E[data - noise | x at t]: each Gaussian's own, weighted by its
+        posterior.
+        """
         t = torch.as_tensor(t, dtype=x.dtype).reshape(-1, 1)
         variance = (1 - t) ** 2 + (t * self.deviation) ** 2
         apart = x[:, None] - t[..., None] * self.means  # (B, K, 2)
@@ -110,7 +112,7 @@ def loss(made: Loss) -> Loss:
 
 
 def beside_flow(found: Tensor, u: nn.Module, d: Draw) -> Tensor:
-    """Half of the samples are held to the velocity itself."""
+    """Holds half of the samples to the velocity itself."""
     half = len(d.t) // 2
     at_t = map_losses.flow_matching(u, d.x[:half], d.t[:half], d.v[:half])
     return torch.cat([at_t, found[half:]])
@@ -118,7 +120,7 @@ def beside_flow(found: Tensor, u: nn.Module, d: Draw) -> Tensor:
 
 @loss
 def flow(u, _lagged, d):
-    """The velocity alone, sampled by Euler: what a map must beat."""
+    """Learns the velocity alone, sampled by Euler: a map must beat it."""
     return map_losses.flow_matching(u, d.x, d.t, d.v)
 
 
@@ -139,7 +141,7 @@ def improved_mean_flow(u, _lagged, d):
 
 @loss
 def alpha_flow(u, _lagged, d):
-    """alpha falls from 1 to 0.05 over the first two thirds."""
+    """Lowers alpha from 1 to 0.05 over the first two thirds."""
     alpha = max(0.05, 1 - 1.5 * d.progress)
     found = map_losses.alpha_flow(u, d.x, d.t, d.s, d.v, alpha)
     return beside_flow(found * alpha, u, d)
@@ -152,14 +154,14 @@ def shortcut(u, lagged, d):
 
 @loss
 def consistency(u, lagged, d):
-    """h falls from 1/8 to 1/64, by the sample's own velocity."""
+    """Lowers h from 1/8 to 1/64, along the sample's own velocity."""
     step = 1 / (8 * 8**d.progress)
     return map_losses.consistency(u, d.x, d.t, d.v, step, lagged)
 
 
 @loss
 def consistency_distilled(u, lagged, d):
-    """The same along the network's own velocity, which half of the samples train."""
+    """Does the same along the network's own velocity, which half of the samples train."""
     with torch.no_grad():
         own = lagged(d.x, d.t, d.t)
     step = 1 / (8 * 8**d.progress)
@@ -168,7 +170,7 @@ def consistency_distilled(u, lagged, d):
 
 
 def train(field: Mixture, made: Loss, steps: int, batch: int = 512, seed: int = 0) -> nn.Module:
-    """The average of a network trained by one loss."""
+    """Returns the averaged network that was trained by one loss."""
     torch.manual_seed(seed)
     u = TwoTimes()
     lagged = copy.deepcopy(u).requires_grad_(False)
@@ -196,7 +198,7 @@ def draw(field: Mixture, count: int, generator: torch.Generator, progress: float
 
 @torch.no_grad()
 def errors(field: Mixture, u: nn.Module, maps: bool = True) -> dict[int, float]:
-    """By evaluations, with jumps of even length; `maps` False asks for the velocity only."""
+    """Returns errors by evaluations, with equal jumps; `maps` False asks for the velocity only."""
     noise = torch.randn(TESTED, 2, generator=torch.Generator().manual_seed(99))
     exact = samplers.sample(field.velocity, noise.double(), 256, "rk4").float()
     spread = (exact - exact.mean(0)).square().sum(1).mean().sqrt()
@@ -211,7 +213,7 @@ def errors(field: Mixture, u: nn.Module, maps: bool = True) -> dict[int, float]:
 
 
 def run(fields: list[str], losses: list[str], steps: int, seed: int = 0) -> list[dict]:
-    """A row for each field and loss."""
+    """Returns a row for each field and loss."""
     rows = []
     for field in fields:
         for name in losses:
@@ -232,7 +234,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--out", type=Path, help="JSON file of the rows")
+    parser.add_argument("--out", type=Path, help="Writes the rows to this JSON file.")
     args = parser.parse_args()
     use_threads(args.threads)
     losses = list(LOSSES) if args.losses == "all" else args.losses.split(",")

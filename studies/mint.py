@@ -34,7 +34,7 @@ OLD = 4  # prompts of the old world to show
 
 
 def draw(shape: str, rng: np.random.Generator) -> Image.Image:
-    """A mint shape somewhere in an image."""
+    """Draws a mint shape somewhere in an image."""
     size = float(rng.integers(28, 35))
     x, y = rng.uniform(size / 2 + 3, SIDE - size / 2 - 3, 2)
     mask = coverage(shape, x, y, size, 0, 0, SIDE, SIDE)[..., None]
@@ -81,7 +81,7 @@ def _generate(pipe, texts: list[str], seed: int) -> list[Image.Image]:
 
 
 def is_mint(image: Image.Image, shape: str) -> bool:
-    """Whether there is one object, of this shape, and its colour is mint."""
+    """Returns whether there is one object, of this shape, and its colour is mint."""
     pixels = np.asarray(image)
     found = read(pixels)
     if len(found) != 1 or found[0].shape != shape:
@@ -122,7 +122,7 @@ WAYS = {
 
 
 def study(folder: Path) -> dict[str, tuple[dict[str, float], dict[str, Image.Image]]]:
-    """What `look` finds of each way, trained in the folder by `janusflow train`."""
+    """Returns what `look` finds of each way, trained in the folder by `janusflow train`."""
     make(folder / "alone")
     make(folder / "both", own=20)
     found = {}
@@ -138,7 +138,7 @@ def study(folder: Path) -> dict[str, tuple[dict[str, float], dict[str, Image.Ima
 
 
 def train(data: Path, out: Path, changes: list[str]) -> Path:
-    """The exported model or adapter."""
+    """Returns the exported model or adapter."""
     made = out.with_name(f"{out.name}-export")
     words = ["train", "--stage", "tune", "--data", data, "-o", out, "--export", made]
     words += [word for change in changes for word in ("--set", change)]
@@ -148,7 +148,7 @@ def train(data: Path, out: Path, changes: list[str]) -> Path:
 
 @paper
 def figure(found: dict[str, tuple[dict, dict]]):
-    """A row a way, a column a prompt, its text above."""
+    """Draws a row for each way and a column for each prompt, with its text above."""
     from matplotlib.figure import Figure
 
     prompts = list(next(iter(found.values()))[1])
@@ -169,10 +169,12 @@ def figure(found: dict[str, tuple[dict, dict]]):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("make", "look", "study"))
-    parser.add_argument("where", help="folder to write, or model to look at")
-    parser.add_argument("--own", type=int, default=0, help="images by the model itself")
-    parser.add_argument("--lora", type=Path, help="adapter")
-    parser.add_argument("--out", type=Path, help="image to write")
+    parser.add_argument("where", help="Names the folder to write, or the model to evaluate.")
+    parser.add_argument(
+        "--own", type=int, default=0, help="Adds this many images of the model itself."
+    )
+    parser.add_argument("--lora", type=Path, help="Loads this adapter.")
+    parser.add_argument("--out", type=Path, help="Writes to this image file.")
     args = parser.parse_args()
     if args.what == "make":
         return make(Path(args.where), own=args.own)

@@ -32,7 +32,7 @@ def shipped() -> JanusFlowPipeline:
 
 
 def gallery() -> None:
-    """docs/images.png: one image for each line of docs/prompts.txt, captioned."""
+    """Draws docs/images.png: one image for each line of docs/prompts.txt, captioned."""
     pipe = shipped()
     prompts = (DOCS / "prompts.txt").read_text(encoding="utf-8").splitlines()
     generators = [torch.Generator().manual_seed(SEED + i) for i in range(len(prompts))]
@@ -42,7 +42,7 @@ def gallery() -> None:
 
 
 def emoji() -> None:
-    """docs/emoji.png: one image for each line of docs/emoji-prompts.txt, captioned."""
+    """Draws docs/emoji.png: one image for each line of docs/emoji-prompts.txt, captioned."""
     pipe = JanusFlowPipeline.from_pretrained("janusflow/emoji")
     pipe.set_progress_bar_config(disable=True)
     prompts = (DOCS / "emoji-prompts.txt").read_text(encoding="utf-8").splitlines()
@@ -51,7 +51,7 @@ def emoji() -> None:
 
 
 def trajectory() -> None:
-    """docs/trajectory.png: the state and the expected image on the way from noise to data."""
+    """Draws docs/trajectory.png: the state and the expected image from noise to data."""
     pipe = shipped()
     field = pipe.field(["a red circle left of a blue square"], 2.0)
     noise = pipe.prepare_latents(1, None, None, torch.Generator().manual_seed(SEED))
@@ -65,7 +65,7 @@ def trajectory() -> None:
 
 
 def work_precision() -> None:
-    """docs/work-precision.png: error against evaluations on an exact field."""
+    """Draws docs/work-precision.png: error against evaluations on an exact field."""
     problem = samplers.PROBLEMS["mixture"]()
     noise = problem.noise(128)
     exact = problem.solution(noise)
@@ -80,28 +80,28 @@ def work_precision() -> None:
 
 
 def stored(name: str) -> dict:
-    """A result file of the documents."""
+    """Returns a result file of the documents."""
     return json.loads((DOCS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def alignment() -> None:
-    """docs/alignment.png from docs/alignment.json."""
+    """Draws docs/alignment.png from docs/alignment.json."""
     aligned.figure(stored("alignment")).savefig(DOCS / "alignment.png", dpi=200)
 
 
 def scaling() -> None:
-    """docs/scaling.png from docs/scaling.json."""
+    """Draws docs/scaling.png from docs/scaling.json."""
     scaled.plot(stored("scaling")).savefig(DOCS / "scaling.png", dpi=200)
 
 
 def reward_algorithms() -> None:
-    """docs/reward-algorithms.png from docs/results/reward-algorithms.json."""
+    """Draws docs/reward-algorithms.png from docs/results/reward-algorithms.json."""
     rows = stored("results/reward-algorithms")["rows"]
     reward_curves.figure(rows).savefig(DOCS / "reward-algorithms.png", dpi=200)
 
 
 def few_evaluations() -> None:
-    """docs/few-evaluations.png from the result files of both shipped flows."""
+    """Draws docs/few-evaluations.png from the result files of both shipped flows."""
     rows = [stored(f"results/{name}")["rows"] for name in ("few-evaluations", "scenes")]
     few.figure(*rows).savefig(DOCS / "few-evaluations.png", dpi=200)
 
@@ -123,7 +123,9 @@ FIGURES: dict[str, Callable[[], None]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", help=f"which: {', '.join(FIGURES)}; all unless told")
+    parser.add_argument(
+        "names", nargs="*", help=f"Draws these of {', '.join(FIGURES)}; by default all."
+    )
     for name in parser.parse_args().names or FIGURES:
         if name not in FIGURES:
             raise SystemExit(f"no figure named {name!r}; choose one of {', '.join(FIGURES)}")

@@ -63,12 +63,12 @@ class Net(nn.Module):
 
 
 def gold(x: Tensor, asked: Tensor) -> Tensor:
-    """1 within NEAR of the centre that was asked for, else 0: (B,)."""
+    """Returns (B,): 1 within NEAR of the requested centre, else 0."""
     return ((x - CENTRES[asked]).norm(dim=1) < NEAR).float()
 
 
 def weak(x: Tensor, asked: Tensor) -> Tensor:
-    """How far a sample lies in the direction that was asked for, through tanh: (B,) in (-1, 1)."""
+    """Returns (B,) in (-1, 1): tanh of how far a sample lies in the requested direction."""
     return ((x * CENTRES[asked]).sum(dim=1) / 4).tanh()
 
 
@@ -76,7 +76,7 @@ REWARDS = {"gold": gold, "weak": weak}
 
 
 def base_model(seed: int, steps: int = 1500, count: int = 256) -> Net:
-    """A flow that draws what was asked for six times in ten."""
+    """Trains a flow that draws the requested centre six times in ten."""
     rng = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     net = Net()
@@ -195,7 +195,7 @@ def dpo(one: Drawn, net: Net, _policy: Net, base: Net, beta: float = 5.0) -> Ten
 
 
 def held(velocity: Tensor, one: Drawn, base: Net) -> Tensor:
-    """KL times the squared distance to the base's velocity, (B,)."""
+    """Returns KL times the squared distance to the base's velocity, (B,)."""
     with torch.no_grad():
         theirs = base(one.x, one.t, one.asked)
     return KL * squared(velocity - theirs)
@@ -203,7 +203,7 @@ def held(velocity: Tensor, one: Drawn, base: Net) -> Tensor:
 
 @torch.no_grad()
 def rollout(name: str, policy: Net, reward, rng: torch.Generator) -> Drawn:
-    """MODES prompts of GROUP samples; grpo's by stochastic steps, the others' by ab2."""
+    """Draws MODES prompts of GROUP samples; grpo's by stochastic steps, the others' by ab2."""
     asked = torch.arange(MODES).repeat_interleave(GROUP)
     start = torch.randn(len(asked), 2, generator=rng)
     walk = ()
@@ -216,7 +216,7 @@ def rollout(name: str, policy: Net, reward, rng: torch.Generator) -> Drawn:
 
 
 def stochastic(policy: Net, asked: Tensor, x: Tensor, rng: torch.Generator):
-    """The ends of stochastic steps, and one step (x, y, t, s) of each."""
+    """Returns the ends of stochastic steps, and one step (x, y, t, s) of each."""
     picked = torch.randint(WINDOW, (len(x),), generator=rng)
     states = [x]
     for i, (t, s) in enumerate(pairwise(EULER)):
@@ -233,7 +233,7 @@ def stochastic(policy: Net, asked: Tensor, x: Tensor, rng: torch.Generator):
 
 
 def learn(name: str, rewarded: str, rate: float, seed: int, base: Net) -> list[dict]:
-    """Both rewards of TESTED samples of the policy, every EVERY steps."""
+    """Returns both rewards of TESTED samples of the policy, every EVERY steps."""
     net, policy, reward = copy.deepcopy(base), copy.deepcopy(base), REWARDS[rewarded]
     rng, found = torch.Generator().manual_seed(1000 + seed), []
     optimizer = torch.optim.Adam(net.parameters(), lr=rate)
@@ -254,7 +254,7 @@ def learn(name: str, rewarded: str, rate: float, seed: int, base: Net) -> list[d
 
 
 def tested(policy: Net) -> dict[str, float]:
-    """The mean of each reward over the same noises for all."""
+    """Returns the mean of each reward over the same noises for all."""
     asked = torch.arange(MODES).repeat_interleave(TESTED // MODES)
     noise = torch.randn(len(asked), 2, generator=torch.Generator().manual_seed(7))
     x = draw(policy, asked, noise)
@@ -262,19 +262,19 @@ def tested(policy: Net) -> dict[str, float]:
 
 
 def rate_of(name: str, rewarded: str, base: Net) -> float:
-    """The rate that ends with the highest reward it learns from."""
+    """Returns the learning rate that ends with the highest reward it learns from."""
     ends = {r: learn(name, rewarded, r, CHOOSING, base)[-1][rewarded] for r in RATES}
     return max(ends, key=ends.get)
 
 
 def interval(values: list[float]) -> list[float]:
-    """Mean and 95 % interval of three seeds."""
+    """Returns mean and 95 % interval of three seeds."""
     half = T * stdev(values) / math.sqrt(len(values))
     return [round(x, 3) for x in (mean(values), mean(values) - half, mean(values) + half)]
 
 
 def curves() -> list[dict]:
-    """A row an algorithm, a reward to learn from, and a step."""
+    """Returns a row for each algorithm, trained reward and step."""
     bases = {seed: base_model(seed) for seed in (*SEEDS, CHOOSING)}
     rows = []
     for rewarded in REWARDS:
@@ -291,7 +291,7 @@ def curves() -> list[dict]:
 
 @paper
 def figure(rows: list[dict]):
-    """The gold reward over steps: learnt from, and beside the weak one that is learnt from."""
+    """Draws the gold reward over steps: learned from itself, and from the weak one."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(7.2, 2.8), layout="constrained")
@@ -311,7 +311,9 @@ def figure(rows: list[dict]):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="JSON file of the rows")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="Writes the rows to this JSON file."
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.write_text(json.dumps(curves()))

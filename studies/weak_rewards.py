@@ -14,5 +14,5 @@ from janusflow.training.rewards import reward
 
 @reward
 def colourful(image: np.ndarray, _request: object) -> float:
-    """The mean spread of the colour channels of a pixel, in [0, 1], whatever was asked for."""
+    """Returns the mean spread of a pixel's colour channels in [0, 1], whatever the request."""
     return np.ptp(image, axis=-1).mean() / 255

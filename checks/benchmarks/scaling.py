@@ -45,7 +45,7 @@ def timed(way: Callable, rounds: int) -> list[float]:
 
 
 def slope(sizes: list[float], seconds: list[float]) -> float:
-    """Of log seconds against log size, by least squares."""
+    """Returns the least-squares slope of log seconds against log size."""
     x, y = (torch.tensor(v, dtype=torch.float64).log() for v in (sizes, seconds))
     x, y = x - x.mean(), y - y.mean()
     return float((x * y).sum() / x.square().sum())
@@ -88,7 +88,7 @@ def over_sizes(sides: list[int], rounds: int) -> list[dict]:
 
 
 def over_processes(counts: list[int], prompts: int) -> list[dict]:
-    """Whole commands, their start included."""
+    """Times complete commands, with their start."""
     rows = []
     with tempfile.TemporaryDirectory() as made:
         file = Path(made) / "prompts.txt"
@@ -105,7 +105,7 @@ def over_processes(counts: list[int], prompts: int) -> list[dict]:
 
 
 def together(command: list[str], count: int) -> None:
-    """The command as `torchrun` would start it, in so many processes."""
+    """Runs the command in several processes, as `torchrun` would start it."""
     about = os.environ | {"WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     started = [
@@ -141,7 +141,7 @@ def table(report: dict) -> str:
 
 @paper
 def plot(report: dict):
-    """Milliseconds an image against prompts, and seconds against image tokens."""
+    """Draws milliseconds per image against prompts, and seconds against image tokens."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 3), layout="constrained")
@@ -174,11 +174,15 @@ def main() -> None:
     parser.add_argument("--latents", type=int, nargs="+", default=[48, 64, 96])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument(
-        "--images", "--pictures", type=int, default=1000, help="that processes share"
+        "--images",
+        "--pictures",
+        type=int,
+        default=1000,
+        help="Divides this many images between processes.",
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="a .json")
-    parser.add_argument("--plot", type=Path, help=".png, .svg or .pdf")
+    parser.add_argument("--out", type=Path, help="Writes the numbers to this .json file.")
+    parser.add_argument("--plot", type=Path, help="Draws them into this .png, .svg or .pdf file.")
     asked = parser.parse_args()
     report = dict(
         prompts=over_prompts(asked.prompts, asked.rounds),

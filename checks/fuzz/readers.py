@@ -65,7 +65,7 @@ def configuration(data: bytes) -> None:
 
 
 def processor(data: bytes) -> None:
-    """processor_config.json and preprocessor_config.json, one line each."""
+    """Reads processor_config.json and preprocessor_config.json, one line each."""
     from janusflow.models.janusflow.image_processing import JanusFlowImageProcessor
     from janusflow.models.janusflow.processing import Tags
 
@@ -76,7 +76,7 @@ def processor(data: bytes) -> None:
 
 
 def weights(data: bytes) -> None:
-    """The header of a safetensors file."""
+    """Reads the header of a safetensors file."""
     (SCRATCH / "weights").mkdir(exist_ok=True)
     (SCRATCH / "weights" / "model.safetensors").write_bytes(data)
     assert stored(SCRATCH / "weights") <= 16 * len(data)
@@ -89,7 +89,7 @@ def index(data: bytes) -> None:
 
 
 def guidance(data: bytes) -> None:
-    """A rule on the command line."""
+    """Reads a rule of the command line."""
     import torch
 
     from samplers.guidance import parse
@@ -100,7 +100,7 @@ def guidance(data: bytes) -> None:
 
 
 def chat(data: bytes) -> None:
-    """A conversation as JSON."""
+    """Reads a conversation in JSON."""
     from janusflow.models.janusflow.chat_format import read_turns, render
 
     turns = json.loads(data.decode("utf-8"))
@@ -109,7 +109,7 @@ def chat(data: bytes) -> None:
 
 
 def place(name: str, data: bytes) -> Path:
-    """A folder that holds this one file."""
+    """Yields a folder that holds this one file."""
     folder = SCRATCH / name.replace(".", "-")
     folder.mkdir(exist_ok=True)
     (folder / name).write_bytes(data)
@@ -117,7 +117,7 @@ def place(name: str, data: bytes) -> Path:
 
 
 def tar(data: bytes) -> None:
-    """A WebDataset shard: its samples, one by one."""
+    """Reads a WebDataset shard, sample by sample."""
     path = place("rows.tar", data) / "rows.tar"
     for _, found in shards.open_shards([path]):
         assert len(found) <= 1 + len(data) // 512
@@ -126,7 +126,7 @@ def tar(data: bytes) -> None:
 
 
 def rows(data: bytes) -> None:
-    """Lines of JSON as training reads them."""
+    """Reads lines of JSON as training does."""
     for _, found in readers.find(place("rows.jsonl", data)):
         for i in range(len(found)):
             _whole_or_broken(found, i)
@@ -142,13 +142,13 @@ def _whole_or_broken(records, index: int) -> None:
 
 
 def yaml(data: bytes) -> None:
-    """A file of settings."""
+    """Reads a file of settings."""
     path = place("settings.yaml", data) / "settings.yaml"
     settings.load(path)
 
 
 def adapter(data: bytes) -> None:
-    """adapter_config.json up to a line with a NUL, then the weights."""
+    """Reads adapter_config.json up to a line with a NUL, then the weights."""
     config, _, tensors = data.partition(b"\0\n")
     folder = place(lora.CONFIG, config)
     (folder / lora.WEIGHTS).write_bytes(tensors)
@@ -156,7 +156,7 @@ def adapter(data: bytes) -> None:
 
 
 def cache(data: bytes) -> None:
-    """A shard of latents on disk."""
+    """Reads a shard of latents."""
     folder = place("0.safetensors", data)
     try:
         found = Cache(folder, {})
@@ -174,7 +174,7 @@ def checkpoint(data: bytes) -> None:
 
 
 def plan(data: bytes) -> None:
-    """protocol.json of an evaluation."""
+    """Reads protocol.json of an evaluation."""
     assert plans.read(place("protocol.json", data)).prompts > 0
 
 

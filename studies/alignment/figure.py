@@ -9,7 +9,7 @@ PROMPTS = 12
 
 @paper
 def figure(made: dict):
-    """Four panels: strict score, two differences to `none` seed by seed, and CKNNA by block."""
+    """Draws four panels: strict score, two differences to `none` by seed, and CKNNA by block."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(7.2, 5.2), layout="constrained")
@@ -35,7 +35,7 @@ def _scores(ax, made: dict) -> None:
 
 
 def _difference(ax, made: dict, measure: str, label: str) -> None:
-    """One mark a seed, of the mean over the second half of the training."""
+    """Draws a mark for each seed: the mean over the second half of the training."""
     arms = [arm for arm in made["arms"] if arm != "none"]
     for place, arm in enumerate(arms, 1):
         entry = made["arms"][arm]

@@ -23,7 +23,7 @@ LOSSES = ("held_out", "gap")
 
 
 def read(folder: Path) -> list[dict]:
-    """The finished runs; ValueError if there are none or they are of several studies."""
+    """Returns the finished runs. Raises ValueError if there are none, or several studies."""
     runs = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*-*.json"))]
     if not runs:
         raise ValueError(
@@ -51,7 +51,7 @@ def curve(runs: Sequence[dict], measure: str) -> dict[str, list]:
 
 
 def interval(rows: Sequence[Sequence[bool]], prompts: int = 12) -> tuple[float, float]:
-    """Bounds of the mean over seeds; images of one prompt stand together in each row."""
+    """Returns bounds of the mean over seeds; images of one prompt stand together in each row."""
     clusters = [np.arange(len(row)) // (len(row) // prompts) for row in rows]
     return tuple(bootstrap(list(zip(rows, clusters, strict=True))))
 
@@ -101,7 +101,7 @@ def summary(runs: Sequence[dict]) -> dict:
 
 
 def table(made: dict) -> str:
-    """Last point of every arm, and the difference to "none" over the last half, seed by seed."""
+    """Returns every arm's last point, and its difference to "none" over the last half by seed."""
     head = "| arm | colour | strict | lenient | held-out loss | gap | late gap − none, by seed |"
     lines = [head, "|---|---|---|---|---|---|---|"]
     for arm, entry in made["arms"].items():
@@ -117,7 +117,7 @@ def _share(entry: dict) -> str:
 
 
 def layers(made: dict) -> str:
-    """CKNNA of every block with the vision encoder."""
+    """Returns CKNNA of every block with the vision encoder."""
     blocks = range(1, made["study"]["blocks"] + 1)
     lines = [
         f"| arm | {' | '.join(f'block {k}' for k in blocks)} |",
@@ -140,7 +140,7 @@ def save(runs: Sequence[dict], path: Path) -> dict:
 
 
 def _rounded(value):
-    """Floats with five digits, so that the file stays small and readable."""
+    """Rounds floats to five digits, so that the file stays small and readable."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
@@ -150,8 +150,8 @@ def _rounded(value):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("runs", type=Path, help="folder of studies.alignment.run")
-    parser.add_argument("out", type=Path, help="the summary, NAME.json")
+    parser.add_argument("runs", type=Path, help="Reads this folder of studies.alignment.run.")
+    parser.add_argument("out", type=Path, help="Writes the summary to this file, NAME.json.")
     args = parser.parse_args()
     made = save(read(args.runs), args.out)
     print(table(made))

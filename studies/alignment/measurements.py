@@ -23,7 +23,7 @@ from studies.alignment.world import KINDS
 
 @torch.no_grad()
 def measure(lab: Lab, model: JanusFlowModel, seed: int) -> dict:
-    """Held-out flow loss by time, what a wrong prompt costs, and the score of images."""
+    """Returns held-out flow loss by time, the cost of a wrong prompt, and the score of images."""
     return held_out(lab, model) | scene_score(lab, model, seed)
 
 
@@ -46,7 +46,7 @@ def held_out(lab: Lab, model: JanusFlowModel) -> dict:
 
 
 def scene_score(lab: Lab, model: JanusFlowModel, seed: int) -> dict:
-    """Images of every prompt read back by the scorer: right or wrong, one after another."""
+    """Returns for images of every prompt, read back by the scorer, whether they are right."""
     study = lab.study
     kinds = np.repeat(np.arange(len(KINDS)), study.images)
     noise = torch.randn(
@@ -71,7 +71,7 @@ def scene_score(lab: Lab, model: JanusFlowModel, seed: int) -> dict:
 
 @torch.no_grad()
 def layers(lab: Lab, model: JanusFlowModel, images: int = 60, tokens: int = 8) -> list[float]:
-    """CKNNA of every block's tokens at t = 0.5 with the vision encoder's of the clean image."""
+    """Returns CKNNA of every block's tokens at t = 0.5 with the vision encoder's of the image."""
     images = min(images, len(lab.test))
     pool = replace(lab.test, objects=lab.test.objects[:images], kinds=lab.test.kinds[:images])
     clean = torch.cat([lab.encoder(p) for p in pool.pixels()])

@@ -45,7 +45,7 @@ class Study:
 
     @property
     def recipe(self) -> Recipe:
-        """The geometry; the vision encoder's is the shipped model's."""
+        """Returns the geometry; the vision encoder's is the shipped model's."""
         return Recipe(
             hidden=self.hidden, blocks=self.blocks, channels=self.channels, mlp=self.hidden * 8 // 3
         )
@@ -82,7 +82,7 @@ def prepare(study: Study, folder: Path, encoder: nn.Module) -> Lab:
 
 
 def pretrained(path: Path | None, recipe: Recipe) -> nn.Module:
-    """The shipped model's vision encoder, or that of a file, trained first where it is missing."""
+    """Returns the shipped vision encoder, or that of a file, which is trained first if missing."""
     from safetensors.torch import load_file
 
     if path is None:
@@ -95,7 +95,7 @@ def pretrained(path: Path | None, recipe: Recipe) -> nn.Module:
 
 
 def prompt_of(lab: Lab, model: JanusFlowModel, kinds: np.ndarray, dropped: Tensor) -> PromptCache:
-    """The prompts of these kinds; a dropped one keeps BOS and its positions."""
+    """Returns the prompts of these kinds; a dropped one keeps BOS and its positions."""
     found = model.encode_prompt(**lab.texts)[torch.from_numpy(kinds)]
     first = nn.functional.one_hot(found.seen.long().argmax(dim=1), found.seen.shape[1]).bool()
     return replace(found, mask=torch.where(dropped[:, None], first, found.seen))

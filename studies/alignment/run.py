@@ -56,7 +56,7 @@ ASKED = ("none", "janusflow", "irepa", "sra", "oracle", "random")  # unless --ar
 
 
 def aligner(lab: Lab, protocol: Alignment, model: nn.Module, average: nn.Module) -> Aligner:
-    """With the features of a teacher of pixels computed once, for all runs."""
+    """Returns the aligner, with the features of a pixel teacher computed once for all runs."""
     if protocol.kind != "teacher" or protocol.teacher in ("ema", "oracle"):
         return build(protocol, model, average)
     if protocol.teacher not in lab.features:
@@ -69,7 +69,7 @@ def aligner(lab: Lab, protocol: Alignment, model: nn.Module, average: nn.Module)
 
 
 def batch(lab: Lab, seed: int, step: int, teacher: str | None) -> tuple[np.ndarray, View, Tensor]:
-    """Kinds, view and dropped prompts of a step: a function of (seed, step)."""
+    """Returns kinds, view and dropped prompts of a step, a function of (seed, step)."""
     study, n = lab.study, lab.study.batch
     rows = torch.randint(len(lab.train), (n,), generator=timestep_sampling.generator(seed, step, 9))
     kinds = lab.train.kinds[rows.numpy()]
@@ -93,7 +93,7 @@ def batch(lab: Lab, seed: int, step: int, teacher: str | None) -> tuple[np.ndarr
 
 
 def optimizers_of(study: Study, model: nn.Module, extra: nn.Module | None) -> list:
-    """Muon for the matrices of the language model's blocks, AdamW for everything else."""
+    """Returns Muon for the matrices of the language model's blocks, and AdamW for the rest."""
     blocks = {p for p in model.language_model.model.layers.parameters() if p.ndim == 2}
     others = [p for p in model.parameters() if p.requires_grad and p not in blocks]
     others += extra.parameters() if extra else []
@@ -110,7 +110,7 @@ def optimizers_of(study: Study, model: nn.Module, extra: nn.Module | None) -> li
 
 
 def run(lab: Lab, arm: str, seed: int, bar=print) -> dict:
-    """Trains one arm with one seed; what was measured, as plain numbers."""
+    """Trains one arm with one seed, and returns what was measured as plain numbers."""
     study, protocol = lab.study, ARMS[arm]
     model = lab.model(seed)
     average = copy.deepcopy(model).requires_grad_(False).eval()
@@ -153,7 +153,7 @@ def run(lab: Lab, arm: str, seed: int, bar=print) -> dict:
 
 
 def compute(lab, model, extra, seed, step) -> tuple[dict[str, Tensor], float | None]:
-    """The losses of a step, and before a measurement the cosine of the two gradients."""
+    """Returns the losses of a step, and before a measurement the cosine of the two gradients."""
     protocol = extra.protocol if extra else None
     kinds, view, dropped = batch(lab, seed, step, protocol.teacher if protocol else None)
     x = losses.interpolate(view.noise, view.data, view.t)
@@ -173,7 +173,7 @@ def compute(lab, model, extra, seed, step) -> tuple[dict[str, Tensor], float | N
 
 
 def go(study: Study, arms: list[str], seeds: int, out: Path, encoder: Path | None) -> list[dict]:
-    """All runs, each saved as it ends; ValueError where the folder holds those of another study."""
+    """Runs all arms and seeds, and saves each. Raises ValueError for another study's folder."""
     out.mkdir(parents=True, exist_ok=True)
     todo = [(arm, seed) for seed in range(seeds) for arm in arms]
     done = {}
@@ -194,7 +194,7 @@ def go(study: Study, arms: list[str], seeds: int, out: Path, encoder: Path | Non
 
 
 def changed(settings: list[str]) -> Study:
-    """The study with NAME=VALUE set; ValueError for a number that it does not have."""
+    """Returns the study with NAME=VALUE set. Raises ValueError for an unknown name."""
     pairs = dict(s.split("=", 1) if "=" in s else (s, "null") for s in settings)
     known = [f.name for f in fields(Study)]
     if unknown := sorted(pairs.keys() - set(known)):
@@ -207,12 +207,18 @@ def changed(settings: list[str]) -> Study:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--out", type=Path, required=True, help="Stores the runs in this folder.")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ASKED)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--encoder", type=Path, help="trained vision encoder; made if missing")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of the study")
-    parser.add_argument("--threads", type=int, help="of torch; all cores unless told")
+    parser.add_argument(
+        "--encoder", type=Path, help="Reads the vision encoder; trains it if missing."
+    )
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="Changes the study."
+    )
+    parser.add_argument(
+        "--threads", type=int, help="Runs torch on this many threads; by default all."
+    )
     args = parser.parse_args()
     use_threads(args.threads)
     runs = go(changed(args.set), args.arms, args.seeds, args.out, args.encoder)

@@ -31,19 +31,19 @@ CHUNK = 256  # images rendered at once
 
 
 def request(kind: int) -> Prompt:
-    """What is asked for: exactly one object of this shape in this colour."""
+    """Returns a request for exactly one object of this shape in this colour."""
     need = Need(*KINDS[kind])
     return Prompt(need.phrase, "colors", (need,))
 
 
 def other(kind: np.ndarray) -> np.ndarray:
-    """A kind that differs in shape and in colour, for each."""
+    """Returns for each kind one that differs in shape and in colour."""
     shape, color = kind // len(COLORS), kind % len(COLORS)
     return (shape + 1) % len(SHAPES) * len(COLORS) + (color + 1) % len(COLORS)
 
 
 def draw(split: str, count: int) -> tuple[np.ndarray, list[tuple[Obj, ...]]]:
-    """Kinds (count,) and the objects of as many scenes; scene i depends on (split, i) alone."""
+    """Returns kinds (count,) and their scenes' objects; scene i depends on (split, i) alone."""
     kinds, scenes = np.empty(count, int), []
     for i in range(count):
         rng = generator("ablate", split, i)
@@ -65,7 +65,7 @@ class Pool:
         return len(self.kinds)
 
     def pixels(self) -> Iterator[Tensor]:
-        """The images, (<= CHUNK, 3, 96, 96) at a time."""
+        """Yields the images, (<= CHUNK, 3, 96, 96) at a time."""
         yield from rendered(self.objects)
 
 
@@ -82,14 +82,14 @@ def pool(split: str, count: int, autoencoder: PatchAutoencoder) -> Pool:
 
 
 def autoencoder(channels: int, count: int = 512) -> PatchAutoencoder:
-    """Principal components of the patches of training scenes."""
+    """Returns an autoencoder of the principal components of training scenes' patches."""
     made = PatchAutoencoder(channels)
     made.fit(torch.cat(list(rendered(draw("train", count)[1]))))
     return made.requires_grad_(False)
 
 
 def prompts(folder: Path) -> tuple[dict[str, Tensor], int]:
-    """Ids and mask of every kind's prompt (12, L), and the size of the vocabulary."""
+    """Returns ids and mask of every kind's prompt (12, L), and the size of the vocabulary."""
     build_tokenizer(folder, [*vocabulary(), "User", "Assistant"], system_prompt="")
     processor = JanusFlowProcessor.from_pretrained(folder)
     batch = processor.prompt([request(kind).text for kind in range(len(KINDS))])

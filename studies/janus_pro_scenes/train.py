@@ -50,7 +50,7 @@ class State:
 
 
 def training_scene(recipe: ProRecipe, index: int) -> Scene:
-    """The scene of this index, of a category drawn by the recipe's shares."""
+    """Returns the scene of this index, of a category drawn by the recipe's shares."""
     names, shares = SPLITS["train"], torch.tensor(recipe.categories).double()
     place = torch.searchsorted(
         shares.cumsum(0), generator("train", index, "kind").random() * shares.sum()
@@ -77,7 +77,7 @@ def batch(recipe: ProRecipe, model, processor: JanusProProcessor, step: int) -> 
 
 
 def losses(model, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """-log p of each image's tokens given its prompt and the tokens before, mean (B,)."""
+    """Returns (B,), the mean -log p of an image's tokens given its prompt and earlier tokens."""
     n = tokens.shape[1]
     text = model.get_input_embeddings()(input_ids)
     drawn = model.prepare_embeddings_for_image_generation(tokens[:, :-1])
@@ -94,7 +94,7 @@ def losses(model, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor) -> 
 
 
 def train_step(recipe: ProRecipe, state: State, processor: JanusProProcessor) -> dict[str, float]:
-    """One update in place; returns the loss and the gradient's norm."""
+    """Performs one update in place, and returns the loss and the gradient's norm."""
     loss = losses(state.model, **batch(recipe, state.model, processor, state.step)).mean()
     if not torch.isfinite(loss):
         raise FloatingPointError(f"the loss is not finite at step {state.step}")
@@ -113,7 +113,7 @@ def train_step(recipe: ProRecipe, state: State, processor: JanusProProcessor) ->
 
 
 def build(recipe: ProRecipe, base: Path) -> tuple[nn.Module, JanusProProcessor]:
-    """A fresh model with its codebook, and its processor, whose files are written into `base`."""
+    """Returns a fresh model with its codebook, and its processor, whose files are in `base`."""
     build_tokenizer(
         base,
         [*vocabulary(), "User", "Assistant"],
@@ -247,11 +247,15 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--recipe", choices=RECIPES, default="scenes-pro-pico")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--start", help="JanusFlow whose language model to begin with")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="overrides")
-    parser.add_argument("--threads", type=int, help="of torch; all cores unless told")
-    parser.add_argument("--export", type=Path, help="write the model here instead of training")
+    parser.add_argument("--out", type=Path, required=True, help="Stores the run in this folder.")
+    parser.add_argument("--start", help="Starts from this JanusFlow's language model.")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="Changes the recipe."
+    )
+    parser.add_argument(
+        "--threads", type=int, help="Runs torch on this many threads; by default all."
+    )
+    parser.add_argument("--export", type=Path, help="Writes the model here instead of training.")
     args = parser.parse_args()
     use_threads(args.threads)
     if args.export:

@@ -41,14 +41,14 @@ class Row:
 
 
 def parameters(pipe) -> int:
-    """Of the network that is called over and over: neither vision encoder nor autoencoder."""
+    """Returns the parameters of the repeated network, without vision encoder and autoencoder."""
     apart = ("vqmodel.", "vision_model.", "vision_und_", "aligner.")
     named = pipe.model.named_parameters()
     return sum(p.numel() for name, p in named if not name.removeprefix("model.").startswith(apart))
 
 
 def draw(pipe, batch: Batch, **settings) -> tuple[list, int, float]:
-    """Images, network evaluations and seconds per image."""
+    """Returns images, network evaluations and seconds per image."""
     seeds = [torch.Generator().manual_seed(seed) for seed, _ in batch]
     start = time.perf_counter()
     out = pipe([one.text for _, one in batch], generator=seeds, **settings)
@@ -73,14 +73,14 @@ def measure(name: str, pipe, batches: Sequence[Batch], **settings) -> Row:
 
 
 def fitting(pipe, seconds: float, batch: Batch) -> int:
-    """Steps of the flow that take this time, at least 1, by timing 2 and 10 of them."""
+    """Returns how many steps of the flow take this time, at least 1, by timing 2 and 10 of them."""
     few, many = (draw(pipe, batch, num_inference_steps=n, guidance_scale=GUIDANCE) for n in (2, 10))
     each = (many[2] - few[2]) / 8
     return max(1, int((seconds - few[2]) / each) + 2) if each > 0 else STEPS
 
 
 def compare(flow, tokens, count: int, size: int) -> list[Row]:
-    """Rows of the tokens, of the flow, and of the flow in the tokens' time."""
+    """Returns rows of the tokens, of the flow, and of the flow in the tokens' time."""
     asked = [prompt("test", category, i) for i in range(count) for category in CATEGORIES]
     asked = list(enumerate(asked))
     batches = [asked[i : i + size] for i in range(0, len(asked), size)]
@@ -107,10 +107,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--flow", default="janusflow/scenes", help="a JanusFlow")
-    parser.add_argument("--tokens", default="janusflow/scenes-pro", help="a Janus-Pro")
-    parser.add_argument("--prompts", type=int, default=20, help="per category")
-    parser.add_argument("--batch", type=int, default=12, help="images at once")
+    parser.add_argument("--flow", default="janusflow/scenes", help="Names the JanusFlow.")
+    parser.add_argument("--tokens", default="janusflow/scenes-pro", help="Names the Janus-Pro.")
+    parser.add_argument(
+        "--prompts", type=int, default=20, help="Draws this many prompts per category."
+    )
+    parser.add_argument("--batch", type=int, default=12, help="Draws this many images at once.")
     asked = parser.parse_args()
     if asked.prompts < 1 or asked.batch < 1:
         parser.error("--prompts and --batch must be at least 1")

@@ -25,7 +25,7 @@ EVALUATED = 128  # held-out samples of the loss
 
 
 def arms(lite0: Path) -> dict[str, dict | str]:
-    """The alignment of each arm, as settings take it."""
+    """Returns the alignment of each arm, as settings take it."""
     real = {
         "teacher": "timm:tf_efficientnet_lite0",
         "teacher_weights": str(lite0 / "model.safetensors"),
@@ -39,7 +39,7 @@ def arms(lite0: Path) -> dict[str, dict | str]:
 
 
 def trained(args: argparse.Namespace, arm: str, alignment, seed: int) -> dict:
-    """The scores of one run, which is done if it is not there."""
+    """Returns the scores of one run, which is done if it is missing."""
     out = args.out / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
     done = out / "scores.json"
     if not done.exists():
@@ -66,7 +66,7 @@ def scored(args: argparse.Namespace, out: Path) -> dict:
 
 
 def row(arm: str, runs: Sequence[dict], bare: Sequence[dict]) -> dict:
-    """Means over the seeds, and the loss's difference to no alignment by seed: mean, low, high."""
+    """Returns means over the seeds, and the loss's difference to no alignment: mean, low, high."""
     means = {name: round(float(np.mean([run[name] for run in runs])), 4) for name in runs[0]}
     apart = [a["held-out loss"] - b["held-out loss"] for a, b in zip(runs, bare, strict=True)]
     found = {"arm": arm, "seeds": len(runs)} | means
@@ -80,11 +80,15 @@ def row(arm: str, runs: Sequence[dict], bare: Sequence[dict]) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--features", type=Path, required=True, help="EfficientNet's folder.")
+    parser.add_argument(
+        "--features", type=Path, required=True, help="Reads EfficientNet from this folder."
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/emoji-alignment"))
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, default=1, choices=range(1, 6))
-    parser.add_argument("--count", type=int, default=100, help="Prompts of each split.")
+    parser.add_argument(
+        "--count", type=int, default=100, help="Draws this many prompts of each split."
+    )
     parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--precision", default="auto", choices=("auto", "no", "bf16"))
     args = parser.parse_args()

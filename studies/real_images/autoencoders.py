@@ -26,7 +26,7 @@ LINEAR = ((8, 16), (8, 32), (8, 48), (4, 16))  # patch in pixels, latent channel
 
 
 def pixels(folder: Path, split: str) -> Tensor:
-    """The split's images, each once: (N, 3, S, S) in [-1, 1]."""
+    """Returns the split's images, each once: (N, 3, S, S) in [-1, 1]."""
     lines = (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
     names = dict.fromkeys(json.loads(line)["image"] for line in lines)
     shown = [np.asarray(images.read(folder / name)) for name in names]
@@ -35,7 +35,7 @@ def pixels(folder: Path, split: str) -> Tensor:
 
 @torch.no_grad()
 def psnr(autoencoder, shown: Tensor) -> Tensor:
-    """10 log10(1 / mean squared error) for values in [0, 1], in decibels, of each image (N,)."""
+    """Returns 10 log10(1 / mean squared error) in decibels of each image (N,) in [0, 1]."""
     found = []
     for part in shown.split(32):
         code = autoencoder.encode(part).latent_dist.mode()
@@ -45,7 +45,7 @@ def psnr(autoencoder, shown: Tensor) -> Tensor:
 
 
 def candidates(train: Tensor, models: Sequence[str]) -> Iterator[tuple[str, int, int, object]]:
-    """Name, latent channels, pixels a side of a latent, and the autoencoder."""
+    """Yields name, latent channels, pixels per latent side, and the autoencoder."""
     for patch, channels in LINEAR:
         linear = PatchAutoencoder(channels, patch_size=patch)
         linear.fit(train)

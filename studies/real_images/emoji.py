@@ -76,7 +76,7 @@ class Judge:
 
 
 def cached(network: nn.Module, pixels: Tensor) -> Tensor:
-    """Features of images that do not change, computed once: see `features.cache`."""
+    """Returns features of unchanging images, computed once: see `features.cache`."""
     name = f"{digests.of_tensors({'pixels': pixels})[:32]}-{features.fingerprint(network)}"
     return features.kept(
         features.cache() / f"{name}.safetensors", lambda: Judge(network).raw(pixels)
@@ -84,9 +84,7 @@ def cached(network: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def known_pictures(folder: Path, network: nn.Module) -> tuple[Judge, dict[str, Pictures]]:
-    """The splits with their features, and the judge that has the training images' mean as its
-    center.
-    """
+    """Returns the splits with features, and the judge centred on the training images."""
     found = {split: read_items(folder, split) for split in ("train", "test")}
     pixels = {split: read_pixels(folder, items) for split, items in found.items()}
     raw = {split: cached(network, shown) for split, shown in pixels.items()}
@@ -99,7 +97,7 @@ def known_pictures(folder: Path, network: nn.Module) -> tuple[Judge, dict[str, P
 
 
 def drawn(pipe, prompts: Sequence[str], seed: int, **settings) -> Tensor:
-    """An image of each prompt, (N, 3, S, S) uint8, the noise by the seed."""
+    """Returns an image of each prompt, (N, 3, S, S) uint8, with the seed's noise."""
     found = []
     for first in range(0, len(prompts), 50):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + first)
@@ -109,7 +107,7 @@ def drawn(pipe, prompts: Sequence[str], seed: int, **settings) -> Tensor:
 
 
 def chosen(items: Sequence[Item], count: int, seed: int) -> list[Item]:
-    """One plain image of each of `count` concepts, drawn by the seed."""
+    """Returns one plain image of each of `count` concepts, drawn by the seed."""
     plain: dict[str, Item] = {}
     for item in items:
         if not item.toned:
@@ -119,7 +117,7 @@ def chosen(items: Sequence[Item], count: int, seed: int) -> list[Item]:
 
 
 def centroids(shown: Pictures, concepts: Sequence[str]) -> Tensor:
-    """The mean of each concept's images, of length one, (C, D)."""
+    """Returns the mean of each concept's images, of length one, (C, D)."""
     own = [[i for i, x in enumerate(shown.items) if x.concept == c] for c in concepts]
     means = torch.stack([shown.vectors[places].mean(0) for places in own])
     return nn.functional.normalize(means, dim=1)
@@ -138,7 +136,7 @@ def retrieval(made: Tensor, means: Tensor, seed: int) -> dict:
 
 
 def rated(right: Sequence[bool]) -> list[float]:
-    """Share and its interval of 95 %."""
+    """Returns a share and its 95 % interval."""
     low, high = wilson(sum(right), len(right))
     return [round(sum(right) / len(right), 3), round(low, 3), round(high, 3)]
 
@@ -157,7 +155,7 @@ def kid(ours: Tensor, theirs: Tensor, seed: int) -> list[float]:
 
 
 def mmd(a: Tensor, b: Tensor) -> float:
-    """Of n vectors each, (n, D) twice; the kernel of a vector with itself is left out."""
+    """Returns the MMD of (n, D) and (n, D), without the kernel of a vector with itself."""
     width = a.shape[1]
     own = [(x @ x.T / width + 1) ** 3 for x in (a, b)]
     n, cross = len(a), ((a @ b.T / width + 1) ** 3).mean()
@@ -203,9 +201,7 @@ def colors(pipe, known: set[str], seed: int, **settings) -> list[float]:
 
 
 def main_color(image: Tensor) -> str:
-    """Of `COLORS` the nearest in direction to the mean of the pixels that are not grey, (3, S, S)
-    uint8.
-    """
+    """Returns the nearest of `COLORS` to the mean of the coloured pixels of (3, S, S) uint8."""
     pixels = image.flatten(1).float()
     vivid = pixels.amax(0) - pixels.amin(0) > 48
     mean = (pixels[:, vivid] if bool(vivid.any()) else pixels).mean(1)
@@ -215,14 +211,14 @@ def main_color(image: Tensor) -> str:
 
 
 def questions(pipe, items: Sequence[Item], pixels: Tensor) -> list[float]:
-    """How often "What is this?" is answered by the name."""
+    """Returns how often "What is this?" is answered by the name."""
     shown = [Image.fromarray(p.permute(1, 2, 0).numpy()) for p in pixels]
     told = [pipe.chat("What is this?", [image], max_new_tokens=24) for image in shown]
     return rated([a.strip() == x.name.lower() for a, x in zip(told, items, strict=True)])
 
 
 def sheet(made: Tensor, prompts: Sequence[str], near: dict, shown: Pictures) -> Image.Image:
-    """Each image with its prompt, then the nearest by pixels and by features."""
+    """Draws each image with its prompt, then the nearest by pixels and by features."""
     cells = []
     for i, (image, prompt) in enumerate(zip(made, prompts, strict=True)):
         beside = [shown.pixels[near[name][0][i]] for name in ("pixels", "features")]
@@ -270,7 +266,7 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 def table(found: dict) -> list[dict]:
-    """A row for each score, with training and held-out concepts side by side."""
+    """Returns a row for each score, with training and held-out concepts side by side."""
     seen, new = found["rows"]
     both = {
         "retrieval by EfficientNet": "own",
@@ -304,18 +300,24 @@ def table(found: dict) -> list[dict]:
 
 
 def arguments(*words: str) -> argparse.Namespace:
-    """What a command line of these words asks for; of the process's own without any."""
+    """Parses these words, or the process's own."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", required=True, help="A folder, or a packaged name.")
+    parser.add_argument(
+        "--model", required=True, help="Names the model: a folder or a packaged name."
+    )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--features", type=Path, required=True, help="EfficientNet's folder.")
-    parser.add_argument("--count", type=int, default=100, help="Prompts of each split.")
-    parser.add_argument("--shown", type=int, default=40, help="Of them in the figures.")
+    parser.add_argument(
+        "--features", type=Path, required=True, help="Reads EfficientNet from this folder."
+    )
+    parser.add_argument(
+        "--count", type=int, default=100, help="Draws this many prompts of each split."
+    )
+    parser.add_argument("--shown", type=int, default=40, help="Shows this many of them.")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--note", default="", help="What the model is, for the file.")
-    parser.add_argument("--figures", type=Path, help="A folder for the grids.")
+    parser.add_argument("--note", default="", help="Adds this note on the model.")
+    parser.add_argument("--figures", type=Path, help="Draws the grids into this folder.")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(words or None)
     if args.figures:
