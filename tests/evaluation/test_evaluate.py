@@ -9,30 +9,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from evaluation_plan import PLAN
 from PIL import Image
 from typer.testing import CliRunner
 
 from janusflow.cli import main
 from janusflow.evaluation import figures, report, report_comparison, runner
-from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import batches
 from janusflow.evaluation.tasks.scenes import jobs
 from janusflow.scenes.shapes import render
 from janusflow.scenes.world import generator, realise
 from janusflow.scenes.world import generator as generator_of
 from janusflow.utils.locked_dir import alone
-
-PLAN = Plan(
-    task="scenes",
-    model="stand-in",
-    weights={"model.safetensors": "0" * 64},
-    dtype="float32",
-    side=96,
-    splits=("test", "long"),
-    prompts=2,
-    seeds=2,
-    batch=3,
-)
 
 
 class Painter:

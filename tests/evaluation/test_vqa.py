@@ -4,24 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
+from evaluation_plan import PLAN
 from PIL import Image
 
 from janusflow.evaluation import runner
-from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.tasks.vqa import ANSWERS, answer, questions
 from janusflow.scenes.shapes import render
-
-PLAN = Plan(
-    task="scenes",
-    model="stand-in",
-    weights={"model.safetensors": "0" * 64},
-    dtype="float32",
-    side=96,
-    splits=("test", "long"),
-    prompts=2,
-    seeds=2,
-    batch=3,
-)
 
 
 def timeless(result):

@@ -1,44 +1,14 @@
 """The image processor: the published pixels, every kind of image, and what is refused."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_tokenizer import edit, picture
 
 from janusflow import JanusFlowProcessor
 from janusflow.models.janusflow.image_processing import JanusFlowImageProcessor
-from janusflow.models.janusflow.tokenizer import (
-    build_tokenizer,
-)
 from janusflow.utils.images import to_rgb
-
-WORDS = "a red blue circle square how many shapes are there User Assistant".split()
-TEXTS = ["User: a red circle\n\nAssistant:", "What  is in\tthis picture?"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return build_tokenizer(tmp_path_factory.mktemp("bytes"), WORDS, TEXTS)
-
-
-@pytest.fixture
-def own(folder, tmp_path):
-    """A copy of the folder that a test may spoil."""
-    for file in folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    return tmp_path
-
-
-def edit(path, **changes):
-    content = json.loads(path.read_text("utf-8")) | changes
-    path.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
-
-
-def picture(width=60, height=31, seed=0):
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
 
 
 @pytest.mark.parametrize("size", [(96, 96), (128, 64), (31, 62), (640, 480), (300, 10), (5, 5)])

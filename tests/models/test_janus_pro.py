@@ -5,8 +5,6 @@ import tiny_pro as pro
 import torch
 from PIL import Image
 
-import janusflow
-
 RED, TWO = "a red circle", "two blue squares left of a green star"
 
 
@@ -14,28 +12,11 @@ def seed(number):
     return torch.Generator().manual_seed(number)
 
 
-@pytest.fixture(scope="module")
-def network():
-    return pro.model()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, network):
-    return pro.write_published(tmp_path_factory.mktemp("published"), network)
-
-
-@pytest.fixture(scope="module")
-def pipe(folder):
-    pipe = janusflow.load(folder)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def theirs(pipe, prompts, sample=False, **options):
+def theirs(pro_pipe, prompts, sample=False, **options):
     """transformers' own loop on the same prompts."""
-    x = pipe.processor.prompt(prompts)
+    x = pro_pipe.processor.prompt(prompts)
     try:
-        return pipe.model.generate(
+        return pro_pipe.model.generate(
             x["input_ids"],
             attention_mask=x["attention_mask"],
             generation_mode="image",
@@ -49,63 +30,65 @@ def theirs(pipe, prompts, sample=False, **options):
 
 
 @pytest.mark.parametrize("prompts", [[RED], [RED, TWO], [TWO, RED, RED]])
-def test_greedy_tokens_equal_transformers_own_loop(pipe, prompts):
-    ours = pipe(prompts, temperature=0, output_type="latent").tokens
-    assert torch.equal(ours, theirs(pipe, prompts))
+def test_greedy_tokens_equal_transformers_own_loop(pro_pipe, prompts):
+    ours = pro_pipe(prompts, temperature=0, output_type="latent").tokens
+    assert torch.equal(ours, theirs(pro_pipe, prompts))
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 9}, {"top_p": 0.7, "temperature": 1.7}])
-def test_one_picture_is_sampled_as_transformers_would_with_that_seed(pipe, options):
+def test_one_picture_is_sampled_as_transformers_would_with_that_seed(pro_pipe, options):
     torch.manual_seed(5)
-    own = theirs(pipe, [TWO], sample=True, **{"top_k": 0, **options})
-    ours = pipe(TWO, generator=seed(5), output_type="latent", **options).tokens
+    own = theirs(pro_pipe, [TWO], sample=True, **{"top_k": 0, **options})
+    ours = pro_pipe(TWO, generator=seed(5), output_type="latent", **options).tokens
     assert torch.equal(ours, own)
 
 
-def test_decoded_pictures_equal_those_of_transformers_to_the_last_bit(pipe):
-    tokens = theirs(pipe, [RED])
+def test_decoded_pictures_equal_those_of_transformers_to_the_last_bit(pro_pipe):
+    tokens = theirs(pro_pipe, [RED])
     with torch.no_grad():
-        pixels = pipe.model.decode_image_tokens(tokens)[0]
+        pixels = pro_pipe.model.decode_image_tokens(tokens)[0]
     expected = ((pixels + 1) / 2 * 255).clamp(0, 255).to(torch.uint8).numpy()
-    assert pipe(RED, temperature=0).images[0].tobytes() == expected.tobytes()
+    assert pro_pipe(RED, temperature=0).images[0].tobytes() == expected.tobytes()
 
 
-def test_a_seeded_picture_is_the_same_in_any_batch(pipe):
-    alone = pipe(TWO, generator=seed(7))
+def test_a_seeded_picture_is_the_same_in_any_batch(pro_pipe):
+    alone = pro_pipe(TWO, generator=seed(7))
     prompts, seeds = [RED, TWO, "a star"], [seed(1), seed(7), seed(2)]
-    among = pipe(prompts, generator=seeds)
+    among = pro_pipe(prompts, generator=seeds)
     assert torch.equal(among.tokens[1], alone.tokens[0])
     assert among.images[1].tobytes() == alone.images[0].tobytes()
-    several = pipe([RED, TWO], num_images_per_prompt=2, generator=[seed(n) for n in (3, 4, 7, 8)])
+    several = pro_pipe(
+        [RED, TWO], num_images_per_prompt=2, generator=[seed(n) for n in (3, 4, 7, 8)]
+    )
     assert torch.equal(several.tokens[2], alone.tokens[0])
     assert not torch.equal(several.tokens[3], alone.tokens[0])
 
 
-def test_scale_one_reads_one_row_and_a_rule_of_samplers_guides_as_a_number(pipe):
+def test_scale_one_reads_one_row_and_a_rule_of_samplers_guides_as_a_number(pro_pipe):
     from samplers import guidance
 
-    plain = pipe(RED, guidance_scale=1.0, temperature=0)
+    plain = pro_pipe(RED, guidance_scale=1.0, temperature=0)
     assert plain.calls == 16
-    ruled = pipe(RED, guidance_scale=guidance.cfg(5.0), temperature=0)
-    numbered = pipe(RED, guidance_scale=5.0, temperature=0)
+    ruled = pro_pipe(RED, guidance_scale=guidance.cfg(5.0), temperature=0)
+    numbered = pro_pipe(RED, guidance_scale=5.0, temperature=0)
     assert torch.equal(ruled.tokens, numbered.tokens) and numbered.calls == 32
     never = guidance.guidance_interval(5.0, 2.0, 3.0)
-    assert torch.equal(pipe(RED, guidance_scale=never, temperature=0).tokens, plain.tokens)
+    assert torch.equal(pro_pipe(RED, guidance_scale=never, temperature=0).tokens, plain.tokens)
 
 
-def test_a_prompt_is_its_own_negative_without_effect(pipe):
-    plain = pipe(RED, guidance_scale=1.0, temperature=0).tokens
-    assert torch.equal(pipe(RED, negative_prompt=RED, temperature=0).tokens, plain)
+def test_a_prompt_is_its_own_negative_without_effect(pro_pipe):
+    plain = pro_pipe(RED, guidance_scale=1.0, temperature=0).tokens
+    assert torch.equal(pro_pipe(RED, negative_prompt=RED, temperature=0).tokens, plain)
 
 
-def test_the_unconditional_row_is_the_published_one(pipe):
+def test_the_unconditional_row_is_the_published_one(pro_pipe):
     from janusflow.models.janus_pro.token_sampling import unconditional
 
-    ids = pipe.processor.prompt_ids(RED)[0]
-    row = unconditional(ids, pipe.processor.pad_id)
-    assert row[0] == ids[0] == pipe.processor.tokenizer.bos_token_id
-    assert row[-1] == ids[-1] == pipe.processor.image_start_id
-    assert set(row[1:-1]) == {pipe.processor.pad_id} and len(row) == len(ids)
+    ids = pro_pipe.processor.prompt_ids(RED)[0]
+    row = unconditional(ids, pro_pipe.processor.pad_id)
+    assert row[0] == ids[0] == pro_pipe.processor.tokenizer.bos_token_id
+    assert row[-1] == ids[-1] == pro_pipe.processor.image_start_id
+    assert set(row[1:-1]) == {pro_pipe.processor.pad_id} and len(row) == len(ids)
 
 
 def test_all_576_steps_equal_a_loop_without_cache():
@@ -130,28 +113,28 @@ def test_all_576_steps_equal_a_loop_without_cache():
     assert (logits.max(dim=1).values - taken).max() < 1e-4 * logits.abs().max()
 
 
-def test_a_callback_sees_every_token_and_may_stop(pipe):
+def test_a_callback_sees_every_token_and_may_stop(pro_pipe):
     seen = []
 
-    def look(pipe, step, t, state):
+    def look(pro_pipe, step, t, state):
         seen.append((step, t, state["tokens"].shape[1]))
-        pipe._interrupt = step == 2
+        pro_pipe._interrupt = step == 2
 
-    tokens = pipe(RED, generator=seed(0), callback_on_step_end=look).tokens
+    tokens = pro_pipe(RED, generator=seed(0), callback_on_step_end=look).tokens
     assert seen == [(0, 1 / 16, 1), (1, 2 / 16, 2), (2, 3 / 16, 3)]
     assert not tokens[0, 3:].any()
 
 
-def test_answers_come_without_the_question_and_in_a_stream(pipe):
+def test_answers_come_without_the_question_and_in_a_stream(pro_pipe):
     picture = Image.new("RGB", (64, 64), "green")
-    whole = pipe.chat("what is it?", [picture], max_new_tokens=6)
+    whole = pro_pipe.chat("what is it?", [picture], max_new_tokens=6)
     assert "what" not in whole
-    talk = pipe.conversation([picture])
-    assert talk.ask("what is it?", max_new_tokens=6) == pipe.chat(
+    talk = pro_pipe.conversation([picture])
+    assert talk.ask("what is it?", max_new_tokens=6) == pro_pipe.chat(
         "what is it?", [picture], max_new_tokens=6
     )
     assert "".join(talk.stream("and now?", max_new_tokens=3)).strip() == talk.turns[-1]["content"]
-    pieces = [*pipe.chat("what is it?", [picture], max_new_tokens=6, stream=True)]
+    pieces = [*pro_pipe.chat("what is it?", [picture], max_new_tokens=6, stream=True)]
     assert "".join(pieces).strip() == whole
 
 
@@ -167,16 +150,16 @@ def test_answers_come_without_the_question_and_in_a_stream(pipe):
         {"output_type": "gif"},
     ],
 )
-def test_what_does_not_fit_is_refused_before_a_token_is_drawn(pipe, options):
+def test_what_does_not_fit_is_refused_before_a_token_is_drawn(pro_pipe, options):
     with pytest.raises(ValueError):
-        pipe(RED, **options)
+        pro_pipe(RED, **options)
 
 
-def test_encoded_pictures_decode_to_their_own_tokens_again(pipe):
-    tokens = pipe(RED, generator=seed(0)).tokens
-    pictures = pipe.decode(tokens)
-    assert pipe.encode(pictures).shape == tokens.shape
-    assert pipe.decode(tokens, "pt").shape == (1, 3, 64, 64)
+def test_encoded_pictures_decode_to_their_own_tokens_again(pro_pipe):
+    tokens = pro_pipe(RED, generator=seed(0)).tokens
+    pictures = pro_pipe.decode(tokens)
+    assert pro_pipe.encode(pictures).shape == tokens.shape
+    assert pro_pipe.decode(tokens, "pt").shape == (1, 3, 64, 64)
 
 
 def test_two_rows_by_a_large_matrix_are_the_product():
@@ -194,7 +177,7 @@ def test_two_rows_by_a_large_matrix_are_the_product():
     assert (found[0] - exact).abs().max() < 1e-5 * exact.abs().max()
 
 
-def test_drawing_uses_nothing_that_transformers_is_about_to_drop(pipe, caplog, recwarn):
-    pipe(RED, generator=seed(0))
+def test_drawing_uses_nothing_that_transformers_is_about_to_drop(pro_pipe, caplog, recwarn):
+    pro_pipe(RED, generator=seed(0))
     told = [str(w.message) for w in recwarn if w.category is FutureWarning]
     assert not told and "deprecated" not in caplog.text

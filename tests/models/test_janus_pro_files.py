@@ -15,84 +15,46 @@ import janusflow
 RED, TWO = "a red circle", "two blue squares left of a green star"
 
 
-def seed(number):
-    return torch.Generator().manual_seed(number)
-
-
 @pytest.fixture(scope="module")
-def network():
-    return pro.model()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, network):
-    return pro.write_published(tmp_path_factory.mktemp("published"), network)
-
-
-@pytest.fixture(scope="module")
-def pipe(folder):
-    pipe = janusflow.load(folder)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-@pytest.fixture(scope="module")
-def saved(pipe, tmp_path_factory):
+def saved(pro_pipe, tmp_path_factory):
     path = tmp_path_factory.mktemp("saved")
-    pipe.save_pretrained(path)
+    pro_pipe.save_pretrained(path)
     return path
 
 
-def theirs(pipe, prompts, sample=False, **options):
-    """transformers' own loop on the same prompts."""
-    x = pipe.processor.prompt(prompts)
-    try:
-        return pipe.model.generate(
-            x["input_ids"],
-            attention_mask=x["attention_mask"],
-            generation_mode="image",
-            do_sample=sample,
-            **options,
-        )
-    except TypeError as error:  # 5.17's loop does not call its own cache as it wants to be called
-        if "_prepare_static_cache" not in str(error):
-            raise
-        pytest.skip(f"this transformers draws no images itself: {error}")
-
-
-def test_every_published_tensor_arrives_where_an_independent_table_says(pipe, network):
-    given, loaded = network.state_dict(), pipe.model.state_dict()
+def test_every_published_tensor_arrives_where_an_independent_table_says(pro_pipe, pro_network):
+    given, loaded = pro_network.state_dict(), pro_pipe.model.state_dict()
     assert given.keys() == loaded.keys()
     assert all(torch.equal(given[name], loaded[name]) for name in given)
 
 
-def test_the_head_stays_a_matrix_of_its_own(pipe):
-    embedding = pipe.model.get_input_embeddings().weight
-    assert not torch.equal(pipe.model.lm_head.weight, embedding)
+def test_the_head_stays_a_matrix_of_its_own(pro_pipe):
+    embedding = pro_pipe.model.get_input_embeddings().weight
+    assert not torch.equal(pro_pipe.model.lm_head.weight, embedding)
 
 
-def test_logits_of_questions_equal_those_of_transformers_on_the_same_weights(pipe, network):
-    network.config.image_token_id = pipe.processor.image_id
-    inputs = pipe.processor(["what is it?", "how many?"], [[Image.new("RGB", (70, 40))], []])
+def test_logits_of_questions_equal_those_of_transformers_on_the_same_weights(pro_pipe, pro_network):
+    pro_network.config.image_token_id = pro_pipe.processor.image_id
+    inputs = pro_pipe.processor(["what is it?", "how many?"], [[Image.new("RGB", (70, 40))], []])
     with torch.no_grad():
-        ours, own = pipe.model(**inputs).logits, network(**inputs).logits
+        ours, own = pro_pipe.model(**inputs).logits, pro_network(**inputs).logits
     assert torch.equal(ours, own)
 
 
-def test_saved_in_transformers_layout_both_libraries_read_the_same(pipe, saved):
+def test_saved_in_transformers_layout_both_libraries_read_the_same(pro_pipe, saved):
     again = janusflow.load(saved)
     again.set_progress_bar_config(disable=True)
-    assert again.processor.tags == pipe.processor.tags
-    assert again.processor.image_processor == pipe.processor.image_processor
-    one, other = (p(TWO, generator=seed(1)) for p in (pipe, again))
+    assert again.processor.tags == pro_pipe.processor.tags
+    assert again.processor.image_processor == pro_pipe.processor.image_processor
+    one, other = (p(TWO, generator=torch.Generator().manual_seed(1)) for p in (pro_pipe, again))
     assert torch.equal(one.tokens, other.tokens)
     assert one.images[0].tobytes() == other.images[0].tobytes()
     model = JanusForConditionalGeneration.from_pretrained(saved)
     loaded = model.state_dict()
-    assert all(torch.equal(v, loaded[k]) for k, v in pipe.model.state_dict().items())
+    assert all(torch.equal(v, loaded[k]) for k, v in pro_pipe.model.state_dict().items())
 
 
-def test_transformers_processor_makes_the_same_ids_and_pixels(pipe, saved):
+def test_transformers_processor_makes_the_same_ids_and_pixels(pro_pipe, saved):
     theirs = JanusProcessor.from_pretrained(saved, use_default_system_prompt=False)
     picture = Image.new("RGB", (64, 48), "red")
     chat = [
@@ -100,24 +62,25 @@ def test_transformers_processor_makes_the_same_ids_and_pixels(pipe, saved):
     ]
     text = theirs.apply_chat_template(chat, add_generation_prompt=True)
     other = theirs(text=[text], images=[picture], return_tensors="pt")
-    ours = pipe.processor(
-        text=[pipe.processor._render(pipe.processor._turns(chat, 1), system="")], images=[picture]
+    ours = pro_pipe.processor(
+        text=[pro_pipe.processor._render(pro_pipe.processor._turns(chat, 1), system="")],
+        images=[picture],
     )
     assert torch.equal(ours["input_ids"], other["input_ids"])
     assert torch.allclose(ours["pixel_values"], other["pixel_values"], atol=1e-6)
     drawn = theirs(
         text=[f"<|User|>: {RED}\n\n<|Assistant|>:"], generation_mode="image", return_tensors="pt"
     )
-    assert torch.equal(drawn["input_ids"], pipe.processor.prompt(RED)["input_ids"])
+    assert torch.equal(drawn["input_ids"], pro_pipe.processor.prompt(RED)["input_ids"])
 
 
 @pytest.mark.parametrize(
     ("sft", "user"), [("deepseek", "<|User|>: hi"), ("deepseek_old", "User: hi")]
 )
-def test_both_chat_formats_are_spoken_and_kept(network, tmp_path, sft, user):
-    pipe = janusflow.load(pro.write_published(tmp_path / "a", network, sft=sft))
-    assert user in pipe.processor.apply_chat_template([{"role": "user", "content": "hi"}])
-    pipe.save_pretrained(tmp_path / "b")
+def test_both_chat_formats_are_spoken_and_kept(pro_network, tmp_path, sft, user):
+    pro_pipe = janusflow.load(pro.write_published(tmp_path / "a", pro_network, sft=sft))
+    assert user in pro_pipe.processor.apply_chat_template([{"role": "user", "content": "hi"}])
+    pro_pipe.save_pretrained(tmp_path / "b")
     assert janusflow.load(tmp_path / "b").processor.sft_format == sft
 
 
@@ -131,8 +94,8 @@ def test_ids_of_the_two_layouts_are_never_mixed(saved, tmp_path):
         janusflow.load(tmp_path)
 
 
-def copied(folder, target):
-    for path in folder.iterdir():
+def copied(pro_folder, target):
+    for path in pro_folder.iterdir():
         (target / path.name).write_bytes(path.read_bytes())
     return target
 
@@ -143,8 +106,8 @@ class Bomb:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(folder, tmp_path, zipped, capsys):
-    path = copied(folder, tmp_path) / "pytorch_model.bin"
+def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(pro_folder, tmp_path, zipped, capsys):
+    path = copied(pro_folder, tmp_path) / "pytorch_model.bin"
     if zipped:
         torch.save({"gen_embed.weight": Bomb()}, path)
     else:
@@ -155,14 +118,14 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(folder, tmp_path, z
 
 
 def test_what_is_missing_cut_short_or_of_another_family_is_told_in_a_sentence(
-    folder, tiny_folder, tmp_path
+    pro_folder, tiny_folder, tmp_path
 ):
     from janusflow import JanusProPipeline
 
     def fault(change):
         target = tmp_path / str(len([*tmp_path.iterdir()]))
         target.mkdir()
-        copied(folder, target)
+        copied(pro_folder, target)
         change(target)
         with pytest.raises(ValueError) as caught:
             janusflow.load(target)
@@ -206,36 +169,36 @@ def test_what_is_missing_cut_short_or_of_another_family_is_told_in_a_sentence(
         JanusProPipeline.from_pretrained(tiny_folder)
 
 
-def test_a_zip_that_is_no_checkpoint_is_refused(folder, tmp_path):
-    path = copied(folder, tmp_path) / "pytorch_model.bin"
+def test_a_zip_that_is_no_checkpoint_is_refused(pro_folder, tmp_path):
+    path = copied(pro_folder, tmp_path) / "pytorch_model.bin"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("hello", "world")
     with pytest.raises(ValueError, match="damaged"):
         janusflow.load(tmp_path)
 
 
-def test_several_files_and_safetensors_read_as_one(folder, network, tmp_path):
+def test_several_files_and_safetensors_read_as_one(pro_folder, pro_network, tmp_path):
     from safetensors.torch import save_file
 
     from janusflow.models.janus_pro import tensors
 
-    every = {k: v.clone() for k, v in pro.published_tensors(network).items()}
+    every = {k: v.clone() for k, v in pro.published_tensors(pro_network).items()}
     names = sorted(every)
     parts = {"model-1.safetensors": names[:50], "model-2.safetensors": names[50:]}
     for file, own in parts.items():
         save_file({name: every[name] for name in own}, tmp_path / file)
     where = {name: file for file, own in parts.items() for name in own}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
-    read, single = tensors.read(tmp_path), tensors.read(folder)
+    read, single = tensors.read(tmp_path), tensors.read(pro_folder)
     assert read.keys() == single.keys()
     assert all(torch.equal(read[name], single[name]) for name in read)
 
 
 @pytest.fixture(scope="module")
-def shards(pipe, tmp_path_factory):
+def shards(pro_pipe, tmp_path_factory):
     """transformers' layout in several files."""
     path = tmp_path_factory.mktemp("shards")
-    pipe.save_pretrained(path, max_shard_size="500KB")
+    pro_pipe.save_pretrained(path, max_shard_size="500KB")
     return path
 
 
@@ -293,13 +256,15 @@ def test_a_converted_configuration_obeys_nobody(saved, tmp_path, block, settings
         janusflow.load(tmp_path)
 
 
-def test_a_configuration_that_does_not_tell_keeps_the_head_of_the_weights(saved, pipe, tmp_path):
+def test_a_configuration_that_does_not_tell_keeps_the_head_of_the_weights(
+    saved, pro_pipe, tmp_path
+):
     config = copied(saved, tmp_path) / "config.json"
     content = json.loads(config.read_text())
     assert content.pop("tie_word_embeddings") is False
     config.write_text(json.dumps(content))
     again = janusflow.load(tmp_path)
-    assert torch.equal(again.model.lm_head.weight, pipe.model.lm_head.weight)
+    assert torch.equal(again.model.lm_head.weight, pro_pipe.model.lm_head.weight)
     assert again.model.config.tie_word_embeddings is False
 
 
@@ -310,23 +275,23 @@ def test_what_the_folder_says_of_answers_is_kept(saved, tmp_path):
     assert (config.do_sample, config.top_k, config.guidance_scale) == (True, 9, 5.0)
 
 
-def test_roles_are_the_files_or_as_told(folder):
+def test_roles_are_the_files_or_as_told(pro_folder):
     processor = janusflow.JanusProProcessor.from_pretrained
-    assert repr(processor(folder)).startswith("JanusProProcessor(")
+    assert repr(processor(pro_folder)).startswith("JanusProProcessor(")
     turns = [{"role": "User", "content": "hi"}]
-    assert "<|User|>: hi" in processor(folder).apply_chat_template(turns)
-    told = processor(folder, sft_format="deepseek_old").apply_chat_template(turns)
+    assert "<|User|>: hi" in processor(pro_folder).apply_chat_template(turns)
+    told = processor(pro_folder, sft_format="deepseek_old").apply_chat_template(turns)
     assert "\nUser: hi" in told
 
 
-def test_transformers_own_classes_take_a_saved_folder(saved, pipe):
+def test_transformers_own_classes_take_a_saved_folder(saved, pro_pipe):
     from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
     model = AutoModelForImageTextToText.from_pretrained(saved)
-    inputs = pipe.processor("what is it?", Image.new("RGB", (64, 64)))
+    inputs = pro_pipe.processor("what is it?", Image.new("RGB", (64, 64)))
     labels = inputs["input_ids"].clone()
     assert model(**inputs, labels=labels).loss.isfinite()
-    assert model.generation_config.eos_token_id == pipe.processor.tokenizer.eos_token_id
+    assert model.generation_config.eos_token_id == pro_pipe.processor.tokenizer.eos_token_id
     model.resize_token_embeddings(480)
     assert model.lm_head.weight.shape[0] == 480
     assert AutoProcessor.from_pretrained(saved).tokenizer("hi").input_ids

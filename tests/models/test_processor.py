@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from tiny_tokenizer import TEXTS, WORDS, edit, picture
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from janusflow import JanusFlowProcessor
@@ -23,36 +23,10 @@ from janusflow.models.janusflow.tokenizer import (
     build_tokenizer,
 )
 
-WORDS = "a red blue circle square how many shapes are there User Assistant".split()
-TEXTS = ["User: a red circle\n\nAssistant:", "What  is in\tthis picture?"]
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return build_tokenizer(tmp_path_factory.mktemp("bytes"), WORDS, TEXTS)
-
-
-@pytest.fixture(scope="module")
-def processor(folder):
-    return JanusFlowProcessor.from_pretrained(folder)
-
-
-@pytest.fixture
-def own(folder, tmp_path):
-    """A copy of the folder that a test may spoil."""
-    for file in folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    return tmp_path
-
-
-def edit(path, **changes):
-    content = json.loads(path.read_text("utf-8")) | changes
-    path.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
-
-
-def picture(width=60, height=31, seed=0):
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
+def processor(tokenizer_folder):
+    return JanusFlowProcessor.from_pretrained(tokenizer_folder)
 
 
 def word_level(folder):
@@ -66,8 +40,8 @@ def word_level(folder):
 
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(st.characters(codec="utf-8"), max_size=60))
-def test_ids_are_those_of_the_file_with_bos_first_exactly_once(folder, processor, text):
-    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+def test_ids_are_those_of_the_file_with_bos_first_exactly_once(tokenizer_folder, processor, text):
+    plain = Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
     bos = plain.token_to_id(BOS)
     assert processor.ids(text) == [bos, *plain.encode(text, add_special_tokens=False).ids]
     assert processor.ids(BOS + text) == processor.ids(text)
@@ -93,9 +67,9 @@ def test_every_word_is_one_token_with_and_without_a_space(processor):
     assert all(len(processor.ids(word)) == len(processor.ids(f" {word}")) == 2 for word in WORDS)
 
 
-def test_building_twice_gives_the_same_files(folder, tmp_path):
+def test_building_twice_gives_the_same_files(tokenizer_folder, tmp_path):
     build_tokenizer(tmp_path, reversed(WORDS), TEXTS)
-    for file in folder.iterdir():
+    for file in tokenizer_folder.iterdir():
         assert (tmp_path / file.name).read_bytes() == file.read_bytes()
 
 
@@ -143,8 +117,8 @@ def test_padding_falls_back_to_the_end_of_sentence(own):
     assert JanusFlowProcessor.from_pretrained(own).tokenizer.convert_tokens_to_ids(PAD) == 2
 
 
-def test_a_prompt_is_the_published_text_without_its_generation_tag(folder, processor):
-    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+def test_a_prompt_is_the_published_text_without_its_generation_tag(tokenizer_folder, processor):
+    plain = Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
     whole = plain.encode(f"User: a red circle\n\nAssistant:{IMAGE_GEN}").ids
     ids = processor.prompt("a red circle")["input_ids"][0].tolist()
     assert ids == [processor.tokenizer.bos_token_id, *whole[:-1]]

@@ -1,7 +1,8 @@
-"""A small model and three images, as alignment sees them."""
+"""A small model and three images, as alignment sees them, and a finished training."""
 
 import pytest
 import torch
+from smoke_runs import trained_recipe
 
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.scenes.patches import pixels
@@ -39,3 +40,11 @@ def view():
 def _hidden_of(model, x, t, block):
     prompt = model.encode_prompt(torch.tensor([[1, 2, 3]]))
     return model.velocity(x, t, prompt, return_hidden=block)[1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of eight steps with a checkpoint at every second."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    trained_recipe(out)
+    return out

@@ -12,19 +12,6 @@ from janusflow.training import config, init_checkpoint, job, loop
 from janusflow.training.recipes import RECIPES
 
 RECIPE = RECIPES["scenes-smoke"]
-EVERY_TWO = {"run.save_every": 2, "run.keep": 9}
-
-
-def trained_recipe(out, **changes):
-    return job.of_recipe("scenes-smoke", out, EVERY_TWO | changes).run()
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run of eight steps with a checkpoint at every second."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    trained_recipe(out)
-    return out
 
 
 def engine(base, **changes):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from smoke_runs import same, trained_recipe
 from tokenizers import Tokenizer
 
 from checks import overfit
@@ -22,23 +23,6 @@ from janusflow.training.schedules import learning_rate
 from janusflow.utils import locked_dir as folders
 
 RECIPE = RECIPES["scenes-smoke"]
-EVERY_TWO = {"run.save_every": 2, "run.keep": 9}
-
-
-def trained_recipe(out, **changes):
-    return job.of_recipe("scenes-smoke", out, EVERY_TWO | changes).run()
-
-
-def same(a: dict, b: dict) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run of eight steps with a checkpoint at every second."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    trained_recipe(out)
-    return out
 
 
 @pytest.fixture

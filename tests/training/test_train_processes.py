@@ -11,26 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from smoke_runs import same
 
-from janusflow.training import checkpoints, job
-
-EVERY_TWO = {"run.save_every": 2, "run.keep": 9}
-
-
-def trained_recipe(out, **changes):
-    return job.of_recipe("scenes-smoke", out, EVERY_TWO | changes).run()
-
-
-def same(a: dict, b: dict) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run of eight steps with a checkpoint at every second."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    trained_recipe(out)
-    return out
+from janusflow.training import checkpoints
 
 
 def command(out: Path, *more: str) -> list[str]:
