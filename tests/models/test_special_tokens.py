@@ -71,7 +71,7 @@ def test_a_message_reads_its_images_from_paths_as_its_parts_do(processor, tmp_pa
     given = {**asked, "images": [SEEN]}
     one, other = (processor([message])["pixel_values"] for message in (asked, given))
     assert one.equal(other)
-    with pytest.raises(ValueError, match="nothing is fetched"):
+    with pytest.raises(ValueError, match="URLs are not downloaded"):
         processor([{**asked, "images": ["https://example.org/a.png"]}])
 
 
