@@ -74,10 +74,13 @@ def _named(hint) -> str:
 
 
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+BOOLEAN = "tag:yaml.org,2002:bool"
 
 
 class _Plain(yaml.SafeLoader):
-    """YAML without aliases, which could grow to any size. 2e-5 is a number, 4:3 a text."""
+    """YAML without aliases, which could grow to any size. 2e-5 is a number, 4:3 and no are texts,
+    which a field of true or false reads as such.
+    """
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
@@ -87,7 +90,8 @@ class _Plain(yaml.SafeLoader):
     def resolve(self, kind, value, implicit):
         tag = super().resolve(kind, value, implicit)
         of_sixties = kind is yaml.ScalarNode and ":" in value and tag in NUMBERS
-        return "tag:yaml.org,2002:str" if of_sixties else tag
+        of_words = tag == BOOLEAN and value.lower() not in ("true", "false")
+        return "tag:yaml.org,2002:str" if of_sixties or of_words else tag
 
 
 _EXPONENT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")

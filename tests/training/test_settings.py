@@ -141,3 +141,10 @@ def test_a_loss_between_samples_needs_one_in_each_process(kind):
 def test_an_aspect_ratio_is_a_text_and_no_time_of_day(text):
     settings = config.changed(config.of_stage("2"), config.parse([f"data.buckets={text}"]))
     assert settings.data.buckets == text
+
+
+@pytest.mark.parametrize("word", ["no", "off", "false", "False"])
+def test_no_is_a_text_to_a_text_and_false_to_a_switch(word):
+    found = config.parse([f"run.packed={word}", "run.mixed_precision=no"])
+    settings = config.changed(config.of_stage("2"), found)
+    assert settings.run.packed is False and settings.run.mixed_precision == "no"
