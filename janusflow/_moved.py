@@ -77,7 +77,7 @@ MOVED = {  # below janusflow: the whole new path
     "training.caching": "janusflow.training.cached_features",
     "training.worlds": "janusflow.training.init_checkpoint",
     "training.speed": "janusflow.utils.flops",
-    "training.throughput": "janusflow.bench.throughput",
+    "training.throughput": "checks.throughput",
     "shapes": "janusflow.scenes.shapes",
     "captions": "janusflow.scenes.captions",
     "questions": "janusflow.scenes.questions",

@@ -101,7 +101,7 @@ def note(text: str) -> str:
 
 
 def words(colors: list[str], shapes: list[str]) -> str:
-    """Returns a folded list of the words that a scenes model knows."""
+    """Returns a collapsed list of the words that a scenes model knows."""
     known = f"Colors: {', '.join(colors)}. Shapes: {', '.join(shapes)}. Up to four shapes."
     title = "<summary>Words that the model knows</summary>"
     return f'<details class="note">{title}{html.escape(known)}</details>'

@@ -16,8 +16,8 @@ def together() -> bool:
 def all_rows(own: Tensor) -> Tensor:
     """Returns the rows of all processes in their order, (b, ...) -> (B, ...).
 
-    Gradients pass: that of this process's rows is the sum over all processes. Every process has to
-    call it in the same step; they may have different numbers of rows, but not none.
+    The gradient of this process's rows is the sum of their gradients in all processes. Every
+    process must call it in the same step, with at least one row.
     """
     if not together():
         return own

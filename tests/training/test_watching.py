@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from torch import nn
 
-from janusflow.bench import throughput
+from checks import throughput
 from janusflow.training import (
     checkpoints,
     config,

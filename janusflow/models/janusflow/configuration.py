@@ -95,7 +95,8 @@ def _select_layers(layers: int, select_layer: Any) -> int:
 
 
 class JanusFlowConfig(PreTrainedConfig):
-    """The published configuration, loaded, completed with defaults, and saved without losing a key.
+    """The published configuration: it completes missing keys by defaults and saves unknown ones.
+
     `language_config` becomes a `LlamaConfig`. The three `vision_*_config` blocks remain
     dictionaries as on the hub, including misspelt and unknown keys; `vision` and `generation` give
     their sizes. Raises ValueError for sizes that are not positive whole numbers and for networks

@@ -1,6 +1,6 @@
 """Measures training throughput with and without packing and caching, step by step in one run.
 
-    python -m janusflow.bench.throughput --rounds 8 --json throughput.json
+    python -m checks.throughput --rounds 8 --json throughput.json
 
 The data is generated: scenes as PNG with captions, conversations of one to four questions, texts of
 8 to 120 words. Four trainings of the same model take turns, one step each: with and without
