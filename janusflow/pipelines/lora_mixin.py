@@ -43,6 +43,11 @@ class Adapted:
         another model, is not plain LoRA, or is a pickle, and TypeError for an unknown keyword.
         """
         refuse_unknown(f"{type(self).__name__}.load_lora_weights", given, LORA_KEYWORDS)
+        if not isinstance(name, str | Path):
+            raise TypeError(
+                f"the adapter is a {type(name).__name__}; expected the name of a folder that "
+                "peft's save_pretrained wrote"
+            )
         if weight_name is None and _is_file(name):
             name, weight_name = Path(name).parent, Path(name).name
         weight_name = weight_name or lora.WEIGHTS

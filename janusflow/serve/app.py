@@ -23,7 +23,7 @@ from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
 from janusflow.serve import answers, errors, image_requests
 from janusflow.serve.errors import InvalidRequest
 from janusflow.serve.schemas import ChatRequest, EditRequest, ImageRequest
-from janusflow.serve.worker import Busy, Cancelled, Job, Worker
+from janusflow.serve.worker import Busy, Cancelled, Job, Stopping, Worker
 from janusflow.utils.images import decode, to_rgb
 from janusflow.utils.text import printable
 
@@ -123,6 +123,8 @@ async def _events(job: Job, worker: Worker, request: Request) -> AsyncIterator[t
 
     try:
         while True:
+            if worker.stopping:
+                raise Stopping
             try:
                 kind, value = await asyncio.wait_for(job.events.get(), LOOK)
             except asyncio.TimeoutError:
@@ -303,6 +305,8 @@ def told_of(error: BaseException) -> tuple[int, dict]:
         return error.status, errors.body(error.status, str(error), error.param, error.code)
     if isinstance(error, Busy):
         return 429, errors.body(429, str(error), code="queue_full")
+    if isinstance(error, Stopping):
+        return 503, errors.body(503, "the server is stopping; ask again later", code="stopping")
     if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
         return 400, errors.body(400, str(error))
     log.error("a request failed", exc_info=error)
@@ -332,5 +336,5 @@ def _tell_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(Cancelled, left)
-    for kind in (InvalidRequest, Busy, ValueError, Exception):
+    for kind in (InvalidRequest, Busy, Stopping, ValueError, Exception):
         app.add_exception_handler(kind, told)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from types import FrameType
 
+from janusflow.serve.worker import Worker
 from janusflow.utils.http_guard import LOCAL, Guard
 from janusflow.utils.http_logs import quiet_about_clients
 
@@ -40,14 +42,27 @@ def start(pipe, name: str, host: str, port: int, places: int, **checks) -> None:
     from janusflow.serve.app import create_app
 
     listening = listen(host, port)
-    app = guarded(create_app(pipe, name, places), host, **checks)
+    made = create_app(pipe, name, places)
+    app = guarded(made, host, **checks)
     shown = f"[{host}]" if ":" in host else host
     print(f"http://{shown}:{listening.getsockname()[1]}/v1", flush=True)
     if host not in LOCAL and not checks.get("key"):
         print("janusflow: others can reach this server, and it asks for no key", file=sys.stderr)
     quiet_about_clients()
     settings = dict(log_level="warning", server_header=False, timeout_graceful_shutdown=5)
-    uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=[listening])
+    server = uvicorn.Server(uvicorn.Config(app, **settings))
+    server.handle_exit = stopping(server.handle_exit, made.state.worker)
+    server.run(sockets=[listening])
+
+
+def stopping(handle: Callable, worker: Worker) -> Callable:
+    """Returns uvicorn's signal handler, which also ends the requests that wait."""
+
+    def handle_exit(number: int, frame: FrameType | None) -> None:
+        worker.stopping = True
+        handle(number, frame)
+
+    return handle_exit
 
 
 def listen(host: str, port: int) -> socket.socket:

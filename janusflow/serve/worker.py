@@ -25,6 +25,10 @@ class Cancelled(Exception):
     """Raised inside a job that nobody waits for any more."""
 
 
+class Stopping(Exception):
+    """Raised for requests that wait when the server is told to stop."""
+
+
 class Job:
     """Work for the model, whose results are sent to the event loop that created it.
 
@@ -70,6 +74,7 @@ class Worker:
         self._running: Job | None = None
         self._changed = threading.Condition()
         self._closed = False
+        self.stopping = False  # set by a signal: nobody's job is waited for any more
         self._thread = threading.Thread(target=self._work, name="janusflow-serve", daemon=True)
         self._thread.start()
 

@@ -131,6 +131,13 @@ def test_an_unknown_argument_is_refused_by_name(model, processor, inputs, tiny_f
         JanusFlowModel.from_pretrained(tiny_folder, dtpye=torch.float16)
 
 
+def test_attention_that_is_not_kept_is_refused_by_name(tiny_folder, model, inputs):
+    with pytest.raises(ValueError, match=r"output_attentions needs .*'eager'.*'sdpa'"):
+        model(**inputs, output_attentions=True)
+    eager = AutoModel.from_pretrained(tiny_folder, attn_implementation="eager")
+    assert len(eager(**inputs, output_attentions=True).attentions) > 0
+
+
 def test_a_streamer_ends(model, processor, inputs):
     streamer = TextIteratorStreamer(processor.tokenizer, timeout=5)
     row = {k: v[:1] for k, v in inputs.items()}

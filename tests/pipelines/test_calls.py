@@ -107,6 +107,11 @@ def test_an_adapters_weight_is_a_number(adapted, weight):
             call()
 
 
+def test_an_adapter_of_tensors_is_refused_in_a_sentence(tiny_pipe):
+    with pytest.raises(TypeError, match="the adapter is a dict; expected the name of a folder"):
+        tiny_pipe.load_lora_weights({})
+
+
 def test_the_adapters_of_a_call_are_its_own(adapted):
     ends = {}
     for name in ("first", "second"):

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,6 +19,7 @@ import openai
 from served import Served
 
 from janusflow.serve.answers import Visible
+from janusflow.serve.server import stopping
 
 MODEL = "tiny"
 BODY = 2**20
@@ -336,6 +338,27 @@ def test_who_leaves_frees_his_place_and_stops_the_work(served, tiny_pipe, monkey
     done = len(steps)
     time.sleep(0.2)
     assert len(steps) == done < 400
+
+
+def test_a_signal_ends_what_waits_with_openais_error(tiny_pipe, monkeypatch):
+    made = Served(tiny_pipe, MODEL)
+    handled = stopping(made.server.handle_exit, made.worker)
+    velocity = type(tiny_pipe.model).velocity
+
+    def slower(self, *args, **kwargs):
+        time.sleep(0.05)
+        return velocity(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(tiny_pipe.model), "velocity", slower)
+    with ThreadPoolExecutor(2) as pool:
+        request = DRAFT | dict(n=10, num_inference_steps=100)
+        waiting = [pool.submit(httpx.post, made.url + IMAGES, json=request, timeout=60)] * 2
+        assert until(lambda: made.worker.busy)
+        handled(signal.SIGINT, None)
+        for answer in (one.result() for one in waiting):
+            assert answer.status_code == 503 and answer.json()["error"]["code"] == "stopping"
+    made.thread.join(30)
+    assert not made.thread.is_alive()
 
 
 def test_who_leaves_a_stream_stops_the_answer(served, client):

@@ -338,6 +338,12 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         refuse_unknown(f"{type(self).__name__}.forward", kwargs, self._forward_keywords)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
+        own = self.config.language_config._attn_implementation
+        if kwargs.get("output_attentions") and own != "eager":
+            raise ValueError(
+                f"output_attentions needs attn_implementation='eager', and this model has {own!r}, "
+                "which keeps no attention; load it with that implementation"
+            )
         self._check_ids(input_ids, "input_ids")
         self._check_ids(labels, "labels")
         if inputs_embeds is None:
