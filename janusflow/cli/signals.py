@@ -20,7 +20,11 @@ _held = 0  # folders that are locked for writing
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal's exception; `code` is the exit code that shells expect."""
+    """A signal's exception; `code` is the exit code that shells expect.
+
+    A command sets `told` if it has said what is kept, and `nothing_kept` if it leaves nothing to
+    clean up, so that the process may end at once.
+    """
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -83,7 +87,8 @@ def leave(error: KeyboardInterrupt) -> None:
     if not getattr(error, "told", False):
         tell(KEPT)
     exit_code = code() or getattr(error, "code", 130)
-    if any(t.daemon and type(t).__name__ != "TMonitor" for t in threading.enumerate()):
-        # threads that compute would make the interpreter abort on its way out
+    computing = any(t.daemon and type(t).__name__ != "TMonitor" for t in threading.enumerate())
+    if computing or getattr(error, "nothing_kept", False):
+        # threads that compute would make the interpreter abort on its way out, which takes seconds
         atexit.register(_end_now, "", exit_code)
     sys.exit(exit_code)

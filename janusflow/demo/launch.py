@@ -61,7 +61,10 @@ def start(pipe, name: str, host: str = "127.0.0.1", port: int = 0, wait: bool = 
     blocks.files = folder  # lives as long as the page
     if wait:
         print(address, flush=True)
-        blocks.block_thread()
+        try:
+            blocks.block_thread()
+        finally:
+            folder.cleanup()
     return blocks, address
 
 

@@ -55,17 +55,22 @@ def serve(options: Options) -> None:
     check(options.port, options.queue, options.max_body, options.api_key)
     server.check_installed()
     server.listen(options.host, options.port).close()  # before the model is loaded
-    server.start(
-        load_model.load(options, options.lora),
-        options.name or served_name(options.model),
-        options.host,
-        options.port,
-        options.queue,
-        hosts=options.allow_host,
-        origins=options.allow_origin,
-        key=options.api_key or None,
-        max_body=options.max_body * server.MEGABYTE,
-    )
+    pipe = load_model.load(options, options.lora)
+    try:
+        server.start(
+            pipe,
+            options.name or served_name(options.model),
+            options.host,
+            options.port,
+            options.queue,
+            hosts=options.allow_host,
+            origins=options.allow_origin,
+            key=options.api_key or None,
+            max_body=options.max_body * server.MEGABYTE,
+        )
+    except KeyboardInterrupt as stop:
+        stop.nothing_kept = True
+        raise
 
 
 def check(port: int, queue: int, max_body: int, api_key: str | None) -> None:
