@@ -5,7 +5,22 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
+
+
+class _Gathered(torch.autograd.Function):
+    """The rows of all processes, (b, ...) -> (processes, b, ...), with summed gradients."""
+
+    @staticmethod
+    def forward(_context, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, own)
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(_context, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient[dist.get_rank()]
 
 
 def together() -> bool:
@@ -23,7 +38,7 @@ def all_rows(own: Tensor) -> Tensor:
         return own
     counts = _counts(own)
     padded = torch.cat([own, own.new_zeros(max(counts) - len(own), *own.shape[1:])])
-    parts = all_gather(padded.contiguous())
+    parts = _Gathered.apply(padded.contiguous())
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
