@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from checks import shipped_fields as shipped
 from janusflow import JanusFlowPipeline
 from janusflow.bench import speed
 from janusflow.evaluation import provenance
@@ -347,6 +348,14 @@ def samplers_suite() -> Result:
     page = suite.run(halves=["held-out"])
     command = "python -m samplers.benchmark --suite held-out"
     return Result(command=command, rows=page.rows(), probe=suite.probe())
+
+
+@measure
+def shipped_fields() -> Result:
+    """`auto` over the best peer at 8 evaluations, on fields of the shipped model."""
+    rows = [row for row in shipped.page([8]).rows() if row["grid"] == "own"]
+    command = "python -m checks.shipped_fields 8"
+    return of_model(shipped.MODEL, command, [r for r in rows if "guided" in r["family"]])
 
 
 def stored(name: str) -> dict:

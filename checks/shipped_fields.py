@@ -29,7 +29,7 @@ PROMPTS = (
     "a yellow triangle above a pink circle",
     "a large blue heart",
 )
-GUIDANCE = {"1": 1.0, "2": 2.0, "5": 5.0, "4 in an interval": guidance_interval(4.0, 0.1, 0.9)}
+GUIDANCE = {"1": 1.0, "2": 2.0, "5": 5.0, "4, interval": guidance_interval(4.0, 0.1, 0.9)}
 CALLS = (4, 8, 16)
 REFERENCE = 256  # calls of the truth, a multiple of 8
 
@@ -79,7 +79,7 @@ def page(calls=CALLS, piloted: bool = False, samples: int = 2 * len(PROMPTS)) ->
     """Returns the cells of every field."""
     cells = []
     for problem in fields():
-        told = dict(half="shipped model", family=f"guided {problem.name}"[:19], field=MODEL)
+        told = dict(half="shipped model", family=f"guided {problem.name}", field=MODEL)
         found = suite.measured(problem, calls, piloted=piloted, samples=samples)
         cells += [suite.Cell(**told, **seen) for seen in found]
     return suite.Page(cells)

@@ -17,6 +17,7 @@ from torch import Tensor
 from samplers.fields import Velocity, fitting, grid_dependent, jumps_of, time_shift_of
 from samplers.run_grid import times
 from samplers.solver_registry import find
+from samplers.solvers.caution import doubt, looks, minus, weighed
 from samplers.solvers.leaning import lean, leans
 from samplers.solvers.linear_multistep import linearize
 
@@ -25,10 +26,13 @@ SMALL = 1e-13  # a weight that is rounding
 
 @torch.compiler.assume_constant_result
 def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
-    """Returns (grid, times of the evaluations, steps, whether the run leans).
+    """Returns (grid, times of the evaluations, steps, whether the run leans, its doubts).
 
-    A step is the state's factor and (j, weight of v_j).
+    A step is the state's factor and (j, weight of v_j). A doubt holds the weights that turn
+    a prediction into Euler's, and those of the second difference.
     """
+    from samplers.solvers.auto import plan  # which imports `core`, which imports this
+
     solver = find(name, **dict(options))
     if not solver.fixed:
         raise ValueError(
@@ -37,9 +41,19 @@ def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
         )
     grid = times(ts if isinstance(ts, int) else list(ts), solver, time_shift=time_shift)
     nodes, weights = linearize(solver, grid)
-    leaning = solver.linear is not solver and leans(grid)
-    steps = tuple(_steps(weights.tolist()))
-    return tuple(grid.tolist()), tuple(nodes[:-1].tolist()), steps, leaning
+    steps, ts = tuple(_steps(weights.tolist())), tuple(grid.tolist())
+    adapts = solver.linear is not solver
+    seconds = looks(ts) if adapts else ()
+    doubts = (
+        tuple(
+            (minus((b - a,), predict), second)
+            for (a, b), (_, predict), second in zip(pairwise(ts), plan(ts), seconds, strict=True)
+        )
+        if seconds
+        else ()
+    )
+    leaning = adapts and leans(grid)
+    return ts, tuple(nodes[:-1].tolist()), steps, leaning, doubts
 
 
 def _steps(rows: list[list[float]]) -> list[tuple]:
@@ -70,12 +84,18 @@ def run(v: Velocity, x: Tensor, solver: Any, ts: Any, options: dict[str, Any]) -
         solver, options = solver.name, {**getattr(solver.path, "keywords", {}), **options}
     ts = index(ts) if isinstance(ts, int) else ts  # a constant, though it may change between graphs
     x = x.float() if x.dtype.itemsize < 4 else x
-    grid, nodes, steps, leaning = program(solver, ts, tuple(options.items()), time_shift_of(v))
-    noise, ahead, ks = x, x, []
-    for t, (ratio, terms) in zip(nodes, steps, strict=True):
-        ks.append(fitting(v(ahead, torch.full((), t, dtype=torch.float64)), x))
+    made = program(solver, ts, tuple(options.items()), time_shift_of(v))
+    grid, nodes, steps, leaning, doubts = made
+    noise, ahead, ks, doubted = x, x, [], None
+    for i, (t, (ratio, terms)) in enumerate(zip(nodes, steps, strict=True)):
+        t = torch.full((), t, dtype=torch.float64, device="cpu")
+        ks.append(fitting(v(ahead, t), x))
         x = x if ratio == 1 else ratio * x
         for j, w in terms:
             x = torch.add(x, ks[j], alpha=w)
         ahead = lean(x, noise, ks[::-1], grid) if leaning else x
+        if doubts:
+            lower, second = doubts[i]
+            doubted = doubt(ks[::-1], second) if second else doubted
+            ahead = x if doubted is None else torch.addcmul(x, doubted, weighed(lower, ks[::-1]))
     return ahead

@@ -17,7 +17,15 @@ from torch import Tensor
 from samplers import compiled_run
 from samplers.fields import Counted as Counted
 from samplers.fields import Velocity as Velocity
-from samplers.fields import Watched, is_flow_map, jumps_of, on_grid, time_shift_of, unwatched
+from samplers.fields import (
+    Watched,
+    is_flow_map,
+    jumps_of,
+    on_grid,
+    time_shift_of,
+    unwatched,
+    version,
+)
 from samplers.fields import count as count
 from samplers.grids import NEAR, pieces
 from samplers.run_grid import Times as Times
@@ -51,7 +59,8 @@ def sample(
     solver restarts at jumps. Gradients are recorded unless disabled by torch.no_grad(), also for
     times that require them if the solver supports it.
 
-    Raises FloatingPointError if a velocity was not finite, naming the first such time; with
+    Raises ValueError if v writes into the state that it gets, and FloatingPointError if a velocity
+    was not finite, naming the first such time; with
     nonfinite="return" the state is returned anyway, as always under torch.compile and the
     transforms of torch.func, where values cannot be inspected.
     """
@@ -70,9 +79,14 @@ def trajectory(
     nonfinite: Literal["raise", "return"] = "raise",
     **options: Any,
 ) -> Iterator[tuple[Tensor, Any]]:
-    """Yields (t, state) at every time of the grid, starting with (ts[0], noise); see `sample`."""
+    """Yields (t, state) at every time of the grid, starting with (ts[0], noise); see `sample`.
+
+    Raises ValueError if a state is changed in place, because multistep solvers still need it.
+    """
     if nonfinite not in ("raise", "return"):
         raise ValueError(f'nonfinite is "raise" or "return", not {nonfinite!r}')
+    if not callable(v):
+        raise TypeError(f"the velocity is {type(v).__name__}; pass a function v(x, t) or a network")
     chosen = find(solver, **options)
     if hasattr(ts, "chosen_for"):  # a pilot's grid brings the solver that it found best
         chosen = ts.chosen_for(chosen)
@@ -108,7 +122,13 @@ def _run(
     field = unwatched(v) if transformed() else Watched(v)
     project = getattr(v, "project", None)  # onto what the field keeps, as inpainting does
     for t, x in _pieces(field, noise, ts, solver, jumps_of(v)):
+        before = version(x)
         yield t, x if project is None else project(x, t)
+        if version(x) != before:
+            raise ValueError(
+                f"the state at t = {float(t):.6g} was changed in place, and the solver still needs "
+                "it; change a clone, and begin a new run from it"
+            )
     if check and isinstance(field, Watched):
         field.check(noise)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -24,12 +25,23 @@ def is_flow_map(v: object) -> bool:
 
 def jumps_of(v: object) -> tuple[float, ...]:
     """Returns the times at which a velocity, rule or weight declares a jump; none by default."""
-    return tuple(getattr(v, "jumps", ()))
+    jumps = getattr(v, "jumps", ())
+    try:
+        return tuple(t if isinstance(t, float) else float(t) for t in jumps)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"the field's jumps are {jumps!r:.80}; make them a tuple of times, such as (0.1, 0.9)"
+        ) from None
 
 
 def time_shift_of(v: object) -> float:
     """Returns how much earlier a field declares its turns; 1 by default. See `auto`."""
-    return float(getattr(v, "time_shift", 1.0))
+    shift = getattr(v, "time_shift", 1.0)
+    if not isinstance(shift, Real | Tensor) or not 0 < float(shift) < math.inf:
+        raise ValueError(
+            f"the field's time_shift is {shift!r:.80}; make it a positive number, 1 for none"
+        )
+    return float(shift)
 
 
 def on_grid(v: Any, ts: Tensor) -> Any:
@@ -214,6 +226,8 @@ class Watched:
 
     def check(self, start: Tensor) -> None:
         """Raises FloatingPointError, naming the first time at which a velocity was not finite."""
+        if start.is_meta:  # no values
+            return
         broken = ~torch.stack(self.sums).isfinite() if self.sums else torch.zeros(0, 1)
         if bool(broken.any()):
             i = int(broken.any(1).int().argmax())
@@ -281,9 +295,14 @@ def fitting(k: Any, x: Tensor) -> Tensor:
 
 
 def first_call(v: Velocity, x: Tensor, t: Tensor, *s: Tensor) -> Any:
-    """Returns v(x, t). If that fails although t of shape (B,) would work, the error says so."""
+    """Returns v(x, t).
+
+    If that fails although t of shape (B,) would work, the error says so. Raises ValueError if v
+    writes into the state, which solvers go on using.
+    """
+    before = version(x)
     try:
-        return v(x, t, *s)
+        k = v(x, t, *s)
     except torch.OutOfMemoryError:
         raise
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
@@ -293,6 +312,16 @@ def first_call(v: Velocity, x: Tensor, t: Tensor, *s: Tensor) -> Any:
             f"v(x, t) fails for t of shape {tuple(t.shape)}, {t.dtype}, and works for shape (B,) "
             f"in the state's dtype: pass samplers.batched(v) in its place ({error!s:.200})"
         ) from error
+    if version(x) != before:
+        raise ValueError(
+            "v(x, t) wrote into its state x, which the solver still needs; work on x.clone()"
+        )
+    return k
+
+
+def version(x: Tensor) -> int:
+    """Returns how many times x was written to; 0 for tensors that do not count it."""
+    return 0 if x.is_inference() else x._version
 
 
 def _works_batched(v: Velocity, x: Tensor, *times: Tensor) -> bool:

@@ -17,7 +17,7 @@ def integrated(v: Velocity, calls: int = 64, solver: str | Solver = "rk4") -> Fl
     t) if t = s. Times are one number for the batch, or (B,) and (B, 1, ..., 1) for one per sample.
     """
     chosen = find(solver)
-    ts = torch.linspace(0, 1, chosen.steps(calls) + 1, dtype=torch.float64)
+    ts = torch.linspace(0, 1, chosen.steps(calls) + 1, dtype=torch.float64, device="cpu")
 
     def mean_velocity(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         t, h = _beside(t, x), _beside(s, x) - _beside(t, x)

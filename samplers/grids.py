@@ -26,7 +26,7 @@ def uniform(n: int) -> Tensor:
     """t = u, the n + 1 equally spaced numbers from 0 to 1."""
     if n < 1:
         raise ValueError(f"the number of steps is {n}; expected at least 1")
-    return torch.arange(n + 1, dtype=torch.float64) / n
+    return torch.arange(n + 1, dtype=torch.float64, device="cpu") / n
 
 
 @grid
@@ -85,10 +85,10 @@ def karras(n: int, rho: float = 7.0, low: float = 0.02, high: float = 80.0) -> T
 def beta(n: int, a: float = 0.6, b: float = 0.6) -> Tensor:
     """Quantiles of Beta(a, b) (Lee et al. 2024): a and b below 1 give short steps at both ends."""
     _positive(a=a, b=b)
-    angle = torch.linspace(0, math.pi / 2, 20 * n + 2001, dtype=torch.float64)
+    angle = torch.linspace(0, math.pi / 2, 20 * n + 2001, dtype=torch.float64, device="cpu")
     middle = (angle[1:] + angle[:-1]) / 2
     density = middle.sin() ** (2 * a - 1) * middle.cos() ** (2 * b - 1)
-    share = torch.cat([torch.zeros(1, dtype=torch.float64), density.cumsum(0)])
+    share = torch.cat([torch.zeros(1, dtype=torch.float64, device="cpu"), density.cumsum(0)])
     return pin(interpolate(uniform(n), share / share[-1], angle).sin() ** 2)
 
 
@@ -142,7 +142,7 @@ def at_jumps(ts: Tensor, jumps: Iterable[float]) -> Tensor:
         nearest = 1 if isinstance(t, Rest) else int((ts - t).abs().argmin())
         places.append(min(max(nearest, places[-1] + 1), last - len(inner) + k))
     places.append(last)
-    moved = torch.tensor([low, *inner, high], dtype=ts.dtype)
+    moved = torch.tensor([low, *inner, high], dtype=ts.dtype, device="cpu")
     placed = interpolate(ts, ts[places], moved)
     placed[places] = moved
     return placed
@@ -150,7 +150,7 @@ def at_jumps(ts: Tensor, jumps: Iterable[float]) -> Tensor:
 
 def pieces(ts: Tensor, jumps: Iterable[float]) -> list[Tensor]:
     """Returns the grid cut at those of its inner times that are jumps."""
-    at = torch.tensor(list(jumps), dtype=ts.dtype)
+    at = torch.tensor(list(jumps), dtype=ts.dtype, device="cpu")
     cuts = ((ts[:, None] - at).abs() < NEAR).any(1).nonzero()[:, 0].tolist()
     ends = sorted({0, *cuts, len(ts) - 1})
     return [ts[a : b + 1] for a, b in pairwise(ends)]

@@ -57,9 +57,11 @@ def log_likelihood(
 
     The result can be differentiated with respect to the data and the parameters of v, through
     second derivatives of v; that keeps every call's graph, so use torch.no_grad() for the value
-    alone. Raises ValueError for a grid that does not rise from 0 to 1 and for stochastic solvers,
-    which cannot recover the data's noise.
+    alone. Raises ValueError for a grid that does not rise from 0 to 1, for stochastic solvers,
+    which cannot recover the data's noise, and for a velocity that is detached from the state.
     """
+    if not isinstance(data, Tensor):
+        raise TypeError(f"the data is {type(data).__name__}; pass a tensor (B, ...)")
     chosen = find(solver, **options)
     if chosen.stochastic or chosen.maps:
         raise ValueError(
@@ -103,7 +105,7 @@ class _Augmented(Wrapped):
 
     def __init__(self, v: Velocity, shape: torch.Size, signs: Tensor | None):
         super().__init__(v)
-        self.shape, self.signs = shape, signs
+        self.shape, self.signs, self.followed = shape, signs, False
 
     def __call__(self, z: Tensor, t: Tensor) -> Tensor:
         size = math.prod(self.shape[1:])
@@ -118,6 +120,9 @@ class _Augmented(Wrapped):
         with torch.enable_grad():
             x = x if follow and x.requires_grad else x.detach().requires_grad_()
             k = self.v(x, t).to(x.dtype)
+            if not self.followed:
+                refuse_detached(self.v, x, t, k)
+                self.followed = True
             k = k if k.requires_grad else k + 0 * x  # a velocity that ignores the state
             divergence = _exact(k, x, follow) if self.signs is None else self._probed(k, x, follow)
         return (k, divergence) if follow else (k.detach(), divergence.detach())
@@ -126,6 +131,24 @@ class _Augmented(Wrapped):
         """Returns e . J e for each of the probes, (B, probes)."""
         products = [_slope(k, x, e, follow) * e for e in self.signs]
         return torch.stack([p.reshape(len(x), -1).sum(1) for p in products], 1)
+
+
+def refuse_detached(v: Velocity, x: Tensor, t: Tensor, k: Tensor) -> None:
+    """Raises ValueError if k = v(x, t) depends on x without a gradient to it.
+
+    Its divergence would count as zero. One more call of v tells it from a velocity that ignores x.
+    """
+    if k.requires_grad:
+        (slope,) = torch.autograd.grad(k.sum(), x, retain_graph=True, allow_unused=True)
+        if slope is not None:
+            return
+    with torch.no_grad():
+        if torch.equal(v(x + 1, t).to(k.dtype), k):
+            return
+    raise ValueError(
+        "v(x, t) carries no gradient to x, so its divergence cannot be found; leave torch.no_grad "
+        "and detach() out of v"
+    )
 
 
 def _exact(k: Tensor, x: Tensor, follow: bool) -> Tensor:

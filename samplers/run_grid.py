@@ -14,6 +14,7 @@ from samplers.solver_registry import SOLVERS, Solver
 
 Times = Tensor | Iterable[float] | int
 FARTHEST = 1e3  # time of a grid
+MOST = 10**6  # evaluations of a run
 CLOSEST = 1e-12  # two times, relative to the largest
 
 
@@ -59,10 +60,15 @@ def _tensor(ts: Tensor | Iterable[float]) -> Tensor:
     """Returns times as float64 on the CPU, moved first, as Apple's GPUs have no float64."""
     if isinstance(ts, Tensor):
         return ts.cpu().double()
-    ts = list(ts)
-    if any(isinstance(t, Tensor) for t in ts):
-        return torch.stack([torch.as_tensor(t).cpu().double() for t in ts])
-    return torch.tensor([float(t) for t in ts], dtype=torch.float64)
+    try:
+        values = list(ts)
+        if any(isinstance(t, Tensor) for t in values):
+            return torch.stack([torch.as_tensor(t).cpu().double() for t in values])
+        return torch.tensor([float(t) for t in values], dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"the times are {ts!r:.80}; pass a number of evaluations, or a list of times"
+        ) from None
 
 
 def _check_grid(ts: Tensor) -> None:
@@ -96,6 +102,8 @@ def laid(solver: Solver, steps: int, time_shift: float = 1.0) -> Tensor:
 
 
 def _own_grid(calls: int, solver: Solver, jumps: tuple[float, ...], time_shift: float) -> Tensor:
+    if calls > MOST:
+        raise ValueError(f"{calls} evaluations are more than a run takes; ask for at most {MOST}")
     n = solver.steps(calls)
     if not isinstance(solver.grid, str):
         return solver.grid(n)

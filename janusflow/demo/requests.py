@@ -79,7 +79,7 @@ class GenerationRequest:
     def path(self, grids: Mapping) -> tuple[Solver, Tensor, object]:
         """Returns the solver, its times, and the guidance rule; `grids` are the model's own."""
         if self.quality == OWN:
-            ts = times(time_grid(self.solver, self.steps), self.solver)
+            ts = times(time_grid(self.solver, self.steps, guidance=self.guidance), self.solver)
             return self.solver, ts, self.guidance
         own = {name: grid for name, grid in grids.items() if name in QUALITIES}
         chosen = resolve(self.quality, own)

@@ -14,7 +14,7 @@ import samplers
 from janusflow.models.janusflow.generation_adapters import Times
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.prompt_cache import PromptCache
-from janusflow.pipelines.time_grid import TIME_SHIFT
+from janusflow.pipelines.time_grid import time_shift
 from samplers.guidance import RULES, Guided, Pair, parse
 
 
@@ -26,7 +26,10 @@ class GuidedVelocity(Guided):
     evaluated. `calls` counts network evaluations per image.
     """
 
-    time_shift = TIME_SHIFT
+    @property
+    def time_shift(self) -> float:
+        """How much earlier than usual the path turns under this guidance; see `auto`."""
+        return time_shift(self.rule)
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class Quality:
         Raises ValueError for times that do not lead from noise to data.
         """
         solver = find(self.sampler)
-        ts = times(time_grid(solver, self.steps, self.grid), solver)
+        ts = times(time_grid(solver, self.steps, self.grid, self.rule(guidance_scale)), solver)
         if not 0 <= float(ts[0]) < float(ts[-1]) <= 1:
             raise ValueError(
                 f"the grid runs from {float(ts[0]):.6g} to {float(ts[-1]):.6g}; noise is at 0 and "

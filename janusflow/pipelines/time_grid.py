@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from numbers import Real
 
 import numpy as np
 import torch
@@ -13,14 +15,38 @@ from samplers.core import laid
 
 # guided, these models turn in the first tenth of the path: `auto` moves its grid there
 TIME_SHIFT = 4.0
+STRONG, STRONG_SHIFT = 4.0, 6.0  # guidance weight from which they turn earlier still
+
+
+def time_shift(guidance: object) -> float:
+    """Returns the shift of a field with this guidance, a weight or a rule."""
+    return STRONG_SHIFT if weight_of(guidance) >= STRONG else TIME_SHIFT
+
+
+def weight_of(guidance: object) -> float:
+    """Returns the largest weight of a guidance, which rules take as their first argument; 1 if it
+    is not a number.
+    """
+    if isinstance(guidance, samplers.Rule) and guidance.written is not None:
+        _, args, options = guidance.written
+        return weight_of(next(iter((*args, *options.values())), None))
+    if isinstance(guidance, Tensor | np.ndarray):
+        return float(guidance.max()) if math.prod(guidance.shape) else 1.0
+    return float(guidance) if isinstance(guidance, Real) else 1.0
 
 
 def time_grid(
-    solver: samplers.Solver, steps: int, grid: str | Tensor | Callable[[int], Tensor] | None = None
+    solver: samplers.Solver,
+    steps: int,
+    grid: str | Tensor | Callable[[int], Tensor] | None = None,
+    guidance: object = None,
 ) -> Tensor:
-    """Returns times (steps + 1,) from 0 to 1: those given, or a rule's, by default the solver's."""
+    """Returns times (steps + 1,) from 0 to 1: those given, or a rule's, by default the solver's.
+
+    The solver's own depend on the guidance.
+    """
     if grid is None:
-        return laid(solver, steps, TIME_SHIFT)
+        return laid(solver, steps, time_shift(guidance))
     if isinstance(grid, np.ndarray | list | tuple):
         grid = torch.as_tensor(np.asarray(grid, dtype=np.float64))
     if isinstance(grid, Tensor):

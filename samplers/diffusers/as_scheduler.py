@@ -156,7 +156,9 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
             )
         (self.num_inference_steps,) = counts
         self._ts = self._grid(self.num_inference_steps, sigmas, mu)
-        self._times = torch.tensor(call_times(self._solver, self._ts), dtype=torch.float64)
+        self._times = torch.tensor(
+            call_times(self._solver, self._ts), dtype=torch.float64, device="cpu"
+        )
         self._label(told, device)
         # pipelines start at (number of steps) x order, where sigmas have made their number that
         # of the entries here
@@ -173,7 +175,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         if grid is not None and not isinstance(grid, str):
             return schedule.fixed_grid(grid, steps)
         if sigmas is not None and grid is None:
-            ts = 1 - torch.tensor([*sigmas, 0.0], dtype=torch.float64)
+            ts = 1 - torch.tensor([*sigmas, 0.0], dtype=torch.float64, device="cpu")
         else:
             place = grid or self._solver.grid
             ts = (GRIDS[place] if isinstance(place, str) else place)(steps)
@@ -188,7 +190,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         timesteps = scale * sigmas
         if told is not None:
             last = 0.0 if told[-1] > 0 else told[-1]
-            labels = torch.tensor([*told, last], dtype=torch.float64)
+            labels = torch.tensor([*told, last], dtype=torch.float64, device="cpu")
             timesteps = interpolate(self._times, self._ts, labels)
         self.timesteps = timesteps.float().to(device)
 

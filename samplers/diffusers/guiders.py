@@ -34,7 +34,7 @@ def from_guider(guider: BaseGuidance) -> Rule:
             f"{type(guider).__name__} takes {', '.join(taken) or 'no predictions'}; only guiders "
             f"of {' and '.join(PAIR)} are rules, such as ClassifierFreeGuidance"
         )
-    steps = torch.linspace(0, 1, TICKS + 1, dtype=torch.float64)
+    steps = torch.linspace(0, 1, TICKS + 1, dtype=torch.float64, device="cpu")
     rule = _on(deepcopy(guider), steps)
     return Rule(rule.combine, rule.reads, for_grid=lambda ts: _on(deepcopy(guider), ts))
 

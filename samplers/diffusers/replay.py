@@ -26,7 +26,7 @@ def call_times(solver: Solver, ts: Tensor) -> list[float]:
         times.append(float(t))
         return torch.zeros_like(x)
 
-    for _ in solver.path(record, torch.zeros(1, 1), ts):
+    for _ in solver.path(record, torch.zeros(1, 1, device="cpu"), ts):
         pass
     return times
 
@@ -63,7 +63,9 @@ def resumed(solver: Solver, ts: Tensor, first: int) -> tuple[Solver, Tensor]:
     calls = call_times(solver, ts)[first:]
     for lead in range(min(solver.calls, len(calls))):
         ahead = ts[ts > calls[lead] + NEAR]
-        rest = torch.cat([torch.tensor(calls[lead : lead + 1], dtype=ts.dtype), ahead])
+        rest = torch.cat(
+            [torch.tensor(calls[lead : lead + 1], dtype=ts.dtype, device="cpu"), ahead]
+        )
         if agree(solver, rest, calls[lead:]):
             return led(solver, calls[:lead]), rest
     if solver.stochastic:
@@ -71,7 +73,7 @@ def resumed(solver: Solver, ts: Tensor, first: int) -> tuple[Solver, Tensor]:
             f"{solver.name} cannot begin at its call {first + 1}, t = {calls[0]:g}; choose another "
             "strength or another solver, such as euler_maruyama"
         )
-    rest = torch.tensor([*calls, float(ts[-1])], dtype=ts.dtype)
+    rest = torch.tensor([*calls, float(ts[-1])], dtype=ts.dtype, device="cpu")
     rising = (rest.diff() > NEAR).tolist()
     lead = max((i + 1 for i, up in enumerate(rising) if not up), default=0)
     return led(SOLVERS[FALLBACK], calls[:lead]), rest[lead:]
@@ -96,7 +98,7 @@ def led(solver: Solver, lead: list[float]) -> Solver:
 
     def path(v: Velocity, x: Tensor, ts: Tensor) -> Path:
         for t, s in pairwise([*lead, float(ts[0])]):
-            x = advance(x, (s - t, v(x, torch.tensor(t, dtype=torch.float64))))
+            x = advance(x, (s - t, v(x, torch.tensor(t, dtype=torch.float64, device="cpu"))))
         if len(ts) > 1:
             yield from solver.path(v, x, ts)
         else:

@@ -110,7 +110,7 @@ def fixed_grid(times: list[float], steps: int) -> Tensor:
             f"this scheduler's grid has {len(times) - 1} steps and the pipeline asks for {steps}; "
             f"pass num_inference_steps={len(times) - 1} or make a grid for {steps}"
         )
-    return torch.tensor(times, dtype=torch.float64)
+    return torch.tensor(times, dtype=torch.float64, device="cpu")
 
 
 def listed(grid: Any) -> str | list[float] | Grid | None:

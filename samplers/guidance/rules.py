@@ -219,13 +219,15 @@ def cfg_plus_plus(weight: float, steps: int | Tensor | None = None) -> Rule:
         return replace(Rule(_without_grid(weight)), for_grid=lambda ts: _renoised(weight, ts))
     if not 1 <= steps <= MOST_STEPS:
         raise ValueError(f"cfg++ was given {steps:g} steps; give it 1 to {MOST_STEPS}")
-    alone = _renoised(weight, torch.linspace(0, 1, int(steps) + 1, dtype=torch.float64))
+    alone = _renoised(
+        weight, torch.linspace(0, 1, int(steps) + 1, dtype=torch.float64, device="cpu")
+    )
     return replace(alone, for_grid=lambda ts: _renoised(weight, ts))
 
 
 def _without_grid(weight: float) -> Combine:
     """Returns the weights of cfg++ for thirty equal steps, with a warning, outside a run."""
-    thirty = _renoised(weight, torch.linspace(0, 1, 31, dtype=torch.float64))
+    thirty = _renoised(weight, torch.linspace(0, 1, 31, dtype=torch.float64, device="cpu"))
 
     def combine(cond: Tensor, uncond: Tensor, t: Tensor) -> Tensor:
         warnings.warn(

@@ -48,7 +48,7 @@ def fit_times(
     if not isinstance(reference, Tensor):
         with torch.no_grad():
             reference = endpoints(v, noise, reference)
-    gaps = torch.zeros(chosen.steps(calls), dtype=torch.float64, requires_grad=True)
+    gaps = torch.zeros(chosen.steps(calls), dtype=torch.float64, device="cpu", requires_grad=True)
     shift = torch.zeros_like(noise, requires_grad=True)
     adam = torch.optim.Adam([{"params": [gaps]}, {"params": [shift]}], lr=rate)
     best, found = float("inf"), grid_of(gaps)

@@ -130,7 +130,7 @@ def fit(
 
 def demand_gradient(v: Velocity, noise: Tensor) -> None:
     x = noise.detach().requires_grad_()
-    if not v(x, torch.tensor(0.5, dtype=torch.float64)).requires_grad:
+    if not v(x, torch.tensor(0.5, dtype=torch.float64, device="cpu")).requires_grad:
         raise ValueError(
             "v(x, t) carries no gradient in x, which learning needs; take torch.no_grad() or "
             "inference_mode out of v, or fit the times alone with fit_grid"

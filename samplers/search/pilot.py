@@ -26,8 +26,7 @@ from samplers.fields import time_shift_of
 from samplers.grids import GRIDS, at_jumps, interpolate, pieces, pin, uniform
 from samplers.safe_json import read_json
 from samplers.search.regression import corrected
-from samplers.solvers.auto import tilt_steps, tilted
-from samplers.solvers.leaning import leans
+from samplers.solvers.auto import adapts, tilt_steps, tilted
 from samplers.solvers.linear_multistep import Learned, assemble, linearize
 
 FINE = 64  # calls of the fine pass, at least
@@ -63,16 +62,16 @@ class PilotGrid:
     @property
     def ts(self) -> Tensor:
         """The times as a tensor, (n + 1,)."""
-        return torch.tensor(self.times, dtype=torch.float64)
+        return torch.tensor(self.times, dtype=torch.float64, device="cpu")
 
     @property
     def chosen(self) -> Solver:
         """The solver to run on this grid, or the rule with its fitted weights."""
         if self.weights is None:
             return find(self.solver)
-        weights = torch.zeros(len(self), len(self), dtype=torch.float64)
+        weights = torch.zeros(len(self), len(self), dtype=torch.float64, device="cpu")
         for i, row in enumerate(self.weights):
-            weights[i, : i + 1] = torch.tensor(row, dtype=torch.float64)
+            weights[i, : i + 1] = torch.tensor(row, dtype=torch.float64, device="cpu")
         return assemble(f"{self.solver}, fitted", self.ts, weights, {})
 
     @property
@@ -137,7 +136,7 @@ def pilot(
 
     Args:
         looks: the number of trial runs with `calls` evaluations each; by default 800 evaluations in
-            all, but at least 12 runs.
+            all, but at least 12 runs. `auto` is tried once more as a linear rule.
         settings: what identifies the field (model, prompt, guidance); saved with the grid.
     """
     solver = find(solver)
@@ -149,8 +148,8 @@ def pilot(
         own = times(calls, solver, flight.jumps, time_shift_of(v))
         first = best = flight.look(own, solver)
         before = best.plain
-        if flight.corrects and leans(own):  # what is fitted is linear
-            best = flight.look(own, solver.linear)
+        if flight.corrects and adapts(own):  # only what is linear can be fitted
+            best = min(first, flight.look(own, solver.linear), key=lambda found: found.error)
         others = candidates(calls)[: max(0, looks - 2)] if chooses else []
         for other in others:
             best = flight.better(best, other, GRIDS[other.grid](other.steps(calls)))
@@ -231,7 +230,7 @@ class Flight:
         told.jumps = self.jumps
         missing = self.end - sample(told, self.noise, ts, solver, nonfinite="return")
         plain = missed(missing)
-        leaning = solver.linear is not solver and leans(ts)
+        leaning = solver.linear is not solver and adapts(ts)
         rising = all(t < s for t, s in pairwise([*at, float(ts[-1])]))  # as a rule's times do
         if not self.corrects or leaning or not rising:
             return Found(plain, plain, ts, solver, None)
@@ -269,12 +268,14 @@ def equal_shares(fine: list[tuple[Tensor, Tensor]], n: int, order: int | None) -
     slopes = [(y - x) / float(b - a) for (a, x), (b, y) in pairwise(fine)]
     middles = (ts[1:] + ts[:-1]) / 2
     bends = [float((q - p).square().mean().sqrt()) for p, q in pairwise(slopes)]
-    rate = torch.tensor(bends, dtype=torch.float64) / middles.diff()
+    rate = torch.tensor(bends, dtype=torch.float64, device="cpu") / middles.diff()
     if not bool(rate.isfinite().all()) or rate.max() <= 0:
         return uniform(n)
     density = (rate + rate.mean() / 10) ** (1 / ((order or 1) + 1))
     density = interpolate(middles, ts[1:-1], density)  # back onto the steps, constant at the ends
-    share = torch.cat([torch.zeros(1, dtype=torch.float64), (density * ts.diff()).cumsum(0)])
+    share = torch.cat(
+        [torch.zeros(1, dtype=torch.float64, device="cpu"), (density * ts.diff()).cumsum(0)]
+    )
     return pin(interpolate(uniform(n), share / share[-1], ts))
 
 

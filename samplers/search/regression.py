@@ -30,7 +30,7 @@ def corrected(past: list[Tensor], missing: Tensor, judge: Judge) -> tuple[float,
     if len(past) < 2 or len(missing) < 4 or not all(bool(v.isfinite().all()) for v in past):
         return none, None
     basis = torch.stack([_flat(v - past[-1]) for v in past[:-1]])  # older velocities for the newest
-    even = torch.arange(len(missing)) % 2 == 0
+    even = torch.arange(len(missing), device="cpu") % 2 == 0
     found = [(none, float("inf"))]
     for ridge in RIDGES:
         left = missing.clone()

@@ -16,7 +16,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from samplers.core import Path, Velocity, advance
+from samplers.solver_registry import Path, Velocity, advance
 
 # Gauss-Legendre on [-1, 1], the positive half of the nodes and their weights: four points are exact
 # for the polynomials in t of all orders here, ten good to 1e-13 for the others

@@ -2,8 +2,9 @@
 
 High orders help where a field is smooth and hurt where it is not, which depends on the time and on
 the number of steps. So every step is a weighted mean of the rules of orders one to five, with
-weights that were fitted once over families of fields (`KNOTS`). Only a run of four steps adapts to
-the field at hand (`leaning`); `pilot` does for any number.
+weights that were fitted once over families of fields (`KNOTS`). A run of four steps adapts to each
+sample (`leaning`), one of six or more where a velocity turns fast (`caution`); `pilot` adapts to
+the field for any number.
 """
 
 import math
@@ -20,6 +21,7 @@ from torch import Tensor
 from samplers.core import Path, Velocity, advance, solver
 from samplers.grids import grid, pin, uniform
 from samplers.solvers.adams import Form, Scheme, adams, move
+from samplers.solvers.caution import Row, doubt, doubts, looks
 from samplers.solvers.leaning import lean as leaned
 from samplers.solvers.leaning import leans
 
@@ -139,29 +141,37 @@ MANY_STEPS = 64
 def auto(v: Velocity, x: Tensor, ts: Tensor, lean: bool = True) -> Path:
     """Predict, evaluate, correct, by a blend of Adams rules that suits the number of steps.
 
-    With four steps the last two predictions depend on each sample's velocities, unless `lean` is
-    False; otherwise the rule is linear in the velocities. Beyond 64 steps a scheme of fixed order
-    is used; its start is of order three. For fields with an attribute `time_shift` c, as of models
-    trained with a shift, the solver's own grid becomes t / (c - (c - 1) t).
+    With four steps the last two predictions depend on each sample's velocities, and with six or
+    more a prediction is nearer to Euler's where they turn fast, unless `lean` is False; otherwise
+    the rule is linear in the velocities. Beyond 64 steps a scheme of fixed order is used; its start
+    is of order three. For fields with an attribute `time_shift` c, as of models trained with a
+    shift, the solver's own grid becomes t / (c - (c - 1) t).
     """
     if len(ts) - 1 > MANY_STEPS:
         yield from adams(v, x, ts, MANY)
         return
     known: deque[Tensor] = deque(maxlen=DEPTH)
-    noise, ahead, times = x, x, ts.tolist()
-    lean = lean and leans(ts)
-    for t, (correct, predict) in zip(ts[:-1].unbind(), plan(tuple(times)), strict=True):
+    noise, ahead, times = x, x, tuple(ts.tolist())
+    leaning, seconds = lean and leans(ts), looks(times) if lean else ()
+    doubted = None
+    for i, (t, (correct, predict)) in enumerate(zip(ts[:-1].unbind(), plan(times), strict=True)):
         known.appendleft(v(ahead, t))
         if correct:
             x = advance(x, *zip(correct, known, strict=False))
             yield x
-        ahead = advance(x, *zip(predict, known, strict=False))
-        if lean:
+        ahead, h = advance(x, *zip(predict, known, strict=False)), times[i + 1] - times[i]
+        if leaning:
             ahead = leaned(ahead, noise, list(known), times)
+        if seconds and seconds[i]:
+            doubted = doubt(known, seconds[i])
+        if doubted is not None:
+            ahead = torch.lerp(ahead, advance(x, (h, known[0])), doubted)
     yield ahead
 
 
-Row = tuple[float, ...]  # weights of the newest velocity, the one before, ...
+def adapts(ts: Tensor) -> bool:
+    """Returns whether a run on this grid depends on the velocities other than linearly."""
+    return leans(ts) or doubts(ts)
 
 
 @lru_cache(maxsize=256)
@@ -243,7 +253,7 @@ def tilt_steps(ts: Tensor, tilt: Iterable[float]) -> Tensor:
     u = uniform(len(ts) - 1)
     y = u[1:] + u[:-1] - 1  # the middles of the steps
     logs = sum((a * p for a, p in zip(tilt, _legendre(y), strict=False)), ts.diff().log())
-    ends = torch.cat([torch.zeros(1, dtype=torch.float64), logs.exp().cumsum(0)])
+    ends = torch.cat([torch.zeros(1, dtype=torch.float64, device="cpu"), logs.exp().cumsum(0)])
     return pin(ends / ends[-1])
 
 

@@ -9,6 +9,7 @@ fields of the suite's families, none of them in either of its halves.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -43,12 +44,12 @@ COEFFICIENTS: dict[int, tuple[tuple[float, ...], ...]] = {
 }
 
 
-def leans(ts: Tensor) -> bool:
+def leans(ts: Sequence[float] | Tensor) -> bool:
     """Whether a run on this grid uses these predictions: four steps, about noise to data."""
     return len(ts) == STEPS + 1 and float(ts[-1] - ts[0]) >= WHOLE
 
 
-def lean(ahead: Tensor, noise: Tensor, known: list[Tensor], ts: list[float]) -> Tensor:
+def lean(ahead: Tensor, noise: Tensor, known: list[Tensor], ts: Sequence[float]) -> Tensor:
     """Returns the predicted state, whose weights depend on each sample's velocities.
 
     `known` holds the velocities from the newest back, (B, ...) like the states. What older
@@ -59,14 +60,15 @@ def lean(ahead: Tensor, noise: Tensor, known: list[Tensor], ts: list[float]) -> 
         return ahead
     values = [v.reshape(len(v), -1) for v in reversed(known)]
     step = ts[len(known)] - ts[len(known) - 1]
-    table = torch.tensor(rows, dtype=ahead.dtype).to(ahead.device)
-    gains = step * (looks(noise.reshape(len(noise), -1), values, ts) @ table)
+    table = torch.tensor(rows, dtype=ahead.dtype, device="cpu").to(ahead.device)
+    seen = looks(noise.reshape(len(noise), -1), values, ts)
+    gains = step * (seen[:, :, None] * table).sum(1)  # autocast would narrow a matrix product
     older = zip(gains.unbind(1), values, strict=False)
     change = sum(gain[:, None] * (v - values[-1]) for gain, v in older)
     return ahead + change.reshape(ahead.shape)
 
 
-def looks(noise: Tensor, values: list[Tensor], ts: list[float]) -> Tensor:
+def looks(noise: Tensor, values: list[Tensor], ts: Sequence[float]) -> Tensor:
     """Returns the features of each sample's path, (B, 6) from three velocities or (B, 9) from four.
 
     The columns are one; the cosine of the first velocity and the noise, which is -1 at the start of

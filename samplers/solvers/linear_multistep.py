@@ -106,7 +106,7 @@ def linearize(solver: Solver, ts: Tensor) -> tuple[Tensor, Tensor]:
     components of every state are its weights. Of a solver that leans it is the linear part.
     """
     n, solver = solver.cost(len(ts) - 1), solver.linear
-    units = torch.eye(n + 1, dtype=torch.float64)
+    units = torch.eye(n + 1, dtype=torch.float64, device="cpu")
     nodes, states = [], []
 
     def v(x: Tensor, t: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def linearize(solver: Solver, ts: Tensor) -> tuple[Tensor, Tensor]:
         return units[len(nodes)][None]
 
     *_, end = solver.path(v, units[:1], ts)
-    return torch.tensor([*nodes, 1.0], dtype=torch.float64), torch.cat([*states, end])
+    return torch.tensor([*nodes, 1.0], dtype=torch.float64, device="cpu"), torch.cat([*states, end])
 
 
 def learned(path: str | File) -> Learned:
@@ -153,10 +153,10 @@ def checked(content: object, place: str) -> tuple[str, Tensor, Tensor, dict]:
     demand(shaped, "weights are not a triangle of finite numbers")
     numbers = {"times": nodes, "weights": rows}
     demand(content.get("fingerprint") == fingerprint(numbers), "fingerprint and numbers differ")
-    weights = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    weights = torch.zeros(len(rows), len(rows), dtype=torch.float64, device="cpu")
     for i, row in enumerate(rows):
-        weights[i, : i + 1] = torch.tensor(row, dtype=torch.float64)
-    return name, torch.tensor([*nodes, 1.0], dtype=torch.float64), weights, protocol
+        weights[i, : i + 1] = torch.tensor(row, dtype=torch.float64, device="cpu")
+    return name, torch.tensor([*nodes, 1.0], dtype=torch.float64, device="cpu"), weights, protocol
 
 
 def numeric(items: object) -> bool:

@@ -88,7 +88,7 @@ def test_the_pilots_grid_is_a_grid_and_better_on_other_noise(found):
 
 def test_the_pilot_reports_what_it_cost(found):
     _, made, calls = found
-    assert made.evaluations == calls and 64 + 8 * 20 < calls < 64 + 8 * 31
+    assert made.evaluations == calls and 64 + 8 * 20 < calls < 64 + 8 * 32  # one is linear
     assert made.samples == 8
 
 

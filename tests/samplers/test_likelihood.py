@@ -178,3 +178,21 @@ def test_inference_mode_gives_the_same():
     plain = log_likelihood(narrow, POINTS, 16).value
     with torch.inference_mode():
         assert torch.equal(log_likelihood(narrow, POINTS * 1, 16).value, plain)
+
+
+@pytest.mark.parametrize("probes", [None, 2])
+def test_a_velocity_detached_from_the_state_is_refused(probes):
+    net = torch.nn.Linear(3, 3).double()
+
+    def frozen(x, t):  # noqa: ARG001
+        with torch.no_grad():
+            return net(x)
+
+    for v in (frozen, lambda x, t: net(x.detach())):  # noqa: ARG005
+        with pytest.raises(ValueError, match="carries no gradient to x"):
+            log_likelihood(v, torch.randn(2, 3).double(), 8, probes=probes)
+
+
+def test_data_that_is_no_tensor_is_refused():
+    with pytest.raises(TypeError, match="the data is list"):
+        log_likelihood(lambda x, t: -x, [[1.0, 2.0]], 8)  # noqa: ARG005

@@ -1,0 +1,79 @@
+"""Where `auto` doubts its prediction, from six steps on.
+
+High orders pay while the differences of the velocities shrink with their order. Under strong
+guidance or behind a jump a velocity may turn within a step: its second difference is as large as
+itself, and then Euler's rule predicts better than longer ones. This ratio needs no evaluation; each
+sample's prediction is moved towards Euler's as far as its own ratio says. Corrections stay as they
+are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import zip_longest
+
+from torch import Tensor
+
+from samplers.solver_registry import advance
+from samplers.solvers.adams import Form, move
+
+FEWEST, MOST = 6, 64  # steps of a run that doubts
+LOOKS = 8  # at the velocities in a run, at least
+# of a step, by the least number of steps: a second difference this large makes half the prediction
+# Euler's
+LARGE = {6: 1.0, 8: 0.37}
+TINY, FAR = 1e-20, 1e6  # of a squared norm, of a squared ratio
+
+Row = tuple[float, ...]  # weights of the newest velocity, the one before, ...
+
+
+def doubts(ts: Sequence[float]) -> bool:
+    """Returns whether a run on this grid looks at its velocities."""
+    return FEWEST <= len(ts) - 1 <= MOST
+
+
+@lru_cache(maxsize=256)
+def looks(ts: tuple[float, ...]) -> tuple[Row, ...]:
+    """Returns the weights of the second difference in every step of a run on this grid.
+
+    They are what the rule through three velocities adds to the one through two, over LARGE times
+    the step, and empty in steps without a look. All are missing if the run does not look.
+    """
+    n = len(ts) - 1
+    if not doubts(ts):
+        return ()
+    every, large = max(1, n // LOOKS), next(size for k, size in reversed(LARGE.items()) if k <= n)
+    return tuple(
+        second_difference(ts, i, large) if i > 1 and i % every == 0 else () for i in range(n)
+    )
+
+
+def second_difference(ts: tuple[float, ...], i: int, large: float) -> Row:
+    two, three = (
+        move(Form(), ts[i], ts[i + 1], [ts[i - j] for j in range(points)]).weights
+        for points in (2, 3)
+    )
+    scale = 1 / (large * (ts[i + 1] - ts[i]))
+    return tuple(scale * w for w in minus(three, two))
+
+
+def minus(a: Row, b: Row) -> Row:
+    return tuple(p - q for p, q in zip_longest(a, b, fillvalue=0.0))
+
+
+def doubt(known: Sequence[Tensor], second: Row) -> Tensor:
+    """Returns r^4 / (1 + r^4), r = |second| / |v|, of each sample, (B, 1, ..., 1).
+
+    v is the newest of the velocities `known`; `second` are the weights of their second difference.
+    """
+    newest, turn = known[0], weighed(second, known)
+    one, two = (k.reshape(len(k), -1).square().sum(1) for k in (newest, turn))
+    ratio = (two / (one + TINY)).nan_to_num(0.0).clamp(max=FAR).square()  # NaN if squares overflow
+    return (ratio / (1 + ratio)).reshape(-1, *[1] * (newest.ndim - 1))
+
+
+def weighed(row: Row, known: Iterable[Tensor]) -> Tensor:
+    """Returns the sum of the velocities times the weights of the row."""
+    (w, k), *rest = zip(row, known, strict=False)
+    return advance(w * k, *rest)

@@ -1,0 +1,102 @@
+"""What a run is given at its borders: velocities, states, times and defaults that are none."""
+
+import pytest
+import torch
+
+import samplers
+from samplers import PROBLEMS, SOLVERS, sample, trajectory
+
+P = PROBLEMS["mixture"](dim=4)
+X = P.noise(3)
+FIXED = ["euler", "heun", "auto", "abm4", "rk4", "dpmpp_2m", "fireflow"]
+
+
+@pytest.fixture
+def elsewhere():
+    """torch's default device is another one, as after torch.set_default_device("cuda")."""
+    before = torch.get_default_device()
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_device(before)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_the_default_device_does_not_move_times_or_weights(name, elsewhere):  # noqa: ARG001
+    end = sample(P.velocity, X, [0.0, 0.3, 0.6, 1.0], name)
+    assert end.device.type == "cpu" and bool(end.isfinite().all())
+
+
+@pytest.mark.parametrize("name", samplers.GRIDS)
+def test_the_default_device_does_not_move_a_grid(name, elsewhere):  # noqa: ARG001
+    ts = samplers.GRIDS[name](4)
+    assert ts.device.type == "cpu"
+    assert samplers.grids.at_jumps(samplers.uniform(6), (0.3,)).device.type == "cpu"
+
+
+@pytest.mark.parametrize("calls", [4, 6, 16])
+def test_a_pilot_and_own_grids_run_beside_another_default_device(calls, elsewhere):  # noqa: ARG001
+    assert sample(P.velocity, X, calls, "auto").device.type == "cpu"
+    assert len(samplers.pilot(P.velocity, X, calls, looks=12)) > 1
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_a_velocity_that_writes_into_its_state_is_refused(name):
+    def careless(x, t):  # noqa: ARG001
+        k = -x
+        x.add_(1)
+        return k
+
+    with pytest.raises(ValueError, match=r"wrote into its state x.*x.clone"):
+        sample(careless, X.clone(), 8, name)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_a_state_changed_in_place_on_the_way_is_refused(name):
+    with pytest.raises(ValueError, match="was changed in place"):
+        for t, x in trajectory(P.velocity, X, 8, name):
+            if t > 0:
+                x.clamp_(-1, 1)
+
+
+def test_states_without_values_are_walked_for_their_shapes():
+    assert sample(lambda x, t: -x * t, torch.empty(2, 3, device="meta"), 6, "auto").is_meta
+
+
+@pytest.mark.parametrize("calls", [4, 8])
+def test_autocast_narrows_the_network_alone(calls):
+    x = X.float()
+    v = lambda x, t: x.tanh() * t  # noqa: E731 - no product that autocast would narrow
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = sample(v, x, calls, "auto")
+    assert torch.equal(inside, sample(v, x, calls, "auto"))
+
+
+@pytest.mark.parametrize(
+    ("v", "ts", "message"),
+    [
+        ("net", 8, "the velocity is str"),
+        (P.velocity, None, "the times are None"),
+        (P.velocity, [0, 1j], r"the times are \[0, 1j\]"),
+        (P.velocity, object(), "pass a number of evaluations"),
+        (P.velocity, 10**9, "at most 1000000"),
+    ],
+)
+def test_what_is_no_velocity_or_no_time_is_refused_in_a_sentence(v, ts, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        sample(v, X, ts, SOLVERS["heun"])
+
+
+@pytest.mark.parametrize("jumps", [0.3, None, ("early",)])
+def test_jumps_that_are_no_times_are_refused(jumps):
+    v = samplers.batched(lambda x, t: -x * t[:, None])
+    v.v.jumps = jumps
+    with pytest.raises(TypeError, match="make them a tuple of times"):
+        sample(v, X, 8, "auto")
+
+
+@pytest.mark.parametrize("shift", [0, -1.0, float("nan"), float("inf"), "3", None])
+def test_a_time_shift_that_is_no_positive_number_is_refused(shift):
+    v = samplers.batched(lambda x, t: -x * t[:, None])
+    v.v.time_shift = shift
+    with pytest.raises(ValueError, match="make it a positive number"):
+        sample(v, X, 8, "auto")
