@@ -25,6 +25,7 @@ from studies import editing as edits
 from studies import few_evaluations as few
 from studies import mint
 from studies import reward_algorithms as reward_curves
+from studies.real_images import alignment as emoji_alignment_study
 from studies.real_images import emoji as emoji_study
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -316,13 +317,19 @@ def hacking_of(run: Path) -> Result:
 EMOJI = ROOT / "runs" / "emoji-data", ROOT / "runs" / "lite0"  # fetched once, never committed
 
 
-@measure
-def emoji() -> Result:
-    """Measures what the shipped model of emoji learned and memorised; draws its sheets."""
+def fetched() -> tuple[Path, Path]:
+    """Returns the folders of emoji and of EfficientNet, downloaded if they are not there."""
     data, lite0 = EMOJI
     fetch = [sys.executable, "-m", "janusflow", "data"]
     subprocess.run([*fetch, "emoji", "-o", data, "--size", "64", "--keywords"], check=True)
     subprocess.run([*fetch, "efficientnet", "-o", lite0], check=True)
+    return EMOJI
+
+
+@measure
+def emoji() -> Result:
+    """Measures what the shipped model of emoji learned and memorised; draws its sheets."""
+    data, lite0 = fetched()
     found = emoji_study.measure(
         emoji_study.arguments(
             *("--model", "janusflow/emoji", "--data", str(data), "--features", str(lite0)),
@@ -333,6 +340,18 @@ def emoji() -> Result:
         "python -m studies.real_images.emoji --model janusflow/emoji --data emoji --features lite0"
     )
     return of_model("janusflow/emoji", command, emoji_study.table(found), found["note"])
+
+
+@measure
+def emoji_alignment() -> Result:
+    """Measures alignment on emoji; two hours of a core unless the runs exist."""
+    data, lite0 = fetched()
+    words = ("--steps", "300", "--seeds", "3", "--out", str(ROOT / "runs" / "emoji-alignment"))
+    asked = emoji_alignment_study.arguments("--data", str(data), "--features", str(lite0), *words)
+    study = "python -m studies.real_images.alignment --data emoji --features lite0"
+    command = f"{study} --steps 300 --seeds 3"
+    note = "64 images a step; a difference's interval is Student's over the seeds."
+    return Result(command=command, rows=emoji_alignment_study.table(asked), note=note)
 
 
 @measure

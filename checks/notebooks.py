@@ -20,6 +20,7 @@ from nbclient.exceptions import CellExecutionError
 FOLDER = Path(__file__).parent.parent / "notebooks"
 SHIPPED = '"janusflow/scenes"'
 LIMIT = 900  # seconds that a cell may take
+NOT_STORED = "not-stored"  # tag of cells that show images of another licence
 QUIET = {"TORCH_LOGS": "-all", "DIFFUSERS_VERBOSITY": "error"}  # torchao, where it is installed
 
 
@@ -58,6 +59,14 @@ def run(notebook: nbformat.NotebookNode) -> None:
     ).execute()
 
 
+def store(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Writes the notebook, without what its cells tagged "not-stored" have shown."""
+    for cell in notebook.cells:
+        if NOT_STORED in cell.metadata.get("tags", []):
+            cell.outputs = []
+    nbformat.write(notebook, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -83,7 +92,7 @@ def main() -> None:
             print(error)
         print(f"{script.stem}: {time.monotonic() - started:.0f} s", flush=True)
         if args.store and script.stem not in failed:
-            nbformat.write(notebook, script.with_suffix(".ipynb"))
+            store(notebook, script.with_suffix(".ipynb"))
     print(f"altogether: {time.monotonic() - begun:.0f} s")
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")

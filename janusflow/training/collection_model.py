@@ -34,7 +34,7 @@ def first_model(recipe: Recipe, folder: Path, base: Path) -> None:
     """
     if (base / "model.safetensors").exists():
         return
-    items = read_items(folder, "train")
+    items = read_items(folder, "train", recipe.spoken)
     pixels = read_pixels(folder, items)
     if (size := pixels.shape[-1]) != recipe.image_size:
         raise ValueError(
@@ -68,4 +68,6 @@ def batches(base: Path, recipe: Recipe, folder: Path, split: str = "train") -> C
     autoencoder = load_vae(base, None).requires_grad_(False)
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     tokens = JanusFlowConfig.from_pretrained(base).vision.tokens
-    return CollectionBatches(folder, tokenizer, autoencoder, recipe.seed, tokens, split)
+    return CollectionBatches(
+        folder, tokenizer, autoencoder, recipe.seed, tokens, split, recipe.spoken
+    )

@@ -90,7 +90,8 @@ class Folder:
         return collection_model.batches(base, self.recipe, self.folder)
 
     def prompts(self, count: int) -> list[str]:
-        return [item.name for item in read_items(self.folder, "train")[:count]]
+        items = read_items(self.folder, "train", self.recipe.spoken[:1])
+        return [item.name for item in items[:count]]
 
     def held_out(self, base: Path, count: int) -> HeldOut:
         source = collection_model.batches(base, self.recipe, self.folder, "test")

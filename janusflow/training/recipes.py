@@ -36,6 +36,7 @@ class Recipe:
     """
 
     collection: str = ""  # of janusflow.data.collections; "" for the world of scenes
+    languages: str = "en"  # of its captions, as codes separated by commas; answers use the first
 
     # the network
     image_size: int = 96  # pixels
@@ -97,6 +98,11 @@ class Recipe:
             if not isinstance(value, int):
                 raise ValueError(f"{name} is {value!r:.80}; expected a whole number")
             limits.hold(limit, value, f"{name} is {value}")
+
+    @property
+    def spoken(self) -> tuple[str, ...]:
+        """The codes of the captions' languages, the one of answers first."""
+        return tuple(code.strip() for code in self.languages.split(","))
 
     @property
     def tap(self) -> int:

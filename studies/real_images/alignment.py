@@ -22,6 +22,8 @@ from studies.real_images import emoji
 
 STUDENT = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}  # t of 97.5 %, by the number of seeds
 EVALUATED = 128  # held-out samples of the loss
+LITE_SIZE = 128  # pixels that the teachers see images at, so that they have as many
+DINO_SIZE = 56  # tokens as the model, 4 x 4
 
 
 def arms(lite0: Path) -> dict[str, dict | str]:
@@ -29,12 +31,14 @@ def arms(lite0: Path) -> dict[str, dict | str]:
     real = {
         "teacher": "timm:tf_efficientnet_lite0",
         "teacher_weights": str(lite0 / "model.safetensors"),
+        "teacher_size": LITE_SIZE,
     }
+    dino = {"teacher": "timm:vit_small_patch14_dinov2", "teacher_size": DINO_SIZE}
     return {
         "none": "none",
+        "own encoder": {"teacher": "own"},
         "EfficientNet": real,
-        "EfficientNet, fresh weights": real | {"teacher_weights": "none"},
-        "dispersive": {"kind": "dispersive", "weight": 0.5},
+        "DINOv2's shape, random weights": dino | {"teacher_weights": "none"},
     }
 
 
@@ -77,7 +81,8 @@ def row(arm: str, runs: Sequence[dict], bare: Sequence[dict]) -> dict:
     return found | {"loss - none": [round(float(x), 4) for x in bounds]}
 
 
-def main() -> None:
+def arguments(*words: str) -> argparse.Namespace:
+    """The study's options from the command line, or from these words."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument(
@@ -91,15 +96,17 @@ def main() -> None:
     )
     parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--precision", default="auto", choices=("auto", "no", "bf16"))
-    args = parser.parse_args()
+    return parser.parse_args(words or None)
+
+
+def table(args: argparse.Namespace) -> list[dict]:
+    """A row for every arm, after the runs that are not there yet."""
     found = {
         arm: [trained(args, arm, how, seed) for seed in range(args.seeds)]
         for arm, how in arms(args.features).items()
     }
-    rows = [row(arm, runs, found["none"]) for arm, runs in found.items()]
-    print(json.dumps(rows, indent=1))
-    (args.out / "alignment.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    return [row(arm, runs, found["none"]) for arm, runs in found.items()]
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(table(arguments()), indent=1))

@@ -147,7 +147,7 @@ def test_a_folder_of_another_size_is_refused(folder, tmp_path):
 
 def test_a_language_without_captions_is_refused(folder):
     with pytest.raises(ValueError, match="no captions in 'xx'"):
-        read_items(folder, "train", "xx")
+        read_items(folder, "train", ("xx",))
 
 
 def test_the_packaged_model_of_emoji_is_trained_on(tmp_path, folder):
@@ -158,3 +158,24 @@ def test_the_packaged_model_of_emoji_is_trained_on(tmp_path, folder):
     assert plan.run().finished
     with pytest.raises(ValueError, match=r"images of 32 pixels.*reads images of 64"):
         job.of_recipe("emoji-pico", tmp_path / "other", changes, start, [folder])
+
+
+def test_captions_come_in_every_language_and_answers_in_the_first(folder, tmp_path):
+    said = {"heart.png": "Herz", "cat.png": "Katze", "flag.png": "Flagge: Japan"}
+    for name in said:
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    rows = [
+        dict(image=name, concept=name, language=code, text=SAID[name[:-4]][0] if english else text)
+        for name, text in said.items()
+        for code, english in (("en", True), ("de", False))
+    ]
+    for split in ("train", "test"):
+        lines = "\n".join(map(json.dumps, rows))
+        (tmp_path / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    recipe = Recipe(collection="emoji", languages="en, de", **SMALL)
+    collection_model.first_model(recipe, tmp_path, tmp_path / "base")
+    source = collection_model.batches(tmp_path / "base", recipe, tmp_path)
+    assert len(source.pixels) == 3 and len(source.items) == 6
+    assert {source._item(source._rng(i, 0)).language for i in range(20)} == {"en", "de"}
+    assert {source._answer(item) for item in source.items} == {"red heart", "cat", "flag: Japan"}
+    assert len({i.place for i in source.items if i.flag}) == 1

@@ -33,37 +33,55 @@ PERSONS = 0.5  # weight of a concept with skin tones
 
 @dataclass(frozen=True)
 class Item:
-    """The place of an image in the folder's tensors, with its name and keywords."""
+    """The place of an image in the folder's tensors, with its name and keywords in a language."""
 
     place: int
     image: str
     concept: str
     name: str
     keywords: tuple[str, ...] = ()
+    language: str = "en"
+    toned: bool = False  # one of several skin tones
+    flag: bool = False
 
-    @property
-    def toned(self) -> bool:
-        return TONE in self.name
 
+def read_items(folder: Path, split: str, languages: Sequence[str] = ("en",)) -> list[Item]:
+    """Returns the images of a split with names and keywords, each image once a language.
 
-def read_items(folder: Path, split: str, language: str = "en") -> list[Item]:
-    """Returns the images of a split, each once, with names and keywords."""
-    said: dict[str, tuple[str, list[str]]] = {}
-    for line in (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        if row["language"] == language:
-            said.setdefault(row["image"], (row["concept"], []))[1].append(row["text"])
-    if not said:
-        raise ValueError(f"{str(folder)!r} has no captions in {language!r}; give another language")
+    Raises ValueError for a language in which the split has no captions.
+    """
+    lines = (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    for code in languages:
+        if not any(row["language"] == code for row in rows):
+            raise ValueError(f"{str(folder)!r} has no captions in {code!r}; give another language")
+    said: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["language"] in languages:
+            said.setdefault((row["image"], row["language"]), []).append(row["text"])
+    toned = {row["image"] for row in rows if TONE in row["text"]}
+    flags = {row["image"] for row in rows if row["text"].startswith(FLAG)}
+    concepts = {row["image"]: row["concept"] for row in rows}
+    places = {image: i for i, image in enumerate(dict.fromkeys(image for image, _ in said))}
     return [
-        Item(place, image, concept, texts[0], tuple(texts[1:]))
-        for place, (image, (concept, texts)) in enumerate(said.items())
+        Item(
+            place=places[image],
+            image=image,
+            concept=concepts[image],
+            name=texts[0],
+            keywords=tuple(texts[1:]),
+            language=language,
+            toned=image in toned,
+            flag=image in flags,
+        )
+        for (image, language), texts in said.items()
     ]
 
 
 def read_pixels(folder: Path, items: Sequence[Item]) -> Tensor:
-    """Reads the images as bytes (N, 3, S, S)."""
-    shown = [np.asarray(images.read(folder / item.image)) for item in items]
+    """Reads the images of the items, each once, as bytes (N, 3, S, S)."""
+    names = dict.fromkeys(item.image for item in items)
+    shown = [np.asarray(images.read(folder / name)) for name in names]
     return torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -97,14 +115,16 @@ class CollectionBatches:
         seed: int = 0,
         tokens: int = 16,  # that stand for an image in a question
         split: str = "train",
+        languages: Sequence[str] = ("en",),  # of captions; answers are in the first
     ):
-        self.items = read_items(folder, split)
+        self.items = read_items(folder, split, languages)
         self.tokenizer, self.seed, self.tokens = tokenizer, seed, tokens
         self.pixels = read_pixels(folder, self.items)
         with torch.no_grad():
             parts = [coding.encode(vae, as_input(part)) for part in self.pixels.split(64)]
         self.latents = torch.cat(parts)
         self.concepts, self.shares = _grouped(self.items)
+        self.answers = {i.image: i.name for i in self.items if i.language == languages[0]}
 
     def draw(
         self,
@@ -156,22 +176,29 @@ class CollectionBatches:
     def _asked(self, item: Item, rng: np.random.Generator) -> tuple[str, str]:
         """Returns a question and its answer; yes and no are equally frequent."""
         if rng.random() < 0.7:
-            return _pick(rng, QUESTIONS), item.name
+            return _pick(rng, QUESTIONS), self._answer(item)
         answer, named = "yes", item
         if rng.random() < 0.5:
             while named.concept == item.concept:
                 named = self._item(rng)
             answer = "no"
-        return _pick(rng, YES_NO).format(named.name), answer
+        return _pick(rng, YES_NO).format(self._answer(named)), answer
+
+    def _answer(self, item: Item) -> str:
+        """Returns the image's name in the language of answers, or in its own without one."""
+        return self.answers.get(item.image, item.name)
 
     def _item(self, rng: np.random.Generator) -> Item:
-        """Draws a concept by weight, then its plain image or sometimes one of its skin tones."""
+        """Draws a concept by weight, then its plain image or sometimes one of its skin tones, then
+        a language.
+        """
         concept = self.concepts[int(np.searchsorted(self.shares, rng.random(), side="right"))]
         toned = [item for item in concept if item.toned]
         plain = [item for item in concept if not item.toned]
         if not plain or (toned and rng.random() < VARIANT):
             return _pick(rng, toned)
-        return plain[0]
+        told = [item for item in plain if item.image == plain[0].image]  # in each language
+        return _pick(rng, told) if len(told) > 1 else told[0]
 
     def _rng(self, index: int, kind: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, kind, index))
@@ -194,7 +221,7 @@ def worded(item: Item, rng: np.random.Generator) -> str:
         return ", ".join([name, *words[: 1 + int(2 * rng.random())]])
     if len(words) > 1 and way < 0.3 and not item.toned:
         return ", ".join(words[:3])
-    if way > 0.75:
+    if way > 0.75 and item.language == "en":
         return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
     return name
 
@@ -215,7 +242,7 @@ def _grouped(items: Sequence[Item]) -> tuple[list[list[Item]], np.ndarray]:
 
 
 def _weight(concept: Sequence[Item]) -> float:
-    if concept[0].name.startswith(FLAG):
+    if concept[0].flag:
         return FLAGS
     return PERSONS if any(item.toned for item in concept) else 1.0
 
