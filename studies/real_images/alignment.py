@@ -50,7 +50,8 @@ def trained(args: argparse.Namespace, arm: str, alignment, seed: int) -> dict:
         own = {"steps": args.steps, "seed": seed, "alignment": alignment}
         run = {"run.evaluate_every": args.steps, "run.evaluate_count": EVALUATED}
         run |= {"run.mixed_precision": args.precision}
-        job.of_recipe("emoji-pico", out, own | run, data=[args.data]).run()
+        if not job.of_recipe("emoji-pico", out, own | run, data=[args.data]).run().finished:
+            raise SystemExit(f"{out} was interrupted; the same command resumes")
         loop.export(out, out / "model")
         done.write_text(json.dumps(scored(args, out)), encoding="utf-8")
     return json.loads(done.read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ from janusflow.data.collections.batches import Item, read_items, read_pixels
 KEPT = Path("~/.cache/janusflow/stamps-fruit").expanduser()
 SIDE = 8  # pixels that images are compared at: the form and the colours, no detail
 STEPS = 20
-COUNT = 44  # stamps, seven of them held out
+SHOWN, HELD_OUT = 37, 7  # stamps in training and not
 
 
 def fetch(out: Path = KEPT) -> Path | None:
