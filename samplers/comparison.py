@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from samplers.core import Solver, Velocity, count, find, sample
+from samplers.states import one_tensor
 
 SOLVERS = ("euler", "heun", "dpmpp_2m", "abm", "auto")
 CALLS = (4, 6, 8, 10, 16, 32)
@@ -91,6 +92,7 @@ def compare(
         reference: the exact endpoints, shaped like noise, or a tolerance to compute them with by
             dopri8; that takes hundreds of evaluations.
     """
+    one_tensor(noise, "the noise")
     chosen = [find(solver) for solver in solvers]
     told = "the given ends" if isinstance(reference, Tensor) else f"dopri8 at {reference:g}"
     with torch.no_grad():

@@ -11,6 +11,7 @@ from samplers.fields import Wrapped, on_grid
 from samplers.guidance.rule import where
 from samplers.registry import renamed
 from samplers.solvers.stochastic import Generators, draws
+from samplers.states import one_tensor
 
 OLD = {"between": "interpolate", "partway": "img2img_timesteps", "masked": "inpaint"}
 
@@ -37,6 +38,7 @@ def round_trip(
     An integer ts is the number of evaluations in each direction, on the solver's own grid.
     """
     chosen, counted = find(solver, **options), count(v)
+    one_tensor(data, "the data")
     ts = times(ts, chosen, counted.jumps, counted.time_shift)
     noise = sample(counted, data, ts.flip(0), chosen)
     restored = sample(counted, noise, ts, chosen)
@@ -72,10 +74,25 @@ def inpaint(v: Velocity, data: Tensor, noise: Tensor, mask: Tensor) -> "Inpainti
     also a stochastic one, keeps the data exactly. `mask` broadcasts against data; values between 0
     and 1 blend. Start the run from interpolate(data, noise, ts[0]).
     """
+    for name, value in (("the data", data), ("the noise", noise), ("the mask", mask)):
+        one_tensor(value, name)
     mask = mask.to(data)
+    if not _fits(mask, data):
+        raise ValueError(
+            f"the mask has shape {tuple(mask.shape)} and the data {tuple(data.shape)}; the mask's "
+            "has to broadcast to the data's"
+        )
     if not ((mask >= 0) & (mask <= 1)).all():
         raise ValueError("the mask holds values outside [0, 1]; expected 0 (keep) to 1 (change)")
     return Inpainting(v, data, noise, mask)
+
+
+def _fits(mask: Tensor, data: Tensor) -> bool:
+    """Returns whether the mask broadcasts to the data's shape."""
+    try:
+        return torch.broadcast_shapes(mask.shape, data.shape) == data.shape
+    except RuntimeError:
+        return False
 
 
 class Inpainting(Wrapped):

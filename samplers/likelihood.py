@@ -17,6 +17,7 @@ from torch import Tensor
 
 from samplers.core import Solver, Times, Velocity, find, sample, times
 from samplers.fields import Wrapped, jumps_of, time_shift_of
+from samplers.states import one_tensor
 
 NEAR = 1e-6  # how far from 0 and 1 a grid may end
 
@@ -60,8 +61,7 @@ def log_likelihood(
     alone. Raises ValueError for a grid that does not rise from 0 to 1, for stochastic solvers,
     which cannot recover the data's noise, and for a velocity that is detached from the state.
     """
-    if not isinstance(data, Tensor):
-        raise TypeError(f"the data is {type(data).__name__}; pass a tensor (B, ...)")
+    one_tensor(data, "the data")
     chosen = find(solver, **options)
     if chosen.stochastic or chosen.maps:
         raise ValueError(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from samplers.core import Times, Velocity, find, times
 from samplers.fields import fitting, grid_dependent, jumps_of
+from samplers.states import one_tensor
 
 
 def picard(v: Velocity, noise: Tensor, ts: Times, *, tolerance: float = 1e-3) -> Tensor:
@@ -25,6 +26,7 @@ def picard(v: Velocity, noise: Tensor, ts: Times, *, tolerance: float = 1e-3) ->
     """
     if not tolerance >= 0:
         raise ValueError(f"tolerance is {tolerance}; expected an RMS of at least 0")
+    one_tensor(noise, "the noise")
     if grid_dependent(v):
         raise ValueError("this field depends on the grid of the run; use a solver, such as euler")
     ts = times(ts, find("euler"), jumps_of(v))

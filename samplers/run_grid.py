@@ -61,6 +61,8 @@ def _tensor(ts: Tensor | Iterable[float]) -> Tensor:
     if isinstance(ts, Tensor):
         return ts.cpu().double()
     try:
+        if isinstance(ts, set | frozenset | dict):
+            raise TypeError("times have an order")
         values = list(ts)
         if any(isinstance(t, Tensor) for t in values):
             return torch.stack([torch.as_tensor(t).cpu().double() for t in values])

@@ -13,6 +13,16 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from samplers.fields import Velocity, Wrapped, fitting, flat
 
 
+def one_tensor(value: Any, name: str) -> Tensor:
+    """Returns the value if it is a tensor (B, ...), for what does not take states of several."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name} is {type(value).__name__}; pass one tensor (B, ...), as only sample and "
+            "trajectory take states of several"
+        )
+    return value
+
+
 @dataclass(frozen=True)
 class Layout:
     """How the parts of a state are concatenated to one tensor (B, D)."""

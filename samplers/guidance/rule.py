@@ -114,10 +114,10 @@ def parse(text: str) -> Rule:
 
 def number(weight: float | Tensor) -> float | Tensor:
     """Returns a finite float, or a finite tensor with one weight per sample."""
-    if isinstance(weight, Tensor) and weight.ndim > 0:
+    if isinstance(weight, Tensor) and (weight.ndim > 0 or weight.requires_grad):
         if not weight.isfinite().all():
             raise ValueError("guidance weights hold NaN or infinity; give finite ones, 1 for none")
-        return weight
+        return weight if weight.ndim else weight.reshape(1)  # which keeps its gradient
     if isinstance(weight, bool) or not isinstance(weight, Real | Tensor):
         raise TypeError(f"guidance weight {weight!r} is not a number; give one, 1 for no guidance")
     if not abs(weight) <= LARGEST:  # NaN included; beyond it float32 overflows

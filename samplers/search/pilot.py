@@ -28,6 +28,7 @@ from samplers.safe_json import read_json
 from samplers.search.regression import corrected
 from samplers.solvers.auto import adapts, tilt_steps, tilted
 from samplers.solvers.linear_multistep import Learned, assemble, linearize
+from samplers.states import one_tensor
 
 FINE = 64  # calls of the fine pass, at least
 LOOKS = 800  # calls spent on trials, about, unless told otherwise
@@ -139,7 +140,7 @@ def pilot(
             all, but at least 12 runs. `auto` is tried once more as a linear rule.
         settings: what identifies the field (model, prompt, guidance); saved with the grid.
     """
-    solver = find(solver)
+    solver, noise = find(solver), one_tensor(noise, "the noise")
     looks = max(12, LOOKS // calls) if looks is None else looks
     counted = count(v)
     with torch.no_grad():

@@ -163,6 +163,10 @@ def draws(x: Tensor, generator: Generators) -> Callable[[], Tensor]:
     """Returns standard normal noise like x; with a list, each sample uses its own generator."""
     if generator is None or isinstance(generator, torch.Generator):
         return lambda: _normal(x, generator)
+    if not isinstance(generator, Sequence):
+        raise TypeError(
+            f"the generator is {type(generator).__name__}; pass a torch.Generator, or one each"
+        )
     if len(generator) != len(x):
         raise ValueError(f"{len(generator)} generators for {len(x)} samples; give one, or one each")
     return lambda: torch.cat([_normal(x[:1], g) for g in generator])

@@ -100,3 +100,53 @@ def test_a_time_shift_that_is_no_positive_number_is_refused(shift):
     v.v.time_shift = shift
     with pytest.raises(ValueError, match="make it a positive number"):
         sample(v, X, 8, "auto")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [(torch.tensor(1.0), "the state is a number"), (X.to_sparse(), "torch.sparse_coo")],
+)
+def test_a_state_without_a_batch_or_dense_values_is_refused(state, message):
+    with pytest.raises(TypeError, match=message):
+        sample(lambda x, t: -x, state, 6, "auto")  # noqa: ARG005
+
+
+def test_times_without_an_order_and_seeds_for_generators_are_refused():
+    with pytest.raises(TypeError, match="a list of times"):
+        sample(P.velocity, X, {0.0, 0.5, 1.0}, "heun")
+    with pytest.raises(TypeError, match="the generator is int"):
+        sample(P.velocity, X, 8, "sde_heun", generator=7)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda state: samplers.pilot(P.velocity, state, 6),
+        lambda state: samplers.picard(P.velocity, state, 6),
+        lambda state: samplers.compare(P.velocity, state, ["heun"], [4]),
+        lambda state: samplers.round_trip(P.velocity, state, 6),
+        lambda state: samplers.inpaint(P.velocity, state, X, torch.ones(4)),
+        lambda state: samplers.log_likelihood(P.velocity, state, 6),
+    ],
+)
+def test_what_takes_one_tensor_refuses_states_of_several(call):
+    with pytest.raises(TypeError, match=r"is dict; pass one tensor"):
+        call({"a": X})
+
+
+def test_a_mask_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"the mask has shape \(3,\)"):
+        samplers.inpaint(P.velocity, X, X, torch.ones(3))
+
+
+@pytest.mark.parametrize("rule", ["cfg", "guidance_interval", "cfg_zero_star"])
+def test_a_guidance_weight_gets_its_gradient(rule):
+    weight = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    other = PROBLEMS["mixture"](dim=4, seed=3).velocity
+
+    def end(w):
+        return sample(samplers.guide((P.velocity, other), samplers.RULES[rule](w)), X, 12, "heun")
+
+    (slope,) = torch.autograd.grad(end(weight).sum(), weight)
+    beside = [float(end(2.0 + h).sum()) for h in (1e-5, -1e-5)]
+    assert float(slope) == pytest.approx((beside[0] - beside[1]) / 2e-5, rel=1e-3)
