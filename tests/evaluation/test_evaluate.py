@@ -310,7 +310,7 @@ def test_pictures_that_do_not_belong_are_named(tmp_path):
     with pytest.raises(ValueError, match="64 x 64 pixels, expected 96 x 96"):
         runner.rescore(folder)
     Image.new("RGB", (96, 96)).save(path)
-    with pytest.raises(ValueError, match="was made for None"):
+    with pytest.raises(ValueError, match="was generated for None"):
         runner.rescore(folder)
     path.unlink()
     with pytest.raises(ValueError, match="lacks 1 of 28 images"):

@@ -8,7 +8,9 @@ from test_evaluate import PLAN, Painter, timeless
 from test_judging import said_of
 
 from janusflow.evaluation import calibration, report, runner
+from janusflow.evaluation.task import TASKS
 from janusflow.evaluation.tasks import geneval2, soft_tifa, symmetric, telephone
+from janusflow.evaluation.tasks.judge import asking
 from janusflow.scenes.captions import parse
 from janusflow.scenes.questions import pieces, prompt_questions
 from janusflow.scenes.scorer import read
@@ -98,7 +100,8 @@ def exact(_pipe, pictures, atoms):
 
 
 def test_a_sure_reader_makes_soft_tifa_the_truth(tmp_path, monkeypatch):
-    monkeypatch.setattr(soft_tifa, "soft_scores", exact)
+    task = replace(TASKS["soft-tifa"], make=asking(exact))
+    monkeypatch.setitem(TASKS, "soft-tifa", task)
     plan = replace(SMALL, task="soft-tifa", prompts=4)
     result = runner.run(lambda: Painter(plan, ignorant=("star", "red")), plan, tmp_path, {})
     scores, extra = overall(result)

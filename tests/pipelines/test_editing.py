@@ -204,7 +204,7 @@ def test_a_callback_sees_the_part_that_is_run(tiny_pipe, picture):
         ({"height": 90}, "multiples of 16"),
         ({"mask_image": Image.new("L", (64, 64))}, "the mask is 64 x 64 and the image 96 x 96"),
         ({"mask_image": [Image.new("L", (96, 96))] * 2}, "2 masks came for 1 images"),
-        ({"sampler": "sde_heun", "invert": True}, "sde_heun adds noise on its way"),
+        ({"sampler": "sde_heun", "invert": True}, "sde_heun adds noise in its steps"),
         ({"source_prompt": "a"}, "add invert"),
         ({"invert": True, "generator": seed()}, "draws none"),
         ({"invert": True, "source_prompt": ["a", "b"]}, "2 source prompts came for 1 images"),

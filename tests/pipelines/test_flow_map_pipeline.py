@@ -57,7 +57,7 @@ def test_its_times_are_saved_with_it(pipe, tmp_path):
     [
         ({"num_inference_steps": 3}, "trained for 1, 2, 4 evaluations"),
         ({"guidance_scale": 5.0}, "guidance 2 in its weights"),
-        ({"negative_prompt": "a ring"}, "takes no negative_prompt"),
+        ({"negative_prompt": "a ring"}, "does not use negative_prompt"),
     ],
 )
 def test_what_a_flow_map_cannot_do_is_refused(pipe, given, told):

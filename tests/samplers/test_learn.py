@@ -27,8 +27,8 @@ def e(x, noise):
 
 
 @pytest.mark.parametrize("solver", fixed(), ids=lambda s: s.name)
-def test_every_solver_with_fixed_steps_is_a_linear_multistep_rule(solver):
-    ts = samplers.shifted(6, 2.0)
+def test_every_solver_with_fixed_steps_has_a_linear_multistep_rule(solver):
+    solver, ts = solver.linear, samplers.shifted(6, 2.0)
     nodes, weights = linearize(solver, ts)
     noise = FIELD.noise(16)
     assert weights.shape == (solver.cost(6) + 1, solver.cost(6) + 1)

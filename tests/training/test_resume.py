@@ -318,7 +318,10 @@ def test_a_run_that_is_longer_than_it_is_asked_to_be_says_so(tiny_folder, data, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data__held_out": "/nowhere", "run__evaluate_every": 2}, "'/nowhere' is no folder"),
+        (
+            {"data__held_out": "/nowhere", "run__evaluate_every": 2},
+            "'/nowhere' is neither a folder",
+        ),
         ({"data__held_out": "."}, r"nothing evaluates on it; set run\.evaluate_every"),
         ({"run__evaluate_every": 2}, "needs something to evaluate on"),
     ],

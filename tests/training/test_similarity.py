@@ -38,7 +38,7 @@ def test_cknna_refuses_what_it_cannot_compare():
     x = torch.randn(8, 3)
     with pytest.raises(ValueError, match="same N >= 4"):
         cknna(x, x[:7])
-    with pytest.raises(ValueError, match="needs 2 to 7 neighbours"):
+    with pytest.raises(ValueError, match="expected 2 to 7"):
         cknna(x, x, 8)
 
 

@@ -37,7 +37,7 @@ def test_honest_values_are_taken():
         ({"names": "xy"}, "names in f.json is 'xy'"),
         ({"names": [1]}, "names in"),
         ({"table": {"a": None}}, "table in"),
-        ({"\x1b[2J": 1}, r"holds '\\x1b\[2J', which is no field"),
+        ({"\x1b[2J": 1}, r"holds '\\x1b\[2J', which is not one of its fields"),
         ({"name": None}, "name in f.json is None"),
     ],
 )
