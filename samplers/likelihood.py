@@ -11,6 +11,7 @@ must treat each sample independently, as networks in eval mode do.
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -168,8 +169,11 @@ def _slope(k: Tensor, x: Tensor, weight: Tensor | None, follow: bool) -> Tensor:
 
 
 def _signs(probes: int, data: Tensor, generator: torch.Generator | None) -> Tensor:
-    if probes < 2:
-        raise ValueError(f"{probes} probes give no error bar; take at least 2, or None for exact")
+    if isinstance(probes, bool) or not isinstance(probes, Integral) or probes < 2:
+        raise ValueError(
+            f"probes is {probes!r:.40}; expected a whole number of at least 2, which an error bar "
+            "needs, or None for the exact trace"
+        )
     device = data.device if generator is None else generator.device
     bits = torch.randint(2, (probes, *data.shape), generator=generator, device=device)
     return (2 * bits - 1).to(data)

@@ -11,6 +11,11 @@ from samplers.guidance.rule import Combine, Rule
 from samplers.guidance.rules import as_rule
 
 
+def per_prediction(_t: Tensor, reads: int) -> int:
+    """Returns one network evaluation for each prediction that is read."""
+    return reads
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two predictions: both(x, t) -> (cond, uncond), and optionally cond(x, t) alone.
@@ -21,26 +26,35 @@ class Pair:
 
     both: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     cond: Velocity | None = None
-    cost: Callable[[Tensor, int], int] = lambda _, reads: reads
+    cost: Callable[[Tensor, int], int] = per_prediction
     jumps: tuple[float, ...] = ()
     for_grid: Callable[[Tensor], "Pair"] | None = None  # where a prediction depends on the grid
 
 
+@dataclass(frozen=True)
+class _Two:
+    """Two velocities, evaluated one after the other; a class, so that fields pickle."""
+
+    cond: Velocity
+    uncond: Velocity
+
+    def __call__(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cond(x, t).clone(), self.uncond(x, t)  # one buffer may serve both
+
+    def cost(self, t: Tensor, reads: int) -> int:
+        both = (self.cond, self.uncond)[:reads]
+        return sum(v.cost(t) if isinstance(v, Guided) else 1 for v in both)
+
+    def for_grid(self, ts: Tensor) -> Pair:
+        return pair(on_grid(self.cond, ts), on_grid(self.uncond, ts))
+
+
 def pair(cond: Velocity, uncond: Velocity) -> Pair:
     """Returns a pair of two velocities, perhaps guided, evaluated one after the other."""
-
-    def cost(t: Tensor, reads: int) -> int:
-        return sum(v.cost(t) if isinstance(v, Guided) else 1 for v in (cond, uncond)[:reads])
-
+    two = _Two(cond, uncond)
     jumps = (*jumps_of(cond), *jumps_of(uncond))
     dependent = grid_dependent(cond) or grid_dependent(uncond)
-    return Pair(
-        lambda x, t: (cond(x, t).clone(), uncond(x, t)),  # one buffer may serve both
-        cond,
-        cost,
-        jumps,
-        (lambda ts: pair(on_grid(cond, ts), on_grid(uncond, ts))) if dependent else None,
-    )
+    return Pair(two, cond, two.cost, jumps, two.for_grid if dependent else None)
 
 
 def batched_pair(both: Velocity, cond: Velocity | None = None) -> Pair:

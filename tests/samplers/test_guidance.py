@@ -354,6 +354,23 @@ def test_a_rule_prints_and_pickles_as_written():
     assert "guidance_interval" in repr(RULES) and "<table>" in RULES._repr_html_()
 
 
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+
+    def forward(self, x, t):
+        return self.layer(torch.cat([x, t[:, None]], 1))
+
+
+@pytest.mark.parametrize("made", [3.0, guidance_interval(4.0, 0.1, 0.6), apg(3.0)])
+def test_a_field_guided_by_two_networks_pickles(made):
+    field = guide((samplers.batched(Net()), samplers.batched(Net())), made)
+    again, noise = pickle.loads(pickle.dumps(field)), torch.randn(4, 2)
+    assert torch.equal(sample(again, noise, 6), sample(field, noise, 6))
+    assert again.calls == field.calls and again.jumps == field.jumps
+
+
 @pytest.mark.parametrize("old", ["within", "rescaled", "zero_star", "projected"])
 def test_names_of_the_last_release_warn(old):
     new = guidance.OLD[old]

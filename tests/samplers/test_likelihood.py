@@ -90,6 +90,12 @@ def test_random_signs_are_exact_where_elements_do_not_mix():
     assert found.error.max() < 1e-12
 
 
+@pytest.mark.parametrize("probes", [1, 2.5, True, "4"])
+def test_probes_that_are_no_number_of_probes_are_refused(probes):
+    with pytest.raises(ValueError, match="at least 2"):
+        log_likelihood(gaussian(0.0, 1.0), torch.zeros(2, 2), 4, probes=probes)
+
+
 @pytest.mark.parametrize("probes", [None, 4])
 def test_attention_on_the_cpu_is_no_obstacle(probes):
     def v(x, t):
@@ -119,11 +125,6 @@ def test_gradients_are_found_though_the_caller_wants_none():
     with torch.no_grad():
         found = log_likelihood(mixture, points(3, 2), 8)
     assert found.value.isfinite().all() and not found.value.requires_grad
-
-
-def test_too_few_probes_are_refused():
-    with pytest.raises(ValueError, match="take at least 2"):
-        log_likelihood(mixture, points(3, 2), 8, probes=1)
 
 
 VARIANCE = 0.25
