@@ -4,15 +4,16 @@ python -m checks.kill_run 20 7          (kills, seed)
 python -m checks.kill_run 5 7 fsdp      (two processes under FSDP2, a file of each)
 """
 
+import contextlib
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import torch
 
 from janusflow.training import checkpoints
@@ -37,11 +38,19 @@ def start(out: Path, steps: int, fsdp: bool) -> subprocess.Popen:
 
 
 def kill(process: subprocess.Popen) -> None:
-    """Kills all processes of the training at once, like a machine that goes down."""
+    """Kills all processes of the training at once, like a machine that goes down.
+
+    torchrun's workers are in sessions of their own, so they are found as descendants.
+    """
     try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it ended by itself
+        first = psutil.Process(process.pid)
+        every = [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        every = []  # it ended by itself
+    for one in every:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(every)
     process.wait()
 
 

@@ -83,6 +83,11 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
+        if not all(self.spoken) or (self.languages != "en" and not self.collection):
+            raise ValueError(
+                f"languages is {self.languages!r:.80}; expected codes separated by commas, as "
+                "'en,de', for a recipe of a collection (scenes are English)"
+            )
         for field in fields(self):
             value = getattr(self, field.name)
             given = value if isinstance(value, tuple) else (value,)

@@ -160,6 +160,12 @@ def test_the_packaged_model_of_emoji_is_trained_on(tmp_path, folder):
         job.of_recipe("emoji-pico", tmp_path / "other", changes, start, [folder])
 
 
+@pytest.mark.parametrize("given", [{"languages": "de"}, {"languages": "en,", **SMALL}])
+def test_languages_that_nothing_would_read_are_refused(given):
+    with pytest.raises(ValueError, match="separated by commas"):
+        Recipe(**given)
+
+
 def test_captions_come_in_every_language_and_answers_in_the_first(folder, tmp_path):
     said = {"heart.png": "Herz", "cat.png": "Katze", "flag.png": "Flagge: Japan"}
     for name in said:
