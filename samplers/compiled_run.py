@@ -36,8 +36,8 @@ def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
     solver = find(name, **dict(options))
     if not solver.fixed:
         raise ValueError(
-            f"{name} depends on the state or draws noise, so its graph is not fixed; compile v "
-            "alone, or choose a solver with fixed steps"
+            f"{name} cannot run under torch.compile, because its steps depend on the state or draw "
+            "noise; compile only the velocity v, or choose a solver with fixed steps such as heun"
         )
     grid = times(ts if isinstance(ts, int) else list(ts), solver, time_shift=time_shift)
     nodes, weights = linearize(solver, grid)
@@ -75,11 +75,14 @@ def run(v: Velocity, x: Tensor, solver: Any, ts: Any, options: dict[str, Any]) -
     """
     if isinstance(ts, Tensor) or not isinstance(x, Tensor):
         raise TypeError(
-            "under torch.compile a run takes one tensor as its state, and a number of calls or a "
-            "list of times; compile v alone for others"
+            "under torch.compile a run takes one tensor as its state, and a number of evaluations "
+            "or a list of times; for other arguments compile only the velocity v"
         )
     if jumps_of(v) or grid_dependent(v):
-        raise ValueError("this field depends on the grid of the run; compile v alone")
+        raise ValueError(
+            "this guided field depends on the run's time grid, which torch.compile does not pass "
+            "on; compile only the velocity v"
+        )
     if not isinstance(solver, str):
         solver, options = solver.name, {**getattr(solver.path, "keywords", {}), **options}
     ts = index(ts) if isinstance(ts, int) else ts  # a constant, though it may change between graphs

@@ -284,7 +284,8 @@ def fitting(k: Any, x: Tensor) -> Tensor:
         raise TypeError(f"v(x, t) returned {kind}; return {way}")
     if k.shape != x.shape:
         raise ValueError(
-            f"v(x, t) has shape {tuple(k.shape)} where x has {tuple(x.shape)}; they must agree"
+            f"v(x, t) has shape {tuple(k.shape)} where x has {tuple(x.shape)}; return a velocity "
+            "of the shape of x"
         )
     if k.is_complex():
         raise TypeError(

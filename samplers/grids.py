@@ -76,7 +76,10 @@ def karras(n: int, rho: float = 7.0, low: float = 0.02, high: float = 80.0) -> T
     """
     _positive(rho=rho, low=low, high=high - low)
     if rho < 0.1 or high > 1e9:
-        raise ValueError(f"rho = {rho:g} and high = {high:g}; give at least 0.1 and at most 1e9")
+        raise ValueError(
+            f"rho is {rho:g} and high {high:g}; expected rho of at least 0.1 and high of at most "
+            "1e9"
+        )
     ratio = (high ** (1 / rho) + uniform(n) * (low ** (1 / rho) - high ** (1 / rho))) ** rho
     return _stretch(1 / (1 + ratio))
 

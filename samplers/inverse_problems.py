@@ -31,7 +31,8 @@ def posterior(
         raise ValueError(f"deviation is {deviation} and spread {spread}; expected positive numbers")
     if not isinstance(measure, Tensor) or measure.ndim != 2:
         raise TypeError(
-            "measure is not a matrix; expected A of shape (M, D), which acts on flattened samples"
+            "measure is not a matrix; expected A of shape (M, D), which is multiplied with "
+            "flattened samples"
         )
     return Posterior(v, measure, measured, deviation, spread)
 

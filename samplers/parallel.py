@@ -28,7 +28,10 @@ def picard(v: Velocity, noise: Tensor, ts: Times, *, tolerance: float = 1e-3) ->
         raise ValueError(f"tolerance is {tolerance}; expected an RMS of at least 0")
     one_tensor(noise, "the noise")
     if grid_dependent(v):
-        raise ValueError("this field depends on the grid of the run; use a solver, such as euler")
+        raise ValueError(
+            "this guided field depends on the run's time grid, which parallel sampling does not "
+            "pass on; use samplers.sample with a solver such as euler"
+        )
     ts = times(ts, find("euler"), jumps_of(v))
     steps, ones = len(ts) - 1, [1] * (noise.ndim - 1)
     # times of a batch live where the state does, in its dtype: Apple's GPUs have no float64

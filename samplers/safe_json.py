@@ -14,7 +14,7 @@ def read_json(path: str | Path) -> object:
     with path.open("rb") as file:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
-        raise ValueError(f"{path} has more than {LARGEST} bytes; is this the right file?")
+        raise ValueError(f"{path} has more than {LARGEST} bytes; check that it is the right file")
     try:
         return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:

@@ -17,8 +17,8 @@ def one_tensor(value: Any, name: str) -> Tensor:
     """Returns the value if it is a tensor (B, ...), for what does not take states of several."""
     if not isinstance(value, Tensor):
         raise TypeError(
-            f"{name} is {type(value).__name__}; pass one tensor (B, ...), as only sample and "
-            "trajectory take states of several"
+            f"{name} is {type(value).__name__}; pass one tensor (B, ...), because only sample and "
+            "trajectory take tuples and dicts"
         )
     return value
 
@@ -38,7 +38,8 @@ class Layout:
         if not parts or not all(isinstance(part, Tensor) and part.ndim for part in parts):
             kinds = ", ".join(sorted({type(part).__name__ for part in parts})) or "nothing"
             raise TypeError(
-                f"a state is a tensor (B, ...) or a tuple or dict of such; this holds {kinds}"
+                f"the state holds {kinds}; expected a tensor (B, ...), or a tuple or dict of "
+                "tensors"
             )
         if len({(len(part), part.device) for part in parts}) > 1:
             told = ", ".join(f"{tuple(part.shape)} on {part.device}" for part in parts)
@@ -56,7 +57,10 @@ class Layout:
         """Concatenates the parts of such a state to (B, D), in the widest of their dtypes."""
         parts, spec = tree_flatten(state)
         if spec != self.spec:
-            raise TypeError(f"v returned {spec} where the state is {self.spec}; they must agree")
+            raise TypeError(
+                f"v returned {spec} where the state is {self.spec}; return the structure of the "
+                "state"
+            )
         widest = max(self.dtypes, key=lambda dtype: dtype.itemsize)
         return torch.cat([flat(part).to(widest) for part in parts], 1)
 

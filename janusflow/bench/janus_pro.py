@@ -45,8 +45,8 @@ def turns(
         theirs()
     except TypeError as error:  # 5.17's loop does not call its own cache as it wants to be called
         raise ValueError(
-            f"transformers {transformers.__version__} cannot draw images itself ({error}); "
-            "install another to compare with"
+            f"transformers {transformers.__version__} cannot generate images with Janus ({error}); "
+            "install another version to compare with"
         ) from error
     for _ in range(rounds):
         yield _timed(ours), _timed(theirs)

@@ -35,9 +35,11 @@ def run(
     that do not fit.
     """
     if samples < 1:
-        raise ValueError(f"{samples} samples cannot be measured; take at least 1")
+        raise ValueError(f"samples is {samples}; expected at least 1")
     if reference < 16 or reference % 8:
-        raise ValueError(f"a reference of {reference} calls cannot be halved; take 256 or so")
+        raise ValueError(
+            f"reference is {reference} evaluations; expected a multiple of 8 from 16, such as 256"
+        )
     noise = pipe.prepare_latents(
         samples * len(prompts), None, None, torch.Generator().manual_seed(seed)
     )

@@ -56,7 +56,8 @@ def fill(
         path, why = failed[0]
         raise OSError(
             f"{len(failed)} of {len(missing)} images were not written, the first {path.name!r} "
-            f"({why}); mend that and run the same command again, which makes only what is missing"
+            f"({why}); correct that and run the same command again, which generates only the "
+            "missing ones"
         )
     return list(orders)
 
@@ -116,8 +117,8 @@ def at_once(
     if count == 0:
         raise ValueError(
             f"one image takes {known(1).sampling / 1e9:.2g} GB beside weights of "
-            f"{weights / 1e9:.2g} GB, and {max(limit, 0) / 1e9:.2g} GB are left for it; make "
-            "smaller images, or take --dtype bfloat16 or int8"
+            f"{weights / 1e9:.2g} GB, and {max(limit, 0) / 1e9:.2g} GB are free "
+            "for it; choose a smaller size, or --dtype bfloat16 or int8"
         )
     pipe.limit_memory(limit if known(count).decoding > limit else None)
     return count

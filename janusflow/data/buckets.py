@@ -77,13 +77,13 @@ def shapes(text: str, side: int, unit: int) -> dict[str, tuple[int, int]]:
         parts = name.split(":")
         if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
             raise ValueError(
-                f"data.buckets holds {name!r:.40}; expected aspect ratios, as in 1:1 4:3 3:4"
+                f"data.buckets holds {name!r:.40}; expected aspect ratios such as 1:1 4:3 3:4"
             )
         ratio = math.sqrt(int(parts[0]) / int(parts[1]))
         height, width = (max(1, round(side * r / unit)) * unit for r in (1 / ratio, ratio))
         found[name] = (height, width)
     if not found:
-        raise ValueError("data.buckets names no shape; expected as in 1:1 4:3 3:4")
+        raise ValueError("data.buckets is empty; expected aspect ratios such as 1:1 4:3 3:4")
     return found
 
 

@@ -51,7 +51,9 @@ class Cache:
         if (folder / ABOUT).exists():
             found = _read_about(folder)
             if wrong := first_difference(found, about):
-                raise CacheError(f"{folder} is a cache of another kind ({wrong}); choose another")
+                raise CacheError(
+                    f"{folder} is a cache of another kind ({wrong}); choose another folder"
+                )
             return cls(folder, found | {"data": None})
         folder.mkdir(parents=True, exist_ok=True)
         made = cls(folder, {**about, "data": None})

@@ -141,7 +141,9 @@ class Mixture:
     def __post_init__(self):
         unknown = set(self.sources) - set(KINDS)
         if unknown:
-            raise ValueError(f"no kind {unknown.pop()!r}; choose of {', '.join(KINDS)}")
+            raise ValueError(
+                f"no kind of sample named {unknown.pop()!r}; choose from {', '.join(KINDS)}"
+            )
         self.sources = {
             kind: source if hasattr(source, "places") else Blend([source], [1.0])
             for kind, source in self.sources.items()

@@ -61,7 +61,10 @@ class Ahead:
         self._next = step + 1
         asked, samples, broken = next(self._coming)
         if asked != (counts, start):
-            raise ValueError(f"step {step} asks for {counts}, and {asked[0]} was drawn ahead")
+            raise ValueError(
+                f"step {step} needs {counts}, and {asked[0]} was read ahead; let the loader follow "
+                "the run's own schedule"
+            )
         for one in broken:
             self.data.tally.add(one)
         if isinstance(samples, Exception):

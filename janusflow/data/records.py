@@ -96,7 +96,7 @@ def check_text(text: Any, what: str) -> str:
     if not isinstance(text, str):
         raise ValueError(f"{what} is a {type(text).__name__}; expected a text")
     if not text.strip() or "\0" in text:
-        raise ValueError(f"{what} is empty or holds a NUL")
+        raise ValueError(f"{what} is empty or holds a NUL character; write some text")
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ValueError(f"{what} is not Unicode text; write it in UTF-8")
     return text
@@ -105,7 +105,10 @@ def check_text(text: Any, what: str) -> str:
 def _text(row: Mapping) -> dict:
     key = next((key for key in TEXTS if row.get(key) is not None), None)
     if key is None:
-        raise ValueError(f"it has none of {', '.join(map(repr, TEXTS))}")
+        raise ValueError(
+            f"it has none of the keys {', '.join(map(repr, TEXTS))}; give its text under one of "
+            "them"
+        )
     return _texts(row[key], repr(key))
 
 
@@ -217,4 +220,4 @@ def _shown(messages: tuple[Message, ...], count: int) -> tuple[Message, ...]:
 
 
 def _refuse(constant: str):
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is no JSON number; write null or a finite number")

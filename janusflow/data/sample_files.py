@@ -46,7 +46,7 @@ def reader(suffix: str) -> Callable:
     by number, or raise BrokenSample.
     """
     if not suffix.startswith("."):
-        raise ValueError(f"a reader's suffix is {suffix!r}; expected as in '.csv'")
+        raise ValueError(f"a reader's suffix is {suffix!r}; expected an ending such as '.csv'")
 
     def register(opened: Callable[[Path], list[tuple[str, Records]]]) -> Callable:
         READERS[suffix] = lambda path: Found(list(opened(path)))
@@ -83,9 +83,11 @@ def fetch(folder: Path, given) -> bytes:
     try:
         path = (folder / given).resolve()
         if not path.is_relative_to(folder.resolve()):
-            raise ValueError(f"the image {given!r:.60} leads out of its folder")
+            raise ValueError(
+                f"the image {given!r:.60} is outside the folder of the data; move it inside"
+            )
         if not path.is_file():
-            raise ValueError(f"there is no image {given!r:.60}")
+            raise ValueError(f"the image {given!r:.60} does not exist; check its name")
         hold("image_bytes", path.stat().st_size, f"{path.name} has {path.stat().st_size} bytes")
         return path.read_bytes()
     except OSError as error:  # a disk's fault, of this one file

@@ -81,7 +81,7 @@ def _number(field: bytes) -> int:
     else:
         value = int(field.strip(b" \0") or b"0", 8)
     if not 0 <= value < 2**62:
-        raise ValueError(f"a size of {value}")
+        raise ValueError(f"its size is {value}")
     return value
 
 
@@ -92,7 +92,7 @@ def _text(field: bytes) -> str:
 def _extra(file: BinaryIO, kind: bytes, start: int, size: int, length: int) -> dict[str, str]:
     """Returns name and size of the next member, from the extended header before it."""
     if size > MAX_EXTRA or start + size > length:
-        raise ValueError(f"an extended header of {size} bytes")
+        raise ValueError(f"its extended header has {size} bytes")
     file.seek(start)
     content = file.read(size)
     if kind == b"L":
@@ -102,12 +102,12 @@ def _extra(file: BinaryIO, kind: bytes, start: int, size: int, length: int) -> d
         gap = content.find(b" ", place, place + 20)
         end = place + int(content[place:gap]) if gap > place else 0
         if not place < gap < end <= size:
-            raise ValueError("a garbled extended header")
+            raise ValueError("its extended header is garbled")
         key, _, value = content[gap + 1 : end].rstrip(b"\n").partition(b"=")
         found[_text(key)] = _text(value)
         place = end
     if "size" in found and not 0 <= int(found["size"]) < 2**62:
-        raise ValueError(f"a size of {found['size']:.20}")
+        raise ValueError(f"its size is {found['size']:.20}")
     return found
 
 

@@ -94,7 +94,10 @@ def own(pipe) -> Pooled:
     """Returns the model's own vision encoder as a feature network."""
     encoder = getattr(pipe.model, "vision_und_enc_model", None)
     if encoder is None:
-        raise ValueError("this model has no vision encoder of JanusFlow; name one with --features")
+        raise ValueError(
+            "this model has no vision encoder of JanusFlow to compute features with; name a "
+            "feature network by --features"
+        )
     sizes = pipe.model.config.vision
     encoder = copy.deepcopy(encoder).float()  # the pipeline keeps its own dtype
     return Pooled(encoder, sizes.image_size, sizes.width)

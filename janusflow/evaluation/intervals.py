@@ -29,7 +29,9 @@ def wilson(right: int, total: int) -> Interval:
     It assumes independent trials. Raises ValueError unless 0 <= right <= total and total > 0.
     """
     if not 0 <= right <= total or total < 1:
-        raise ValueError(f"{right} right of {total}; expected 0 <= right <= total and total >= 1")
+        raise ValueError(
+            f"{right} answers of {total} are correct; expected 0 <= right <= total and total >= 1"
+        )
     from scipy.stats import binomtest
 
     return Interval(*map(float, binomtest(right, total).proportion_ci(method="wilson")))

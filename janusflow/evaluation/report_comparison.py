@@ -15,11 +15,16 @@ def pairs(a: dict, b: dict) -> Pairs:
     """Returns pairs of items with the same key. Raises ValueError if tasks or prompts differ."""
     tasks = [report["protocol"]["task"] for report in (a, b)]
     if tasks[0] != tasks[1]:
-        raise ValueError(f"the reports are of {tasks[0]} and {tasks[1]}; compare those of one task")
+        raise ValueError(
+            f"the reports are of the tasks {tasks[0]} and {tasks[1]}; compare reports of one task"
+        )
     others = {_key(item): item for item in b["items"]}
     found = [(item, others[_key(item)]) for item in a["items"] if _key(item) in others]
     if not found:
-        raise ValueError("the reports share no prompt with one seed; evaluate the same splits")
+        raise ValueError(
+            "the reports have no prompt with the same seed in common; evaluate the same splits "
+            "with the same seeds"
+        )
     for x, y in found:
         if x["cluster"] != y["cluster"]:
             raise ValueError(

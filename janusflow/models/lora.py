@@ -84,8 +84,8 @@ def add(model: nn.Module, adapter: Adapter, seed: int = 0) -> None:
     if not chosen:
         ends = sorted({name.rsplit(".", 1)[-1] for name in names})
         raise ValueError(
-            f"adapter.modules {', '.join(adapter.modules)!r} is the end of no layer that trains; "
-            f"there are {', '.join(ends) or 'none'}"
+            f"adapter.modules is {', '.join(adapter.modules)!r}, with which no trainable layer's "
+            f"name ends; the names end in {', '.join(ends) or 'none'}"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -179,7 +179,9 @@ def read(folder: Path, weights: str = WEIGHTS) -> Found:
     layers = _tensors(folder / weights, rank)
     rooted = config.get("use_rslora") or False
     if not isinstance(rooted, bool):
-        raise ValueError(f"{str(folder / CONFIG)!r} has use_rslora {rooted!r:.40}; expected a bool")
+        raise ValueError(
+            f"{str(folder / CONFIG)!r} has use_rslora {rooted!r:.40}; expected true or false"
+        )
     return Found(str(folder), rank, float(alpha), rooted, layers, _targets(config))
 
 
@@ -216,7 +218,8 @@ def _check(config: dict, name: str) -> None:
 
     if config.get("peft_type") != "LORA":
         raise ValueError(
-            f"{name!r} has peft_type {config.get('peft_type')!r}; only LORA is read here"
+            f"{name!r} has peft_type {config.get('peft_type')!r}; only LORA is supported, so save "
+            "the adapter as LoRA"
         )
     usual = LoraConfig().to_dict() | {"init_lora_weights": None}
     for key in sorted(config.keys() - READ - IDLE):
@@ -224,14 +227,17 @@ def _check(config: dict, name: str) -> None:
         starts = key == "init_lora_weights" and value in (True, "gaussian", "orthogonal")
         if not starts and value not in (None, False, [], {}, usual.get(key)):
             raise ValueError(
-                f"{name!r} sets {key!r} to {value!r:.60}; only plain LoRA is read here"
+                f"{name!r} sets {key!r} to {value!r:.60}; only plain LoRA is supported, so save "
+                "the adapter without it"
             )
 
 
 def _tensors(path: Path, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
     """Returns {layer: (A, B)} with finite values. Raises ValueError for other tensors."""
     if not path.is_file():
-        raise ValueError(f"{str(path.parent)!r} lacks {path.name}; is this an adapter's folder?")
+        raise ValueError(
+            f"{str(path.parent)!r} lacks {path.name}; give an adapter's folder, as peft saves it"
+        )
     found: dict[str, dict[str, Tensor]] = {}
     try:
         with safe_open(path, "pt") as file:
@@ -239,8 +245,8 @@ def _tensors(path: Path, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
                 match = TENSOR.fullmatch(key)
                 if match is None:
                     raise ValueError(
-                        f"{str(path)!r} holds {printable(repr(key), 100)}; only lora_A and "
-                        "lora_B are read"
+                        f"{str(path)!r} holds {printable(repr(key), 100)}; only tensors named "
+                        "lora_A and lora_B are supported, so save the adapter as plain LoRA"
                     )
                 found.setdefault(match[1], {})[match[2]] = file.get_tensor(key)
     except (SafetensorError, OSError) as error:
@@ -370,5 +376,6 @@ def _fits(found: Found, layer: str, base: nn.Module | None, a: Tensor, b: Tensor
     if pair != ((rank, *shape[1:]), (shape[0], rank, *ones)):
         raise ValueError(
             f"the adapter in {found.where!r} is for another model: {layer} has shape {shape}, and "
-            f"the adapter's pair {tuple(a.shape)} and {tuple(b.shape)}"
+            f"the adapter's pair {tuple(a.shape)} and {tuple(b.shape)}; load it into the model "
+            "that it was trained on"
         )

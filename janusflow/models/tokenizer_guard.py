@@ -160,7 +160,9 @@ def _check_ids(model, added) -> None:
         if number >= most:
             raise _refused(f"gives {printable(repr(text), 40)} the id {number}; at most {most}")
         if count > 1:
-            raise _refused(f"gives several tokens the id {number}, {printable(repr(text), 40)} too")
+            raise _refused(
+                f"gives several tokens the id {number}, one of them {printable(repr(text), 40)}"
+            )
 
 
 def _counts(tokens: set[tuple[str, int]]) -> Iterator[int]:

@@ -40,7 +40,7 @@ def within(settings: Mapping, prompt: int, positions: int) -> dict:
     if least > positions - prompt:
         raise ValueError(
             f"min_new_tokens is {least} after a prompt of {prompt} tokens, and the language model "
-            f"has {positions} positions; ask for less"
+            f"has {positions} positions; choose a smaller number"
         )
     if longest is not None and told.get("max_new_tokens") is None and longest <= prompt:
         raise ValueError(

@@ -138,8 +138,8 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
         most = self.positions
         if tokens > most:
             raise ValueError(
-                f"{what} of {tokens} tokens meets {most} positions of the language model; "
-                "shorten it"
+                f"{what} has {tokens} tokens, and the language model has {most} positions; shorten "
+                "it"
             )
 
 
@@ -177,8 +177,9 @@ def device_of(device_map) -> torch.device:
         return pick_device("auto")
     if not isinstance(device_map, str):
         raise ValueError(
-            f"device_map is {device_map!r:.80}; a pipeline lies on one device, such as 'cuda' or "
-            "'auto'; call enable_model_cpu_offload() where it does not fit"
+            f"device_map is {device_map!r:.80}, and a pipeline stays on one device; name it, such "
+            "as 'cuda', or choose 'auto', and call enable_model_cpu_offload() if the model does "
+            "not fit"
         )
     return pick_device(device_map)
 

@@ -114,8 +114,8 @@ class CallState:
         """
         if _computes(_CURRENT.get(), self.model):
             raise RuntimeError(
-                f"{wanted} came from inside a call that computes with these weights, as from "
-                "its callback; call it once that call has ended"
+                f"{wanted} was called during a call that uses these weights, for example from its "
+                "callback; wait until that call has ended"
             )
         with gate_of(self.model).changing():
             yield

@@ -150,8 +150,8 @@ def _part(solver: samplers.Solver, ts: Tensor, strength: float, invert: bool) ->
     """Returns the times from 1 - strength on, for a solver that can use them."""
     if ts[0] != 0 or ts[-1] != 1:
         raise ValueError(
-            f"the grid runs from {float(ts[0]):.6g} to {float(ts[-1]):.6g}; an edit wants 0 to 1 "
-            "and cuts it by its strength"
+            f"the grid runs from {float(ts[0]):.6g} to {float(ts[-1]):.6g}; give times from 0 to "
+            "1, of which the edit takes the part that its strength asks for"
         )
     if invert and solver.stochastic:
         raise ValueError(
@@ -195,8 +195,8 @@ def _matched(prompt: Texts, image) -> tuple[list[str], list[Image.Image]]:
     count = max(len(prompts), len(originals))
     if any(len(row) not in (1, count) for row in (prompts, originals)):
         raise ValueError(
-            f"{len(prompts)} prompts came for {len(originals)} images; give one of either for "
-            "all, or as many"
+            f"{len(prompts)} prompts came for {len(originals)} images; give one prompt, one image, "
+            "or as many of both"
         )
     return _spread(prompts, count), _spread(originals, count)
 
@@ -246,8 +246,8 @@ def _mask(mask_image, originals: list[Image.Image], height: int, width: int) -> 
     chosen = torch.stack(rows).view(-1, 1, height, width) >= 128
     if not bool(chosen.flatten(1).any(1).all()):
         raise ValueError(
-            "the mask selects nothing: no pixel of it is white, where the image changes; turn it "
-            "round, or leave it out"
+            "no pixel of the mask is white, so nothing would change; invert the mask, or leave it "
+            "out"
         )
     return chosen.float()
 
@@ -280,6 +280,10 @@ def check_edit(strength: float, invert: bool, source_prompt, generator) -> None:
     """Raises ValueError for a strength outside (0, 1] and for options that do not fit inversion."""
     samplers.img2img_timesteps(torch.tensor([0.0, 1.0]), strength)
     if source_prompt is not None and not invert:
-        raise ValueError("a source prompt describes the image to inversion; add invert")
+        raise ValueError(
+            "source_prompt needs invert, which is off; turn invert on, or leave source_prompt out"
+        )
     if generator is not None and invert:
-        raise ValueError("inversion finds its noise and draws none; leave out generator and seed")
+        raise ValueError(
+            "invert computes the noise from the image and draws none; leave out generator and seed"
+        )

@@ -42,7 +42,8 @@ class FlowMapGrid:
             made = cls(times, evaluations, float(found.get("guidance", 2.0)))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{path} tells no times and evaluations of a flow map ({error}); distil again"
+                f"{path} does not hold the times and evaluations of a flow map ({error}); run "
+                "janusflow distill again"
             ) from error
         samplers.core.times(times, samplers.core.find(SAMPLER))
         return made
@@ -91,8 +92,8 @@ class PromptFlowMap(FlowMap):
     def replace_rule(self, guidance) -> None:
         """Raises ValueError, because guidance is part of the weights."""
         raise ValueError(
-            f"guidance cannot become {guidance!r} on the way: a flow map's guidance is in its "
-            "weights; keep the one it started with"
+            f"the callback set guidance_scale to {guidance!r}, and a flow map has its guidance in "
+            "its weights; keep the value that the call began with"
         )
 
 

@@ -171,7 +171,10 @@ class Generation:
         count = len(prompts) * options.num_images_per_prompt
         generator = generators(options.generator, options.seed, count)
         if options.best_of > 1 and options.latents is not None:
-            raise ValueError("latents are one noise an image, best_of needs several; leave one out")
+            raise ValueError(
+                "latents hold one noise for each image, and best_of draws several; leave out "
+                "latents or best_of"
+            )
         return Run(
             prompts=prompts,
             options=options,
@@ -228,15 +231,15 @@ class Generation:
         """
         if not torch.equal(new, old[-len(new) :]) or call.guidance_scale not in (1, None):
             raise ValueError(
-                "the callback changed prompt_embeds, which were read before the first step; change "
-                "the prompt, or the guidance by pipe.guidance_scale"
+                "the callback changed prompt_embeds, which are used only before the first step; "
+                "change the prompt instead, or the guidance by pipe.guidance_scale"
             )
 
     def _first_block_cache(self, tolerance: float | None) -> Reuse | None:
         if tolerance is not None and self._compiled:
             raise ValueError(
-                "first_block_cache chooses blocks at every step, which a compiled graph cannot; "
-                "leave one of it and compile() out"
+                "first_block_cache chooses at every step which blocks run, which a compiled model "
+                "cannot; leave out first_block_cache or compile()"
             )
         return None if tolerance is None else Reuse(self.model, tolerance)
 

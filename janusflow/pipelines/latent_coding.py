@@ -111,7 +111,10 @@ class Coding:
             )
         for asked, side in zip(given, (height, width), strict=True):
             if asked is not None and asked != side:
-                raise ValueError(f"latents are for {height} x {width}, not for {given}; leave one")
+                raise ValueError(
+                    f"the latents are for {height} x {width} pixels, and height and width ask for "
+                    f"{given}; leave height and width out"
+                )
         if (height, width) != (self.default_size,) * 2:
             warnings.warn(
                 f"the model was trained for {self.default_size} x {self.default_size} pixels; "

@@ -74,7 +74,9 @@ class Adapted:
         several = isinstance(adapter_weights, list | tuple)
         weights = list(adapter_weights) if several else [adapter_weights] * len(names)
         if len(weights) != len(names) or not names:
-            raise ValueError(f"{len(weights)} weights came for {len(names)} adapters; one each")
+            raise ValueError(
+                f"{len(weights)} weights came for {len(names)} adapters; give one weight for each"
+            )
         weights = [_weight(weight, name) for name, weight in zip(names, weights, strict=True)]
         self._unmerged("set_adapters")
         for layer in self._adapted():

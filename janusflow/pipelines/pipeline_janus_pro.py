@@ -112,7 +112,10 @@ class JanusProPipeline(BasePipeline):
         where = f"{cls.__name__}.from_pretrained"
         hub = check_loading(where, given, ("model", "processor"))
         if given.get("variant") is not None:
-            raise ValueError("Janus-Pro is published in no variants; choose a dtype instead")
+            raise ValueError(
+                "variant is given, and Janus-Pro is published without variants; leave it out and "
+                "choose a dtype"
+            )
         dtype = read_dtype(dtype, given.get("torch_dtype"))
         folder = locate(name, files=FILES, **hub)
         if model is None:
@@ -235,7 +238,10 @@ class JanusProPipeline(BasePipeline):
                 if callback is not None:
                     known = {"tokens": tokens[:, : step + 1]}
                     if callback.changed(self, step, (step + 1) / total, known):
-                        raise ValueError("tokens are drawn for good; a callback cannot change them")
+                        raise ValueError(
+                            "the callback returned other tokens, and tokens of an image stay as "
+                            "drawn; let the callback return None"
+                        )
                 if call.interrupt:
                     break
         return tokens
@@ -252,8 +258,8 @@ class JanusProPipeline(BasePipeline):
         codes = self.model.config.vq_config.num_embeddings
         if tokens.ndim != 2 or not 0 <= int(tokens.min()) <= int(tokens.max()) < codes:
             raise ValueError(
-                "tokens have another shape or range; expected (B, n) with numbers from 0 to "
-                f"{codes - 1}"
+                "tokens have another shape or range than expected; give shape (B, n) with numbers "
+                f"from 0 to {codes - 1}"
             )
         made = [decode(row[None].to(device)).float() for row in tokens]
         finite.check_rows({"pixels": torch.cat(made)}, "after the VQ model's decoder")

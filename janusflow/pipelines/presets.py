@@ -103,8 +103,10 @@ def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **
     if isinstance(grid := given.get("grid"), Tensor):
         steps = given.setdefault("steps", len(grid) - 1)
         if steps != len(grid) - 1:
-            made = f"a grid of {len(grid)} times makes {len(grid) - 1} steps"
-            raise ValueError(f"{made}, not {steps}; leave one out")
+            raise ValueError(
+                f"the grid has {len(grid)} times, which are {len(grid) - 1} steps, and steps is "
+                f"{steps}; leave out one of them"
+            )
     return replace(quality, **given)
 
 

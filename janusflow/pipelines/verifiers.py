@@ -54,12 +54,12 @@ def scorer(pipe, chosen: str | Callable) -> Callable[[list, list[str]], list[flo
             found = torch.as_tensor(found, dtype=torch.float64).flatten().tolist()
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(
-                f"the verifier gave {type(found).__name__}; expected one number an image"
+                f"the verifier returned {type(found).__name__}; return one number for each image"
             ) from None
         if len(found) != len(images) or any(score != score for score in found):
             raise ValueError(
-                f"the verifier gave {len(found)} scores for {len(images)} images, or NaN; expected "
-                "one number an image"
+                f"the verifier returned {len(found)} scores for {len(images)} images, or NaN; "
+                "return one finite number for each image"
             )
         return found
 

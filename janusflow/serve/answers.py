@@ -51,8 +51,8 @@ def _room(pipe, asked: ChatRequest, prompt: int) -> int:
     wanted = asked.max_completion_tokens or asked.max_tokens
     if prompt + (wanted or 1) > longest:
         raise InvalidRequest(
-            f"the prompt has {prompt} tokens and the answer may have {wanted or 1}; together the "
-            f"model reads {longest}, shorten one of them",
+            f"the prompt has {prompt} tokens and the answer may have {wanted or 1}, and the model "
+            f"takes {longest} together; shorten the messages or lower max_tokens",
             "messages",
             "context_length_exceeded",
         )

@@ -96,7 +96,9 @@ def _of_run(start: Path, out: Path, model: str | None) -> Beginning:
 def _model(start: Path) -> str:
     """Returns the name of a model. Raises ValueError for a folder that holds none."""
     if start.is_dir() and not export.is_model(start):
-        raise ValueError(f"{start} holds neither a run's checkpoint nor a model; check it")
+        raise ValueError(
+            f"{start} holds neither a run's checkpoint nor a model; name a folder that holds one"
+        )
     return str(start)
 
 
@@ -115,7 +117,7 @@ def recipe_of(
     unused = [key for key in FIRST if key in given]
     if unused and begun.is_new:
         raise ValueError(
-            f"{unused[0]} belongs to a training from nothing; leave it out, because --init-from "
+            f"{unused[0]} is for a training from random weights; leave it out, because --init-from "
             "brings the vision encoder, the autoencoder and the weights"
         )
     return fitted(recipe, JanusFlowConfig.from_pretrained(begun.under), given), rest

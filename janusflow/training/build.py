@@ -33,7 +33,9 @@ def accelerator_of(settings: Settings, out: Path | None = None) -> Accelerator:
     run = settings.run
     if missing := set(run.trackers) - set(map(str, get_available_trackers())):
         name = min(missing)
-        raise ModuleNotFoundError(f"run.trackers asks for {name}: pip install {name}", name=name)
+        raise ModuleNotFoundError(
+            f"run.trackers names {name}, which is not installed; run pip install {name}", name=name
+        )
     cuda = torch.cuda.is_available()
     precision = {"auto": "bf16" if cuda else "no"}.get(run.mixed_precision, run.mixed_precision)
     made = Accelerator(

@@ -83,7 +83,8 @@ class Run:
         if self.evaluate_count < 1 or (self.keep_best and not self.evaluate_every):
             raise ValueError(
                 f"run.evaluate_count is {self.evaluate_count} and run.keep_best "
-                f"{self.keep_best!r}; expected at least 1, and run.evaluate_every beside keep_best"
+                f"{self.keep_best!r}; give a count of at least 1, and set run.evaluate_every with "
+                "keep_best"
             )
         if not 0 <= self.workers <= 256:
             raise ValueError(f"run.workers is {self.workers}; expected 0 to 256")
@@ -106,7 +107,7 @@ class Settings:
         if kind in ("dispersive", "contrastive") and self.alignment.weight and parts > 1:
             raise ValueError(
                 f"the alignment {kind!r} compares the samples of a micro-batch with each other, so "
-                f"that run.accumulation={parts} would be another training; set it to 1"
+                f"run.accumulation={parts} would change the loss; set it to 1"
             )
         for step in self.later:
             if step < 1:
@@ -146,7 +147,7 @@ class Settings:
 def of_stage(stage: int | str) -> Settings:
     """Returns the settings of the paper's stages or "tune". Raises ValueError for another name."""
     if str(stage) not in STAGES:
-        raise ValueError(f"no stage {stage!r}; choose one of {', '.join(STAGES)}")
+        raise ValueError(f"no stage named {stage!r}; choose one of {', '.join(STAGES)}")
     aligned = None if stage == TUNE else PRESETS["janusflow"]
     return Settings(training=STAGES[str(stage)], alignment=aligned)
 
@@ -176,7 +177,9 @@ def _by_section(changes: Mapping[str, object]) -> dict[str, tuple[object, dict]]
     found: dict[str, tuple[object, dict]] = {}
     for name, value in changes.items():
         if not isinstance(name, str):
-            raise ValueError(f"a setting is named {name!r:.80}; expected a text as training.lr")
+            raise ValueError(
+                f"a setting is named {name!r:.80}; expected a text such as training.lr"
+            )
         section, dot, key = today(name).partition(".")
         whole, keys = found.get(section, (MISSING, {}))
         found[section] = (whole, {**keys, key: value}) if dot else (value, keys)
@@ -218,7 +221,10 @@ def _later(whole, keys: dict) -> dict[int, dict[str, object]]:
     for name, value in keys.items():  # later.500.training.lr=1e-5
         step, dot, key = name.partition(".")
         if not dot:
-            raise ValueError(f"no setting named 'later.{name}'; as in later.500.training.lr=1e-5")
+            raise ValueError(
+                f"no setting named 'later.{name}'; write later.STEP.NAME=VALUE, such as "
+                "later.500.training.lr=1e-5"
+            )
         given[step] = {**given.get(step, {}), key: value}
     found: dict[int, dict[str, object]] = {}
     for step, changes in given.items():
@@ -251,7 +257,7 @@ def parse(items: Iterable[str]) -> dict[str, object]:
     for item in items:
         name, equals, value = item.partition("=")
         if not equals or not name:
-            raise ValueError(f"--set got {item!r}; expected name=value, as in training.lr=2e-5")
+            raise ValueError(f"--set is {item!r}; expected NAME=VALUE, such as training.lr=2e-5")
         found[name] = parse_yaml(value, f"--set {name}")
     return found
 
@@ -260,10 +266,10 @@ def read(path: str | Path) -> dict:
     """Returns the sections of a YAML file. Raises ValueError if it is not valid."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"no settings at {str(path)!r}; give a YAML file")
+        raise ValueError(f"{str(path)!r} is not a settings file; give the path of a YAML file")
     found = parse_yaml(read_text(path, "config_bytes"), str(path))
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no sections; expected training: and so on")
+        raise ValueError(f"{path} holds no sections; expected sections such as training: and data:")
     return found
 
 
@@ -271,7 +277,7 @@ def load(path: str | Path) -> Settings:
     """Returns settings as `dump` wrote them; those that an older file lacks get its release's."""
     found = read(path)
     if not isinstance(found.get("training"), dict):
-        raise ValueError(f"{path} has no section training; is this the file of a run?")
+        raise ValueError(f"{path} has no section training; give the settings file of a run")
     return from_dict(found)
 
 

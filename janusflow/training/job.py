@@ -179,7 +179,10 @@ def of_recipe(
     recipe, rest = beginning.recipe_of(name, changes or {}, begun)
     chosen = settings.changed(init_checkpoint.of_recipe(recipe), rest)
     if chosen.data != Data():
-        raise ValueError("a recipe has its own samples; data. settings belong to --stage")
+        raise ValueError(
+            "a recipe brings its own samples, and a setting of data. was given; leave it out, or "
+            "train by --stage"
+        )
     world, base = world_of(recipe, data), out / "base"
     if begun is not None:
         world.check(begun.under)
@@ -336,7 +339,10 @@ def _check_data(chosen: Settings, data) -> None:
     for held-out data that cannot be used or that nothing looks at.
     """
     if not data:
-        raise ValueError("a stage needs --data: a folder, .jsonl, .json, .parquet, .tar or .txt")
+        raise ValueError(
+            "a stage needs data and --data is missing; name a folder, or a file that ends in "
+            ".jsonl, .json, .parquet, .tar or .txt"
+        )
     folder, every = chosen.data.held_out, chosen.run.evaluate_every
     if every and folder is None and not chosen.run.evaluate_scorer:
         raise ValueError(
@@ -368,7 +374,9 @@ def captions(mixture: Mixture) -> list[str]:
             except BrokenSample:
                 continue
     if not found:
-        raise ValueError("the data has no captions to draw; set run.sample_prompts")
+        raise ValueError(
+            "the data has no captions to generate previews from; set run.sample_prompts"
+        )
     return found[:COUNT]
 
 
@@ -380,7 +388,8 @@ def with_kinds(stage, kinds: set[str]):
 
     if not sum(kept(stage.mixture).values()):
         raise ValueError(
-            f"the data has {', '.join(kinds)} alone; the stage needs {', '.join(stage.mixture)}"
+            f"the data has only {', '.join(kinds)}, and the stage trains on "
+            f"{', '.join(stage.mixture)}; give such data by --data"
         )
     return replace(stage, mixture=kept(stage.mixture), opening=kept(stage.opening))
 

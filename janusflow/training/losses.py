@@ -54,7 +54,7 @@ def min_snr(t: Tensor, gamma: float = 5.0) -> Tensor:
 def weighted(losses: Tensor, t: Tensor, name: str = "even") -> Tensor:
     """Weights losses (B,) by name at t (B,). Raises ValueError for an unknown name."""
     if name not in WEIGHTS:
-        raise ValueError(f"no weight named {name!r}; choose one of {', '.join(WEIGHTS)}")
+        raise ValueError(f"no loss weight named {name!r}; choose one of {', '.join(WEIGHTS)}")
     return losses * WEIGHTS[name](t)
 
 

@@ -121,12 +121,17 @@ def world_of(recipe: Recipe, data: Sequence[Path] = ()) -> World:
     """Returns a recipe's data. Raises ValueError if a folder is missing or another's."""
     if not recipe.collection:
         if data:
-            raise ValueError("a recipe of scenes draws its own; --data belongs to --stage")
+            raise ValueError(
+                "a recipe of scenes creates its own samples; leave out --data, which is for "
+                "--stage and for recipes of a collection"
+            )
         return Scenes(recipe)
     name, size = recipe.collection, recipe.image_size
     ask = f"janusflow data {name} -o {name} --size {size} --keywords"
     if len(data) != 1:
-        raise ValueError(f"the recipe needs one --data, the folder that `{ask}` writes")
+        raise ValueError(
+            f"the recipe got {len(data)} folders by --data; give one, which `{ask}` writes"
+        )
     if missing := [s for s in SPLITS if not (data[0] / f"{s}.jsonl").is_file()]:
         raise ValueError(f"{str(data[0])!r} holds no {missing[0]}.jsonl; write it by `{ask}`")
     return Folder(recipe, data[0])

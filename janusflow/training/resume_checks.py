@@ -117,6 +117,6 @@ def guard(ours: Mapping[str, str], theirs: Mapping[str, str], allow: tuple[str, 
         )
         if wrong := first_difference(*read):
             raise ValueError(
-                f"{out} holds a run on other data ({wrong}); give the same --data, {START}, or go "
-                "on all the same by --set run.allow=data"
+                f"{out} holds a run on other data ({wrong}); give the same --data, {START}, or "
+                "resume anyway with --set run.allow=data"
             )

@@ -84,7 +84,9 @@ def at(u: Tensor, name: str = "logit_normal", *, shift: float = 1.0, **options: 
             f"density {name!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}"
         )
     if not shift > 0 or not options.get("std", 1) > 0 or not options.get("steepness", 1) > 0:
-        raise ValueError(f"shift, std and steepness must be positive, got {shift=}, {options}")
+        raise ValueError(
+            f"shift is {shift!r} and the density has {options}; expected positive numbers"
+        )
     return shifted(DENSITIES[name](u.clamp(1e-6, 1 - 1e-6), **options), shift)
 
 

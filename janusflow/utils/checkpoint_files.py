@@ -104,7 +104,7 @@ def weight_files(folder: Path) -> list[Path]:
                 )
     found = sorted(folder.glob("*.safetensors"))
     if not found:
-        raise ValueError(f"{str(folder)!r} holds no safetensors files; fetch its weights")
+        raise ValueError(f"{str(folder)!r} holds no .safetensors file; download the weights")
     return found
 
 

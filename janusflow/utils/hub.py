@@ -124,12 +124,12 @@ def verify(folder: Path, files: Sequence[str] = FILES) -> None:
             continue
         if not path.is_file():
             raise ValueError(
-                f"{name} is missing in {str(folder)!r}, {SUMS} tells of it; install or download it "
-                "again, or remove the list if the change is yours"
+                f"{name} is listed in {SUMS} and missing in {str(folder)!r}; install or download "
+                "it again, or remove the list if the change is yours"
             )
         if _digest(path) != digest:
             raise ValueError(
-                f"{name} in {str(folder)!r} is not the file that {SUMS} tells of; install or "
+                f"{name} in {str(folder)!r} differs from the file that {SUMS} lists; install or "
                 "download it again, or remove the list if the change is yours"
             )
     kinds = set(map(_kind, listed))

@@ -77,7 +77,7 @@ def _from_file(path: Path) -> ModuleType:
     if known is not None and getattr(known, "__file__", None) == str(path.resolve()):
         return known
     if known is not None:
-        raise ValueError(f"a module named {name} is imported already; rename the file")
+        raise ValueError(f"a module named {name} is already imported; rename the plugin's file")
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before it runs, as dataclasses and pickle expect

@@ -127,7 +127,7 @@ def read_object(path: Path, limit: str = "config_bytes") -> dict:
 
 
 def _refuse(constant: str):
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is no JSON number; write null or a finite number")
 
 
 def _finite(text: str) -> float:

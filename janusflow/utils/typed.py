@@ -21,7 +21,8 @@ def built(kind: type, values: Any, name: str):
     hints = get_type_hints(kind)
     if unknown := sorted(set(map(str, values)) - {f.name for f in fields(kind)}):
         raise ValueError(
-            f"{name} holds {printable(repr(unknown[0]), 60)}, which is not one of its fields"
+            f"{name} holds {printable(repr(unknown[0]), 60)}, which is not one of its fields; "
+            "remove it"
         )
     for field in fields(kind):
         if field.name not in values:

@@ -259,7 +259,10 @@ def main(arguments: list[str] | None = None) -> Report | suite.Page:
 def measure_suite(args: argparse.Namespace) -> suite.Page:
     halves = suite.HALVES if args.suite == "both" else [args.suite]
     if args.csv or args.plot:
-        raise ValueError("a suite is written as a page and with --json; leave --csv and --plot out")
+        raise ValueError(
+            "a suite is printed as a page or written by --json; leave out --csv and --plot, which "
+            "are for one field"
+        )
     return suite.run(
         args.calls or suite.CALLS,
         halves,

@@ -38,8 +38,8 @@ class Peer:
         """Returns the final state as shipped with at most `calls` evaluations."""
         if not (steps := self.steps(calls)):
             raise ValueError(
-                f"{self.library} {self.name} takes {self.cost(1)} evaluations a step, and got "
-                f"{calls}; give it more"
+                f"{self.library} {self.name} takes {self.cost(1)} evaluations a step, and calls is "
+                f"{calls}; ask for at least {self.cost(1)}"
             )
         return self.play(steps, None, v, noise)
 

@@ -88,7 +88,10 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
                 f'time_shift_type is "exponential" or "linear", got {time_shift_type!r}'
             )
         if flow_shift is not None and shift not in (1.0, flow_shift):
-            raise ValueError(f"shift={shift} and flow_shift={flow_shift} are one number; pass one")
+            raise ValueError(
+                f"shift={shift} and flow_shift={flow_shift} are two names of one option; pass only "
+                "one"
+            )
         if grid is not None and schedule.by_rule(self.config):
             raise ValueError(
                 "the configuration has a rule for the sigmas (karras, exponential, beta or "
@@ -151,8 +154,8 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         counts |= set() if num_inference_steps is None else {int(num_inference_steps)}
         if len(counts) != 1:
             raise ValueError(
-                "set_timesteps wants num_inference_steps, sigmas or timesteps, and one number of "
-                f"steps; got {sorted(counts) or 'none of them'}"
+                f"set_timesteps got these numbers of steps: {sorted(counts) or 'none'}; pass "
+                "num_inference_steps, sigmas or timesteps, and equal numbers if several"
             )
         (self.num_inference_steps,) = counts
         self._ts = self._grid(self.num_inference_steps, sigmas, mu)
@@ -215,8 +218,8 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         at = (self.timesteps == timestep).nonzero()[:, 0].tolist()
         if not at:
             raise ValueError(
-                f"no call of {self.config.solver} is at timestep {float(timestep):g}; pass one of "
-                "the scheduler's timesteps"
+                f"{self.config.solver} evaluates nothing at timestep {float(timestep):g}; pass one "
+                "of scheduler.timesteps"
             )
         return at[-1]
 
@@ -323,13 +326,13 @@ def _solver(name: str, options: dict | None) -> Solver:
     chosen = learned(name) if name.endswith(".json") else find(name, **(options or {}))
     if chosen.adaptive:
         raise ValueError(
-            f"{name} chooses its steps as it goes, a pipeline wants them listed beforehand; "
-            "choose a solver with fixed steps"
+            f"{name} chooses its steps while it runs, and a diffusers pipeline needs them "
+            "beforehand; choose a solver with fixed steps"
         )
     if chosen.maps:
         raise ValueError(
-            f"{name} integrates flow maps u(x, t, s), a pipeline's model gives velocities; choose "
-            "a solver of velocities"
+            f"{name} integrates flow maps u(x, t, s), and a pipeline's model predicts velocities; "
+            "choose a solver of velocities"
         )
     return chosen
 

@@ -68,7 +68,10 @@ def place(scheduler: SchedulerMixin, ts: Tensor, sign: int = -1) -> None:
 def placed(scheduler: SchedulerMixin, v: Velocity, x: Tensor, ts: Tensor, sign: int = -1) -> Path:
     """Yields the scheduler's states at each of ts[1:], on the grid ts instead of its own."""
     if not bool((ts.diff() > 0).all()):
-        raise ValueError("a diffusers scheduler runs from noise to data only; got a falling grid")
+        raise ValueError(
+            "the time grid falls, and a diffusers scheduler runs only from noise (t = 0) to data "
+            "(t = 1); pass a rising grid"
+        )
     scheduler = copy.deepcopy(scheduler)
     place(scheduler, ts, sign)
     sigmas = scheduler.sigmas

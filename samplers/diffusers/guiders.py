@@ -31,8 +31,8 @@ def from_guider(guider: BaseGuidance) -> Rule:
     taken = list(getattr(guider, "_input_predictions", None) or [])
     if taken != PAIR:
         raise ValueError(
-            f"{type(guider).__name__} takes {', '.join(taken) or 'no predictions'}; only guiders "
-            f"of {' and '.join(PAIR)} are rules, such as ClassifierFreeGuidance"
+            f"{type(guider).__name__} needs {', '.join(taken) or 'no predictions'}; expected a "
+            f"guider of {' and '.join(PAIR)}, such as ClassifierFreeGuidance"
         )
     steps = torch.linspace(0, 1, TICKS + 1, dtype=torch.float64, device="cpu")
     rule = _on(deepcopy(guider), steps)
@@ -48,8 +48,8 @@ def _on(guider: BaseGuidance, ts: Tensor) -> Rule:
         times = torch.as_tensor(t).detach().double().cpu().flatten()
         if times.numel() > 1 and not bool((times == times[0]).all()):
             raise ValueError(
-                "a guider of diffusers has one step for a batch; give one time, or a rule of "
-                "samplers.guidance"
+                "t holds different times, and a guider of diffusers takes one for the batch; pass "
+                "one time, or use a rule of samplers.guidance"
             )
         step = int(torch.searchsorted(rising, times[:1], right=True)) - 1
         count = len(rising) - 1
@@ -89,8 +89,8 @@ class RuleGuidance(BaseGuidance):
         self.rule = _rule(rule)
         if self.rule.for_grid is not None:
             raise ValueError(
-                f"{self.rule!r} depends on the grid, which diffusers does not tell its guiders; "
-                "take another rule"
+                f"{self.rule!r} depends on the time grid, which diffusers does not pass to its "
+                "guiders; choose another rule"
             )
 
     def _time(self) -> Tensor:

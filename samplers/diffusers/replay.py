@@ -70,8 +70,8 @@ def resumed(solver: Solver, ts: Tensor, first: int) -> tuple[Solver, Tensor]:
             return led(solver, calls[:lead]), rest
     if solver.stochastic:
         raise ValueError(
-            f"{solver.name} cannot begin at its call {first + 1}, t = {calls[0]:g}; choose another "
-            "strength or another solver, such as euler_maruyama"
+            f"{solver.name} cannot start at its evaluation {first + 1}, t = {calls[0]:g}; choose "
+            "another strength or another solver, such as euler_maruyama"
         )
     rest = torch.tensor([*calls, float(ts[-1])], dtype=ts.dtype, device="cpu")
     rising = (rest.diff() > NEAR).tolist()

@@ -42,20 +42,20 @@ def refuse(config: Mapping[str, Any]) -> None:
         )
     if not config.get("use_flow_sigmas", True):
         raise ValueError(
-            f"{kind} has use_flow_sigmas=False, a schedule of noise that is not the straight "
-            "path's; set it to True if the model is a flow"
+            f"{kind} has use_flow_sigmas=False, so its noise schedule is not that of a flow; set "
+            "use_flow_sigmas=True if the model is a flow"
         )
     named = [name for name in RULES if config.get(name)]
     if named and not flow:
         raise ValueError(
-            f"{kind} with {named[0]} lays its sigmas on a variance-preserving path; pass "
+            f"{kind} with {named[0]} computes its sigmas for a variance-preserving path; pass "
             f"{named[0]}=False and choose a grid, or keep the pipeline's own scheduler"
         )
     for name, plain in (("stochastic_sampling", False), ("final_sigmas_type", "zero")):
         if config.get(name, plain) != plain:
             raise ValueError(
-                f"{kind} has {name}={config[name]!r}, which belongs to its own steps; pass "
-                f"{name}={plain!r} and choose a solver, stochastic ones among them"
+                f"{kind} has {name}={config[name]!r}, an option of its own steps, which a solver "
+                f"here would not follow; pass {name}={plain!r} and choose a solver by name"
             )
 
 

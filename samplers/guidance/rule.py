@@ -107,8 +107,8 @@ def parse(text: str) -> Rule:
         return RULES[name](*(float(number) for number in numbers.split(",")))
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"guidance {text!r:.80} does not read as name:number,..., for example {name}:2 "
-            f"({error!s:.200})"
+            f"guidance {text!r:.80} cannot be read ({error!s:.200}); write NAME:NUMBER,..., for "
+            f"example {name}:2"
         ) from error
 
 

@@ -88,7 +88,7 @@ def cfg_rescale(guided: Combine | float | Tensor, phi: float = 0.7) -> Rule:
     """
     guided = as_rule(guided)
     if not 0 <= phi <= 1:
-        raise ValueError(f"the share of rescaling is {phi}; choose it between 0 (none) and 1")
+        raise ValueError(f"phi is {phi}; expected a share of rescaling from 0 (none) to 1")
 
     def combine(cond: Tensor, uncond: Tensor, t: Tensor, *x: Tensor) -> Tensor:
         g = guided(cond, uncond, t, *x)
@@ -158,9 +158,11 @@ def apg(
     """
     w = schedule(weight)
     if not radius > 0:
-        raise ValueError(f"the radius of projected guidance is {radius}; it must be positive")
+        raise ValueError(f"radius is {radius}; projected guidance (apg) expects a positive number")
     if not -1 < momentum < 1:
-        raise ValueError(f"the momentum of projected guidance is {momentum}; choose it in (-1, 1)")
+        raise ValueError(
+            f"momentum is {momentum}; projected guidance (apg) expects a number in (-1, 1)"
+        )
 
     def started(average: Callable[[Tensor], Tensor]) -> Rule:
         def change(d: Tensor, cond: Tensor) -> Tensor:
@@ -195,8 +197,8 @@ class _Average:
 
 def _outside_a_run(_: Tensor) -> Tensor:
     raise ValueError(
-        "momentum is of the calls of a run: sample the guided field, or take field.on_grid(ts) for "
-        "a loop of your own"
+        "momentum adds up over the evaluations of a run, so this rule cannot be called alone; "
+        "sample the guided field, or use field.on_grid(ts) in a loop of your own"
     )
 
 
@@ -211,14 +213,16 @@ def cfg_plus_plus(weight: float, steps: int | Tensor | None = None) -> Rule:
     and 1 does not mean no guidance. Chung et al. 2024.
     """
     if isinstance(weight, Tensor) or callable(weight):
-        raise TypeError("the weight of cfg++ is one number; use cfg to weight by time or by sample")
+        raise TypeError(
+            "the weight of cfg++ varies; give one number, or use cfg to weight by time or by sample"
+        )
     weight = number(weight)
     if isinstance(steps, Tensor):
         return _renoised(weight, steps)
     if steps is None:
         return replace(Rule(_without_grid(weight)), for_grid=lambda ts: _renoised(weight, ts))
     if not 1 <= steps <= MOST_STEPS:
-        raise ValueError(f"cfg++ was given {steps:g} steps; give it 1 to {MOST_STEPS}")
+        raise ValueError(f"steps is {steps:g}; cfg++ expects 1 to {MOST_STEPS}")
     alone = _renoised(
         weight, torch.linspace(0, 1, int(steps) + 1, dtype=torch.float64, device="cpu")
     )
@@ -243,7 +247,8 @@ def _without_grid(weight: float) -> Combine:
 def _renoised(weight: float, grid: Tensor) -> Rule:
     if grid.ndim != 1 or len(grid) < 2 or not (grid.diff() > 0).all():
         raise ValueError(
-            "cfg++ got no increasing grid; give it the grid of the sampling run, or steps"
+            "the grid of cfg++ does not rise; pass times that rise from noise (0) to data (1), or "
+            "a number of steps"
         )
     weights = weight * grid[1:] * (1 - grid[:-1]) / grid.diff()
 

@@ -49,8 +49,8 @@ class Limited:
         self.t = t.clamp(self.start, self.stop)
         if self.calls >= self.limit:
             raise RuntimeError(
-                f"{self.name} has spent its limit of {self.limit} calls near t = {self.when()}; "
-                "loosen rtol and atol, or raise max_calls"
+                f"{self.name} reached its limit of {self.limit} evaluations near t = "
+                f"{self.when()}; loosen rtol and atol, or raise max_calls"
             )
         self.calls += 1
         self.last = self.v(x, self.t)

@@ -101,7 +101,9 @@ def test_every_quality_makes_a_picture_for_what_it_says(pipe, name, monkeypatch)
 
 def test_what_is_given_takes_the_place_of_the_preset(pipe):
     assert resolve("fast", steps=5).steps == 5 and resolve("fast", steps=None) == QUALITIES["fast"]
-    with pytest.raises(ValueError, match="a grid of 3 times makes 2 steps, not 5; leave one out"):
+    with pytest.raises(
+        ValueError, match="the grid has 3 times, which are 2 steps, and steps is 5; leave out one"
+    ):
         resolve("fast", grid=read_grid("0 0.3 1"), steps=5)
     with pytest.raises(ValueError, match="no quality named 'best'; choose one of exact"):
         pipe("a red circle", quality="best")

@@ -269,8 +269,8 @@ def test_a_pilots_grid_lies_beside_the_weights_and_its_quality_uses_it(
     [
         (["--quality", "best"], "no quality named 'best'"),
         (["--samples", 1], "--samples is 1; expected 3 to"),
-        (["-o", "grid.txt"], "expected a .json"),
-        ([], "name the file with --out"),
+        (["-o", "grid.txt"], "expected a file that ends in .json"),
+        ([], "name a .json file by --out"),
         (["--model", "janusflow/scenes-pro"], "of a flow, and Janus-Pro has no flow"),
     ],
 )

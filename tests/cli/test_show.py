@@ -44,7 +44,7 @@ def test_its_lines_come_as_json(run, janusflow):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "holds no log.jsonl"), ("", "no line yet"), ('[1]\n{"step": "x"}\nnull', "no line")],
+    [(None, "holds no log.jsonl"), ("", "no entry yet"), ('[1]\n{"step": "x"}\nnull', "no entry")],
 )
 def test_a_folder_without_a_log_is_named(content, said, tmp_path):
     if content is not None:

@@ -263,7 +263,7 @@ def test_a_cache_may_take_the_place_of_middle_crops_when_a_run_goes_on(tmp_path)
 
 
 def test_recipes_and_random_crops_have_no_cache(tmp_path):
-    with pytest.raises(ValueError, match="belong to --stage"):
+    with pytest.raises(ValueError, match="train by --stage"):
         job.of_recipe("scenes-smoke", tmp_path, {"data.cache": "x"})
     with pytest.raises(ValueError, match=r"data\.crop is random"):
         job.of_stage(1, MODEL, tmp_path, tmp_path, {"data.crop": "random", "data.cache": "x"})

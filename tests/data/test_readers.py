@@ -92,8 +92,8 @@ def test_processes_share_one_batch_whatever_their_number(folder, processor, worl
     [
         ("{", "no line of JSON"),
         ("[1]", "expected a JSON object"),
-        ('{"image": "none.png", "question": "q", "answer": "a"}', "there is no image"),
-        ('{"image": "../0.png", "question": "q", "answer": "a"}', "leads out of its folder"),
+        ('{"image": "none.png", "question": "q", "answer": "a"}', "does not exist"),
+        ('{"image": "../0.png", "question": "q", "answer": "a"}', "is outside the folder"),
         ('{"image": 7, "question": "q", "answer": "a"}', "expected the name of a file"),
         ('{"image": "words.txt", "question": "q", "answer": "a"}', "not a complete image"),
         ('{"question": "", "answer": "a"}', "empty"),
@@ -223,7 +223,7 @@ def test_a_stage_of_the_paper_trains_on_files_and_exports_a_model(folder, tmp_pa
 def test_a_stage_without_its_data_says_what_is_missing(folder, tmp_path):
     with pytest.raises(ValueError, match="--data"):
         job.of_stage(1, "janusflow/scenes", None, tmp_path)
-    with pytest.raises(ValueError, match="the stage needs"):
+    with pytest.raises(ValueError, match="the stage trains on"):
         job.of_stage(1, "janusflow/scenes", folder / "words.txt", tmp_path)
 
 

@@ -259,7 +259,7 @@ def test_reports_of_other_prompts_are_not_compared(poor):
     other = copy.deepcopy(poor[0])
     for item in other["items"]:
         item["seed"] += 100
-    with pytest.raises(ValueError, match="share no prompt"):
+    with pytest.raises(ValueError, match="have no prompt"):
         report_comparison.compare(poor[0], other)
 
 

@@ -63,7 +63,7 @@ def test_another_number_of_rows_compiles_once_more(fresh):
 
 
 def test_reuse_and_compile_are_refused_together(fresh):
-    with pytest.raises(ValueError, match="leave one of it and compile"):
+    with pytest.raises(ValueError, match="leave out first_block_cache or compile"):
         run(fresh.compile(), "a star", reuse=0.1)
 
 

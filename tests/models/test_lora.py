@@ -275,7 +275,7 @@ SPOILT = {
                                              for k, v in t.items()}),
         "is for another model",
     ),
-    "other tensors": (lambda f: edit_tensors(f, renamed("lora_A", "hada_w1")), "only lora_A"),
+    "other tensors": (lambda f: edit_tensors(f, renamed("lora_A", "hada_w1")), "only tensors"),
     "half": (
         lambda f: edit_tensors(f, lambda t: {k: v for k, v in t.items() if "_A" in k}),
         "no finite pair",

@@ -176,7 +176,7 @@ def test_the_processor_pads_as_asked(processor):
     assert processor(texts, padding="max_length", max_length=80)["input_ids"].shape == (2, 80)
     with pytest.raises(ValueError, match="leave padding on"):
         processor(texts, padding=False)
-    with pytest.raises(ValueError, match="are not cut"):
+    with pytest.raises(ValueError, match="are never cut"):
         processor(texts, truncation=True, max_length=3)
 
 

@@ -59,7 +59,7 @@ GENERATION = {
     "height": (dict(height=10**6), "height is 1000000"),
     "images": (dict(num_images_per_prompt=10**9), "num_images_per_prompt is"),
     "return_dict": (dict(return_dict="no"), "return_dict is 'no'"),
-    "verifier": (dict(best_of=2, verifier=lambda *_: "x"), "the verifier gave str"),
+    "verifier": (dict(best_of=2, verifier=lambda *_: "x"), "the verifier returned str"),
     "sampler scheduler": (dict(sampler=EulerDiscreteScheduler()), "the sampler is EulerDis"),
     "sampler number": (dict(sampler=3), "the sampler is 3"),
     "sampler class": (dict(sampler=Image.Image), "the sampler is"),

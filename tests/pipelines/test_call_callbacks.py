@@ -99,7 +99,7 @@ def test_a_callback_reads_and_sets_the_guidance_of_its_call(tiny_pipe):
                 "callback_on_step_end_tensor_inputs": ["prompt_embeds"],
             },
             ValueError,
-            "read before the first step",
+            "used only before the first step",
         ),
     ],
 )

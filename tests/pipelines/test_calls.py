@@ -268,7 +268,7 @@ def test_weights_that_another_thread_changes_wait_for_running_calls(fused, chang
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_call_cannot_change_the_weights_that_it_computes_with(fused, change):
-    with pytest.raises(RuntimeError, match=f"{change} came from inside a call"):
+    with pytest.raises(RuntimeError, match=f"{change} was called during a call"):
         run(fused, callback_on_step_end=lambda pipe, *_: CHANGES[change](pipe))
     CHANGES[change](fused)  # and afterwards nothing waits
 

@@ -193,7 +193,7 @@ def test_a_mask_of_zero_and_one_is_a_mask(tiny_pipe, pictures, kind):
 
 def test_a_mask_that_selects_nothing_is_refused(tiny_pipe, pictures):
     for nothing in (np.zeros((96, 96), np.uint8), Image.new("L", (96, 96), 100)):
-        with pytest.raises(ValueError, match="the mask selects nothing"):
+        with pytest.raises(ValueError, match="no pixel of the mask is white"):
             tiny_pipe.edit(pictures[0], "a star", mask_image=nothing)
 
 

@@ -101,9 +101,9 @@ def test_the_first_of_equals_is_the_image_without_a_choice(tiny_pipe):
     ("options", "message"),
     [
         ({"verifier": "onw"}, "no verifier named 'onw'; did you mean 'own'"),
-        ({"verifier": lambda *_: [1.0]}, "gave 1 scores for 2 images"),
+        ({"verifier": lambda *_: [1.0]}, "returned 1 scores for 2 images"),
         ({"verifier": lambda i, _: [float("nan")] * len(i)}, "or NaN"),
-        ({"latents": torch.zeros(2, 16, 12, 12), "seed": None}, "best_of needs several"),
+        ({"latents": torch.zeros(2, 16, 12, 12), "seed": None}, "best_of draws several"),
         ({"best_of": 0}, "best_of is 0"),
     ],
 )

@@ -90,7 +90,7 @@ def test_a_straight_path_takes_few_calls(name):
 @pytest.mark.parametrize("name", WHOLE + EACH)
 def test_the_limit_on_calls_holds_and_is_explained(name):
     v = count(bent)
-    with pytest.raises(RuntimeError, match=f"{name} has spent its limit of 20 calls near t = "):
+    with pytest.raises(RuntimeError, match=f"{name} reached its limit of 20 evaluations near t = "):
         sample(v, start(3), GRID, name, rtol=1e-12, atol=1e-12, max_calls=20)
     assert v.calls == 20
 

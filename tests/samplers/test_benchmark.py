@@ -70,7 +70,7 @@ def test_every_library_that_is_installed_takes_part():
 
 
 def test_a_peer_says_when_it_cannot_afford_a_step():
-    with pytest.raises(ValueError, match="takes 4 evaluations a step, and got 3"):
+    with pytest.raises(ValueError, match="takes 4 evaluations a step, and calls is 3"):
         PEERS["torchdiffeq rk4"].run(BEND.velocity, BEND.noise(2), 3)
 
 

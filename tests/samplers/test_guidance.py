@@ -343,7 +343,7 @@ def test_momentum_adds_the_differences_of_the_calls_before():
         x = x + (cond + d) / 3
     torch.testing.assert_close(end, x)
     torch.testing.assert_close(sample(field, torch.zeros_like(cond), ts, "euler"), end)
-    with pytest.raises(ValueError, match="calls of a run"):
+    with pytest.raises(ValueError, match="evaluations of a run"):
         field(cond, at(0.5))
 
 

@@ -215,7 +215,7 @@ def test_sigmas_that_do_not_fall_are_refused(sigmas):
 def test_a_number_of_steps_may_come_with_sigmas_if_they_agree():
     s = SolverScheduler(solver="euler")
     s.set_timesteps(2, sigmas=[1.0, 0.5])
-    with pytest.raises(ValueError, match="one number of steps"):
+    with pytest.raises(ValueError, match="equal numbers if several"):
         s.set_timesteps(3, sigmas=[1.0, 0.5])
 
 

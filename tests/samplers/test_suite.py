@@ -85,7 +85,7 @@ def test_the_program_takes_a_suite(monkeypatch, capsys):
 
 
 def test_a_suite_has_no_plot():
-    with pytest.raises(SystemExit, match="leave --csv and --plot out"):
+    with pytest.raises(SystemExit, match="leave out --csv and --plot"):
         equal_calls.main(["--suite", "--plot", "a.png"])
 
 

@@ -222,7 +222,7 @@ def test_the_cosine_of_gradients_is_that_of_a_plain_computation():
     expected = (a * b).sum() / a.norm() / b.norm()
     assert torch.allclose(repa.gradient_cosine(first, second, hidden), expected)
     assert repa.gradient_cosine(first, -first, hidden) == pytest.approx(-1)
-    with pytest.raises(ValueError, match="take the block's own output"):
+    with pytest.raises(ValueError, match="pass the block's own output"):
         repa.gradient_cosine(first, second, hidden[:, 1:])
     (first + second).sum().backward()  # the graph is still there
 
@@ -242,7 +242,7 @@ def test_both_losses_of_a_step_have_a_gradient_at_the_watched_block(model, view)
     expected = (a * b).sum() / a.norm() / b.norm()
     cosine = repa.gradient_cosine(flow, aligned, state)
     assert torch.allclose(cosine, expected) and 0 < abs(cosine) < 1
-    with pytest.raises(ValueError, match="take the block's own output"):
+    with pytest.raises(ValueError, match="pass the block's own output"):
         repa.gradient_cosine(flow, aligned, hidden)
     model.velocity(x, view.t, prompt)
     assert len(states) == 1  # what comes later is not watched

@@ -65,7 +65,7 @@ def test_the_loss_falls(tiny_folder):
 
 @pytest.mark.parametrize(("name", "value"), [("instruction", " "), ("share", 0.0), ("share", 2.0)])
 def test_what_makes_no_reconstruction_is_refused(tiny_folder, name, value):
-    with pytest.raises(ValueError, match="expected words, and a share"):
+    with pytest.raises(ValueError, match="expected a text, and a share"):
         trainer(tiny_folder, **{f"objective.{name}": value})
 
 

@@ -206,7 +206,7 @@ def test_settings_survive_their_file(tmp_path):
         ("training.steps=0", "above 0"),
         ("training.trainable=head", "language_model"),
         ("alignment=best", "irepa"),
-        ("training.lr", "name=value"),
+        ("training.lr", "NAME=VALUE"),
         ("training.lr=!!python/object:os.system {}", "YAML"),
     ],
 )

@@ -28,7 +28,7 @@ def test_one_changed_bit_of_the_weights_is_found(tiny_folder, tmp_path):
     content = bytearray((folder / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(ValueError, match=r"model\.safetensors in .* is not the file"):
+    with pytest.raises(ValueError, match=r"model\.safetensors in .* differs from the file"):
         locate(folder)
 
 
@@ -43,7 +43,7 @@ def test_a_list_that_leads_elsewhere_is_refused(line, tiny_folder, tmp_path):
 def test_a_file_that_is_gone_is_told(tiny_folder, tmp_path):
     folder = listed(shutil.copytree(tiny_folder, tmp_path / "m"))
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"model\.safetensors is missing in .*download it again"):
+    with pytest.raises(ValueError, match=r"model\.safetensors is listed in .*download it again"):
         locate(folder)
 
 

@@ -64,7 +64,7 @@ def test_an_installed_package_needs_no_option(folder, monkeypatch):
         ("broken", "NameError: name 'nothing' is not defined"),
         ("broken.py", "NameError: name 'nothing' is not defined"),
         ("needy", "ModuleNotFoundError: No module named 'no_such_library'"),
-        ("random.py", "rename the file"),
+        ("random.py", "rename the plugin's file"),
         ("", "mend it"),
     ],
 )

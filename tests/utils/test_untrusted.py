@@ -357,7 +357,7 @@ def reindexed(folder: Path, weight_map: dict) -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda f: (f / "model.safetensors").unlink(), "holds no safetensors files"),
+        (lambda f: (f / "model.safetensors").unlink(), "holds no .safetensors file"),
         (lambda f: reindexed(f, {"a": "model-9.safetensors"}), "lacks model-9.safetensors, which"),
         (lambda f: reindexed(f, {}), "no weight_map"),
         (lambda f: edit(f / "config.json", dtype=[1, 2]), "expected a name such as"),

@@ -71,4 +71,6 @@ def _part(text: str) -> tuple[int, int]:
     number, slash, parts = text.partition("/")
     if slash and number.isdecimal() and parts.isdecimal() and int(number) < int(parts):
         return int(number), int(parts)
-    raise ValueError(f"--part is {text!r:.40}; expected a number below another, as in 0/4")
+    raise ValueError(
+        f"--part is {text!r:.40}; expected INDEX/COUNT with INDEX below COUNT, such as 0/4"
+    )

@@ -103,9 +103,12 @@ def _checked(options: Options) -> Path:
             raise ValueError(f"--{name} is {number}; expected 3 to {most}")
     model, out = options.model, options.out
     if out is None and (model in PACKAGED or not Path(model).is_dir()):
-        raise ValueError(f"{model} is not a local folder; name the file with --out")
+        raise ValueError(
+            f"{model} is not a local folder, so the grid cannot be stored in it; name a .json file "
+            "by --out"
+        )
     out = out or grid_file(Path(model), options.quality)
     check_folder(out.parent)
     if out.suffix != ".json":
-        raise ValueError(f"--out is {str(out)!r:.200}; expected a .json")
+        raise ValueError(f"--out is {str(out)!r:.200}; expected a file that ends in .json")
     return out

@@ -37,7 +37,7 @@ def place(
     chosen = resolve(quality, sampler=sampler, steps=steps)
     if until is not None:
         if not 0 <= until <= 1:
-            raise ValueError(f"guidance until t = {until:g}; expected a time from 0 to 1")
+            raise ValueError(f"guidance is to end at t = {until:g}; expected a time from 0 to 1")
         chosen = replace(chosen, guided=(0.0, float(until)))
     solver, _ = chosen.path(guidance_scale)
     generator = torch.Generator().manual_seed(seed)

@@ -80,7 +80,10 @@ def check(port: int, queue: int, max_body: int, api_key: str | None) -> None:
         if not low <= value <= high:
             raise ValueError(f"{name} is {value}; expected a number from {low} to {high}")
     if api_key is not None and not (api_key.isascii() and api_key.strip() == api_key != ""):
-        raise ValueError("--api-key is empty or holds blanks or other letters; choose ASCII text")
+        raise ValueError(
+            "--api-key is empty, or holds spaces or letters outside ASCII; choose ASCII text "
+            "without spaces"
+        )
 
 
 def served_name(model: str) -> str:

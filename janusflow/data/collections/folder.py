@@ -109,8 +109,8 @@ def write(
                 rows.setdefault(split, []).append(_row(entry, language, text))
     if not kinds:
         raise ValueError(
-            "the package holds no captioned image that was asked for; is it the right package, and "
-            "is --only the beginning of a concept's name?"
+            "the package holds no captioned image of what was asked for; check the package, and "
+            "that --only is the beginning of a concept's name"
         )
     for split, lines in rows.items():
         (out / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -146,7 +146,8 @@ def rasterise(entry: Entry, size: int) -> bytes:
         import resvg_py
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "SVG stamps are drawn by resvg-py: pip install 'janusflow[data]'", name="resvg_py"
+            "SVG stamps need resvg-py, which is not installed; run pip install 'janusflow[data]'",
+            name="resvg_py",
         ) from error
     text = entry.content.decode("utf-8", "replace")
     try:

@@ -140,7 +140,10 @@ def take(path: Path, folder: Path, name: str) -> None:
     """Copies an official results file into the folder, which can then be scored."""
     ends = {"geneval": "jsonl", "dpg": "txt"}
     if name not in ends:
-        raise ValueError(f"--results is for {' and '.join(ends)}; {str(folder)!r} holds {name}")
+        raise ValueError(
+            f"--results is for the tasks {' and '.join(ends)}, and {str(folder)!r} is of {name}; "
+            "leave --results out"
+        )
     content = "\n".join(line for _, line in _lines(path))
     if not content:
         raise ValueError(f"{str(path)!r} is empty; give the file that the evaluator wrote")

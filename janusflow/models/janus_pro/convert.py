@@ -115,8 +115,9 @@ def config(
     width = generator["n_embed"]
     if head.get("image_token_embed", width) != width:
         raise ValueError(
-            f"gen_head_config.image_token_embed is {head['image_token_embed']}, "
-            f"gen_aligner_config.n_embed {width}; transformers' Janus needs them equal"
+            f"gen_head_config.image_token_embed is {head['image_token_embed']} and "
+            f"gen_aligner_config.n_embed {width}, and transformers needs them equal; check "
+            "config.json"
         )
     try:
         made = JanusConfig(
@@ -184,7 +185,9 @@ def vq_sizes(tensors: Mapping[str, Tensor]) -> dict:
 
     def shape(name: str, dimensions: int = 4) -> tuple[int, ...]:
         if root + name not in tensors:
-            raise ValueError(f"the weights lack {root + name}; is this a Janus checkpoint?")
+            raise ValueError(
+                f"the weights lack {root + name}; check that this is a Janus checkpoint"
+            )
         found = tuple(tensors[root + name].shape)
         if len(found) != dimensions or 0 in found:
             raise ValueError(
@@ -219,23 +222,28 @@ def _params(published: Mapping, name: str) -> dict:
     block = published.get(name)
     params = block.get("params") if isinstance(block, Mapping) else None
     if not isinstance(params, dict):
-        raise ValueError(f"config.json has no {name}.params; is this a Janus checkpoint?")
+        raise ValueError(f"config.json has no {name}.params; check that this is a Janus checkpoint")
     if name != "gen_head_config" and "n_embed" not in params:
-        raise ValueError(f"config.json has no {name}.params.n_embed; is this a Janus checkpoint?")
+        raise ValueError(
+            f"config.json has no {name}.params.n_embed; check that this is a Janus checkpoint"
+        )
     return params
 
 
 def _depth(params: Mapping) -> int:
     kind = params.get("projector_type", "mlp_gelu")
     if kind not in ("linear", "mlp_gelu"):
-        raise ValueError(f"projector_type is {kind!r}; expected linear or mlp_gelu")
+        raise ValueError(f"projector_type is {kind!r} in config.json; expected linear or mlp_gelu")
     return 1 if kind == "linear" else params.get("depth", 1)
 
 
 def _language(block: Mapping | None) -> LlamaConfig:
     """Returns the Llama configuration, with LlamaConfig's defaults, as the authors do."""
     if not isinstance(block, Mapping) or block.get("model_type", "llama") != "llama":
-        raise ValueError("config.json has no llama in language_config; is this a Janus checkpoint?")
+        raise ValueError(
+            "language_config in config.json is not of a Llama; check that this is a Janus "
+            "checkpoint"
+        )
     skipped = ("model_type", "torch_dtype", "dtype", "_attn_implementation")
     settings = {key: value for key, value in block.items() if key not in skipped}
     ids = dict(bos_token_id=None, eos_token_id=None, pad_token_id=None)  # the tokenizer's business

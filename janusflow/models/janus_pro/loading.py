@@ -68,8 +68,8 @@ def load_model(
     processor.check_fits(config.text_config.vocab_size)
     if config.image_token_id != processor.image_id:
         raise ValueError(
-            f"config.json says image_token_id {config.image_token_id}, the tokenizer "
-            f"{processor.image_id}; take both from one folder, the layouts' ids differ"
+            f"image_token_id is {config.image_token_id} in config.json and {processor.image_id} in "
+            "the tokenizer; take both from one folder"
         )
     _check_images(config, processor)
     model = _assemble(folder if weights is None else None, config, weights, dtype)

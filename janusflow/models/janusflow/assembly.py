@@ -152,7 +152,9 @@ def _native_size(folder: Path, config: PreTrainedConfig) -> int:
     """Returns the side in pixels of the square for which SigLIP 2 has position embeddings."""
     places = getattr(config, "num_patches", None)
     if places is None:
-        raise ValueError(f"{str(folder)!r} says no image_size; give --image-size")
+        raise ValueError(
+            f"the configuration in {str(folder)!r} gives no image_size; pass --image-size"
+        )
     return int(places**0.5) * config.patch_size
 
 

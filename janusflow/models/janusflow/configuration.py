@@ -142,14 +142,15 @@ class JanusFlowConfig(PreTrainedConfig):
         }
         if hidden != {text.hidden_size}:
             raise ValueError(
-                f"generation encoder and decoder expect hidden sizes {sorted(hidden)}, the "
-                f"language model has {text.hidden_size}; they must be equal"
+                f"the hidden sizes of generation encoder and decoder are {sorted(hidden)}, and the "
+                f"language model's is {text.hidden_size}; make them equal in config.json"
             )
         decoder = _params(self.vision_gen_dec_config, "vision_gen_dec_config")
         if decoder.get("in_channels", generation.channels) != generation.channels:
             raise ValueError(
-                f"decoder in_channels {decoder['in_channels']} differ from the encoder's "
-                f"{generation.channels}; the long skip needs them equal"
+                f"the decoder's in_channels are {decoder['in_channels']} and the encoder's "
+                f"{generation.channels}; make them equal in config.json, because the long skip "
+                "connection joins them"
             )
 
     @classmethod
@@ -355,7 +356,9 @@ def known_settings(kind: type) -> set[str]:
 def _params(block: dict, name: str) -> dict:
     params = block.get("params") if isinstance(block, dict) else None
     if not isinstance(params, dict):
-        raise ValueError(f"{name} has no 'params' block; is this a configuration of Janus?")
+        raise ValueError(
+            f"{name} has no block 'params'; check that this is the config.json of a Janus"
+        )
     return params
 
 

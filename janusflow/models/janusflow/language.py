@@ -41,8 +41,8 @@ def language_class(kind: Any) -> type[PreTrainedConfig]:
     """Returns a causal language model's configuration class. Raises ValueError for others."""
     if not isinstance(kind, str) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ValueError(
-            f"language_config.model_type is {kind!r:.60}, no causal language model of this "
-            "transformers; is this a JanusFlow checkpoint?"
+            f"language_config.model_type is {kind!r:.60}, no causal language model of the "
+            "installed transformers; check that this is a JanusFlow checkpoint"
         )
     return CONFIG_MAPPING[kind]
 

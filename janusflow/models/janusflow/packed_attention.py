@@ -100,6 +100,7 @@ def use_packed_attention(model) -> None:
     now = model.language_model.config._attn_implementation
     if now not in ("sdpa", NAME):
         raise ValueError(
-            f"the model attends by {now!r}; load it with attn_implementation='sdpa' to pack"
+            f"attn_implementation is {now!r}, which cannot attend within packed samples; load the "
+            "model with attn_implementation='sdpa'"
         )
     model.language_model.set_attn_implementation(NAME)

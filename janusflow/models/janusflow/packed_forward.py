@@ -119,7 +119,8 @@ def _check(samples, count: int, x, t, dropped) -> None:
         got = 0 if value is None else len(value)
         if got != count and not (name == "dropped" and value is None):
             raise ValueError(
-                f"{name} has {got} rows for {count} samples of kind generation; expected one each"
+                f"{name} has {got} rows for {count} samples of kind generation; give one row for "
+                "each"
             )
 
 
@@ -170,7 +171,8 @@ def _attention(model, layout: Layout, embeds: Tensor) -> dict:
         return dict(attention_mask=unread, segments=segments.to(device))
     if name not in ("sdpa", "eager"):
         raise ValueError(
-            f"the model attends by {name!r}; load it with attn_implementation='sdpa' to pack"
+            f"attn_implementation is {name!r}, which cannot attend within packed samples; load the "
+            "model with attn_implementation='sdpa'"
         )
     segment = layout.segment.to(device)
     causal = torch.ones(layout.width, layout.width, dtype=torch.bool, device=device).tril()

@@ -150,7 +150,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         """Writes the published layout. Raises ValueError for quantized weights: it lacks names."""
         if getattr(self, "hf_quantizer", None) is not None:
             raise ValueError(
-                "these weights are quantised, the published layout holds plain ones; save the "
+                "these weights are quantised, and the published layout holds plain ones; save the "
                 "model as it was loaded from, and quantise when loading"
             )
         check_shards(kwargs.get("max_shard_size"))
@@ -211,8 +211,8 @@ def _refuse(name, fault: str, keys) -> None:
     if isinstance(first, tuple | list):
         detail = f"{first[0]!r} ({tuple(first[1])} instead of {tuple(first[2])})"
     raise ValueError(
-        f"checkpoint {str(name)!r} {verb} {len(keys)}{kind} tensors, the first {detail}; is this "
-        f"a JanusFlow checkpoint?"
+        f"checkpoint {str(name)!r} {verb} {len(keys)}{kind} tensors, the first {detail}; check "
+        "that it is a JanusFlow checkpoint"
     )
 
 

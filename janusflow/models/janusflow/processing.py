@@ -150,7 +150,10 @@ class JanusFlowProcessor(ProcessorMixin):
         texts = [self._render(one, ending=ending) for one in turns]
         if not tokenize:
             if Padding.read(options) != Padding():
-                raise ValueError("padding and length are of tokens; give tokenize=True with them")
+                raise ValueError(
+                    "padding and max_length count tokens, and tokenize is False; set "
+                    "tokenize=True or leave them out"
+                )
             return texts[0] if is_one(conversation) else texts
         told = [(text, inline(one)) for text, one in zip(texts, turns, strict=True)]
         samples = self._pair(told, nested(images, len(batch)))

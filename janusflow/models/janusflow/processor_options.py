@@ -67,8 +67,8 @@ class Padding:
         longest = max(sizes)
         if self.max_length is not None and longest > self.max_length:
             raise ValueError(
-                f"a prompt has {longest} tokens, max_length is {self.max_length}; prompts with "
-                "images are not cut, shorten the text or raise max_length"
+                f"a prompt has {longest} tokens and max_length is {self.max_length}; prompts with "
+                "images are never cut, so shorten the text or raise max_length"
             )
         if self.padding in (False, None, "do_not_pad"):
             if min(sizes) < longest:

@@ -130,7 +130,9 @@ def block(tap: int | float, depth: int) -> int:
     Raises ValueError for a block that the model does not have.
     """
     if isinstance(tap, bool) or not isinstance(tap, int | float):
-        raise ValueError(f"tap is {tap!r}; expected a block's number or a share of the depth")
+        raise ValueError(
+            f"tap is {tap!r}; expected a block's number from 1, or a share of the depth such as 0.5"
+        )
     share = isinstance(tap, float)
     found = max(1, round(tap * depth)) if share and tap > 0 else tap
     if not 1 <= found <= depth:
@@ -368,7 +370,7 @@ def gradient_products(first: Tensor, second: Tensor, state: Tensor) -> Tensor:
     ]
     if any(gradient is None for gradient in both):
         raise ValueError(
-            "a loss does not depend on this state; take the block's own output, from `watching`"
+            "the given state does not enter a loss; pass the block's own output, from `watching`"
         )
     a, b = (gradient.flatten().double() for gradient in both)
     return torch.stack([a @ b, a @ a, b @ b])

@@ -47,8 +47,8 @@ class View:
         for name in names:
             if getattr(self, name) is None:
                 raise ValueError(
-                    f"the teacher needs {name!r} of each image, which this data does not give; "
-                    "choose another teacher or source"
+                    f"the teacher needs {name!r} of each image, and this data has none; choose "
+                    "another teacher or other data"
                 )
         return tuple(getattr(self, name) for name in names)
 

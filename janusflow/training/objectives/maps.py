@@ -56,7 +56,8 @@ class TwoTimes(Objective):
         """Sets the teacher, which is otherwise the model at the start."""
         if self.teacher is None:
             raise ValueError(
-                "a student learns from its teacher's velocity alone; set objective.distil=true"
+                "distil is False, and a student learns only from its teacher's velocity; set "
+                "objective.distil=true"
             )
         self.teacher.become(teacher)
 
@@ -208,8 +209,8 @@ class Reflow(Objective):
         for sample in samples:
             if sample.kind == "generation" and "noise" not in sample.extra:
                 raise ValueError(
-                    f"{sample.name!r:.80} comes without noise; generate pairs by janusflow pairs "
-                    "and give their folder as janusflow distill --pairs"
+                    f"{sample.name!r:.80} has no noise; generate pairs by janusflow pairs and pass "
+                    "their folder as janusflow distill --pairs"
                 )
         return list(samples)
 

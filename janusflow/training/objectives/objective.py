@@ -45,7 +45,8 @@ class Context:
         """Returns the autoencoder. Raises ValueError naming the command that provides one."""
         if self.vae is None:
             raise ValueError(
-                f"this objective draws with the model and needs its autoencoder; train by {command}"
+                "this objective generates images in training and needs the autoencoder; train by "
+                f"{command}"
             )
         return self.vae
 

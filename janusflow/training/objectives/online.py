@@ -189,5 +189,6 @@ def times_of(text: str, steps: int, solver: samplers.Solver) -> Tensor:
         return samplers.core.times([float(t) for t in text.split()], solver)
     except ValueError as error:
         raise ValueError(
-            f"objective.times is {text!r:.80}; expected rising times 0 to 1"
+            f"objective.times is {text!r:.80}; expected times that rise from 0 to 1, such as '0 "
+            "0.5 1'"
         ) from error

@@ -38,7 +38,7 @@ class RecA(Flow):
         if not instruction.strip() or not 0 < share <= 1:
             raise ValueError(
                 f"objective.instruction is {instruction!r:.60} and objective.share {share!r}; "
-                "expected words, and a share above 0 and at most 1"
+                "expected a text, and a share above 0 and at most 1"
             )
         self.instruction, self.share = instruction, share
         self.prompt: dict[str, Tensor] = {}

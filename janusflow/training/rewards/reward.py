@@ -97,7 +97,9 @@ def _term(text: str) -> tuple[float, Reward]:
     try:
         return (float(weight) if star else 1.0), found
     except ValueError:
-        raise ValueError(f"reward {text!r:.80} has no number before *; as in 0.5*{name}") from None
+        raise ValueError(
+            f"reward {text!r:.80} has no number before *; write for example 0.5*{name}"
+        ) from None
 
 
 def _named(name: str) -> Reward:
