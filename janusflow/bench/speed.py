@@ -233,10 +233,14 @@ def table(report: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, value in (("blocks", 2), ("prompt", 20), ("steps", 30)):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--images", "--pictures", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
+    for names, value, told in (
+        (("--blocks",), 2, "Sets the number of blocks of the language model."),
+        (("--prompt",), 20, "Sets the number of tokens of the prompt."),
+        (("--steps",), 30, "Sets the number of Euler steps."),
+        (("--images", "--pictures"), 1, "Generates this many images at once."),
+        (("--rounds",), 3, "Measures each way this many times."),
+    ):
+        parser.add_argument(*names, type=int, default=value, help=told)
     parser.add_argument("--out", type=Path, help="Writes the report to this .json file.")
     asked = vars(parser.parse_args())
     out = asked.pop("out")

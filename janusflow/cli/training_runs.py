@@ -31,7 +31,8 @@ class Run:
         "Starts from the averaged weights of this run or model, with a new optimizer."
     )
     resume: bool = RUN.option(
-        "Resumes an existing run in --out, or refuses a folder that holds one.", default=True
+        "Resumes an existing run in --out; --no-resume refuses a folder that holds one.",
+        default=True,
     )
     export: Path | None = RUN.path(
         "Writes the averaged model to this folder when the run has ended."

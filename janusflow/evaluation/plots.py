@@ -8,12 +8,10 @@ it. Images are PIL images, or arrays (height, width, 3) in [0, 1] or of bytes. m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from samplers.benchmark.style import paper, thinned
 
@@ -73,30 +71,6 @@ def strip(rows: Mapping[str, Sequence], times: Sequence[float], axes: Axes | Non
     for i, label in enumerate(rows):
         axes.text(-GAP, (i + 0.5) * step, label, ha="right", va="center", rotation=90, fontsize=9)
     return figure
-
-
-def animation(
-    pictures: Sequence, path: str | Path, seconds: float = 3.0, hold: float = 1.0, scale: int = 1
-) -> Path:
-    """Saves the images of a trajectory as an animation; the last is held for `hold` seconds.
-
-    The suffix decides: .gif (written by pillow, repeats) or .mp4 (written by the program ffmpeg).
-    `scale` enlarges by a whole factor without smoothing. Raises ValueError for another suffix,
-    without images, and without ffmpeg.
-    """
-    path = Path(path)
-    frames = [_enlarged(image, scale) for image in pictures]
-    if not frames:
-        raise ValueError("there are no images to animate; give at least one")
-    if path.suffix == ".gif":
-        each = max(20, round(1000 * seconds / len(frames)))  # browsers slow anything faster
-        durations = [each] * (len(frames) - 1) + [each + round(1000 * hold)]
-        frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
-    elif path.suffix == ".mp4":
-        _film(frames, path, max(1, round(len(frames) / seconds)), hold)
-    else:
-        raise ValueError(f"an animation cannot be written as {path.name!r}; name a .gif or a .mp4")
-    return path
 
 
 def _legend(axes: Axes, down: float = 0.17) -> None:
@@ -166,20 +140,6 @@ def curves(
     return axes.figure
 
 
-def loss_by_t(
-    losses: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    bins: int = 12,
-    axes: Axes | None = None,
-) -> Figure:
-    """Draws the mean loss in equal bins of t with 95 % normal bands; `losses` is {name: (t, loss)}
-    per sample.
-
-    A bin without samples is left out; one with a single sample has no band.
-    """
-    lines = {name: _binned(np.asarray(t), np.asarray(y), bins) for name, (t, y) in losses.items()}
-    return curves(lines, "t", "loss", axes)
-
-
 def by_depth(
     values: Mapping[str, Sequence],
     ylabel: str = "alignment (CKNNA)",
@@ -198,16 +158,6 @@ def by_depth(
     return curves(lines, "block", ylabel, axes)
 
 
-def _binned(t: np.ndarray, loss: np.ndarray, bins: int) -> tuple:
-    place = np.clip((t * bins).astype(int), 0, bins - 1)
-    kept = [i for i in range(bins) if (place == i).any()]
-    inside = [loss[place == i] for i in kept]
-    mean = np.array([part.mean() for part in inside])
-    spread = [part.std(ddof=1) / np.sqrt(len(part)) if len(part) > 1 else 0.0 for part in inside]
-    reach = 1.96 * np.array(spread)
-    return (np.array(kept) + 0.5) / bins, mean, mean - reach, mean + reach
-
-
 def _axes(width: float, height: float) -> Axes:
     try:
         from matplotlib.figure import Figure
@@ -221,29 +171,3 @@ def _fitting(items: Sequence | None, count: int, what: str) -> Sequence:
     if len(items) != count:
         raise ValueError(f"{len(items)} {what} came where {count} are expected; give one each")
     return items
-
-
-def _enlarged(image, scale: int) -> Image.Image:
-    if not isinstance(image, Image.Image):
-        array = np.asarray(image)
-        floats = array.dtype.kind == "f"
-        array = (array * 255).round().clip(0, 255) if floats else array
-        image = Image.fromarray(array.astype(np.uint8))
-    size = (image.width * scale, image.height * scale)
-    return image.convert("RGB").resize(size, Image.Resampling.NEAREST)
-
-
-def _film(frames: list[Image.Image], path: Path, fps: int, hold: float) -> None:
-    from matplotlib.animation import FFMpegWriter
-
-    if not FFMpegWriter.isAvailable():
-        raise ValueError("a .mp4 needs the program ffmpeg; install it or name a .gif")
-    axes = _axes(frames[0].width / 100, frames[0].height / 100)
-    axes.set_position((0, 0, 1, 1))
-    axes.set_axis_off()
-    shown = axes.imshow(frames[0])
-    writer = FFMpegWriter(fps=fps)
-    with writer.saving(axes.figure, str(path), dpi=100):
-        for frame in frames + frames[-1:] * round(hold * fps):
-            shown.set_data(frame)
-            writer.grab_frame()

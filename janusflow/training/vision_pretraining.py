@@ -191,8 +191,10 @@ def _write(tensors: dict[str, Tensor], path: Path, meta: dict[str, str] | None) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--recipe", choices=RECIPES, default="scenes-pico")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--recipe", choices=RECIPES, default="scenes-pico", help="Names the recipe."
+    )
+    parser.add_argument("--out", type=Path, required=True, help="Writes to this .safetensors file.")
     args = parser.parse_args()
     started, recipe = time.time(), RECIPES[args.recipe]
     encoder, heads = pretrain(recipe, device=str(pick_device()))

@@ -78,18 +78,18 @@ class Guard:
         asked = headers.get(b"host", b"").decode("latin-1").lower()
         if not self._knows(asked):
             raise Denied(
+                403,
                 f"the request names the host {printable(asked, 80)!r}, which is none of this "
                 "server's names; use its own address, or allow the name by serve --allow-host",
-                f"this server is not called {printable(asked, 80)!r}",
                 "wrong_host",
             )
         origin = headers.get(b"origin")
         if origin is not None and not self._same(origin.decode("latin-1").lower(), asked):
             shown = printable(origin.decode("latin-1"), 80)
             raise Denied(
+                403,
                 f"pages of {shown!r} may not send requests to this server; allow them by serve "
                 f"--allow-origin {shown}",
-                f"pages of {shown!r} may not ask this server",
                 "wrong_origin",
             )
         if self.key and scope["method"] != "OPTIONS" and scope["path"] not in self.open_paths:
@@ -133,8 +133,8 @@ class _Body:
         length = self.headers.get(b"content-length", b"0")
         if not length.isdigit():
             raise Denied(
+                400,
                 "Content-Length is not a number; send the length of the body in bytes",
-                "Content-Length is no number",
                 "invalid_request",
             )
         self._hold(int(length))
@@ -146,8 +146,8 @@ class _Body:
             )
         if self.guard.held - self.size + size > self.guard.budget:
             raise Denied(
+                429,
                 "other requests fill the memory for bodies; try again in a few seconds",
-                "too much is being sent at once; try again",
                 "busy",
                 [(b"retry-after", b"5")],
             )
@@ -168,11 +168,7 @@ class _Body:
         try:
             message = await asyncio.wait_for(self._receive(), SLOWEST)
         except asyncio.TimeoutError:
-            raise Denied(
-                "the body did not come in time; send it again",
-                "the body did not come in time",
-                "timeout",
-            ) from None
+            raise Denied(408, "the body did not come in time; send it again", "timeout") from None
         if message["type"] != "http.request":
             return message
         size = len(message.get("body", b""))

@@ -195,42 +195,42 @@ def parser() -> argparse.ArgumentParser:
         "--field",
         nargs="+",
         default=["mixture:dim=64"],
-        help="Adds a solver with options, as name:option=value,...",
+        help="Measures on fields of samplers.PROBLEMS, such as bend or mixture:dim=64,seed=3.",
     )
     p.add_argument(
         "--solvers",
         nargs="+",
-        help="Compares these solvers by name. By default all with fixed steps.",
+        help="Compares these solvers, given by name. The default is all with fixed steps.",
     )
     p.add_argument(
         "--learned",
         nargs="+",
         default=[],
-        help="Adds learned solvers from these files, each on its own field.",
+        help="Adds the learned solvers in these files, each on the field that it was learned for.",
     )
     p.add_argument(
         "--suite",
         choices=[*suite.HALVES, "both"],
         nargs="?",
         const="both",
-        help="Prints one page on a solver (auto) over families of hard fields, or over half "
-        "of them.",
+        help="Prints a page about one solver (auto by default) on a suite of hard fields, or on "
+        "one half of it.",
     )
     p.add_argument(
         "--calls",
         nargs="+",
         type=int,
-        help="Compares at these numbers of network evaluations. By default 4 to 64, and 4 to "
-        "32 of a suite.",
+        help="Compares at these numbers of network evaluations. The default is 4 to 64, for a "
+        "suite 4 to 32.",
     )
-    p.add_argument("--samples", type=int, default=512)
+    p.add_argument("--samples", type=int, default=512, help="Starts from this many noises.")
     p.add_argument("--seed", type=int, default=0, help="Seeds the noise.")
-    p.add_argument("--no-peers", action="store_true", help="Leaves the other libraries out.")
-    p.add_argument("--no-pilot", action="store_true", help="Leaves the pilot grids out.")
+    p.add_argument("--no-peers", action="store_true", help="Leaves out other libraries.")
+    p.add_argument("--no-pilot", action="store_true", help="Leaves out pilot grids.")
     p.add_argument("--no-overhead", action="store_true", help="Does not time the steps.")
-    p.add_argument("--ratios", action="store_true", help="Prints only the ratios to the best peer.")
-    p.add_argument("--csv", metavar="FILE")
-    p.add_argument("--json", metavar="FILE")
+    p.add_argument("--ratios", action="store_true", help="Prints only the ratios of errors.")
+    p.add_argument("--csv", metavar="FILE", help="Writes the table to this file.")
+    p.add_argument("--json", metavar="FILE", help="Writes the report to this file.")
     p.add_argument(
         "--plot", metavar="FILE", help="Draws the first field into this .png, .svg or .pdf file."
     )

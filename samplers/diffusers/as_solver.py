@@ -69,8 +69,8 @@ def placed(scheduler: SchedulerMixin, v: Velocity, x: Tensor, ts: Tensor, sign: 
     """Yields the scheduler's states at each of ts[1:], on the grid ts instead of its own."""
     if not bool((ts.diff() > 0).all()):
         raise ValueError(
-            "the time grid falls, and a diffusers scheduler runs only from noise (t = 0) to data "
-            "(t = 1); pass a rising grid"
+            "the time grid falls, and a diffusers scheduler runs only from noise to data; pass a "
+            "grid that rises"
         )
     scheduler = copy.deepcopy(scheduler)
     place(scheduler, ts, sign)

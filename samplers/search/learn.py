@@ -284,14 +284,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--field",
         default="mixture:dim=64",
-        help="Adds a solver with options, as name:option=value,...",
+        help="Learns for this field of samplers.PROBLEMS, such as bend or mixture:dim=64,seed=3.",
     )
-    p.add_argument("--calls", type=int, default=6)
+    p.add_argument("--calls", type=int, default=6, help="Sets the number of evaluations.")
     p.add_argument(
         "--out", metavar="FILE", required=True, help="Writes the learned solver to this JSON file."
     )
     p.add_argument("--samples", type=int, default=1024, help="Learns from this many samples.")
-    p.add_argument("--iterations", type=int, default=600)
+    p.add_argument("--iterations", type=int, default=600, help="Stops after this many steps.")
     p.add_argument("--seed", type=int, default=1, help="Seeds the noise to learn from.")
     return p
 

@@ -38,7 +38,7 @@ def test_one_sweep_is_enough_where_the_velocity_is_constant():
 
 def test_fields_of_a_grid_and_negative_tolerances_are_refused():
     field = samplers.guide((broadcast, broadcast), samplers.cfg_plus_plus(0.5))
-    with pytest.raises(ValueError, match="depends on the grid"):
+    with pytest.raises(ValueError, match="depends on the run's time grid"):
         samplers.picard(field, NOISE, 4)
     with pytest.raises(ValueError, match="expected an RMS"):
         samplers.picard(broadcast, NOISE, 4, tolerance=-1.0)

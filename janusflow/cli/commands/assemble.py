@@ -49,7 +49,7 @@ class Options:
 
 @command("assemble", panel="Training and files")
 def assemble(options: Options) -> dict:
-    """Combines pretrained parts to a new model, which `train` then teaches to answer and to
+    """Combines pretrained parts into a new model, which `train` then teaches to answer and to
     generate.
     """
     with importing("importing"):

@@ -48,11 +48,9 @@ class Samplers(o.Placement):
     reference: int = SAMPLING.option(
         "Uses the result of rk4 with this many evaluations as the reference.", default=256
     )
-    peers: bool = SAMPLING.option(
-        "Also compares the solvers of other libraries, or not.", default=True
-    )
+    peers: bool = SAMPLING.option("Also compares the solvers of other libraries.", default=True)
     pilot: bool = SAMPLING.option(
-        "Also runs each solver on a grid optimised by a pilot, or not.", default=False
+        "Also runs each solver on a time grid that `janusflow pilot` would find.", default=False
     )
     csv: Path | None = OUTPUT.path("Writes the results to this CSV file.")
     save: Save = None

@@ -21,7 +21,7 @@ class Options:
     device: o.Device = "auto"
     dtype: o.Dtype = "auto"
     speed: bool = OUTPUT.option(
-        "Also measures the time of an image, for which the model is loaded, or not.", default=True
+        "Also measures the time of an image, which loads the model.", default=True
     )
     steps: int = MODEL.option(
         "Measures this many sampling steps and extrapolates to a whole image.", default=2

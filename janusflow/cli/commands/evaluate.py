@@ -62,7 +62,7 @@ class Options(o.Adapted):
         "file. The default is the evaluated model's vision encoder."
     )
     figures: bool = OUTPUT.option(
-        "Draws a bar chart of the scores and sheets of failed images.", default=True
+        "Draws a bar chart of the scores, and sheets of wrong images.", default=True
     )
     quality: o.Quality = None
     num_inference_steps: o.Steps = None

@@ -29,7 +29,7 @@ class Options(o.Adapted):
     )
     seed: Seed = 0
     batch_size: int | None = OUTPUT.option(
-        "Computes this many images at once. By default as many as fit into memory, at most "
+        "Computes this many images at once. The default is as many as fit into memory, at most "
         "16, or 64 on CUDA."
     )
     memory: float | None = OUTPUT.option(

@@ -48,7 +48,7 @@ class Options(o.Placement):
 
 @command("pilot", panel="Measuring", plugins=True)
 def pilot(options: Options) -> dict:
-    """Optimises the time grid of a quality for one model, whose presets then use it."""
+    """Optimises the time grid of a quality for one model, which then uses it."""
     with importing():
         from tqdm import tqdm
 

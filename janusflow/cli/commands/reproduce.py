@@ -69,9 +69,7 @@ class Options(o.Placement):
     features: str | None = BENCHMARK.option(
         "For mjhq: computes features with this vision model or Inception .pth file."
     )
-    batch_size: int = MODEL.option(
-        "Forecasts the memory for generating this many images at once.", default=16
-    )
+    batch_size: int = MODEL.option("Computes this many images at once.", default=16)
 
 
 @command("reproduce", panel="Measuring")

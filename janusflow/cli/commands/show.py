@@ -28,7 +28,9 @@ class Options:
         "--out",
         "-o",
     )
-    figure: bool = OUTPUT.option("Saves the figure, or only prints the table.", default=True)
+    figure: bool = OUTPUT.option(
+        "Saves the figure; --no-figure only prints the table.", default=True
+    )
 
 
 @command("show", panel="Training and files")
