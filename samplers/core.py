@@ -163,6 +163,13 @@ def vectorized() -> bool:
     return top is not None and top.key() == torch._C._functorch.TransformType.Vmap
 
 
+def transforms() -> set[str]:
+    """Returns the names of all active transforms of torch.func: Vmap, Grad, Jvp, Functionalize."""
+    if not transformed() or torch.compiler.is_compiling():
+        return set()
+    return {level.key().name for level in torch._C._functorch.get_interpreter_stack()}
+
+
 def _inside(v: Velocity, low: Tensor, high: Tensor, x: Tensor, *times: Tensor) -> Tensor:
     """Returns v at times moved inside (low, high), at a jump the limit of this side."""
     return v(x, *(t.clamp(float(low) + NEAR, float(high) - NEAR) for t in times))

@@ -1,5 +1,6 @@
 """Editing with a flow: round trips, image-to-image, inpainting, controlled inversion, FlowEdit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,7 +11,8 @@ from samplers.core import Solver, Times, Velocity, count, find, sample, times
 from samplers.fields import Wrapped, on_grid
 from samplers.guidance.rule import where
 from samplers.registry import renamed
-from samplers.solvers.stochastic import Generators, draws
+from samplers.seeds import Generators, generators
+from samplers.solvers.stochastic import draws
 from samplers.states import one_tensor
 
 OLD = {"between": "interpolate", "partway": "img2img_timesteps", "masked": "inpaint"}
@@ -170,6 +172,7 @@ def flow_edit(
     *,
     averages: int = 1,
     generator: Generators = None,
+    seed: int | Sequence[int] | None = None,
 ) -> Tensor:
     """Moves data (B, ...) from one prompt to another without inversion; Kulikov et al. 2024
     (FlowEdit).
@@ -179,9 +182,10 @@ def flow_edit(
     evaluations each. An integer ts is a number of steps of a uniform grid; start the grid later,
     for example by `img2img_timesteps`, to stay closer to the data.
     """
+    one_tensor(data, "the data")
     ts = times(ts, find("euler"))
     source, target = on_grid(source, ts), on_grid(target, ts)
-    draw, z = draws(data, generator), data
+    draw, z = draws(data, generators(generator, seed, len(data))), data
     for t, s in pairwise(ts):
         for_all = torch.zeros_like(data)
         for _ in range(averages):

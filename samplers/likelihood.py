@@ -16,8 +16,9 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from samplers.core import Solver, Times, Velocity, find, sample, times
+from samplers.core import Solver, Times, Velocity, find, sample, times, transforms
 from samplers.fields import Wrapped, jumps_of, time_shift_of
+from samplers.seeds import generators
 from samplers.states import one_tensor
 
 NEAR = 1e-6  # how far from 0 and 1 a grid may end
@@ -48,14 +49,15 @@ def log_likelihood(
     *,
     probes: int | None = None,
     generator: torch.Generator | None = None,
+    seed: int | None = None,
     **options,
 ) -> LogLikelihood:
     """Returns log p(data) for data of any shape (B, ...); the grid ts runs from noise to data.
 
     Without `probes` the trace of the Jacobian is exact and takes as many backward passes per call
     as a sample has elements. With them it is Hutchinson's estimate, the mean of e . J e over that
-    many random sign vectors e drawn once per run, with one backward pass each; Grathwohl et al.
-    2019.
+    many random sign vectors e drawn once per run from `generator` or `seed`, with one backward pass
+    each; Grathwohl et al. 2019.
 
     The result can be differentiated with respect to the data and the parameters of v, through
     second derivatives of v; that keeps every call's graph, so use torch.no_grad() for the value
@@ -63,6 +65,13 @@ def log_likelihood(
     which cannot recover the data's noise, and for a velocity that is detached from the state.
     """
     one_tensor(data, "the data")
+    if transforms() & {"Vmap", "Jvp"}:
+        raise TypeError(
+            "log_likelihood differentiates v backwards, which torch.func's vmap and jvp forbid; "
+            "give it all samples as one batch (B, ...), and differentiate its value by autograd"
+        )
+    drawn = generators(generator, None if seed is None else [seed], 1, "run")
+    drawn = drawn[0] if isinstance(drawn, list) else drawn
     chosen = find(solver, **options)
     if chosen.stochastic or chosen.maps:
         raise ValueError(
@@ -77,8 +86,8 @@ def log_likelihood(
         )
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False), torch.no_grad():
-            return _integrated(v, data.clone(), ts.clone(), chosen, probes, generator)
-    return _integrated(v, data, ts, chosen, probes, generator)
+            return _integrated(v, data.clone(), ts.clone(), chosen, probes, drawn)
+    return _integrated(v, data, ts, chosen, probes, drawn)
 
 
 def _integrated(

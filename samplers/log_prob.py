@@ -69,7 +69,11 @@ def step_log_prob(
             f"a step of {chosen.name} has no density in closed form; choose one of "
             f"{', '.join(TRANSITIONS)}"
         )
-    bound = {k: o for k, o in getattr(chosen.path, "keywords", {}).items() if k != "generator"}
+    bound = {
+        k: o
+        for k, o in getattr(chosen.path, "keywords", {}).items()
+        if k not in ("generator", "seed")
+    }
     x, y = (z.to(torch.promote_types(z.dtype, torch.float32)) for z in (x, y))
     t, s = _times(t, x), _times(s, x)
     mean, deviation = TRANSITIONS[chosen.name](x, velocity.to(x.dtype), t, s, **bound)
@@ -86,7 +90,8 @@ def rollout(
     """Samples as `samplers.sample` does, and keeps every state and the log-probability of each
     step.
 
-    Options are the solver's, including `generator`. It takes no additional evaluations of v.
+    Options are the solver's, including `generator` and `seed`. It takes no additional evaluations
+    of v.
     """
     chosen, seen = find(solver, **options), _Recorded(v)
     times, states = zip(*trajectory(seen, noise, ts, chosen), strict=True)

@@ -18,6 +18,7 @@ from torch import Tensor
 from samplers.fields import Velocity as Velocity
 from samplers.grids import Grid
 from samplers.registry import Registry
+from samplers.seeds import takes_seed
 
 Path = Iterator[Tensor]
 
@@ -103,11 +104,15 @@ SOLVERS: Registry[Solver] = Registry(
 def solver(
     *, order: int | None, calls: int = 1, **promises: Any
 ) -> Callable[[Callable[..., Path]], Callable[..., Path]]:
-    """A decorator: registers a solver by its function's name, with fields of `Solver`."""
+    """A decorator: registers a solver by its function's name, with fields of `Solver`.
+
+    One that takes `generator` takes `seed` too, see `samplers.seeds`.
+    """
 
     def register(path: Callable[..., Path]) -> Callable[..., Path]:
         name, doc = path.__name__, inspect.getdoc(path) or ""
-        SOLVERS[name] = Solver(name=name, path=path, order=order, calls=calls, doc=doc, **promises)
+        own = takes_seed(path)
+        SOLVERS[name] = Solver(name=name, path=own, order=order, calls=calls, doc=doc, **promises)
         return path
 
     return register

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from samplers.fields import Velocity, Wrapped, fitting, flat
 
@@ -21,6 +22,11 @@ def one_tensor(value: Any, name: str) -> Tensor:
             "trajectory take tuples and dicts"
         )
     return value
+
+
+def of_parts(function: Callable[[Tensor], Tensor], state: Any) -> Any:
+    """Returns function(state), or for a state of several parts the same of each of them."""
+    return function(state) if isinstance(state, Tensor) else tree_map(function, state)
 
 
 @dataclass(frozen=True)
@@ -57,9 +63,9 @@ class Layout:
         """Concatenates the parts of such a state to (B, D), in the widest of their dtypes."""
         parts, spec = tree_flatten(state)
         if spec != self.spec:
+            shown, own = (" ".join(str(one).split()) for one in (spec, self.spec))
             raise TypeError(
-                f"v returned {spec} where the state is {self.spec}; return the structure of the "
-                "state"
+                f"v returned {shown} where the state is {own}; return the structure of the state"
             )
         widest = max(self.dtypes, key=lambda dtype: dtype.itemsize)
         return torch.cat([flat(part).to(widest) for part in parts], 1)

@@ -6,14 +6,12 @@ as many steps as its share of the images. NovelAI 2022, and SDXL, arXiv 2307.019
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from PIL import Image
-
+from janusflow.data.image_sizes import size_of
 from janusflow.data.mixture import SLOTS, Blend, slots
 from janusflow.data.permutation import permuted
 from janusflow.data.records import Records
@@ -109,9 +107,7 @@ def divided(records: Records, wanted: dict[str, tuple[int, int]]) -> dict[str, l
 def _ratio(records: Records, number: int) -> float | None:
     """Returns width / height of an image, from its header."""
     try:
-        with Image.open(io.BytesIO(records[number].images[0])) as image:
-            width, height = image.size
-            turned = image.getexif().get(274, 1) >= 5  # lies on its side
-    except (BrokenSample, OSError, ValueError, Image.DecompressionBombError):
+        size = size_of(records[number].images[0])
+    except (BrokenSample, OSError, ValueError):
         return None
-    return height / width if turned else width / height
+    return None if size is None else size[0] / size[1]

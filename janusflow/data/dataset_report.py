@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 
+from janusflow.data import image_sizes
 from janusflow.data.mixture import Mixture
 from janusflow.data.records import Record, Records
 from janusflow.data.samples import BrokenSample
@@ -21,7 +22,7 @@ LOOKED_AT = 256  # records of a source whose content counts, spread over it
 
 
 def describe(mixture: Mixture) -> str:
-    """Returns one line per kind of sample with count and example, and one per skipping reason."""
+    """Returns lines on each kind of sample: count, example, unusual sizes; and what is skipped."""
     lines = []
     for kind, blend in mixture.sources.items():
         count = sum(len(source) for source in blend.sources)
@@ -32,6 +33,8 @@ def describe(mixture: Mixture) -> str:
                 getattr(blend, "names", ()), getattr(blend, "blends", ()), strict=True
             )
         ]
+        if kind == "generation":
+            lines += [f"data: {line}" for source in blend.sources for line in _sizes(source)]
     skipped = list(mixture.skipped.items())
     lines += [f"data: skipped {name}: {why}" for name, why in skipped[:NAMED]]
     rest = Counter(why for _, why in skipped[NAMED:])
@@ -47,6 +50,17 @@ def _example(sources) -> str:
                 return f"{record.name}: {_words(record)!r}"
             why = str(record)
     return f"nothing that can be read among the first ({why})"
+
+
+def _sizes(source) -> Iterator[str]:
+    """Yields what is unusual in the sizes of up to 256 images of a source."""
+    processor = getattr(source, "processor", None)
+    if processor is None:
+        return
+    side = processor.image_processor.image_size
+    seen = (record for _, record in _spread(source.records, LOOKED_AT))
+    whole = (record for record in seen if isinstance(record, Record))
+    yield from image_sizes.unusual(whole, *(source.sides or (side, side)), source.min_side)
 
 
 def _words(record: Record) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from janusflow.data.feature_cache import AGAIN, Cache, CacheError, key_of
+from janusflow.data.image_sizes import MIN_SIDE, check_sides
 from janusflow.data.permutation import mix
 from janusflow.data.records import PLACEHOLDER, Record, Records
 from janusflow.data.samples import BrokenSample, Sample, attempt
@@ -29,6 +30,7 @@ class Prepared:
     centered: bool = False  # the crop, whatever the key
     cached: Cached | None = None  # of images to be made
     sides: tuple[int, int] | None = None  # height and width of images to be made; None: square
+    min_side: int = MIN_SIDE  # pixels of each side of an image that is taken
 
     @property
     def sequential(self) -> bool:
@@ -52,6 +54,7 @@ class Prepared:
         record = one_caption(record, key)
         key = 0 if self.centered else key
         try:
+            check_sides(record, self.min_side)
             if self.cached is not None and self.kind == "generation":
                 sample = self.cached(self.processor, record)
             elif self.sides is not None and self.kind == "generation":

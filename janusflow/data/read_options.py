@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from janusflow.data.image_sizes import MIN_SIDE
+
 CROPS = ("random", "center")
 
 
@@ -19,6 +21,7 @@ class Data:
     buffer: int = 1000  # rows of that buffer
     buckets: str = ""  # aspect ratios that images may keep, as "1:1 4:3 3:4"; none: square
     ignore: tuple[str, ...] = ()  # keys of rows that may stand there without being read
+    min_side: int = MIN_SIDE  # pixels; images with a shorter side are skipped as broken
 
     def __post_init__(self):
         if self.crop not in (None, *CROPS):
@@ -33,6 +36,8 @@ class Data:
         if self.buckets and (self.cache is not None or self.streaming):
             other = "data.cache" if self.cache is not None else "data.streaming"
             raise ValueError(f"data.buckets does not go with {other}; leave one of them out")
+        if self.min_side < 1:
+            raise ValueError(f"data.min_side is {self.min_side}; expected at least 1")
         if self.buffer < 1:
             raise ValueError(f"data.buffer is {self.buffer}; expected at least 1")
 

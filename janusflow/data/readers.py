@@ -106,7 +106,14 @@ def open_data(
         found = scan(path, options, seed, exclude)
         skipped |= found.skipped
         for kind, records in found.sources:
-            source = Prepared(records, kind, processor, centered=options.centered, cached=cached)
+            source = Prepared(
+                records,
+                kind,
+                processor,
+                centered=options.centered,
+                cached=cached,
+                min_side=options.min_side,
+            )
             whole = sum(len(other) for name, other in found.sources if name == kind)
             share = len(records) * (1 if weight is None else weight / whole)
             by_kind[kind].append((source, float(share)))

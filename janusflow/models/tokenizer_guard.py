@@ -4,6 +4,7 @@ inconsistently.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -22,7 +23,7 @@ NORMALIZERS = {
     "Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Replace",
     "Prepend", "ByteLevel", "BertNormalizer", "Nmt",
 }  # fmt: skip
-USUAL = ("BPE", "ByteLevel", "Split", "Digits", "Sequence", "Lowercase", "Replace", "NFC")
+USUAL = ("BPE", "ByteLevel", "Split", "Digits", "Lowercase", "NFC")
 STEPS = 32  # of a normalizer
 GROWTH = 64.0  # times that a normalizer may lengthen a text
 PREFIX = 64  # letters that it may put before a text
@@ -55,11 +56,21 @@ def check_probe(tokenizer: Tokenizer) -> None:
 
 
 def is_usual(tokenizer: Tokenizer) -> bool:
-    """Returns whether all parts are of kinds in which no text is known to panic, so that nothing
-    has to be kept from stderr.
+    """Returns whether all parts, those inside of sequences too, are of kinds in which no text is
+    known to panic, so that nothing has to be kept from stderr.
     """
-    parts = tokenizer.model, tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder
-    return all(part is None or type(part).__name__ in USUAL for part in parts)
+    parts = tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder
+    settings = [json.loads(part.__getstate__()) for part in parts if part is not None]
+    return type(tokenizer.model).__name__ in USUAL and all(map(_is_usual, settings))
+
+
+def _is_usual(part: Mapping) -> bool:
+    if part.get("type") == "Sequence":
+        inner = (own for own in part.values() if isinstance(own, list))
+        return all(_is_usual(one) for own in inner for one in own)
+    if part.get("type") == "Replace":  # a regular expression that matches nothing panics
+        return "String" in part["pattern"]
+    return part.get("type") in USUAL
 
 
 @contextmanager

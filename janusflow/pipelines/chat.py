@@ -14,6 +14,7 @@ from torch import Tensor
 from janusflow.models.janusflow.chat_format import as_images, is_one, listed
 from janusflow.pipelines import answer_settings, streaming
 from janusflow.pipelines.conversation import Conversation
+from janusflow.pipelines.token_draws import check_seed
 from janusflow.utils.keywords import refuse_unknown
 
 Images = Sequence | Image.Image | np.ndarray | Tensor | None  # one image, or several
@@ -44,6 +45,7 @@ class Chat:
         *,
         stream: bool = False,
         max_new_tokens: int | None = None,
+        seed: int | None = None,
         adapters=None,
         **settings,
     ) -> str | list | Iterator[str]:
@@ -52,7 +54,9 @@ class Chat:
         A list of questions or conversations, with a list of images for each, returns a list of
         answers; `num_return_sequences` above 1 returns a list per question. `stream=True` returns
         an iterator over the pieces of one answer; leaving it stops the computation. `adapters` hold
-        for this call, as in `pipe(prompt)`. Further settings are those of transformers' `generate`.
+        for this call, as in `pipe(prompt)`. `seed` makes sampled answers (`do_sample=True`)
+        reproducible; answer i draws from seed + i. Further settings are those of transformers'
+        `generate`.
         By default, and without a generation configuration beside the weights, the answer is greedy
         and at most 512 tokens long; a warning says if that cuts it.
         """
@@ -63,18 +67,21 @@ class Chat:
         self._check_ids(inputs["input_ids"])
         if max_new_tokens is not None:
             settings["max_new_tokens"] = max_new_tokens
+        check_seed(seed)
         if stream:
             _check_stream(one, settings)
         chosen = self._settings(f"{type(self).__name__}.chat", settings)
         chosen = answer_settings.within(chosen, inputs["input_ids"].shape[1], self.positions)
         if stream:
             return self.streamed(
-                lambda **own: self.answer(inputs, **streaming.with_criteria(chosen, own)),
+                lambda **own: self.answer(
+                    inputs, seed=seed, **streaming.with_criteria(chosen, own)
+                ),
                 self.echoes,
                 adapters,
             )
         with self._call(adapters):
-            ids = self.answer(inputs, **chosen)
+            ids = self.answer(inputs, seed=seed, **chosen)
         self._warn_if_cut(ids, settings, chosen)
         answers = [text.strip() for text in self.processor.batch_decode(ids)]
         count = len(answers) // len(inputs["input_ids"])

@@ -12,6 +12,7 @@ from janusflow.pipelines import answer_settings, prefix_cache
 from janusflow.pipelines.answering import message
 from janusflow.pipelines.streaming import Stop as Stop  # its place in release 0.1
 from janusflow.pipelines.streaming import with_criteria
+from janusflow.pipelines.token_draws import check_seed, drawing
 from janusflow.utils import finite
 
 
@@ -29,21 +30,39 @@ class Conversation:
         self._turn = Lock()
         self._cache, self._ids, self._weights = None, [], ()
 
-    def ask(self, question: str, *, max_new_tokens: int | None = None, **settings) -> str:
-        """Returns the answer, greedy by default; `settings` go to transformers' `generate`."""
+    def ask(
+        self,
+        question: str,
+        *,
+        max_new_tokens: int | None = None,
+        seed: int | None = None,
+        **settings,
+    ) -> str:
+        """Returns the answer, greedy by default; `settings` go to transformers' `generate`.
+
+        `seed` makes a sampled answer (`do_sample=True`) reproducible.
+        """
         _check_question(question)
+        check_seed(seed)
         chosen = self._settings("ask", max_new_tokens, settings)
         with self.pipe._call(), self._turn:
-            return self._take_turn(question, chosen)
+            return self._take_turn(question, chosen, seed)
 
     def stream(
-        self, question: str, *, max_new_tokens: int | None = None, **settings
+        self,
+        question: str,
+        *,
+        max_new_tokens: int | None = None,
+        seed: int | None = None,
+        **settings,
     ) -> Iterator[str]:
         """Yields the answer in pieces; leaving the iterator early ends the answer there."""
         _check_question(question)
+        check_seed(seed)
         chosen = self._settings("stream", max_new_tokens, settings)
         yield from self.pipe.streamed(
-            lambda **own: self._after_others(question, with_criteria(chosen, own)), skip_prompt=True
+            lambda **own: self._after_others(question, with_criteria(chosen, own), seed),
+            skip_prompt=True,
         )
 
     def _settings(self, method: str, max_new_tokens: int | None, settings: dict) -> dict:
@@ -54,7 +73,7 @@ class Conversation:
         own = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
         return self.pipe._settings(f"Conversation.{method}", settings | own)
 
-    def _after_others(self, question: str, settings: dict) -> None:
+    def _after_others(self, question: str, settings: dict, seed: int | None) -> None:
         """Runs a turn in a stream's thread, which gives up its place once nobody reads."""
         stop, streamer = settings["stopping_criteria"][0], settings["streamer"]
         while not self._turn.acquire(timeout=0.05):
@@ -62,18 +81,19 @@ class Conversation:
                 streamer.end()
                 return
         try:
-            self._take_turn(question, settings)
+            self._take_turn(question, settings, seed)
         finally:
             self._turn.release()
 
-    def _take_turn(self, question: str, settings: dict) -> str:
+    def _take_turn(self, question: str, settings: dict, seed: int | None) -> str:
         pipe = self.pipe
         turns = [*self.turns, *message(question, [] if self.turns else self.images)]
         inputs = pipe.processor(turns).to(pipe._execution_device)
         tokens = inputs["input_ids"].shape[1]
         pipe._limit_positions(tokens, "a conversation")
         settings = answer_settings.within(settings, tokens, pipe.positions)
-        new = self._new(inputs, settings)
+        with drawing(seed):
+            new = self._new(inputs, settings)
         answer = pipe.processor.decode(new, skip_special_tokens=True).strip()
         self.turns = [*turns, {"role": "assistant", "content": answer}]
         return answer

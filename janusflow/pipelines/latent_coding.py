@@ -57,8 +57,12 @@ class Coding:
         width: int | None = None,
         generator: Generators = None,
         latents: Tensor | np.ndarray | None = None,
+        seed: int | list[int] | None = None,
     ) -> Tensor:
-        """Returns noise (count, channels, height / 8, width / 8) in float32 on the device."""
+        """Returns noise (count, channels, height / 8, width / 8) in float32 on the device.
+
+        It is drawn from `generator` or `seed`, as in `pipe(prompt)`.
+        """
         device, factor = self._execution_device, self.vae_scale_factor
         count = whole(count, "count", required=True)
         if latents is not None:
@@ -67,7 +71,7 @@ class Coding:
         self._check_size(height, width)
         channels = self.model.config.generation.latent_channels
         shape = (count, channels, height // factor, width // factor)
-        generator = generators(generator, None, count)
+        generator = generators(generator, seed, count)
         return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
 
     def _own_latents(self, count: int, height, width, latents: Tensor | np.ndarray) -> Tensor:

@@ -27,6 +27,7 @@ from janusflow.pipelines.conversation import Reread
 from janusflow.pipelines.generators import generators
 from janusflow.pipelines.guided_velocity import read_guidance
 from janusflow.pipelines.outputs import Shown
+from janusflow.pipelines.token_draws import drawing
 from janusflow.utils import finite, images
 from janusflow.utils.atomic_io import readable
 from janusflow.utils.checkpoint_files import one_layout
@@ -282,14 +283,15 @@ class JanusProPipeline(BasePipeline):
         folded = vq.fold((2 * pixels - 1).to(self._execution_device, self.model.dtype), self.fold)
         return vq.tokens(self.model.model.vqmodel, folded)
 
-    def answer(self, inputs, **kwargs) -> Tensor:
+    def answer(self, inputs, *, seed: int | None = None, **kwargs) -> Tensor:
         """Returns the ids (B, L) that transformers' `generate` adds to the processor's `inputs`.
 
         Its Janus class drops logits processors on the way to `GenerationMixin`, so this calls the
-        latter.
+        latter. Row i draws sampled tokens from `seed` + i.
         """
         options = {"guidance_scale": None} | finite.watched(kwargs)  # the default is for images
-        ids = GenerationMixin.generate(self.model, **inputs, **options)
+        with drawing(seed):
+            ids = GenerationMixin.generate(self.model, **inputs, **options)
         return ids[:, inputs["input_ids"].shape[1] :]
 
 

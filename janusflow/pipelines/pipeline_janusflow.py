@@ -28,6 +28,7 @@ from janusflow.pipelines.generation import Generation
 from janusflow.pipelines.integration import Integration
 from janusflow.pipelines.latent_coding import Coding
 from janusflow.pipelines.presets import grid_file, read_grids
+from janusflow.pipelines.token_draws import drawing
 from janusflow.utils import finite
 from janusflow.utils.atomic_io import readable
 from janusflow.utils.checkpoint_files import one_layout
@@ -160,17 +161,18 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
         """The number of positions of the language model."""
         return self.model.config.language_config.max_position_embeddings
 
-    def answer(self, inputs, **kwargs) -> Tensor:
+    def answer(self, inputs, *, seed: int | None = None, **kwargs) -> Tensor:
         """Returns the ids (B, L) that transformers' `generate` adds to the processor's `inputs`.
 
         Rows that show the same images share their keys and values
-        (`janusflow.pipelines.prefix_cache`).
+        (`janusflow.pipelines.prefix_cache`). Row i draws sampled tokens from `seed` + i.
         """
         watched = finite.watched(kwargs)
         shared = None
-        if not kwargs.get("logits_processor"):
-            shared = prefix_cache.generate(self.model, inputs, **watched)
-        return self.model.generate(**inputs, **watched) if shared is None else shared
+        with drawing(seed):
+            if not kwargs.get("logits_processor"):
+                shared = prefix_cache.generate(self.model, inputs, **watched)
+            return self.model.generate(**inputs, **watched) if shared is None else shared
 
     def compile(self, **options) -> JanusFlowPipeline:
         """Computes velocities with torch.compile from now on; `options` are its arguments.

@@ -38,7 +38,7 @@ def stream(answer: Callable, tokenizer, skip_prompt: bool) -> Iterator[str]:
     def work() -> None:
         try:
             answer(streamer=pieces, stopping_criteria=[stop])
-        except Exception as error:  # raised again below, where someone waits
+        except BaseException as error:  # raised again below, where someone waits
             failures.append(error)
             pieces.end()
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 import base64
 import binascii
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -39,8 +37,7 @@ def answer(pipe, asked: ChatRequest, job: Job) -> tuple[int, list[Choice]]:
     seed = random.randrange(2**32) if asked.seed is None else asked.seed
     choices = []
     for index in range(asked.n or 1):
-        with _seeded(pipe, seed + index):
-            choices.append(_one(pipe, asked, inputs, most, index, job))
+        choices.append(_one(pipe, asked, inputs, most, index, (seed + index) % 2**63, job))
         job.tell((index, choices[-1]))
     return inputs["input_ids"].shape[1], choices
 
@@ -115,16 +112,7 @@ def _image(url: str, place: str):
         raise InvalidRequest(str(error), place, "invalid_image") from error
 
 
-@contextmanager
-def _seeded(pipe, seed: int) -> Iterator[None]:
-    """Seeds torch's global generators, which transformers uses, and restores them afterwards."""
-    devices = [pipe.device] if pipe.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed % 2**63)
-        yield
-
-
-def _one(pipe, asked: ChatRequest, inputs, most: int, index: int, job: Job) -> Choice:
+def _one(pipe, asked: ChatRequest, inputs, most: int, index: int, seed: int, job: Job) -> Choice:
     tokenizer, visible = pipe.processor.tokenizer, Visible(asked.stops())
     watch = _Watch(job, visible)
     settings = dict(do_sample=bool(asked.temperature), max_new_tokens=most)
@@ -138,6 +126,7 @@ def _one(pipe, asked: ChatRequest, inputs, most: int, index: int, job: Job) -> C
     ids = pipe.answer(
         inputs,
         **settings,
+        seed=seed,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         streamer=_Pieces(tokenizer, pipe.echoes, tell),

@@ -68,7 +68,7 @@ def _differences(now: Settings, wanted: Settings):
                 yield f"{section}.{key}", (ours.get(key), theirs[key])
     if now.data.centered != wanted.data.centered:
         yield "data.crop", (now.data.crop, wanted.data.crop)
-    for key in ("weights", "streaming", "buffer"):
+    for key in ("weights", "streaming", "buffer", "min_side"):
         old, new = getattr(now.data, key), getattr(wanted.data, key)
         if old != new:
             yield f"data.{key}", (old, new)

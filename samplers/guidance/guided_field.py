@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from samplers.fields import Velocity, grid_dependent, jumps_of, on_grid
 from samplers.guidance.rule import Combine, Rule
 from samplers.guidance.rules import as_rule
+from samplers.states import Layout, of_parts
 
 
 def per_prediction(_t: Tensor, reads: int) -> int:
@@ -39,7 +41,7 @@ class _Two:
     uncond: Velocity
 
     def __call__(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cond(x, t).clone(), self.uncond(x, t)  # one buffer may serve both
+        return of_parts(torch.clone, self.cond(x, t)), self.uncond(x, t)  # of one buffer, perhaps
 
     def cost(self, t: Tensor, reads: int) -> int:
         both = (self.cond, self.uncond)[:reads]
@@ -61,7 +63,9 @@ def batched_pair(both: Velocity, cond: Velocity | None = None) -> Pair:
     """Returns a pair evaluated in one call: `both` gets (2 B, ...), conditional rows first."""
 
     def split(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return both(torch.cat((x, x)), torch.cat((t, t)) if t.ndim else t).chunk(2)
+        twice = of_parts(lambda part: torch.cat((part, part)), x)
+        k = both(twice, torch.cat((t, t)) if t.ndim else t)
+        return tuple(of_parts(lambda part, half=half: part.chunk(2)[half], k) for half in (0, 1))
 
     return Pair(split, cond, jumps=jumps_of(both))
 
@@ -97,11 +101,14 @@ class Guided:
         reads = self._reads(t)
         self.tally[0] += self.pair.cost(t, reads)
         if reads == 0:
-            return torch.zeros_like(x)
+            return of_parts(torch.zeros_like, x)
         if reads == 1:
             return self.pair.cond(x, t)
         cond, uncond = self.pair.both(x, t)
-        return self.rule(cond.to(x.dtype), uncond.to(x.dtype), t, x)
+        if isinstance(x, Tensor):
+            return self.rule(cond.to(x.dtype), uncond.to(x.dtype), t, x)
+        x, layout = Layout.of(x)  # whose parts a rule combines as one vector per sample
+        return layout.unpack(self.rule(layout.pack(cond), layout.pack(uncond), t, x))
 
     def checked(self) -> "Guided":
         """Returns the same field with a check of each prediction and of their combination.
@@ -125,7 +132,8 @@ def guide(predictions: Pair | tuple[Velocity, Velocity], rule: Combine | float |
 
     `predictions` is a Pair, a tuple of two velocities (cond, uncond), or a function (x, t) that
     returns both. If the rule returns `cond` unchanged, the second prediction is not evaluated.
-    Predictions of a narrower dtype are combined in the state's dtype.
+    Predictions of a narrower dtype are combined in the state's dtype. A state of several parts is
+    combined as one vector per sample.
     """
     if isinstance(predictions, tuple):
         predictions = pair(*predictions)
@@ -172,7 +180,11 @@ def _looked_rule(rule: Rule) -> Rule:
     return Rule(combine, rule.reads, rule.jumps, for_grid, sees_state=True)
 
 
-def _looked(name: str, v: Tensor, t: Tensor) -> Tensor:
+def _looked(name: str, v: Any, t: Tensor) -> Any:
+    return of_parts(lambda part: _looked_part(name, part, t), v)
+
+
+def _looked_part(name: str, v: Tensor, t: Tensor) -> Tensor:
     rows = v.isfinite().flatten(1).all(1) if v.ndim > 1 else v.isfinite()
     if not bool(rows.all()):
         sample = int((~rows).int().argmax())

@@ -10,7 +10,8 @@ state is replaced. r = 0 is the ODE, constant r the diffusion g^2 = 2 r (1 - t) 
 2024), r = c / (1 - t) a constant g, r = 1 / t the memoryless one.
 
 `generator` is a torch.Generator, or a list with one per sample, so that a sample does not depend on
-its batch; noise is drawn on the generator's device.
+its batch; noise is drawn on the generator's device. With `seed` s sample i gets a generator of its
+own with seed s + i, new in each run.
 """
 
 import math
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from samplers.core import Path, Velocity, advance, solver, steps
+from samplers.seeds import Generators as Generators
 from samplers.solvers.transitions import RATES as RATES
 from samplers.solvers.transitions import (
     TRANSITIONS,
@@ -32,8 +34,6 @@ from samplers.solvers.transitions import (
     renoising,
 )
 from samplers.solvers.transitions import rate as rate
-
-Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 def _walk(v: Velocity, x: Tensor, ts: Tensor, draw: Callable, name: str, **options) -> Path:

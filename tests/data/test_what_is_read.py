@@ -1,6 +1,7 @@
 """Data that says what it read: every row its own kind, everything left out with its reason."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,10 @@ from janusflow.data import dataset_report, folders
 from janusflow.data.mixture import Mixture
 from janusflow.data.preparation import Prepared
 from janusflow.data.read_options import Data
-from janusflow.data.readers import find, scan
+from janusflow.data.readers import find, open_data, scan
 from janusflow.data.rows import kind_of
 from janusflow.data.sample_files import fetch
-from janusflow.data.samples import BrokenSample
+from janusflow.data.samples import BrokenSample, Sample
 
 
 def picture(path: Path, color: str = "red") -> Path:
@@ -248,3 +249,40 @@ def test_a_pass_over_shares_that_are_no_whole_numbers_shows_everything_once():
         count = schedule.counts(step)["generation"]
         seen += range(start, start + count)
     assert seen == list(range(len(seen)))
+
+
+SIZES = {
+    "dot": (1, 1),
+    "strip": (4000, 1),
+    "icon": (32, 32),
+    "banner": (960, 200),
+    "fine": (96, 96),
+}
+
+
+def test_images_that_are_too_small_enlarged_or_cropped_are_counted_and_the_first_are_broken(
+    tmp_path, tiny_pipe
+):
+    for name, size in SIZES.items():
+        path = picture(tmp_path / f"{name}.png")
+        Image.new("RGB", size).save(path)
+        path.with_suffix(".txt").write_text("a red square")
+    opened = open_data(tmp_path, tiny_pipe.processor)
+    said = dataset_report.describe(opened)
+    for count, what, name in (
+        (2, "have a side of fewer than 8 pixels and are skipped", "(dot.png, 1 x 1|strip.png)"),
+        (1, "are enlarged to 96 x 96", "icon.png, 32 x 32"),
+        (1, "are cropped to less than half of their area", "banner.png, 960 x 200"),
+    ):
+        assert re.search(f"{count} of 5 images looked at {what}[^\\n]*as [^\\n]*{name}", said)
+    (source,) = opened.sources["generation"].sources
+    names = {}
+    for found in source.many(range(5), [0] * 5):
+        names[Path(found.name).stem] = str(found)
+    assert "its image is 1 x 1; each side needs at least 8 pixels (data.min_side)" in names["dot"]
+    assert "its image is 4000 x 1" in names["strip"] and "its image" not in names["icon"]
+    every = open_data(tmp_path, tiny_pipe.processor, options=Data(min_side=1))
+    taken = every.sources["generation"].sources[0].many(range(5), [0] * 5)
+    assert all(isinstance(one, Sample) for one in taken)
+    with pytest.raises(ValueError, match=r"data.min_side is 0; expected at least 1"):
+        Data(min_side=0)

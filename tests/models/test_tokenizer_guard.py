@@ -5,7 +5,7 @@ import os
 from dataclasses import replace
 
 import pytest
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Regex, Tokenizer, normalizers
 
 from janusflow.models.janus_pro.loading import own_config
 from janusflow.models.janus_pro.loading import read_config as read_pro
@@ -173,5 +173,21 @@ def test_a_panic_at_a_later_text_of_an_unusual_tokenizer_prints_nothing(capfd):
 def test_the_published_kinds_of_tokenizer_are_usual_and_others_are_not():
     usual = JanusFlowProcessor(FILES)
     assert not usual._quiet and usual.decode(usual.ids("a red circle")).endswith("a red circle")
-    usual.tokenizer.backend_tokenizer.normalizer = normalizers.Nmt()
-    assert not is_usual(usual.tokenizer.backend_tokenizer)
+    backend = usual.tokenizer.backend_tokenizer
+    for other in (normalizers.Nmt(), normalizers.Replace(Regex("a*"), "b")):
+        backend.normalizer = other
+        assert not is_usual(backend)
+        backend.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Sequence([other])]
+        )
+        assert not is_usual(backend)
+
+
+def test_a_text_at_which_byte_level_bpe_panics_prints_one_sentence_only(capfd):
+    loses = normalized({"type": "Replace", "pattern": {"Regex": "q*$"}, "content": "  "})
+    text = json.dumps(json.loads(FILES.tokenizer) | loses)
+    processor = JanusFlowProcessor(replace(FILES, tokenizer=text))
+    with pytest.raises(ValueError, match=r"cannot read or write this text \(index out of bounds"):
+        for question in ("\n\n", "q\n\nqq\n", "a red circleqq\n", "\n"):
+            processor.ids(question)
+    assert capfd.readouterr().err == ""

@@ -236,3 +236,33 @@ def test_stop_strings_beside_the_weights_find_their_tokenizer(tiny_folder, tmp_p
     content = {"stop_strings": ["a"], "max_new_tokens": 4}
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps(content))
     assert isinstance(JanusFlowPipeline.from_pretrained(tmp_path / "model").chat(Q), str)
+
+
+HOT = dict(do_sample=True, temperature=3.0, max_new_tokens=6)
+
+
+def test_sampled_answers_are_reproducible_by_a_seed_and_leave_torchs_generator_alone(
+    tiny_pipe, pictures
+):
+    before = torch.get_rng_state()
+    one, two = (tiny_pipe.chat(Q, pictures[:1], seed=3, **HOT) for _ in range(2))
+    other = tiny_pipe.chat(Q, pictures[:1], seed=4, **HOT)
+    assert one == two != other
+    assert tiny_pipe.chat([Q, Q], [pictures[:1]] * 2, seed=3, **HOT) == [one, other]
+    several = tiny_pipe.chat(Q, pictures[:1], seed=3, num_return_sequences=2, **HOT)
+    assert several == [one, other]
+    assert "".join(tiny_pipe.chat(Q, pictures[:1], stream=True, seed=3, **HOT)).strip() == one
+    talk = tiny_pipe.conversation(pictures[:1])
+    assert talk.ask(Q, seed=3, **HOT) == one
+    assert "".join(tiny_pipe.conversation(pictures[:1]).stream(Q, seed=3, **HOT)).strip() == one
+    assert torch.equal(before, torch.get_rng_state())
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        assert tiny_pipe.chat(Q, pictures[:1], **HOT) == one
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", True, 2**63, [1]])
+def test_what_is_no_seed_of_an_answer_is_refused(tiny_pipe, seed):
+    for call in (tiny_pipe.chat, tiny_pipe.conversation().ask):
+        with pytest.raises((TypeError, ValueError), match="the seed is"):
+            call(Q, seed=seed)
