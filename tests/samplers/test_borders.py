@@ -111,11 +111,11 @@ def test_a_state_without_a_batch_or_dense_values_is_refused(state, message):
         sample(lambda x, t: -x, state, 6, "auto")  # noqa: ARG005
 
 
-def test_times_without_an_order_and_seeds_for_generators_are_refused():
+def test_times_without_an_order_and_what_is_no_generator_are_refused():
     with pytest.raises(TypeError, match="a list of times"):
         sample(P.velocity, X, {0.0, 0.5, 1.0}, "heun")
-    with pytest.raises(TypeError, match="the generator is int"):
-        sample(P.velocity, X, 8, "sde_heun", generator=7)
+    with pytest.raises(TypeError, match="expected a whole number or a torch.Generator"):
+        sample(P.velocity, X, 8, "sde_heun", generator={7})
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def test_a_strength_that_is_no_amount_is_refused(name, strength):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_generators_that_do_not_fit_are_refused(name):
-    with pytest.raises(ValueError, match="2 generators for 3 samples"):
+    with pytest.raises(ValueError, match="2 generators came for 3 samples"):
         sample(gaussian, torch.randn(3), uneven(4), name, generator=[torch.Generator()] * 2)
 
 
