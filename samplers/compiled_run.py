@@ -26,7 +26,7 @@ SMALL = 1e-13  # a weight that is rounding
 
 @torch.compiler.assume_constant_result
 def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
-    """Returns (grid, times of the evaluations, steps, whether the run leans, its doubts).
+    """Returns (grid, times of the evaluations, steps, whether `lean` acts, whether `caution` acts).
 
     A step is the state's factor and (j, weight of v_j). A doubt holds the weights that turn
     a prediction into Euler's, and those of the second difference.

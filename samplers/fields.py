@@ -35,7 +35,7 @@ def jumps_of(v: object) -> tuple[float, ...]:
 
 
 def time_shift_of(v: object) -> float:
-    """Returns how much earlier a field declares its turns; 1 by default. See `auto`."""
+    """Returns the field's `time_shift`, by which `auto` moves times towards the noise; or 1."""
     shift = getattr(v, "time_shift", 1.0)
     if not isinstance(shift, Real | Tensor) or not 0 < float(shift) < math.inf:
         raise ValueError(

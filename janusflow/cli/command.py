@@ -217,7 +217,7 @@ class Group(TyperGroup):
 
 
 def advice(error: Exception) -> str | None:
-    """Returns what the user can do about an error, or None if only a developer can."""
+    """Returns the sentence for an error that the user can correct, or None for other errors."""
     if isinstance(error, OSError):
         from janusflow.utils import locked_dir
 

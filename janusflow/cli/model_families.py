@@ -64,7 +64,7 @@ def guided(kind: str, options) -> str:
 
 
 def request(kind: str, options) -> Request:
-    """Returns how to generate. Raises ValueError for the first setting that does not fit."""
+    """Returns the request for these options. Raises ValueError for the first that does not fit."""
     from janusflow.utils.safe_io import check_prompt
 
     if options.negative_prompt is not None:

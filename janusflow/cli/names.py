@@ -68,7 +68,7 @@ def rules(incomplete: str) -> list[str]:
 
 
 def qualities(incomplete: str) -> list[str]:
-    """Completes presets of quality."""
+    """Completes names of qualities."""
     return _starting(incomplete, ("exact", "high", "fast", "draft"))
 
 

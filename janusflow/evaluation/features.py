@@ -152,7 +152,7 @@ def fingerprint(net: nn.Module) -> str:
 
 
 def files(folder: Path, role: str) -> list[Path]:
-    """Returns a folder's and its subfolders' images, sorted. Raises ValueError below 2."""
+    """Returns the images in a folder and below, sorted. Raises ValueError for fewer than two."""
     if not folder.is_dir():
         raise ValueError(
             f"--{role} is {str(folder)!r}, which is not a folder; give a folder of images"

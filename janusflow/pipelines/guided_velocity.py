@@ -28,7 +28,7 @@ class GuidedVelocity(Guided):
 
     @property
     def time_shift(self) -> float:
-        """How much earlier than usual the path turns under this guidance; see `auto`."""
+        """The factor by which `auto` moves its times towards the noise under this guidance."""
         return time_shift(self.rule)
 
     def __init__(

@@ -42,7 +42,7 @@ def load(model: str, vae: str | None, device: str, dtype: str, lora: str | None 
 
 
 def cost(out, index: int) -> dict[str, int]:
-    """Returns what an image of a pipeline's output cost, for its metadata."""
+    """Returns an image's network evaluations, as its metadata state them."""
     skipped, by = getattr(out, "skipped", None), getattr(out, "generated_by", None)
     told = {"calls": out.calls} | ({} if skipped is None else {"skipped": skipped[index]})
     return told | ({} if by is None else {"generated_by": by})

@@ -103,7 +103,7 @@ def read(
 def after(
     model: JanusFlowModel, cache: DynamicCache, ids: Tensor, mask: Tensor, **settings
 ) -> Tensor:
-    """Returns new ids (B, n) after prompts (B, L)and extends the cache, which holds a prefix."""
+    """Returns new ids (B, n) after prompts (B, L) and extends the cache, which holds a prefix."""
     out = model.language_model.generate(
         input_ids=ids, attention_mask=mask.long(), **{CACHE: cache}, **settings
     )

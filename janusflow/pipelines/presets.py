@@ -111,7 +111,7 @@ def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **
 
 
 def _fewest(learned: FlowMapGrid, steps: int | None, name: str) -> int | None:
-    """A flow map's fewest evaluations above one for "draft", or what was asked for."""
+    """Returns the requested evaluations; for "draft" the flow map's fewest above one."""
     few = min([n for n in learned.evaluations if n > 1] or learned.evaluations)
     return few if steps is None and name == "draft" else steps
 

@@ -22,7 +22,7 @@ class Stop(StoppingCriteria):
 
     @property
     def over(self) -> bool:
-        """Whether nobody reads the answer any more."""
+        """True once nobody reads the answer any more."""
         return self.left.is_set() or not self.reader.is_alive()
 
 

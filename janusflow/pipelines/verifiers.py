@@ -67,7 +67,7 @@ def scorer(pipe, chosen: str | Callable) -> Callable[[list, list[str]], list[flo
 
 
 def best(draws: Iterable[Tensor], score: Callable) -> tuple[Tensor, list[float]]:
-    """Returns each row's draw (B, ...) with the highest score, and the score; the first wins."""
+    """Returns each row's candidate (B, ...) with the highest score, and that score."""
     draws = iter(draws)
     kept = next(draws)
     scores = score(kept)

@@ -197,7 +197,7 @@ def _check_edit(pipe, asked: EditRequest) -> None:
 
 
 def _images(files: dict[str, bytes]) -> tuple[Image.Image, Image.Image | None]:
-    """Returns the imageand a mask, white where it may change (OpenAI's: transparent)."""
+    """Returns the image and a mask, white where it may change (OpenAI's: transparent)."""
     try:
         image = decode(files["image"], "the image")
         if "mask" not in files:

@@ -125,7 +125,7 @@ class Settings:
         return _plain(asdict(self))
 
     def at(self, step: int) -> Settings:
-        """Returns the settings in force at an optimizer step(from 0), without later changes."""
+        """Returns the settings in force at optimizer step 0, 1, ..., without later changes."""
         changes = {}
         for first in sorted(self.later):
             if first <= step:

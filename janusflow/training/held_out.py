@@ -35,7 +35,7 @@ METRICS = {"held_out": -1, "strict": 1}  # 1 where more is better
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out data: `samples` with latentsand `requests` for scenes to generate and score."""
+    """Held-out data: `samples` with latents, and `requests` for scenes to generate and score."""
 
     samples: Sequence[Sample] = ()
     requests: Sequence[Sample] = ()

@@ -118,7 +118,7 @@ def check_model(base: Path, size: int, whose: str) -> None:
 
 
 def world_of(recipe: Recipe, data: Sequence[Path] = ()) -> World:
-    """Returns a recipe's data. Raises ValueError if a folder is missing or another's."""
+    """Returns a recipe's data. Raises ValueError for a missing folder or one of another recipe."""
     if not recipe.collection:
         if data:
             raise ValueError(

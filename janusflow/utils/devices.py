@@ -103,7 +103,7 @@ def describe(device: torch.device) -> str:
 
 
 def place(device: torch.device) -> str:
-    """Returns what a result's last bits depend on: the device type, and a CPU's threads."""
+    """Returns the device type and a CPU's threads, on which a result's last bits depend."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def forward_mode() -> bool:
-    """Returns whether a forward-mode derivative is being taken(torch.func.jvp, a dual level)."""
+    """Returns whether a forward-mode derivative is being taken (torch.func.jvp, a dual level)."""
     return forward_ad._current_level >= 0
 
 

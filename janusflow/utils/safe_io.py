@@ -97,7 +97,7 @@ def check_prompt(text: str, name: str, advice: str = "; shorten it") -> None:
 
 
 def read_text(path: Path, limit: str) -> str:
-    """Returns a text file's content. Raises ValueError if missing, too large or not UTF-8."""
+    """Returns a text file's content. Raises ValueError if it is missing, too large or not UTF-8."""
     try:
         missing = not path.exists()
     except (OSError, ValueError):  # no name of a file at all; what opens it will say so

@@ -96,7 +96,7 @@ Plan = tuple[dict, Play]
 
 
 def ours(solvers: list[Solver], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
-    """Runs our solvers on their own grid and the pilot's, at all supported evaluations."""
+    """Runs this package's solvers on their own grid and on a pilot's, at all evaluations."""
     for solver in solvers:
         if solver.adaptive:
             yield told(solver, "own", 0), partial(play, solver, torch.tensor([0.0, 1.0]))
@@ -118,7 +118,7 @@ def told(solver: Solver, grid: str, asked: int) -> dict:
 
 
 def affordable(solver: Solver, calls: int) -> int:
-    """Returns the most evaluations up to this number that the solver can spend, or 0."""
+    """Returns the largest number of evaluations up to this one that the solver can use, or 0."""
     for spent in range(calls, 0, -1):
         try:
             solver.steps(spent)
@@ -129,7 +129,7 @@ def affordable(solver: Solver, calls: int) -> int:
 
 
 def theirs(rivals: list[Peer], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
-    """Runs each solver of another library as shipped, then on a pilot's grid for it."""
+    """Runs each solver of another library on its own grid, then on a pilot's."""
     for peer in rivals:
         for grid in ("as shipped", "pilot") if place and not peer.stochastic else ("as shipped",):
             for asked in calls:

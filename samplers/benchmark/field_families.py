@@ -168,7 +168,7 @@ def point_clouds(rng: Random) -> Problem:
 
 @family
 def guided_digits(rng: Random) -> Problem:
-    """Guidance from all digits towards one of them, by 1.5 to 6, of deviation .08 to .2."""
+    """Guidance of 1.5 to 6 towards one digit; images are Gaussians of deviation .08 to .2."""
     points, labels = digits()
     label, spread, weight = rng.randrange(10), uniformly(rng, 0.08, 0.2), rng.uniform(1.5, 6)
     pair = Mixture(points[labels == label], spread), Mixture(points[::4], spread)
@@ -194,7 +194,7 @@ def heavy_tails(rng: Random) -> Problem:
 
 @family
 def switched(rng: Random) -> Problem:
-    """Guidance with jumps: in an interval, after standing (CFG-Zero*), or by a weaker model."""
+    """Guidance with jumps: in an interval, after rest (CFG-Zero*), or by a weaker model."""
     dim, spread, weight = rng.choice([8, 16, 32]), uniformly(rng, 0.1, 0.3), rng.uniform(2, 6)
     means = normal(16, dim, seed=seeded(rng))
     strong, weak = Mixture(means[:4], spread), Mixture(means, spread)

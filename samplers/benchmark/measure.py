@@ -48,7 +48,7 @@ def now(x: Tensor) -> float:
 
 
 def fixed() -> list[Solver]:
-    """Returns our solvers that take a grid and no noise."""
+    """Returns the solvers of this package that take a grid and draw no noise."""
     return [s for s in SOLVERS.values() if s.fixed]
 
 

@@ -35,7 +35,7 @@ class Peer:
         return max((n for n in range(1, calls + 1) if self.cost(n) <= calls), default=0)
 
     def run(self, v: Velocity, noise: Tensor, calls: int) -> Tensor:
-        """Returns the final state as shipped with at most `calls` evaluations."""
+        """Returns the final state on the method's own grid, with at most `calls` evaluations."""
         if not (steps := self.steps(calls)):
             raise ValueError(
                 f"{self.library} {self.name} takes {self.cost(1)} evaluations a step, and calls is "
@@ -44,7 +44,7 @@ class Peer:
         return self.play(steps, None, v, noise)
 
     def play(self, steps: int, ts: Tensor | None, v: Velocity, noise: Tensor) -> Tensor:
-        """Runs so many steps as shipped, or the steps of the grid ts."""
+        """Runs so many steps of the method's own grid, or the steps of the grid ts."""
         with quiet():
             if ts is None:
                 return self.shipped(v, noise, steps)
@@ -164,7 +164,7 @@ METHODS = {
 
 
 def torchdiffeq_peers() -> list[Peer]:
-    """Returns every fixed-step method of torchdiffeq; as shipped means a uniform grid."""
+    """Returns every fixed-step method of torchdiffeq; its own grid is uniform."""
     from torchdiffeq import odeint
 
     def peer(method, cost):
@@ -192,7 +192,7 @@ def flow_matching_peers() -> list[Peer]:
 
 
 def grid_peer(library: str, method: str, path, cost) -> Peer:
-    """Returns a peer that accepts any grid; as shipped means equal steps."""
+    """Returns a peer that accepts any grid; its own grid has equal steps."""
 
     def shipped(v, noise, steps):
         *_, x = path(v, noise, uniform(steps))

@@ -57,7 +57,7 @@ def reference(v: Velocity, noise: Tensor, tolerance: float = 1e-10) -> Tensor:
 
 @problem
 def bend() -> Problem:
-    """v = -2 t x^2 from x > 0, which ends at x / (1 + x); wrong stages and weights show here."""
+    """v = -2 t x^2 from x > 0, ending at x / (1 + x); it reveals wrong stages and weights."""
     return Problem(
         name="bend",
         dim=1,

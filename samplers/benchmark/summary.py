@@ -189,7 +189,7 @@ def best_shipped(rows: Iterable[Row], asked: int) -> float:
 
 
 def ratios(report: Report) -> dict[str, dict[int, float]]:
-    """Returns our methods' e over the best other's as shipped, fields' mean, by evaluations."""
+    """Returns our methods' e over the best other's, a mean over fields, by evaluations."""
     names = unique(r.field for r in report.rows)
     by_field = {name: [r for r in report.rows if r.field == name] for name in names}
     out: dict[str, dict[int, list[float]]] = {}

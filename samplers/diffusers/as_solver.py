@@ -17,8 +17,7 @@ NEAR_DATA = 1e-6  # and those that cannot land on 0 (DEIS, SA-Solver) stop this 
 
 
 def drive(scheduler: SchedulerMixin, v: Velocity, x: Tensor, sign: int = -1) -> Iterator[Tensor]:
-    """Runs a prepared scheduler as a pipeline would, with one evaluation of v and one state per
-    `step`.
+    """Runs a prepared scheduler as a pipeline does: one evaluation of v and a state per `step`.
 
     The time comes from `scheduler.sigmas`: several schedulers round `timesteps` to integers, which
     increases UniPC's error by a factor of 1.6 at 64 evaluations.

@@ -81,7 +81,7 @@ class PilotGrid:
         return self.solver if self.weights is None else self.chosen
 
     def chosen_for(self, solver: Solver) -> Solver:
-        """Returns what to run for `solver`: the choice, if it was made for that solver."""
+        """Returns the chosen solver if the grid was made for `solver`, otherwise `solver`."""
         return self.chosen if solver.name == self.asked else solver
 
     @property

@@ -135,7 +135,7 @@ def learned(path: str | File) -> Learned:
 
 
 def checked(content: object, place: str) -> tuple[str, Tensor, Tensor, dict]:
-    """Returns a content's (name, nodes, weights, protocol). Raises ValueError if it is invalid."""
+    """Returns a file's (name, nodes, weights, protocol). Raises ValueError if invalid."""
 
     def demand(fine: bool, wanted: str) -> None:
         if not fine:

@@ -38,13 +38,13 @@ def abm3(v: Velocity, x: Tensor, ts: Tensor) -> Path:
 
 @solver(order=4, extra=Scheme(3, 4).extra)
 def abm4(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-    """Predictor through three velocities, corrector through four; one more call at first."""
+    """Predictor through three velocities, corrector through four; the start takes one more."""
     return adams(v, x, ts, Scheme(3, 4))
 
 
 @solver(order=5, extra=Scheme(4, 5).extra)
 def abm5(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-    """Predictor through four velocities, corrector through five; three more at the start."""
+    """Predictor through four velocities, corrector through five; the start takes three more."""
     return adams(v, x, ts, Scheme(4, 5))
 
 

@@ -154,7 +154,7 @@ def _drift(v: Velocity, x: Tensor, t: Tensor, h: float, r: Rate) -> Tensor:
 
 
 def renoise(x: Tensor, t: Tensor, back: Tensor, fresh: Tensor) -> Tensor:
-    """Returns a state of time t as of the earlier time `back`: scaled down, with noise added."""
+    """Moves a state from t back to the earlier time `back`: scales it down and adds noise."""
     shrink, lacking = renoising(t, back)
     return shrink * x + float(lacking) * fresh
 

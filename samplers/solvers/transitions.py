@@ -96,7 +96,7 @@ def overshoot(x: Tensor, k: Tensor, t: Tensor, s: Tensor, strength: float = 1.0)
 
 
 def renoising(t: Tensor, back: Tensor) -> Gaussian:
-    """Returns the factor and deviation that turn a state of t into one of the earlier `back`."""
+    """Returns the factor and the noise's deviation that move a state from t back to `back`."""
     shrink = torch.where(back == t, torch.ones_like(t), back / t)
     lacking = (1 - back) ** 2 - (shrink * (1 - t)) ** 2
     return shrink, lacking.clamp(min=0).sqrt()

@@ -25,7 +25,7 @@ __all__ = ["compare", "plan", "publish", "rescore", "run", "tell_comparison", "w
 
 
 def way(options) -> dict:
-    """Returns how images are generated, for the plan; Janus-Pro has no solver."""
+    """Returns the plan's settings of how images are generated; Janus-Pro has no solver."""
     kind = model_families.check(options)
     text = model_families.guided(kind, options)
     if kind == auto_pipeline.PRO:

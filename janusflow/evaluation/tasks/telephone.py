@@ -97,7 +97,7 @@ def shows(found: Sequence[Obj], prompt: Prompt) -> bool:
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Per image and cycle: whether the prompt is still shown, and whether the caption says so."""
+    """Returns whether each cycle's image shows the prompt, and whether its caption says so."""
     jobs, items, calls = scenes.jobs(plan, "model"), [], []
     cycles = range(plan.cycles + 1)
     scenes.all_there([_file(job, cycle) for cycle in cycles for job in jobs], folder)

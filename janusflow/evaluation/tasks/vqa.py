@@ -118,7 +118,7 @@ def complete(folder: Path, asked: Sequence[Key]) -> dict[Key, str]:
 
 
 def judge(plan: Plan, folder: Path) -> tuple[Sources, dict]:
-    """Scores every answer by exact match of words, and for comparison the most frequent answer."""
+    """Scores each answer by exact match of words, and the most frequent answer for comparison."""
     asked = questions(plan)
     known = complete(folder, list(asked))
     model = [_item(key, q, known[key]) for key, q in asked.items()]

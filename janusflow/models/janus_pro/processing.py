@@ -75,7 +75,7 @@ class JanusProProcessor(JanusFlowProcessor):
         return [tuple(self.ids(row + self.tags.image_start_tag)) for row in rows]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes transformers' layoutfor its `JanusProcessor`, with the chat format."""
+        """Writes transformers' layout for its `JanusProcessor`, with the chat format."""
         from transformers import JanusProcessor
         from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 

@@ -147,7 +147,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         return (model, info) if wants_info else model
 
     def save_pretrained(self, folder, *args, **kwargs) -> None:
-        """Writes the published layout. Raises ValueError for quantized weights: it lacks names."""
+        """Writes the published layout. Raises ValueError for quantised weights."""
         if getattr(self, "hf_quantizer", None) is not None:
             raise ValueError(
                 "these weights are quantised, and the published layout holds plain ones; save the "

@@ -94,11 +94,11 @@ class Online(Objective):
         return kept + [s for s in samples if s.kind != "generation"]
 
     def rollout(self, samples: Sequence[Sample], keys: Sequence[tuple[int, ...]]):
-        """Returns the images' latents, and by name what else of them to keep, (B, ...)."""
+        """Returns the generated latents, and tensors (B, ...) to keep with them, by name."""
         return self.images(samples, keys), {}
 
     def extras(self, rewards: Tensor, advantage: Tensor) -> dict[str, Tensor]:
-        """Returns what an algorithm keeps of each image's reward, by name, (B,)."""
+        """Returns the numbers (B,) that an algorithm stores with each image, by name."""
         return {}
 
     def images(self, samples: Sequence[Sample], keys: Sequence[tuple[int, ...]]) -> Tensor:
