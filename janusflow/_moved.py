@@ -157,7 +157,7 @@ class Moved(MetaPathFinder, Loader):
             return None
         new = new_path(spec.name)
         warnings.warn(
-            f"{spec.name} is now {new}; the old path goes with the next release",
+            f"{spec.name} is now {new}; the old path ends with the next release",
             DeprecationWarning,
             stacklevel=2,
         )

@@ -39,7 +39,7 @@ class Moved(MetaPathFinder, Loader):
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         new = MOVED[spec.name]
-        text = f"{spec.name} is now {new}; the old path goes with the next release"
+        text = f"{spec.name} is now {new}; the old path ends with the next release"
         warnings.warn(text, DeprecationWarning, stacklevel=2)
         module = import_module(new)
         spec.loader_state = module.__spec__  # importing under the old name replaces it

@@ -236,13 +236,13 @@ class Watched:
             whose = whose if len(samples) < broken.shape[1] or len(samples) == 1 else ""
             if not bool(start.isfinite().all()):
                 raise FloatingPointError(
-                    "the starting state holds NaN or infinity, before any call of v; mend the "
+                    "the starting state holds NaN or infinity, before any call of v; correct the "
                     'noise or pass nonfinite="return"'
                 )
             raise FloatingPointError(
                 f"the velocity {whose}was not finite at t = {float(self.times[i].min()):.6g} "
                 f"(call {i + 1} of {len(broken)}); "
-                'mend v there or pass nonfinite="return"'
+                'correct v there or pass nonfinite="return"'
             )
 
 

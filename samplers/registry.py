@@ -58,6 +58,6 @@ def line(one: Any) -> str:
 
 def renamed(old: str, new: str, stacklevel: int = 3) -> str:
     """Returns the new name of an old one, after a warning."""
-    text = f"{old} is now {new}; the old name goes with the next release"
+    text = f"{old} is now {new}; the old name ends with the next release"
     warnings.warn(text, DeprecationWarning, stacklevel=stacklevel)
     return new

@@ -1,6 +1,6 @@
 """The entry point of the command line: signals, errors as one sentence, exit codes.
 
-0 is success, 2 an error that the user can mend, told in one sentence, 130 and 143 are Ctrl+C and
+0 is success, 2 an error that the user can correct, told in one sentence, 130 and 143 are Ctrl+C and
 SIGTERM. Heavy imports happen inside the commands, so that --help answers at once.
 """
 

@@ -43,6 +43,6 @@ def renamed(args: Sequence[str], known: set[str]) -> list[str]:
         if name in OLD:
             from janusflow.cli.terminal import tell
 
-            tell(f"warning: {name} is now {new}; the old name goes with the next release")
+            tell(f"warning: {name} is now {new}; the old name ends with the next release")
         words[i] = new + equals + value
     return words

@@ -46,7 +46,7 @@ def modern(function: str, given: dict, names: dict[str, str]) -> dict:
             )
         if new != name:
             warnings.warn(
-                f"{name!r} of {function} is now {new!r}; the old name goes with the next release",
+                f"{name!r} of {function} is now {new!r}; the old name ends with the next release",
                 DeprecationWarning,
                 stacklevel=4,
             )

@@ -48,7 +48,7 @@ def load_one(name: str) -> ModuleType:
             problem = "is neither a module that Python finds from here nor a .py file"
         else:
             problem = f"cannot be imported ({type(error).__name__}: {str(error)[:160]})"
-        raise ValueError(f"plugin {name!r:.120} {problem}; mend it or its name") from error
+        raise ValueError(f"plugin {name!r:.120} {problem}; correct it or its name") from error
 
 
 def _installed() -> list[ModuleType]:

@@ -65,7 +65,7 @@ def test_an_installed_package_needs_no_option(folder, monkeypatch):
         ("broken.py", "NameError: name 'nothing' is not defined"),
         ("needy", "ModuleNotFoundError: No module named 'no_such_library'"),
         ("random.py", "rename the plugin's file"),
-        ("", "mend it"),
+        ("", "correct it"),
     ],
 )
 def test_a_plugin_that_fails_is_named_in_a_sentence(folder, name, said):

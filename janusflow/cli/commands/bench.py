@@ -220,7 +220,7 @@ def _chosen(args: list[str]) -> list[str]:
         chosen = (
             "transformers" if auto_pipeline.family(_model(args)) == auto_pipeline.PRO else chosen
         )
-    tell(f"warning: write janusflow bench {chosen}; bench alone goes with the next release")
+    tell(f"warning: write janusflow bench {chosen}; bench alone ends with the next release")
     return [chosen, *args]
 
 

@@ -54,7 +54,7 @@ def run(options) -> Iterator[Finding]:
     wrong: set[str] = set()
     for name, check in checks:
         if name == "memory" and wrong & {"autoencoder", "vae weights"}:
-            yield Finding(name, "warning", "not computed; mend the autoencoder first")
+            yield Finding(name, "warning", "not computed; correct the autoencoder first")
             continue
         for finding in _guarded(name, check):
             if finding.state == "problem":
@@ -65,7 +65,7 @@ def run(options) -> Iterator[Finding]:
     elif options.speed and not wrong:
         yield from _guarded("speed", lambda: speed(options))
     elif options.speed:
-        yield Finding("speed", "warning", "not measured; mend what is wrong first")
+        yield Finding("speed", "warning", "not measured; correct the problems above first")
 
 
 def _guarded(name: str, check: Check) -> Iterator[Finding]:

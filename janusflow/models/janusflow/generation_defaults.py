@@ -39,8 +39,8 @@ def read(name: str | Path, **hub) -> GenerationConfig:
     except Exception as error:  # transformers' validators raise classes of their own
         reason = printable(error, 200)
         raise ValueError(
-            f"{FILE} in {str(name)!r} is not a valid generation configuration ({reason}); mend or "
-            "delete the file"
+            f"{FILE} in {str(name)!r} is not a valid generation configuration ({reason}); correct "
+            "or delete the file"
         ) from error
     ids = _ids(name, hub) if any(said.get(key) is None for key in IDS) else {}
     for key, value in ids.items():
