@@ -5,7 +5,8 @@ The names come from the registries; completing a name of `samplers` imports it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from importlib import import_module
 
 HUB = (
     "deepseek-ai/JanusFlow-1.3B",
@@ -46,70 +47,33 @@ def models(incomplete: str) -> list[str]:
     return [*_starting(incomplete, [*PACKAGED, *HUB]), *folders(incomplete)]
 
 
-def samplers(incomplete: str) -> list[str]:
-    """Completes names of solvers."""
-    from samplers import SOLVERS
+def _registry(module: str, registry: str, ending: str = "") -> Callable[[str], list[str]]:
+    """Returns a completion of a registry's names; the module is imported when it is needed."""
 
-    return _starting(incomplete, SOLVERS)
+    def complete(incomplete: str) -> list[str]:
+        known = getattr(import_module(module), registry)
+        return _starting(incomplete, [name + ending for name in known])
 
-
-def grids(incomplete: str) -> list[str]:
-    """Completes names of time grids."""
-    from samplers import GRIDS
-
-    return _starting(incomplete, GRIDS)
+    return complete
 
 
-def rules(incomplete: str) -> list[str]:
-    """Completes names of guidance rules, up to the colon before the weight."""
-    from samplers import RULES
+def _fixed(*known: str) -> Callable[[str], list[str]]:
+    """Returns a completion of these names."""
 
-    return _starting(incomplete, [f"{name}:" for name in RULES])
+    def complete(incomplete: str) -> list[str]:
+        return _starting(incomplete, known)
 
-
-def qualities(incomplete: str) -> list[str]:
-    """Completes names of qualities."""
-    return _starting(incomplete, ("exact", "high", "fast", "draft"))
+    return complete
 
 
-def dtypes(incomplete: str) -> list[str]:
-    """Completes dtypes."""
-    return _starting(incomplete, ("auto", "float32", "bfloat16", "float16", "int8"))
-
-
-def devices(incomplete: str) -> list[str]:
-    """Completes device types."""
-    return _starting(incomplete, ("auto", "cpu", "cuda", "mps"))
-
-
-def tasks(incomplete: str) -> list[str]:
-    """Completes names of evaluation tasks."""
-    from janusflow.evaluation.tasks import TASKS
-
-    return _starting(incomplete, TASKS)
-
-
-def recipes(incomplete: str) -> list[str]:
-    """Completes names of training recipes."""
-    from janusflow.training.recipes import RECIPES
-
-    return _starting(incomplete, RECIPES)
-
-
-def rewards(incomplete: str) -> list[str]:
-    """Completes names of rewards."""
-    from janusflow.training.rewards import REWARDS
-
-    return _starting(incomplete, REWARDS)
-
-
-def objectives(incomplete: str) -> list[str]:
-    """Completes names of training objectives."""
-    from janusflow.training.objectives import OBJECTIVES
-
-    return _starting(incomplete, OBJECTIVES)
-
-
-def collections(incomplete: str) -> list[str]:
-    """Completes the collections of `janusflow data`."""
-    return _starting(incomplete, ("stamps", "emoji", "efficientnet"))
+samplers = _registry("samplers", "SOLVERS")
+grids = _registry("samplers", "GRIDS")
+rules = _registry("samplers", "RULES", ending=":")  # a weight follows
+tasks = _registry("janusflow.evaluation.tasks", "TASKS")
+recipes = _registry("janusflow.training.recipes", "RECIPES")
+rewards = _registry("janusflow.training.rewards", "REWARDS")
+objectives = _registry("janusflow.training.objectives", "OBJECTIVES")
+qualities = _fixed("exact", "high", "fast", "draft")
+dtypes = _fixed("auto", "float32", "bfloat16", "float16", "int8")
+devices = _fixed("auto", "cpu", "cuda", "mps")
+collections = _fixed("stamps", "emoji", "efficientnet", "edits")

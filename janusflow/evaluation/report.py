@@ -14,8 +14,9 @@ from janusflow.utils.text import printable
 from janusflow.utils.typed import fits
 
 NOTE = (
-    "Brackets hold 95 % intervals: Wilson's per group, which take answers for independent, and for "
-    "the overall score, the mean of the groups, a bootstrap over whole texts."
+    "Brackets hold 95 % intervals. A group's is Wilson's, which treats answers as independent. "
+    "The overall score is the mean of the groups, and its interval is a bootstrap over whole "
+    "texts."
 )
 WIDTH = 80
 ITEM = dict(  # what each answer of a report has

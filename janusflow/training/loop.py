@@ -31,9 +31,10 @@ __all__ = ["Stopped", "export", "run", "trainer_of"]
 
 SETTINGS = "settings.yaml"
 ADVICE = (
-    "That state is saved: go on from it with a lower training.lr or max_grad_norm, or pass over "
-    "such steps by --set run.max_bad_steps={number} ({skipped} were passed over). Where its "
-    "weights have grown too large already, remove its file and go on from the checkpoint before"
+    "The state is saved. Resume from it with a lower training.lr or max_grad_norm, or skip "
+    "such steps by --set run.max_bad_steps={number} ({skipped} were skipped so far). If the "
+    "weights have grown too large already, remove this checkpoint and resume from the one "
+    "before"
 )
 CHANGES = "changes.jsonl"  # of settings, where a run was resumed with others
 
@@ -87,7 +88,7 @@ def run(
             with kept_on_failure(trainer, out, meta):
                 found = _step(trainer, monitor, bool(asked()))
             stop = found is not None and found["stop"]
-            if found is not None:  # else the step was passed over
+            if found is not None:  # else the step was skipped
                 monitor.add(found)
             step = trainer.state.step
             if preview and (step % settings.run.sample_every == 0 or step == steps):
@@ -149,7 +150,7 @@ def _step(trainer: Trainer, monitor: Monitor, stop: bool) -> dict | None:
         trainer.skip()
         monitor.skip()
         if trainer.rank == 0:
-            print(f"janusflow: {error}; the step is passed over", file=sys.stderr)
+            print(f"janusflow: {error}; the step is skipped", file=sys.stderr)
         return None
 
 

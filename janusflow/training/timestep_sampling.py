@@ -60,17 +60,6 @@ def shifted(t: Tensor, shift: float) -> Tensor:
     return t / (shift + (1 - shift) * t)
 
 
-def mirrored(shift: float = 1.0, **options: float) -> dict[str, float]:
-    """Returns the options under which a density gives 1 - t.
-
-    This converts recipes of the other convention, where 0 is data and 1 noise. Only a
-    logit-normal's mean and the shift are not symmetric.
-    """
-    if "mean" in options:
-        options["mean"] = -options["mean"]
-    return options | {"shift": 1 / shift}
-
-
 def at(u: Tensor, name: str = "logit_normal", *, shift: float = 1.0, **options: float) -> Tensor:
     """Maps uniform numbers u (B,) to times by density, options and shift.
 

@@ -34,7 +34,7 @@ from janusflow.utils.cpu.onednn_linear import repeating
 from janusflow.utils.renamed import old_names
 
 BINS = 10
-AFTER = "no weight has moved."
+AFTER = "no weight was changed."
 COUNTED = 2 * BINS + 5  # by time; three products of gradients, tokens, who was stopped
 
 

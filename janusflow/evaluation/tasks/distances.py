@@ -205,8 +205,9 @@ def _scores(found: dict, plan: Plan, folder: Path) -> dict:
 
 FIELDS = ("seeds", *IMAGE_FIELDS, "digests")
 NOTE = (
-    "A distance of sets: no interval belongs to it, it falls with the number of images (n), and "
-    "it can only be compared with one of the same reference, network and number."
+    "This is a distance between two sets of images, so it has no interval. It falls as the "
+    "number of images (n) grows. It can only be compared with a distance to the same "
+    "reference, by the same network, from as many images."
 )
 register("fid", Task(make, protocol, FIELDS, note=NOTE, inputs=inputs, whole=fid))
 register("kid", Task(make, protocol, FIELDS, note=NOTE, inputs=inputs, whole=kid))

@@ -82,7 +82,8 @@ def agreement(items: Sequence[Item]) -> dict:
 
 
 NOTE = (
-    "agrees: the model's verdict is the exact scorer's; false+: accepted among the images that "
-    "are wrong; false-: rejected among those that are right; kappa: Cohen 1960."
+    "agrees: the model's verdict equals the exact scorer's. false+: the fraction of wrong "
+    "images that the model accepts. false-: the fraction of right images that it rejects. "
+    "kappa: the agreement beyond chance (Cohen 1960)."
 )
 register("judge", Task(asking(_answers), score, scenes.FIELDS, agreement, scenes.path_of, NOTE))

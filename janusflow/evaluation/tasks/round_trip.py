@@ -84,7 +84,8 @@ def _item(job: Job, said: str, result) -> Item:
 
 
 NOTE = (
-    "agrees: the caption names what the prompt asks for, places aside; caption: it is true of the "
-    "image as the exact scorer reads it; image: the image is right, places included."
+    "agrees: the caption names what the prompt asks for, apart from places. caption: the "
+    "caption is true of the image, by the exact scorer. image: the image is right, places "
+    "included."
 )
 register("round-trip", Task(make, score, scenes.FIELDS, images=scenes.path_of, note=NOTE))

@@ -105,8 +105,9 @@ def wrongness(items: Sequence[Item]) -> dict:
 
 
 NOTE = (
-    "gm, am: geometric and arithmetic mean of the model's probabilities of the due answers; right, "
-    "atoms: whether the image is right and the share of its atoms that hold, by the exact scorer; "
-    "bias: estimate less truth; gm AUROC: how well gm tells right images from wrong ones."
+    "gm, am: the geometric and the arithmetic mean of the model's probabilities of the right "
+    "answers. right, atoms: whether the image is right, and the fraction of its atoms that "
+    "hold, by the exact scorer. bias: estimate minus truth. gm AUROC: how well gm separates "
+    "right images from wrong ones."
 )
 register("soft-tifa", Task(asking(soft_scores), score, scenes.FIELDS, wrongness, note=NOTE))

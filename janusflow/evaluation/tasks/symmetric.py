@@ -200,8 +200,9 @@ def wrongness(items: Sequence[Item]) -> dict:
 
 
 NOTE = (
-    "consistent: the two answers fit each other; right: both are right; bias: consistent less "
-    "right; false+: consistent among the pairs that are not both right."
+    "consistent: the two answers are consistent. right: both answers are right. bias: "
+    "consistent minus right. false+: the fraction of consistent pairs among those that are not "
+    "both right."
 )
 FIELDS = ("splits", "prompts", *ANSWER_FIELDS)
 register("symmetric", Task(make, score, FIELDS, wrongness, note=NOTE))

@@ -137,9 +137,10 @@ def wrongness(items: Sequence[Item]) -> dict:
 
 
 NOTE = (
-    "kept: the image still shows the objects of the first prompt, by the exact scorer, places "
-    "aside; said: the model's caption of it says so; bias: said less kept; false+: said of images "
-    "that lost something; false-: not said of images that kept all."
+    "kept: the image still shows the objects of the first prompt, apart from places, by the "
+    "exact scorer. said: the model's caption of the image says so. bias: said minus kept. "
+    "false+: said of images that lost something. false-: not said of images that kept "
+    "everything."
 )
 FIELDS = (*scenes.FIELDS, "cycles")
 register("telephone", Task(make, score, FIELDS, wrongness, path_of, NOTE))

@@ -156,9 +156,9 @@ def detection(items: Sequence[Item]) -> dict[str, float]:
 
 
 NOTE = (
-    "prec, rec, F1: of yes; yes: its share among the answers, due: the share that is right; "
-    "constant: what the likeliest answer alone would reach. POPE's splits are existence (random), "
-    "popular and adversarial."
+    "prec, rec, F1: precision, recall and F1 of the answer yes. yes: the fraction of answers "
+    "that are yes. due: the fraction that should be yes. constant: the score of always giving "
+    "the most frequent answer. POPE's splits are existence (random), popular and adversarial."
 )
 FIELDS = ("splits", "prompts", *ANSWER_FIELDS)
 register("scenes-vqa", Task(make, judge, FIELDS, detection, note=NOTE))
