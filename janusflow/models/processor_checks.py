@@ -149,7 +149,7 @@ def _images(config: PreTrainedConfig, processor: JanusFlowProcessor) -> Finding:
     made = processor.image_processor.image_size, processor.num_image_tokens
     wanted = vision.image_size, tokens
     if made == wanted:
-        return Finding("images", True, f"Images are {made[0]} px and {made[1]} tokens to both.")
+        return Finding("images", True, f"Both expect images of {made[0]} px and {made[1]} tokens.")
     return Finding(
         "images",
         False,
@@ -170,7 +170,9 @@ def autoencoder(config: JanusFlowConfig, folder: Path, vae: str | Path | None = 
     kind, made = found.get("_class_name", "AutoencoderKL"), found["latent_channels"]
     wanted = config.generation.latent_channels
     if made == wanted:
-        return Finding("autoencoder", True, f"The {kind} makes the network's {made} channels.")
+        return Finding(
+            "autoencoder", True, f"The {kind} has {made} channels, as the network takes."
+        )
     return Finding(
         "autoencoder",
         False,
@@ -183,4 +185,4 @@ def _no_autoencoder(folder: Path) -> Finding:
     if (folder / "vae").is_dir():
         told = "vae/ belongs to JanusFlow; this model draws with the VQ model among its weights."
         return Finding("autoencoder", False, told)
-    return Finding("autoencoder", True, "The VQ model lies among the weights.")
+    return Finding("autoencoder", True, "The weights include the VQ model.")
