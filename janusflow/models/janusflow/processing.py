@@ -150,10 +150,7 @@ class JanusFlowProcessor(ProcessorMixin):
         texts = [self._render(one, ending=ending) for one in turns]
         if not tokenize:
             if Padding.read(options) != Padding():
-                raise ValueError(
-                    "padding and max_length count tokens, and tokenize is False; set "
-                    "tokenize=True or leave them out"
-                )
+                raise ValueError("padding and max_length count tokens; set tokenize=True with them")
             return texts[0] if is_one(conversation) else texts
         told = [(text, inline(one)) for text, one in zip(texts, turns, strict=True)]
         samples = self._pair(told, nested(images, len(batch)))
@@ -253,7 +250,7 @@ class JanusFlowProcessor(ProcessorMixin):
                 "text"
             )
         rows = [
-            self._render([Turn("user", text + self._behind(own))], system="")
+            self._render([Turn("user", text + f"\n{self.image_tag}" * len(own))], system="")
             + self.tags.image_gen_tag
             for text, own in zip(texts, shown, strict=True)
         ]
@@ -264,9 +261,6 @@ class JanusFlowProcessor(ProcessorMixin):
         data["pixel_values"] = self.image_processor([one for own in shown for one in own])
         data["image_token_mask"] = Padding().tensor([mask[:-1] for _, mask in expanded], False)
         return BatchFeature(data)
-
-    def _behind(self, images: Sequence) -> str:
-        return f"\n{self.image_tag}" * len(images)
 
     # Tokens
 
