@@ -118,28 +118,41 @@ def interpolate(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
 NEAR = 1e-9  # two times that are one
 
 
-LEAST = 3  # steps to a piece between jumps, on the average: fewer cost more than the jump does
+# evaluations to a piece between jumps, on the average: fewer cost more than the jump does
+LEAST, LEAST_AFTER_REST = 5, 3
+FIRST, LAST = 0.6, 0.4  # lengths of the steps after and before a jump, over what they would be
 
 
 class Rest(float):
     """A jump before which the velocity is zero; one step up to it is exact, without history."""
 
 
-def at_jumps(ts: Tensor, jumps: Iterable[float]) -> Tensor:
+def at_jumps(ts: Tensor, jumps: Iterable[float], calls: int = 1) -> Tensor:
     """Returns the grid with one of its inner times moved to each jump, and those between in
     proportion.
 
     Each jump takes the nearest free time, in order; the end of a `Rest` takes the first. A grid
-    with fewer than three steps per piece is unchanged, because restarting would cost more than the
-    jump. The grid may also fall.
+    with fewer than five evaluations per piece, `calls` in every step, is unchanged, because
+    restarting would cost more than the jump. With one evaluation per step the steps beside a jump
+    are shorter, as rules that look back begin anew there and cannot look ahead. The grid may also
+    fall.
     """
+    jumps = list(jumps)
+    placed = place_at(ts, jumps, calls)
+    return placed if calls > 1 or placed is ts else eased(placed, jumps)
+
+
+def place_at(ts: Tensor, jumps: Iterable[float], calls: int = 1) -> Tensor:
+    """Returns the grid with times at the jumps like `at_jumps`, without shorter steps there."""
     low, high = sorted((float(ts[0]), float(ts[-1])))
     inner = sorted({t for t in jumps if low + NEAR < t < high - NEAR})
     rests = bool(inner) and isinstance(inner[0], Rest)
-    if not inner or len(ts) - 1 < LEAST * (len(inner) + 1 - rests) + rests:
+    cuts = len(inner) - rests
+    enough = LEAST * (cuts + 1) if cuts else LEAST_AFTER_REST
+    if not inner or calls * (len(ts) - 1 - rests) < enough:
         return ts
     if ts[-1] < ts[0]:
-        return -at_jumps(-ts, (-t for t in inner))
+        return -place_at(-ts, (-t for t in inner), calls)
     places, last = [0], len(ts) - 1
     for k, t in enumerate(inner):
         nearest = 1 if isinstance(t, Rest) else int((ts - t).abs().argmin())
@@ -149,6 +162,23 @@ def at_jumps(ts: Tensor, jumps: Iterable[float]) -> Tensor:
     placed = interpolate(ts, ts[places], moved)
     placed[places] = moved
     return placed
+
+
+def eased(ts: Tensor, jumps: Iterable[float]) -> Tensor:
+    """Returns the grid with shorter steps after and before each of its times that is a jump.
+
+    A `Rest` counts as none: the one step up to it is exact, and what follows is a path's beginning.
+    """
+    jumps, ts = list(jumps), ts.clone()
+    at = torch.tensor([t for t in jumps if not isinstance(t, Rest)], dtype=ts.dtype, device="cpu")
+    for part in pieces(ts, jumps):
+        first, last = ((end - at).abs().lt(NEAR).any() for end in (part[0], part[-1]))
+        steps = part.diff()
+        if len(steps) > 1:
+            steps[0] *= FIRST if first else 1
+            steps[-1] *= LAST if last else 1
+            part[1:-1] = torch.lerp(part[0], part[-1], steps.cumsum(0)[:-1] / steps.sum())
+    return ts
 
 
 def pieces(ts: Tensor, jumps: Iterable[float]) -> list[Tensor]:

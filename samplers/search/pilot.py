@@ -23,7 +23,7 @@ from torch import Tensor
 
 from samplers.core import SOLVERS, Solver, Velocity, count, find, sample, times, trajectory
 from samplers.fields import time_shift_of
-from samplers.grids import GRIDS, at_jumps, interpolate, pieces, pin, uniform
+from samplers.grids import GRIDS, at_jumps, interpolate, pieces, pin, place_at, uniform
 from samplers.safe_json import read_json
 from samplers.search.regression import corrected
 from samplers.solvers.auto import adapts, tilt_steps, tilted
@@ -240,7 +240,7 @@ class Flight:
 
     def better(self, best: Found, solver: Solver, ts: Tensor) -> Found:
         """Returns the best trial so far, or this one if it gains enough and costs no more."""
-        ts = at_jumps(ts, self.jumps)
+        ts = at_jumps(ts, self.jumps, solver.calls)
         cost = sum(solver.cost(len(part) - 1) for part in pieces(ts, self.jumps))
         if cost > self.calls:
             return best
@@ -290,7 +290,7 @@ def _descend(flight: Flight, start: Found, looks: int) -> Found:
                 break
             tried = [a + change * (i == k) for i, a in enumerate(tilt)]
             looks -= 1
-            ts = at_jumps(tilt_steps(start.ts, tried), flight.jumps)
+            ts = place_at(tilt_steps(start.ts, tried), flight.jumps, start.solver.calls)
             found = flight.look(ts, start.solver)
             price = found.error * math.exp(RESERVE * sum(a * a for a in tried))
             if price < lowest:

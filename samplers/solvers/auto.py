@@ -128,8 +128,10 @@ NONE, ALL = (0.0, 0.0, 0.0), (1.0, 0.0, 0.0)
 KNOTS += (
     Knot(64, (0.0, -0.22, -0.19, -0.17, 0.05, 0.0), (NONE, NONE, ALL), (NONE, NONE, NONE, ALL)),
 )
-# on a part of the path the place along it says nothing: orders 2 and 3
+# on a part of the path the place along it says nothing: orders 2 and 3, or 3 and 4 of dense steps
 PART = Knot(1, (), ((1.0,), (0.0,)), ((0.0,), (1.0,)))
+DENSE_PART = Knot(1, (), ((0.0,), (1.0,)), ((0.0,), (0.0,), (1.0,)))
+DENSE = 12  # steps per unit of time
 MOST = 0.85  # of the path is as good as the whole
 DEPTH = 5  # values that the longest rule looks back over
 
@@ -178,7 +180,7 @@ def adapts(ts: Tensor) -> bool:
 def plan(ts: tuple[float, ...]) -> tuple[tuple[Row, Row], ...]:
     """Returns each step's weights once its velocity is known: correct the last, predict this."""
     n = len(ts) - 1
-    knot = knot_of(n) if abs(ts[-1] - ts[0]) >= MOST else PART
+    knot = knot_for(n, abs(ts[-1] - ts[0]))
     forward = [shares(knot.predict, y) for y in middles(n)]
     back = [shares(knot.correct, y) for y in middles(n)]
     rows = [((), blend(ts, 0, 0, forward[0]))]
@@ -216,6 +218,13 @@ def add(a: Row, b: Row, scale: float) -> Row:
 def middles(n: int) -> list[float]:
     """Returns the middles of n equal intervals of [-1, 1]."""
     return [(2 * i + 1) / n - 1 for i in range(n)]
+
+
+def knot_for(n: int, length: float) -> Knot:
+    """Returns the parameters of n steps over this much of the path."""
+    if length >= MOST:
+        return knot_of(n)
+    return DENSE_PART if n >= DENSE * length else PART
 
 
 @lru_cache(maxsize=256)

@@ -166,7 +166,7 @@ def test_another_solver_on_a_pilots_grid_is_that_solver():
 
 def test_a_pilot_places_times_at_jumps():
     field = samplers.guide((PROBLEMS["mixture"]().velocity, lambda x, t: -x), samplers.within(2.0))  # noqa: ARG005
-    made = pilot(field, PROBLEMS["mixture"]().noise(8), 12, looks=12)
+    made = pilot(field, PROBLEMS["mixture"]().noise(8), 15, looks=12)
     assert {0.1, 0.9} <= set(made.times)
 
 
@@ -201,6 +201,12 @@ def test_part_of_the_path_takes_orders_two_and_three():
     rows = plan((0.3, 0.4, 0.5, 0.6))
     assert rows[2][1][:2] == pytest.approx((0.15, -0.05))
     assert rows[2][0][:3] == pytest.approx((0.5 / 12, 0.8 / 12, -0.1 / 12))
+
+
+def test_dense_steps_on_part_of_the_path_take_orders_three_and_four():
+    rows = plan((0.3, 0.35, 0.4, 0.45, 0.5))
+    assert rows[2][1][:3] == pytest.approx([0.05 * w / 12 for w in (23, -16, 5)])
+    assert rows[3][0][0] == pytest.approx(0.05 * 9 / 24)  # Adams and Moulton's newest value
 
 
 def test_nearly_the_whole_path_takes_what_the_whole_takes():

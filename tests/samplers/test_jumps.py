@@ -15,7 +15,7 @@ from samplers import (
     sample,
 )
 from samplers.core import times
-from samplers.grids import at_jumps, pieces
+from samplers.grids import at_jumps, pieces, place_at
 from samplers.guidance import cfg_plus_plus
 
 HIGH_ORDER = [s for s in SOLVERS.values() if (s.order or 0) > 1 and not s.stochastic]
@@ -100,16 +100,31 @@ def test_a_guided_field_has_the_jumps_of_its_rule_and_of_what_it_guides():
 
 
 def test_a_grid_of_few_steps_is_left_alone():
-    """Two steps to a piece: a multistep rule would lose more by beginning anew than by the jump."""
-    for n, jumps in ((1, (0.2,)), (5, (0.2,)), (8, (0.2, 0.4))):
+    """Four steps to a piece: a multistep rule would lose more by beginning anew than by the jump."""
+    for n, jumps in ((1, (0.2,)), (9, (0.2,)), (14, (0.2, 0.4))):
         assert torch.equal(at_jumps(samplers.uniform(n), jumps), samplers.uniform(n))
-    assert 0.2 in at_jumps(samplers.uniform(6), (0.2,)).tolist()
+    assert 0.2 in at_jumps(samplers.uniform(10), (0.2,)).tolist()
+
+
+def test_fewer_steps_of_several_evaluations_are_cut():
+    assert 0.3 not in times(9, SOLVERS["auto"], (0.3,)).tolist()
+    for name, calls in (("heun", 10), ("rk4", 12)):
+        assert 0.3 in times(calls, SOLVERS[name], (0.3,)).tolist()
+
+
+def test_steps_beside_a_jump_are_shorter_and_only_those_of_one_evaluation():
+    steps = at_jumps(samplers.uniform(20), (0.5,)).diff()
+    assert float(steps[9] / steps[8]) == pytest.approx(0.4)
+    assert float(steps[10] / steps[11]) == pytest.approx(0.6)
+    assert torch.equal(at_jumps(samplers.uniform(20), (0.5,), calls=2), samplers.uniform(20))
+    rested = at_jumps(samplers.uniform(10), cfg_zero_star(3.0, 0.1).jumps)
+    torch.testing.assert_close(rested, samplers.uniform(10))
 
 
 def test_a_falling_grid_gets_the_same_times():
-    up, down = samplers.uniform(9), samplers.uniform(9).flip(0)
-    torch.testing.assert_close(at_jumps(down, (0.2, 0.45)).flip(0), at_jumps(up, (0.2, 0.45)))
-    assert [len(p) for p in pieces(at_jumps(down, (0.2, 0.45)), (0.2, 0.45))] == [6, 3, 3]
+    up, down = samplers.uniform(18), samplers.uniform(18).flip(0)
+    torch.testing.assert_close(place_at(down, (0.2, 0.45)).flip(0), place_at(up, (0.2, 0.45)))
+    assert [len(p) for p in pieces(at_jumps(down, (0.2, 0.45)), (0.2, 0.45))] == [11, 5, 5]
 
 
 def test_a_standstill_gets_one_step_where_other_jumps_get_none():
