@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from samplers.core import Path, Velocity, advance, solver
+from samplers.fields import jumps_of
 from samplers.grids import grid, pin, uniform
 from samplers.solvers.adams import Form, Scheme, adams, move
-from samplers.solvers.caution import Row, doubt, doubts, looks
+from samplers.solvers.caution import Row, crossed, doubt, doubts, looks
 from samplers.solvers.leaning import lean as leaned
 from samplers.solvers.leaning import leans
 
@@ -155,12 +156,14 @@ def auto(v: Velocity, x: Tensor, ts: Tensor, lean: bool = True) -> Path:
     known: deque[Tensor] = deque(maxlen=DEPTH)
     noise, ahead, times = x, x, tuple(ts.tolist())
     leaning, seconds = lean and leans(ts), looks(times) if lean else ()
-    doubted = None
+    behind, doubted = crossed(times, jumps_of(v)), None
     for i, (t, (correct, predict)) in enumerate(zip(ts[:-1].unbind(), plan(times), strict=True)):
         known.appendleft(v(ahead, t))
         if correct:
             x = advance(x, *zip(correct, known, strict=False))
             yield x
+        if i in behind:
+            known = deque([known[0]] * len(known), maxlen=DEPTH)
         ahead, h = advance(x, *zip(predict, known, strict=False)), times[i + 1] - times[i]
         if leaning:
             ahead = leaned(ahead, noise, list(known), times)

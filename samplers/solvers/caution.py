@@ -4,14 +4,14 @@ High orders pay while the differences of the velocities shrink with their order.
 guidance or behind a jump a velocity may turn within a step: its second difference is as large as
 itself, and then Euler's rule predicts better than longer ones. This ratio needs no evaluation; each
 sample's prediction is moved towards Euler's as far as its own ratio says. Corrections stay as they
-are.
+are. Where a field declares a jump within a step, six to ten steps forget what was known before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from samplers.solver_registry import advance
 from samplers.solvers.adams import Form, move
 
 FEWEST, MOST = 6, 64  # steps of a run that doubts
+FORGETS = range(FEWEST, 11)  # steps of a run that forgets what it knew before a jump
 LOOKS = 8  # at the velocities in a run, at least
 # of a step, by the least number of steps: a second difference this large makes half the prediction
 # Euler's
@@ -47,6 +48,14 @@ def looks(ts: tuple[float, ...]) -> tuple[Row, ...]:
     return tuple(
         second_difference(ts, i, large) if i > 1 and i % every == 0 else () for i in range(n)
     )
+
+
+def crossed(ts: Sequence[float], jumps: Iterable[float]) -> frozenset[int]:
+    """Returns where a run of few steps forgets: i if there is a jump between ts[i - 1] and ts[i]."""
+    if len(ts) - 1 not in FORGETS:
+        return frozenset()
+    inside = [(min(a, b), max(a, b)) for a, b in pairwise(ts)]
+    return frozenset(i for i, (a, b) in enumerate(inside, 1) for t in jumps if a < t < b)
 
 
 def second_difference(ts: tuple[float, ...], i: int, large: float) -> Row:
