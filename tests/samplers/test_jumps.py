@@ -100,7 +100,7 @@ def test_a_guided_field_has_the_jumps_of_its_rule_and_of_what_it_guides():
 
 
 def test_a_grid_of_few_steps_is_left_alone():
-    """Four steps to a piece: a multistep rule would lose more by beginning anew than by the jump."""
+    """Four steps to a piece: a rule that looks back would lose more by beginning anew."""
     for n, jumps in ((1, (0.2,)), (9, (0.2,)), (14, (0.2, 0.4))):
         assert torch.equal(at_jumps(samplers.uniform(n), jumps), samplers.uniform(n))
     assert 0.2 in at_jumps(samplers.uniform(10), (0.2,)).tolist()
