@@ -51,7 +51,7 @@ def looks(ts: tuple[float, ...]) -> tuple[Row, ...]:
 
 
 def crossed(ts: Sequence[float], jumps: Iterable[float]) -> frozenset[int]:
-    """Returns where a run of few steps forgets: i if there is a jump between ts[i - 1] and ts[i]."""
+    """Returns the indices i for which few steps forget: a jump lies between ts[i - 1] and ts[i]."""
     if len(ts) - 1 not in FORGETS:
         return frozenset()
     inside = [(min(a, b), max(a, b)) for a, b in pairwise(ts)]

@@ -9,7 +9,7 @@ import torch
 import samplers
 from samplers import PROBLEMS, sample
 from samplers.benchmark.field_families import FAMILIES
-from samplers.solvers.caution import FEWEST, LOOKS, MOST, crossed, doubts, looks
+from samplers.solvers.caution import FEWEST, LOOKS, MOST, crossed, doubt, doubts, looks
 
 
 def gain(field, calls, samples=8):
