@@ -12,6 +12,7 @@ from janusflow.data.documents import PLACEHOLDER
 from janusflow.data.rows import CHATS, TEXTS, edit_keys, image_keys
 from janusflow.data.samples import BrokenSample
 from janusflow.utils.keywords import renamed
+from janusflow.utils.safe_io import refuse_constant
 
 ROLES = {"human": "user", "gpt": "assistant"}  # LLaVA's names
 MAX_IMAGES = 64  # in one conversation
@@ -45,7 +46,7 @@ class Records(Protocol):
 def parse_row(line: bytes, name: str) -> dict:
     """Parses a line as a JSON object. Raises BrokenSample for anything else."""
     try:
-        row = json.loads(line.decode("utf-8-sig"), parse_constant=_refuse)
+        row = json.loads(line.decode("utf-8-sig"), parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         raise BrokenSample(name, f"it is no line of JSON ({error!s:.120})") from None
     if not isinstance(row, dict):
@@ -217,7 +218,3 @@ def _shown(messages: tuple[Message, ...], count: int) -> tuple[Message, ...]:
         return messages
     first, *rest = messages
     return {**first, "content": f"{PLACEHOLDER}\n" * count + first["content"]}, *rest
-
-
-def _refuse(constant: str):
-    raise ValueError(f"{constant} is no JSON number; write null or a finite number")

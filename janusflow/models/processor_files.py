@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -44,7 +45,7 @@ class ProcessorFiles:
         """
         text = read_text(folder / FILES[0], "tokenizer_bytes")
         parse_object(text, folder / FILES[0])
-        configs = [_read_config(folder / name) for name in FILES[1:]]
+        configs = [read_object(p) if p.exists() else None for p in map(folder.joinpath, FILES[1:])]
         if configs[3] is None:
             raise ValueError(f"{str(folder)!r} lacks {FILES[4]}; take it from the checkpoint")
         return cls(text, configs[0] or {}, configs[1], configs[2] or {}, configs[3])
@@ -64,15 +65,15 @@ class ProcessorFiles:
     def named_token(self, name: str) -> str | None:
         """Returns a token such as `bos_token`, stored as text or as {"content": text}."""
         for source in (self.tokenizer_config, self.special_tokens_map or {}):
-            token = source.get(name)
-            token = token.get("content") if isinstance(token, Mapping) else token
+            token = token_text(source.get(name))
             if isinstance(token, str) and token:
                 return token
         return None
 
 
-def _read_config(path: Path) -> dict | None:
-    return read_object(path) if path.exists() else None
+def token_text(token: Any) -> Any:
+    """Returns the text of a token that a file holds as text or as {"content": text}."""
+    return token.get("content") if isinstance(token, Mapping) else token
 
 
 def parse_tokenizer(text: str) -> Tokenizer:

@@ -113,7 +113,7 @@ def read_text(path: Path, limit: str) -> str:
 def parse_object(text: str, path: Path) -> dict:
     """Parses strict JSON: an object with finite numbers. Raises ValueError otherwise."""
     try:
-        content = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        content = json.loads(text, parse_constant=refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} is not valid JSON; correct it: {error}") from None
     if not isinstance(content, dict):
@@ -126,10 +126,11 @@ def read_object(path: Path, limit: str = "config_bytes") -> dict:
     return parse_object(read_text(path, limit), path)
 
 
-def _refuse(constant: str):
+def refuse_constant(constant: str):
+    """Raises ValueError for NaN or infinity in JSON; an argument `parse_constant` of `json`."""
     raise ValueError(f"{constant} is no JSON number; write null or a finite number")
 
 
 def _finite(text: str) -> float:
     number = float(text)
-    return number if number - number == 0 else _refuse(text)
+    return number if number - number == 0 else refuse_constant(text)

@@ -15,7 +15,7 @@ from transformers import BatchFeature, PreTrainedTokenizerFast
 
 from janusflow.models.janusflow.chat_format import SYSTEM_PROMPT, Turn, roles
 from janusflow.models.janusflow.processing import JanusFlowProcessor
-from janusflow.models.processor_files import ProcessorFiles
+from janusflow.models.processor_files import ProcessorFiles, token_text
 from janusflow.models.special_tokens import check_written
 from janusflow.utils.hub import locate
 from janusflow.utils.safe_io import read_object, read_text
@@ -174,7 +174,7 @@ def _tags(folder: Path, tokenizer: dict) -> dict:
     }
     inside = tokenizer.get("extra_special_tokens") or tokenizer.get("model_specific_special_tokens")
     given = {**tokenizer, **(inside if isinstance(inside, dict) else {})}
-    tags = {known[name]: _content(token) for name, token in given.items() if name in known}
+    tags = {known[name]: token_text(token) for name, token in given.items() if name in known}
     path = folder / "chat_template.jinja"
     text = (
         read_text(path, "config_bytes")
@@ -183,10 +183,6 @@ def _tags(folder: Path, tokenizer: dict) -> dict:
     )
     old = text and "<|User|>" not in text
     return tags | {"sft_format": "deepseek_old" if old else "deepseek"}
-
-
-def _content(token) -> str:
-    return token["content"] if isinstance(token, dict) else token
 
 
 def _said(processor: dict) -> dict:

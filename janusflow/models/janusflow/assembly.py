@@ -21,7 +21,7 @@ from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.janusflow.tokenizer import BOS, IMAGE, IMAGE_END, IMAGE_GEN, IMAGE_START, PAD
-from janusflow.models.processor_files import ProcessorFiles, parse_tokenizer
+from janusflow.models.processor_files import ProcessorFiles, parse_tokenizer, token_text
 from janusflow.utils.checkpoint_files import stored
 from janusflow.utils.safe_io import parse_object, read_object, read_text
 
@@ -193,7 +193,7 @@ def _processor_files(language: Path, vision: Path, config: JanusFlowConfig) -> P
     text = read_text(language / "tokenizer.json", "tokenizer_bytes")
     parse_object(text, language / "tokenizer.json")
     own = _optional(language / "tokenizer_config.json")
-    own = {k: _content(v) for k, v in own.items() if k in ("bos_token", "eos_token", "pad_token")}
+    own = {k: token_text(v) for k, v in own.items() if k in ("bos_token", "eos_token", "pad_token")}
     eos = own.get("eos_token")
     if eos is None:
         raise ValueError(f"{str(language)!r} names no eos_token in tokenizer_config.json; add it")
@@ -234,10 +234,6 @@ def _pixels(vision: Path, config: JanusFlowConfig) -> dict:
 
 def _optional(path: Path) -> dict:
     return read_object(path) if path.is_file() else {}
-
-
-def _content(token) -> str | None:
-    return token.get("content") if isinstance(token, Mapping) else token
 
 
 def _whole(folder: Path, told: Mapping) -> None:

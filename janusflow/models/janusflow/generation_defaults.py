@@ -12,6 +12,7 @@ from pathlib import Path
 from transformers import GenerationConfig
 from transformers.utils import cached_file
 
+from janusflow.models.processor_files import token_text
 from janusflow.utils.safe_io import parse_object, read_object, read_text
 from janusflow.utils.text import printable
 
@@ -110,8 +111,7 @@ def _ids(name: str | Path, hub: dict) -> dict[str, int]:
 
 def _named(content: dict) -> dict[str, str]:
     """Returns the tokens that a file names, as text or as {"content": text}."""
-    tokens = {kind: content.get(f"{kind}_token") for kind in ("bos", "eos", "pad")}
-    texts = {k: t.get("content") if isinstance(t, dict) else t for k, t in tokens.items()}
+    texts = {kind: token_text(content.get(f"{kind}_token")) for kind in ("bos", "eos", "pad")}
     return {kind: text for kind, text in texts.items() if isinstance(text, str)}
 
 

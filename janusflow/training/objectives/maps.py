@@ -103,14 +103,10 @@ class MeanFlow(TwoTimes):
 
 
 @objective(name="improved_mean_flow")
-class ImprovedMeanFlow(TwoTimes):
+class ImprovedMeanFlow(MeanFlow):
     """|u - (s - t) du/dt - v|^2 with du/dt along the network's own velocity. arXiv 2512.02012."""
 
     losses = ("improved_mean_flow",)
-
-    def __init__(self, context: Context, *, derivative: str = "finite", **shared):
-        super().__init__(context, **shared)
-        self.derivative = derivative
 
     def loss(self, u, x, t, s, v):
         return map_losses.improved_mean_flow(u, x, t, s, v, self.derivative)
