@@ -93,5 +93,15 @@ def table(paths: Sequence[Path]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def main(names: Sequence[str]) -> None:
+    """Prints the table of the named files."""
+    if not names:
+        raise SystemExit("benchmark_report: no file is named; give *_results.json or *_acc.csv")
+    try:
+        print(table([Path(name) for name in names]))
+    except ValueError as error:
+        raise SystemExit(f"benchmark_report: {error}") from error
+
+
 if __name__ == "__main__":
-    print(table([Path(word) for word in sys.argv[1:]]))
+    main(sys.argv[1:])

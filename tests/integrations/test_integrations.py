@@ -144,3 +144,10 @@ def test_vlmevalkit_is_asked_for_in_one_sentence_where_it_is_missing(monkeypatch
     monkeypatch.setitem(sys.modules, "vlmeval", None)
     with pytest.raises(SystemExit, match="VLMEvalKit is needed"):
         main(["mine=janusflow/scenes", "--data", "POPE"])
+
+
+def test_a_benchmark_report_of_nothing_or_of_another_file_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / "other.json").write_text("{}")
+    for names, said in (([], "no file is named"), ([tmp_path / "other.json"], "not a result of")):
+        with pytest.raises(SystemExit, match=said):
+            benchmark_report.main(names)
