@@ -17,7 +17,7 @@ from torch import Tensor
 from samplers.fields import Velocity, fitting, grid_dependent, jumps_of, time_shift_of
 from samplers.run_grid import times
 from samplers.solver_registry import find
-from samplers.solvers.caution import doubt, looks, minus, weighed
+from samplers.solvers.caution import doubt, looks, minus, overshot, weighed
 from samplers.solvers.leaning import lean, leans
 from samplers.solvers.linear_multistep import linearize
 
@@ -53,7 +53,9 @@ def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
         else ()
     )
     leaning = adapts and leans(grid)
-    return ts, tuple(nodes[:-1].tolist()), steps, leaning, doubts
+    size = overshot(ts, plan(ts)[1][0]) if adapts and len(ts) > 2 else ()
+    undone = (minus((0.0, ts[1] - ts[0]), plan(ts)[1][0]), size) if size else None
+    return ts, tuple(nodes[:-1].tolist()), steps, leaning, doubts, undone
 
 
 def _steps(rows: list[list[float]]) -> list[tuple]:
@@ -88,7 +90,7 @@ def run(v: Velocity, x: Tensor, solver: Any, ts: Any, options: dict[str, Any]) -
     ts = index(ts) if isinstance(ts, int) else ts  # a constant, though it may change between graphs
     x = x.float() if x.dtype.itemsize < 4 else x
     made = program(solver, ts, tuple(options.items()), time_shift_of(v))
-    grid, nodes, steps, leaning, doubts = made
+    grid, nodes, steps, leaning, doubts, undone = made
     noise, ahead, ks, doubted = x, x, [], None
     for i, (t, (ratio, terms)) in enumerate(zip(nodes, steps, strict=True)):
         t = torch.full((), t, dtype=torch.float64, device="cpu")
@@ -96,6 +98,9 @@ def run(v: Velocity, x: Tensor, solver: Any, ts: Any, options: dict[str, Any]) -
         x = x if ratio == 1 else ratio * x
         for j, w in terms:
             x = torch.add(x, ks[j], alpha=w)
+        if undone and i == 1:
+            change, size = undone
+            x = torch.addcmul(x, doubt(ks[::-1], size), weighed(change, ks[::-1]))
         ahead = lean(x, noise, ks[::-1], grid) if leaning else x
         if doubts:
             lower, second = doubts[i]

@@ -3,8 +3,8 @@
 High orders help where a field is smooth and hurt where it is not, which depends on the time and on
 the number of steps. So every step is a weighted mean of the rules of orders one to five, with
 weights that were fitted once over families of fields (`KNOTS`). A run of four steps adapts to each
-sample (`leaning`), one of six or more where a velocity turns fast (`caution`); `pilot` adapts to
-the field for any number.
+sample (`leaning`), others where a velocity turns fast (`caution`); `pilot` adapts to the field for
+any number.
 """
 
 import math
@@ -22,7 +22,7 @@ from samplers.core import Path, Velocity, advance, solver
 from samplers.fields import jumps_of
 from samplers.grids import grid, pin, uniform
 from samplers.solvers.adams import Form, Scheme, adams, move
-from samplers.solvers.caution import Row, crossed, doubt, doubts, looks
+from samplers.solvers.caution import CORRECTS, Row, crossed, doubt, doubts, looks, overshot
 from samplers.solvers.leaning import lean as leaned
 from samplers.solvers.leaning import leans
 
@@ -144,9 +144,10 @@ MANY_STEPS = 64
 def auto(v: Velocity, x: Tensor, ts: Tensor, lean: bool = True) -> Path:
     """Predict, evaluate, correct, by a blend of Adams rules that suits the number of steps.
 
-    With four steps the last two predictions depend on each sample's velocities, and with six or
-    more a prediction is nearer to Euler's where they turn fast, unless `lean` is False; otherwise
-    the rule is linear in the velocities. Beyond 64 steps a scheme of fixed order is used; its start
+    With four steps the last two predictions depend on each sample's velocities, with six or more a
+    prediction is nearer to Euler's where they turn fast, and up to ten the first correction is left
+    out where it exceeds the step, unless `lean` is False; otherwise the rule is linear in the
+    velocities. Beyond 64 steps a scheme of fixed order is used; its start
     is of order three. For fields with an attribute `time_shift` c, as of models trained with a
     shift, the solver's own grid becomes t / (c - (c - 1) t).
     """
@@ -161,6 +162,8 @@ def auto(v: Velocity, x: Tensor, ts: Tensor, lean: bool = True) -> Path:
         known.appendleft(v(ahead, t))
         if correct:
             x = advance(x, *zip(correct, known, strict=False))
+            if lean and i == 1 and (row := overshot(times, correct)):
+                x = torch.lerp(x, ahead, doubt(known, row))
             yield x
         if i in behind:
             known = deque([known[0]] * len(known), maxlen=DEPTH)
@@ -176,7 +179,7 @@ def auto(v: Velocity, x: Tensor, ts: Tensor, lean: bool = True) -> Path:
 
 def adapts(ts: Tensor) -> bool:
     """Returns whether a run on this grid depends on the velocities other than linearly."""
-    return leans(ts) or doubts(ts)
+    return leans(ts) or doubts(ts) or len(ts) - 1 in CORRECTS
 
 
 @lru_cache(maxsize=256)

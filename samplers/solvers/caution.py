@@ -1,10 +1,13 @@
-"""Where `auto` doubts its prediction, from six steps on.
+"""Where `auto` doubts: its predictions from six steps on, its first correction up to ten.
 
 High orders pay while the differences of the velocities shrink with their order. Under strong
 guidance or behind a jump a velocity may turn within a step: its second difference is as large as
 itself, and then Euler's rule predicts better than longer ones. This ratio needs no evaluation; each
-sample's prediction is moved towards Euler's as far as its own ratio says. Corrections stay as they
-are. Where a field declares a jump within a step, six to ten steps forget what was known before.
+sample's prediction is moved towards Euler's as far as its own ratio says. The first correction is
+undone in the same way where it is larger than the step: under strong guidance Euler's first step
+may overshoot, and the velocity found there says little of the way to it. Later corrections stay as
+they are. Where a field declares a jump within a step, six to ten steps forget what was known
+before.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from samplers.solver_registry import advance
 from samplers.solvers.adams import Form, move
 
 FEWEST, MOST = 6, 64  # steps of a run that doubts
+CORRECTS = range(3, 11)  # steps of a run that doubts its first correction
+OVERSHOT = 1.75  # of the step: a correction this large is half undone
 FORGETS = range(FEWEST, 11)  # steps of a run that forgets what it knew before a jump
 LOOKS = 8  # at the velocities in a run, at least
 # of a step, by the least number of steps: a second difference this large makes half the prediction
@@ -50,6 +55,18 @@ def looks(ts: tuple[float, ...]) -> tuple[Row, ...]:
     )
 
 
+def overshot(ts: Sequence[float], correct: Row) -> Row:
+    """Returns the weights of the first prediction less its correction, over OVERSHOT steps.
+
+    They are of the second velocity and the first; `correct` are those of the corrected step. None
+    are returned for a run that takes its first correction as it is.
+    """
+    if len(ts) - 1 not in CORRECTS:
+        return ()
+    step = ts[1] - ts[0]
+    return tuple(w / (OVERSHOT * step) for w in minus((0.0, step), correct))
+
+
 def crossed(ts: Sequence[float], jumps: Iterable[float]) -> frozenset[int]:
     """Returns the indices i for which few steps forget: a jump lies between ts[i - 1] and ts[i]."""
     if len(ts) - 1 not in FORGETS:
@@ -74,7 +91,8 @@ def minus(a: Row, b: Row) -> Row:
 def doubt(known: Sequence[Tensor], second: Row) -> Tensor:
     """Returns r^4 / (1 + r^4), r = |second| / |v|, of each sample, (B, 1, ..., 1).
 
-    v is the newest of the velocities `known`; `second` are the weights of their second difference.
+    v is the newest of the velocities `known`; `second` are the weights of their second difference,
+    or of what `overshot` returns.
     """
     newest, turn = known[0], weighed(second, known)
     one, two = (k.reshape(len(k), -1).square().sum(1) for k in (newest, turn))

@@ -115,3 +115,30 @@ def test_what_was_known_before_a_jump_within_a_step_is_forgotten():
     assert crossed(tuple(ts.tolist()), (0.3,)) == {3}
     assert crossed(tuple(ts.flip(0).tolist()), (0.3,)) == {6}
     assert crossed(tuple(samplers.uniform(4).tolist()), (0.3,)) == frozenset()
+
+
+@pytest.mark.parametrize("calls", [4, 6])
+def test_a_first_correction_larger_than_the_step_is_undone(calls):
+    """After velocities 1 and -0.01 the state is near Euler's, after 1 and 0.9 it is corrected."""
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    step = float(samplers.tilted(calls)[1])
+    for later, kept in ((-0.01, 1.0), (0.9, 0.0)):
+
+        def v(x, t, later=later):
+            return torch.full_like(x, 1.0 if t == 0 else later)
+
+        first, plain = (
+            float(list(samplers.trajectory(v, x, calls, "auto", lean=lean))[1][1][0, 0])
+            for lean in (True, False)
+        )
+        assert plain + kept * (step - plain) == pytest.approx(first, rel=0.01)
+
+
+def test_a_compiled_run_doubts_its_first_correction_alike():
+    field = PROBLEMS["guided"](dim=4, weight=8.0)
+    v, noise = field.velocity, field.noise(3)
+    for calls in (4, 6):
+        run = torch.compile(
+            lambda x, n=calls: sample(v, x, n, "auto"), fullgraph=True, backend="eager"
+        )
+        torch.testing.assert_close(run(noise), sample(v, noise, calls, "auto"))
