@@ -24,10 +24,20 @@ def weights(options: Placement, lora: str | None = None, few=None) -> dict[str, 
     found = provenance.weights(
         locate(options.model),
         locate_autoencoder(options.vae) if options.vae else None,
-        locate(lora, files=["adapter_*"]) if lora else None,
+        _adapter(lora) if lora else None,
     )
     jumps = provenance.weights(few.folder) if few else {}
     return found | {f"few-step/{name}": digest for name, digest in jumps.items()}
+
+
+def _adapter(name: str):
+    """Returns an adapter's folder, or its weight file if the name is of one."""
+    from janusflow.pipelines.lora_mixin import adapter_file
+    from janusflow.utils.hub import locate
+
+    folder, file = adapter_file(name)
+    found = locate(folder, files=["adapter_*", file or ""])
+    return found / file if file else found
 
 
 def fingerprint(options: Placement, lora: str | None = None, few=None) -> str:

@@ -14,6 +14,7 @@ from janusflow.data.permutation import mix
 from janusflow.data.records import PLACEHOLDER, Record, Records
 from janusflow.data.samples import BrokenSample, Sample, attempt
 from janusflow.models.janusflow.processing import JanusFlowProcessor
+from janusflow.models.special_tokens import check_written
 from janusflow.utils.images import crop, decode
 
 MAX_TOKENS = 4096  # of one sample; the default capacity of a pack
@@ -178,6 +179,7 @@ def _read(processor: JanusFlowProcessor, name: str, ids, labels, mask, images: l
 
 def text(processor: JanusFlowProcessor, record: Record, key: int = 0) -> Sample:  # noqa: ARG001
     """Prepares a text: BOS, the text, end of sentence. The loss covers everything after BOS."""
+    check_written(record.text, processor._image_tags, processor._image_tags)
     ids = torch.tensor([*processor.ids(record.text), processor.tokenizer.eos_token_id])
     labels = ids.clone()
     labels[0] = -100

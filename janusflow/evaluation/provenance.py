@@ -27,9 +27,16 @@ def weights(folder: Path, vae: Path | None = None, lora: Path | None = None) -> 
         raise ValueError(f"{str(folder)!r} holds no *.safetensors; name a model's folder")
     for path in sorted((vae or folder / "vae").glob("*.safetensors")):
         files[f"vae/{path.name}"] = path
-    for path in sorted(lora.glob("adapter_*")) if lora else ():
+    for path in _adapter(lora) if lora else ():
         files[f"lora/{path.name}"] = path
     return {name: sha256(path) for name, path in files.items()}
+
+
+def _adapter(place: Path) -> list[Path]:
+    """Returns the files of an adapter, a folder or a weight file beside its configuration."""
+    if place.is_dir():
+        return sorted(place.glob("adapter_*"))
+    return [place.with_name("adapter_config.json"), place]
 
 
 def fingerprint(digests: dict[str, str]) -> str:

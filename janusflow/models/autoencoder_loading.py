@@ -65,6 +65,10 @@ def load_vae(
             f"{str(folder)!r} holds no vae/; name the autoencoder, for JanusFlow-1.3B "
             "vae='stabilityai/sdxl-vae'"
         )
+    if not isinstance(name, str | Path | None):
+        raise TypeError(
+            f"vae is {name!r:.60}; expected a folder, a hub id, or a loaded autoencoder"
+        )
     source = inside if name is None else locate_autoencoder(name)
     kind = _kind(source)
     try:

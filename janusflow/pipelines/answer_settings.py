@@ -10,22 +10,33 @@ from functools import cache
 from transformers import GenerationConfig, GenerationMixin
 
 from janusflow.models.janusflow.generation_defaults import check_beams
+from janusflow.pipelines.answer_checks import check_settings
 from janusflow.pipelines.call_options import whole
 
 LONGEST = 512  # tokens of an answer, as published
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-# settings of `generate` that want ids before the answer, or give something else than answers
+# settings of `generate` that want ids before the answer, give something else than answers, or run
+# code from the hub
 NOT_TAKEN = {
     "assistant_model",
+    "constraints",
     "custom_generate",
+    "diversity_penalty",
+    "dola_layers",
+    "force_words_ids",
     "guidance_scale",
     "negative_prompt_attention_mask",
     "negative_prompt_ids",
+    "num_beam_groups",
     "output_attentions",
     "output_hidden_states",
     "output_logits",
     "output_scores",
+    "penalty_alpha",
     "return_dict_in_generate",
+    "synced_gpus",
+    "token_healing",
+    "trust_remote_code",
 }
 
 
@@ -89,12 +100,17 @@ def read(given: Mapping, tokenizer) -> dict:
             f"generation_config is of type {type(config).__name__}; expected a "
             "transformers.GenerationConfig"
         )
+    if "generator" in given:
+        raise TypeError(
+            "answers draw their tokens from seed=, a whole number, not from a generator"
+        )
     found = dict(given)
     for name in ("max_new_tokens", "max_length", "num_beams", "num_return_sequences"):
         if found.get(name) is not None:
             found[name] = whole(found[name], name, limit="number")
             if name.startswith("num"):
                 check_beams(found[name], f"{name} is")
+    check_settings(found, len(tokenizer))
     if found.get("stop_strings") or getattr(config, "stop_strings", None):
         found.setdefault("tokenizer", tokenizer)
     return found

@@ -154,6 +154,8 @@ def check_output_type(name: str) -> None:
 
 def texts(prompt: Texts, name: str = "prompt") -> list[str]:
     """Returns one text or several as a list. Raises ValueError for an empty one."""
+    if isinstance(prompt, np.ndarray) and not prompt.ndim:
+        prompt = prompt.item()
     found = [prompt] if isinstance(prompt, str) else list(prompt) if _is_list(prompt) else [prompt]
     if not found or not all(isinstance(p, str) and p.strip() for p in found):
         shown = found if len(found) != 1 else found[0]
@@ -166,6 +168,8 @@ def avoided(negative: Texts | None, count: int) -> list[str | None]:
 
     Raises ValueError for another number of texts, and for values that are not texts.
     """
+    if isinstance(negative, np.ndarray) and not negative.ndim:
+        negative = negative.item()
     one = negative is None or isinstance(negative, str) or not _is_list(negative)
     found = [negative] * count if one else list(negative)
     if len(found) != count:

@@ -18,6 +18,7 @@ from torch import Tensor
 from janusflow.models import lora
 from janusflow.pipelines.guided_velocity import read_guidance, rule_of
 from janusflow.pipelines.weight_gate import gate_of
+from samplers.callables import check_arguments
 from samplers.guidance import Guided
 
 
@@ -200,6 +201,7 @@ class StepCallback:
                 f"callback_on_step_end is {type(function).__name__}; expected a function of "
                 "(pipe, step, t, tensors)"
             )
+        check_arguments(function, "callback_on_step_end", "pipe", "step", "t", "tensors")
         names = getattr(function, "tensor_inputs", None) or names or ()
         if not isinstance(names, list | tuple):
             raise TypeError(

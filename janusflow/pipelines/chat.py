@@ -105,8 +105,8 @@ class Chat:
         Raises TypeError for a setting that `generate` does not have or that makes no sense for
         text, and ValueError for one without effect.
         """
-        refuse_unknown(function, given, answer_settings.generate_keywords())
         tokenizer = self.processor.tokenizer
+        refuse_unknown(function, given, [*answer_settings.generate_keywords(), "generator"])
         given = answer_settings.read(given, tokenizer)
         files = getattr(self.model, "generation_config", None)
         if getattr(files, "stop_strings", None):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from threading import Lock
 
 import torch
 from torch import Tensor, nn
 
+from janusflow.models.janusflow.image_places import OURS
 from janusflow.pipelines import answer_settings, prefix_cache
 from janusflow.pipelines.answering import message
 from janusflow.pipelines.streaming import Stop as Stop  # its place in release 0.1
@@ -29,6 +31,15 @@ class Conversation:
         self.turns: list[dict] = []
         self._turn = Lock()
         self._cache, self._ids, self._weights = None, [], ()
+
+    def __copy__(self) -> Conversation:
+        """Returns a conversation that goes on from here on its own."""
+        again = type(self)(self.pipe, self.images)
+        again.turns = copy.deepcopy(self.turns, {id(one): one for one in self.images})
+        return again
+
+    def __deepcopy__(self, _memo) -> Conversation:
+        return self.__copy__()
 
     def ask(
         self,
@@ -87,7 +98,7 @@ class Conversation:
 
     def _take_turn(self, question: str, settings: dict, seed: int | None) -> str:
         pipe = self.pipe
-        turns = [*self.turns, *message(question, [] if self.turns else self.images)]
+        turns = [*self.turns, *message(question, [] if self.turns else self.images, (OURS,))]
         inputs = pipe.processor(turns).to(pipe._execution_device)
         tokens = inputs["input_ids"].shape[1]
         pipe._limit_positions(tokens, "a conversation")

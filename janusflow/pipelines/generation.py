@@ -35,6 +35,7 @@ from janusflow.pipelines.verifiers import best, scorer
 from samplers.guidance import Guided
 
 EDITED = "a prompt with its images"
+CLEAN = 0.99  # time from which an image shows no noise to speak of
 NO_EDITOR = (
     "image is for models trained to edit, which this model's config.json does not say it was "
     "(image_editing); load janusflow/scenes-edit or an editor of your own, or change an image by "
@@ -168,6 +169,12 @@ class Generation:
         chosen = few.quality if few else self._resolved(options)
         scorer(self, options.verifier)  # refuses an unknown name
         solver, ts = chosen.path(options.guidance_scale)
+        if float(ts[-1]) < CLEAN and options.output_type != "latent":
+            warnings.warn(
+                f"the grid ends at {float(ts[-1]):.6g}, where the state is still partly noise, and "
+                "that is what the images show; let it end at 1",
+                stacklevel=4,
+            )
         count = len(prompts) * options.num_images_per_prompt
         generator = generators(options.generator, options.seed, count)
         if options.best_of > 1 and options.latents is not None:

@@ -48,8 +48,8 @@ class Adapted:
                 f"the adapter is a {type(name).__name__}; expected the name of a folder that "
                 "peft's save_pretrained wrote"
             )
-        if weight_name is None and _is_file(name):
-            name, weight_name = Path(name).parent, Path(name).name
+        if weight_name is None:
+            name, weight_name = adapter_file(name)
         weight_name = weight_name or lora.WEIGHTS
         folder = locate(name, files=[lora.CONFIG, weight_name], **given)
         found, taken = lora.read(folder, weight_name), self.get_list_adapters()
@@ -228,6 +228,11 @@ def _weight(value, name: str) -> float:
     if not abs(number) < float("inf"):
         raise ValueError(f"the weight of {name!r} is {value!r:.60}; expected a finite number")
     return number
+
+
+def adapter_file(name: str | Path) -> tuple[str | Path, str | None]:
+    """Returns the folder and the file's name of a weight file, or (name, None) for others."""
+    return (str(Path(name).parent), Path(name).name) if _is_file(name) else (name, None)
 
 
 def _is_file(name: str | Path) -> bool:

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 import samplers
 from janusflow.pipelines.flow_maps import SAMPLER, FlowMapGrid
-from janusflow.pipelines.time_grid import time_grid
+from janusflow.pipelines.time_grid import listed, time_grid
 from janusflow.utils import hub
 from samplers.core import find, times
 from samplers.fields import jumps_of
@@ -98,8 +97,8 @@ def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **
         return jumps(learned, _fewest(learned, given.get("steps"), name))
     if not given and (pilot := (grids or {}).get(name)):
         given = dict(sampler=pilot.runs, grid=pilot.ts, guided=guided_times(pilot, quality))
-    if isinstance(given.get("grid"), np.ndarray | list | tuple):
-        given["grid"] = torch.as_tensor(np.asarray(given["grid"], dtype=np.float64))
+    if "grid" in given:
+        given["grid"] = listed(given["grid"])
     if isinstance(grid := given.get("grid"), Tensor):
         steps = given.setdefault("steps", len(grid) - 1)
         if steps != len(grid) - 1:

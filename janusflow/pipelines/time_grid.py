@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import samplers
+from samplers.callables import check_arguments
 from samplers.core import laid
 
 # guided, these models turn in the first tenth of the path: `auto` moves its grid there
@@ -47,8 +48,7 @@ def time_grid(
     """
     if grid is None:
         return laid(solver, steps, time_shift(guidance))
-    if isinstance(grid, np.ndarray | list | tuple):
-        grid = torch.as_tensor(np.asarray(grid, dtype=np.float64))
+    grid = listed(grid)
     if isinstance(grid, Tensor):
         return grid
     if isinstance(grid, str) and grid not in samplers.GRIDS:
@@ -58,9 +58,19 @@ def time_grid(
             f"grid is {grid!r:.80}; expected a name of samplers.GRIDS, times from 0 to 1, or a "
             "function of the number of steps"
         )
-    made = (samplers.GRIDS[grid] if isinstance(grid, str) else grid)(steps)
-    if isinstance(made, np.ndarray | list | tuple):
-        made = torch.as_tensor(np.asarray(made, dtype=np.float64))
+    if callable(grid):
+        check_arguments(grid, "grid", "steps")
+    made = listed((samplers.GRIDS[grid] if isinstance(grid, str) else grid)(steps))
     if not isinstance(made, Tensor):
         raise TypeError(f"the grid's function returned {type(made).__name__}; expected a tensor")
     return made
+
+
+def listed(grid):
+    """Returns times in a list or array as a tensor, and anything else as it is."""
+    if not isinstance(grid, np.ndarray | list | tuple):
+        return grid
+    try:
+        return torch.as_tensor(np.asarray(grid, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise TypeError(f"grid is {grid!r:.80}; expected times from 0 to 1") from None

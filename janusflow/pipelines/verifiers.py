@@ -15,6 +15,7 @@ from torch import Tensor
 
 from janusflow.pipelines.answering import likelihoods, message
 from janusflow.utils.keywords import nearest
+from samplers.callables import check_arguments
 
 VERIFIERS: dict[str, Callable] = {}
 QUESTION = "describe the picture."  # which the packaged models answer by a prompt
@@ -43,6 +44,9 @@ def scorer(pipe, chosen: str | Callable) -> Callable[[list, list[str]], list[flo
         raise ValueError(
             f"no verifier named {chosen!r:.60}{hint}, or give a function of (images, prompts)"
         )
+
+    if callable(chosen):
+        check_arguments(chosen, "verifier", "images", "prompts")
 
     def scores(images: list, prompts: list[str]) -> list[float]:
         found = (

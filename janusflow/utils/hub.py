@@ -67,6 +67,8 @@ def locate(
             f"deepseek-ai/JanusFlow-1.3B, or {', '.join(PACKAGED)}"
         )
     inside = _inside(subfolder)
+    if _is_file(name):
+        raise ValueError(f"{str(name)!r:.200} is a file; name the folder that holds it")
     if str(name) in PACKAGED or _is_folder(name):
         folder = PACKAGED.get(str(name)) or Path(name)
         if hub.get("revision") is not None:
@@ -105,6 +107,13 @@ def _is_folder(name: str | Path) -> bool:
     try:
         return Path(name).is_dir()
     except (OSError, ValueError):  # too long for a name, or a NUL in it
+        return False
+
+
+def _is_file(name: str | Path) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
         return False
 
 

@@ -9,6 +9,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from samplers.callables import check_arguments
 from samplers.fields import jumps_of
 from samplers.grids import Rest
 from samplers.guidance.rule import (
@@ -263,7 +264,10 @@ def _renoised(weight: float, grid: Tensor) -> Rule:
 def as_rule(value: Combine | float | Tensor) -> Rule:
     if isinstance(value, Rule):
         return value
-    return Rule(value) if callable(value) else cfg(value)
+    if not callable(value):
+        return cfg(value)
+    check_arguments(value, "guidance rule", "cond", "uncond", "t")
+    return Rule(value)
 
 
 def _through(inner: Rule, outer: Callable[[Rule], Rule]) -> Callable[[Tensor], Rule] | None:

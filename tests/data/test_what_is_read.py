@@ -286,3 +286,10 @@ def test_images_that_are_too_small_enlarged_or_cropped_are_counted_and_the_first
     assert all(isinstance(one, Sample) for one in taken)
     with pytest.raises(ValueError, match=r"data.min_side is 0; expected at least 1"):
         Data(min_side=0)
+
+
+def test_a_text_that_holds_an_images_tag_is_no_text_to_learn(tmp_path, tiny_pipe):
+    path = lines(tmp_path / "x.jsonl", {"text": "<image_placeholder> a star"}, {"text": "fine"})
+    (source,) = open_data(path, tiny_pipe.processor).sources["text"].sources
+    broken, whole = source.many(range(2), [0, 0])
+    assert "which stands for an image" in str(broken) and isinstance(whole, Sample)

@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from janusflow import JanusFlowPipeline
+from janusflow.cli import load_model
+from janusflow.cli.shared_options import Adapted
 from janusflow.models import lora
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training import checkpoints, job, loop
@@ -336,3 +338,15 @@ def test_an_adapter_is_found_by_weight_name_subfolder_and_file(pipe, copied, tmp
         TypeError, match="'adaptername', which is not an argument; did you mean 'adapter_n"
     ):
         pipe.load_lora_weights(copied, adaptername="x")
+
+
+def test_an_adapters_file_in_the_current_folder_is_loaded_and_counts_in_the_fingerprint(
+    pipe, run, copied, monkeypatch
+):
+    monkeypatch.chdir(copied)
+    (copied / lora.WEIGHTS).rename("mine.safetensors")
+    pipe.load_lora_weights("mine.safetensors", adapter_name="mine")
+    options = Adapted(model=str(run / "base"))
+    assert "lora/mine.safetensors" in load_model.weights(options, "mine.safetensors")
+    with pytest.raises(ValueError, match=r"'mine.safetensors' is a file; name the folder"):
+        JanusFlowPipeline.from_pretrained("mine.safetensors")

@@ -1,6 +1,7 @@
 """Every argument of another kind is used as meant, or refused in a sentence that names it."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ LOADED = {
     "empty": (dict(), "", "the model's name is ''"),
     "a text as model": (dict(model="x"), ..., "model is of type str"),
     "a text as processor": (dict(processor="x"), ..., "processor is of type str"),
-    "a number as vae": (dict(vae=3), ..., "name is 3"),
+    "a number as vae": (dict(vae=3), ..., "vae is 3"),
     "subfolder": (dict(subfolder=3), ..., "subfolder is 3"),
     "attention": (dict(attn_implementation="someone/kernel"), ..., "attn_implementation is"),
     "the other family": (dict(), "janusflow/scenes-pro", "holds a Janus-Pro"),
@@ -189,7 +190,7 @@ QUESTIONS = {
     "huge length": ("a", dict(max_new_tokens=10**9), "max_new_tokens is 1000000000"),
     "temperature": ("a", dict(temperature=0.5), "give do_sample=True with it"),
     "streamer": ("a", dict(stream=True, streamer=1), "leave out streamer or stream"),
-    "seed": ("a", dict(seed=1), "got 'seed', which is not an argument"),
+    "generator": ("a", dict(generator=1), "answers draw their tokens from seed="),
 }
 
 
@@ -291,3 +292,35 @@ def test_an_autoencoder_that_is_put_in_place_has_to_fit(tiny_pipe):
 def test_a_folder_to_save_in_has_a_name(tiny_pipe):
     for name in ("", "  "):
         refused(lambda name=name: tiny_pipe.save_pretrained(name), "the folder to save in is")
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "what"),
+    [
+        ("guidance_scale", lambda cond, _: cond, r"rule is called with \(cond, uncond, t\)"),
+        ("grid", lambda: [0, 1], r"grid is called with \(steps\) and takes \(\)"),
+        ("verifier", lambda images: [0.0] * len(images), r"with \(images, prompts\)"),
+        ("callback_on_step_end", lambda _, __: {}, r"\(pipe, step, t, tensors\) and takes"),
+    ],
+)
+def test_functions_that_take_other_arguments_are_refused_before_the_network_runs(
+    tiny_pipe, name, function, what
+):
+    with pytest.raises(TypeError, match=what):
+        tiny_pipe("a star", num_inference_steps=2, best_of=2, **{name: function})
+
+
+def test_arrays_of_no_dimension_are_prompts_and_times_that_are_no_numbers_are_named(tiny_pipe):
+    told = tiny_pipe(np.array("a star"), num_inference_steps=1, seed=0, output_type="np").images
+    same = tiny_pipe("a star", num_inference_steps=1, seed=0, output_type="np").images
+    assert np.array_equal(told, same)
+    with pytest.raises(TypeError, match=r"grid is \[0, 'a', 1\]; expected times from 0 to 1"):
+        tiny_pipe("a star", grid=[0, "a", 1])
+
+
+def test_a_grid_that_ends_amid_noise_is_warned_of_unless_latents_are_wanted(tiny_pipe):
+    with pytest.warns(UserWarning, match=r"the grid ends at 0.5, where the state is still partly"):
+        tiny_pipe("a star", grid=[0, 0.5])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        tiny_pipe("a star", grid=[0, 0.5], output_type="latent")

@@ -1,5 +1,6 @@
 """Answers: one for each question, none that goes on unread, nothing swallowed on the way."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -266,3 +267,61 @@ def test_what_is_no_seed_of_an_answer_is_refused(tiny_pipe, seed):
     for call in (tiny_pipe.chat, tiny_pipe.conversation().ask):
         with pytest.raises((TypeError, ValueError), match="the seed is"):
             call(Q, seed=seed)
+
+
+SETTINGS = {
+    "top_p": (1.5, "expected a number from 0 to 1"),
+    "do_sample": ("yes", "expected True or False"),
+    "stop_strings": ([""], "expected a text or several, none empty"),
+    "eos_token_id": (10**9, "expected token ids below"),
+    "pad_token_id": ("x", "expected token ids below"),
+    "logits_processor": (max, "expected a list of functions"),
+    "stopping_criteria": (5, "expected a list of functions"),
+    "streamer": (5, "expected an object with put"),
+    "max_time": (-1.0, "expected a number of at least"),
+    "length_penalty": (float("nan"), "expected a number"),
+    "min_new_tokens": (-1, "expected a number of at least 0"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_that_generate_takes_silently_or_stumbles_over_are_refused(tiny_pipe, name):
+    value, expected = SETTINGS[name]
+    for call in (tiny_pipe.chat, tiny_pipe.conversation().ask):
+        with pytest.raises(ValueError, match=f"{name} is .*{expected}"):
+            call(Q, **{"do_sample": True, name: value})
+
+
+@pytest.mark.parametrize("name", ["dola_layers", "num_beam_groups", "constraints", "token_healing"])
+def test_settings_that_run_code_from_the_hub_or_want_ids_are_refused_by_name(tiny_pipe, name):
+    with pytest.raises(TypeError, match=f"got '{name}', which is not an argument"):
+        tiny_pipe.chat(Q, **{name: 2})
+    with pytest.raises(TypeError, match="from seed=, a whole number, not from a generator"):
+        tiny_pipe.chat(Q, generator=torch.Generator())
+
+
+def test_minus_one_and_lists_are_ends_that_are_taken(tiny_pipe):
+    for ends in (-1, [1, 2], torch.tensor([1])):
+        assert isinstance(tiny_pipe.chat(Q, max_new_tokens=2, eos_token_id=ends), str)
+
+
+def test_an_image_tag_of_llava_is_read_where_images_come_and_refused_where_none_does(
+    tiny_pipe, pictures
+):
+    short = dict(max_new_tokens=4)
+    told = tiny_pipe.chat(f"<image_placeholder>{Q}", pictures[:1], **short)
+    assert tiny_pipe.chat(f"<image>{Q}", pictures[:1], **short) == told
+    assert tiny_pipe.chat([f"<image>{Q}"] * 2, pictures[:1] * 2, **short) == [told, told]
+    talk = tiny_pipe.conversation(pictures[:1])
+    assert talk.ask(f"<image>{Q}", **short) == told
+    for call in (tiny_pipe.chat, talk.ask):
+        with pytest.raises(ValueError, match="holds '<image>'"):
+            call(f"<image>{Q}", **short)
+
+
+def test_a_copied_conversation_goes_on_alone(tiny_pipe, pictures):
+    talk, short = tiny_pipe.conversation(pictures[:1]), dict(max_new_tokens=4)
+    talk.ask(Q, **short)
+    one, two = copy.copy(talk), copy.deepcopy(talk)
+    said = [each.ask("and how many?", **short) for each in (one, two)]
+    assert len(talk.turns) == 2 and talk.ask("and how many?", **short) == said[0] == said[1]

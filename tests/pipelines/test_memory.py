@@ -264,3 +264,9 @@ def test_large_blocks_are_given_back(monkeypatch):
     assert told == [(malloc.MMAP_THRESHOLD, malloc.SMALL), (malloc.MMAP_THRESHOLD, malloc.LARGE)]
     JanusFlowModel.from_pretrained(locate("janusflow/scenes"))
     assert len(told) == 2  # plain weights leave the heap alone
+
+
+def test_a_forecast_of_very_many_images_is_instant_and_rises_as_before(tiny_pipe):
+    few, more, many = (tiny_pipe.forecast(n) for n in (64, 96, 10**9))
+    assert few.sampling < more.sampling < many.sampling and few.decoding < more.decoding
+    assert many.weights == few.weights

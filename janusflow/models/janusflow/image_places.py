@@ -13,11 +13,15 @@ THEIRS = re.compile(  # of Qwen-VL, Llama, Phi and Gemma
 )
 
 
-def with_tags(turns: list[Turn], tag: str) -> list[Turn]:
-    """Returns turns about images with `<image>` read as our tag.
+def placed(turns: list[Turn], tag: str, images: bool) -> list[Turn]:
+    """Returns turns with `<image>` read as our tag; `images` says whether any come with them.
 
-    Raises ValueError for another model's placeholder, which would be read as words.
+    Raises ValueError for a placeholder that would be read as words: another model's, and `<image>`
+    without an image or beside our tag.
     """
+    if not images:
+        _check_none_left(turns, "and no image came; give the image, or leave that out")
+        return turns
     for turn in turns:
         if found := THEIRS.search(turn.text):
             raise ValueError(
@@ -25,8 +29,16 @@ def with_tags(turns: list[Turn], tag: str) -> list[Turn]:
                 f"{tag!r} where the image stands, or leave it out"
             )
     if any(tag in turn.text for turn in turns):
+        others = [turn for turn in turns if tag not in turn.text]
+        _check_none_left(others, f"and another turn {tag!r}; write {tag!r} in all of them")
         return turns
     return [replace(turn, text=turn.text.replace(OURS, tag)) for turn in turns]
+
+
+def _check_none_left(turns: list[Turn], why: str) -> None:
+    """Raises ValueError for a user's turn with an `<image>` that would be read as words."""
+    if any(OURS in turn.text for turn in turns if turn.kind == "user"):
+        raise ValueError(f"a question holds {OURS!r} {why}")
 
 
 def nested(images, batch: int) -> list | None:

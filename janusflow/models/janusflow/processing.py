@@ -19,7 +19,7 @@ from janusflow.models.janusflow.chat_format import (
     render,
     roles,
 )
-from janusflow.models.janusflow.image_places import inline, mismatch, nested, with_tags
+from janusflow.models.janusflow.image_places import inline, mismatch, nested, placed
 from janusflow.models.janusflow.image_processing import JanusFlowImageProcessor
 from janusflow.models.janusflow.processor_options import Padding
 from janusflow.models.janusflow.tags import Tags as Tags
@@ -59,9 +59,8 @@ class JanusFlowProcessor(ProcessorMixin):
         self._known = len(self.tokenizer)
         self._special_of: tuple[int, frozenset[str]] = (-1, frozenset())
         self.image_processor = JanusFlowImageProcessor.from_dict(files.preprocessor_config)
-        self.chat_template = (
-            None  # janusflow.models.janusflow.chat_format renders; no template is executed
-        )
+        # janusflow.models.janusflow.chat_format renders; no template is executed
+        self.chat_template = None
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub) -> JanusFlowProcessor:
@@ -145,7 +144,7 @@ class JanusFlowProcessor(ProcessorMixin):
         message; `continue_final_message=True` requires that the last message is the assistant's.
         """
         batch = [conversation] if is_one(conversation) else listed(conversation)
-        turns = [self._turns(one, 0) for one in batch]
+        turns = [self._turns(one, 0, shown=True) for one in batch]
         ending = _ending(turns, add_generation_prompt, continue_final_message)
         texts = [self._render(one, ending=ending) for one in turns]
         if not tokenize:
@@ -161,10 +160,10 @@ class JanusFlowProcessor(ProcessorMixin):
         batch = [conversation] if is_one(conversation) else listed(conversation)
         given = nested(images, len(batch))
         own = given if given and isinstance(given[0], list) else [[]] * len(batch)
-        turns = [self._turns(c, len(i)) for c, i in zip(batch, own, strict=True)]
+        turns = [self._turns(c, len(i), bool(given)) for c, i in zip(batch, own, strict=True)]
         return self._pair([(self._render(one), inline(one)) for one in turns], given)
 
-    def _turns(self, conversation, count: int) -> list[Turn]:
+    def _turns(self, conversation, count: int, shown: bool = False) -> list[Turn]:
         """Returns messages as turns; without placeholders the first question gets all images."""
         if isinstance(conversation, str):
             if not conversation.strip():
@@ -173,8 +172,7 @@ class JanusFlowProcessor(ProcessorMixin):
         else:
             turns = read_turns(listed(conversation), self.image_tag)
         count = count or len(inline(turns))
-        if count:
-            turns = with_tags(turns, self.image_tag)
+        turns = placed(turns, self.image_tag, bool(count or shown))
         if any(self.image_tag in turn.text for turn in turns):
             return turns
         first = next((i for i, turn in enumerate(turns) if turn.kind == "user"), 0)
@@ -315,10 +313,8 @@ class JanusFlowProcessor(ProcessorMixin):
 
     @property
     def role_words(self) -> tuple[str, str]:
-        """The words that begin the user's and the assistant's messages, as in the published
-        examples.
-
-        The file's `sft_format` is ignored.
+        """The words that begin the user's and the assistant's messages, whatever `sft_format` says,
+        as in the published examples.
         """
         return roles("deepseek_old")
 

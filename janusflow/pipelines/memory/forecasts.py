@@ -27,6 +27,7 @@ from janusflow.utils.finite import plain
 from janusflow.utils.keywords import renamed
 
 GIB = 2**30
+FEW = 64  # images, beyond which a forecast goes on as a straight line
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,14 @@ def forecast(
     `vae` gives the autoencoder's class and configuration; its weights are ignored. `tokens` is the
     prompt's length, `rows` the network evaluations per image that run at once (2 with guidance).
     `eight_bit` counts linear layers as one byte per weight, as torchao's int8 weights. On `device`
-    "cpu" rows are evaluated in parts, elsewhere all at once. Raises ValueError for unsupported
-    sides.
+    "cpu" rows are evaluated in parts, elsewhere all at once. Beyond 64 images the rise from 32 on
+    goes on. Raises ValueError for unsupported sides.
     """
+    if images > FEW:
+        setting = dict(dtype=dtype, height=height, width=width, tokens=tokens, rows=rows)
+        setting |= dict(eight_bit=eight_bit, device=device)
+        half, most = (forecast(config, vae, images=n, **setting) for n in (FEW // 2, FEW))
+        return _continued(half, most, images)
     own, scale = config.vision.image_size, pixels_per_latent(vae)
     check_sides(height or own, width or own, scale * config.generation.patch)
     sides = (height or own) // scale, (width or own) // scale
@@ -116,6 +122,16 @@ def forecast(
         sampling=sampling(model, shape, dtype, tokens, rows, device),
         decoding=decoding(decoder, shape, vae_dtype(dtype)),
     )
+
+
+def _continued(half: Forecast, most: Forecast, images: int) -> Forecast:
+    """Returns a forecast that rises beyond `FEW` images as between the two."""
+    times = (images - FEW) / (FEW - FEW // 2)
+    found = {
+        name: round(getattr(most, name) + times * (getattr(most, name) - getattr(half, name)))
+        for name in ("sampling", "decoding")
+    }
+    return Forecast(weights=most.weights, **found)
 
 
 def check_sides(height: int, width: int, unit: int) -> None:

@@ -1,0 +1,24 @@
+"""Functions given as arguments: whether they take what they will be called with."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+
+def check_arguments(function: Callable, name: str, *arguments: str) -> None:
+    """Raises TypeError for a function that cannot be called with so many arguments by position.
+
+    One whose signature is unknown, as of some built-in functions, is taken.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise TypeError(
+            f"the {name} is called with ({', '.join(arguments)}) and takes {signature}; write a "
+            "function of these arguments"
+        ) from None
