@@ -84,7 +84,7 @@ def trajectory(
     Raises ValueError if a state is changed in place, because multistep solvers still need it.
     """
     if nonfinite not in ("raise", "return"):
-        raise ValueError(f'nonfinite is "raise" or "return", not {nonfinite!r}')
+        raise ValueError(f"nonfinite is {nonfinite!r}; expected 'raise' or 'return'")
     if not callable(v):
         raise TypeError(f"the velocity is {type(v).__name__}; pass a function v(x, t) or a network")
     chosen = find(solver, **options)

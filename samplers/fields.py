@@ -156,7 +156,7 @@ def flow_map(
     velocities use u(x, t, t). Boffi et al. 2024 (flow maps), Geng et al. 2025 (MeanFlow).
     """
     if output not in ("velocity", "state"):
-        raise ValueError(f'a flow map returns its "velocity" or its "state", not {output!r}')
+        raise ValueError(f"output is {output!r}; a flow map returns its 'velocity' or its 'state'")
     return FlowMap(u, output)
 
 

@@ -92,7 +92,9 @@ def fetch(folder: Path, given) -> bytes:
         return path.read_bytes()
     except OSError as error:  # a disk's fault, of this one file
         reason = error.strerror or error
-        raise ValueError(f"the image {given!r:.60} cannot be read ({reason})") from error
+        raise ValueError(
+            f"the image {given!r:.60} cannot be read ({reason}); replace the file"
+        ) from error
 
 
 def read_caption(path: Path, name: str) -> str:

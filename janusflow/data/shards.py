@@ -94,7 +94,8 @@ def _by_kind(
             found.setdefault(kind or first, array("q")).append(start)
     if not found or first is None:
         raise ValueError(
-            f"no sample of {path} has an image and a text, a question and an answer, or a text"
+            f"no sample of {path} has an image and a text, a question and an answer, or a text; "
+            "check the names of its files"
         )
     return found
 
@@ -147,7 +148,9 @@ def index(path: Path) -> array:
         starts = array("q", (start for start, _ in _samples(file, path.stat().st_size)))
         first = next(_samples(file, path.stat().st_size), (0, [Member("", 0)]))[1][0]
     if not starts or not first.name:
-        raise ValueError(f"{path} is no tar file with samples ({first.fault or 'it is empty'})")
+        raise ValueError(
+            f"{path} is no tar file with samples ({first.fault or 'it is empty'}); write it again"
+        )
     return starts
 
 

@@ -86,7 +86,10 @@ def parse_tokenizer(text: str) -> Tokenizer:
         raise
     except BaseException as error:  # nothing narrower, and panics of Rust
         reason = printable(error, 160)
-        raise ValueError(f"tokenizer.json describes no tokenizer: {reason}") from None
+        raise ValueError(
+            f"tokenizer.json describes no tokenizer ({reason}); take it from the published "
+            "checkpoint"
+        ) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     check_probe(tokenizer)

@@ -99,7 +99,7 @@ def to_rgb(image, what: str = "image") -> Image.Image:
     try:
         upright = ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ValueError(f"the {what} cannot be read: {error}") from error
+        raise ValueError(f"the {what} cannot be read ({error}); check its file") from error
     return _from_pil(upright, what)
 
 
@@ -205,7 +205,7 @@ def _from_pil(image: Image.Image, what: str) -> Image.Image:
     try:
         return image.convert("RGB")
     except (OSError, ValueError) as error:
-        raise ValueError(f"the {what} cannot be read: {error}") from error
+        raise ValueError(f"the {what} cannot be read ({error}); check its file") from error
 
 
 def _from_array(array: np.ndarray, what: str) -> Image.Image:

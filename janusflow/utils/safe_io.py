@@ -107,7 +107,9 @@ def read_text(path: Path, limit: str) -> str:
     try:
         return read_bytes(path, limit, "file").decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{str(path)!r} cannot be read as UTF-8 text: {error}") from None
+        raise ValueError(
+            f"{str(path)!r} cannot be read as UTF-8 text ({error}); save it as UTF-8"
+        ) from None
 
 
 def parse_object(text: str, path: Path) -> dict:

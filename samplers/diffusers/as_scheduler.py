@@ -85,7 +85,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         schedule.refuse(self.config)
         if time_shift_type not in ("exponential", "linear"):
             raise ValueError(
-                f'time_shift_type is "exponential" or "linear", got {time_shift_type!r}'
+                f"time_shift_type is {time_shift_type!r}; expected 'exponential' or 'linear'"
             )
         if flow_shift is not None and shift not in (1.0, flow_shift):
             raise ValueError(

@@ -227,7 +227,7 @@ def test_a_length_in_a_generation_configuration_is_no_longer_than_it_says(tiny_p
 def test_forward_refuses_a_misspelt_keyword(tiny_pipe):
     inputs = tiny_pipe.processor("what?")
     refused(lambda: tiny_pipe.model(**inputs, labls=3), "did you mean 'labels'")
-    refused(lambda: tiny_pipe.model(), "input_ids or inputs_embeds")
+    refused(lambda: tiny_pipe.model(), "input_ids and inputs_embeds")
     tiny_pipe.model(**inputs, use_cache=False, num_items_in_batch=1, output_hidden_states=True)
 
 

@@ -69,7 +69,7 @@ def read_turns(conversation: Sequence[Mapping], image_tag: str) -> list[Turn]:
 
 def _read_turn(message: Mapping, image_tag: str) -> Turn:
     if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-        raise ValueError(f"a message is a dict with 'role' and 'content', not {message!r:.80}")
+        raise ValueError(f"a message is {message!r:.80}; expected a dict with 'role' and 'content'")
     refuse_unknown("a message", message, ("role", "content", "images", "name"))
     content = message["content"]
     if not isinstance(message["role"], str):
@@ -113,8 +113,8 @@ def _read_parts(parts: Sequence[Mapping], image_tag: str) -> tuple[str, list]:
             images += _image_of(part)
         else:
             raise ValueError(
-                f"a part of a message is {{'type': 'text', 'text': ...}} or "
-                f"{{'type': 'image'}}, not {part!r:.80}"
+                f"a part of a message is {part!r:.80}; expected {{'type': 'text', 'text': ...}} or "
+                "{'type': 'image'}"
             )
     return "".join(texts), images
 

@@ -337,7 +337,9 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         """
         refuse_unknown(f"{type(self).__name__}.forward", kwargs, self._forward_keywords)
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give either input_ids or inputs_embeds")
+            raise ValueError(
+                "input_ids and inputs_embeds came both or not at all; give one of them"
+            )
         own = self.config.language_config._attn_implementation
         if kwargs.get("output_attentions") and own != "eager":
             raise ValueError(
