@@ -75,14 +75,14 @@ def peak(command: list[str]) -> tuple[int, int]:
 def compare(model: str, images: int, dtype: str, size: int | None, out: Path) -> dict:
     janusflow = [sys.executable, "-m", "janusflow"]
     sides = [f"--{side}={size}" for side in ("height", "width") if size]
-    options = [f"--pictures={images}", "--json", *sides]
+    options = [f"--images={images}", "--json", *sides]
     command = [*janusflow, "info", model, *options]
     alone = os.environ | {"CUDA_VISIBLE_DEVICES": ""}  # `info` tells of the best device there is
     told = subprocess.run(command, capture_output=True, check=True, env=alone)
     memory = json.loads(told.stdout)["memory"]
     forecast = memory[dtype]["peak"] + memory["program"]["peak"]
     texts = ["a red circle left of a blue square"] * images
-    made = ["--steps=1", f"--dtype={dtype}", f"--batch={images}", f"--out={out}", "--device=cpu"]
+    made = ["--steps=1", f"--dtype={dtype}", f"--batch-size={images}", f"--out={out}", "--device=cpu"]
     measured, resident = peak([*janusflow, "generate", *texts, f"--model={model}", *made, *sides])
     return dict(dtype=dtype, images=images, forecast=forecast, measured=measured, resident=resident)
 
