@@ -82,7 +82,13 @@ def compare(model: str, images: int, dtype: str, size: int | None, out: Path) ->
     memory = json.loads(told.stdout)["memory"]
     forecast = memory[dtype]["peak"] + memory["program"]["peak"]
     texts = ["a red circle left of a blue square"] * images
-    made = ["--steps=1", f"--dtype={dtype}", f"--batch-size={images}", f"--out={out}", "--device=cpu"]
+    made = [
+        "--steps=1",
+        f"--dtype={dtype}",
+        f"--batch-size={images}",
+        f"--out={out}",
+        "--device=cpu",
+    ]
     measured, resident = peak([*janusflow, "generate", *texts, f"--model={model}", *made, *sides])
     return dict(dtype=dtype, images=images, forecast=forecast, measured=measured, resident=resident)
 
@@ -90,10 +96,21 @@ def compare(model: str, images: int, dtype: str, size: int | None, out: Path) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="Uses this folder; by default one is written.")
-    parser.add_argument("--blocks", type=int, default=2)
+    parser.add_argument(
+        "--blocks", type=int, default=2, help="Sets the number of blocks of the written model."
+    )
     parser.add_argument("--stored", default="float32", help="Writes the weights in this dtype.")
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "int8"])
-    parser.add_argument("--images", "--pictures", nargs="+", type=int, default=[1, 4])
+    parser.add_argument(
+        "--dtypes", nargs="+", default=["float32", "int8"], help="Compares in these dtypes."
+    )
+    parser.add_argument(
+        "--images",
+        "--pictures",
+        nargs="+",
+        type=int,
+        default=[1, 4],
+        help="Generates these numbers of images at once.",
+    )
     parser.add_argument(
         "--size", type=int, help="Sets the images' side in pixels; by default the model's."
     )

@@ -158,7 +158,9 @@ def weights(out: Path, seconds: float, tiny: bool) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="Writes the results to this folder."
+    )
     parser.add_argument(
         "--tiny", action="store_true", help="Rehearses on the CPU with a tiny model."
     )

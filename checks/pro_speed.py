@@ -75,9 +75,9 @@ def pipeline(layers: int, tokens: int) -> JanusProPipeline:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--layers", type=int, default=2, help="Sets the number of blocks.")
     parser.add_argument("--tokens", type=int, default=64, help="Draws this many tokens, a square.")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="Measures each way this many times.")
     asked = parser.parse_args()
     if math.isqrt(asked.tokens) ** 2 != asked.tokens or asked.tokens < 4:
         parser.error(f"--tokens is {asked.tokens}; expected a square such as 64 or 576")

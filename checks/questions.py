@@ -78,10 +78,22 @@ def seconds(way) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--wide", action="store_true")
-    parser.add_argument("--tokens", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--counts", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument(
+        "--wide",
+        action="store_true",
+        help="Measures the 1.3B's widths with 4 blocks and random weights.",
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=8, help="Generates this many tokens for each answer."
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="Measures each way this many times.")
+    parser.add_argument(
+        "--counts",
+        type=int,
+        nargs="+",
+        default=[1, 4, 16],
+        help="Asks these numbers of questions at once.",
+    )
     asked = parser.parse_args()
     pipe, image = pipeline(asked.wide), render(scene("test", 0).objects)
     cases = {f"{n} at once": batches(pipe, image, n, asked.tokens) for n in asked.counts}

@@ -150,7 +150,11 @@ def _near(before: list[float], now: list[float]) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=["measure", "render"])
+    parser.add_argument(
+        "what",
+        choices=["measure", "render"],
+        help="Measures the results, or renders the tables of the documents from them.",
+    )
     parser.add_argument(
         "names", nargs="*", help=f"Measures these of {', '.join(MEASURES)}; by default all."
     )

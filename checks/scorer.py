@@ -140,8 +140,8 @@ def table(renders: int, seed: int) -> list[tuple[str, str, int, int]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--renders", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--renders", type=int, default=2000, help="Draws this many scenes.")
+    parser.add_argument("--seed", type=int, default=0, help="Seeds the scenes.")
     options = parser.parse_args()
     print("| images | error | count | of | 95 % interval |\n|---|---|--:|--:|---|")
     for name, error, wrong, total in table(options.renders, options.seed):

@@ -87,7 +87,13 @@ def page(calls=CALLS, piloted: bool = False, samples: int = 2 * len(PROMPTS)) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("calls", nargs="*", type=int, default=list(CALLS))
+    parser.add_argument(
+        "calls",
+        nargs="*",
+        type=int,
+        default=list(CALLS),
+        help="Measures at these numbers of network evaluations.",
+    )
     parser.add_argument("--pilot", action="store_true", help="Adds the grids of pilots.")
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -149,7 +149,7 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--model", default=MODEL, help="Names the model to train.")
     parser.add_argument("--batch", type=int, default=32, help="The number of samples in a step.")
     parser.add_argument(
         "--rounds", type=int, default=8, help="How many steps are timed each way, at least 2."

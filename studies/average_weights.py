@@ -30,8 +30,8 @@ def average(first: Path, second: Path, share: float, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("first")
-    parser.add_argument("second")
+    parser.add_argument("first", help="Names the first model: a folder or a packaged name.")
+    parser.add_argument("second", help="Names the second model.")
     parser.add_argument(
         "--share", type=float, default=0.5, help="Weighs the second model by this share."
     )

@@ -46,7 +46,7 @@ def main() -> None:
         "--count", type=int, default=100, help="Makes this many edits, of all kinds."
     )
     parser.add_argument("--steps", type=int, default=12, help="Takes this many sampling steps.")
-    parser.add_argument("--guidance", type=float, default=1.5)
+    parser.add_argument("--guidance", type=float, default=1.5, help="Sets the guidance weight.")
     options = parser.parse_args()
     torch.set_num_threads(1)
     pipe = JanusFlowPipeline.from_pretrained(options.model)

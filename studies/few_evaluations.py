@@ -145,8 +145,12 @@ def _layout(one: Score, cell: float) -> tuple:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("models", nargs="+")
-    parser.add_argument("--ways", default="map:1,map:2,map:4,abm:8,fast")
+    parser.add_argument("models", nargs="+", help="Names the models: folders or packaged names.")
+    parser.add_argument(
+        "--ways",
+        default="map:1,map:2,map:4,abm:8,fast",
+        help="Generates in these ways, separated by commas: map:N jumps, abm:N unguided, fast.",
+    )
     parser.add_argument(
         "--prompts", type=int, default=120, help="Takes this many prompts of the six categories."
     )
@@ -154,7 +158,7 @@ def main() -> None:
         "--seeds", type=int, default=1, help="Generates this many images for each prompt."
     )
     parser.add_argument("--first", type=int, default=0, help="Starts at the prompt of this number.")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=int, help="Runs torch on this many threads.")
     parser.add_argument("--out", type=Path, help="Adds the rows to this JSON lines file.")
     args = parser.parse_args()
     use_threads(args.threads)

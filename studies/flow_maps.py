@@ -229,11 +229,15 @@ def run(fields: list[str], losses: list[str], steps: int, seed: int = 0) -> list
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--fields", default=",".join(FIELDS))
-    parser.add_argument("--losses", default="all")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument(
+        "--fields", default=",".join(FIELDS), help="Trains on these fields, separated by commas."
+    )
+    parser.add_argument(
+        "--losses", default="all", help="Trains with these losses, separated by commas, or all."
+    )
+    parser.add_argument("--steps", type=int, default=3000, help="Trains for this many steps.")
+    parser.add_argument("--seed", type=int, default=0, help="Seeds the training.")
+    parser.add_argument("--threads", type=int, help="Runs torch on this many threads.")
     parser.add_argument("--out", type=Path, help="Writes the rows to this JSON file.")
     args = parser.parse_args()
     use_threads(args.threads)

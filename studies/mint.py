@@ -168,7 +168,11 @@ def figure(found: dict[str, tuple[dict, dict]]):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("make", "look", "study"))
+    parser.add_argument(
+        "what",
+        choices=("make", "look", "study"),
+        help="Makes the training images, shows what a model generates, or does all.",
+    )
     parser.add_argument("where", help="Names the folder to write, or the model to evaluate.")
     parser.add_argument(
         "--own", type=int, default=0, help="Adds this many images of the model itself."

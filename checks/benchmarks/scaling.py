@@ -170,9 +170,27 @@ def plot(report: dict):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompts", type=int, nargs="+", default=[1, 10, 100, 1000])
-    parser.add_argument("--latents", type=int, nargs="+", default=[48, 64, 96])
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument(
+        "--prompts",
+        type=int,
+        nargs="+",
+        default=[1, 10, 100, 1000],
+        help="Measures these numbers of prompts.",
+    )
+    parser.add_argument(
+        "--latents",
+        type=int,
+        nargs="+",
+        default=[48, 64, 96],
+        help="Measures images with these numbers of latents per side.",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        nargs="+",
+        default=[1, 2],
+        help="Measures with these numbers of processes.",
+    )
     parser.add_argument(
         "--images",
         "--pictures",
@@ -180,7 +198,7 @@ def main() -> None:
         default=1000,
         help="Divides this many images between processes.",
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="Measures each size this many times.")
     parser.add_argument("--out", type=Path, help="Writes the numbers to this .json file.")
     parser.add_argument("--plot", type=Path, help="Draws them into this .png, .svg or .pdf file.")
     asked = parser.parse_args()

@@ -208,8 +208,10 @@ def changed(settings: list[str]) -> Study:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="Stores the runs in this folder.")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ASKED)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ASKED, help="Trains these arms.")
+    parser.add_argument(
+        "--seeds", type=int, default=2, help="Trains each arm with this many seeds."
+    )
     parser.add_argument(
         "--encoder", type=Path, help="Reads the vision encoder; trains it if missing."
     )

@@ -246,7 +246,9 @@ def main() -> None:
     import argparse
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--recipe", choices=RECIPES, default="scenes-pro-pico")
+    parser.add_argument(
+        "--recipe", choices=RECIPES, default="scenes-pro-pico", help="Names the recipe."
+    )
     parser.add_argument("--out", type=Path, required=True, help="Stores the run in this folder.")
     parser.add_argument("--start", help="Starts from this JanusFlow's language model.")
     parser.add_argument(

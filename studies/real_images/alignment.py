@@ -85,18 +85,43 @@ def row(arm: str, runs: Sequence[dict], bare: Sequence[dict]) -> dict:
 def arguments(*words: str) -> argparse.Namespace:
     """The study's options from the command line, or from these words."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="Reads the folder that `janusflow data emoji` wrote.",
+    )
     parser.add_argument(
         "--features", type=Path, required=True, help="Reads EfficientNet from this folder."
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/emoji-alignment"))
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--seeds", type=int, default=1, choices=range(1, 6))
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/emoji-alignment"),
+        help="Stores the runs in this folder.",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=3000, help="Trains each arm for this many steps."
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        choices=range(1, 6),
+        help="Trains each arm with this many seeds.",
+    )
     parser.add_argument(
         "--count", type=int, default=100, help="Draws this many prompts of each split."
     )
-    parser.add_argument("--sampling-steps", type=int, default=20)
-    parser.add_argument("--precision", default="auto", choices=("auto", "no", "bf16"))
+    parser.add_argument(
+        "--sampling-steps", type=int, default=20, help="Takes this many sampling steps."
+    )
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        choices=("auto", "no", "bf16"),
+        help="Sets run.mixed_precision of the trainings.",
+    )
     return parser.parse_args(words or None)
 
 

@@ -72,9 +72,20 @@ def measure(folder: Path, models: Sequence[str]) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, action="append", required=True)
-    parser.add_argument("--model", action="append", default=["janusflow/scenes"])
-    parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        required=True,
+        help="Measures on this folder of `janusflow data`; repeat for several.",
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=["janusflow/scenes"],
+        help="Also measures the autoencoder of this model; repeat for several.",
+    )
+    parser.add_argument("--out", type=Path, help="Writes the rows to this JSON file.")
     args = parser.parse_args()
     rows = [row for folder in args.data for row in measure(folder, args.model)]
     if args.out:

@@ -305,7 +305,12 @@ def arguments(*words: str) -> argparse.Namespace:
     parser.add_argument(
         "--model", required=True, help="Names the model: a folder or a packaged name."
     )
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="Reads the folder that `janusflow data emoji` wrote.",
+    )
     parser.add_argument(
         "--features", type=Path, required=True, help="Reads EfficientNet from this folder."
     )
@@ -313,12 +318,12 @@ def arguments(*words: str) -> argparse.Namespace:
         "--count", type=int, default=100, help="Draws this many prompts of each split."
     )
     parser.add_argument("--shown", type=int, default=40, help="Shows this many of them.")
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--guidance", type=float, default=2.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=30, help="Takes this many sampling steps.")
+    parser.add_argument("--guidance", type=float, default=2.0, help="Sets the guidance weight.")
+    parser.add_argument("--seed", type=int, default=0, help="Seeds the noise.")
     parser.add_argument("--note", default="", help="Adds this note on the model.")
     parser.add_argument("--figures", type=Path, help="Draws the grids into this folder.")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="Writes the scores to this JSON file.")
     args = parser.parse_args(words or None)
     if args.figures:
         args.figures.mkdir(parents=True, exist_ok=True)
