@@ -60,7 +60,7 @@ class Recipe:
 
     # what is shown and asked, in shares
     categories: tuple[float, ...] = (1, 1, 1, 1, 1, 1, 1)  # of scenes.SPLITS["train"]
-    templates: tuple[float, ...] = (1, 1, 1, 1, 1, 1, 1, 1)  # of questions.TEMPLATES
+    templates: tuple[float, ...] = (1, 1, 1, 1, 1, 1, 1, 1, 1)  # of questions.TEMPLATES
 
     # flow, alignment and next token together
     optimizer: str = "adamw"  # or muon
@@ -203,7 +203,7 @@ RECIPES = {
         questions=48,
         density_mean=-1.3,
         categories=(1, 3, 2, 1, 5, 5, 3),
-        templates=(2, 3, 1, 1, 1, 2, 3, 2),
+        templates=(2, 3, 1, 1, 1, 2, 3, 2, 2),
         ema=0.9995,
     ),
     "emoji-pico": EMOJI,  # one CPU core, hours: bfloat16 weights of 12 MB
