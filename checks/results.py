@@ -25,6 +25,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from checks import measured_studies  # noqa: F401 (registers its measurements)
 from checks.measures import MEASURES, Result, fingerprint
 from janusflow.evaluation import provenance
 from samplers.benchmark import suite

@@ -154,6 +154,19 @@ FirstBlockCache = Annotated[
         "fraction, such as 0.1. It is off by default."
     ),
 ]
+BestOf = Annotated[
+    int | None,
+    SAMPLING.info(
+        "Generates this many candidates for each image and keeps the best one. The default is 1."
+    ),
+]
+Verifier = Annotated[
+    str | None,
+    SAMPLING.info(
+        "Selects the best candidate by this verifier: own (the one that the model names), caption, "
+        "vqa_score, soft_tifa (for prompts of shapes), or one of a plugin."
+    ),
+]
 Compile = Annotated[
     bool, MODEL.info("Compiles the network with torch.compile before the first image.", "--compile")
 ]

@@ -39,6 +39,8 @@ class Plan:
     guidance: str = "2"
     generated_by: str = ""  # the few-step model whose weights generate images, or the model's own
     reuse: float | None = None  # tolerance
+    best_of: int = 1  # candidates an image, of which the verifier keeps one
+    verifier: str = "own"
     tokenizer: str = "own"  # or a fault of a sweep, see evaluation/reproduction/settings.py
     cycles: int = 3  # of `telephone`: captions that become images
     batch: int = 16
@@ -46,7 +48,7 @@ class Plan:
     digests: dict[str, str] = field(default_factory=dict)  # of what lies there
 
     def __post_init__(self):
-        for name in ("prompts", "seeds", "steps", "batch", "side", "cycles"):
+        for name in ("prompts", "seeds", "steps", "batch", "side", "cycles", "best_of"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r:.80}; expected a whole number of at least 1")

@@ -17,6 +17,8 @@ IMAGE_FIELDS = (
     "guidance",
     "generated_by",
     "reuse",
+    "best_of",
+    "verifier",
     "tokenizer",
     *ANSWER_FIELDS,
 )

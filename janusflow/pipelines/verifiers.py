@@ -8,17 +8,22 @@ prompts), without `pipe`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from importlib import import_module
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from janusflow.pipelines.answering import likelihoods, message
+from janusflow.pipelines.answering import likelihoods, message, probabilities
 from janusflow.utils.keywords import nearest
 from samplers.callables import check_arguments
 
+LEAST = 1e-30  # of p(yes) + p(no)
 VERIFIERS: dict[str, Callable] = {}
-QUESTION = "describe the picture."  # which the packaged models answer by a prompt
+ELSEWHERE = {"soft_tifa": "janusflow.evaluation.tasks.soft_tifa"}  # loaded when it is named
+DESCRIBE = "describe the picture."
+MATCH = 'Does this figure show "{}"? Please answer yes or no.'  # of models that learnt no other
 
 
 def verifier(score: Callable) -> Callable:
@@ -27,10 +32,57 @@ def verifier(score: Callable) -> Callable:
     return score
 
 
+class UnknownPrompt(ValueError):
+    """A verifier cannot score images for this prompt."""
+
+
+def find(name: str) -> Callable:
+    """Returns the verifier of a name. Raises ValueError if there is none."""
+    if name in ELSEWHERE:
+        import_module(ELSEWHERE[name])
+    if name not in VERIFIERS:
+        known = list(dict.fromkeys([*VERIFIERS, *ELSEWHERE]))
+        hint = nearest(str(name), known) or f"; choose one of {', '.join(known)}"
+        raise ValueError(
+            f"no verifier named {name!r:.60}{hint}, or give a function of (images, prompts)"
+        )
+    return VERIFIERS[name]
+
+
 @verifier
 def own(pipe, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+    """Scores images by the verifier that config.json names (`verifier`), or by `caption`.
+
+    `caption` also scores prompts that the named verifier does not know.
+    """
+    named = getattr(pipe.model.config, "verifier", None)
+    if named:
+        try:
+            return find(named)(pipe, images, prompts)
+        except UnknownPrompt:
+            pass
+    return caption(pipe, images, prompts)
+
+
+@verifier
+def vqa_score(pipe, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+    """Scores images by p(yes) / (p(yes) + p(no)), the answer whether they show the prompt.
+
+    The question is the model's `match_question`, or the paper's, to which the answers are "Yes" and
+    "No". Lin et al. 2024 (arXiv 2404.01291), there p(yes) alone.
+    """
+    learnt = getattr(pipe.model.config, "match_question", None)
+    answers = ("yes", "no") if learnt else ("Yes", "No")
+    pairs = zip(images, prompts, strict=True)
+    asked = [message((learnt or MATCH).replace("{}", text), [image]) for image, text in pairs]
+    yes, no = (probabilities(pipe, asked, [answer] * len(asked)) for answer in answers)
+    return [a / max(a + b, LEAST) for a, b in zip(yes, no, strict=True)]
+
+
+@verifier
+def caption(pipe, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
     """Scores images by the mean log-likelihood per token of the prompt as their description."""
-    asked = [message(QUESTION, [image]) for image in images]
+    asked = [message(DESCRIBE, [image]) for image in images]
     return [-loss for loss, _ in likelihoods(pipe, asked, list(prompts))]
 
 
@@ -39,21 +91,13 @@ def scorer(pipe, chosen: str | Callable) -> Callable[[list, list[str]], list[flo
 
     Raises ValueError for an unknown name, and when scores are missing or not finite.
     """
-    if not callable(chosen) and chosen not in VERIFIERS:
-        hint = nearest(str(chosen), VERIFIERS) or f"; choose one of {', '.join(VERIFIERS)}"
-        raise ValueError(
-            f"no verifier named {chosen!r:.60}{hint}, or give a function of (images, prompts)"
-        )
+    rate = chosen if callable(chosen) else partial(find(chosen), pipe)
 
     if callable(chosen):
         check_arguments(chosen, "verifier", "images", "prompts")
 
     def scores(images: list, prompts: list[str]) -> list[float]:
-        found = (
-            chosen(images, prompts)
-            if callable(chosen)
-            else VERIFIERS[chosen](pipe, images, prompts)
-        )
+        found = rate(images, prompts)
         try:
             found = torch.as_tensor(found, dtype=torch.float64).flatten().tolist()
         except (TypeError, ValueError, RuntimeError):

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from janusflow.models.janusflow.configuration import JanusFlowConfig
+from janusflow.scenes.questions import MATCH, TEMPLATES
 from janusflow.utils import limits
 from janusflow.utils.safe_io import parse_object
 
@@ -113,6 +114,12 @@ class Recipe:
     def tap(self) -> int:
         """The block whose output is aligned, counted from 1."""
         return max(1, round(self.alignment_depth * self.blocks))
+
+    @property
+    def match_question(self) -> str | None:
+        """The question whether an image is what a prompt says, if it is asked in training."""
+        asked = dict(zip(TEMPLATES, self.templates, strict=False))
+        return MATCH if asked.get("match") and not self.collection else None
 
     def config(self, vocab_size: int) -> JanusFlowConfig:
         """The network's configuration in the published layout."""

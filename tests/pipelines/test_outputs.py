@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from janusflow.pipelines.verifiers import VERIFIERS
+from janusflow.pipelines.answering import message, probabilities
+from janusflow.pipelines.verifiers import find
 
 
 def run(pipe, prompt=("a star", "a <ring>"), **options):
@@ -88,7 +89,39 @@ def test_the_model_can_verify_itself(tiny_pipe):
     out = run(tiny_pipe, best_of=2)
     assert len(out.scores) == 2 and all(score < 0 for score in out.scores)
     images = [Image.new("RGB", (96, 96))] * 2
-    assert len(VERIFIERS["own"](tiny_pipe, images, ["a star", "a ring"])) == 2
+    assert len(find("own")(tiny_pipe, images, ["a star", "a ring"])) == 2
+
+
+def test_a_model_verifies_itself_by_the_verifier_that_its_configuration_names(
+    tiny_pipe, monkeypatch
+):
+    images = [Image.new("RGB", (96, 96), color) for color in ("red", "blue")]
+    asked = tiny_pipe, images, ["two stars and a ring", "a picture of a ring left of a star"]
+    assert find("own")(*asked) == find("caption")(*asked)
+    monkeypatch.setattr(tiny_pipe.model.config, "verifier", "soft_tifa")
+    assert find("own")(*asked) == find("soft_tifa")(*asked) != find("caption")(*asked)
+    unknown = tiny_pipe, images, ["a star", "a cat"]
+    assert find("own")(*unknown) == find("caption")(*unknown)
+    with pytest.raises(ValueError, match="'a cat' names others; choose vqa_score or caption"):
+        find("soft_tifa")(*unknown)
+
+
+def test_soft_tifa_is_the_geometric_mean_of_the_prompts_answers(tiny_pipe):
+    image = Image.new("RGB", (96, 96), "red")
+    (score,) = find("soft_tifa")(tiny_pipe, [image], ["a ring and a star"])
+    pairs = [("is there a ring?", "yes"), ("is there a star?", "yes")]
+    pairs.append(("how many shapes are there?", "two"))
+    talks = [message(question, [image]) for question, _ in pairs]
+    found = probabilities(tiny_pipe, talks, [answer for _, answer in pairs])
+    assert score == pytest.approx(np.prod(found) ** (1 / 3))
+
+
+def test_vqa_score_is_the_share_of_yes(tiny_pipe):
+    image = Image.new("RGB", (96, 96), "red")
+    (score,) = find("vqa_score")(tiny_pipe, [image], ["a star"])
+    asked = [message('Does this figure show "a star"? Please answer yes or no.', [image])] * 2
+    yes, no = probabilities(tiny_pipe, asked, ["Yes", "No"])
+    assert score == pytest.approx(yes / (yes + no))
 
 
 def test_the_first_of_equals_is_the_image_without_a_choice(tiny_pipe):

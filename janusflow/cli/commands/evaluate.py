@@ -70,6 +70,8 @@ class Options(o.Adapted):
     grid: o.Grid = None
     guidance_scale: o.GuidanceScale = None
     first_block_cache: o.FirstBlockCache = None
+    best_of: o.BestOf = None
+    verifier: o.Verifier = None
     batch_size: int = MODEL.option("Computes this many images or answers at once.", default=16)
 
 

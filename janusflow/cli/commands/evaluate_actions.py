@@ -58,6 +58,8 @@ def plan(options) -> Plan:
         batch=options.batch_size,
         cycles=options.cycles,
         reuse=options.first_block_cache,
+        best_of=options.best_of or 1,
+        verifier=options.verifier or "own",
     )
     given = dict(reference=options.reference, pictures=options.images, features=options.features)
     if options.prompts.isdecimal():
@@ -103,6 +105,9 @@ def run(plan: Plan, out: Path, options) -> dict | None:
     elif plan.sampler != "tokens":
         settings |= dict(num_inference_steps=plan.steps, sampler=plan.sampler)
         settings |= dict(grid=read_grid(plan.grid), first_block_cache=plan.reuse)
+
+    if plan.best_of > 1:
+        settings |= dict(best_of=plan.best_of, verifier=plan.verifier)
 
     def load():
         pipe = load_model.load(options, options.lora)

@@ -45,13 +45,8 @@ class Options(o.Adapted):
     height: o.Height = None
     width: o.Width = None
     first_block_cache: o.FirstBlockCache = None
-    best_of: int | None = SAMPLING.option(
-        "Generates this many candidates for each image and keeps the best one. The default is 1."
-    )
-    verifier: str | None = SAMPLING.option(
-        "Selects the best candidate by this verifier: own (the model's own likelihood of the "
-        "prompt), or one of a plugin."
-    )
+    best_of: o.BestOf = None
+    verifier: o.Verifier = None
     temperature: float | None = SAMPLING.option(
         "For Janus-Pro: samples tokens at this temperature; 0 takes the likeliest token. The "
         "default is 1."
