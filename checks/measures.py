@@ -95,13 +95,12 @@ def scenes() -> Result:
         told = evaluated(*words)
         test = told["scores"]["test"]
         protocol = told["protocol"]
-        row = {"quality": quality if n == 1 else f"{quality}, best of {n}"}
-        row["evaluations"] = protocol["network_calls"]
+        row = {"quality": quality, "best of": n, "evaluations": protocol["network_calls"]}
         row["weights"] = protocol.get("generated_by") or "own"
         row |= scored(test["overall"], "strict")
         groups = test["groups"].items()
         rows.append(row | {name: round(g["scores"]["strict"]["score"], 2) for name, g in groups})
-    command = "janusflow evaluate --prompts 100 --seeds 1 --quality QUALITY"
+    command = "janusflow evaluate --prompts 100 --seeds 1 --quality QUALITY --best-of N"
     return of_model("janusflow/scenes", command, rows)
 
 

@@ -23,7 +23,7 @@ LEAST = 1e-30  # of p(yes) + p(no)
 VERIFIERS: dict[str, Callable] = {}
 ELSEWHERE = {"soft_tifa": "janusflow.evaluation.tasks.soft_tifa"}  # loaded when it is named
 DESCRIBE = "describe the picture."
-MATCH = 'Does this figure show "{}"? Please answer yes or no.'  # of models that learnt no other
+MATCH = 'Does this figure show "{}"? Please answer yes or no.'
 
 
 def verifier(score: Callable) -> Callable:
@@ -68,14 +68,12 @@ def own(pipe, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[flo
 def vqa_score(pipe, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
     """Scores images by p(yes) / (p(yes) + p(no)), the answer whether they show the prompt.
 
-    The question is the model's `match_question`, or the paper's, to which the answers are "Yes" and
-    "No". Lin et al. 2024 (arXiv 2404.01291), there p(yes) alone.
+    The question is the paper's, which general models understand and the packaged ones do not.
+    Lin et al. 2024 (arXiv 2404.01291), there p(yes) alone.
     """
-    learnt = getattr(pipe.model.config, "match_question", None)
-    answers = ("yes", "no") if learnt else ("Yes", "No")
     pairs = zip(images, prompts, strict=True)
-    asked = [message((learnt or MATCH).replace("{}", text), [image]) for image, text in pairs]
-    yes, no = (probabilities(pipe, asked, [answer] * len(asked)) for answer in answers)
+    asked = [message(MATCH.replace("{}", text), [image]) for image, text in pairs]
+    yes, no = (probabilities(pipe, asked, [answer] * len(asked)) for answer in ("Yes", "No"))
     return [a / max(a + b, LEAST) for a, b in zip(yes, no, strict=True)]
 
 

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
 
@@ -12,16 +12,13 @@ from numpy.random import Generator
 from janusflow.scenes.world import (
     COLORS,
     FRAMES,
-    HELD_COUNTS,
     HELD_PAIRS,
-    HELD_RELATIONS,
     NUMBERS,
     RELATIONS,
     SHAPES,
     Need,
     Prompt,
     Scene,
-    _sentence,
     categories_of,
     clearly,
     describe,
@@ -191,93 +188,6 @@ def comparison(scene: Scene, rng: Generator) -> Asked:
 @template
 def caption(scene: Scene, _rng: Generator) -> Asked:
     return "describe the picture.", describe(scene.objects)
-
-
-Told = tuple[list[Need], str | None]  # needs, and the relation of the first to the second
-MATCH = "is the picture {}?"  # asks whether an image is exactly what a prompt says
-
-
-@template
-def match(scene: Scene, rng: Generator) -> Asked:
-    """Asks whether the picture is exactly what a prompt says; a wrong prompt is wrong in one
-    fact.
-    """
-    told, answer = _true_prompt(scene, rng), "yes"
-    if rng.random() < 0.5:
-        options = [one for one in _edited(*told, rng) if _asked_in_training(*one)]
-        options = [one for one in options if not _is_exact(scene, *one)]
-        if not options:
-            return None
-        told, answer = pick(rng, options), "no"
-    frame = pick(rng, FRAMES["train"])
-    text = frame.format(_sentence(*told), verb="is" if told[0][0].count == 1 else "are")
-    return MATCH.format(text), answer
-
-
-def _true_prompt(scene: Scene, rng: Generator) -> Told:
-    """Returns needs that the scene fulfils exactly, with colours or without, in random order."""
-    named = rng.random() < 0.6
-    groups = sorted(Counter((o.shape, o.color if named else "") for o in scene.objects).items())
-    needs = [Need(s, c or None, n) for (s, c), n in groups]
-    needs = [needs[i] for i in rng.permutation(len(needs))]
-    if len(needs) != 2 or max(need.count for need in needs) > 1 or rng.random() < 0.4:
-        return needs, None
-    a, b = (next(obj for obj in scene.objects if need.matches(obj)) for need in needs)
-    said = [name for name in RELATIONS if clearly(a, name, b)]
-    return needs, pick(rng, said) if said else None
-
-
-def _edited(needs: list[Need], relation: str | None, rng: Generator) -> list[Told]:
-    """Returns the prompt with one fact changed, in each way that suits it."""
-    i, shape, color = int(rng.integers(len(needs))), pick(rng, list(SHAPES)), pick(rng, [*COLORS])
-    need, others = needs[i], [n for j, n in enumerate(needs) if j != i]
-
-    def instead(*new: Need) -> list[Need]:
-        return [*needs[:i], *new, *needs[i + 1 :]]
-
-    other = Need(shape, color if need.color else None)
-    found = [
-        (instead(replace(need, shape=shape)), relation),
-        (instead(replace(need, count=need.count + 1)), None),
-        ([*needs, other], None),
-    ]
-    if need.count > 1:
-        found.append((instead(replace(need, count=need.count - 1)), None))
-        found.append((instead(replace(need, count=need.count - 1), other), None))
-    if need.color:
-        found.append((instead(replace(need, color=color)), relation))
-    if others:
-        near = pick(rng, others)
-        found.append((others, None))
-        more = replace(need, count=need.count + near.count)
-        found.append(([more, *(n for n in others if n is not near)], None))
-        if need.color:
-            exchanged = {id(need): near.color, id(near): need.color}
-            swapped = [replace(n, color=exchanged.get(id(n), n.color)) for n in needs]
-            found.append((swapped, relation))
-    if relation:
-        found += [(needs, opposite(relation)), (needs[::-1], relation)]
-    return found
-
-
-def _asked_in_training(needs: list[Need], relation: str | None) -> bool:
-    """Says whether a prompt for training could say this: at most four objects, nothing held out."""
-    shapes = [need.shape for need in needs]
-    kinds = {(need.shape, need.color) for need in needs}
-    held = kinds & HELD_PAIRS or {(n.shape, n.count) for n in needs if not n.color} & HELD_COUNTS
-    if relation:
-        held = held or {tuple([shapes[0], relation, shapes[1]])} & HELD_RELATIONS
-    return not held and len(kinds) == len(needs) and sum(need.count for need in needs) <= 4
-
-
-def _is_exact(scene: Scene, needs: list[Need], relation: str | None) -> bool:
-    """Says whether the scene holds the needs, nothing else, and the relation."""
-    found = [[obj for obj in scene.objects if need.matches(obj)] for need in needs]
-    exact = [len(objs) for objs in found] == [need.count for need in needs]
-    exact &= len(scene.objects) == sum(need.count for need in needs)
-    if not relation:
-        return exact
-    return exact and any(relates(a, relation, b) for a in found[0] for b in found[1])
 
 
 def ask(scene: Scene, template: str, rng: Generator) -> Question | None:

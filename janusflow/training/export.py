@@ -152,8 +152,6 @@ def _over(base: Path, found: Mapping[str, Tensor], meta: Mapping[str, str]) -> n
     grid = (settings.get("training") or {}).get("image_grid")
     model.config.image_grid = grid or model.config.image_grid
     model.config.image_editing = "edits" in meta or model.config.image_editing
-    if "recipe" in meta and (learnt := Recipe.from_json(meta["recipe"]).match_question):
-        model.config.match_question = learnt
     adapter = settings.get("adapter")
     if adapter:
         freeze_all_but(model, tuple(_trainable(settings)))

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from janusflow.models.janusflow.configuration import JanusFlowConfig
-from janusflow.scenes.questions import MATCH, TEMPLATES
 from janusflow.utils import limits
 from janusflow.utils.safe_io import parse_object
 
@@ -61,7 +60,7 @@ class Recipe:
 
     # what is shown and asked, in shares
     categories: tuple[float, ...] = (1, 1, 1, 1, 1, 1, 1)  # of scenes.SPLITS["train"]
-    templates: tuple[float, ...] = (1, 1, 1, 1, 1, 1, 1, 1, 1)  # of questions.TEMPLATES
+    templates: tuple[float, ...] = (1, 1, 1, 1, 1, 1, 1, 1)  # of questions.TEMPLATES
 
     # flow, alignment and next token together
     optimizer: str = "adamw"  # or muon
@@ -114,12 +113,6 @@ class Recipe:
     def tap(self) -> int:
         """The block whose output is aligned, counted from 1."""
         return max(1, round(self.alignment_depth * self.blocks))
-
-    @property
-    def match_question(self) -> str | None:
-        """The question whether an image is what a prompt says, if it is asked in training."""
-        asked = dict(zip(TEMPLATES, self.templates, strict=False))
-        return MATCH if asked.get("match") and not self.collection else None
 
     def config(self, vocab_size: int) -> JanusFlowConfig:
         """The network's configuration in the published layout."""
@@ -210,7 +203,7 @@ RECIPES = {
         questions=48,
         density_mean=-1.3,
         categories=(1, 3, 2, 1, 5, 5, 3),
-        templates=(2, 3, 1, 1, 1, 2, 3, 2, 2),
+        templates=(2, 3, 1, 1, 1, 2, 3, 2),
         ema=0.9995,
     ),
     "emoji-pico": EMOJI,  # one CPU core, hours: bfloat16 weights of 12 MB

@@ -175,10 +175,11 @@ def save(out: Path, state: State, recipe: ProRecipe, keep: int = 2) -> None:
 
 def restore(out: Path, state: State, recipe: ProRecipe) -> bool:
     """Goes on from the newest whole checkpoint; False if there is none, ValueError if the run had
-    another recipe.
+    another recipe. Only its number of steps may change.
     """
     for step, found, meta in checkpoints.newest(out):
-        if json.loads(meta["recipe"]) != json.loads(json.dumps(asdict(recipe))):
+        before, now = json.loads(meta["recipe"]), json.loads(json.dumps(asdict(recipe)))
+        if before | {"steps": recipe.steps} != now:
             raise ValueError(f"{out} holds a run of another recipe; choose another folder")
         for part, module in (("model.", state.model), ("ema.", state.ema)):
             own = {k.removeprefix(part): v for k, v in found.items() if k.startswith(part)}

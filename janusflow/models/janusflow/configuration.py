@@ -116,7 +116,6 @@ class JanusFlowConfig(PreTrainedConfig):
         None  # true: trained on prompts that say what to change in an image
     )
     verifier: str | None = None  # the one that scores its images best, see pipelines/verifiers.py
-    match_question: str | None = None  # learnt: "is the picture {}?", with the prompt for {}
     image_grid: int | None = None  # tokens a side whose positions other grids keep; None: in a row
 
     def __post_init__(self, **kwargs):
@@ -130,11 +129,6 @@ class JanusFlowConfig(PreTrainedConfig):
 
     def _check(self) -> None:
         text, vision, generation = self.language_config, self.vision, self.generation
-        if self.match_question is not None and "{}" not in str(self.match_question):
-            raise ValueError(
-                f"match_question is {self.match_question!r:.80}; expected a text with {{}} where "
-                "the prompt goes"
-            )
         if self.image_grid is not None:
             positive(self.image_grid, "image_grid", "image_size")
         if vision.width % vision.heads or vision.image_size % vision.patch_size:
