@@ -27,10 +27,11 @@ from janusflow.utils.devices import use_threads
 AT_ONCE = 48
 
 
-def asked(count: int) -> list[Prompt]:
-    """Returns `count` test prompts, of each category in turn."""
+def asked(count: int, first: int = 0) -> list[Prompt]:
+    """Returns `count` test prompts, of each category in turn, from number `first` of each on."""
     return [
-        prompt("test", CATEGORIES[i % len(CATEGORIES)], i // len(CATEGORIES)) for i in range(count)
+        prompt("test", CATEGORIES[i % len(CATEGORIES)], first + i // len(CATEGORIES))
+        for i in range(count)
     ]
 
 
@@ -81,13 +82,16 @@ def main() -> None:
     parser.add_argument("--quality", default="draft")
     parser.add_argument("--verifiers", nargs="+", default=["own"])
     parser.add_argument("--prompts", type=int, default=600)
+    parser.add_argument(
+        "--first", type=int, default=0, help="Starts at this prompt of each category."
+    )
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     use_threads(args.threads)
     pipe = JanusFlowPipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
-    prompts = asked(args.prompts)
+    prompts = asked(args.prompts, args.first)
     found = candidates(pipe, args.quality, prompts, args.candidates, args.verifiers)
     for row in table(*found):
         print(json.dumps(row))
