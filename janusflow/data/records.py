@@ -46,12 +46,23 @@ class Records(Protocol):
 def parse_row(line: bytes, name: str) -> dict:
     """Parses a line as a JSON object. Raises BrokenSample for anything else."""
     try:
-        row = json.loads(line.decode("utf-8-sig"), parse_constant=refuse_constant)
+        text = line.decode("utf-8-sig")
+        row = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise BrokenSample(name, f"it is no line of JSON ({error!s:.120})") from None
     if not isinstance(row, dict):
         raise BrokenSample(name, f"it holds a {type(row).__name__}; expected a JSON object")
     return row
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict:
+    """Returns a JSON object's pairs as a dict. Raises ValueError for a key that comes twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        again = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"it has the key {again!r:.60} twice")
+    return found
 
 
 def to_record(row: Mapping, kind: str, name: str, fetch: Callable[[Any], bytes]) -> Record:

@@ -75,7 +75,7 @@ class Run:
             if getattr(self, name) < 1:
                 raise ValueError(f"run.{name} is {getattr(self, name)}; expected at least 1")
         every = ("milestone_every", "watch_every", "sample_every", "evaluate_every")
-        for name in (*every, "max_bad_steps"):
+        for name in (*every, "max_bad_steps", "max_bad_samples"):
             if getattr(self, name) < 0:
                 raise ValueError(f"run.{name} is {getattr(self, name)}; expected 0 or more")
         if self.keep_best:

@@ -78,14 +78,21 @@ BOOLEAN = "tag:yaml.org,2002:bool"
 
 
 class _Plain(yaml.SafeLoader):
-    """YAML without aliases, which could grow to any size. 2e-5 is a number, 4:3 and no are texts,
-    which a field of true or false reads as such.
+    """YAML without aliases, which could grow to any size, and without a key twice. 2e-5 is a
+    number, 4:3 and no are texts, which a field of true or false reads as such.
     """
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it repeats a value by an alias; write it out")
         return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if again := [name for i, name in enumerate(names) if name in names[:i]]:
+            raise yaml.YAMLError(f"it sets {again[0]!r:.60} twice; keep one")
+        return node
 
     def resolve(self, kind, value, implicit):
         tag = super().resolve(kind, value, implicit)

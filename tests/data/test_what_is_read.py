@@ -293,3 +293,11 @@ def test_a_text_that_holds_an_images_tag_is_no_text_to_learn(tmp_path, tiny_pipe
     (source,) = open_data(path, tiny_pipe.processor).sources["text"].sources
     broken, whole = source.many(range(2), [0, 0])
     assert "which stands for an image" in str(broken) and isinstance(whole, Sample)
+
+
+def test_a_row_that_has_a_key_twice_is_broken(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "a", "text": "b"}\n')
+    ((_, records),) = find(path)
+    with pytest.raises(BrokenSample, match="it has the key 'text' twice"):
+        [records[i] for i in range(2)]

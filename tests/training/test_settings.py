@@ -148,3 +148,16 @@ def test_no_is_a_text_to_a_text_and_false_to_a_switch(word):
     found = config.parse([f"run.packed={word}", "run.mixed_precision=no"])
     settings = config.changed(config.of_stage("2"), found)
     assert settings.run.packed is False and settings.run.mixed_precision == "no"
+
+
+@pytest.mark.parametrize("name", ["max_bad_samples", "max_bad_steps", "evaluate_every"])
+def test_numbers_of_a_run_that_count_from_none_are_not_negative(name):
+    with pytest.raises(ValueError, match=f"run.{name} is -1; expected 0 or more"):
+        asked(f"run.{name}=-1")
+
+
+def test_a_settings_file_that_sets_a_value_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("training:\n  lr: 1e-3\n  steps: 4\n  lr: 2e-3\n")
+    with pytest.raises(ValueError, match="it sets 'lr' twice; keep one"):
+        config.read(path)
