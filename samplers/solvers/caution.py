@@ -1,4 +1,4 @@
-"""Where `auto` doubts: its predictions from six steps on, its first correction up to ten.
+"""Where `auto` doubts: its predictions from six steps on, its first correction up to seven.
 
 High orders pay while the differences of the velocities shrink with their order. Under strong
 guidance or behind a jump a velocity may turn within a step: its second difference is as large as
@@ -22,7 +22,7 @@ from samplers.solver_registry import advance
 from samplers.solvers.adams import Form, move
 
 FEWEST, MOST = 6, 64  # steps of a run that doubts
-CORRECTS = range(3, 11)  # steps of a run that doubts its first correction
+CORRECTS = range(3, 8)  # steps of a run that doubts its first correction
 OVERSHOT = 1.75  # of the step: a correction this large is half undone
 FORGETS = range(FEWEST, 11)  # steps of a run that forgets what it knew before a jump
 LOOKS = 8  # at the velocities in a run, at least
