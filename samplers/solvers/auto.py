@@ -147,9 +147,9 @@ def auto(v: Velocity, x: Tensor, ts: Tensor, lean: bool = True) -> Path:
     With four steps the last two predictions depend on each sample's velocities, with six or more a
     prediction is nearer to Euler's where they turn fast, and up to seven the first correction is
     left out where it exceeds the step, unless `lean` is False; otherwise the rule is linear in the
-    velocities. Beyond 64 steps a scheme of fixed order is used; its start
-    is of order three. For fields with an attribute `time_shift` c, as of models trained with a
-    shift, the solver's own grid becomes t / (c - (c - 1) t).
+    velocities. Beyond 64 steps a scheme of fixed order is used; its start is of order three. For
+    fields with an attribute `time_shift` c, as of models trained with a shift, the solver's own
+    grid becomes t / (c - (c - 1) t).
     """
     if len(ts) - 1 > MANY_STEPS:
         yield from adams(v, x, ts, MANY)
