@@ -14,12 +14,12 @@
 # %% [markdown]
 # # Autoregressive against flow
 #
-# **Question.** What does a image cost token by token, what by a flow, and who is right more often
+# **Question.** What does an image cost token by token, what by a flow, and who is right more often
 # in the same time?
 #
 # Janus-Pro draws one token after another; JanusFlow moves all of them at once, many times. The
 # small models share their language model's size, not their training: the one that draws tokens had
-# half an hour of it, so its score is no verdict on the way. The answer, with numbers, stands at the
+# forty minutes of it, so its score is no verdict on the way. The answer, with numbers, stands at the
 # end. Other models are one line, `MODELS`; the scorer knows the small world only.
 
 # %%

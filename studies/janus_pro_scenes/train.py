@@ -17,16 +17,17 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import JanusForConditionalGeneration
+from transformers import GenerationConfig, JanusForConditionalGeneration
 
 from janusflow.models.janus_pro import vq
+from janusflow.models.janus_pro.loading import generation
 from janusflow.models.janus_pro.processing import JanusProProcessor
 from janusflow.models.janus_pro.token_sampling import unconditional
 from janusflow.models.janusflow.tokenizer import build_tokenizer
 from janusflow.models.processor_files import ProcessorFiles
 from janusflow.pipelines.pipeline_janus_pro import JanusProPipeline
 from janusflow.scenes.patches import pixels
-from janusflow.scenes.questions import vocabulary
+from janusflow.scenes.questions import SPELLINGS, vocabulary
 from janusflow.scenes.shapes import render_batch
 from janusflow.scenes.world import SPLITS, Scene, generator, scene
 from janusflow.training import checkpoints
@@ -120,6 +121,7 @@ def build(recipe: ProRecipe, base: Path) -> tuple[nn.Module, JanusProProcessor]:
         image_size=SIDE,
         num_image_tokens=recipe.tokens,
         system_prompt="",
+        spellings=SPELLINGS,
     )
     processor = JanusProProcessor(ProcessorFiles.read(base))
     torch.manual_seed(recipe.seed)
@@ -235,7 +237,8 @@ def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None
     codes = copy.deepcopy(state.ema.model.vqmodel)
     shipped = state.ema.to(dtype)
     shipped.model.vqmodel = codes
-    shipped.generation_config.guidance_scale = recipe.guidance
+    told = GenerationConfig(guidance_scale=recipe.guidance)
+    shipped.generation_config = generation(processor, told)
     JanusProPipeline(shipped, processor).save_pretrained(folder)
 
 
