@@ -111,10 +111,10 @@ def emoji() -> Result:
 def emoji_alignment() -> Result:
     """Measures alignment on emoji; an hour of a core unless the runs exist."""
     data, lite0 = fetched()
-    words = ("--steps", "300", "--seeds", "2", "--out", str(ROOT / "runs" / "emoji-alignment"))
+    words = ("--steps", "300", "--seeds", "3", "--out", str(ROOT / "runs" / "emoji-alignment"))
     asked = emoji_alignment_study.arguments("--data", str(data), "--features", str(lite0), *words)
     study = "python -m studies.real_images.alignment --data emoji --features lite0"
-    command = f"{study} --steps 300 --seeds 2"
+    command = f"{study} --steps 300 --seeds 3"
     note = "64 images a step; a difference's interval is Student's over the seeds."
     return Result(command=command, rows=emoji_alignment_study.table(asked), note=note)
 
