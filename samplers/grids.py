@@ -127,19 +127,22 @@ class Rest(float):
     """A jump before which the velocity is zero; one step up to it is exact, without history."""
 
 
-def at_jumps(ts: Tensor, jumps: Iterable[float], calls: int = 1) -> Tensor:
+def at_jumps(
+    ts: Tensor, jumps: Iterable[float], calls: int = 1, order: int | None = None
+) -> Tensor:
     """Returns the grid with one of its inner times moved to each jump, and those between in
     proportion.
 
     Each jump takes the nearest free time, in order; the end of a `Rest` takes the first. A grid
     with fewer than five evaluations per piece, `calls` in every step, is unchanged, because
     restarting would cost more than the jump. With one evaluation per step the steps beside a jump
-    are shorter, as rules that look back begin anew there and cannot look ahead. The grid may also
-    fall.
+    are shorter, as rules that look back begin anew there and cannot look ahead; not if `order` is
+    1, because Euler's rule does not look back. The grid may also fall.
     """
     jumps = list(jumps)
     placed = place_at(ts, jumps, calls)
-    return placed if calls > 1 or placed is ts else eased(placed, jumps)
+    plain = calls > 1 or order == 1 or placed is ts
+    return placed if plain else eased(placed, jumps)
 
 
 def place_at(ts: Tensor, jumps: Iterable[float], calls: int = 1) -> Tensor:

@@ -110,7 +110,7 @@ def _own_grid(calls: int, solver: Solver, jumps: tuple[float, ...], time_shift: 
     if not isinstance(solver.grid, str):
         return solver.grid(n)
     for steps in range(n, 0, -1):
-        ts = at_jumps(laid(solver, steps, time_shift), jumps, solver.calls)
+        ts = at_jumps(laid(solver, steps, time_shift), jumps, solver.calls, solver.order)
         if sum(solver.cost(len(part) - 1) for part in pieces(ts, jumps)) <= calls:
             return ts
     return laid(solver, n, time_shift)

@@ -42,7 +42,10 @@ class Quality:
                 "data at 1, so give times that rise between them (1 - sigma for diffusers' sigmas)"
             )
         named = isinstance(solver.grid if self.grid is None else self.grid, str)
-        return solver, at_jumps(ts, jumps_of(self.rule(guidance_scale))) if named else ts
+        if not named:
+            return solver, ts
+        jumps = jumps_of(self.rule(guidance_scale))
+        return solver, at_jumps(ts, jumps, solver.calls, solver.order)
 
     def rule(self, guidance_scale):
         """Returns the guidance rule, restricted to the interval `guided`."""

@@ -240,7 +240,7 @@ class Flight:
 
     def better(self, best: Found, solver: Solver, ts: Tensor) -> Found:
         """Returns the best trial so far, or this one if it gains enough and costs no more."""
-        ts = at_jumps(ts, self.jumps, solver.calls)
+        ts = at_jumps(ts, self.jumps, solver.calls, solver.order)
         cost = sum(solver.cost(len(part) - 1) for part in pieces(ts, self.jumps))
         if cost > self.calls:
             return best

@@ -135,3 +135,13 @@ def test_a_standstill_gets_one_step_where_other_jumps_get_none():
         assert ts[1] == 0.07 and [len(p) - 1 for p in pieces(ts, still.jumps)] == [1, n - 1]
         assert 0.07 not in at_jumps(samplers.tilted(n), interval.jumps)
     assert torch.equal(at_jumps(samplers.tilted(3), still.jumps), samplers.tilted(3))
+
+
+def test_eulers_grid_is_not_eased_beside_a_jump():
+    assert torch.equal(
+        at_jumps(samplers.uniform(20), (0.5,), order=1), place_at(samplers.uniform(20), (0.5,))
+    )
+    assert not torch.equal(
+        at_jumps(samplers.uniform(20), (0.5,), order=3),
+        at_jumps(samplers.uniform(20), (0.5,), order=1),
+    )

@@ -86,7 +86,11 @@ def test_a_beginning_left_by_a_killed_run_is_not_taken_for_another_one(first, tm
         ("janusflow/emoji", {}, "96 pixels.*reads images of 64"),
         ("janusflow/scenes-pro", {}, "type 'janus', not a JanusFlow"),
         ("janusflow/scenes", {"hidden": 32}, "hidden is 32, and 128 in the model"),
-        ("janusflow/scenes", {"vision_steps": 9}, "vision_steps is for a training from random weights"),
+        (
+            "janusflow/scenes",
+            {"vision_steps": 9},
+            "vision_steps is for a training from random weights",
+        ),
         ("nowhere/model", {}, "no folder here"),
     ],
 )
