@@ -75,7 +75,9 @@ def build(
     if run.packed:
         use_packed_attention(model)
     if run.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # newer versions of transformers renamed it
+        new = getattr(model, "activation_checkpointing_enable", None)
+        (new or model.gradient_checkpointing_enable)({"use_reentrant": False})
     _check_compared(settings, accelerator.num_processes)
     needs_average = settings.alignment is not None and settings.alignment.teacher == "ema"
     averaged = copy.deepcopy(model).requires_grad_(False).eval() if needs_average else None
