@@ -11,6 +11,7 @@ import warnings
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from types import ModuleType
 
 MOVED = {  # below janusflow: the whole new path
@@ -77,6 +78,7 @@ MOVED = {  # below janusflow: the whole new path
     "training.caching": "janusflow.training.cached_features",
     "training.worlds": "janusflow.training.init_checkpoint",
     "training.speed": "janusflow.utils.flops",
+    "training.throughput": "checks.throughput",
     "shapes": "janusflow.scenes.shapes",
     "captions": "janusflow.scenes.captions",
     "questions": "janusflow.scenes.questions",
@@ -116,6 +118,10 @@ MOVED = {  # below janusflow: the whole new path
     "devices": "janusflow.utils.devices",
     "linear": "janusflow.utils.cpu.onednn_linear",
     "heap": "janusflow.utils.cpu.malloc",
+    "ablate": "studies.alignment.run",
+    "ablate_lab": "studies.alignment.models",
+    "pro.train": "studies.janus_pro_scenes.train",
+    "pro.versus": "studies.janus_pro_scenes.versus",
     "data.options": "janusflow.data.read_options",
     "data.attention": "janusflow.models.janusflow.packed_attention",
     "training.objective": "janusflow.training.loss_module",
@@ -133,7 +139,7 @@ class Moved(MetaPathFinder, Loader):
         if fullname == PRO:
             return ModuleSpec(fullname, self, is_package=True)
         known = fullname.startswith("janusflow.") and fullname.removeprefix("janusflow.") in MOVED
-        return ModuleSpec(fullname, self) if known else None
+        return ModuleSpec(fullname, self, origin=file_of(new_path(fullname))) if known else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         if spec.name == PRO:
@@ -157,6 +163,14 @@ class Moved(MetaPathFinder, Loader):
     def get_code(self, fullname: str):
         """Returns the code that `python -m` runs: the module under its new path."""
         return import_module(new := new_path(fullname)).__spec__.loader.get_code(new)
+
+
+def file_of(name: str) -> str | None:
+    """Returns a module's file, which `python -m` makes the program's name, or None without one."""
+    try:
+        return find_spec(name).origin
+    except ModuleNotFoundError:  # studies and checks, outside the repository
+        return None
 
 
 def new_path(old: str) -> str:

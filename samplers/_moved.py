@@ -9,6 +9,7 @@ import warnings
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from types import ModuleType
 
 MOVED = {
@@ -35,7 +36,9 @@ class Moved(MetaPathFinder, Loader):
     """An import hook that finds a module under its old path by importing the new one."""
 
     def find_spec(self, fullname: str, path=None, target=None):  # noqa: ARG002
-        return ModuleSpec(fullname, self) if fullname in MOVED else None
+        if fullname not in MOVED:
+            return None
+        return ModuleSpec(fullname, self, origin=find_spec(MOVED[fullname]).origin)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         new = MOVED[spec.name]

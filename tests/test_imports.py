@@ -115,6 +115,16 @@ for old, new in {OLD}.items():
     output("-c", code)
 
 
+DOCUMENTED = (  # programs that the documents of release 0.1 ran
+    "samplers.learn",
+    "janusflow.ablate",
+    "janusflow.pro.train",
+    "janusflow.pro.versus",
+    "janusflow.training.throughput",
+)
+
+
 @pytest.mark.slow
-def test_python_m_finds_a_program_under_its_old_path():
-    assert "usage:" in output("-W", "ignore", "-m", "samplers.learn", "--help")
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_python_m_finds_a_program_under_its_old_path(name):
+    assert "usage:" in output("-W", "ignore", "-m", name, "--help")
