@@ -26,10 +26,11 @@ SMALL = 1e-13  # a weight that is rounding
 
 @torch.compiler.assume_constant_result
 def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
-    """Returns (grid, times of the evaluations, steps, whether `lean` acts, whether `caution` acts).
+    """Returns (grid, times of the evaluations, steps, whether `lean` acts, doubts, undone).
 
     A step is the state's factor and (j, weight of v_j). A doubt holds the weights that turn
-    a prediction into Euler's, and those of the second difference.
+    a prediction into Euler's, and those of the second difference. `undone` holds the weights that
+    take the first correction back, and those of its size; None where it stays.
     """
     from samplers.solvers.auto import plan  # which imports `core`, which imports this
 

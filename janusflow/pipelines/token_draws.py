@@ -36,11 +36,16 @@ class _Seeded(TorchFunctionMode):
             return self._draw(*args, **kwargs)
         return function(*args, **kwargs)
 
-    def _draw(self, probs: Tensor, num_samples: int, replacement: bool = False) -> Tensor:
+    def _draw(self, input: Tensor, num_samples: int, replacement=False, *, generator=None):  # noqa: ARG002
+        """Returns `torch.multinomial` of probabilities (rows, n) or (n,), each row from its own
+        generator.
+        """
+        probs = torch.atleast_2d(input)
         while len(self.rows) < len(probs):
             own = torch.Generator(probs.device).manual_seed((self.seed + len(self.rows)) % 2**63)
             self.rows.append(own)
         each = zip(probs.split(1), self.rows, strict=False)
-        return torch.cat(
+        drawn = torch.cat(
             [row.multinomial(num_samples, replacement, generator=g) for row, g in each]
         )
+        return drawn if input.ndim > 1 else drawn[0]

@@ -16,6 +16,7 @@ from transformers import GenerationConfig, StoppingCriteria
 
 from janusflow import JanusFlowModel, JanusFlowPipeline
 from janusflow.pipelines import answer_settings
+from janusflow.pipelines.token_draws import drawing
 from janusflow.scenes.shapes import render
 from janusflow.scenes.world import scene
 
@@ -325,3 +326,13 @@ def test_a_copied_conversation_goes_on_alone(tiny_pipe, pictures):
     one, two = copy.copy(talk), copy.deepcopy(talk)
     said = [each.ask("and how many?", **short) for each in (one, two)]
     assert len(talk.turns) == 2 and talk.ask("and how many?", **short) == said[0] == said[1]
+
+
+def test_a_seed_serves_every_form_of_multinomial():
+    shares = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
+    with drawing(5):
+        rows = torch.multinomial(shares, 2)
+    with drawing(5):
+        assert torch.equal(torch.multinomial(input=shares, num_samples=2, generator=None), rows)
+    with drawing(5):
+        assert torch.equal(torch.multinomial(shares[0], 2), rows[0])
