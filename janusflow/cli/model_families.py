@@ -48,7 +48,21 @@ def check(options) -> str:
                 f"--{shown} is for {other}, and this model is of {kind}; leave it "
                 f"out, or choose a model of {other}"
             )
+    _check_verifier(options)
     return kind
+
+
+def _check_verifier(options) -> None:
+    """Raises ValueError for an unknown verifier, and for one without candidates to choose from."""
+    if (name := getattr(options, "verifier", None)) is None:
+        return
+    from janusflow.pipelines.verifiers import find
+
+    find(name)
+    if options.best_of in (None, 1):
+        raise ValueError(
+            f"--verifier {name} chooses among candidates, and there is one; give --best-of above 1"
+        )
 
 
 def guided(kind: str, options) -> str:

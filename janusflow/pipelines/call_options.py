@@ -78,6 +78,11 @@ class GenerateOptions(RunOptions):
         super().__post_init__()
         for name in ("num_images_per_prompt", "best_of"):
             self._set(name, whole(getattr(self, name), name, required=True, limit="number"))
+        if self.best_of == 1 and self.verifier != GenerateOptions.verifier:
+            raise ValueError(
+                "verifier chooses among candidates, and best_of is 1; give best_of above 1, or "
+                "leave verifier out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

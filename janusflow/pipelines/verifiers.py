@@ -1,12 +1,13 @@
 """Verifiers for best-of-n sampling: functions that score images for their prompts.
 
-A verifier is a function (pipe, images, prompts) -> one score per image, where higher is better;
-`pipe(prompt, best_of=4, verifier="name")` uses it. A function that is not registered takes (images,
-prompts), without `pipe`.
+A verifier is a function (pipe, images, prompts) -> one score per image, where higher is better, or
+None for a prompt that it does not know; `pipe(prompt, best_of=4, verifier="name")` uses it. A
+function that is not registered takes (images, prompts), without `pipe`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib import import_module
@@ -32,10 +33,6 @@ def verifier(score: Callable) -> Callable:
     return score
 
 
-class UnknownPrompt(ValueError):
-    """A verifier cannot score images for this prompt."""
-
-
 def find(name: str) -> Callable:
     """Returns the verifier of a name. Raises ValueError if there is none."""
     if name in ELSEWHERE:
@@ -53,15 +50,16 @@ def find(name: str) -> Callable:
 def own(pipe, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
     """Scores images by the verifier that config.json names (`verifier`), or by `caption`.
 
-    `caption` also scores prompts that the named verifier does not know.
+    `caption` also scores the images of prompts that the named verifier does not know.
     """
     named = getattr(pipe.model.config, "verifier", None)
-    if named:
-        try:
-            return find(named)(pipe, images, prompts)
-        except UnknownPrompt:
-            pass
-    return caption(pipe, images, prompts)
+    scores = list(find(named)(pipe, images, prompts)) if named else [None] * len(images)
+    rest = [i for i, score in enumerate(scores) if score is None]
+    if rest:
+        others = caption(pipe, [images[i] for i in rest], [prompts[i] for i in rest])
+        for i, score in zip(rest, others, strict=True):
+            scores[i] = score
+    return scores
 
 
 @verifier
@@ -96,16 +94,22 @@ def scorer(pipe, chosen: str | Callable) -> Callable[[list, list[str]], list[flo
 
     def scores(images: list, prompts: list[str]) -> list[float]:
         found = rate(images, prompts)
+        if isinstance(found, list) and None in found:
+            text = prompts[found.index(None)]
+            raise ValueError(
+                f"the verifier {chosen!r:.60} does not know the prompt {text!r:.80}; choose own, "
+                "caption or vqa_score"
+            )
         try:
             found = torch.as_tensor(found, dtype=torch.float64).flatten().tolist()
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(
                 f"the verifier returned {type(found).__name__}; return one number for each image"
             ) from None
-        if len(found) != len(images) or any(score != score for score in found):
+        if len(found) != len(images) or not all(map(math.isfinite, found)):
             raise ValueError(
-                f"the verifier returned {len(found)} scores for {len(images)} images, or NaN; "
-                "return one finite number for each image"
+                f"the verifier returned {len(found)} scores for {len(images)} images, or NaN or "
+                "infinity; return one finite number for each image"
             )
         return found
 

@@ -57,6 +57,9 @@ def test_version_and_help_end_well(words, janusflow):
     [
         (["generat", "x"], "Did you mean 'generate'?"),
         (["generate", "x", "--samplr", "abm"], "did you mean --sampler?"),
+        (["evaluate", "--best-of", "0"], "best_of is 0; expected a whole number of at least 1"),
+        (["evaluate", "--verifier", "caption"], "there is one; give --best-of above 1"),
+        (["generate", "x", "--verifier", "captoin", "--best-of", "2"], "did you mean 'caption'"),
         (
             ["generate", "x", "--guidance-scale", "guidance_intervl:4"],
             "did you mean guidance_interval?",

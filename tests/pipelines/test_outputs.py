@@ -101,9 +101,13 @@ def test_a_model_verifies_itself_by_the_verifier_that_its_configuration_names(
     monkeypatch.setattr(tiny_pipe.model.config, "verifier", "soft_tifa")
     assert find("own")(*asked) == find("soft_tifa")(*asked) != find("caption")(*asked)
     unknown = tiny_pipe, images, ["a star", "a cat"]
-    assert find("own")(*unknown) == find("caption")(*unknown)
-    with pytest.raises(ValueError, match="'a cat' names others; choose vqa_score or caption"):
-        find("soft_tifa")(*unknown)
+    known, other = find("own")(*unknown)  # a prompt does not change how another is scored
+    assert known == pytest.approx(find("soft_tifa")(tiny_pipe, images[:1], ["a star"])[0])
+    assert other == pytest.approx(find("caption")(tiny_pipe, images[1:], ["a cat"])[0])
+    with pytest.raises(
+        ValueError, match="'soft_tifa' does not know the prompt 'a cat'; choose own"
+    ):
+        run(tiny_pipe, ["a star", "a cat"], best_of=2, verifier="soft_tifa")
 
 
 def test_soft_tifa_is_the_geometric_mean_of_the_prompts_answers(tiny_pipe):
@@ -136,8 +140,10 @@ def test_the_first_of_equals_is_the_image_without_a_choice(tiny_pipe):
         ({"verifier": "onw"}, "no verifier named 'onw'; did you mean 'own'"),
         ({"verifier": lambda *_: [1.0]}, "returned 1 scores for 2 images"),
         ({"verifier": lambda i, _: [float("nan")] * len(i)}, "or NaN"),
+        ({"verifier": lambda i, _: [float("inf")] * len(i)}, "or infinity"),
         ({"latents": torch.zeros(2, 16, 12, 12), "seed": None}, "best_of draws several"),
         ({"best_of": 0}, "best_of is 0"),
+        ({"best_of": 1, "verifier": "caption"}, "verifier chooses among candidates, and best_of"),
     ],
 )
 def test_a_choice_that_cannot_be_is_refused(tiny_pipe, options, message):

@@ -58,7 +58,7 @@ def plan(options) -> Plan:
         batch=options.batch_size,
         cycles=options.cycles,
         reuse=options.first_block_cache,
-        best_of=options.best_of or 1,
+        best_of=1 if options.best_of is None else options.best_of,
         verifier=options.verifier or "own",
     )
     given = dict(reference=options.reference, pictures=options.images, features=options.features)

@@ -21,7 +21,7 @@ from janusflow.evaluation.tasks import scenes
 from janusflow.evaluation.tasks.judge import asking, by_question
 from janusflow.evaluation.tasks.vqa import complete
 from janusflow.pipelines.answering import message, probabilities
-from janusflow.pipelines.verifiers import UnknownPrompt, verifier
+from janusflow.pipelines.verifiers import verifier
 from janusflow.scenes.captions import parse_prompt
 from janusflow.scenes.questions import prompt_questions
 from janusflow.scenes.scorer import score as read_back
@@ -38,26 +38,18 @@ def soft_scores(pipe, pictures: Sequence, atoms: Sequence[tuple[str, str]]) -> l
 
 
 @verifier
-def soft_tifa(pipe, pictures: Sequence, prompts: Sequence[str]) -> list[float]:
-    """Scores images of the small world by `gm` of their prompts' atoms.
-
-    Raises UnknownPrompt for a prompt that is not of the small world.
-    """
-    asked = []
-    for text in prompts:
-        if (request := parse_prompt(text)) is None:
-            raise UnknownPrompt(
-                f"the verifier soft_tifa asks about shapes of the small world, and {text!r:.80} "
-                "names others; choose vqa_score or caption"
-            )
-        asked.append(prompt_questions(request))
+def soft_tifa(pipe, pictures: Sequence, prompts: Sequence[str]) -> list[float | None]:
+    """Scores images by `gm` of their prompts' atoms; None for prompts outside the small world."""
+    requests = map(parse_prompt, prompts)
+    asked = [[] if request is None else prompt_questions(request) for request in requests]
     talks = [
         message(question, [picture])
         for picture, atoms in zip(pictures, asked, strict=True)
         for question, _ in atoms
     ]
-    found = iter(probabilities(pipe, talks, [due for atoms in asked for _, due in atoms]))
-    return [means([next(found) for _ in atoms])[0] for atoms in asked]
+    due = [answer for atoms in asked for _, answer in atoms]
+    found = iter(probabilities(pipe, talks, due) if talks else ())
+    return [means([next(found) for _ in atoms])[0] if atoms else None for atoms in asked]
 
 
 def means(values: Sequence[float]) -> tuple[float, float]:
