@@ -109,7 +109,7 @@ def emoji() -> Result:
 
 @measure
 def emoji_alignment() -> Result:
-    """Measures alignment on emoji; an hour of a core unless the runs exist."""
+    """Measures alignment on emoji; twelve runs of 300 steps unless they exist."""
     data, lite0 = fetched()
     words = ("--steps", "300", "--seeds", "3", "--out", str(ROOT / "runs" / "emoji-alignment"))
     asked = emoji_alignment_study.arguments("--data", str(data), "--features", str(lite0), *words)

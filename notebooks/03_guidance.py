@@ -147,7 +147,7 @@ print(against(best, ("plain", 8.0)))
 print("\nWhich rule, at weight 5:")
 for name in list(RULES)[1:]:
     print(against((name, 5.0), ("plain", 5.0)))
-print("\nWhat it costs, network evaluations a picture:")
+print("\nWhat it costs, network evaluations for an image:")
 print(", ".join(f"{name} {made[name, 5.0].calls}" for name in RULES))
 print("\nSaturation at weight 8, without guidance it is", f"{colour['none', 1.0]:.0f}:")
 print(", ".join(f"{name} {colour[name, 8.0]:.0f}" for name in RULES))

@@ -86,7 +86,7 @@ print(versus.table(rows))
 # %%
 for name, (out, seconds) in zip(MODELS, made, strict=True):
     each = seconds / len(PROMPTS)
-    print(f"{name}: {out.calls} network calls and {each:.2f} s a picture, four at once")
+    print(f"{name}: {out.calls} network evaluations and {each:.2f} s an image, four at once")
 
 
 def told(row):
@@ -95,6 +95,6 @@ def told(row):
 
 slow, full, equal = rows
 print(f"""
-In the time of the tokens, {slow.seconds:.3f} s a picture, the flow makes {equal.calls} calls and is
-right in {told(equal)}, with its usual {full.calls} calls in {full.seconds:.3f} s in {told(full)};
-the tokens are in {told(slow)}, after far less training.""")
+In the time of the tokens, {slow.seconds:.3f} s an image, the flow has {equal.calls} evaluations and
+{told(equal)} of its images are right; with its usual {full.calls}, {full.seconds:.3f} s an image,
+{told(full)} are; of the images by tokens {told(slow)}, after far less training.""")

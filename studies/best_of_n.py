@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,41 +20,35 @@ from torch import Tensor
 
 from janusflow import JanusFlowPipeline
 from janusflow.evaluation.intervals import wilson
+from janusflow.evaluation.tasks.scenes import Job
 from janusflow.pipelines.verifiers import find
 from janusflow.scenes.scorer import score
-from janusflow.scenes.world import CATEGORIES, Prompt, generator, prompt
+from janusflow.scenes.world import CATEGORIES, prompt
 from janusflow.utils.devices import use_threads
 
 AT_ONCE = 48
 
 
-def asked(count: int, first: int = 0) -> list[Prompt]:
-    """Returns `count` test prompts, of each category in turn, from number `first` of each on."""
-    return [
-        prompt("test", CATEGORIES[i % len(CATEGORIES)], first + i // len(CATEGORIES))
-        for i in range(count)
-    ]
+def asked(count: int, first: int = 0) -> list[Job]:
+    """Returns jobs of `count` test prompts, each category in turn, from number `first` of it on."""
+    places = [(CATEGORIES[i % len(CATEGORIES)], first + i // len(CATEGORIES)) for i in range(count)]
+    return [Job("model", "test", index, 0, prompt("test", name, index)) for name, index in places]
 
 
-def noise(request: Prompt, index: int, candidate: int) -> torch.Generator:
-    key = ("test", request.category, index, candidate, "noise")
-    return torch.Generator().manual_seed(int(generator(*key).integers(2**63)))
-
-
-def candidates(pipe, quality: str, prompts: list[Prompt], count: int, names: Sequence[str]):
-    """Returns which candidates are right, each verifier's scores, both (prompts, count), and the
+def candidates(pipe, quality: str, jobs: list[Job], count: int, names: Sequence[str]):
+    """Returns which candidates are right, each verifier's scores, both (jobs, count), and the
     evaluations of one candidate.
     """
-    right = torch.zeros(len(prompts), count)
-    scores = {name: torch.zeros(len(prompts), count) for name in names}
-    for start in range(0, len(prompts), AT_ONCE):
-        part = prompts[start : start + AT_ONCE]
-        rows, texts = slice(start, start + len(part)), [one.text for one in part]
+    right = torch.zeros(len(jobs), count)
+    scores = {name: torch.zeros(len(jobs), count) for name in names}
+    for start in range(0, len(jobs), AT_ONCE):
+        part = jobs[start : start + AT_ONCE]
+        rows, texts = slice(start, start + len(part)), [job.prompt.text for job in part]
         for k in range(count):
-            keys = [noise(one, start + i, k) for i, one in enumerate(part)]
-            out = pipe(texts, quality=quality, generator=keys)
+            seeds = [replace(job, seed=k).noise for job in part]
+            out = pipe(texts, quality=quality, seed=seeds)
             shown = zip(map(np.asarray, out.images), part, strict=True)
-            right[rows, k] = torch.tensor([float(score(*one).strict) for one in shown])
+            right[rows, k] = torch.tensor([float(score(i, job.prompt).strict) for i, job in shown])
             for name, kept in scores.items():
                 kept[rows, k] = torch.tensor(find(name)(pipe, out.images, texts))
     return right, scores, out.calls
@@ -78,21 +73,27 @@ def table(right: Tensor, scores: dict[str, Tensor], calls: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("model", nargs="?", default="janusflow/scenes")
-    parser.add_argument("--quality", default="draft")
-    parser.add_argument("--verifiers", nargs="+", default=["own"])
-    parser.add_argument("--prompts", type=int, default=600)
+    parser.add_argument("model", nargs="?", default="janusflow/scenes", help="Names the model.")
+    parser.add_argument("--quality", default="draft", help="Generates candidates in this quality.")
+    parser.add_argument(
+        "--verifiers", nargs="+", default=["own"], help="Chooses candidates by each of these."
+    )
+    parser.add_argument(
+        "--prompts", type=int, default=600, help="Takes this many prompts, each category in turn."
+    )
     parser.add_argument(
         "--first", type=int, default=0, help="Starts at this prompt of each category."
     )
-    parser.add_argument("--candidates", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--candidates", type=int, default=8, help="Generates this many images for each prompt."
+    )
+    parser.add_argument("--threads", type=int, default=1, help="Runs torch on this many threads.")
     args = parser.parse_args()
     use_threads(args.threads)
     pipe = JanusFlowPipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
-    prompts = asked(args.prompts, args.first)
-    found = candidates(pipe, args.quality, prompts, args.candidates, args.verifiers)
+    jobs = asked(args.prompts, args.first)
+    found = candidates(pipe, args.quality, jobs, args.candidates, args.verifiers)
     for row in table(*found):
         print(json.dumps(row))
 

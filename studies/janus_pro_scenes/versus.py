@@ -94,7 +94,7 @@ def compare(flow, tokens, count: int, size: int) -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    head = f"{'':<28}{'parameters':>11}{'calls':>7}{'s/picture':>11}  strict score"
+    head = f"{'':<28}{'parameters':>11}{'NFE':>7}{'s/image':>11}  strict score"
     lines = [
         f"{r.name:<28}{r.parameters:>11,}{r.calls:>7}{r.seconds:>11.3f}  "
         f"{r.score:.3f} [{r.interval.low:.3f}, {r.interval.high:.3f}]"
