@@ -57,7 +57,9 @@ def _reader(hint) -> TypeAdapter:
 def as_hint(hint, value, name: str):
     """Converts a value to the field's type, "a,b" to a tuple. Raises ValueError for another."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if isinstance(value, str) and any(typing.get_origin(option) is tuple for option in options):
+    if isinstance(value, str) and any(
+        tuple in (option, typing.get_origin(option)) for option in options
+    ):
         value = [part for part in value.split(",") if part]
     try:
         if isinstance(value, bool) and bool not in options:

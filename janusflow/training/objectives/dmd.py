@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import samplers
 from janusflow.data.samples import Sample
-from janusflow.training import losses, rewards, timestep_sampling
+from janusflow.training import losses, timestep_sampling
 from janusflow.training.objectives.copies import Copy, Learner
+from janusflow.training.objectives.distilled import Distilled
 from janusflow.training.objectives.flow_map import segments
 from janusflow.training.objectives.map_losses import column
 from janusflow.training.objectives.network import Batch, Network
-from janusflow.training.objectives.objective import Context, Objective, objective
-from janusflow.training.objectives.online import noise_of, times_of, worth_of
+from janusflow.training.objectives.objective import Context, objective
+from janusflow.training.objectives.online import noise_of
 from janusflow.utils.cpu.onednn_linear import repeating
 
 NOISE, AGAIN, TIMES = 10, 11, 12  # streams of random numbers
@@ -36,7 +36,7 @@ def dmd(x: Tensor, real: Tensor, fake: Tensor) -> Tensor:
 
 
 @objective(name="dmd")
-class DistributionMatching(Objective):
+class DistributionMatching(Distilled):
     """Images of few jumps u(x, t, s) whose distribution is matched to a frozen guided teacher's.
 
     Each step generates with one of the numbers of `evaluations` in turn, with gradients through all
@@ -52,64 +52,39 @@ class DistributionMatching(Objective):
 
     losses = ("dmd",)
     at_t = False
-    draws = True
 
     def __init__(
         self,
         context: Context,
         *,
         evaluations: tuple = (1, 2, 4),
-        times: str = "",  # of the teacher's grid, whose parts the jumps are; even unless given
-        steps: int = 8,
-        guidance: float = 2.0,
-        guided_until: float = 1.0,
         fake_lr: float = 4e-4,
         fake_updates: int = 2,
-        reward: str = "",
         tilt: float = 1.0,
+        **shared,
     ):
-        super().__init__(context)
-        context.need_vae("janusflow distill")
-        self.ts = times_of(times, steps, samplers.core.find("abm"))
-        self.evaluations = evaluations
+        super().__init__(context, evaluations=evaluations, **shared)
         self.ways = [segments(len(self.ts) - 1, (count,)) for count in evaluations]
-        self.guidance, self.guided_until = guidance, guided_until
-        self.reward, self.tilt = rewards.find(reward) if reward else None, tilt
-        self.teacher = Copy(context.model, "teacher")
+        self.fake_updates, self.tilt = fake_updates, tilt
         self.fakes = [Learner(context.model, f"fake{n}", fake_lr) for n in evaluations]
-        better = evaluations if reward else ()
+        better = evaluations if self.reward else ()
         self.better = [Learner(context.model, f"better{n}", fake_lr) for n in better]
-        self.fake_updates = fake_updates
-        self.processor: object | None = None  # for rewards that read images; set by the run
         self._drawn: list[tuple[Network, Tensor]] = []
-        self._measured: dict[str, float] = {}
 
     @property
     def copies(self) -> list[Copy]:
         return [self.teacher, *self.fakes, *self.better]
 
     def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
-        for one in self.copies:
-            one.model  # noqa: B018 (copied before the first update)
         self._drawn.clear()
-        made = [s for s in samples if s.kind == "generation"]
-        if not made:
-            return list(samples)
+        return super().prepare(samples, rows, step)
+
+    def generate(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
         noise = noise_of(self.context, [(self.context.stage.seed, step, NOISE, r) for r in rows])
-        found = [
+        return [
             replace(s, latents=torch.zeros_like(x), extra={"noise": x, "row": torch.tensor(row)})
-            for s, x, row in zip(made, noise, rows, strict=True)
+            for s, x, row in zip(samples, noise, rows, strict=True)
         ]
-        return found + [s for s in samples if s.kind != "generation"]
-
-    def teach(self, teacher: nn.Module) -> None:
-        """Sets the teacher, which is otherwise the model at the start."""
-        for one in self.copies:
-            one.become(teacher)
-
-    def jumps(self) -> dict[str, list]:
-        """Returns the times of the trained map and the supported numbers of evaluations."""
-        return {"times": self.ts.tolist(), "evaluations": list(self.evaluations)}
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         x, t, turn = self.draw(net, batch), batch.t, self.turn(batch.step)
@@ -138,13 +113,9 @@ class DistributionMatching(Objective):
 
     def target(self, net: Network, x: Tensor, t: Tensor) -> Tensor:
         """Returns the teacher's velocity, guided until t = `guided_until` with a prompt."""
-        model, every = self.teacher.model, torch.ones_like(t, dtype=torch.bool)
+        model = self.teacher.model
         cond = net.velocity(x, t, model=model)
-        inside = (t <= self.guided_until) & ~net.batch.dropped
-        if self.guidance == 1 or not bool(inside.any()):
-            return cond
-        uncond = net.velocity(x, t, model=model, dropped=every)
-        return torch.where(column(inside, x).bool(), uncond.lerp(cond, self.guidance), cond)
+        return net.guide(cond, x, t, self.guidance, self.guided_until, model=model)
 
     def noise(self, batch: Batch, part: int) -> Tensor:
         """Returns normal noise for the batch's images, by seed, step, part and row alone."""
@@ -163,7 +134,8 @@ class DistributionMatching(Objective):
     def updated(self, step: int) -> None:
         """Trains the copies on the images just generated, by flow matching."""
         turn, count = self.turn(step - 1), len(self._drawn)
-        worth = [self.worth(net, data) for net, data in self._drawn]
+        name = f"reward_{self.evaluations[turn]}"
+        worth = [self.worth(net.batch.made, data, name).to(data) for net, data in self._drawn]
         for part in range(1, 1 + self.fake_updates):
             for (net, data), share in zip(self._drawn, worth, strict=True):
                 how = (net, self.noise(net.batch, part), data, self.times(net.batch, part))
@@ -174,27 +146,6 @@ class DistributionMatching(Objective):
                 if one:
                     one[turn].step()
         self._drawn.clear()
-
-    def worth(self, net: Network, latents: Tensor) -> Tensor | None:
-        """Returns the reward (G,) of each image; 1 without a reward."""
-        if self.reward is None:
-            return None
-        judge = dict(model=self.teacher.model, processor=self.processor)
-        images = rewards.graded(self.context.vae, net.batch.made, latents, **judge)
-        found = worth_of(self.reward, images).to(latents)
-        evaluations = self.evaluations[self.turn(net.batch.step)]
-        self._measured[f"reward_{evaluations}"] = float(found.mean())
-        return found
-
-    def state(self) -> dict[str, Tensor]:
-        return {k: v for one in self.copies for k, v in one.state().items()}
-
-    def load(self, found: Mapping[str, Tensor]) -> None:
-        for one in self.copies:
-            one.load(found)
-
-    def measured(self) -> dict[str, float]:
-        return self._measured
 
 
 def _flow(copy: Learner, net: Network, noise: Tensor, data: Tensor, t: Tensor) -> Tensor:

@@ -4,26 +4,27 @@ evaluations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import samplers
 from janusflow.data.samples import Sample
-from janusflow.training import rewards, rollouts
-from janusflow.training.objectives.copies import Copy
+from janusflow.training import rollouts
+from janusflow.training.objectives.distilled import Distilled
+from janusflow.training.objectives.map_losses import squared
 from janusflow.training.objectives.network import Batch, Network
-from janusflow.training.objectives.objective import Context, Objective, objective
-from janusflow.training.objectives.online import noise_of, times_of, worth_of
+from janusflow.training.objectives.objective import Context, objective
+from janusflow.training.objectives.online import noise_of
 
 NOISE = 9  # stream of random numbers
 
 
 @objective(name="flow_map")
-class FlowMap(Objective):
+class FlowMap(Distilled):
     """Mean velocities of trajectory segments: |u(x_t, t, s) - (x_s - x_t) / (s - t)|^2.
 
     Each prompt's trajectory is generated from new noise by a frozen copy of the initial model with
@@ -34,69 +35,22 @@ class FlowMap(Objective):
     """
 
     losses = ("flow_map",)
-    draws = True
 
-    def __init__(
-        self,
-        context: Context,
-        *,
-        evaluations: tuple = (4, 2, 1),
-        sampler: str = "abm",
-        steps: int = 8,
-        times: str = "",  # of the teacher as "0 0.1 0.4 1"; the sampler's own grid unless given
-        guidance: float = 2.0,
-        guided_until: float = 1.0,
-        stretch: float = 0.0,
-        reward: str = "",
-    ):
-        super().__init__(context)
-        context.need_vae("janusflow distill")
-        self.solver = samplers.core.find(sampler)
-        self.ts = times_of(times, steps, self.solver)
-        self.guidance = (
-            samplers.guidance_interval(guidance, 0, guided_until) if guidance != 1 else 1.0
-        )
-        self.evaluations = evaluations
-        self.segments = segments(len(self.ts) - 1, evaluations)
+    def __init__(self, context: Context, *, sampler: str = "abm", stretch: float = 0.0, **shared):
+        super().__init__(context, sampler, **shared)
+        self.segments = segments(len(self.ts) - 1, self.evaluations)
         self.factor, self.stretch = len(self.segments), stretch
-        self.teacher = Copy(context.model, "teacher")
-        self.reward = rewards.find(reward) if reward else None
-        self.processor: object | None = None  # for rewards that read images; set by the run
-        self._measured: dict[str, float] = {}
+        until = samplers.guidance_interval(self.guidance, 0, self.guided_until)
+        self.rule = 1.0 if self.guidance == 1 else until
 
-    def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
-        teacher, seed = self.teacher.model, self.context.stage.seed
-        made = [s for s in samples if s.kind == "generation"]
-        if not made:
-            return list(samples)
+    def generate(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
+        seed = self.context.stage.seed
         noise = noise_of(self.context, [(seed, step, NOISE, row) for row in rows])
-        how = (self.ts, self.solver, self.guidance)
-        paths = rollouts.paths(teacher, made, noise, *how).cpu()
-        worth = self.worth(made, paths[:, -1])
-        made = [replace(s, extra={"worth": w}) for s, w in zip(made, worth, strict=True)]
-        found = [one for s, path in zip(made, paths, strict=True) for one in self._cut(s, path)]
-        return found + [s for s in samples if s.kind != "generation"]
-
-    def teach(self, teacher: nn.Module) -> None:
-        """Sets the teacher, which is otherwise the model at the start."""
-        self.teacher.become(teacher)
-
-    def jumps(self) -> dict[str, list]:
-        """Returns the times of the trained map and the supported numbers of evaluations."""
-        return {"times": self.ts.tolist(), "evaluations": list(self.evaluations)}
-
-    def worth(self, samples: Sequence[Sample], latents: Tensor) -> Tensor:
-        """Returns the weight of each trajectory, (G,): 1, or the reward of its image."""
-        if self.reward is None:
-            return torch.ones(len(samples))
-        judge = dict(model=self.teacher.model, processor=self.processor)
-        images = rewards.graded(self.context.vae, samples, latents, **judge)
-        found = worth_of(self.reward, images)
-        self._measured["reward"] = float(found.mean())
-        return found
-
-    def measured(self) -> dict[str, float]:
-        return self._measured
+        how = (self.ts, self.solver, self.rule)
+        paths = rollouts.paths(self.teacher.model, samples, noise, *how).cpu()
+        worth = self.worth(samples, paths[:, -1])
+        made = [replace(s, extra={"worth": w}) for s, w in zip(samples, worth, strict=True)]
+        return [one for s, path in zip(made, paths, strict=True) for one in self._cut(s, path)]
 
     def _cut(self, sample: Sample, path: Tensor) -> list[Sample]:
         """Returns one sample for each segment of a trajectory (S, c, h, w)."""
@@ -118,14 +72,8 @@ class FlowMap(Objective):
         ]
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
-        each = (net.out.velocity - batch.extra["mean"]).square().flatten(1).mean(dim=1)
+        each = squared(net.out.velocity - batch.extra["mean"])
         return {"flow_map": batch.extra["worth"] * each * (batch.s - batch.t) ** self.stretch}
-
-    def state(self) -> dict[str, Tensor]:
-        return self.teacher.state()
-
-    def load(self, found: Mapping[str, Tensor]) -> None:
-        self.teacher.load(found)
 
 
 def segments(steps: int, evaluations: Sequence[int]) -> list[tuple[int, int]]:

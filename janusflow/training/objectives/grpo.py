@@ -92,8 +92,7 @@ class GRPO(Online):
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         v = net.out.velocity
-        with torch.no_grad():
-            old = net.velocity(batch.x, batch.t, model=self.policy.model)
+        old = self.old_velocity(net, batch)
         ratio = (self._log_prob(v, batch) - self._log_prob(old, batch)).exp()
         advantage = batch.extra["advantage"].clamp(-5, 5)
         found = {"grpo": clipped(ratio, advantage, self.ratio_clip)}
@@ -104,6 +103,3 @@ class GRPO(Online):
         way = (batch.x, batch.extra["next"], velocity, batch.t, batch.extra["next_t"])
         total = samplers.step_log_prob(*way, self.kind, **self.options)
         return total.to(velocity.dtype) / velocity[0].numel()
-
-    def weights(self, step: int) -> dict[str, float]:
-        return {"grpo": 1.0, "kl": self.kl}

@@ -70,15 +70,10 @@ class TwoTimes(Objective):
         """Returns the target velocity of the map's derivative, (G, c, h, w)."""
         x, t, v = batch.x, batch.t, batch.data - batch.noise
         model = self.teacher.model if self.teacher is not None else None
-        every = torch.ones_like(batch.dropped)
         if model is not None:
-            v = net.velocity(x, t, model=model, dropped=~every)
-        if self.guidance == 1:
-            return v
-        uncond = net.velocity(x, t, t if model is None else None, model=model, dropped=every)
-        moved = torch.lerp(uncond, v, self.guidance)
-        inside = (t <= self.guided_until) & ~batch.dropped
-        return torch.where(map_losses.column(inside, x).bool(), moved, v)
+            v = net.velocity(x, t, model=model, dropped=torch.zeros_like(batch.dropped))
+        s = t if model is None else None
+        return net.guide(v, x, t, self.guidance, self.guided_until, s=s, model=model)
 
     def state(self) -> dict[str, Tensor]:
         return self.teacher.state() if self.teacher is not None else {}

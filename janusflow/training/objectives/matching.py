@@ -49,14 +49,10 @@ class AWM(Online):
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         v = net.out.velocity
-        with torch.no_grad():
-            old = net.velocity(batch.x, batch.t, model=self.policy.model)
+        old = self.old_velocity(net, batch)
         ratio = (self.scale * (flow_loss(old, batch) - flow_loss(v, batch))).exp()
         advantage = batch.extra["advantage"].clamp(-5, 5)
         return {"awm": clipped(ratio, advantage, self.ratio_clip)} | self.to_base(net, batch, v)
-
-    def weights(self, step: int) -> dict[str, float]:
-        return {"awm": 1.0, "kl": self.kl}
 
 
 @objective(name="best_of_n")
@@ -78,9 +74,6 @@ class BestOfN(Online):
         groups = rewards.view(-1, self.group)
         best = torch.nn.functional.one_hot(groups.argmax(dim=1), self.group).flatten()
         return {"chosen": best * (advantage > 0).float()}
-
-    def weights(self, step: int) -> dict[str, float]:
-        return {"best_of_n": 1.0, "kl": self.kl}
 
 
 @objective
@@ -136,6 +129,3 @@ class DPO(Online):
         sign.scatter_(1, worst, -1.0)
         decided = groups.amax(dim=1, keepdim=True) > groups.amin(dim=1, keepdim=True)
         return {"sign": (sign * decided).flatten()}
-
-    def weights(self, step: int) -> dict[str, float]:
-        return {"dpo": 1.0, "kl": self.kl}

@@ -13,6 +13,7 @@ from janusflow.data.samples import Sample
 from janusflow.models.janusflow.packed_forward import Outputs, forward
 from janusflow.training import losses, timestep_sampling
 from janusflow.training.config_stages import Stage
+from janusflow.training.objectives.map_losses import column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,13 +146,27 @@ class Network:
         model = self.model if model is None else model
         return self._run(model, self.batch.made, x, t, dropped, s=s).velocity
 
-    def guided(self, x: Tensor, t: Tensor, scale: float, model: nn.Module | None = None) -> Tensor:
-        """uncond + scale (cond - uncond); at scale 1 the unconditional pass is skipped."""
-        none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        cond = self.velocity(x, t, model=model, dropped=none)
-        if scale == 1:
-            return cond
-        return torch.lerp(self.velocity(x, t, model=model, dropped=~none), cond, scale)
+    def guide(
+        self,
+        v: Tensor,
+        x: Tensor,
+        t: Tensor,
+        scale: float,
+        until: float,
+        *,
+        s: Tensor | None = None,
+        model: nn.Module | None = None,
+    ) -> Tensor:
+        """uncond + scale (v - uncond) until t = `until`, for samples that have their prompt.
+
+        Others keep v. uncond is the velocity without the prompt of the same model, (G, c, h, w).
+        """
+        inside = (t <= until) & ~self.batch.dropped
+        if scale == 1 or not bool(inside.any()):
+            return v
+        every = torch.ones_like(inside)
+        uncond = self.velocity(x, t, s, model=model, dropped=every)
+        return torch.where(column(inside, x).bool(), uncond.lerp(v, scale), v)
 
     def hidden(self, model: nn.Module, x: Tensor, t: Tensor, block: int) -> Tensor:
         """Returns image tokens (G, n, D) after a block of a model that reads the same prompts."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from janusflow.training.objectives.network import Batch, Network
@@ -49,11 +48,7 @@ class NFT(Online):
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         v = net.out.velocity
-        with torch.no_grad():
-            old = net.velocity(batch.x, batch.t, model=self.policy.model)
+        old = self.old_velocity(net, batch)
         share = 0.5 + 0.5 * (batch.extra["advantage"] / self.clip).clamp(-1, 1)
         found = {"nft": nft(v, old, batch.x, batch.t, batch.data, share, self.beta)}
         return found | self.to_base(net, batch, v)
-
-    def weights(self, step: int) -> dict[str, float]:
-        return {"nft": 1.0, "kl": self.kl}

@@ -14,7 +14,6 @@ selects it and `--set objective.OPTION=VALUE` sets its options. A simple objecti
 from __future__ import annotations
 
 import inspect
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from janusflow.data.samples import Sample
 from janusflow.training.config_stages import Stage
+from janusflow.training.config_values import as_hint
 
 if typing.TYPE_CHECKING:
     from janusflow.training.objectives.network import Batch, Network
@@ -180,30 +180,8 @@ def settled(choice: Mapping[str, object]) -> dict[str, object]:
     options = {key: p.default for key, p in known.items()}
     for key, value in choice.items():
         if key != "name":
-            options[key] = _cast(known[key].annotation, value, f"objective.{key}")
+            options[key] = as_hint(known[key].annotation, value, f"objective.{key}")
     return {"name": name} | options
-
-
-def _cast(kind, value, name: str):
-    """Converts a value to its option's type; YAML reads 2e-5 as text, and 1 where 1.0 is meant."""
-    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    for one in kinds:
-        one = typing.get_origin(one) or one
-        if value is None and one is type(None):
-            return None
-        if isinstance(value, bool) != (one is bool) or value is None:
-            continue
-        try:
-            if one is tuple and isinstance(value, list | tuple):
-                return tuple(value)
-            if one in (int, float, str, bool) and one(value) == (
-                value if one is not float else float(value)
-            ):
-                return one(value)
-        except (TypeError, ValueError):
-            continue
-    wanted = getattr(kind, "__name__", str(kind))
-    raise ValueError(f"{name} is {value!r:.80}; expected {wanted}")
 
 
 def make(choice: Mapping[str, object], context: Context) -> Objective:

@@ -15,6 +15,7 @@ from janusflow.data.samples import Sample
 from janusflow.training import rewards, rollouts, timestep_sampling
 from janusflow.training.encoding import latents_of
 from janusflow.training.objectives.copies import Copy
+from janusflow.training.objectives.map_losses import squared
 from janusflow.training.objectives.network import Batch, Network
 from janusflow.training.objectives.objective import Context, Objective
 
@@ -132,13 +133,21 @@ class Online(Objective):
             self._measured["test_strict"] = sum(s.strict for s in scores) / len(scores)
             self._measured["test_lenient"] = sum(s.lenient for s in scores) / len(scores)
 
+    @torch.no_grad()
+    def old_velocity(self, net: Network, batch: Batch) -> Tensor:
+        """Returns the policy's velocity (G, c, h, w) at the samples' x and t."""
+        return net.velocity(batch.x, batch.t, model=self.policy.model)
+
+    def weights(self, step: int) -> dict[str, float]:
+        return dict.fromkeys(self.losses, 1.0) | {"kl": self.kl}
+
     def to_base(self, net: Network, batch: Batch, velocity: Tensor) -> dict[str, Tensor]:
         """Returns {"kl": mean squared distance (G,) to the initial velocity}, if weighted."""
         if self.base is None:
             return {}
         with torch.no_grad():
             theirs = net.velocity(batch.x, batch.t, model=self.base.model)
-        return {"kl": (velocity - theirs).square().flatten(1).mean(dim=1)}
+        return {"kl": squared(velocity - theirs)}
 
     def updated(self, step: int) -> None:
         first, last, steps = self.lag
