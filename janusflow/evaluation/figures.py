@@ -10,6 +10,7 @@ from textwrap import wrap
 
 from PIL import Image, ImageDraw
 
+from janusflow.evaluation import plots
 from janusflow.evaluation.report import failures
 from janusflow.evaluation.tasks import find
 from janusflow.pipelines import image_io
@@ -99,7 +100,13 @@ def bars(report: dict, path: Path) -> Path:
     canvas = FigureCanvasAgg(figure)
     for number, (split, scores) in enumerate(splits.items(), 1):
         axes = figure.add_subplot(len(splits), 1, number)
-        _panel(axes, {**scores["groups"], "overall": scores["overall"]})
+        groups = {**scores["groups"], "overall": scores["overall"]}
+        series = {
+            measure: {name: _interval(group["scores"][measure]) for name, group in groups.items()}
+            for measure in scores["overall"]["scores"]
+        }
+        plots.bars(series, axes)
+        axes.set_ylabel("score, 95 % interval")
         axes.set_title(f"{split}, n = {scores['overall']['items']}", loc="right")
     canvas.draw()
     return image_io.save(Image.fromarray(_pixels(canvas)), {"software": "matplotlib"}, path)
@@ -111,15 +118,5 @@ def _pixels(canvas):
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _panel(axes, groups: dict) -> None:
-    measures = list(groups["overall"]["scores"])
-    for i, measure in enumerate(measures):
-        entries = [group["scores"][measure] for group in groups.values()]
-        scores = [entry["score"] for entry in entries]
-        below = [max(0.0, e["score"] - e["low"]) for e in entries]
-        above = [max(0.0, e["high"] - e["score"]) for e in entries]
-        places = [k + (i - (len(measures) - 1) / 2) * 0.38 for k in range(len(scores))]
-        axes.bar(places, scores, 0.36, yerr=[below, above], capsize=2, label=measure)
-    axes.set_xticks(range(len(groups)), list(groups), rotation=15)
-    axes.set(ylim=(0, 1.02), ylabel="score, 95 % interval")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(measures))
+def _interval(entry: dict) -> tuple[float, float, float]:
+    return entry["score"], entry["low"], entry["high"]

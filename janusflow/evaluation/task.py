@@ -22,6 +22,7 @@ IMAGE_FIELDS = (
     "tokenizer",
     *ANSWER_FIELDS,
 )
+OFFICIAL_FIELDS = ("seeds", *IMAGE_FIELDS, "digests")  # of images of prompts in the user's files
 
 
 @dataclass(frozen=True)

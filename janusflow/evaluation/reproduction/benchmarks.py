@@ -10,7 +10,7 @@ AGAIN = "measured again by others, guidance 2, 30 bfloat16 Euler steps"
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A benchmark; `images` is its prompts times images per prompt, 0 if unknown."""
+    """A benchmark: its prompts, the images of each, and the scores that were published."""
 
     task: str  # of `janusflow evaluate`
     prompts: int
@@ -18,10 +18,6 @@ class Benchmark:
     measure: str
     published: dict[str, float]
     needs: str = ""  # what has to be there
-
-    @property
-    def images(self) -> int:
-        return self.prompts * self.seeds
 
 
 BENCHMARKS = {

@@ -6,8 +6,6 @@ import time
 
 import torch
 
-from janusflow.evaluation.reproduction.settings import Setting
-
 PROMPT = "a photo of a bench left of a bear"
 TIMED = 2  # steps that are timed after the first
 PROMPT_TOKENS = 24
@@ -49,7 +47,3 @@ def operations_per_second(width: int, dtype: torch.dtype, device: str = "cpu") -
         float((a @ b)[0, 0])  # waits for the device
         best = min(best, time.perf_counter() - started)
     return 2 * 577 * width**2 / best
-
-
-def hours(setting: Setting, images: int, seconds: float) -> float:
-    return images * setting.evaluations * seconds / 3600

@@ -15,7 +15,7 @@ from janusflow.evaluation.frechet import frechet
 from janusflow.evaluation.image_metadata import origins
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import share, wait
-from janusflow.evaluation.task import IMAGE_FIELDS, Sources, Task, register
+from janusflow.evaluation.task import IMAGE_FIELDS, OFFICIAL_FIELDS, Sources, Task, register
 from janusflow.evaluation.tasks import official
 from janusflow.evaluation.tasks.official import Shot
 from janusflow.utils import safe_io
@@ -58,11 +58,9 @@ def read_prompts(path: Path) -> list[tuple[str, str]]:
 
 
 def _shots(plan: Plan) -> list[Shot]:
-    return [
-        Shot(f"fid {name}", seed, text, Path("pictures", f"{name}-{seed}.png"))
-        for name, text in read_prompts(Path(plan.paths["prompts"]))
-        for seed in range(plan.seeds)
-    ]
+    texts = dict(read_prompts(Path(plan.paths["prompts"])))
+    place = lambda name, seed: Path("pictures", f"{name}-{seed}.png")  # noqa: E731
+    return Shot.each("fid", texts, plan.seeds, place)
 
 
 def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
@@ -203,11 +201,10 @@ def _scores(found: dict, plan: Plan, folder: Path) -> dict:
     return {Path(plan.paths["reference"]).name: {"overall": whole, "groups": {}}}
 
 
-FIELDS = ("seeds", *IMAGE_FIELDS, "digests")
 NOTE = (
     "This is a distance between two sets of images, so it has no interval. It falls as the "
     "number of images (n) grows. It can only be compared with a distance to the same "
     "reference, by the same network, from as many images."
 )
-register("fid", Task(make, protocol, FIELDS, note=NOTE, inputs=inputs, whole=fid))
-register("kid", Task(make, protocol, FIELDS, note=NOTE, inputs=inputs, whole=kid))
+register("fid", Task(make, protocol, OFFICIAL_FIELDS, note=NOTE, inputs=inputs, whole=fid))
+register("kid", Task(make, protocol, OFFICIAL_FIELDS, note=NOTE, inputs=inputs, whole=kid))

@@ -15,9 +15,9 @@ from pathlib import Path
 from janusflow.evaluation import provenance
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import share, wait
-from janusflow.evaluation.task import IMAGE_FIELDS, Item, Sources, Task, register
+from janusflow.evaluation.task import OFFICIAL_FIELDS, Item, Sources, Task, register
 from janusflow.evaluation.tasks import official
-from janusflow.evaluation.tasks.official import Shot
+from janusflow.evaluation.tasks.official import Shot, numbered
 from janusflow.evaluation.tasks.soft_tifa import means, number, soft_scores
 from janusflow.evaluation.tasks.vqa import Key, collect, complete
 from janusflow.utils import images, safe_io
@@ -28,10 +28,7 @@ PATHS = "image_paths.json"
 
 def entries(path: Path) -> list[dict]:
     """Returns GenEval 2's prompts. Raises ValueError naming the first line that is invalid."""
-    content = safe_io.read_bytes(path, "prompts_bytes", "prompt file")
-    safe_io.split_prompts(content, str(path))
-    lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
-    return [_entry(line, Path(f"{path}, line {n}")) for n, line in enumerate(lines, 1)]
+    return official.entries(path, _entry)
 
 
 def _entry(line: str, where: Path) -> dict:
@@ -63,16 +60,13 @@ def inputs(paths: dict[str, str]) -> dict[str, str]:
 
 
 def shots(found: Sequence[dict], seeds: int) -> list[Shot]:
-    return [
-        Shot(f"geneval2 {i}", seed, entry["prompt"], Path("images", f"{i:05d}-{seed}.png"))
-        for i, entry in enumerate(found)
-        for seed in range(seeds)
-    ]
+    texts = {index: entry["prompt"] for index, entry in enumerate(found)}
+    return Shot.each("geneval2", texts, seeds, numbered)
 
 
 def _atoms(found: Sequence[dict], seeds: int) -> dict[Key, tuple[Path, str, str]]:
     return {
-        ("geneval2", f"seed {seed}", i, n): (Path("images", f"{i:05d}-{seed}.png"), *pair)
+        ("geneval2", f"seed {seed}", i, n): (numbered(i, seed), *pair)
         for seed in range(seeds)
         for i, entry in enumerate(found)
         for n, pair in enumerate(entry["vqa_list"])
@@ -85,7 +79,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
     official.paint(load, plan, folder, settings, shots(found, plan.seeds))
     wait()
     if share()[0] == 0:
-        places = {e["prompt"]: str(Path("images", f"{i:05d}-0.png")) for i, e in enumerate(found)}
+        places = {entry["prompt"]: str(numbered(i, 0)) for i, entry in enumerate(found)}
         write(folder / PATHS, json.dumps(places, indent=1) + "\n")
     atoms = _atoms(found, plan.seeds)
 
@@ -122,5 +116,4 @@ NOTE = (
     "gm, am: Soft-TIFA's geometric and arithmetic mean, by the evaluated model itself. For the "
     f"official score run GenEval 2's evaluation.py with --image_filepath_data {PATHS}."
 )
-FIELDS = ("seeds", *IMAGE_FIELDS, "digests")
-register("geneval2", Task(make, score, FIELDS, note=NOTE, inputs=inputs))
+register("geneval2", Task(make, score, OFFICIAL_FIELDS, note=NOTE, inputs=inputs))

@@ -7,7 +7,7 @@ evaluators.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,17 +41,37 @@ class Shot:
     def noise(self) -> int:
         return int(generator(self.key, self.seed, "noise").integers(2**63))
 
+    @classmethod
+    def each(
+        cls, task: str, texts: Mapping, seeds: int, file: Callable[[object, int], Path]
+    ) -> list[Shot]:
+        """Returns so many images of each of the `texts`, which have names or numbers."""
+        return [
+            cls(f"{task} {name}", seed, text, file(name, seed))
+            for name, text in texts.items()
+            for seed in range(seeds)
+        ]
 
-def metadata(path: Path) -> list[dict]:
-    """Returns GenEval's prompts: one JSON object per line, with "prompt" and "tag"."""
+
+def numbered(index: int, seed: int) -> Path:
+    """Returns the file of an image of a numbered prompt."""
+    return Path("images", f"{index:05d}-{seed}.png")
+
+
+def entries(path: Path, read: Callable[[str, Path], dict]) -> list[dict]:
+    """Returns read(line, place) of the lines of a prompt file with one JSON object each."""
     content = safe_io.read_bytes(path, "prompts_bytes", "prompt file")
     safe_io.split_prompts(content, str(path))  # UTF-8, no line too long, not empty
     lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
-    return [_entry(line, path, number) for number, line in enumerate(lines, 1)]
+    return [read(line, Path(f"{path}, line {n}")) for n, line in enumerate(lines, 1)]
 
 
-def _entry(line: str, path: Path, number: int) -> dict:
-    where = Path(f"{path}, line {number}")
+def metadata(path: Path) -> list[dict]:
+    """Returns GenEval's prompts: one JSON object per line, with "prompt" and "tag"."""
+    return entries(path, _entry)
+
+
+def _entry(line: str, where: Path) -> dict:
     entry = safe_io.parse_object(line, where)
     for name in ("prompt", "tag"):
         if not isinstance(entry.get(name), str) or not entry[name].strip():
@@ -97,28 +117,26 @@ def geneval_inputs(paths: dict[str, str]) -> dict[str, str]:
 
 def dpg_inputs(paths: dict[str, str]) -> dict[str, str]:
     found = texts(source(paths, "folder of DPG-Bench's prompts"))
-    return {"prompts": provenance.fingerprint({name: text for name, text in found.items()})}
+    return {"prompts": provenance.fingerprint(found)}
 
 
 def geneval_shots(entries: Sequence[dict], seeds: int) -> list[Shot]:
-    return [
-        Shot(
-            f"geneval {index}",
-            seed,
-            entry["prompt"],
-            Path(f"{index:05d}", "samples", f"{seed:05d}.png"),
-        )
-        for index, entry in enumerate(entries)
-        for seed in range(seeds)
-    ]
+    texts = {index: entry["prompt"] for index, entry in enumerate(entries)}
+    return Shot.each("geneval", texts, seeds, sample)
+
+
+def sample(index: int, seed: int) -> Path:
+    """Returns where GenEval's evaluator looks for an image."""
+    return Path(f"{index:05d}", "samples", f"{seed:05d}.png")
 
 
 def dpg_shots(found: dict[str, str]) -> list[Shot]:
-    return [
-        Shot(f"dpg {name}", seed, text, Path("single", f"{name}-{seed}.png"))
-        for name, text in found.items()
-        for seed in range(GRID)
-    ]
+    return Shot.each("dpg", found, GRID, single)
+
+
+def single(name: str, seed: int) -> Path:
+    """Returns the file of one of the images that DPG-Bench reads joined."""
+    return Path("single", f"{name}-{seed}.png")
 
 
 def draw(load: Callable, batch: Sequence[Shot], settings: dict) -> list[tuple[Image.Image, int]]:

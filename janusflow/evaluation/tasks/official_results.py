@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from janusflow.evaluation.plan import Plan
-from janusflow.evaluation.task import IMAGE_FIELDS, Item, Sources, Task, register
+from janusflow.evaluation.task import OFFICIAL_FIELDS, Item, Sources, Task, register
 from janusflow.evaluation.tasks import official
 from janusflow.evaluation.tasks.official import GRID
 from janusflow.utils import safe_io
@@ -150,15 +150,14 @@ def take(path: Path, folder: Path, name: str) -> None:
     write(folder / f"{RESULTS}.{ends[name]}", content + "\n")
 
 
-FIELDS = ("seeds", *IMAGE_FIELDS, "digests")
 register(
     "geneval",
     Task(
         official.geneval,
         geneval,
-        FIELDS,
+        OFFICIAL_FIELDS,
         inputs=official.geneval_inputs,
-        images=lambda item: Path(f"{item['index']:05d}", "samples", f"{item['seed']:05d}.png"),
+        images=lambda item: official.sample(item["index"], item["seed"]),
         next="run GenEval's evaluate_images.py on this folder, then evaluate --results its file",
     ),
 )
@@ -167,9 +166,9 @@ register(
     Task(
         official.dpg,
         dpg,
-        FIELDS,
+        OFFICIAL_FIELDS,
         inputs=official.dpg_inputs,
-        images=lambda item: Path("single", f"{item['cluster']}-{item['seed']}.png"),
+        images=lambda item: official.single(item["cluster"], item["seed"]),
         next="run DPG-Bench's compute_dpg_bench.py on images/ in this folder with --pic-num 4, "
         "then evaluate --results its file",
     ),

@@ -18,9 +18,9 @@ from PIL import Image
 
 from janusflow.evaluation import provenance
 from janusflow.evaluation.plan import Plan
-from janusflow.evaluation.task import IMAGE_FIELDS, Item, Sources, Task, register
+from janusflow.evaluation.task import OFFICIAL_FIELDS, Item, Sources, Task, register
 from janusflow.evaluation.tasks import official
-from janusflow.evaluation.tasks.official import Shot
+from janusflow.evaluation.tasks.official import Shot, numbered
 from janusflow.utils import images, safe_io
 
 Scorer = Callable[[Image.Image, str], "float | Mapping[str, float]"]
@@ -45,17 +45,13 @@ def image_task(
         Task(
             partial(_make, prompts),
             partial(_score, name, scorer, prompts),
-            ("seeds", *IMAGE_FIELDS, "digests"),
+            OFFICIAL_FIELDS,
             inputs=partial(_inputs, prompts),
-            images=lambda item: _file(item["index"], item["seed"]),
+            images=lambda item: numbered(item["index"], item["seed"]),
             note=note,
         ),
     )
     return scorer
-
-
-def _file(index: int, seed: int) -> Path:
-    return Path("images", f"{index:05d}-{seed}.png")
 
 
 def _texts(prompts: Sequence[str] | None, paths: Mapping[str, str]) -> list[str]:
@@ -72,11 +68,7 @@ def _inputs(prompts: Sequence[str] | None, paths: dict[str, str]) -> dict[str, s
 
 
 def _shots(plan: Plan, texts: Sequence[str]) -> list[Shot]:
-    return [
-        Shot(f"{plan.task} {index}", seed, text, _file(index, seed))
-        for index, text in enumerate(texts)
-        for seed in range(plan.seeds)
-    ]
+    return Shot.each(plan.task, dict(enumerate(texts)), plan.seeds, numbered)
 
 
 def _make(prompts, load: Callable, plan: Plan, folder: Path, settings: dict) -> None:

@@ -15,7 +15,6 @@ from janusflow.evaluation.tasks import scenes
 from janusflow.evaluation.tasks.scenes import Job
 from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
 from janusflow.scenes.captions import parse
-from janusflow.scenes.scorer import score as read_back
 from janusflow.scenes.world import Need, Prompt
 from janusflow.utils import images
 
@@ -59,10 +58,8 @@ def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
     """
     jobs = _jobs(plan)
     known, items, calls = complete(folder, list(jobs)), [], []
-    scenes.all_there([job.file for job in jobs.values()], folder)
-    for key, job in jobs.items():
-        image, spent = scenes.read(folder / job.file, plan.side, job.prompt.text)
-        items.append(_item(job, known[key], read_back(image, job.prompt)))
+    for key, (job, result, spent) in zip(jobs, scenes.read_back(plan, folder), strict=True):
+        items.append(_item(job, known[key], result))
         calls.append(spent)
     made = {"network_calls": scenes.spent(calls), "max_new_tokens": LONGEST}
     return {"model": items}, made
@@ -79,8 +76,7 @@ def _item(job: Job, said: str, result) -> Item:
         "caption": named is not None and told == there,
         "picture": result.strict,
     }
-    text = job.prompt.text
-    return Item(job.split, job.category, job.index, job.seed, text, scores, text, said)
+    return job.item(scores, said)
 
 
 NOTE = (

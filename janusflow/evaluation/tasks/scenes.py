@@ -45,6 +45,11 @@ class Job:
         name = f"{self.index:05d}-{self.seed}.png"
         return Path(self.source, self.split, self.category, name)
 
+    def item(self, scores: dict[str, bool | float], said: str) -> Item:
+        """Returns the report's item about this image."""
+        place, text = (self.split, self.category, self.index, self.seed), self.prompt.text
+        return Item(*place, text, scores, text, said)
+
     @property
     def noise(self) -> int:
         """The seed of the noise, with the prompt's key, because prompts may share a text."""
@@ -139,11 +144,16 @@ def _skipped(plan: Plan, folder: Path) -> float:
 
 def judged(plan: Plan, folder: Path, source: str) -> Iterator[tuple[Item, int]]:
     """Returns each image's scores and network evaluations."""
+    return ((item(job, result), calls) for job, result, calls in read_back(plan, folder, source))
+
+
+def read_back(plan: Plan, folder: Path, source: str = "model") -> Iterator[tuple[Job, Score, int]]:
+    """Yields each image with the exact scorer's result and its network evaluations."""
     todo = jobs(plan, source)
     all_there([job.file for job in todo], folder)
     for job in todo:
         pixels, calls = read(folder / job.file, plan.side, job.prompt.text)
-        yield _item(job, score(pixels, job.prompt)), calls
+        yield job, score(pixels, job.prompt), calls
 
 
 def spent(calls: Iterable[int]) -> int | list[int]:
@@ -178,12 +188,10 @@ def read(path: Path, side: int, text: str) -> tuple[np.ndarray, int]:
     return np.asarray(image.convert("RGB")), int(story["calls"])
 
 
-def _item(job: Job, result: Score) -> Item:
+def item(job: Job, result: Score) -> Item:
     found = [f"{f.color or 'unknown'} {f.shape or 'thing'}" for f in result.found]
     scores = {"strict": result.strict, "lenient": result.lenient}
-    said = ", ".join(sorted(found)) or "nothing"
-    text = job.prompt.text
-    return Item(job.split, job.category, job.index, job.seed, text, scores, text, said)
+    return job.item(scores, ", ".join(sorted(found)) or "nothing")
 
 
 def path_of(item: dict) -> Path:

@@ -24,7 +24,6 @@ from janusflow.pipelines.answering import message, probabilities
 from janusflow.pipelines.verifiers import verifier
 from janusflow.scenes.captions import parse_prompt
 from janusflow.scenes.questions import prompt_questions
-from janusflow.scenes.scorer import score as read_back
 from janusflow.scenes.world import Obj, Prompt, relates
 
 LEAST = 1e-12  # of a probability, for the logarithm
@@ -91,12 +90,8 @@ def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
     known = complete(folder, list(questions))
     for key in questions:
         soft.setdefault(key[:-1], []).append(number(known[key]))
-    jobs = scenes.jobs(plan, "model")
-    scenes.all_there([job.file for job in jobs], folder)
-    for job in jobs:
-        picture, spent = scenes.read(folder / job.file, plan.side, job.prompt.text)
-        values = soft[job.split, job.category, job.index, job.seed]
-        items.append(_item(job, values, read_back(picture, job.prompt)))
+    for job, result, spent in scenes.read_back(plan, folder):
+        items.append(_item(job, soft[job.split, job.category, job.index, job.seed], result))
         calls.append(spent)
     return {"model": items}, {"network_calls": scenes.spent(calls)}
 
@@ -107,8 +102,7 @@ def _item(job: scenes.Job, values: list[float], result) -> Item:
     scores = {"gm": gm, "right": result.strict, "am": am, "atoms": sum(held) / len(held)}
     atoms = zip(prompt_questions(job.prompt), values, held, strict=True)
     said = "; ".join(f"{text} {p:.2f}{'' if true else ' (false)'}" for (text, _), p, true in atoms)
-    text = job.prompt.text
-    return Item(job.split, job.category, job.index, job.seed, text, scores, text, said)
+    return job.item(scores, said)
 
 
 def wrongness(items: Sequence[Item]) -> dict:
