@@ -4,8 +4,6 @@ An old path gives the same module as the new one, with a warning that names the 
 would have separate registries and limits.
 """
 
-from __future__ import annotations
-
 import sys
 import warnings
 from importlib import import_module

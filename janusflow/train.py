@@ -6,8 +6,6 @@
 The options are those of `janusflow train`.
 """
 
-from __future__ import annotations
-
 import sys
 
 

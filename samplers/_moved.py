@@ -2,8 +2,6 @@
 warning.
 """
 
-from __future__ import annotations
-
 import sys
 import warnings
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Functions given as arguments: whether they take what they will be called with."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 

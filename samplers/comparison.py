@@ -1,7 +1,5 @@
 """Compares solvers on one field at equal numbers of network evaluations."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ They are computed while the graph is traced; the graph itself contains only eval
 weighted sums. Each state is written as the one before it plus the velocities of their difference.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from operator import index
 from typing import Any

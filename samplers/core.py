@@ -4,8 +4,6 @@ A velocity is any callable v(x, t): x has any shape with the batch first, t is a
 tensor on the CPU; t = 0 is noise, t = 1 is data, and v = data - noise on the straight path.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """The flow map of a velocity field by numerical integration."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

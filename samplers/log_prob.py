@@ -11,8 +11,6 @@ A stochastic solver with one evaluation per step draws the next state from a Gau
         ratio = (now - run.log_probs[i]).exp()  # 1 until v is trained, with its gradient
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

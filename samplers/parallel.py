@@ -5,8 +5,6 @@ them together and sums again. Each sweep makes at least one more state exact, an
 far fewer sweeps than steps. Shih et al. 2023 (ParaDiGMS).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

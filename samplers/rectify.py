@@ -7,8 +7,6 @@ A network trained on pairs of its own flow keeps the distribution but has straig
 al. 2022, arXiv 2209.03003), so fewer steps suffice. A round costs one integration per pair.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import torch

@@ -1,7 +1,5 @@
 """Registries of solvers, grids and rules by name."""
 
-from __future__ import annotations
-
 import difflib
 import html
 import warnings

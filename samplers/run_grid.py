@@ -1,7 +1,5 @@
 """The grid of a run: from a list of times, or from a number of network evaluations."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """Random generators as arguments: one for a run, one per sample, or seeds of them."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import operator

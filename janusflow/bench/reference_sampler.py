@@ -5,8 +5,6 @@ and time in bfloat16. It is written from its description (Ma et al. 2024; docs/s
 what its code does). Nothing else in the package uses it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Compares solvers on a model's guided velocity, with `samplers.benchmark`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

@@ -4,8 +4,6 @@
 fewer blocks.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform

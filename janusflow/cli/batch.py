@@ -4,8 +4,6 @@ Existing files are kept. Images that cannot be written are reported at the end, 
 generated.
 """
 
-from __future__ import annotations
-
 import sys
 from functools import cache
 from pathlib import Path

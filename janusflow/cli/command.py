@@ -12,8 +12,6 @@ The fields become options. `--json` prints the returned dictionary and nothing e
 imports a user's module first if the command supports it.
 """
 
-from __future__ import annotations
-
 import inspect
 import io
 import sys

@@ -1,7 +1,5 @@
 """The tree of commands: every command with its name and group."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

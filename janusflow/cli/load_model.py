@@ -1,7 +1,5 @@
 """Loads the model that a command's options name."""
 
-from __future__ import annotations
-
 from janusflow.cli.shared_options import Placement
 
 

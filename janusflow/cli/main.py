@@ -4,8 +4,6 @@
 SIGTERM. Heavy imports happen inside the commands, so that --help answers at once.
 """
 
-from __future__ import annotations
-
 from janusflow.cli import signals  # first and alone: until it is there, Ctrl+C is a traceback
 
 # both speak at the import of torchao, where it is installed, of what nobody here can mend

@@ -1,7 +1,5 @@
 """The options that each model family accepts, and how it is asked to generate."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from janusflow.cli.shared_options import guidance

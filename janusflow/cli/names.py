@@ -3,8 +3,6 @@
 The names come from the registries; completing a name of `samplers` imports it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from importlib import import_module
 

@@ -2,8 +2,6 @@
 release.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 OLD = {

@@ -1,7 +1,5 @@
 """Where images are saved: one file, a grid of several in one file, or a folder."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

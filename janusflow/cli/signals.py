@@ -4,8 +4,6 @@ During imports nothing can be lost and libraries may swallow exceptions, so the 
 once. Later the signal is an exception, so that files are closed and temporary ones removed.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 import signal

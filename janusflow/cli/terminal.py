@@ -1,7 +1,5 @@
 """Terminal output. Names from untrusted files are made safe here before they are printed."""
 
-from __future__ import annotations
-
 import io
 import sys
 from collections.abc import Iterator

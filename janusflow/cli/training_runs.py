@@ -1,7 +1,5 @@
 """The common part of training commands: options of a run, its start and its end."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ Each image is assigned to the listed shape whose aspect ratio is nearest to its 
 as many steps as its share of the images. NovelAI 2022, and SDXL, arXiv 2307.01952, section 2.3.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

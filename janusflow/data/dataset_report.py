@@ -4,8 +4,6 @@ The description shows a wrong folder before a training starts; the fingerprint r
 training with other data.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

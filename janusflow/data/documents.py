@@ -1,7 +1,5 @@
 """Interleaved documents: texts and images in reading order. The texts are learnt."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Reads a folder as data, and says which of its files are skipped and why."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

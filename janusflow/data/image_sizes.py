@@ -1,7 +1,5 @@
 """Sizes of images from their headers: too small ones are refused, unusual ones are counted."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Iterator
 

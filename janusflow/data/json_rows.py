@@ -1,7 +1,5 @@
 """JSON files that consist of one list of rows, such as LLaVA's."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection
 from dataclasses import dataclass

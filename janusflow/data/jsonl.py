@@ -1,7 +1,5 @@
 """JSON Lines files: each line is one row, and each row has its own kind."""
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Batches drawn from several sources; a batch depends on (seed, step, rank) alone."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

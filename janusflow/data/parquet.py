@@ -1,7 +1,5 @@
 """Parquet files: rows by number, memory-mapped by Hugging Face `datasets`, or as a stream."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path

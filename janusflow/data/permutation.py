@@ -1,7 +1,5 @@
 """Stateless shuffling: permutations of any length and random numbers as functions of a key."""
 
-from __future__ import annotations
-
 MASK = 2**64 - 1
 ROUNDS = 4
 

@@ -1,7 +1,5 @@
 """Draws batches in other processes while the network works on the previous one."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial

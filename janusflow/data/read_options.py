@@ -1,7 +1,5 @@
 """Settings of how a training reads its data files."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from janusflow.data.image_sizes import MIN_SIDE

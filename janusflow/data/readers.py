@@ -2,8 +2,6 @@
 mixture.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Records: rows of any file format, before pixels and tokens are made of them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

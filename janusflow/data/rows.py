@@ -4,8 +4,6 @@ A row with an unknown key that seems to name a file is refused, because dropping
 would teach the wrong thing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

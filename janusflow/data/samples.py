@@ -1,7 +1,5 @@
 """Training samples, and the interface of the sources that provide them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol

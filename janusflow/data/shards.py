@@ -5,8 +5,6 @@ Opening scans the headers once and stores the start of each sample (eight bytes)
 read by number in any order. Aizman et al. 2019, arXiv 2001.01858.
 """
 
-from __future__ import annotations
-
 from array import array
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence

@@ -4,8 +4,6 @@ Hugging Face `datasets` reads and shuffles. The row at a place is a function of 
 the round and the buffer size; starting at a place means reading all rows before it.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ member is read from its offset, and untrusted numbers are checked before use. Fo
 with long names, pax. POSIX.1-2017, `pax`, "ustar Interchange Format".
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO

@@ -1,7 +1,5 @@
 """The model's work for the page, in small steps so that a visitor may stop it in between."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What happens when a button is pressed, and which errors a visitor sees."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from functools import wraps

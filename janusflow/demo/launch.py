@@ -1,7 +1,5 @@
 """Serves the page at an address of this machine."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from importlib.metadata import version

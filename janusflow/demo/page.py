@@ -1,7 +1,5 @@
 """The page: tabs around one pipeline, and a gallery of generated images."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from functools import partial

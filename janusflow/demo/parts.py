@@ -1,7 +1,5 @@
 """The components of the page's tabs, and the notes between them."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io

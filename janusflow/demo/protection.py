@@ -1,7 +1,5 @@
 """Protects the page: checks of Host and Origin, limits of body sizes and of uploads per visitor."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The requests that a visitor may make. Nothing else reaches the model."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Mapping

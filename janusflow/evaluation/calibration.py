@@ -1,7 +1,5 @@
 """Measures the error of a score against known truth: its bias, and how well it ranks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

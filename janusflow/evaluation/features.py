@@ -1,7 +1,5 @@
 """Feature networks, which map an image to a vector, and the features of a folder of images."""
 
-from __future__ import annotations
-
 import copy
 import os
 import sys

@@ -1,7 +1,5 @@
 """Figures of a report: sheets of failures, and bars with intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib.util import find_spec
 from math import ceil, sqrt

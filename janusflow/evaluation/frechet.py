@@ -1,7 +1,5 @@
 """The Frechet distance between two Gaussians, by eigenvalues of symmetric matrices."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

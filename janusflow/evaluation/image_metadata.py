@@ -1,7 +1,5 @@
 """Reads from images how they were generated: the text chunks of a PNG, and nothing else."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The plan of an evaluation, everything that determines its result, stored with its answers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field

@@ -1,7 +1,5 @@
 """Records which weights, evaluator and library versions a score came from."""
 
-from __future__ import annotations
-
 from importlib import metadata
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Reports of an evaluation as JSON, as Markdown, and for a terminal of 80 columns."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

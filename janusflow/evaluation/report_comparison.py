@@ -1,7 +1,5 @@
 """Compares two reports on the same prompts and seeds, item by item."""
 
-from __future__ import annotations
-
 from textwrap import wrap
 
 from janusflow.evaluation.intervals import Interval, bootstrap, mcnemar, overall, share, signs

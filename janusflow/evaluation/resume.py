@@ -5,8 +5,6 @@ missing, the whole batch is computed and only the missing part is saved. The bat
 among the processes of accelerate or torchrun.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import groupby

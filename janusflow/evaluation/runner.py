@@ -4,8 +4,6 @@ A task writes its answers into the folder piece by piece and scores the folder. 
 folder can score it again, and an interrupted run resumes with what is missing.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """The interface of evaluation tasks: items with scores, and the functions that make a task."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -6,8 +6,6 @@ Some benchmark names do not say what was measured: POPE has three splits, and MM
 question once or in every rotation of its options. The table says which.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import sys

@@ -8,8 +8,6 @@ Prompts and answers run through the same blocks, so the caches are emptied befor
 skip nothing of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

@@ -5,8 +5,6 @@
 Greedy answers do not depend on their batch; sampled ones (temperature above 0) do.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace

@@ -7,8 +7,6 @@ This registers the backbone "janusflow" and passes the rest of the command line 
 The configuration says `backbone: janusflow`. An unknown setting is refused by name.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path

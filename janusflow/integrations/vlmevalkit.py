@@ -9,8 +9,6 @@ As in VLMEvalKit's own wrapper of Janus, yes-or-no and multiple-choice questions
 prompts below, every other dataset its own prompt, and there is no system prompt.
 """
 
-from __future__ import annotations
-
 import string
 import sys
 from collections.abc import Mapping, Sequence

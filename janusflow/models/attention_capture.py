@@ -3,8 +3,6 @@
 Nothing is computed inside the pass, so gradient checkpointing and sharding are unaffected.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

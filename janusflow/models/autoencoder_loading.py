@@ -1,7 +1,5 @@
 """Loads a model's autoencoder, of a class known here and no larger than its weight files say."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -10,8 +10,6 @@ where the second holds if the configuration has a mean and deviation per channel
 1].
 """
 
-from __future__ import annotations
-
 import copy
 
 import torch

@@ -5,8 +5,6 @@ format, adapter_config.json and adapter_model.safetensors. An untrusted adapter 
 model before anything is built, and nothing in it is executed or unpickled.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import warnings

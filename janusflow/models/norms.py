@@ -2,8 +2,6 @@
 float32.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import torch

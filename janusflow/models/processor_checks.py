@@ -3,8 +3,6 @@
 Each check returns one sentence, with or without a fault. `janusflow doctor` prints them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial

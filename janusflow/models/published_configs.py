@@ -2,8 +2,6 @@
 download.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from transformers import PreTrainedConfig

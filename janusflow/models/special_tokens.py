@@ -1,7 +1,5 @@
 """Special tokens in texts that users write: a tokenizer reads them as such, as in transformers."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Collection
 

@@ -1,7 +1,5 @@
 """The settings of an answer: the caller's, then those in the files, then our defaults."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 from collections.abc import Mapping, Sequence

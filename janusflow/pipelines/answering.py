@@ -1,7 +1,5 @@
 """Answers and their likelihoods, as evaluation and the adapters of other toolkits need them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Loads either family of models; config.json says which pipeline to use."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -2,8 +2,6 @@
 editing.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import operator

@@ -1,7 +1,5 @@
 """A pipeline's answers: complete, as a stream, or in a conversation."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, overload

@@ -1,7 +1,5 @@
 """Image editing: partial noising (SDEdit), inversion, and inpainting."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

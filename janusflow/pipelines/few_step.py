@@ -5,8 +5,6 @@
 do changed weights, because the flow map was distilled from the original ones.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import cached_property

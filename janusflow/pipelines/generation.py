@@ -2,8 +2,6 @@
 images.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 

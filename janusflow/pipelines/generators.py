@@ -1,7 +1,5 @@
 """Random generators as arguments of a call: one for all images, or one per image."""
 
-from __future__ import annotations
-
 import inspect
 
 import samplers

@@ -1,7 +1,5 @@
 """The guided velocity v(x, t) of prompts; every caller builds it here."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """Image files with metadata about how they were generated, and the pipeline that generates them."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

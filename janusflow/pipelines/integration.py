@@ -1,7 +1,5 @@
 """Integrates a call's field with a solver, with a callback after each step."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """LoRA adapters in a pipeline, with diffusers' method names."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import RLock

@@ -1,7 +1,5 @@
 """The results of generation: images with their cost, shown in notebooks."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io

@@ -6,8 +6,6 @@ images share those keys and values, and a conversation's next question finds its
 computed. The rest runs through transformers' `generate` as always.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import takewhile
 

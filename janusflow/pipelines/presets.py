@@ -1,7 +1,5 @@
 """Quality presets: the solver, grid and guidance interval that `quality=` of a pipeline selects."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

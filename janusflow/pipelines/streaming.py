@@ -1,7 +1,5 @@
 """Streams an answer from a thread that ends when its reader does."""
 
-from __future__ import annotations
-
 import contextvars
 from collections.abc import Callable, Iterator, Mapping
 from threading import Event, Thread, current_thread

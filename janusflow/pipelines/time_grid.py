@@ -1,7 +1,5 @@
 """The times of a sampling run, from a name, a rule or a list."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from numbers import Real

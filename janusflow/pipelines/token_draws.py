@@ -1,7 +1,5 @@
 """Sampled tokens of an answer drawn from a seed, without touching torch's global generators."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 
 import torch

@@ -1,7 +1,5 @@
 """The images that the model expects during sampling, as a strip or an animated GIF."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

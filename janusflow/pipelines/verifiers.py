@@ -5,8 +5,6 @@ None for a prompt that it does not know; `pipe(prompt, best_of=4, verifier="name
 function that is not registered takes (images, prompts), without `pipe`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """A lock by which a network's weights change between calls and never during one, in any thread."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Condition, Lock, get_ident

@@ -1,7 +1,5 @@
 """Parses captions and prompts back to objects."""
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 

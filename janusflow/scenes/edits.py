@@ -4,8 +4,6 @@ An edit is a pure function of (split, index): one object is recoloured, moved, a
 the others stay where they are.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ shape whose silhouette, stretched to the same box, overlaps it most, and judges 
 prompt alone.
 """
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from typing import NamedTuple

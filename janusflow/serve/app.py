@@ -1,7 +1,5 @@
 """The routes of OpenAI's API that this package supports, and their errors."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging

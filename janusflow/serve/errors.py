@@ -1,7 +1,5 @@
 """Error responses for requests that cannot be fulfilled."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from janusflow.utils.http_guard import error_body

@@ -1,7 +1,5 @@
 """Images for a request, generated one after another from their own seeds."""
 
-from __future__ import annotations
-
 import base64
 import io
 import random

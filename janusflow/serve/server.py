@@ -1,7 +1,5 @@
 """Serves the application at an address."""
 
-from __future__ import annotations
-
 import socket
 import sys
 from collections.abc import Callable, Sequence

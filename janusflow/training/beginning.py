@@ -1,7 +1,5 @@
 """Where a run begins: with a model, or with another run's averaged weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Builds a trainer: accelerate, losses, optimizer and moving averages."""
 
-from __future__ import annotations
-
 import copy
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Uses a cache of latents and features in training, after checking that it fits."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -6,8 +6,6 @@ read. Files are written under a temporary name, flushed to disk and renamed. A c
 missing or damaged file is skipped.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import warnings

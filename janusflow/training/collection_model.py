@@ -1,7 +1,5 @@
 """Training on a collection's folder: the initial model of a recipe, and its samples."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Ma et al. 2024, arXiv 2411.07975, table 1; Esser et al. 2024, arXiv 2403.03206, 
 times.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -4,8 +4,6 @@ mapped.
 Nothing here knows the sections; `config.py` does.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import types

@@ -1,7 +1,5 @@
 """Sets up distillation to one, two and four evaluations for a model of the world of scenes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

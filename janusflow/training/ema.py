@@ -3,8 +3,6 @@
 This is exactly what a checkpoint holds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 

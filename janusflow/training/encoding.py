@@ -1,7 +1,5 @@
 """Computes latents and teacher features of images, and fingerprints of how they were computed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 

@@ -4,8 +4,6 @@ In float32 such a folder holds the averages exactly as in training, so another r
 it.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """The rows of all processes, for losses that compare the samples of a batch with each other."""
 
-from __future__ import annotations
-
 import torch
 import torch.distributed as dist
 from torch import Tensor

@@ -5,8 +5,6 @@ world of scenes. Evaluations are appended to `evaluations.jsonl`; the best state
 in the folder `best`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

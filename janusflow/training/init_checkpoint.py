@@ -1,7 +1,5 @@
 """Training on the world of scenes: recipes as settings, the initial model, and the samples."""
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from dataclasses import fields, replace

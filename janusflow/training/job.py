@@ -1,7 +1,5 @@
 """A planned training: it can describe itself, and run."""
 
-from __future__ import annotations
-
 import resource
 import sys
 import tempfile

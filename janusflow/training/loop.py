@@ -1,7 +1,5 @@
 """Runs a training in a folder: starts or resumes it, locks the folder, and exports the result."""
 
-from __future__ import annotations
-
 import json
 import sys
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 DDP and FSDP therefore see a single forward pass.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 

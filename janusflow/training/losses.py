@@ -3,8 +3,6 @@
 Times are in [0, 1], where 0 is noise and 1 is data; velocity = data - noise.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

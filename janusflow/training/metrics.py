@@ -1,7 +1,5 @@
 """Reports a run's progress: a progress bar, a log of JSON lines, and accelerate's trackers."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections import Counter

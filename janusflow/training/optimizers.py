@@ -1,7 +1,5 @@
 """Optimizers by name, with parameter groups for weight decay and learning rates."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Iterable
 

@@ -4,8 +4,6 @@ A folder holds `pairs.json` with the settings, and files of `SHARD` pairs each, 
 The data come from the guided flow, so guidance is part of them.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace

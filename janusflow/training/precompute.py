@@ -1,7 +1,5 @@
 """Computes latents and teacher features of all generation images once and stores them on disk."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Preview images during a run: fixed prompts, fixed noise, averaged weights."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

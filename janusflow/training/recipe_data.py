@@ -1,7 +1,5 @@
 """The data of a recipe: the world of scenes, or a collection's captioned folder."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

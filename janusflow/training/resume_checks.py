@@ -5,8 +5,6 @@ densities and lengths may change; the change applies from the current step on an
 settings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Generates images with the model in training: from prompts as token ids to latents and pixels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Learning-rate schedules, shared by all trainers."""
 
-from __future__ import annotations
-
 import math
 from typing import Protocol
 

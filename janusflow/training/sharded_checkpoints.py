@@ -6,8 +6,6 @@ process ever holds more than its part. A folder gets its final name once it is c
 checksum is stored beside it to detect damage.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Handles signals that ask a run to stop after its current step."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable, Iterator

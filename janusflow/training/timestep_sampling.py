@@ -6,8 +6,6 @@ many equal intervals as the batch has samples, so every batch follows the densit
 gradient has a lower variance.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable

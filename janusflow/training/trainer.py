@@ -3,8 +3,6 @@
 So an interrupted run ends with the same bits as an uninterrupted one.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from contextlib import AbstractContextManager, nullcontext

@@ -3,8 +3,6 @@
 python -m janusflow.training.vision_pretraining --recipe scenes-pico --out vision.safetensors
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from functools import partial

@@ -1,7 +1,5 @@
 """Atomic writing: a file is written under a temporary name and renamed once it is complete."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator, Mapping

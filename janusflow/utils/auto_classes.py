@@ -6,8 +6,6 @@ lists its own models by name and imports them on demand; this module adds ours t
 `import janusflow` stays fast, and the order of the two imports does not matter.
 """
 
-from __future__ import annotations
-
 import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder

@@ -1,7 +1,5 @@
 """Checks a model folder before anything is built from it: safetensors only, and sizes that fit."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Iterator

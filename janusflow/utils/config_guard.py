@@ -1,7 +1,5 @@
 """Checks an untrusted config.json, of JanusFlow or Janus-Pro, before any library reads it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

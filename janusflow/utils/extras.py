@@ -1,7 +1,5 @@
 """Optional dependencies: libraries that `pip install janusflow` does not bring."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Finds NaN and infinity in weights, logits and images, and names where they are."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

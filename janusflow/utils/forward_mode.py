@@ -5,8 +5,6 @@ for tangents either raises an error (fused attention) or drops the tangent silen
 products). Callers of such kernels ask here and use torch's composite kernels instead.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

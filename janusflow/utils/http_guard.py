@@ -3,8 +3,6 @@
 It is plain ASGI, so streams and disconnects pass through unchanged.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 import json

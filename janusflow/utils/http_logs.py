@@ -1,7 +1,5 @@
 """What a server says of clients that speak no HTTP or leave while it answers: nothing."""
 
-from __future__ import annotations
-
 import logging
 
 PROTOCOLS = ("h11_impl", "httptools_impl", "websockets_impl", "wsproto_impl")  # of uvicorn

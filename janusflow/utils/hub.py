@@ -1,7 +1,5 @@
 """Finds a model's files: in the package, in a local folder, or on the Hugging Face hub."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatch

@@ -14,8 +14,6 @@ evaluation):
 - Transparency is dropped, as the published models do.
 """
 
-from __future__ import annotations
-
 import io
 import textwrap
 import warnings

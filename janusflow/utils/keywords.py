@@ -1,7 +1,5 @@
 """Checks keyword arguments: unknown names are refused, old names work for one more release."""
 
-from __future__ import annotations
-
 import functools
 import warnings
 from collections.abc import Callable, Iterable

@@ -3,8 +3,6 @@
 Example: `JANUSFLOW_MAX_PIXELS=400000000 janusflow chat poster.png "what is it?"`.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 

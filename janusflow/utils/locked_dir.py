@@ -1,7 +1,5 @@
 """Output folders that only one run may write to at a time."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -11,8 +11,6 @@ An installed package needs no option: it names its module in `pyproject.toml` un
 `[project.entry-points."janusflow.plugins"]`.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os

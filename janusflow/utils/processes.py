@@ -1,7 +1,5 @@
 """The rank and world size of a distributed run, as torchrun and `accelerate launch` set them."""
 
-from __future__ import annotations
-
 import os
 
 

@@ -1,7 +1,5 @@
 """Names that changed since release 0.1; the old ones work for one more release."""
 
-from __future__ import annotations
-
 import sys
 import warnings
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Reads untrusted files within size limits, and regular files only."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

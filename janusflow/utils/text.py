@@ -1,7 +1,5 @@
 """Makes untrusted text safe to print in a terminal, a log or an error message."""
 
-from __future__ import annotations
-
 import unicodedata
 
 LONGEST = 300  # characters of a message

@@ -1,7 +1,5 @@
 """Checks values from files against the field types of a dataclass."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields

@@ -5,8 +5,6 @@ A family is a function of a random source; the same seed gives the same field. A
 without guidance.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import cache

@@ -1,7 +1,5 @@
 """Draws the benchmark's work-precision figure: error against network evaluations."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

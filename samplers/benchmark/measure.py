@@ -1,7 +1,5 @@
 """The benchmark's measurements: references, errors, overhead and protocol."""
 
-from __future__ import annotations
-
 import platform
 import time
 from collections.abc import Callable

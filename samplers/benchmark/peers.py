@@ -4,8 +4,6 @@ Each runs as shipped (its own grid, defaults and loop; only the time passed to t
 and on a grid of ours. A number of evaluations buys the most steps within it.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The style of all figures."""
 
-from __future__ import annotations
-
 from functools import wraps
 from importlib import import_module
 from pathlib import Path

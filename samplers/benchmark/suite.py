@@ -9,8 +9,6 @@ exactly as many evaluations; no user could know in advance which that is. Half o
 "development", may guide choices; the other half, "held-out", is only for evaluation.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Learned fields: a small network trained on digits by flow matching, with or without guidance."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from random import Random
 

@@ -2,8 +2,6 @@
 
 # ruff: noqa: ARG002 - `register_to_config` reads the arguments that `__init__` leaves alone
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """A diffusers flow scheduler as a solver of this package."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 from collections.abc import Iterator

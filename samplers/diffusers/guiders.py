@@ -5,8 +5,6 @@ time. Only guiders of two predictions are supported; those that change the model
 (skip-layer, perturbed attention, ...) are not.
 """
 
-from __future__ import annotations
-
 from copy import deepcopy
 from typing import Any
 

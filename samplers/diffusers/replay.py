@@ -1,7 +1,5 @@
 """Runs a solver from outside, one velocity at a time, starting at any of its evaluations."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 

@@ -5,8 +5,6 @@ rule for the sigmas (karras, exponential, beta, a terminal one), diffusers' own 
 them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

@@ -5,8 +5,6 @@ x. Few steps cannot follow the teacher exactly, so x' may differ from x within a
 with the times; this fits the student's distribution rather than single paths.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -8,8 +8,6 @@ gradient of the mean log error against an accurate reference. Non-stationary sol
 2024 (BNS, arXiv 2403.01329); S4S, arXiv 2502.17423.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import time

@@ -7,8 +7,6 @@ which keeps straight paths exact, and a ridge penalty keeps them small; its stre
 cross-validation between the two halves of the samples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

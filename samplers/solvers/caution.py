@@ -10,8 +10,6 @@ they are. Where a field declares a jump within a step, six to ten steps forget w
 before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise, zip_longest

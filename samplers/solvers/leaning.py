@@ -7,8 +7,6 @@ divided differences, which need no further evaluation. The coefficients were fit
 fields of the suite's families, none of them in either of its halves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

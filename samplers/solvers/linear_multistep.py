@@ -8,8 +8,6 @@ where x_i is the state of evaluation i and x_N the result. Every solver here wit
 one; `samplers.learn` trains them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable

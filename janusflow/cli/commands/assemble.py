@@ -2,8 +2,6 @@
 model.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from janusflow.cli.command import command

@@ -4,8 +4,6 @@
 quality, and `transformers` Janus-Pro's speed relative to transformers' own loop.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path

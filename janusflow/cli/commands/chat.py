@@ -1,7 +1,5 @@
 """`janusflow chat`: answers questions about an image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

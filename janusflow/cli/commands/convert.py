@@ -1,7 +1,5 @@
 """`janusflow convert`: converts Janus and Janus-Pro from the published layout to transformers'."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from janusflow.cli import names

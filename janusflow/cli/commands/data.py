@@ -1,7 +1,5 @@
 """`janusflow data`: downloads image collections from packages as captioned folders."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

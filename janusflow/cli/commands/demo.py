@@ -1,7 +1,5 @@
 """`janusflow demo`: opens the web page."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from janusflow.cli import shared_options as o

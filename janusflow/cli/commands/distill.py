@@ -1,7 +1,5 @@
 """`janusflow distill`: distils a model to one, two and four network evaluations per image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

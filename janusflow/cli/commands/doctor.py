@@ -1,7 +1,5 @@
 """`janusflow doctor`: checks whether a model's files fit together, and how fast it runs here."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from janusflow.cli import shared_options as o

@@ -4,8 +4,6 @@ Each check is a function that yields findings. An exception becomes a finding to
 broken file does not hide other faults.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """`janusflow edit`: edits an image to follow a prompt."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`janusflow evaluate`: evaluates a model, or compares two reports."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The steps of `janusflow evaluate`: plan, run and print."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from janusflow.cli import load_model, model_families

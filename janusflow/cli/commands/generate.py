@@ -1,7 +1,5 @@
 """`janusflow generate`: generates images from prompts."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`janusflow info`: shows a model's parts, and the memory that generating needs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from janusflow.cli import shared_options as o

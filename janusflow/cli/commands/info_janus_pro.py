@@ -1,7 +1,5 @@
 """The part of `janusflow info` for Janus and Janus-Pro."""
 
-from __future__ import annotations
-
 import torch
 from transformers import JanusConfig, JanusForConditionalGeneration
 

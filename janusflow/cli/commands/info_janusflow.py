@@ -1,7 +1,5 @@
 """The part of `janusflow info` for JanusFlow, from the configuration alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -2,8 +2,6 @@
 explanations.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`janusflow pairs`: generates noise-data pairs of a model, to train straighter flows (reflow)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

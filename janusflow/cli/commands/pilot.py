@@ -1,7 +1,5 @@
 """`janusflow pilot`: optimises the times of a quality's few steps for one model."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Computes a pilot grid: the times at which a preset's few steps are best spent on one model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The steps of `janusflow reproduce`: the sweep, its cost, its images, its table."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path

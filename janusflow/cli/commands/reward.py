@@ -1,7 +1,5 @@
 """`janusflow reward`: post-training of a model on rewards of its own images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from janusflow.cli import shared_options as o

@@ -1,7 +1,5 @@
 """`janusflow serve`: serves a model with OpenAI's API."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`janusflow show`: shows the log of a training run as a table and a figure."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`janusflow train`: trains a recipe, or a stage of the paper on the user's data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

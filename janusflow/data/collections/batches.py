@@ -4,8 +4,6 @@ step.
 A concept is drawn by its weight, then one of its images, then one of its captions.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

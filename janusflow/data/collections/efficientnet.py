@@ -5,8 +5,6 @@ timm's `tf_efficientnet_lite0` but named differently; shapes are checked one by 
 read with `weights_only=True`, which builds tensors and runs no code.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

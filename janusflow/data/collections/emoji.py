@@ -6,8 +6,6 @@ package's data MIT, CLDR the Unicode licence. A tenth of the pairs of gesture an
 held-out split "compositions": both words occur in training, the pair does not.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

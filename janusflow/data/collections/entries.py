@@ -1,7 +1,5 @@
 """The entries of a collection, and its split into train and test by concept."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

@@ -7,8 +7,6 @@ SOURCES.tsv          name, member of the package, licence, SHA-256 of the member
 collection.json      the request and its counts; a second run with the same request does nothing
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

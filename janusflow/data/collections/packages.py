@@ -2,8 +2,6 @@
 anything.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import tarfile

@@ -5,8 +5,6 @@ English and the others are `language.utf8=sentence`. If a stamp exists as PNG an
 used. The licence is GPL-2, so users download the images themselves and this package ships none.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The published scores of JanusFlow-1.3B, and what is known about their settings."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 PAPER = "paper (arXiv 2411.07975)"

@@ -1,7 +1,5 @@
 """The cost of a sweep on this machine: network evaluations times measured seconds."""
 
-from __future__ import annotations
-
 import time
 
 import torch

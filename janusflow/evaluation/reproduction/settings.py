@@ -5,8 +5,6 @@ faults are known that may have affected others' scores: the published code keeps
 bfloat16, and transformers 5 drops a prompt's spaces or its BOS on some loading paths.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product

@@ -1,7 +1,5 @@
 """The tasks `fid` and `kid`: the distance of a set of images from a reference folder."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache as once
 from pathlib import Path

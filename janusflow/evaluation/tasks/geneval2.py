@@ -6,8 +6,6 @@ its own questions, which is no official score; the official script reads `image_
 --image_filepath_data. Kamath et al. 2025, arXiv 2512.16853.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ It accepts an image if every answer is what the prompt asks for. The exact score
 should have.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Reads the results of the official evaluators of GenEval and DPG-Bench as items of a report."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from janusflow.evaluation.plan import Plan

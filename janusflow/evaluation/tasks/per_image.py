@@ -8,8 +8,6 @@
 reports the mean with an interval. Without `prompts` the command needs `--prompts FILE`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path

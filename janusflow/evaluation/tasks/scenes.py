@@ -4,8 +4,6 @@ For comparison the oracle draws the requested scene, and the autoencoder encodes
 drawing. Both are saved and scored in the same way; they are upper bounds of the model's score.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -7,8 +7,6 @@ al. 2025 (GenEval 2, arXiv 2512.16853). The exact scorer knows both truths, so b
 here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

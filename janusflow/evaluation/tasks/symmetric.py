@@ -5,8 +5,6 @@ the scene; here the scene is known, so the task also reports how well consistenc
 answers.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ own captions say how much of the prompt is left, and the exact scorer says wheth
 After Mollah et al. 2025 (arXiv 2509.04438), whose scores come from an embedding and a detector.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The task `scenes-vqa`: questions about drawn scenes, each with one right answer."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence

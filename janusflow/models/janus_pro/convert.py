@@ -5,8 +5,6 @@ The published configuration says only `VQ-16` about the VQ model; its sizes are 
 tensors, so that smaller ones load too.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

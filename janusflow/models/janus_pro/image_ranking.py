@@ -1,7 +1,5 @@
 """Draws the next token from guided logits, with a random generator per row."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Keys and values of a whole image, allocated before its first token."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Loads transformers' Janus from a folder in either layout."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

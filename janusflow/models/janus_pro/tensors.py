@@ -5,8 +5,6 @@ pickle.
 and plain containers from it, and maps the numbers instead of copying them.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from pickle import UnpicklingError
 from zipfile import is_zipfile

@@ -5,8 +5,6 @@ memory for keys and values. A prompt is read once for all its images, and the un
 for all prompts of one length.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 

@@ -11,8 +11,6 @@ A code c is stored as the unit vector (c, |c|^2 / 2R, r) / R and a patch x as (x
 nearest code has the largest product, as the published quantiser compares.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -4,8 +4,6 @@ The aligners and the generation encoder and decoder between them are initialised
 the first stage of the paper (Ma et al. 2024, section 3.3).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

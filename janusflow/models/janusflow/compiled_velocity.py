@@ -5,8 +5,6 @@ padded to their bucket with masked keys, so steps, solvers and prompts of one bu
 a new shape compiles one more, once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

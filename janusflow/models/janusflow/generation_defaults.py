@@ -5,8 +5,6 @@ belong to the tokenizer. They are read from there, so that `model.generate(**inp
 end of the answer.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from transformers import GenerationConfig

@@ -1,7 +1,5 @@
 """Which image belongs to which place of which conversation."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

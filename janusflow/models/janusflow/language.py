@@ -1,7 +1,5 @@
 """Language models of transformers: the published Llama, and others whose blocks accept a cache."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from typing import Any
 

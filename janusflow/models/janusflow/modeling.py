@@ -4,8 +4,6 @@ them.
 Ma et al. 2024, arXiv 2411.07975. Parameter names are those of the published checkpoint.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 

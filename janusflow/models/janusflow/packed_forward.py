@@ -1,7 +1,5 @@
 """One forward pass of the language model over several samples, packed or one per row."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ A sample sees only itself: attention is causal within it, and its positions star
 the special case of one sample per row.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass

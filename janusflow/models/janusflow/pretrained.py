@@ -1,7 +1,5 @@
 """JanusFlow as a transformers model: weights, embeddings, and generation defaults."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TypeVar
 

@@ -2,8 +2,6 @@
 transformers.
 """
 
-from __future__ import annotations
-
 import timm
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The memory that is free on a device, and what this process uses."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

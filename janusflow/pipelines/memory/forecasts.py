@@ -5,8 +5,6 @@ second and no memory, and the storages that are alive at once are added up. Memo
 allocate for themselves (a GPU's context, workspaces of convolutions) is not included.
 """
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

@@ -4,8 +4,6 @@ Nothing that threads share is modified: an autoencoder that decodes in tiles is 
 its own settings and the same weights.
 """
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Callable

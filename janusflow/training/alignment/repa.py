@@ -4,8 +4,6 @@ An `Alignment` is a frozen value, and `PRESETS` are the published choices. `Alig
 modules that training adds to the model for it. Teachers are in `teachers.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields

@@ -1,7 +1,5 @@
 """Measures how similar two representations of the same samples are, whatever their widths."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

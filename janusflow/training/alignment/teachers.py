@@ -3,8 +3,6 @@
 A teacher is never trained, and it sees clean images unless its description says otherwise.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Resamples and convolves tokens as two-dimensional grids."""
 
-from __future__ import annotations
-
 from math import isqrt
 
 import torch

@@ -1,7 +1,5 @@
 """Copies of the model that objectives may use: lagged, frozen, or trained on their own."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 

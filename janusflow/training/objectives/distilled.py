@@ -1,7 +1,5 @@
 """The common part of objectives that distil a frozen guided teacher into few jumps."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Distribution matching distillation: few-step images whose distribution matches the teacher's."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The objectives of the published model: velocity and next token; and representation alignment."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from janusflow.training import losses

@@ -1,7 +1,5 @@
 """Flow-GRPO: policy gradients through stochastic sampling, with the density of each step."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

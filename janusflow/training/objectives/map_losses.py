@@ -5,8 +5,6 @@ velocity. States are (B, ...), times (B,), 0 is noise and 1 data. `v` is a veloc
 usually the sample's own data - noise, whose mean is the field. Targets get no gradient.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

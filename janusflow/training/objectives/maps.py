@@ -4,8 +4,6 @@ Only the decoder sees s. A share of the samples has s = t and trains the velocit
 velocity is data - noise, optionally guided, or the guided velocity of a frozen copy of the model.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -2,8 +2,6 @@
 preferences.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

@@ -1,7 +1,5 @@
 """A batch, and the model in the form that objectives use."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,7 +1,5 @@
 """DiffusionNFT: reinforcement learning on the forward process, from images of any sampler."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from janusflow.training.objectives.network import Batch, Network

@@ -1,7 +1,5 @@
 """Reconstruction alignment: the model generates an image that its own vision encoder reads."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

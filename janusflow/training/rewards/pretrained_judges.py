@@ -5,8 +5,6 @@ A reward is named with its weights, a folder or hub id in transformers' layout: 
 not contain + or *.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """Prompts of the scenes world as training samples, for learning from rewards."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

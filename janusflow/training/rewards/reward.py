@@ -9,8 +9,6 @@ that takes a reward then knows `redness`, and sums such as "0.8*strict + 0.2*red
 whole batch takes `Graded` and is registered with `@reward(batched=True)`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches

@@ -1,7 +1,5 @@
 """Sets up post-training on rewards: a model of the scenes world, a reward, and an algorithm."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Rewards of scenes by the exact scorer, the second reader, and the autoencoder's upper bound."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

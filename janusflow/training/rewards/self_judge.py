@@ -1,7 +1,5 @@
 """The model's own understanding as a reward: its answers about the images that it generated."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from PIL import Image

@@ -1,7 +1,5 @@
 """Settings of glibc's malloc that return large blocks to the system while weights are converted."""
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager

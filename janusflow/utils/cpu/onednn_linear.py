@@ -6,8 +6,6 @@ differ from MKL's by rounding. oneDNN compiles a kernel for every new shape, in 
 small products use it only where the caller says that their shapes repeat (`repeating`).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -7,8 +7,6 @@ the weights exists meanwhile. At the 1B widths (2 blocks, 64 tokens, float32, on
 with AVX-512, torch 2.14.1) an image took 1.80 s instead of 3.88. `JANUSFLOW_ONEDNN=0` turns it off.
 """
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 
 import torch
