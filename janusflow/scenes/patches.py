@@ -10,7 +10,10 @@ from janusflow.scenes.world import COLORS, SHAPES, SIDE, describe, scene
 PATCH = 16  # pixels, as the vision encoder's
 SEEN = 0.04  # least share of a patch that an object must cover
 SHAPE_CLASSES, COLOR_CLASSES = len(SHAPES) + 1, len(COLORS) + 1  # the last is the background
-OUTPUTS = SHAPE_CLASSES + COLOR_CLASSES + 2  # and the way to the object's centre, in patches
+# and in patches, (x, y) each: the way to the object's centre, and the centre's place in the image.
+# Without the place, the same object has equal features everywhere, and nobody who reads them can
+# tell what is left of what.
+OUTPUTS = SHAPE_CLASSES + COLOR_CLASSES + 2 + 2
 
 
 def targets(objects: tuple[Obj, ...]) -> np.ndarray:
@@ -31,6 +34,12 @@ def targets(objects: tuple[Obj, ...]) -> np.ndarray:
     return out.reshape(side**2, 4)
 
 
+def middles(side: int) -> Tensor:
+    """Returns the middles (x, y) of patches in reading order, in patches, (side^2, 2)."""
+    line = torch.arange(side) + 0.5
+    return torch.cartesian_prod(line, line).flip(1)
+
+
 def pixels(images: np.ndarray) -> Tensor:
     """Converts uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [-1, 1] like the processor."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
@@ -49,15 +58,19 @@ def batch(step: int, count: int, split: str = "train") -> tuple[Tensor, Tensor, 
 
 
 def loss(outputs: Tensor, target: Tensor) -> tuple[Tensor, float]:
-    """Returns cross-entropies and offset error of outputs (B, 36, OUTPUTS), and the accuracy.
+    """Returns cross-entropies plus errors of offset and place of outputs (B, 36, OUTPUTS), and the
+    accuracy.
 
     The accuracy is the fraction of covered patches with the right shape and colour.
     """
-    shape, color, offset = outputs.flatten(0, 1).split([SHAPE_CLASSES, COLOR_CLASSES, 2], dim=1)
+    parts = [SHAPE_CLASSES, COLOR_CLASSES, 2, 2]
+    shape, color, offset, place = outputs.flatten(0, 1).split(parts, dim=1)
+    centre = (target[..., 2:] + middles(SIDE // PATCH).to(target)).flatten(0, 1)
     target = target.flatten(0, 1)
     kinds, covered = target[:, :2].long(), target[:, 0] < SHAPE_CLASSES - 1
     cross = nn.functional.cross_entropy
     total = cross(shape, kinds[:, 0]) + cross(color, kinds[:, 1])
     total = total + nn.functional.smooth_l1_loss(offset[covered], target[covered, 2:])
+    total = total + nn.functional.smooth_l1_loss(place[covered], centre[covered])
     right = (shape.argmax(1) == kinds[:, 0]) & (color.argmax(1) == kinds[:, 1])
     return total, right[covered].float().mean().item()

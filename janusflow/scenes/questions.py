@@ -150,11 +150,13 @@ def shape(scene: Scene, rng: Generator) -> Asked:
 
 @template
 def relation(scene: Scene, rng: Generator) -> Asked:
-    """Asks "is the circle left of the square?" or "what is left of the square?", equally often."""
+    """Asks "is the circle left of the square?", or half of the time "what is left of the square?"
+    where three shapes are shown.
+    """
     counts = Counter(obj.shape for obj in scene.objects)
     known = [obj for obj in scene.objects if counts[obj.shape] == 1]
-    if rng.random() < 0.5:
-        return _neighbour(scene, known, rng)
+    if rng.random() < 0.5 and (asked := _neighbour(scene, known, rng)):
+        return asked
     said = [(a, r, b) for a, b in permutations(known, 2) for r in RELATIONS if clearly(a, r, b)]
     yes = [(a.shape, r, b.shape) for a, r, b in said]
     no = [(a.shape, opposite(r), b.shape) for a, r, b in said]
@@ -162,8 +164,14 @@ def relation(scene: Scene, rng: Generator) -> Asked:
 
 
 def _neighbour(scene: Scene, known: list, rng: Generator) -> Asked:
-    """Asks only if one object is clearly in the direction and no other arguably is."""
+    """Asks only if one object is clearly in the direction and no other arguably is.
+
+    A third shape must be there: of two shapes the other one is the answer wherever it is, so that a
+    reader who sees no places would be right.
+    """
     options = []
+    if len({obj.shape for obj in scene.objects}) < 3:
+        return None
     for obj in known:
         for name in RELATIONS:
             near = [other for other in scene.objects if relates(other, name, obj)]

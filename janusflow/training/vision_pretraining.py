@@ -80,8 +80,14 @@ def matching(encoder: VisionEncoder, heads: Heads, tokens: Tensor, captions: lis
     return losses, same.gather(1, best).float().mean().item()
 
 
-def step_losses(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batch) -> tuple:
-    """Returns the total loss, and the accuracies of patches and captions for the progress bar."""
+def step_losses(
+    recipe: Recipe, encoder: VisionEncoder, heads: Heads, batch, old: VisionEncoder | None = None
+) -> tuple:
+    """Returns the total loss, and the accuracies of patches and captions for the progress bar.
+
+    With the encoder as it was, `old`, twice the squared distance to its tokens is added, as a share
+    of their variance.
+    """
     pixels, targets, captions = batch
     device = heads.bias.device
     tokens = encoder(pixels.to(device))
@@ -90,18 +96,31 @@ def step_losses(recipe: Recipe, encoder: VisionEncoder, heads: Heads, batch) -> 
     if recipe.vision_contrastive:
         losses, shown["captions"] = matching(encoder, heads, tokens, captions)
         total = total + recipe.vision_contrastive * losses.mean()
+    if old is not None:
+        with torch.no_grad():
+            wanted = old(pixels.to(device))
+        moved = (tokens - wanted).square().mean() / wanted.var()
+        total, shown["moved"] = total + 2 * moved, moved.item()
     return total, shown
 
 
 def pretrain(
-    recipe: Recipe, kept: Path | None = None, device: str = "cpu", workers: int = 0
+    recipe: Recipe,
+    kept: Path | None = None,
+    device: str = "cpu",
+    workers: int = 0,
+    old: VisionEncoder | None = None,
 ) -> tuple[VisionEncoder, Heads]:
     """Returns an encoder trained for `vision_steps` batches, and the heads it was trained with.
 
-    It resumes from the file `kept`, which it writes every `KEEP` steps.
+    It resumes from the file `kept`, which it writes every `KEEP` steps. It starts from the weights
+    of `old`, if given, and stays near its tokens.
     """
     torch.manual_seed(recipe.seed)
     encoder = VisionEncoder(recipe.config(vocab_size=1).vision).to(device)
+    if old is not None:
+        encoder.load_state_dict(old.state_dict())
+        old = old.to(device).eval()
     heads = Heads(recipe.vision_width).to(device)
     if not recipe.vision_steps:  # untrained, as a dry run wants it
         return encoder.cpu(), heads.cpu()
@@ -112,7 +131,7 @@ def pretrain(
     batches = ahead(partial(patches.batch, count=recipe.vision_batch), steps, workers)
     bar = tqdm(steps, desc="vision encoder", mininterval=5, disable=None, initial=start)
     for step, batch in zip(bar, batches, strict=True):
-        total, shown = step_losses(recipe, encoder, heads, batch)
+        total, shown = step_losses(recipe, encoder, heads, batch, old)
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         norm = nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)

@@ -213,6 +213,13 @@ def test_relation_answers_agree_with_the_objects():
             assert asked.answer == ("yes" if there else "no")
 
 
+def test_what_is_beside_a_shape_is_asked_only_if_the_other_shape_could_be_wrong():
+    asked = [question("test", i, "relation") for i in range(200)]
+    open_ended = [q for q in asked if q.answer in SHAPES]
+    assert 5 < len(open_ended) < 100
+    assert all(len({obj.shape for obj in q.scene.objects}) > 2 for q in open_ended)
+
+
 def test_opposite_relations_exclude_each_other_and_diagonals_hold_both():
     a, b = Obj("star", "red", 20, 20, 30), Obj("ring", "red", 70, 70, 30)
     assert relates(a, "left of", b) and relates(a, "above", b)

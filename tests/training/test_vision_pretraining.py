@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from janusflow.scenes import patches
+from janusflow.scenes.shapes import Obj
 from janusflow.training import vision_pretraining
 from janusflow.training.recipes import RECIPES
 from janusflow.training.vision_pretraining import (
@@ -49,6 +50,21 @@ def test_training_lowers_the_loss_of_scenes_it_has_not_seen():
     short = score(RECIPE, *pretrain(replace(RECIPE, vision_steps=2)), batches=4)
     longer = score(RECIPE, *pretrain(replace(RECIPE, vision_steps=40)), batches=4)
     assert longer["loss"] < 0.8 * short["loss"]
+
+
+def test_a_patch_must_say_where_in_the_image_its_object_is():
+    objects = (Obj("circle", "red", 30, 70, 32),)
+    target = torch.from_numpy(patches.targets(objects))[None]
+    exact = torch.zeros(1, 36, patches.OUTPUTS)
+    kinds = target[..., :2].long()
+    exact.scatter_(2, kinds[..., :1], 50.0)
+    exact.scatter_(2, kinds[..., 1:] + patches.SHAPE_CLASSES, 50.0)
+    exact[..., -4:-2] = target[..., 2:]
+    exact[..., -2:] = torch.tensor([30, 70]) / patches.PATCH
+    elsewhere = exact.clone()
+    elsewhere[..., -2] += 2  # patches to the right
+    assert patches.loss(exact, target)[0] < 1e-6
+    assert patches.loss(elsewhere, target)[0] > 0.5
 
 
 def test_without_weight_the_captions_are_not_looked_at():

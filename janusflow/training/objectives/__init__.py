@@ -8,6 +8,7 @@ from janusflow.training.objectives import maps as maps
 from janusflow.training.objectives import matching as matching
 from janusflow.training.objectives import nft as nft
 from janusflow.training.objectives import reca as reca
+from janusflow.training.objectives import retain as retain
 from janusflow.training.objectives.network import Batch, Network
 from janusflow.training.objectives.objective import (
     FLOW,
