@@ -92,8 +92,8 @@ def trajectory(
         state, layout = Layout.of(noise)
         path = trajectory(layout.field(v), state, ts, chosen, nonfinite=nonfinite)
         return ((t, layout.unpack(x)) for t, x in path)
-    if not noise.ndim or noise.layout is not torch.strided:
-        told = "a number" if not noise.ndim else str(noise.layout)
+    if noise.is_nested or not noise.ndim or noise.layout is not torch.strided:
+        told = "nested" if noise.is_nested else "a number" if not noise.ndim else str(noise.layout)
         raise TypeError(f"the state is {told}; pass a dense tensor (B, ...), the batch first")
     if not noise.dtype.is_floating_point:
         raise TypeError(f"the state is {noise.dtype}; pass floating-point noise")

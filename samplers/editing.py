@@ -18,7 +18,7 @@ from samplers.states import one_tensor
 OLD = {"between": "interpolate", "partway": "img2img_timesteps", "masked": "inpaint"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RoundTrip:
     """Data integrated to noise and back: both ends (B, ...), RMS error per sample (B,), calls."""
 

@@ -10,6 +10,7 @@ must treat each sample independently, as networks in eval mode do.
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -24,7 +25,7 @@ from samplers.states import one_tensor
 NEAR = 1e-6  # how far from 0 and 1 a grid may end
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LogLikelihood:
     """log p(data) in nats (B,), its standard error over probes (B,), and the noise (B, ...).
 
@@ -72,6 +73,10 @@ def log_likelihood(
         )
     drawn = generators(generator, None if seed is None else [seed], 1, "run")
     drawn = drawn[0] if isinstance(drawn, list) else drawn
+    if probes is None and drawn is not None:
+        name = "generator" if seed is None else "seed"
+        why = "without probes the trace is exact; give probes too, or leave it out"
+        warnings.warn(f"{name} changes nothing: {why}", stacklevel=2)
     chosen = find(solver, **options)
     if chosen.stochastic or chosen.maps:
         raise ValueError(

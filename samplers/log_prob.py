@@ -25,7 +25,7 @@ from samplers.fields import Wrapped, flat
 from samplers.solvers.transitions import TRANSITIONS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rollout:
     """A sampled trajectory: times (N + 1,), states (N + 1, B, ...), log-probabilities (N, B)."""
 

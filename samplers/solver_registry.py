@@ -76,7 +76,7 @@ class Solver:
         ]
         for name in options:
             if name not in known:
-                choice = f"choose from {', '.join(known)}" if known else "it has none"
+                choice = f"choose from {', '.join(known)}" if known else "it takes no options"
                 raise TypeError(f"{self.name} has no option {name!r}; {choice}")
         return replace(self, path=partial(self.path, **options)) if options else self
 

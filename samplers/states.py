@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -61,14 +61,22 @@ class Layout:
 
     def pack(self, state: Any) -> Tensor:
         """Concatenates the parts of such a state to (B, D), in the widest of their dtypes."""
-        parts, spec = tree_flatten(state)
-        if spec != self.spec:
-            shown, own = (" ".join(str(one).split()) for one in (spec, self.spec))
-            raise TypeError(
-                f"v returned {shown} where the state is {own}; return the structure of the state"
-            )
+        parts = self.parts(state)
         widest = max(self.dtypes, key=lambda dtype: dtype.itemsize)
         return torch.cat([flat(part).to(widest) for part in parts], 1)
+
+    def parts(self, state: Any) -> list[Tensor]:
+        """Returns the parts of such a state in order. Raises TypeError for another structure."""
+        parts, spec = tree_flatten(state)
+        if spec == self.spec:
+            return parts
+        like = tree_unflatten(list(range(len(self.shapes))), self.spec)
+        if (found := _in_order(state, like)) is None:
+            raise TypeError(
+                f"v returned {_told(state)} where the state is {_told(like)}; return the structure "
+                "of the state"
+            )
+        return found
 
     def unpack(self, x: Tensor) -> Any:
         """Returns the state whose parts are concatenated in x (B, D)."""
@@ -99,6 +107,32 @@ class _Packed(Wrapped):
     def __call__(self, x: Tensor, *times: Tensor) -> Tensor:
         state = self.layout.unpack(x)
         k = self.v(state, *times)
-        for part, like in zip(tree_flatten(k)[0], tree_flatten(state)[0], strict=False):
+        for part, like in zip(self.layout.parts(k), tree_flatten(state)[0], strict=True):
             fitting(part, like)
         return self.layout.pack(k)
+
+
+def _in_order(state: Any, like: Any) -> list | None:
+    """Returns the parts of a state in the order of a like one, or None if they differ.
+
+    The order of keys, and tuple or list, make no difference.
+    """
+    if isinstance(like, Mapping):
+        same = isinstance(state, Mapping) and state.keys() == like.keys()
+        pairs = [(state[key], like[key]) for key in like] if same else None
+    elif isinstance(like, tuple | list):
+        same = isinstance(state, tuple | list) and len(state) == len(like)
+        pairs = list(zip(state, like, strict=True)) if same else None
+    else:
+        return [state]
+    found = [] if pairs is None else [_in_order(*pair) for pair in pairs]
+    return None if pairs is None or None in found else [part for own in found for part in own]
+
+
+def _told(state: Any) -> str:
+    """Returns words for the structure of a state."""
+    if isinstance(state, Mapping):
+        return f"a {type(state).__name__} with {', '.join(map(repr, state))}"
+    if isinstance(state, tuple | list):
+        return f"a {type(state).__name__} of {len(state)}"
+    return "a tensor" if isinstance(state, Tensor | int) else f"of type {type(state).__name__}"

@@ -1,7 +1,8 @@
 """Reads a folder as data, and says which of its files are skipped and why."""
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from janusflow.data.sample_files import (
     IMAGE_SUFFIXES,
     READERS,
     Found,
+    Named,
     fetch,
+    placed,
     read_caption,
 )
 from janusflow.data.shards import COMPRESSED, open_shards
@@ -57,10 +60,16 @@ class Texts:
         return Record(name=f"{self.path} paragraph {index + 1}", text=self.paragraphs[index])
 
 
+def captions_of(image: Path) -> list[Path]:
+    """Returns the text files with an image's caption, of which the first counts."""
+    spelt = ((image.with_suffix(s), image.with_suffix(s.upper())) for s in CAPTIONS)
+    found = (next((p for p in both if p.is_file()), None) for both in spelt)
+    return [path for path in found if path]
+
+
 def caption_of(image: Path) -> Path | None:
     """Returns the path of the text file with an image's caption."""
-    both = (*CAPTIONS, *(suffix.upper() for suffix in CAPTIONS))
-    return next((p for s in both if (p := image.with_suffix(s)).is_file()), None)
+    return next(iter(captions_of(image)), None)
 
 
 def open_text(path: Path) -> Found:
@@ -89,20 +98,16 @@ def open_folder(
             f"{packed} is compressed, so samples in it have no fixed positions; decompress it to "
             ".tar"
         )
-    named: set[Path] = set()
+    named = Named()
     for file in (f for f in files if f.suffix == ".jsonl"):
         found.add(open_lines(file, options.ignore, named))
     _add_json(found, [f for f in files if f.suffix == ".json"], files, options, named)
-    _add_tables(found, [f for f in files if f.suffix == ".parquet"], options, seed)
+    _add_tables(found, [f for f in files if f.suffix == ".parquet"], options, seed, named)
     shards = [f for f in files if f.suffix == ".tar"]
     found.sources += open_shards(shards, options.ignore, found)
     for file in (f for f in files if f.suffix in READERS):
         found.add(READERS[file.suffix](file))
-    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
-    captioned = tuple(f for f in images if caption_of(f))
-    found.sources += [("generation", Captioned(captioned))] if captioned else []
-    bare = set(images) - set(captioned) - named
-    found.skipped |= {str(f): "an image without a caption (.txt) beside it" for f in sorted(bare)}
+    _add_images(found, [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES], named)
     _add_texts(found, [f for f in files if f.suffix.lower() in CAPTIONS], files)
     _name_the_rest(found, files)
     if not found.sources:
@@ -115,13 +120,35 @@ def open_folder(
     return found
 
 
+def _add_images(found: Found, images: Sequence[Path], named: Named) -> None:
+    """Adds images with caption files. Where a row gives an image its text, that text alone counts,
+    and of two caption files the first.
+    """
+    captioned = []
+    for image in images:
+        first, *more = captions_of(image) or [None]
+        rowed = placed(image) in named.captioned
+        if first and rowed:
+            found.skip(str(first), "a caption of an image whose text is in a row of another file")
+        elif first:
+            captioned.append(image)
+        elif placed(image) not in named.every:
+            found.skipped[str(image)] = "an image without a caption (.txt) beside it"
+        for other in more:
+            found.skip(str(other), f"a second caption; {first.name} counts")
+    found.sources += [("generation", Captioned(tuple(captioned)))] if captioned else []
+
+
 def files_of(path: Path, exclude: Sequence[Path] = (), found: Found | None = None) -> list[Path]:
-    """Returns the sorted regular files below a folder, without hidden files and output folders."""
+    """Returns the sorted regular files below a folder, without hidden files and output folders.
+
+    Links to files and folders count as what they lead to.
+    """
     out = [folder.resolve() for folder in exclude]
     found = found or Found()
     kept = []
     own = path.resolve() in out or _is_run(path)
-    for file in sorted(path.rglob("*")):
+    for file in sorted(_below(path, found)):
         below = file.relative_to(path)
         if any(part.startswith(".") for part in below.parts):
             continue
@@ -134,7 +161,27 @@ def files_of(path: Path, exclude: Sequence[Path] = (), found: Found | None = Non
             continue
         if file.is_file():  # a pipe may never end
             kept.append(file)
+        elif file.is_symlink() and not file.exists():
+            found.skip(str(file), "a link that leads to nothing")
     return kept
+
+
+def _below(path: Path, found: Found) -> Iterator[Path]:
+    """Yields all files and folders below one; a folder that links lead to is entered once."""
+    entered, waiting = [path.resolve()], [path]
+
+    def closed(error: OSError) -> None:
+        found.skipped[str(error.filename)] = f"a folder that cannot be opened ({error.strerror})"
+
+    while waiting:
+        for home, folders, files in os.walk(waiting.pop(), onerror=closed):
+            for child in (Path(home, name) for name in (*folders, *files)):
+                yield child
+                if child.is_symlink() and child.is_dir():
+                    real = child.resolve()
+                    if not any(real in (e, *e.parents) or e in real.parents for e in entered):
+                        entered.append(real)
+                        waiting.append(child)
 
 
 def _is_run(folder: Path) -> bool:
@@ -142,7 +189,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _add_json(
-    found: Found, lists: list[Path], files: Sequence[Path], options: Data, named: set[Path]
+    found: Found, lists: list[Path], files: Sequence[Path], options: Data, named: Named
 ) -> None:
     """Adds JSON files that are lists of rows; one beside an image of its name is no list."""
     images = {f.with_suffix("") for f in files if f.suffix.lower() in IMAGE_SUFFIXES}
@@ -153,12 +200,12 @@ def _add_json(
             found.add(open_json(file, options.ignore, named))
 
 
-def _add_tables(found: Found, tables: list[Path], options: Data, seed: int) -> None:
+def _add_tables(found: Found, tables: list[Path], options: Data, seed: int, named: Named) -> None:
     if options.streaming and tables:
         found.add(open_streams(tables, options, seed))
     else:
         for table in tables:
-            found.add(open_table(table, options.ignore))
+            found.add(open_table(table, options.ignore, named))
 
 
 def _add_texts(found: Found, texts: Iterable[Path], files: Sequence[Path]) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from janusflow.data.jsonl import described, note
+from janusflow.data.jsonl import described, image_names
 from janusflow.data.records import Record, to_record
 from janusflow.data.rows import why_not
-from janusflow.data.sample_files import Found, fetch
+from janusflow.data.sample_files import Found, Named, fetch
 from janusflow.data.samples import BrokenSample
 from janusflow.utils.safe_io import read_text
 
@@ -34,7 +34,7 @@ class Rows:
         return to_record(row, self.kind, name, lambda given: fetch(self.path.parent, given))
 
 
-def open_json(path: Path, ignored: Collection[str] = (), named: set[Path] | None = None) -> Found:
+def open_json(path: Path, ignored: Collection[str] = (), named: Named | None = None) -> Found:
     """Opens a JSON file's rows, by kind; a file of anything but objects in a list is skipped.
 
     Image paths in the rows are added to `named`. Raises ValueError for a row with an unknown key
@@ -57,7 +57,7 @@ def open_json(path: Path, ignored: Collection[str] = (), named: set[Path] | None
             continue
         places.setdefault(kind, []).append((number, row))
         if named is not None:
-            note(named, path.parent, row)
+            named.add(path.parent, kind, image_names(row))
     for kind, own in places.items():
         numbers, chosen = zip(*own, strict=True)
         found.sources.append((kind, Rows(path, kind, chosen, numbers)))

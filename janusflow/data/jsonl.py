@@ -7,7 +7,7 @@ from pathlib import Path
 
 from janusflow.data.records import Record, parse_row, to_record
 from janusflow.data.rows import edit_keys, image_keys, kind_of, why_not
-from janusflow.data.sample_files import Found, fetch
+from janusflow.data.sample_files import Found, Named, fetch
 from janusflow.data.samples import BrokenSample
 
 MAX_LINE = 16 * 2**20  # bytes of a line of JSON
@@ -40,7 +40,7 @@ class Lines:
         return to_record(row, self.kind, name, lambda given: fetch(self.path.parent, given))
 
 
-def open_lines(path: Path, ignored: Collection[str] = (), named: set[Path] | None = None) -> Found:
+def open_lines(path: Path, ignored: Collection[str] = (), named: Named | None = None) -> Found:
     """Opens a file's lines, by kind.
 
     Image paths in the lines are added to `named`. Lines that are not JSON objects count to the
@@ -67,7 +67,7 @@ def open_lines(path: Path, ignored: Collection[str] = (), named: set[Path] | Non
         starts.append(start)
         numbers.append(number)
         if named is not None:
-            note(named, path.parent, row)
+            named.add(path.parent, kind, image_names(row))
     if not places:
         has = broken or "".join(f"; {name}: {why}" for name, why in list(found.skipped.items())[:1])
         raise ValueError(
@@ -90,11 +90,11 @@ def described(row: dict, name: str, ignored: Collection[str]) -> str | None:
         raise ValueError(f"{name}: {error}") from None
 
 
-def note(named: set[Path], folder: Path, row: dict) -> None:
-    """Adds the paths of a row's images to `named`."""
-    for key in {*image_keys(row), *(edit_keys(row) or ())[:2]}:
-        given = row[key] if isinstance(row[key], list) else [row[key]]
-        named.update(folder / name for name in given if isinstance(name, str))
+def image_names(row: dict) -> list:
+    """Returns what a row gives as its images, of which the texts are names of files."""
+    keys = {*image_keys(row), *(edit_keys(row) or ())[:2]}
+    given = (row[key] for key in keys)
+    return [one for value in given for one in (value if isinstance(value, list) else [value])]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:

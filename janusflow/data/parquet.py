@@ -8,8 +8,8 @@ import numpy as np
 
 from janusflow.data.read_options import Data
 from janusflow.data.records import Record, to_record
-from janusflow.data.rows import kind_of, why_not
-from janusflow.data.sample_files import Found, Subset, fetch
+from janusflow.data.rows import IMAGES, PATHS, kind_of, why_not
+from janusflow.data.sample_files import Found, Named, Subset, fetch
 from janusflow.data.streams import Streamed, count_rows, embedded
 from janusflow.utils.text import printable
 
@@ -36,11 +36,11 @@ class Table:
         return fetch(self.path.parent, given) if names_file(given) else embedded(given)
 
 
-def open_table(path: Path, ignored: Collection[str] = ()) -> Found:
+def open_table(path: Path, ignored: Collection[str] = (), named: Named | None = None) -> Found:
     """Opens a table's rows, by kind; a row without an image, for example, is a text.
 
-    Raises ValueError for a table without rows, for columns that are not understood, and if none is
-    a text.
+    Images that rows name are added to `named`. Raises ValueError for a table without rows, for
+    columns that are not understood, and if none is a text.
     """
     import datasets
 
@@ -53,10 +53,33 @@ def open_table(path: Path, ignored: Collection[str] = ()) -> Found:
     found = Found()
     kinds = kinds_of_rows(path, rows.data.table, ignored, found)
     for kind, numbers in kinds.items():
+        if named is not None:
+            _note(named, path.parent, kind, rows.data.table, numbers)
         table = Table(path, rows, kind)
         whole = len(numbers) == len(rows)
         found.sources.append((kind, table if whole else Subset(table, numbers)))
     return found
+
+
+def _note(named: Named, folder: Path, kind: str, table, numbers: np.ndarray) -> None:
+    """Adds the images that these rows of a table, of one kind, give by their files' names."""
+    for column in (name for name in table.column_names if name in (*IMAGES, *PATHS)):
+        names = _file_names(table.column(column))
+        if names is not None:
+            named.add(folder, kind, names.take(numbers).to_pylist())
+
+
+def _file_names(values):
+    """Returns a column's names of files, null where it holds bytes; None for another column."""
+    from pyarrow import compute, types
+
+    if types.is_string(values.type) or types.is_large_string(values.type):
+        return values
+    fields = [f.name for f in values.type] if types.is_struct(values.type) else []
+    if not {"bytes", "path"} <= set(fields):
+        return None
+    held = compute.is_valid(compute.struct_field(values, "bytes"))
+    return compute.if_else(held, None, compute.struct_field(values, "path"))
 
 
 def names_file(given) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,21 @@ class Found:
     def add(self, other: Found) -> None:
         self.sources += other.sources
         self.skipped |= other.skipped
+
+
+@dataclass
+class Named:
+    """The absolute paths of images that rows name; `captioned` are those with a text to draw by."""
+
+    every: set[Path] = field(default_factory=set)
+    captioned: set[Path] = field(default_factory=set)
+
+    def add(self, folder: Path, kind: str, names: Iterable) -> None:
+        """Adds the images that a row of this kind names, relative to its folder."""
+        own = {placed(folder, name) for name in names if isinstance(name, str) and "\0" not in name}
+        self.every |= own
+        if kind == "generation":
+            self.captioned |= own
 
 
 READERS: dict[str, Callable[[Path], Found]] = {}
@@ -72,7 +88,9 @@ class Subset:
 def fetch(folder: Path, given) -> bytes:
     """Returns the bytes of an image in the folder, given by its name or as {"path": name}.
 
-    Raises ValueError for a name that leads out of the folder, and for a file that cannot be read.
+    A name may not lead out of the folder. Links that are in the folder are followed, wherever they
+    lead, as in the caches of the Hugging Face hub. Raises ValueError for a name that leads out, and
+    for a file that cannot be read.
     """
     if isinstance(given, Mapping):
         given = next((given[key] for key in ("path", "file_name", "url") if given.get(key)), given)
@@ -81,10 +99,11 @@ def fetch(folder: Path, given) -> bytes:
     if given.startswith(("http://", "https://")):
         raise ValueError(f"the image {given!r:.60} is on the web; download it first")
     try:
-        path = (folder / given).resolve()
-        if not path.is_relative_to(folder.resolve()):
+        path = placed(folder, given)
+        inside = path.is_relative_to(placed(folder))
+        if not inside and not path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(
-                f"the image {given!r:.60} is outside the folder of the data; move it inside"
+                f"the image {given!r:.60} is outside the folder of the data; move or link it inside"
             )
         if not path.is_file():
             raise ValueError(f"the image {given!r:.60} does not exist; check its name")
@@ -95,6 +114,11 @@ def fetch(folder: Path, given) -> bytes:
         raise ValueError(
             f"the image {given!r:.60} cannot be read ({reason}); replace the file"
         ) from error
+
+
+def placed(folder: Path, name: str = "") -> Path:
+    """Returns the absolute path of a name in a folder, without "..", and with links as they are."""
+    return Path(os.path.abspath(folder / name))
 
 
 def read_caption(path: Path, name: str) -> str:

@@ -18,7 +18,7 @@ CACHE = next(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PromptCache:
     """The keys and values of a prompt in every block. It is never modified.
 
@@ -34,6 +34,9 @@ class PromptCache:
 
     def __len__(self) -> int:
         return self.length.shape[0]
+
+    def __deepcopy__(self, _memo) -> PromptCache:
+        return self
 
     @property
     def row_bytes(self) -> int:

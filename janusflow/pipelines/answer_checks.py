@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from janusflow.models.janus_pro.image_ranking import COLDEST
 from janusflow.pipelines.call_options import real
 
 
@@ -17,6 +18,8 @@ def check_settings(given: Mapping, vocabulary: int) -> None:
     checks = CHECKS | dict.fromkeys(IDS, (_are_ids(vocabulary), f"token ids below {vocabulary}"))
     for name, value in given.items():
         fits, expected = checks.get(name, (None, ""))
+        if name == "temperature" and value == 0:  # greedy, which `generate` checks
+            continue
         if value is not None and fits is not None and not fits(value):
             raise ValueError(f"{name} is {value!r:.60}; expected {expected}")
 
@@ -69,6 +72,7 @@ CHECKS: dict[str, tuple[Callable, str]] = {
         "an object with put() and end()",
     ),
     "stop_strings": (_are_texts, "a text or several, none empty"),
+    "temperature": _within(COLDEST, 1 / COLDEST),
     "top_p": _within(0, 1),
     "min_p": _within(0, 1),
     "typical_p": _within(0, 1),

@@ -127,6 +127,12 @@ def check_sampling(given: Mapping, sources: Sequence) -> None:
             )
 
 
+def sampled(given: Mapping, sources: Sequence) -> bool:
+    """Returns whether answers are drawn: as the caller says, or else the first configuration."""
+    told = [given.get("do_sample"), *(getattr(source, "do_sample", None) for source in sources)]
+    return bool(next((value for value in told if value is not None), False))
+
+
 @cache
 def generate_keywords() -> tuple[str, ...]:
     """Returns the names of all arguments of transformers' `generate` besides its inputs."""

@@ -51,6 +51,15 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
         self.register_modules(**modules)
         self.image_processor = VaeImageProcessor()
 
+    def register_modules(self, **modules) -> None:
+        """Sets components, as diffusers does. Raises TypeError for a name that is none of them."""
+        names, _ = self._get_signature_keys(type(self))
+        if "scheduler" in modules:
+            self.scheduler = modules["scheduler"]  # refused, before anything is changed
+        every = [*names, *self._optional_components]
+        refuse_unknown(f"{type(self).__name__}.register_modules", modules, every)
+        super().register_modules(**modules)
+
     def __setattr__(self, name: str, value) -> None:
         if name == "scheduler":
             raise AttributeError(

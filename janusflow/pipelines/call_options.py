@@ -207,6 +207,7 @@ def takes(kind: type) -> Callable[[Callable[..., Result]], Callable[..., Result]
         def call(self, *args, options=None, **given):
             where = f"{type(self).__name__}.{method.__name__}"
             given = modern(where, given, RENAMED if kind is GenerateOptions else {})
+            _refuse_others_words(where, given)
             refuse_unknown(where, given, [*names, "options", *(f.name for f in named)])
             if len(args) > len(names):
                 raise TypeError(
@@ -222,6 +223,38 @@ def takes(kind: type) -> Callable[[Callable[..., Result]], Callable[..., Result]
         return call
 
     return decorate
+
+
+# Words of other pipelines, and how to say the same here.
+OTHERS = {
+    "prompt_embeds": "prompts are read together with the image, so give prompt as text",
+    "negative_prompt_embeds": "give negative_prompt as text",
+    "ip_adapter_image": "a model that edits takes an image as image=",
+    "timesteps": "give times from 0, noise, to 1, data, as grid=",
+    "sigmas": "give times from 0, noise, to 1, data, as grid=",
+    "steps": "did you mean 'num_inference_steps'?",
+    "num_steps": "did you mean 'num_inference_steps'?",
+    "cfg": "did you mean 'guidance_scale'?",
+    "cfg_scale": "did you mean 'guidance_scale'?",
+    "true_cfg_scale": "did you mean 'guidance_scale'?",
+    "guidance_rescale": "rescaled guidance is guidance_scale='cfg_rescale:WEIGHT,SHARE'",
+    "scheduler": "the solver is sampler, such as sampler='heun'",
+    "eta": "a solver with noise is chosen by sampler, such as sampler='euler_maruyama'",
+    "num_images": "did you mean 'num_images_per_prompt'?",
+    "callback": "did you mean 'callback_on_step_end'?",
+    "callback_steps": "did you mean 'callback_on_step_end'?",
+    "cross_attention_kwargs": "weights of adapters are adapters={name: weight}",
+    "joint_attention_kwargs": "weights of adapters are adapters={name: weight}",
+    "attention_kwargs": "weights of adapters are adapters={name: weight}",
+}
+EDITS = dict.fromkeys(("strength", "mask_image"), "an image is changed by pipe.edit(image, prompt)")
+
+
+def _refuse_others_words(where: str, given: Mapping) -> None:
+    """Raises TypeError for a keyword of other libraries' pipelines, with ours."""
+    known = OTHERS if where.endswith(".edit") else OTHERS | EDITS
+    for name in (name for name in given if name in known):
+        raise TypeError(f"{where} got {name!r}, which is not an argument; {known[name]}")
 
 
 def _replaced(options, kind: type, given: Mapping, where: str):

@@ -12,9 +12,11 @@ from torch import Tensor
 from janusflow.models.janusflow.chat_format import as_images, is_one, listed
 from janusflow.pipelines import answer_settings, streaming
 from janusflow.pipelines.conversation import Conversation
+from janusflow.pipelines.generators import warn_unused
 from janusflow.pipelines.token_draws import check_seed
 from janusflow.utils.keywords import refuse_unknown
 
+GREEDY = "answers are greedy without do_sample=True; give that too, or leave seed out"
 Images = Sequence | Image.Image | np.ndarray | Tensor | None  # one image, or several
 
 
@@ -68,7 +70,7 @@ class Chat:
         check_seed(seed)
         if stream:
             _check_stream(one, settings)
-        chosen = self._settings(f"{type(self).__name__}.chat", settings)
+        chosen = self._settings(f"{type(self).__name__}.chat", settings, seed)
         chosen = answer_settings.within(chosen, inputs["input_ids"].shape[1], self.positions)
         if stream:
             return self.streamed(
@@ -96,9 +98,9 @@ class Chat:
         _check_images(images, True)
         return self.conversation_class(self, as_images(images))
 
-    def _settings(self, function: str, given: Mapping) -> dict:
+    def _settings(self, function: str, given: Mapping, seed: int | None = None) -> dict:
         """Returns the settings for `generate`: the caller's, and our defaults if neither he nor the
-        files give any.
+        files give any. Warns of a seed that greedy answers do not use.
 
         Raises TypeError for a setting that `generate` does not have or that makes no sense for
         text, and ValueError for one without effect.
@@ -121,6 +123,8 @@ class Chat:
         }
         said = {k for k in defaults if any(getattr(s, k, None) is not None for s in sources)}
         missing = {k: v for k, v in defaults.items() if k not in said}
+        if seed is not None and not answer_settings.sampled(given, sources):
+            warn_unused(None, seed, GREEDY, stacklevel=4)
         return answer_settings.filled(given, missing)
 
     def _warn_if_cut(self, ids: Tensor, given: Mapping, chosen: Mapping) -> None:

@@ -41,6 +41,17 @@ class Conversation:
     def __deepcopy__(self, _memo) -> Conversation:
         return self.__copy__()
 
+    def __getstate__(self) -> dict:
+        """Pickles the pipeline, the images and the turns; keys and values are computed again."""
+        return dict(pipe=self.pipe, images=self.images, turns=self.turns)
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(state["pipe"], state["images"])
+        self.turns = state["turns"]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.images)} images, {len(self.turns) // 2} answers)"
+
     def ask(
         self,
         question: str,
@@ -55,7 +66,7 @@ class Conversation:
         """
         _check_question(question)
         check_seed(seed)
-        chosen = self._settings("ask", max_new_tokens, settings)
+        chosen = self._settings("ask", max_new_tokens, settings, seed)
         with self.pipe._call(), self._turn:
             return self._take_turn(question, chosen, seed)
 
@@ -70,19 +81,19 @@ class Conversation:
         """Yields the answer in pieces; leaving the iterator early ends the answer there."""
         _check_question(question)
         check_seed(seed)
-        chosen = self._settings("stream", max_new_tokens, settings)
+        chosen = self._settings("stream", max_new_tokens, settings, seed)
         yield from self.pipe.streamed(
             lambda **own: self._after_others(question, with_criteria(chosen, own), seed),
             skip_prompt=True,
         )
 
-    def _settings(self, method: str, max_new_tokens: int | None, settings: dict) -> dict:
+    def _settings(self, method: str, max_new_tokens: int | None, settings: dict, seed) -> dict:
         if (settings.get("num_return_sequences") or 1) > 1:
             raise ValueError(
                 "a conversation continues from one answer; leave num_return_sequences out"
             )
         own = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
-        return self.pipe._settings(f"Conversation.{method}", settings | own)
+        return self.pipe._settings(f"Conversation.{method}", settings | own, seed)
 
     def _after_others(self, question: str, settings: dict, seed: int | None) -> None:
         """Runs a turn in a stream's thread, which gives up its place once nobody reads."""

@@ -6,6 +6,7 @@ do changed weights, because the flow map was distilled from the original ones.
 """
 
 import json
+import weakref
 from collections.abc import Mapping
 from functools import cached_property
 from numbers import Real
@@ -142,6 +143,37 @@ def _given(value) -> bool:
     return value is not None and value is not False
 
 
-def state(model: nn.Module) -> list[tuple[int, int]]:
-    """Returns the parameters' identity and version, which training and merging change."""
-    return [(id(p), 0 if p.is_inference() else p._version) for p in model.parameters()]
+class Origin:
+    """The weights as they were at one time, to tell whether training or merging changed them.
+
+    It is true of copies, by deepcopy or pickle, as of the model itself.
+    """
+
+    def __init__(self, model: nn.Module):
+        self._note(list(model.parameters()))
+
+    def _note(self, weights: list[nn.Parameter]) -> None:
+        self._weights = [(weakref.ref(weight), _version(weight)) for weight in weights]
+
+    def holds(self, model: nn.Module) -> bool:
+        """Returns whether the model's parameters are those, and unchanged."""
+        now, then = list(model.parameters()), self._weights
+        same = (p is of() and _version(p) == told for p, (of, told) in zip(now, then, strict=False))
+        return len(now) == len(then) and all(same)
+
+    def __getstate__(self) -> dict:
+        weights = [of() for of, _ in self._weights]
+        same = all(
+            w is not None and _version(w) == n
+            for w, (_, n) in zip(weights, self._weights, strict=True)
+        )
+        return {"weights": weights if same else None}
+
+    def __setstate__(self, state: dict) -> None:
+        self._weights = [(lambda: None, -1)]  # of no model
+        if state["weights"] is not None:
+            self._note(state["weights"])
+
+
+def _version(weight: nn.Parameter) -> int:
+    return 0 if weight.is_inference() else weight._version

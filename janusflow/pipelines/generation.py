@@ -23,7 +23,7 @@ from janusflow.pipelines.call_options import (
 )
 from janusflow.pipelines.call_state import Call, StepCallback
 from janusflow.pipelines.flow_maps import PromptFlowMap, weights_of
-from janusflow.pipelines.generators import Generators, generators, seeded
+from janusflow.pipelines.generators import Generators, generators, seeded, warn_beside_latents
 from janusflow.pipelines.guided_velocity import GuidedVelocity
 from janusflow.pipelines.outputs import JanusFlowOutput
 from janusflow.pipelines.presets import FLOW_MAP, Quality, resolve
@@ -76,7 +76,8 @@ class Run:
         """Returns the noise from which the next integration starts."""
         options = self.options
         sides = options.height, options.width
-        return pipe.prepare_latents(len(self.captions), *sides, self.generator, options.latents)
+        drawn = self.generator if options.latents is None else None
+        return pipe.prepare_latents(len(self.captions), *sides, drawn, options.latents)
 
 
 class Generation:
@@ -180,6 +181,7 @@ class Generation:
                 "latents hold one noise for each image, and best_of draws several; leave out "
                 "latents or best_of"
             )
+        warn_beside_latents(options, solver)
         return Run(
             prompts=prompts,
             options=options,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 
 import numpy as np
 import torch
@@ -73,6 +74,8 @@ def read_guidance(guidance):
     """
     if isinstance(guidance, np.ndarray | np.generic):
         guidance = guidance.item() if guidance.ndim == 0 else torch.from_numpy(guidance.copy())
+    if isinstance(guidance, list | tuple) and guidance and all(map(_is_weight, guidance)):
+        return torch.tensor(guidance, dtype=torch.float32)
     if not isinstance(guidance, str):
         return guidance
     try:
@@ -87,6 +90,10 @@ def read_guidance(guidance):
         f"guidance {guidance!r:.80} is not a finite number or a rule; choose 1 for none, or one of "
         f"{', '.join(RULES)}, as in guidance_interval:4,0.1,0.9"
     )
+
+
+def _is_weight(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def row_times(t: Tensor, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from janusflow.models import latents as coding
 from janusflow.models.autoencoder_loading import vae_dtype
 from janusflow.pipelines import memory
 from janusflow.pipelines.call_options import check_output_type, whole
-from janusflow.pipelines.generators import Generators, generators
+from janusflow.pipelines.generators import Generators, generators, warn_unused
 from janusflow.utils import finite, images
 from janusflow.utils.keywords import renamed
 
@@ -64,6 +64,7 @@ class Coding:
         device, factor = self._execution_device, self.vae_scale_factor
         count = whole(count, "count", required=True)
         if latents is not None:
+            warn_unused(generator, seed, "latents are the noise; leave it out", stacklevel=3)
             return self._own_latents(count, height, width, latents).to(device)
         height, width = (self.default_size if x is None else x for x in (height, width))
         self._check_size(height, width)

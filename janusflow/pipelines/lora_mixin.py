@@ -1,5 +1,6 @@
 """LoRA adapters in a pipeline, with diffusers' method names."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import RLock
@@ -52,10 +53,12 @@ class Adapted:
         folder = locate(name, files=[lora.CONFIG, weight_name], **given)
         found, taken = lora.read(folder, weight_name), self.get_list_adapters()
         own = adapter_name or f"default_{len(taken)}"
-        if not isinstance(own, str) or not own.isidentifier() or own in taken:
+        if not isinstance(own, str) or not own.isidentifier():
+            raise ValueError(f"adapter_name is {own!r:.60}; expected letters, digits and _")
+        if own in taken:
             raise ValueError(
-                f"adapter_name is {own!r:.60}; expected letters, digits and _, and none of "
-                f"{', '.join(taken) or 'those loaded'}"
+                f"an adapter named {own!r:.60} is loaded already; choose another adapter_name, or "
+                f"call delete_adapters({own!r:.60}) first"
             )
         self._unmerged("load_lora_weights")
         with _CHANGING:
@@ -71,7 +74,9 @@ class Adapted:
         names = self._known_adapters(adapter_names)
         several = isinstance(adapter_weights, list | tuple)
         weights = list(adapter_weights) if several else [adapter_weights] * len(names)
-        if len(weights) != len(names) or not names:
+        if not names:
+            raise ValueError("no adapter is named; disable_lora() switches all of them off")
+        if len(weights) != len(names):
             raise ValueError(
                 f"{len(weights)} weights came for {len(names)} adapters; give one weight for each"
             )
@@ -134,9 +139,12 @@ class Adapted:
             layer.enable_adapters(True)
 
     @between_calls
-    def fuse_lora(self, lora_scale: float = 1.0) -> None:
+    def fuse_lora(
+        self, lora_scale: float = 1.0, *, adapter_names: str | Sequence[str] | None = None
+    ) -> None:
         """Adds the active adapters, times `lora_scale`, to the weights, so that they cost no time.
 
+        `adapter_names` become the active ones first, with the weights that they have.
         `unload_lora_weights` afterwards leaves the fused model, which `save_pretrained` writes.
         Raises ValueError if no adapter is loaded, if they are fused already, or if weights would
         not be finite.
@@ -148,6 +156,9 @@ class Adapted:
         lora_scale = _weight(lora_scale, "lora_scale")
         if lora_scale == 0:
             raise ValueError("lora_scale is 0; expected a finite number other than 0")
+        if adapter_names is not None:
+            names = self._known_adapters(adapter_names)
+            self.set_adapters(names, [self._weight(name) for name in names])
         self._lora_scale = lora_scale
         try:
             for layer in layers:
@@ -160,7 +171,16 @@ class Adapted:
 
     @between_calls
     def unfuse_lora(self) -> None:
-        """Subtracts fused adapters from the weights, up to rounding."""
+        """Subtracts fused adapters from the weights, up to rounding.
+
+        Warns if none is fused, as after `unload_lora_weights`, which keeps what was fused.
+        """
+        if not any(layer.merged for layer in self._adapted()):
+            warnings.warn(
+                "unfuse_lora changes nothing: no loaded adapter is fused, and those that "
+                "unload_lora_weights removed stay in the weights; load the model again",
+                stacklevel=3,
+            )
         for layer in self._adapted():
             if layer.merged:
                 layer.unmerge()

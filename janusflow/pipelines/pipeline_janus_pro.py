@@ -24,7 +24,7 @@ from janusflow.pipelines.base import BasePipeline, check_loading, check_saving, 
 from janusflow.pipelines.call_options import Texts, avoided, check_output_type, takes, texts, whole
 from janusflow.pipelines.call_state import Call, StepCallback
 from janusflow.pipelines.conversation import Reread
-from janusflow.pipelines.generators import generators
+from janusflow.pipelines.generators import generators, warn_unused
 from janusflow.pipelines.guided_velocity import read_guidance
 from janusflow.pipelines.outputs import Shown
 from janusflow.pipelines.token_draws import drawing
@@ -34,6 +34,7 @@ from janusflow.utils.checkpoint_files import one_layout
 from janusflow.utils.hub import locate
 from samplers.guidance import Rule
 
+GREEDY = "temperature 0 takes the likeliest token at every place; leave it out"
 FILES = ["*.json", "*.jinja", "*.safetensors", "*.bin"]  # .bin is read as tensors only
 
 
@@ -183,6 +184,8 @@ class JanusProPipeline(BasePipeline):
         choice = Choice(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
         count = len(prompts) * options.num_images_per_prompt
         choose = choice.function(generators(options.generator, options.seed, count))
+        if options.temperature == 0:
+            warn_unused(None, options.seed, GREEDY)
         scale = self.own_guidance if options.guidance_scale is None else options.guidance_scale
         _check_guidance(scale)
         guided = scale != 1

@@ -150,11 +150,11 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
         from.
         """
         found, then = self.model.__dict__.get("few_step", ({}, None))
-        return found if found and few_step.state(self.model) == then else {}
+        return found if found and then.holds(self.model) else {}
 
     @few_step.setter
     def few_step(self, found: dict[str, FewStep]) -> None:
-        self.model.__dict__["few_step"] = dict(found), few_step.state(self.model)
+        self.model.__dict__["few_step"] = dict(found), few_step.Origin(self.model)
 
     @property
     def positions(self) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from transformers import StoppingCriteria, TextStreamer
 
+from janusflow.models.janus_pro.image_ranking import COLDEST
 from janusflow.serve.errors import InvalidRequest
 from janusflow.serve.schemas import ChatRequest, ImagePart, Message
 from janusflow.serve.worker import Job
@@ -96,7 +97,8 @@ def _checked(turns: list[dict]) -> list[dict]:
 
 def _image(url: str, place: str):
     head, comma, text = url.partition(",")
-    if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
+    kind = head.lower()
+    if not comma or not kind.startswith("data:image/") or not kind.endswith(";base64"):
         raise InvalidRequest(
             "an image has to come inside the request, as 'data:image/png;base64,...'; this server "
             "fetches nothing",
@@ -104,7 +106,7 @@ def _image(url: str, place: str):
             "invalid_image_url",
         )
     try:
-        return images.decode(base64.b64decode(text, validate=True), "the image")
+        return images.decode(base64.b64decode("".join(text.split()), validate=True), "the image")
     except binascii.Error as error:
         said = f"the image is no base64 ({error}); encode the file's bytes"
         raise InvalidRequest(said, place, "invalid_image") from error
@@ -115,8 +117,9 @@ def _image(url: str, place: str):
 def _one(pipe, asked: ChatRequest, inputs, most: int, index: int, seed: int, job: Job) -> Choice:
     tokenizer, visible = pipe.processor.tokenizer, Visible(asked.stops())
     watch = _Watch(job, visible)
-    settings = dict(do_sample=bool(asked.temperature), max_new_tokens=most)
-    if asked.temperature:
+    drawn = (asked.temperature or 0) >= COLDEST
+    settings = dict(do_sample=drawn, max_new_tokens=most)
+    if drawn:
         settings |= dict(temperature=asked.temperature, top_p=asked.top_p or 1.0, top_k=0)
 
     def tell(text: str) -> None:

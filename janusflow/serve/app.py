@@ -210,8 +210,9 @@ def _images(files: dict[str, bytes]) -> tuple[Image.Image, Image.Image | None]:
     except ValueError as error:
         raise InvalidRequest(str(error), "mask" if "mask" in str(error) else "image") from error
     if alpha.size != image.size:
-        sizes = f"the mask has {alpha.size} pixels and the image {image.size}"
-        raise InvalidRequest(f"{sizes}; make them equal", "mask")
+        sizes = (f"{one.width} x {one.height}" for one in (alpha, image))
+        said = "the mask is {} and the image {}; make them the same size".format(*sizes)
+        raise InvalidRequest(said, "mask")
     return image, to_rgb(alpha.point(lambda a: 255 if a == 0 else 0)).convert("L")
 
 

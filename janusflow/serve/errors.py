@@ -1,10 +1,13 @@
 """Error responses for requests that cannot be fulfilled."""
 
+import re
 from collections.abc import Sequence
 
 from janusflow.utils.http_guard import error_body
 from janusflow.utils.text import printable
 
+SUBJECT = re.compile("^(Input|String|List|Dictionary) should")
+TAG = re.compile(r"(\.\d+)\.(text|image_url)\.")  # of the parts of a message
 KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -27,12 +30,10 @@ def body(status: int, message: str, param: str | None = None, code: str | None =
 def of_validation(errors: Sequence[dict]) -> InvalidRequest:
     """Returns the first of pydantic's errors as a sentence: what came, what to do."""
     error = max(errors, key=lambda one: len(one["loc"]))  # of a union's, that of the nearest member
-    places = [str(part) for part in error["loc"][1:]]
-    members = ("str", "constrained-str")  # pydantic's names of what a union is made of
-    plain = [p for p in places if p not in members and not p.startswith("list[")]
-    name = printable(".".join(plain), 80)
+    name = printable(_place([str(part) for part in error["loc"][1:]]), 80)
     shown = printable(repr(error.get("input")), 60)
-    reason = error["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+    reason = SUBJECT.sub("it should", error["msg"].removeprefix("Value error, "))
+    reason, context = reason.split(" after validation")[0], error.get("ctx", {})
     match error["type"]:
         case "json_invalid":
             return InvalidRequest("the body is not valid JSON; send a JSON object", code="bad_json")
@@ -40,6 +41,13 @@ def of_validation(errors: Sequence[dict]) -> InvalidRequest:
             said = f"{name} is not supported by this server; leave it out"
         case "missing":
             said = f"{name or 'the body'} is missing; give it"
+        case "union_tag_invalid":
+            tags = f"is {context['tag']!r:.40}; expected {context['expected_tags']}"
+            return InvalidRequest(f"{name}.type {tags}", f"{name}.type", error["type"])
+        case "union_tag_not_found":
+            return InvalidRequest(f"{name}.type is missing; give it", f"{name}.type", "missing")
+        case "model_attributes_type" if name:
+            said = f"{name} is {shown}; expected a JSON object"
         case "value_error":
             said = f"{name} {reason}".strip()
         case _ if not name:
@@ -47,3 +55,10 @@ def of_validation(errors: Sequence[dict]) -> InvalidRequest:
         case _:
             said = f"{name or 'the body'} is {shown}; {reason}"
     return InvalidRequest(said, param=name or None, code=error["type"])
+
+
+def _place(parts: Sequence[str]) -> str:
+    """Returns the name of a parameter, without what pydantic calls the members of unions."""
+    members = ("str", "constrained-str")
+    named = ".".join(p for p in parts if p not in members and not p.startswith("list["))
+    return TAG.sub(r"\1.", named)

@@ -83,6 +83,9 @@ def edit(pipe, asked: EditRequest, image: Image.Image, mask: Image.Image | None,
         num_inference_steps=asked.num_inference_steps,
     )
     width, height = asked.sides()
+    if width is None and image.width != image.height:
+        said = f"the image is {image.width} x {image.height}; crop it to a square, or give a size"
+        raise InvalidRequest(f"{said} to stretch it to", "image")
     settings |= dict(width=width, height=height)
     settings = {name: value for name, value in settings.items() if value is not None}
     return _several(asked, job, lambda **own: pipe.edit(image, asked.prompt, **settings, **own))

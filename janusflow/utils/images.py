@@ -15,6 +15,7 @@ evaluation):
 """
 
 import io
+import re
 import textwrap
 import warnings
 from pathlib import Path
@@ -40,18 +41,21 @@ def read(path: Path) -> Image.Image:
     Raises ValueError if the file is not an image of one of `FORMATS`, is truncated, or exceeds the
     limit of pixels.
     """
-    return decode(read_bytes(path, "image_bytes", "image"), str(path))
+    return decode(read_bytes(path, "image_bytes", "image"), repr(str(path)))
 
 
 def decode(content: bytes, name: str) -> Image.Image:
     """Decodes an image from the bytes of a file; see `read`."""
+    if not content:
+        raise ValueError(f"{name} is not a complete image (it is empty)")
     if Image.MAX_IMAGE_PIXELS and limits.most("pixels") > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limits.most("pixels")  # PIL's own limit would come first
     try:
         image = _open(content)
     except Image.DecompressionBombError as error:
+        size = re.search(r"\d+ pixels", str(error))
         raise ValueError(
-            f"{name} has more pixels than expected ({error}); at most {limits.most('pixels')} are "
+            f"{name} has {size[0] if size else 'more pixels'}; at most {limits.most('pixels')} are "
             "taken, or set JANUSFLOW_MAX_PIXELS"
         ) from error
     except Exception as error:
@@ -76,7 +80,7 @@ def _broken(name: str, error: Exception) -> ValueError:
     reason = printable(error, 200) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         reason = f"none of {', '.join(FORMATS)}"
-    return ValueError(f"{name!r} is not a complete image ({reason})")
+    return ValueError(f"{name} is not a complete image ({reason})")
 
 
 def to_rgb(image, what: str = "image") -> Image.Image:

@@ -88,8 +88,10 @@ def split_prompts(content: bytes, name: str) -> list[str]:
 def check_prompt(text: str, name: str, advice: str = "; shorten it") -> None:
     """Raises ValueError for a prompt that is too long, holds a NUL, or is not Unicode."""
     longest = limits.most("prompt")
-    if "\0" in text or len(text) > longest:
-        raise ValueError(f"{name} holds a NUL or more than {longest} characters{advice}")
+    if len(text) > longest:
+        raise ValueError(f"{name} has more than {longest} characters{advice}")
+    if "\0" in text:
+        raise ValueError(f"{name} holds a NUL character; remove it")
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ValueError(f"{name} is not Unicode text; write it in UTF-8")
 

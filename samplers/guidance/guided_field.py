@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from samplers.fields import Velocity, grid_dependent, jumps_of, on_grid
-from samplers.guidance.rule import Combine, Rule
+from samplers.guidance.rule import Combine, Rule, read
 from samplers.guidance.rules import as_rule
 from samplers.states import Layout, of_parts
 
@@ -104,7 +104,7 @@ class Guided:
             return of_parts(torch.zeros_like, x)
         if reads == 1:
             return self.pair.cond(x, t)
-        cond, uncond = self.pair.both(x, t)
+        cond, uncond = _two(self.pair.both(x, t))
         if isinstance(x, Tensor):
             return self.rule(cond.to(x.dtype), uncond.to(x.dtype), t, x)
         x, layout = Layout.of(x)  # whose parts a rule combines as one vector per sample
@@ -127,11 +127,24 @@ class Guided:
         return 2 if reads == 1 and self.pair.cond is None else reads
 
 
-def guide(predictions: Pair | tuple[Velocity, Velocity], rule: Combine | float | Tensor) -> Guided:
+def _two(found: Any) -> tuple[Any, Any]:
+    """Returns two predictions. Raises TypeError for anything else that a function returned."""
+    stacked = isinstance(found, Tensor) and found.ndim > 1 and len(found) == 2
+    if stacked or (isinstance(found, tuple | list) and len(found) == 2):
+        return found[0], found[1]
+    told = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+    told = f"{len(found)} values" if isinstance(found, tuple | list) else told
+    raise TypeError(f"the guided function returned {told}; expected the two of (cond, uncond)")
+
+
+def guide(
+    predictions: Pair | tuple[Velocity, Velocity], rule: Combine | float | str | Tensor
+) -> Guided:
     """Returns the velocity (x, t) -> v of a guided field, for any solver.
 
     `predictions` is a Pair, a tuple of two velocities (cond, uncond), or a function (x, t) that
     returns both. If the rule returns `cond` unchanged, the second prediction is not evaluated.
+    The rule may be a weight, one weight per sample, a function, or a text such as "apg:3".
     Predictions of a narrower dtype are combined in the state's dtype. A state of several parts is
     combined as one vector per sample.
     """
@@ -139,7 +152,7 @@ def guide(predictions: Pair | tuple[Velocity, Velocity], rule: Combine | float |
         predictions = pair(*predictions)
     elif not isinstance(predictions, Pair):
         predictions = Pair(predictions)
-    return Guided(predictions, as_rule(rule))
+    return Guided(predictions, as_rule(read(rule) if isinstance(rule, str) else rule))
 
 
 class _Running(Guided):

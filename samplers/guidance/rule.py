@@ -112,6 +112,14 @@ def parse(text: str) -> Rule:
         ) from error
 
 
+def read(text: str) -> Rule | float:
+    """Parses a weight, such as "2", or a rule, such as "cfg:2"."""
+    try:
+        return float(text)
+    except ValueError:
+        return parse(text)
+
+
 def number(weight: float | Tensor) -> float | Tensor:
     """Returns a finite float, or a finite tensor with one weight per sample."""
     if isinstance(weight, Tensor) and (weight.ndim > 0 or weight.requires_grad):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -261,9 +262,12 @@ def _renoised(weight: float, grid: Tensor) -> Rule:
     return cfg(held)
 
 
-def as_rule(value: Combine | float | Tensor) -> Rule:
+def as_rule(value: Combine | float | Tensor | np.ndarray) -> Rule:
+    """Returns the rule of a weight, one weight per sample, or a function."""
     if isinstance(value, Rule):
         return value
+    if isinstance(value, np.ndarray):
+        return cfg(torch.from_numpy(value.copy()) if value.ndim else value.item())
     if not callable(value):
         return cfg(value)
     check_arguments(value, "guidance rule", "cond", "uncond", "t")

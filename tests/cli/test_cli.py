@@ -214,7 +214,7 @@ def test_threads_that_no_machine_has_are_refused_before_openmp_ends_the_process(
     [
         (
             ["generate", "a star", "--negative-prompt", "x" * 5000],
-            "--negative-prompt holds a NUL or more than",
+            "--negative-prompt has more than 4000 characters",
         ),
         (["generate", "a star", "--steps", 1, "--height", 0], "--height is 0"),
         (

@@ -155,6 +155,19 @@ def test_what_was_trained_is_what_the_pipeline_computes(run, folder, pipe):
     assert far(adapted, bare) > 1e-3
 
 
+def test_named_adapters_are_fused_with_the_weights_that_they_have(folder, pipe):
+    pipe.load_lora_weights(folder, adapter_name="mine")
+    pipe.set_adapters("mine", 0.5)
+    half = latents(pipe)
+    with pytest.raises(ValueError, match=r"'mine' is loaded already; .*delete_adapters\('mine'\)"):
+        pipe.load_lora_weights(folder, adapter_name="mine")
+    pipe.load_lora_weights(folder, adapter_name="other")
+    pipe.fuse_lora(adapter_names="mine")
+    assert far(latents(pipe), half) < 1e-5 and pipe.get_active_adapters() == ["mine"]
+    with pytest.raises(TypeError, match="components"):
+        pipe.fuse_lora(components=["unet"])
+
+
 def test_merged_and_unmerged_agree_and_the_weights_come_back(folder, pipe, tmp_path):
     weights = {k: v.clone() for k, v in pipe.model.state_dict().items()}
     bare = latents(pipe)
@@ -192,7 +205,7 @@ def test_two_adapters_add_up_and_go_alone(folder, pipe):
     assert far(latents(pipe), alone) < 1e-5
     with pytest.raises(ValueError, match="a, b"):
         pipe.set_adapters("c")
-    with pytest.raises(ValueError, match="none of a, b"):
+    with pytest.raises(ValueError, match="named 'a' is loaded already"):
         pipe.load_lora_weights(folder, adapter_name="a")
 
 

@@ -1,6 +1,8 @@
 """A quality that a distilled sibling generates, until an option or new weights speak against it."""
 
+import copy
 import json
+import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -160,3 +162,13 @@ def test_an_evaluation_notes_it(janusflow, folders, tmp_path):
     told = json.loads((tmp_path / "out" / "protocol.json").read_text())
     assert (told["generated_by"], told["steps"]) == (str(folders[1]), 4)
     assert any(name.startswith("few-step/") for name in told["weights"])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pipe: pickle.loads(pickle.dumps(pipe))])
+def test_a_copied_pipeline_generates_what_the_original_does(pipe, copied):
+    again = copied(pipe)
+    one, two = (drawn(p, quality="draft") for p in (pipe, again))
+    assert torch.equal(one.images, two.images) and one.generated_by == two.generated_by
+    with torch.no_grad():
+        next(again.model.parameters()).mul_(1)
+    assert not again.few_step and not copied(again).few_step and pipe.few_step

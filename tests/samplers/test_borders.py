@@ -1,5 +1,8 @@
 """What a run is given at its borders: velocities, states, times and defaults that are none."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 
@@ -150,3 +153,61 @@ def test_a_guidance_weight_gets_its_gradient(rule):
     (slope,) = torch.autograd.grad(end(weight).sum(), weight)
     beside = [float(end(2.0 + h).sum()) for h in (1e-5, -1e-5)]
     assert float(slope) == pytest.approx((beside[0] - beside[1]) / 2e-5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [("2.5", 2.5), ("cfg:2.5", 2.5), (np.array(2.5), 2.5), (np.array([1.0, 3.0]), None)],
+)
+def test_a_rule_may_be_a_text_or_an_array(given, same):
+    x, fields = torch.ones(2, 3), (lambda x, _: x, lambda x, _: 0 * x)
+    weights = torch.tensor([1.0, 3.0]) if same is None else same
+    found, expected = (
+        samplers.guide(fields, rule)(x, torch.tensor(0.5)) for rule in (given, weights)
+    )
+    assert torch.equal(found, expected)
+    with pytest.raises(ValueError, match="no guidance rule named 'apk'"):
+        samplers.guide(fields, "apk:2")
+
+
+def test_results_compare_by_identity():
+    found = samplers.round_trip(lambda x, _: -x, torch.ones(2, 3), 4)
+    assert found == found != copy.deepcopy(found)
+
+
+def test_the_order_of_keys_and_tuple_or_list_make_no_difference():
+    state = {"a": X, "b": (X, 2 * X)}
+
+    def swapped(s, _):
+        return {"b": [-s["b"][0], -s["b"][1]], "a": -s["a"]}
+
+    found = sample(swapped, state, 8)
+    assert list(found) == ["a", "b"] and isinstance(found["b"], tuple)
+    assert torch.equal(found["b"][1], sample(lambda x, _: -x, 2 * X, 8))
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        ({"a": X}, "v returned a dict with 'a' where the state is a dict with 'a', 'b'"),
+        (X, "v returned a tensor where"),
+        ((X, X), "v returned a tuple of 2 where"),
+    ],
+)
+def test_another_structure_than_the_states_is_told_in_words(returned, words):
+    with pytest.raises(TypeError, match=words):
+        sample(lambda *_: returned, {"a": X, "b": X}, 4)
+
+
+@pytest.mark.parametrize("returned", [X, X[:2], (X, X, X), None])
+def test_a_guided_function_returns_two_predictions(returned):
+    with pytest.raises((TypeError, ValueError), match=r"expected the two of|has shape"):
+        sample(samplers.guide(lambda *_: returned, 2.0), X, 4)
+    both = samplers.guide(lambda x, _: torch.stack([-x, -x]), 2.0)
+    assert torch.allclose(sample(both, X, 8), sample(lambda x, _: -x, X, 8))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_is_refused():
+    with pytest.raises(TypeError, match="the state is nested"):
+        sample(lambda x, _: -x, torch.nested.nested_tensor([X[0], X[1]]), 4)

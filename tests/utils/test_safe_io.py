@@ -188,7 +188,7 @@ def test_a_prompt_is_a_line(content, expected):
         (b"", "holds no prompts"),
         (b" \n\t\n", "holds no prompts"),
         (b"ok\na\0b", "line 2, holds a NUL"),
-        (b"ok\n" + b"x" * 2**20, "line 2, holds a NUL or more than 4000 characters"),
+        (b"ok\n" + b"x" * 2**20, "line 2, has more than 4000 characters"),
         (b"ok\n\xff\xfe", "is not UTF-8 text .byte 3"),
         ("a\ud800".encode("utf-8", "surrogatepass"), "is not UTF-8"),
         ("b".encode("utf-16"), "is not UTF-8"),

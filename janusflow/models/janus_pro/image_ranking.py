@@ -16,6 +16,9 @@ from transformers import (
 Seeds = torch.Generator | Sequence[torch.Generator] | None
 
 
+COLDEST = 1e-6  # a lower temperature takes the most likely token; its logits would overflow
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """How a token is drawn; temperature 0 takes the most likely one."""
@@ -40,7 +43,7 @@ class Choice:
         `torch.multinomial` does. So one image is identical to transformers' with that seed, and
         another batch, whose rounding differs by 1e-7, almost never changes a token.
         """
-        if self.temperature == 0:
+        if self.temperature < COLDEST:
             return lambda logits: logits.argmax(dim=-1)
         warp = LogitsProcessorList()
         if self.temperature != 1:

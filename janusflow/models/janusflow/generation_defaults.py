@@ -5,11 +5,13 @@ belong to the tokenizer. They are read from there, so that `model.generate(**inp
 end of the answer.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 from transformers import GenerationConfig
 from transformers.utils import cached_file
 
+from janusflow.models.janusflow.tags import Tags
 from janusflow.models.processor_files import token_text
 from janusflow.utils.safe_io import parse_object, read_object, read_text
 from janusflow.utils.text import printable
@@ -95,9 +97,7 @@ def _ids(name: str | Path, hub: dict) -> dict[str, int]:
     whole = _file(name, "tokenizer.json", hub)
     if whole is None:
         return {}
-    content = parse_object(read_text(whole, "tokenizer_bytes"), whole)
-    added = content.get("added_tokens")
-    known = {one["content"]: one["id"] for one in added or () if isinstance(one, dict)}
+    known = _added_tokens(whole, whole.stat().st_mtime_ns)
     named: dict[str, str] = {}
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
         path = _file(name, file, hub)
@@ -105,6 +105,24 @@ def _ids(name: str | Path, hub: dict) -> dict[str, int]:
     found = {f"{kind}_token_id": known.get(token) for kind, token in named.items()}
     found.setdefault("pad_token_id", found.get("eos_token_id"))
     return {key: value for key, value in found.items() if isinstance(value, int)}
+
+
+def image_id(name: str | Path, **hub) -> int | None:
+    """Returns the id that stands for an image in prompts, None without a tokenizer."""
+    hub = {key: value for key, value in hub.items() if key in HUB}
+    whole, own = (_file(name, file, hub) for file in ("tokenizer.json", "processor_config.json"))
+    if whole is None:
+        return None
+    tag = None if own is None else read_object(own).get("image_tag")
+    found = _added_tokens(whole, whole.stat().st_mtime_ns).get(tag or Tags.image_tag)
+    return found if isinstance(found, int) else None
+
+
+@lru_cache(maxsize=1)
+def _added_tokens(path: Path, _changed: int) -> dict[str, int]:
+    """Returns the ids of the tokens that a tokenizer's file adds to its vocabulary."""
+    added = parse_object(read_text(path, "tokenizer_bytes"), path).get("added_tokens")
+    return {one["content"]: one["id"] for one in added or () if isinstance(one, dict)}
 
 
 def _named(content: dict) -> dict[str, str]:

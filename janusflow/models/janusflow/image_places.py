@@ -64,4 +64,4 @@ def inline(turns: list[Turn]) -> tuple:
 
 
 def mismatch(count: int, places: int, tag: str) -> str:
-    return f"{count} images came for {places} placeholders {tag!r}; give as many of both"
+    return f"{count} images came for {places} placeholders {tag!r} in the text; write one an image"

@@ -304,6 +304,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
                 "pixel_values and image_token_mask belong together; take both from the processor"
             )
         if pixel_values is None:
+            self._check_images(input_ids)
             return self.get_input_embeddings()(input_ids)
         places = image_token_mask.to(torch.bool)
         embeds = self.get_input_embeddings()(input_ids.masked_fill(places, 0))
@@ -311,8 +312,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         if int(places.sum()) != len(images):
             raise ValueError(
                 f"image_token_mask marks {int(places.sum())} places, the images fill "
-                f"{len(images)}; "
-                "take both from one call of the processor"
+                f"{len(images)}; take both from one call of the processor"
             )
         return embeds.masked_scatter(places[..., None], images)
 
@@ -345,14 +345,9 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
                 "which keeps no attention; load it with that implementation"
             )
         self._check_ids(input_ids, "input_ids")
-        self._check_ids(labels, "labels")
         if inputs_embeds is None:
             inputs_embeds = self.embed(input_ids, pixel_values, image_token_mask)
-        if labels is not None and labels.shape != inputs_embeds.shape[:2]:
-            raise ValueError(
-                f"labels have shape {tuple(labels.shape)} and the prompt "
-                f"{tuple(inputs_embeds.shape[:2])}; give one label a token, -100 for none"
-            )
+        self._check_labels(labels, inputs_embeds.shape[:2])
         self.check_length(inputs_embeds.shape[1])
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             position_ids = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
@@ -375,12 +370,13 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         image_token_mask: Tensor | None = None,
         **kwargs,
     ) -> Tensor:
-        """Returns the ids of the answers, (B, new tokens).
-        Further arguments are those of transformers' `GenerationMixin.generate`; defaults come from
-        `generation_config`.
+        """Returns the ids of the answers, (B, new tokens), by `GenerationMixin.generate`, whose
+        arguments it takes; defaults come from `generation_config`.
         """
         embeds = kwargs.pop("inputs_embeds", None)
+        self._refuse_token_search(kwargs)
         if embeds is None:
+            self._check_ids(input_ids, "input_ids")
             embeds = self.embed(input_ids, pixel_values, image_token_mask)
         if attention_mask is None:
             attention_mask = embeds.new_ones(embeds.shape[:2], dtype=torch.long)

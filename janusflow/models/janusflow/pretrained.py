@@ -42,6 +42,8 @@ KEYWORDS = (
     "attn_implementation",
 )
 Own = TypeVar("Own", bound="JanusFlowPreTrainedModel")
+GUIDED = "guidance_scale"
+TOKEN_SEARCH = ("assistant_model", GUIDED, "negative_prompt_ids")  # settings of `generate`
 
 
 class JanusFlowPreTrainedModel(PreTrainedModel):
@@ -102,14 +104,57 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         self.language_model.set_output_embeddings(use_onednn(value))
 
     def _check_ids(self, ids: torch.Tensor | None, name: str) -> None:
-        """Raises ValueError for an id beyond the vocabulary; on a CPU only, to avoid waiting."""
-        if ids is None or ids.device.type != "cpu" or not ids.numel():
+        """Raises ValueError for another shape than (B, L), and for an id beyond the vocabulary; the
+        latter on a CPU only, to avoid waiting.
+        """
+        if ids is None:
             return
-        rows, most = self.get_input_embeddings().num_embeddings, ids.max().item()
-        if most >= rows or ids.is_floating_point():
+        if ids.ndim != 2 or not ids.numel():
             raise ValueError(
-                f"{name} hold {most} of {ids.dtype}; expected whole numbers below the "
+                f"{name} have the shape {tuple(ids.shape)}; expected (B, L), a row a prompt and at "
+                "least one token"
+            )
+        if ids.device.type != "cpu":
+            return
+        rows, most, least = self.get_input_embeddings().num_embeddings, *_ends(ids)
+        if most >= rows or least < 0 or ids.is_floating_point():
+            wrong = least if least < 0 else most
+            raise ValueError(
+                f"{name} hold {wrong} of {ids.dtype}; expected whole numbers from 0 and below the "
                 f"vocabulary's {rows}, from this model's processor"
+            )
+
+    def _refuse_token_search(self, settings: dict) -> None:
+        """Raises ValueError for settings of `generate` that read the prompt's ids once more, where
+        there are embeddings of text and images.
+        """
+        given = {name: settings.get(name) for name in TOKEN_SEARCH}
+        if found := [n for n, v in given.items() if not (v is None or (n == GUIDED and v == 1))]:
+            raise ValueError(
+                f"{found[0]} reads a prompt by its ids, and this model's prompts are embeddings of "
+                "text and images; leave it out"
+            )
+
+    def _check_labels(self, labels: torch.Tensor | None, shape: torch.Size) -> None:
+        """Raises ValueError for labels of another shape than the prompt's, and beyond the
+        vocabulary.
+        """
+        if labels is None:
+            return
+        if labels.shape != shape:
+            raise ValueError(
+                f"labels have shape {tuple(labels.shape)} and the prompt {tuple(shape)}; give one "
+                "label a token, -100 for none"
+            )
+        self._check_ids(labels.masked_fill(labels == -100, 0), "labels")
+
+    def _check_images(self, ids: torch.Tensor) -> None:
+        """Raises ValueError for ids with the place of an image, where no image came."""
+        own = self.__dict__.get("image_token_id")
+        if own is not None and bool((ids == own).any()):
+            raise ValueError(
+                "input_ids hold the places of an image, and pixel_values did not come; pass on all "
+                "that the processor returned, as in generate(**inputs)"
             )
 
     @classmethod
@@ -142,6 +187,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         for fault in ("missing", "unexpected", "mismatched"):
             _refuse(name, fault, info.get(f"{fault}_keys") or ())
         finite.check_weights(model.state_dict(), repr(str(name)))
+        model.__dict__["image_token_id"] = generation_defaults.image_id(name, **kwargs)
         return (model, info) if wants_info else model
 
     def save_pretrained(self, folder, *args, **kwargs) -> None:
@@ -159,6 +205,10 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         if not generation_defaults.says_something(self.generation_config):
             (Path(folder) / generation_defaults.FILE).unlink(missing_ok=True)
         readable(Path(folder))
+
+
+def _ends(ids: torch.Tensor) -> tuple[float, float]:
+    return ids.max().item(), ids.min().item()
 
 
 def _apart(name, kwargs: dict) -> tuple[object]:
