@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 import transformers
 
+from janusflow.utils.text import explained
+
 Timed = tuple[float, torch.Tensor]  # seconds and tokens
 
 
@@ -39,13 +41,12 @@ def turns(
         ).tokens
 
     ours()
-    try:
+    with explained(
+        f"transformers {transformers.__version__} cannot generate images with Janus",
+        "install another version to compare with",
+        TypeError,
+    ):  # 5.17's loop does not call its own cache as it wants to be called
         theirs()
-    except TypeError as error:  # 5.17's loop does not call its own cache as it wants to be called
-        raise ValueError(
-            f"transformers {transformers.__version__} cannot generate images with Janus ({error}); "
-            "install another version to compare with"
-        ) from error
     for _ in range(rounds):
         yield _timed(ours), _timed(theirs)
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from janusflow.cli.shared_options import guidance
 from janusflow.pipelines import auto_pipeline
 from janusflow.pipelines.auto_pipeline import FLOW, PRO
+from janusflow.pipelines.guided_velocity import read_guidance
+from janusflow.utils import limits
 
 OWN = {
     FLOW: (
@@ -50,6 +51,12 @@ def check(options) -> str:
     return kind
 
 
+def check_flow(model: str, wants: str, instead: str = "choose a JanusFlow") -> None:
+    """Raises ValueError for a Janus-Pro; `wants` says what the command does with "a flow"."""
+    if auto_pipeline.family(model) == PRO:
+        raise ValueError(f"{wants} a flow, and Janus-Pro has no flow; {instead}")
+
+
 def _check_verifier(options) -> None:
     """Raises ValueError for an unknown verifier, and for one without candidates to choose from."""
     if (name := getattr(options, "verifier", None)) is None:
@@ -88,7 +95,8 @@ def _of_flow(options, text: str) -> Request:
     from janusflow.pipelines.presets import read_grid, read_grids, resolve
     from janusflow.utils.hub import locate
 
-    steps = check_steps(options.num_inference_steps)
+    steps = options.num_inference_steps
+    limits.whole(steps, "--steps", "number", optional=True)
     check_sides(options)
     few = few_step_of(options, text)
     own = dict(sampler=options.sampler, steps=steps, grid=read_grid(options.grid))
@@ -115,7 +123,7 @@ def _of_flow(options, text: str) -> Request:
 def by_solver(chosen, text: str) -> dict:
     """Returns the pipeline's arguments for generating with the model's own weights."""
     told = dict(num_inference_steps=chosen.steps, sampler=chosen.sampler, grid=chosen.grid)
-    return told | dict(guidance_scale=chosen.rule(guidance(text)))
+    return told | dict(guidance_scale=chosen.rule(read_guidance(text)))
 
 
 def by_few_step(few, quality: str) -> dict:
@@ -126,7 +134,6 @@ def by_few_step(few, quality: str) -> dict:
 def few_step_of(options, text: str):
     """Returns the few-step model that these options select, or None."""
     from janusflow.pipelines import few_step
-    from janusflow.pipelines.guided_velocity import read_guidance
     from janusflow.utils.hub import locate
 
     found = few_step.read(locate(options.model))
@@ -138,23 +145,8 @@ def few_step_of(options, text: str):
 
 def check_sides(options) -> None:
     """Raises ValueError for a height or width below one pixel or beyond the limit."""
-    from janusflow.utils import limits
-
     for name in ("height", "width"):
-        side = getattr(options, name)
-        if side is not None and side < 1:
-            raise ValueError(f"--{name} is {side}; expected pixels, at least 1")
-        limits.hold("side", side or 1, f"--{name} is {side} pixels")
-
-
-def check_steps(steps: int | None) -> int | None:
-    """Returns the number of steps. Raises ValueError if it is below one or beyond the limit."""
-    from janusflow.utils import limits
-
-    if steps is not None and steps < 1:
-        raise ValueError(f"--steps is {steps}; expected at least 1")
-    limits.hold("number", steps or 1, f"--steps is {steps}")
-    return steps
+        limits.whole(getattr(options, name), f"--{name}", "side", optional=True)
 
 
 def _of_tokens(options, text: str) -> Request:
@@ -163,7 +155,9 @@ def _of_tokens(options, text: str) -> Request:
         top_k=options.top_k,
         top_p=options.top_p,
     )
-    settings = own | dict(guidance_scale=guidance(text), negative_prompt=options.negative_prompt)
+    settings = own | dict(
+        guidance_scale=read_guidance(text), negative_prompt=options.negative_prompt
+    )
     about = dict(model=options.model, guidance_scale=text, dtype=options.dtype, **own)
     about |= dict(negative_prompt=options.negative_prompt or "")
     return Request(settings, about | _if_given(options, "lora"))

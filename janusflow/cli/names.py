@@ -14,14 +14,6 @@ HUB = (
 )
 
 
-def hint(name: str, known: Iterable[str]) -> str:
-    """Returns `; did you mean X?` for a name near a known one, otherwise ""."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, list(known), 1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 def _starting(incomplete: str, known: Iterable[str]) -> list[str]:
     return [name for name in known if name.startswith(incomplete)]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from janusflow.cli.shared_options import OUTPUT
+from janusflow.utils import limits
 
 Out = Annotated[
     str,
@@ -111,6 +112,12 @@ def check_folder(folder: Path) -> None:
         raise ValueError(f"folder {str(folder)!r:.200} cannot be written; choose another")
 
 
+def check_new(folder: Path) -> None:
+    """Raises ValueError unless the folder of `--out` is new or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"--out {str(folder)!r:.200} is not an empty folder; choose another")
+
+
 def check_file(path: Path) -> None:
     """Raises ValueError for an existing path that must not be replaced."""
     if not path.exists():
@@ -123,5 +130,4 @@ def check_file(path: Path) -> None:
 
 def check_seed(first: int, count: int = 1) -> None:
     """Raises ValueError unless `first` and the seeds after it are valid for torch."""
-    if not 0 <= first <= MOST_SEED - (count - 1):
-        raise ValueError(f"--seed is {first}; expected 0 to {MOST_SEED - (count - 1)}")
+    limits.within("--seed", first, 0, MOST_SEED - (count - 1))

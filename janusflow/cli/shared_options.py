@@ -187,20 +187,3 @@ class Adapted(Placement):
     model: Model = DEFAULT
     vae: Vae = None
     lora: Lora = None
-
-
-def guidance(text: str):
-    """Returns a number or a rule of `samplers.guidance`. Raises ValueError for anything else."""
-    from samplers import guidance as rules
-
-    try:
-        return rules.cfg(float(text))
-    except ValueError:
-        if text.split(":")[0] in rules.RULES:
-            return rules.parse(text)
-    name = text.split(":")[0]
-    raise ValueError(
-        f"guidance {text!r:.80} is neither a finite number nor a rule"
-        f"{names.hint(name, rules.RULES)}; give 1 for none, or one of {', '.join(rules.RULES)}, as "
-        "in guidance_interval:4,0.1,0.9"
-    )

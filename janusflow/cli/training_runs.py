@@ -9,6 +9,7 @@ from typing import Annotated
 
 from janusflow.cli.shared_options import Panel
 from janusflow.cli.signals import Stopped
+from janusflow.utils.keywords import choice
 
 RUN = Panel("Run")
 Threads = Annotated[
@@ -69,9 +70,7 @@ def begin(options: Run) -> dict:
     from janusflow.utils.devices import DTYPES, full_name, use_threads
 
     use_threads(options.threads)
-    if full_name(options.export_dtype) not in DTYPES:
-        known = ", ".join(DTYPES)
-        raise ValueError(f"--export-dtype is {options.export_dtype!r:.80}; choose one of {known}")
+    choice("--export-dtype is", full_name(options.export_dtype), DTYPES)
     if not options.resume and list(options.out.glob("step-*.safetensors")):
         raise ValueError(
             f"{options.out} holds checkpoints already; choose another folder or --resume"

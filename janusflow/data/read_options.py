@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from janusflow.data.image_sizes import MIN_SIDE
+from janusflow.utils import limits
+from janusflow.utils.keywords import choice
 
 CROPS = ("random", "center")
 
@@ -22,8 +24,8 @@ class Data:
     min_side: int = MIN_SIDE  # pixels; images with a shorter side are skipped as broken
 
     def __post_init__(self):
-        if self.crop not in (None, *CROPS):
-            raise ValueError(f"data.crop is {self.crop!r}; choose one of {', '.join(CROPS)}")
+        if self.crop is not None:
+            choice("data.crop is", self.crop, CROPS)
         if self.cache is not None and self.crop == "random":
             raise ValueError(
                 "data.crop is random, but a cache holds one crop of each image; set it to center "
@@ -34,10 +36,8 @@ class Data:
         if self.buckets and (self.cache is not None or self.streaming):
             other = "data.cache" if self.cache is not None else "data.streaming"
             raise ValueError(f"data.buckets does not go with {other}; leave one of them out")
-        if self.min_side < 1:
-            raise ValueError(f"data.min_side is {self.min_side}; expected at least 1")
-        if self.buffer < 1:
-            raise ValueError(f"data.buffer is {self.buffer}; expected at least 1")
+        limits.within("data.min_side", self.min_side, 1)
+        limits.within("data.buffer", self.buffer, 1)
 
     @property
     def centered(self) -> bool:

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from janusflow.utils.keywords import choice
+
 KINDS = ("generation", "understanding", "text")
 
 
@@ -34,8 +36,7 @@ class Sample:
     name: str = ""  # where it came from, for reports
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"a sample's kind is {self.kind!r}; choose one of {', '.join(KINDS)}")
+        choice("a sample's kind is", self.kind, KINDS)
 
 
 class BrokenSample(ValueError):

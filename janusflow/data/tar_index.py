@@ -1,12 +1,13 @@
 """A minimal reader of tar files: finds where each member lies and unpacks nothing to disk.
 
-Python's tarfile keeps every member of an archive and reads headers of any size into memory; here a
-member is read from its offset, and untrusted numbers are checked before use. Formats: ustar, GNU
-with long names, pax. POSIX.1-2017, `pax`, "ustar Interchange Format".
+Python's tarfile parses the headers, but its archives keep every member and read extended headers of
+any size into memory; here a member is read from its offset, and untrusted numbers are checked.
+Formats: ustar, GNU with long names, pax. POSIX.1-2017, `pax`, "ustar Interchange Format".
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from tarfile import HeaderError, TarInfo
 from typing import BinaryIO
 
 BLOCK = 512
@@ -62,25 +63,17 @@ def members(file: BinaryIO, length: int, begin: int = 0) -> Iterator[Member]:
 
 def _header(block: bytes) -> tuple[str, int, bytes]:
     """Returns name, size and type in a header. Raises ValueError if it is invalid."""
-    if len(block) < BLOCK:
-        raise ValueError("it is cut short")
-    if sum(block) - sum(block[148:156]) + 8 * 32 != _number(block[148:156]):
-        raise ValueError("its checksum is wrong")
-    name = _text(block[:100])
-    if block[257:263] == b"ustar\0" and block[345]:
-        name = f"{_text(block[345:500])}/{name}"
-    return name, _number(block[124:136]), block[156:157]
+    try:
+        found = TarInfo.frombuf(block, "utf-8", "backslashreplace")
+    except HeaderError as error:
+        raise ValueError(str(error)) from error
+    return found.name, _checked(found.size), found.type
 
 
-def _number(field: bytes) -> int:
-    """Parses an octal number, or a binary one after the byte 0x80. Raises ValueError for others."""
-    if field[0] == 0x80:
-        value = int.from_bytes(field[1:], "big")
-    else:
-        value = int(field.strip(b" \0") or b"0", 8)
-    if not 0 <= value < 2**62:
-        raise ValueError(f"its size is {value}")
-    return value
+def _checked(size: int) -> int:
+    if not 0 <= size < 2**62:
+        raise ValueError(f"its size is {size}")
+    return size
 
 
 def _text(field: bytes) -> str:
@@ -104,8 +97,7 @@ def _extra(file: BinaryIO, kind: bytes, start: int, size: int, length: int) -> d
         key, _, value = content[gap + 1 : end].rstrip(b"\n").partition(b"=")
         found[_text(key)] = _text(value)
         place = end
-    if "size" in found and not 0 <= int(found["size"]) < 2**62:
-        raise ValueError(f"its size is {found['size']:.20}")
+    _checked(int(found.get("size", 0)))
     return found
 
 

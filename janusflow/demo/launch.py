@@ -4,6 +4,8 @@ import os
 import tempfile
 from importlib.metadata import version
 
+from janusflow.utils.extras import needed
+
 QUEUE = 20  # jobs that may wait
 SESSIONS = 64  # visitors whose shelf is kept
 OWN = "janusflow/scenes"
@@ -23,10 +25,10 @@ def start(pipe, name: str, host: str = "127.0.0.1", port: int = 0, wait: bool = 
     folder = tempfile.TemporaryDirectory(prefix="janusflow-demo-")
     os.environ["GRADIO_TEMP_DIR"] = folder.name  # read when components are made
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    if int(_gradio().split(".")[0]) < 6:
-        raise ImportError(
-            f"the page needs gradio 6 or newer, not {_gradio()}; pip install -U gradio"
-        )
+    with needed("demo", "the page"):
+        found = version("gradio")
+    if int(found.split(".")[0]) < 6:
+        raise ImportError(f"the page needs gradio 6 or newer, not {found}; pip install -U gradio")
     from janusflow.demo import page
     from janusflow.demo.protection import protected
     from janusflow.demo.requests import MAX_BYTES
@@ -64,13 +66,6 @@ def start(pipe, name: str, host: str = "127.0.0.1", port: int = 0, wait: bool = 
         finally:
             folder.cleanup()
     return blocks, address
-
-
-def _gradio() -> str:
-    try:
-        return version("gradio")
-    except ModuleNotFoundError as error:
-        raise ImportError("the page needs gradio; run pip install 'janusflow[demo]'") from error
 
 
 def _about(pipe) -> str:

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from janusflow.evaluation import provenance
 from janusflow.training.alignment.teachers import TimmEncoder
 from janusflow.utils import atomic_io, images, safe_io
+from janusflow.utils.extras import needed
 from janusflow.utils.hub import locate
-from janusflow.utils.text import printable
+from janusflow.utils.text import explained
 
 NAMES = (".png", ".jpg", ".jpeg", ".webp")
 INCEPTION = (".pth", ".pt")
+PUBLISHED = "pt_inception-2015-12-05-6726825d.pth"
 
 
 class Pooled(nn.Module):
@@ -102,31 +104,17 @@ def own(pipe) -> Pooled:
 
 
 def _inception(path: str) -> nn.Module:
-    try:
+    with needed("eval", "the FID's Inception"):
+        import torch_fidelity  # noqa: F401 (which torchmetrics imports)
         from torchmetrics.image.fid import NoTrainInceptionV3
-    except ImportError as error:
-        raise _lacking(error) from error
     if not Path(path).is_file():
         raise ValueError(
             f"features {path!r} is not a file; give the weights of the FID's Inception"
         )
-    try:
+    with explained(f"{path!r} holds no weights of the FID's Inception", f"give {PUBLISHED}"):
         net = NoTrainInceptionV3("inception-v3-compat", ["2048"], path)
-    except ModuleNotFoundError as error:
-        raise _lacking(error) from error
-    except Exception as error:  # of torch.load and load_state_dict, of every kind
-        reason = printable(error, 160)
-        raise ValueError(
-            f"{path!r} holds no weights of the FID's Inception ({reason}); give "
-            "pt_inception-2015-12-05-6726825d.pth"
-        ) from error
     net.side, net.num_features = 299, 2048
     return net
-
-
-def _lacking(error: ImportError) -> ImportError:
-    return ImportError(f"fid and kid need torchmetrics and torch-fidelity ({error}); "
-                       "pip install 'janusflow[eval]'")  # fmt: skip
 
 
 def _transformers(folder: Path) -> nn.Module:

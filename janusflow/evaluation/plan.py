@@ -7,7 +7,8 @@ from pathlib import Path
 
 from janusflow.evaluation import provenance
 from janusflow.scenes.world import SPLITS
-from janusflow.utils.limits import hold
+from janusflow.utils.keywords import choice
+from janusflow.utils.limits import hold, whole
 from janusflow.utils.locked_dir import write
 from janusflow.utils.safe_io import check_file
 from janusflow.utils.text import printable
@@ -47,14 +48,10 @@ class Plan:
 
     def __post_init__(self):
         for name in ("prompts", "seeds", "steps", "batch", "side", "cycles", "best_of"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r:.80}; expected a whole number of at least 1")
-            hold("number", value, f"{name} is {value}")
+            whole(getattr(self, name), name, "number")
         hold("items", self.prompts * self.seeds, f"{self.prompts} prompts with {self.seeds} seeds")
-        known = [name for name in SPLITS if name != "train"]
-        if not self.splits or not set(self.splits) <= set(known):
-            raise ValueError(f"splits are {self.splits}; choose among {', '.join(known)}")
+        for split in self.splits or ("",):
+            choice("no split to evaluate named", split, [n for n in SPLITS if n != "train"])
 
     @property
     def fingerprint(self) -> str:

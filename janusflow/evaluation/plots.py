@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from janusflow.utils.extras import needed
 from samplers.benchmark.style import paper, thinned
 
 if TYPE_CHECKING:
@@ -159,10 +160,8 @@ def by_depth(
 
 
 def _axes(width: float, height: float) -> Axes:
-    try:
+    with needed("eval", "a figure"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("figures need matplotlib; run pip install janusflow[eval]") from error
     return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 

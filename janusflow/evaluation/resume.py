@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import TypeVar
 
 from janusflow.utils import processes
+from janusflow.utils.extras import needed
 
 Job = TypeVar("Job")
 Made = TypeVar("Made")
@@ -69,10 +70,6 @@ def wait() -> None:
 
 
 def _state():
-    try:
+    with needed("train", "a run of several processes"):
         from accelerate import PartialState
-    except ImportError as error:
-        raise ImportError(
-            "several processes need accelerate; pip install 'janusflow[train]'"
-        ) from error
     return PartialState()

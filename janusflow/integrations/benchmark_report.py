@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from janusflow.utils.safe_io import parse_object, read_text
+from janusflow.utils.text import explained
 
 HEADER = ("benchmark", "protocol", "metric", "score", "questions", "model")
 POPE = {
@@ -41,7 +42,7 @@ def protocol(name: str) -> str:
 
 def of_lmms_eval(results: dict, path: Path) -> Iterator[list[str]]:
     """Returns the rows of a `*_results.json`. Raises ValueError for another file."""
-    try:
+    with explained(f"{str(path)!r} is not a result of lmms-eval", "give a *_results.json"):
         model = results["config"]["model_args"] or results["config"]["model"]
         for task, scores in results["results"].items():
             split = results["configs"].get(task, {}).get("test_split") or "its own"
@@ -53,10 +54,6 @@ def of_lmms_eval(results: dict, path: Path) -> Iterator[list[str]]:
                     about = f"{said}; {YES}" if metric == "pope_yes_ratio" else said
                     error = scores.get(f"{metric}_stderr,none")
                     yield [task, about, metric, _value(value, error), str(count), str(model)]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{str(path)!r} is not a result of lmms-eval ({error!r}); give a *_results.json"
-        ) from error
 
 
 def of_vlmevalkit(text: str, path: Path) -> Iterator[list[str]]:

@@ -19,6 +19,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from janusflow.models.autoencoder import Deterministic
+from janusflow.utils.keywords import choice
 
 KINDS = (
     "AutoencoderDC",
@@ -41,8 +42,7 @@ class AdaptedAutoencoder(ModelMixin, ConfigMixin):
         scaling_factor: float = 1.0,  # noqa: ARG002 (the statistics are applied here)
     ):
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"no autoencoder {kind!r:.60}; choose one of {', '.join(KINDS)}")
+        choice("no autoencoder named", kind, KINDS)
         self.inner: nn.Module = getattr(diffusers, kind).from_config(settings)
         self.folds = 2 if kind == "AutoencoderKLFlux2" else 1
         self.films = kind in ("AutoencoderKLQwenImage", "AutoencoderKLWan")

@@ -20,8 +20,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from janusflow.utils import atomic_io, limits
+from janusflow.utils.extras import needed
 from janusflow.utils.safe_io import read_object
-from janusflow.utils.text import printable
+from janusflow.utils.text import explained, printable
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
@@ -60,11 +61,8 @@ class Found:
 
 def need_peft() -> None:
     """Raises ModuleNotFoundError with the command to install peft if it is missing."""
-    try:
+    with needed("train", "an adapter"):
         import peft  # noqa: F401
-    except ModuleNotFoundError as error:
-        needs = "adapters need peft: pip install 'janusflow[train]'"
-        raise ModuleNotFoundError(needs, name="peft") from error
 
 
 # In training
@@ -237,7 +235,8 @@ def _tensors(path: Path, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
             f"{str(path.parent)!r} lacks {path.name}; give an adapter's folder, as peft saves it"
         )
     found: dict[str, dict[str, Tensor]] = {}
-    try:
+    said, faults = f"{str(path)!r} is a damaged weight file", (SafetensorError, OSError)
+    with explained(said, "download or save it again", *faults):
         with safe_open(path, "pt") as file:
             for key in file.keys():
                 match = TENSOR.fullmatch(key)
@@ -247,11 +246,6 @@ def _tensors(path: Path, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
                         "lora_A and lora_B are supported, so save the adapter as plain LoRA"
                     )
                 found.setdefault(match[1], {})[match[2]] = file.get_tensor(key)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{str(path)!r} is a damaged weight file ({printable(error, 160)}); download or save "
-            "it again"
-        ) from error
     for layer, pair in found.items():
         whole = pair.keys() == {"A", "B"} and all(
             x.is_floating_point() and x.element_size() > 1 and bool(x.isfinite().all())

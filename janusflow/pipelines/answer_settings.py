@@ -9,7 +9,7 @@ from transformers import GenerationConfig, GenerationMixin
 
 from janusflow.models.janusflow.generation_defaults import check_beams
 from janusflow.pipelines.answer_checks import check_settings
-from janusflow.pipelines.call_options import whole
+from janusflow.utils.limits import whole
 
 LONGEST = 512  # tokens of an answer, as published
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
@@ -105,7 +105,7 @@ def read(given: Mapping, tokenizer) -> dict:
     found = dict(given)
     for name in ("max_new_tokens", "max_length", "num_beams", "num_return_sequences"):
         if found.get(name) is not None:
-            found[name] = whole(found[name], name, limit="number")
+            found[name] = whole(found[name], name, "number")
             if name.startswith("num"):
                 check_beams(found[name], f"{name} is")
     check_settings(found, len(tokenizer))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from janusflow.models import published_configs
 from janusflow.utils.hub import CONFIGS, KEYWORDS, locate
 from janusflow.utils.keywords import refuse_unknown
 from janusflow.utils.safe_io import read_object
@@ -61,7 +62,8 @@ def eight_bit():
 
 def family(name: str | Path, **hub) -> str:
     """Returns `FLOW` or `PRO`, read from config.json alone. Raises ValueError if it is neither."""
-    path = locate(name, files=CONFIGS, **hub) / "config.json"
+    folder = published_configs.folder(name) or locate(name, files=CONFIGS, **hub)
+    path = folder / "config.json"
     config = read_object(path)
     if found := _family(config):
         return found

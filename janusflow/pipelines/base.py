@@ -17,7 +17,7 @@ from janusflow.pipelines.lora_mixin import Adapted
 from janusflow.utils import atomic_io, hub
 from janusflow.utils.checkpoint_files import check_shards, check_variant_name
 from janusflow.utils.devices import DTYPES, full_name, pick_device
-from janusflow.utils.keywords import refuse_unknown
+from janusflow.utils.keywords import choice, refuse_unknown
 
 ATTENTION = (
     "{} changes nothing: attention is torch's scaled_dot_product_attention, which saves that "
@@ -199,9 +199,7 @@ def check_attention(name) -> None:
 
     known = ("eager", *AttentionInterface().keys())
     if name is not None and name not in known:
-        raise ValueError(
-            f"attn_implementation is {name!r:.60}; choose one of {', '.join(known[:6])}"
-        )
+        choice("attn_implementation is", name, known[:6])
 
 
 def check_loading(function: str, given: dict, more: tuple[str, ...] = ()) -> dict:

@@ -4,7 +4,6 @@ editing.
 
 import functools
 import inspect
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
@@ -15,8 +14,8 @@ from torch import Tensor
 import samplers
 from janusflow.pipelines.guided_velocity import read_guidance
 from janusflow.pipelines.presets import read_grid
-from janusflow.utils import limits
-from janusflow.utils.keywords import modern, refuse_unknown
+from janusflow.utils.keywords import choice, modern, refuse_unknown
+from janusflow.utils.limits import whole
 
 Result = TypeVar("Result")
 
@@ -48,7 +47,7 @@ class RunOptions:
 
     def __post_init__(self):
         for name in ("num_inference_steps", "height", "width", "memory_limit"):
-            self._set(name, whole(getattr(self, name), name, limit=LIMITED.get(name)))
+            self._set(name, whole(getattr(self, name), name, LIMITED.get(name), optional=True))
         if isinstance(self.grid, str):
             self._set("grid", read_grid(self.grid))
         self._set("guidance_scale", read_guidance(self.guidance_scale))
@@ -75,7 +74,7 @@ class GenerateOptions(RunOptions):
     def __post_init__(self):
         super().__post_init__()
         for name in ("num_images_per_prompt", "best_of"):
-            self._set(name, whole(getattr(self, name), name, required=True, limit="number"))
+            self._set(name, whole(getattr(self, name), name, "number"))
         if self.best_of == 1 and self.verifier != GenerateOptions.verifier:
             raise ValueError(
                 "verifier chooses among candidates, and best_of is 1; give best_of above 1, or "
@@ -120,24 +119,6 @@ class InvertOptions:
             object.__setattr__(self, name, getattr(checked, name))
 
 
-def whole(value, name: str, required: bool = False, limit: str | None = None) -> int | None:
-    """Returns a whole number from 1 to the limit, given as a Python, numpy or torch number.
-
-    The limits are in `janusflow.utils.limits`. Raises ValueError otherwise.
-    """
-    if value is None and not required:
-        return None
-    try:
-        number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ValueError(f"{name} is {value!r:.60}; expected a whole number of at least 1")
-    if limit is not None:
-        limits.hold(limit, number, f"{name} is {number}")
-    return number
-
-
 def real(value, name: str) -> float:
     """Returns a number of Python, numpy or torch as float, NaN too. Raises TypeError otherwise."""
     text = isinstance(value, str | bytes | bool | np.bool_)
@@ -151,8 +132,7 @@ def real(value, name: str) -> float:
 
 def check_output_type(name: str) -> None:
     """Raises ValueError for an unknown `output_type`."""
-    if name not in OUTPUT_TYPES:
-        raise ValueError(f"output_type is {name!r}; choose one of {', '.join(OUTPUT_TYPES)}")
+    choice("output_type is", name, OUTPUT_TYPES)
 
 
 def texts(prompt: Texts, name: str = "prompt") -> list[str]:
@@ -164,6 +144,13 @@ def texts(prompt: Texts, name: str = "prompt") -> list[str]:
         shown = found if len(found) != 1 else found[0]
         raise ValueError(f"{name} is {shown!r:.200}; expected one text or several, none empty")
     return [str(text) for text in found]
+
+
+def spread(items: list, count: int, what: str, of: str) -> list:
+    """Returns one item for each of `count`, repeating a single one; ValueError if others came."""
+    if len(items) not in (1, count):
+        raise ValueError(f"{len(items)} {what} came for {count} {of}; give one, or one each")
+    return items * count if len(items) == 1 else items
 
 
 def avoided(negative: Texts | None, count: int) -> list[str | None]:

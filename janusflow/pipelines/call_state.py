@@ -100,6 +100,11 @@ class CallState:
             if not running and not inside:  # no other call needs the parts where they are
                 self.maybe_free_model_hooks()
 
+    def _callback(self, options) -> StepCallback | None:
+        """Returns the step callback of a call's options."""
+        names = options.callback_on_step_end_tensor_inputs
+        return StepCallback.of(options.callback_on_step_end, names, self._callback_tensor_inputs)
+
     def _adapters_of(self, chosen, inside: bool) -> dict[str, float] | None:
         """Returns the adapters of a call: those of an outer call only if it uses this network."""
         if inside:

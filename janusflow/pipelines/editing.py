@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 import samplers
-from janusflow.pipelines.call_options import EditOptions, InvertOptions, Texts, takes, texts
+from janusflow.pipelines.call_options import EditOptions, InvertOptions, Texts, spread, takes, texts
 from janusflow.pipelines.generators import generators, seeded
 from janusflow.pipelines.guided_velocity import row_times
 from janusflow.pipelines.outputs import JanusFlowOutput, Shown
@@ -168,13 +168,7 @@ def _part(solver: samplers.Solver, ts: Tensor, strength: float, invert: bool) ->
 def _source(pipe, source_prompt: Texts | None, prompts: list[str]) -> samplers.core.Velocity:
     """Returns the unguided velocity for inversion; without a text it is the unconditional one."""
     if source_prompt is not None:
-        told = texts(source_prompt)
-        if len(told) not in (1, len(prompts)):
-            raise ValueError(
-                f"{len(told)} source prompts came for {len(prompts)} images; give one, or one "
-                "an image"
-            )
-        return pipe.field(_spread(told, len(prompts)))
+        return pipe.field(spread(texts(source_prompt), len(prompts), "source prompts", "images"))
     rows = pipe.encode_prompts(prompts)[1]
     return lambda x, t: pipe.model.velocity(x, row_times(t, x), rows)
 
@@ -190,17 +184,9 @@ def _noise(x: Tensor, data: Tensor, t: Tensor) -> Tensor:
 def _matched(prompt: Texts, image) -> tuple[list[str], list[Image.Image]]:
     """Repeats a single prompt or image to match the number of the others."""
     prompts, originals = texts(prompt), [images.to_rgb(one) for one in images.listed(image)]
-    count = max(len(prompts), len(originals))
-    if any(len(row) not in (1, count) for row in (prompts, originals)):
-        raise ValueError(
-            f"{len(prompts)} prompts came for {len(originals)} images; give one prompt, one image, "
-            "or as many of both"
-        )
-    return _spread(prompts, count), _spread(originals, count)
-
-
-def _spread(items: list, count: int) -> list:
-    return items * count if len(items) == 1 else items
+    if len(originals) == 1:
+        return prompts, originals * len(prompts)
+    return spread(prompts, len(originals), "prompts", "images"), originals
 
 
 def _size(pipe, originals: list[Image.Image], height, width) -> tuple[int, int]:
@@ -229,11 +215,8 @@ def _mask(mask_image, originals: list[Image.Image], height: int, width: int) -> 
     if mask_image is None:
         return None
     masks = [images.to_mask(mask) for mask in images.listed(mask_image)]
-    if len(masks) not in (1, len(originals)):
-        raise ValueError(
-            f"{len(masks)} masks came for {len(originals)} images; give one, or one an image"
-        )
-    for mask, image in zip(_spread(masks, len(originals)), originals, strict=True):
+    each = spread(masks, len(originals), "masks", "images")
+    for mask, image in zip(each, originals, strict=True):
         if mask.size != image.size:
             raise ValueError(
                 f"the mask is {mask.width} x {mask.height} and the image {image.width} x "

@@ -19,6 +19,7 @@ from janusflow.models.prompt_cache import PromptCache
 from janusflow.pipelines.guided_velocity import CachedTimes, rule_of
 from janusflow.utils.atomic_io import write_text
 from janusflow.utils.safe_io import parse_object, read_text
+from janusflow.utils.text import explained
 from samplers.fields import FlowMap
 
 SAMPLER = "jump"
@@ -36,15 +37,13 @@ class FlowMapGrid:
     def load(cls, path: Path) -> FlowMapGrid:
         """Reads what `save` wrote. Raises ValueError for a file with other content."""
         found = parse_object(read_text(path, "config_bytes"), path)
-        try:
+        with explained(
+            f"{path} does not hold the times and evaluations of a flow map",
+            "run janusflow distill again",
+        ):
             times = tuple(float(t) for t in found["times"])
             evaluations = tuple(int(n) for n in found["evaluations"])
             made = cls(times, evaluations, float(found.get("guidance", 2.0)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} does not hold the times and evaluations of a flow map ({error}); run "
-                "janusflow distill again"
-            ) from error
         samplers.core.times(times, samplers.core.find(SAMPLER))
         return made
 

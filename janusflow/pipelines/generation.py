@@ -17,9 +17,9 @@ from janusflow.pipelines.call_options import (
     GenerateOptions,
     Texts,
     avoided,
+    spread,
     takes,
     texts,
-    whole,
 )
 from janusflow.pipelines.call_state import Call, StepCallback
 from janusflow.pipelines.flow_maps import PromptFlowMap, weights_of
@@ -30,6 +30,7 @@ from janusflow.pipelines.presets import FLOW_MAP, Quality, resolve
 from janusflow.pipelines.trajectory import Trajectory, expected
 from janusflow.pipelines.trajectory import chosen as chosen_frames
 from janusflow.pipelines.verifiers import best, scorer
+from janusflow.utils.limits import whole
 from samplers.guidance import Guided
 
 EDITED = "a prompt with its images"
@@ -158,7 +159,7 @@ class Generation:
             walk = self._states(call, call.velocity, start, run.ts, run.solver, run.callback)
             states = [start, *walk]
             found = expected(states, run.ts[: len(states)])
-            places = chosen_frames(len(found), whole(frames, "frames", required=True))
+            places = chosen_frames(len(found), whole(frames, "frames"))
             shown = [self.decode(found[i], "pil", options.memory_limit) for i in places]
         return Trajectory(shown, [float(run.ts[i + 1]) for i in places], run.captions)
 
@@ -205,13 +206,6 @@ class Generation:
             return None
         how = options.quality, options, options.guidance_scale, self.default_size
         return few_step.choose(found, *how)
-
-    def _callback(self, options) -> StepCallback | None:
-        return StepCallback.of(
-            options.callback_on_step_end,
-            options.callback_on_step_end_tensor_inputs,
-            self._callback_tensor_inputs,
-        )
 
     def _prompt_embeds(self, call: Call) -> Tensor:
         """Returns a call's token embeddings (2 B, L, D), unconditional rows first as in diffusers.
@@ -375,10 +369,7 @@ class Generation:
         if not self.model.config.image_editing and not any(self._adapted()):
             warnings.warn(NO_EDITOR, stacklevel=2)
         images = list(image) if isinstance(image, list | tuple) else [image]
-        if len(images) == 1:
-            images *= len(prompts)
-        if len(images) != len(prompts):
-            raise ValueError(f"{len(images)} images came for {len(prompts)} prompts; give one each")
+        images = spread(images, len(prompts), "images", "prompts")
         inputs = self.processor.prompt(prompts, [[one] for one in images])
         self._check_ids(inputs["input_ids"])
         self._limit_positions(inputs["input_ids"].shape[1] + self._image_places, EDITED)

@@ -14,6 +14,7 @@ from janusflow.models.janusflow.generation_adapters import Times
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.prompt_cache import PromptCache
 from janusflow.pipelines.time_grid import time_shift
+from janusflow.utils.keywords import nearest
 from samplers.guidance import RULES, Guided, Pair, parse
 
 
@@ -87,7 +88,8 @@ def read_guidance(guidance):
     if guidance.split(":")[0] in RULES:
         return parse(guidance)
     raise ValueError(
-        f"guidance {guidance!r:.80} is not a finite number or a rule; choose 1 for none, or one of "
+        f"guidance {guidance!r:.80} is not a finite number or a rule"
+        f"{nearest(guidance.split(':')[0], RULES)}; choose 1 for none, or one of "
         f"{', '.join(RULES)}, as in guidance_interval:4,0.1,0.9"
     )
 

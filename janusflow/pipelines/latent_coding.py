@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from janusflow.models import latents as coding
 from janusflow.models.autoencoder_loading import vae_dtype
 from janusflow.pipelines import memory
-from janusflow.pipelines.call_options import check_output_type, whole
+from janusflow.pipelines.call_options import check_output_type
 from janusflow.pipelines.generators import Generators, generators, warn_unused
 from janusflow.utils import finite, images
 from janusflow.utils.keywords import renamed
+from janusflow.utils.limits import whole
 
 
 class Coding:
@@ -62,7 +63,7 @@ class Coding:
         It is drawn from `generator` or `seed`, as in `pipe(prompt)`.
         """
         device, factor = self._execution_device, self.vae_scale_factor
-        count = whole(count, "count", required=True)
+        count = whole(count, "count")
         if latents is not None:
             warn_unused(generator, seed, "latents are the noise; leave it out", stacklevel=3)
             return self._own_latents(count, height, width, latents).to(device)
@@ -171,7 +172,7 @@ class Coding:
 
         `memory.forecast` explains the arguments.
         """
-        images = whole(images, "images", required=True)
+        images = whole(images, "images")
         device = self._execution_device.type
         setting = dict(dtype=self.model.dtype, images=images, device=device) | setting
         found = memory.forecast(self.model.config, self._autoencoder, **setting)
@@ -185,7 +186,7 @@ class Coding:
         which changes it slightly (with a warning). `pipe(prompt, memory_limit=size)` limits one
         call. Returns the pipeline.
         """
-        return self._decode_with(limit=whole(size, "size"))
+        return self._decode_with(limit=whole(size, "size", optional=True))
 
     def enable_vae_slicing(self) -> None:
         """Decodes one image at a time."""

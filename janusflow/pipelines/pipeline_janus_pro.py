@@ -21,7 +21,7 @@ from janusflow.models.janus_pro.processing import JanusProProcessor
 from janusflow.pipelines import memory
 from janusflow.pipelines.auto_pipeline import PRO, check_family
 from janusflow.pipelines.base import BasePipeline, check_loading, check_saving, clean, read_dtype
-from janusflow.pipelines.call_options import Texts, avoided, check_output_type, takes, texts, whole
+from janusflow.pipelines.call_options import Texts, avoided, check_output_type, takes, texts
 from janusflow.pipelines.call_state import Call, StepCallback
 from janusflow.pipelines.conversation import Reread
 from janusflow.pipelines.generators import generators, warn_unused
@@ -32,6 +32,7 @@ from janusflow.utils import finite, images
 from janusflow.utils.atomic_io import readable
 from janusflow.utils.checkpoint_files import one_layout
 from janusflow.utils.hub import locate
+from janusflow.utils.limits import whole
 from samplers.guidance import Rule
 
 GREEDY = "temperature 0 takes the likeliest token at every place; leave it out"
@@ -72,11 +73,11 @@ class TokenOptions:
     return_dict: bool = True  # False: a tuple (images, calls)
 
     def __post_init__(self):
-        count = whole(self.num_images_per_prompt, "num_images_per_prompt", required=True)
+        count = whole(self.num_images_per_prompt, "num_images_per_prompt")
         object.__setattr__(self, "num_images_per_prompt", count)
         if self.guidance_scale is not None:
             object.__setattr__(self, "guidance_scale", read_guidance(self.guidance_scale))
-        object.__setattr__(self, "top_k", whole(self.top_k, "top_k"))
+        object.__setattr__(self, "top_k", whole(self.top_k, "top_k", optional=True))
         check_output_type(self.output_type)
 
 
@@ -195,11 +196,7 @@ class JanusProPipeline(BasePipeline):
         memory.check_room(count, self._row_bytes(total), self._execution_device)
         places = [i for i in range(len(prompts)) for _ in range(options.num_images_per_prompt)]
         rows = [[ids[i] for i in places] for ids in (follow, against) if ids is not None]
-        callback = StepCallback.of(
-            options.callback_on_step_end,
-            options.callback_on_step_end_tensor_inputs,
-            self._callback_tensor_inputs,
-        )
+        callback = self._callback(options)
         state = dict(num_timesteps=total, guidance_scale=scale)
         with self._call(options.adapters, **state) as call:
             tokens = self._draw(call, rows[0], rows[1] if guided else None, choose, callback)

@@ -102,7 +102,8 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
         processor = processor or JanusFlowProcessor.from_pretrained(folder)
         cls(model, processor)  # parts of another kind are refused before they are asked
         processor.check_fits(model.config.language_config.vocab_size)
-        processor.check_images(model.config.vision)
+        vision = model.config.vision
+        processor.check_images(vision.image_size, vision.tokens)
         if not isinstance(vae, nn.Module):
             wide = vae_dtype(model.dtype if dtype == "auto" else dtype)
             vae = load_vae(folder, vae, wide, variant=variant, required=False)

@@ -11,6 +11,7 @@ import samplers
 from janusflow.pipelines.flow_maps import SAMPLER, FlowMapGrid
 from janusflow.pipelines.time_grid import listed, time_grid
 from janusflow.utils import hub
+from janusflow.utils.keywords import choice
 from samplers.core import find, times
 from samplers.fields import jumps_of
 from samplers.grids import at_jumps
@@ -90,8 +91,7 @@ def resolve(name: str, grids: Mapping[str, samplers.PilotGrid] | None = None, **
     steps, grid and guidance interval, unless one of the first three is given. A model that is a
     flow map jumps between its own times in `steps` evaluations, unless a sampler or grid is given.
     """
-    if name not in QUALITIES:
-        raise ValueError(f"no quality named {name!r}; choose one of {', '.join(QUALITIES)}")
+    choice("no quality named", name, QUALITIES)
     given = {k: v for k, v in given.items() if v is not None}
     quality = QUALITIES[name]
     if (learned := (grids or {}).get(FLOW_MAP)) and not {"sampler", "grid"} & given.keys():

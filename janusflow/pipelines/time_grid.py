@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import samplers
+from janusflow.utils.keywords import choice
 from samplers.callables import check_arguments
 from samplers.core import laid
 
@@ -49,9 +50,9 @@ def time_grid(
     grid = listed(grid)
     if isinstance(grid, Tensor):
         return grid
-    if isinstance(grid, str) and grid not in samplers.GRIDS:
-        raise ValueError(f"no grid named {grid!r}; choose one of {', '.join(samplers.GRIDS)}")
-    if not callable(grid) and not isinstance(grid, str):
+    if isinstance(grid, str):
+        choice("no grid named", grid, samplers.GRIDS)
+    elif not callable(grid):
         raise TypeError(
             f"grid is {grid!r:.80}; expected a name of samplers.GRIDS, times from 0 to 1, or a "
             "function of the number of steps"

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from janusflow.pipelines.answering import likelihoods, message, probabilities
-from janusflow.utils.keywords import nearest
+from janusflow.utils.keywords import choice
 from samplers.callables import check_arguments
 
 LEAST = 1e-30  # of p(yes) + p(no)
@@ -36,11 +36,8 @@ def find(name: str) -> Callable:
     if name in ELSEWHERE:
         import_module(ELSEWHERE[name])
     if name not in VERIFIERS:
-        known = list(dict.fromkeys([*VERIFIERS, *ELSEWHERE]))
-        hint = nearest(str(name), known) or f"; choose one of {', '.join(known)}"
-        raise ValueError(
-            f"no verifier named {name!r:.60}{hint}, or give a function of (images, prompts)"
-        )
+        known = dict.fromkeys([*VERIFIERS, *ELSEWHERE])
+        choice("no verifier named", name, known, ", or give a function of (images, prompts)")
     return VERIFIERS[name]
 
 

@@ -28,6 +28,7 @@ from janusflow.scenes.world import (
     relates,
     scene,
 )
+from janusflow.utils.keywords import choice
 
 
 @dataclass(frozen=True)
@@ -201,8 +202,7 @@ def caption(scene: Scene, _rng: Generator) -> Asked:
 def ask(scene: Scene, template: str, rng: Generator) -> Question | None:
     """Returns a question of one template about a scene, or None if the scene does not suit it."""
     known = TEMPLATES | PROBES
-    if template not in known:
-        raise ValueError(f"no template named {template!r}; choose one of {', '.join(known)}")
+    choice("no template named", template, known)
     asked = known[template](scene, rng)
     return Question(*asked, template, scene) if asked else None
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.random import Generator
 
 from janusflow.scenes.shapes import COLORS, SHAPES, SIDE, Obj, render, render_batch
+from janusflow.utils.keywords import choice
 
 __all__ = [
     "CATEGORIES",
@@ -228,17 +229,13 @@ def _sentence(needs: Sequence[Need], relation: str | None) -> str:
 
 
 def categories_of(split: str) -> tuple[str, ...]:
-    if split not in SPLITS:
-        raise ValueError(f"no split named {split!r}; choose one of {', '.join(SPLITS)}")
+    choice("no split named", split, SPLITS)
     return SPLITS[split]
 
 
 def prompt(split: str, category: str, index: int) -> Prompt:
     """Returns prompt number `index` of a category of a split; `SPLITS` lists both."""
-    if category not in (known := categories_of(split)):
-        raise ValueError(
-            f"no category {category!r} in split {split!r}; choose one of {', '.join(known)}"
-        )
+    choice(f"the split {split!r} has no category", category, categories_of(split))
     rng = generator(split, category, index)
     needs, relation = BUILDERS[category](rng, split)
     frame = pick(rng, FRAMES.get(split, ("{}",)))

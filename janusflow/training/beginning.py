@@ -10,6 +10,7 @@ from janusflow.training.config_values import today
 from janusflow.training.ema import State, load_heads
 from janusflow.training.recipes import RECIPES, Recipe
 from janusflow.utils.hub import locate
+from janusflow.utils.keywords import choice
 
 MODEL = "janusflow/scenes"  # where a stage begins unless told
 FIRST = ("whitening", "init_std", "vision_steps", "vision_batch", "vision_lr", "vision_contrastive")
@@ -106,8 +107,7 @@ def recipe_of(
     """Returns a recipe with its changes and with the geometry of the model that the run begins
     with, and the changes that are other settings.
     """
-    if name not in RECIPES:
-        raise ValueError(f"no recipe named {name!r}; choose one of {', '.join(RECIPES)}")
+    choice("no recipe named", name, RECIPES)
     recipe, rest = init_checkpoint.with_changes(RECIPES[name], dict(changes))
     if begun is None:
         return recipe, rest

@@ -20,6 +20,7 @@ from torch import Tensor
 from janusflow.training import sharded_checkpoints
 from janusflow.utils import atomic_io, digests
 from janusflow.utils.safe_io import check_file, parse_object
+from janusflow.utils.text import explained
 
 NAME = re.compile(r"step-(\d+)(?:-of-(\d+)-(\d+))?\.safetensors")
 
@@ -123,14 +124,12 @@ def read(
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
+    with explained(
+        f"{path} cannot be read", "check the file and its permissions", SafetensorError, OSError
+    ):
         with safe_open(check_file(path), "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             meta = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); check the file and its permissions"
-        ) from error
     if meta.get("sha256") != digests.of_tensors(tensors):
         raise ValueError(f"{path} does not match its checksum; resume from an earlier checkpoint")
     return tensors, meta

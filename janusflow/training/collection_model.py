@@ -1,6 +1,5 @@
 """Training on a collection's folder: the initial model of a recipe, and its samples."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -18,8 +17,8 @@ from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.tokenizer import build_tokenizer
+from janusflow.training.init_checkpoint import write
 from janusflow.training.recipes import Recipe
-from janusflow.utils.atomic_io import readable
 
 LEAST = 4  # concepts that use a word which becomes a token
 
@@ -53,12 +52,7 @@ def first_model(recipe: Recipe, folder: Path, base: Path) -> None:
     autoencoder.fit(as_input(pixels))
     autoencoder.save_pretrained(base / "vae")
     torch.manual_seed(recipe.seed)
-    part = base / "part"
-    JanusFlowModel(recipe.config(tokenizer.get_vocab_size())).save_pretrained(part)
-    for path in sorted(part.iterdir()):  # config.json, then the weights
-        os.replace(path, base / path.name)
-    part.rmdir()
-    readable(base)
+    write(JanusFlowModel(recipe.config(tokenizer.get_vocab_size())), base)
 
 
 def batches(base: Path, recipe: Recipe, folder: Path, split: str = "train") -> CollectionBatches:

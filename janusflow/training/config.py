@@ -20,6 +20,8 @@ from janusflow.training import objectives
 from janusflow.training.alignment.repa import PRESETS, Alignment
 from janusflow.training.config_stages import STAGES, TUNE, SampleSchedule, Stage, one_of
 from janusflow.training.config_values import as_hint, hints_of, parse_yaml, today, unknown
+from janusflow.utils import limits
+from janusflow.utils.keywords import choice
 from janusflow.utils.safe_io import read_text
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
@@ -72,12 +74,10 @@ class Run:
         one_of("run.allow", self.allow, ALLOWED)
         one_of("run.mixed_precision", [self.mixed_precision], ("auto", "no", "bf16"))
         for name in ("accumulation", "save_every", "keep", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"run.{name} is {getattr(self, name)}; expected at least 1")
+            limits.within(f"run.{name}", getattr(self, name), 1)
         every = ("milestone_every", "watch_every", "sample_every", "evaluate_every")
         for name in (*every, "max_bad_steps", "max_bad_samples"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"run.{name} is {getattr(self, name)}; expected 0 or more")
+            limits.within(f"run.{name}", getattr(self, name), 0)
         if self.keep_best:
             one_of("run.keep_best", [self.keep_best], ("held_out", "strict"))
         if self.evaluate_count < 1 or (self.keep_best and not self.evaluate_every):
@@ -86,8 +86,7 @@ class Run:
                 f"{self.keep_best!r}; give a count of at least 1, and set run.evaluate_every with "
                 "keep_best"
             )
-        if not 0 <= self.workers <= 256:
-            raise ValueError(f"run.workers is {self.workers}; expected 0 to 256")
+        limits.within("run.workers", self.workers, 0, 256)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +145,7 @@ class Settings:
 
 def of_stage(stage: int | str) -> Settings:
     """Returns the settings of the paper's stages or "tune". Raises ValueError for another name."""
-    if str(stage) not in STAGES:
-        raise ValueError(f"no stage named {stage!r}; choose one of {', '.join(STAGES)}")
+    choice("no stage named", str(stage), STAGES)
     aligned = None if stage == TUNE else PRESETS["janusflow"]
     return Settings(training=STAGES[str(stage)], alignment=aligned)
 

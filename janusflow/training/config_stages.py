@@ -14,6 +14,7 @@ from janusflow.training.optimizers import OPTIMIZERS
 from janusflow.training.schedules import SCHEDULES
 from janusflow.training.timestep_sampling import DENSITIES, options_of
 from janusflow.utils import limits
+from janusflow.utils.keywords import choice
 
 # Parts of the model by the beginnings of their parameters' names.
 PARTS = {
@@ -87,11 +88,8 @@ class Stage:
         for name in ("warmup", "opening_steps", "flow", "next_token", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
-        for name in ("shift_base", "image_grid"):
-            if not 0 <= getattr(self, name) < 2**31:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
-        if not 0 <= self.seed < 2**31:
-            raise ValueError(f"seed is {self.seed}; expected 0 or more, below 2**31")
+        for name in ("shift_base", "image_grid", "seed"):
+            limits.within(name, getattr(self, name), 0, 2**31 - 1)
         if self.density_std is not None and not self.density_std > 0:
             raise ValueError(f"density_std is {self.density_std}; expected a number above 0")
         for name in self.time_options:
@@ -202,8 +200,7 @@ class SampleSchedule:
 
 def one_of(name: str, values, known) -> None:
     for value in values:
-        if value not in known:
-            raise ValueError(f"{name} holds {value!r:.80}; choose from {', '.join(known)}")
+        choice(f"{name} holds", value, known)
 
 
 def _shares(understanding: float, generation: float, text: float) -> dict[str, float]:

@@ -4,7 +4,6 @@ mapped.
 Nothing here knows the sections; `config.py` does.
 """
 
-import difflib
 import re
 import types
 import typing
@@ -14,6 +13,8 @@ from functools import cache
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from janusflow.utils.keywords import nearest
 
 RENAMED = {  # names of release 0.1, for one more release
     "training.clip": "training.max_grad_norm",
@@ -36,9 +37,8 @@ def today(name: str) -> str:
 def unknown(name: str, known: Iterable[str]) -> str:
     """Returns the message for an unknown name: the most similar known name first, then all."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"no setting named {name!r}; {hint}there are {', '.join(known)}"
+    hint = nearest(name, known) or f"; there are {', '.join(known)}"
+    return f"no setting named {name!r}{hint}"
 
 
 @cache

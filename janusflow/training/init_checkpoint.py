@@ -1,7 +1,6 @@
 """Training on the world of scenes: recipes as settings, the initial model, and the samples."""
 
 import os
-from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from janusflow.training import vision_pretraining
 from janusflow.training.alignment.repa import Alignment
 from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
-from janusflow.training.config_values import today
+from janusflow.training.config_values import as_hint, hints_of, today
 from janusflow.training.recipes import Recipe
 from janusflow.utils.atomic_io import readable
 from janusflow.utils.devices import pick_device
@@ -79,6 +78,11 @@ def first_model(recipe: Recipe, base: Path, workers: int = 0) -> None:
     torch.manual_seed(recipe.seed)
     model = JanusFlowModel(recipe.config(size))
     model.vision_und_enc_model.load_state_dict(load_file(seen))
+    write(model, base)
+
+
+def write(model: JanusFlowModel, base: Path) -> None:
+    """Writes an initial model, whose weights appear last and complete."""
     part = base / "part"
     model.save_pretrained(part)
     for path in sorted(part.iterdir()):  # config.json, then the weights
@@ -112,7 +116,8 @@ def with_changes(recipe: Recipe, changes: dict) -> tuple[Recipe, dict]:
     """
     changes = {today(k): v for k, v in changes.items()}
     plain = {k: v for k, v in changes.items() if k != "alignment" or isinstance(v, int | float)}
-    own = {k: _like(getattr(recipe, k), v, k) for k, v in plain.items() if hasattr(recipe, k)}
+    hints = hints_of(Recipe)
+    own = {k: as_hint(hints[k], v, k) for k, v in plain.items() if k in hints}
     rest = {k: v for k, v in changes.items() if k not in own}
     sections = [field.name for field in fields(Settings)]
     unknown = [k for k in rest if "." not in k and k not in sections]
@@ -120,14 +125,3 @@ def with_changes(recipe: Recipe, changes: dict) -> tuple[Recipe, dict]:
         known = ", ".join(Recipe.__dataclass_fields__)
         raise ValueError(f"no setting named {unknown[0]!r}; the recipe has {known}")
     return replace(recipe, **own), rest
-
-
-def _like(old, value, name: str):
-    if isinstance(old, tuple) and isinstance(value, list):
-        return tuple(value)
-    if isinstance(old, float) and isinstance(value, int | str) and not isinstance(value, bool):
-        with suppress(ValueError):  # as in 1e-4, which YAML reads as a text
-            return float(value)
-    if not isinstance(value, type(old)) or isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}; expected something like {old!r}")
-    return value

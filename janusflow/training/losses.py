@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from janusflow.training import gather
+from janusflow.utils.keywords import choice
 
 Weight = Callable[[Tensor], Tensor]
 WEIGHTS: dict[str, Weight] = {}
@@ -51,8 +52,7 @@ def min_snr(t: Tensor, gamma: float = 5.0) -> Tensor:
 
 def weighted(losses: Tensor, t: Tensor, name: str = "even") -> Tensor:
     """Weights losses (B,) by name at t (B,). Raises ValueError for an unknown name."""
-    if name not in WEIGHTS:
-        raise ValueError(f"no loss weight named {name!r}; choose one of {', '.join(WEIGHTS)}")
+    choice("no loss weight named", name, WEIGHTS)
     return losses * WEIGHTS[name](t)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -24,6 +24,7 @@ from janusflow.training.objectives.map_losses import straightness
 from janusflow.training.objectives.online import shape_of, times_of
 from janusflow.utils import atomic_io
 from janusflow.utils.safe_io import check_file, parse_object, read_text
+from janusflow.utils.text import explained
 
 SHARD = 64  # pairs of a file
 TOLD = "pairs.json"
@@ -123,16 +124,12 @@ def whole(path: Path) -> bool:
 
 def read(path: Path) -> list[Sample]:
     """Returns a file's pairs as samples with noise. Raises ValueError if it is damaged."""
-    try:
+    with explained(f"{path} cannot be read", "check the file or generate the pairs again"):
         with safe_open(check_file(path), "pt") as file:
             found = {name: file.get_tensor(name) for name in ("noise", "data", "ids", "lengths")}
             names = json.loads((file.metadata() or {}).get("names", "[]"))
         rows = found["ids"].split(found["lengths"].tolist())
         parts = zip(rows, found["noise"], found["data"], names, strict=True)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); check the file or generate the pairs again"
-        ) from error
     return [
         Sample(kind="generation", input_ids=ids, latents=x, extra={"noise": z}, name=name)
         for ids, z, x, name in parts

@@ -23,6 +23,7 @@ from janusflow.training.alignment.teachers import Encoder, make
 from janusflow.training.encoding import BATCH, features_of, latents_of, made_with, taught_by
 from janusflow.utils.devices import DTYPES, pick_device
 from janusflow.utils.hub import locate
+from janusflow.utils.keywords import choice
 from janusflow.utils.locked_dir import alone
 
 SHARD_BYTES = 256 * 2**20
@@ -68,8 +69,7 @@ def load(
     """
     if teacher not in ("own", "none") and not teacher.startswith("timm:"):
         raise ValueError(f"--teacher is {teacher!r}; choose own, none or timm:NAME")
-    if dtype not in DTYPES:
-        raise ValueError(f"--dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+    choice("--dtype is", dtype, DTYPES)
     folder, place = locate(model), pick_device(device)
     found = Encoders(JanusFlowProcessor.from_pretrained(folder), load_vae(folder, vae).to(place))
     if teacher != "none":

@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 import samplers
-from janusflow.models import latents as coding
+from janusflow.data.samples import Sample
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
-from janusflow.models.prompt_cache import PromptCache
 from janusflow.training.ema import State
-from janusflow.training.encoding import latents_of
-from janusflow.training.rollouts import evaluating
+from janusflow.training.objectives.online import shape_of
+from janusflow.training.rollouts import evaluating, field, pixels_of
 from janusflow.training.trainer import Trainer
 from janusflow.utils import atomic_io
 from janusflow.utils.images import captioned, grid
@@ -59,29 +58,12 @@ class Preview:
         """Generates one image for each prompt."""
         place = next(model.parameters()).device
         self.vae.to(place)
-        inputs = self.processor.prompt(list(self.prompts)).to(place)
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        cond, uncond = (model.encode_prompt(ids, mask, unconditional=u) for u in (False, True))
-        both = PromptCache.cat([cond, uncond])
-        pair = samplers.guidance.batched_pair(_field(model, both), _field(model, cond))
-        v = samplers.guide(pair, GUIDANCE)
-        found = samplers.sample(v, self._noise().to(place), STEPS, "euler")
-        pixels = coding.decode(self.vae, found).clamp(-1, 1)
-        bytes_ = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        return [Image.fromarray(one) for one in bytes_]
-
-    def _noise(self) -> Tensor:
-        side = self.processor.image_processor.image_size
-        shape = latents_of(self.vae, torch.zeros(1, 3, side, side)).shape[1:]
+        rows = [self.processor.prompt(text)["input_ids"][0] for text in self.prompts]
+        v = field(model, [Sample(kind="generation", input_ids=row) for row in rows], GUIDANCE)
         generator = torch.Generator().manual_seed(self.seed)
-        return torch.randn(len(self.prompts), *shape, generator=generator)
-
-
-def _field(model: JanusFlowModel, prompt: PromptCache):
-    def velocity(x: Tensor, t: Tensor) -> Tensor:
-        return model.velocity(x, torch.full((len(x),), float(t), device=x.device), prompt)
-
-    return velocity
+        noise = torch.randn(len(rows), *shape_of(model, self.vae), generator=generator)
+        found = samplers.sample(v, noise.to(place), STEPS, "euler")
+        return [Image.fromarray(one) for one in pixels_of(self.vae, found).numpy()]
 
 
 def _track(trainer: Trainer, sheet: Image.Image, step: int) -> None:

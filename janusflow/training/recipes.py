@@ -9,6 +9,7 @@ from pathlib import Path
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.utils import limits
 from janusflow.utils.safe_io import parse_object
+from janusflow.utils.text import explained
 
 # Numbers that a network is built of, by the limit that holds them; they are at least 1.
 BOUNDED = {
@@ -99,10 +100,7 @@ class Recipe:
             if not all(least <= x < float("inf") for x in given):
                 raise ValueError(f"{field.name} is {value!r:.80}; expected {least} or more")
         for name, limit in BOUNDED.items():
-            value = getattr(self, name)
-            if not isinstance(value, int):
-                raise ValueError(f"{name} is {value!r:.80}; expected a whole number")
-            limits.hold(limit, value, f"{name} is {value}")
+            limits.whole(getattr(self, name), name, limit)
 
     @property
     def spoken(self) -> tuple[str, ...]:
@@ -158,17 +156,16 @@ class Recipe:
     @classmethod
     def from_json(cls, text: str) -> Recipe:
         """Returns a recipe from its form in a checkpoint. Raises ValueError if it is invalid."""
-        try:
+        with explained(
+            "the checkpoint's recipe cannot be read",
+            "resume with the release that wrote it",
+            TypeError,
+        ):
             found = parse_object(text, Path("the checkpoint's recipe"))
             names = {"clip": "max_grad_norm", "prompt_drop": "cond_dropout"}  # as once written
             found = {names.get(k, k): v for k, v in found.items()}
             found = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
             return cls(**found)
-        except TypeError as error:
-            raise ValueError(
-                f"the checkpoint's recipe cannot be read ({error}); resume with the release that "
-                "wrote it"
-            ) from error
 
 
 EMOJI = Recipe(

@@ -6,7 +6,6 @@ process ever holds more than its part. A folder gets its final name once it is c
 checksum is stored beside it to detect damage.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from janusflow.training.ema import State, load_moments
 from janusflow.utils import atomic_io
+from janusflow.utils.digests import of_file
 from janusflow.utils.safe_io import read_object
 
 META = "meta.json"
@@ -52,7 +52,7 @@ def write(
     dcp.save(dict(named), storage_writer=writer)
     wait()
     for file in _share(part, rank, world):
-        (part / f"{file.name}.sha256").write_text(_digest(file), encoding="utf-8")
+        (part / f"{file.name}.sha256").write_text(of_file(file), encoding="utf-8")
     wait()
     if rank == 0:
         (part / META).write_text(json.dumps(dict(meta)), encoding="utf-8")
@@ -67,19 +67,11 @@ def _share(folder: Path, rank: int, world: int) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))[rank::world]
 
 
-def _digest(file: Path) -> str:
-    found = hashlib.sha256()
-    with open(file, "rb") as content:
-        while part := content.read(2**20):
-            found.update(part)
-    return found.hexdigest()
-
-
 def check(folder: Path, rank: int = 0, world: int = 1) -> None:
     """Raises ValueError if a file of this process's share does not match its checksum."""
     for file in _share(folder, rank, world):
         said = file.with_name(f"{file.name}.sha256")
-        if not said.is_file() or said.read_text(encoding="utf-8") != _digest(file):
+        if not said.is_file() or said.read_text(encoding="utf-8") != of_file(file):
             raise ValueError(
                 f"{file} does not match its checksum; resume from an earlier checkpoint"
             )

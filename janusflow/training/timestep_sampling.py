@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from janusflow.utils.keywords import choice
+
 Density = Callable[..., Tensor]
 DENSITIES: dict[str, Density] = {}
 
@@ -63,8 +65,7 @@ def at(u: Tensor, name: str = "logit_normal", *, shift: float = 1.0, **options: 
 
     Raises ValueError for an unknown density or option, or numbers out of range.
     """
-    if name not in DENSITIES:
-        raise ValueError(f"no density named {name!r}; choose one of {', '.join(DENSITIES)}")
+    choice("no density named", name, DENSITIES)
     known = options_of(name)
     if unknown := sorted(options.keys() - set(known)):
         raise ValueError(

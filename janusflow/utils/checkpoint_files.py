@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from janusflow.utils import limits
 from janusflow.utils.safe_io import check_file, read_object
-from janusflow.utils.text import printable
+from janusflow.utils.text import explained, printable
 
 # What other libraries would obey in a stranger's folder: code, files or adapters from elsewhere.
 LOADING = (
@@ -57,14 +57,24 @@ def check_settings(content: dict, kind: type, known: Iterable[str], name: str) -
     """
     known = {*known, *LOADING}
     for key, value in content.items():
-        plain = key.removeprefix("_").removesuffix("_internal")
-        loads = plain in LOADING and value not in HARMLESS
+        plain, shown = check_setting(key, value, name)
         hides = not {plain, key} & known and hasattr(kind, key)
-        if loads or hides or key.startswith("__"):
-            shown = printable(repr(key), 60)
-            raise ValueError(f"{name} holds {shown}, which is not taken from a file; remove it")
-        if plain in ("dtype", "torch_dtype") and not is_dtype(value):
-            raise ValueError(f"{name} holds {key} {value!r:.60}; expected a name such as 'float32'")
+        if hides or key.startswith("__"):
+            raise ValueError(f"{shown}, which is not taken from a file; remove it")
+
+
+def check_setting(key: str, value, place: str) -> tuple[str, str]:
+    """Raises ValueError for a setting that loads code or files, or names no dtype.
+
+    Returns the setting's plain name, and the beginning of an error on it.
+    """
+    shown = f"{place} holds {printable(repr(key), 60)}"
+    plain = key.removeprefix("_").removesuffix("_internal")
+    if plain in LOADING and value not in HARMLESS:
+        raise ValueError(f"{shown}, which is not taken from a file; remove it")
+    if plain in ("dtype", "torch_dtype") and not is_dtype(value):
+        raise ValueError(f"{shown} {value!r:.60}; expected a name such as 'float32'")
+    return plain, shown
 
 
 def is_dtype(value) -> bool:
@@ -159,15 +169,13 @@ def stored(folder: Path) -> int:
 
 
 def _numbers(path: Path) -> int:
-    try:
+    with explained(
+        f"{path} is a damaged weight file", "download or save it again", SafetensorError, OSError
+    ):
         with safe_open(check_file(path), "pt") as file:
             parts = {key: file.get_slice(key) for key in file.keys()}
             kinds = {key: part.get_dtype() for key, part in parts.items()}
             count = sum(math.prod(part.get_shape()) for part in parts.values())
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is a damaged weight file ({printable(error, 160)}); download or save it again"
-        ) from error
     wrong = [
         key
         for key, kind in kinds.items()

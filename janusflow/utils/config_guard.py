@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from janusflow.utils import limits
-from janusflow.utils.checkpoint_files import HARMLESS, LOADING, is_dtype
+from janusflow.utils.checkpoint_files import check_setting
 from janusflow.utils.safe_io import read_object
 from janusflow.utils.text import printable
 
@@ -41,12 +41,7 @@ def _blocks(content: dict, name: str, depth: int = 0) -> Iterator[tuple[str, dic
 
 
 def _check(key: str, value, place: str, rows: int) -> None:
-    shown = f"{place} holds {printable(repr(key), 60)}"
-    plain = key.removeprefix("_").removesuffix("_internal")
-    if plain in LOADING and value not in HARMLESS:
-        raise ValueError(f"{shown}, which is not taken from a file; remove it")
-    if plain in ("dtype", "torch_dtype") and not is_dtype(value):
-        raise ValueError(f"{shown} {value!r:.60}; expected a name such as 'float32'")
+    plain, shown = check_setting(key, value, place)
     if plain.endswith("token_id") and not _is_token(value, rows):
         raise ValueError(f"{shown} {value!r:.60}; expected a whole number from 0 to {rows - 1}")
     expected = FORMS.get(plain)

@@ -1,10 +1,9 @@
 """Chooses the device and the dtype when the caller names none."""
 
-from difflib import get_close_matches
-
 import torch
 
 from janusflow.utils import limits
+from janusflow.utils.keywords import choice
 from janusflow.utils.processes import number
 
 EIGHT_BIT = "int8"  # of the weights; the arithmetic is bfloat16's
@@ -55,10 +54,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
         with torch.cuda.device(device):
             real = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if real else torch.float16
-    if name not in DTYPES:
-        near = get_close_matches(name, ["auto", *DTYPES, *SHORT, EIGHT_BIT], 1)
-        hint = f"did you mean {near[0]}? Choose" if near else "choose"
-        raise ValueError(f"no dtype {name!r:.80}; {hint} auto, {', '.join(DTYPES)} or {EIGHT_BIT}")
+    choice("no dtype named", name, ["auto", *DTYPES, EIGHT_BIT])
     return DTYPES[name]
 
 
@@ -89,10 +85,7 @@ def use_threads(count: int | None) -> None:
     """
     if count is None:
         return
-    if count < 1:
-        raise ValueError(f"threads are {count}; expected at least 1")
-    limits.hold("threads", count, f"threads are {count}")
-    torch.set_num_threads(count)
+    torch.set_num_threads(limits.whole(count, "the number of threads", "threads"))
 
 
 def describe(device: torch.device) -> str:

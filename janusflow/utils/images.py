@@ -27,7 +27,7 @@ from torch import Tensor
 
 from janusflow.utils import limits
 from janusflow.utils.safe_io import read_bytes
-from janusflow.utils.text import printable
+from janusflow.utils.text import explained, printable
 
 OVERSHOOT = 0.05  # of floats beyond 0 and 1; bicubic resizing overshoots by 0.02 on photographs
 
@@ -98,10 +98,8 @@ def to_rgb(image, what: str = "image") -> Image.Image:
             "tensor, open files with PIL.Image.open"
         )
     _check_size(*image.size, what)
-    try:
+    with explained(f"the {what} cannot be read", "check its file"):
         upright = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ValueError(f"the {what} cannot be read ({error}); check its file") from error
     return _from_pil(upright, what)
 
 
@@ -204,10 +202,8 @@ def _from_pil(image: Image.Image, what: str) -> Image.Image:
         image = image.convert("RGBA")
     if image.mode == "La":  # PIL knows no way from it to RGB
         image = image.convert("LA")
-    try:
+    with explained(f"the {what} cannot be read", "check its file"):
         return image.convert("RGB")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the {what} cannot be read ({error}); check its file") from error
 
 
 def _from_array(array: np.ndarray, what: str) -> Image.Image:

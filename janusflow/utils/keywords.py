@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -18,6 +18,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     parts = (word for word in known if len(name) > 3 and f"_{name}_" in f"_{word}_")
     found = next(iter(close), None) or next(parts, None)
     return f"; did you mean {found!r}?" if found else ""
+
+
+def choice(said: str, value, known: Collection, more: str = "") -> None:
+    """Raises ValueError unless the value is known, with the nearest known one, all, and `more`.
+
+    Example: `choice("no quality named", name, QUALITIES)`.
+    """
+    names = list(map(str, known))
+    if value not in (known if isinstance(value, str) else list(known)):
+        hint = nearest(str(value), names).removeprefix("; ")
+        hint = f" ({hint})" if hint else ""
+        raise ValueError(f"{said} {value!r:.80}{hint}; choose one of {', '.join(names)}{more}")
 
 
 def refuse_unknown(function: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -3,8 +3,10 @@
 Example: `JANUSFLOW_MAX_PIXELS=400000000 janusflow chat poster.png "what is it?"`.
 """
 
+import operator
 import os
 import warnings
+from math import inf
 
 from janusflow.utils.text import printable
 
@@ -55,6 +57,31 @@ def most(name: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 18 or int(text) < 1:
         raise ValueError(f"{variable} is {text!r:.40}; expected a whole number of at least 1")
     return int(text)
+
+
+def within(what: str, value: float | None, low: float, high: float = inf) -> None:
+    """Raises ValueError for a number outside [low, high]; None passes."""
+    if value is not None and not low <= value <= high:
+        wanted = f"{low} to {high}" if high < inf else f"at least {low}"
+        raise ValueError(f"{what} is {value}; expected {wanted}")
+
+
+def whole(value, name: str, limit: str | None = None, optional: bool = False) -> int | None:
+    """Returns a whole number from 1 to the limit, given as a Python, numpy or torch number.
+
+    With `optional` None is returned as such. Raises ValueError otherwise.
+    """
+    if value is None and optional:
+        return None
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name} is {value!r:.60}; expected a whole number of at least 1")
+    if limit is not None:
+        hold(limit, number, f"{name} is {number}")
+    return number
 
 
 def hold(name: str, value: int, what: str) -> None:

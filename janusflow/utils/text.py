@@ -1,6 +1,10 @@
-"""Makes untrusted text safe to print in a terminal, a log or an error message."""
+"""Makes untrusted text and other libraries' errors safe to print, in a terminal, a log or a
+message.
+"""
 
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 LONGEST = 300  # characters of a message
 # Cc: control; Cf: format, which turns the direction of what follows; Cs: half a character;
@@ -23,6 +27,24 @@ def printable(text: object, longest: int = LONGEST) -> str:
         return line
     tail = longest // 3
     return f"{line[: longest - tail - 5]} ... {line[-tail:]}"
+
+
+@contextmanager
+def explained(what: str, advice: str, *errors: type[Exception]) -> Iterator[None]:
+    """A context in which these errors become a ValueError: what is wrong, the reason, the advice.
+
+    By default they are whatever a library raises for a stranger's file. Example: `with
+    explained(f"{path} is damaged", "download it again"): ...`.
+    """
+    kinds = errors or (Exception,)
+    try:
+        yield
+    except MemoryError:
+        raise
+    except kinds as error:
+        bare = isinstance(error, LookupError) or not str(error)  # a name alone, or nothing
+        reason = repr(error) if bare else error
+        raise ValueError(f"{what} ({printable(reason, 200)}); {advice}") from error
 
 
 def plain(text: str) -> str:

@@ -88,7 +88,7 @@ BAD = {
     "unknown grid": (["generate", "x", "--grid", "spiral"], "no grid named 'spiral'"),
     "unknown device": (["generate", "x", "--device", "abacus"], "no device 'abacus'"),
     "meta device": (["generate", "x", "--device", "meta"], "holds no numbers"),
-    "unknown dtype": (["generate", "x", "--dtype", "int3"], "no dtype 'int3'"),
+    "unknown dtype": (["generate", "x", "--dtype", "int3"], "no dtype named 'int3'"),
     "no prompt": (["generate"], "prompt is missing"),
     "empty prompt": (["generate", " "], "missing or empty"),
     "negative steps": (["generate", "x", "--steps", "-4"], "--steps is -4"),
@@ -204,9 +204,7 @@ def test_threads_that_no_machine_has_are_refused_before_openmp_ends_the_process(
     janusflow, tmp_path, count
 ):
     code, _, said = janusflow("train", "--recipe", "x", "--out", tmp_path, "--threads", count)
-    assert (
-        code == 2 and "threads are" in said and "expected at least 1" in said
-    ) or "at most" in said
+    assert (code == 2 and "threads is" in said and "of at least 1" in said) or "at most" in said
 
 
 @pytest.mark.parametrize(
@@ -221,7 +219,7 @@ def test_threads_that_no_machine_has_are_refused_before_openmp_ends_the_process(
             ["generate", "a star", "--model", "x" * 5000],
             "is neither a folder nor the form of a hub",
         ),
-        (["chat", "none.png", "what?", "--max-new-tokens", 0], "expected at least 1"),
+        (["chat", "none.png", "what?", "--max-new-tokens", 0], "whole number of at least 1"),
         (["chat", "none.png", "what?", "--max-new-tokens", 10**9], "JANUSFLOW_MAX_NUMBER"),
         (["generate", "x", "--lora", ""], "--lora is empty"),
         (["generate", "x", "--quality", " "], "--quality is empty"),

@@ -62,9 +62,9 @@ def test_version_and_help_end_well(words, janusflow):
         (["generate", "x", "--verifier", "captoin", "--best-of", "2"], "did you mean 'caption'"),
         (
             ["generate", "x", "--guidance-scale", "guidance_intervl:4"],
-            "did you mean guidance_interval?",
+            "did you mean 'guidance_interval'?",
         ),
-        (["generate", "x", "--dtype", "bflaot16"], "did you mean bfloat16?"),
+        (["generate", "x", "--dtype", "bflaot16"], "did you mean 'bfloat16'?"),
         (["generate", "x", "--seed", 2**63], f"expected 0 to {2**63 - 1}"),
         (["generate", "x", "-o", ""], "--out is empty"),
         (["generate", "x", "-o", "a.gif"], "ends in .png, .jpg, .jpeg, .webp"),

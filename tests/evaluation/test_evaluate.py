@@ -282,7 +282,7 @@ def test_the_command_evaluates_a_model_and_repeats_itself(tiny_folder, tmp_path)
     ("options", "sentence"),
     [
         (["--task", "magic"], "no task named 'magic'"),
-        (["--split", "train"], "choose among test"),
+        (["--split", "train"], "choose one of test"),
         (["--prompts", "0"], "prompts is 0"),
         (["--sampler", "magic"], "magic"),
         (["--grid", "magic"], "no grid named"),

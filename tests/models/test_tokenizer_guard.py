@@ -119,9 +119,9 @@ def test_images_of_another_size_than_the_networks_are_refused_on_loading(change,
         processor_config={**files.processor_config, **change},
     )
     vision = JanusFlowConfig.from_pretrained(tiny_folder).vision
-    processor.check_images(vision)
+    processor.check_images(vision.image_size, vision.tokens)
     with pytest.raises(ValueError, match="the network takes 96 and 36"):
-        JanusFlowProcessor(replace(files, **made)).check_images(vision)
+        JanusFlowProcessor(replace(files, **made)).check_images(vision.image_size, vision.tokens)
 
 
 CONFIGS = [

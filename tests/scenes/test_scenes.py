@@ -229,9 +229,11 @@ def test_opposite_relations_exclude_each_other_and_diagonals_hold_both():
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"no split named 'tset'; choose one of train"):
+    with pytest.raises(
+        ValueError, match=r"no split named 'tset' \(did you mean 'test'\?\); choose one of train"
+    ):
         scene("tset", 0)
-    with pytest.raises(ValueError, match=r"no category 'long' in split 'test'"):
+    with pytest.raises(ValueError, match=r"the split 'test' has no category 'long'"):
         prompt("test", "long", 0)
     with pytest.raises(ValueError, match=r"no template named 'who'"):
         ask(SCENES[0], "who", generator(0))

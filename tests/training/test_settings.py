@@ -61,7 +61,7 @@ def test_old_names_of_recipes_are_read_from_checkpoints():
 
 
 def test_a_name_that_is_nearly_right_is_suggested():
-    with pytest.raises(ValueError, match=r"did you mean training\.lr\?"):
+    with pytest.raises(ValueError, match=r"did you mean 'training\.lr'\?"):
         asked("training.lrr=1")
 
 
@@ -152,7 +152,7 @@ def test_no_is_a_text_to_a_text_and_false_to_a_switch(word):
 
 @pytest.mark.parametrize("name", ["max_bad_samples", "max_bad_steps", "evaluate_every"])
 def test_numbers_of_a_run_that_count_from_none_are_not_negative(name):
-    with pytest.raises(ValueError, match=f"run.{name} is -1; expected 0 or more"):
+    with pytest.raises(ValueError, match=f"run.{name} is -1; expected at least 0"):
         asked(f"run.{name}=-1")
 
 

@@ -5,6 +5,7 @@ model.
 from dataclasses import dataclass
 
 from janusflow.cli.command import command
+from janusflow.cli.save_images import check_new
 from janusflow.cli.shared_options import MODEL, NewModel, Panel
 from janusflow.cli.terminal import importing
 
@@ -56,8 +57,7 @@ def assemble(options: Options) -> dict:
         from janusflow.utils.hub import locate
 
     out = options.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {str(out)!r} is not an empty folder; choose another")
+    check_new(out)
     adapters = assembly.Adapters(
         channels=options.channels,
         layers=options.layers,

@@ -16,8 +16,11 @@ from janusflow.cli.command import HELP, Group, command
 from janusflow.cli.save_images import check_folder, check_seed
 from janusflow.cli.shared_options import MODEL, OUTPUT, SAMPLING
 from janusflow.cli.terminal import importing, tell
+from janusflow.utils import limits
 
 PROMPT = "a red circle left of a blue square"
+TRANSFORMERS = "use janusflow bench transformers --model {}"
+MOST_ROUNDS = 10_000
 Prompts = Annotated[
     list[str] | None,
     SAMPLING.info(f"Uses this prompt; repeat for several. The default is {PROMPT!r}."),
@@ -62,21 +65,18 @@ def samplers(options: Samplers) -> dict:
     """Measures each solver's error against its network evaluations on a JanusFlow."""
     with importing():
         from janusflow.bench import solvers as bench
-        from janusflow.cli import load_model
-        from janusflow.pipelines import auto_pipeline
+        from janusflow.cli import load_model, model_families
+        from janusflow.pipelines.guided_velocity import read_guidance
         from samplers.core import find
 
-    if auto_pipeline.family(options.model) == auto_pipeline.PRO:
-        raise ValueError(
-            "bench samplers compares solvers of a flow, and Janus-Pro has no flow; use janusflow "
-            f"bench transformers --model {options.model}"
-        )
+    instead = TRANSFORMERS.format(options.model)
+    model_families.check_flow(options.model, "bench samplers compares solvers of", instead)
     names = options.solvers.split(",") if options.solvers else []
     arguments = dict(
         calls=numbers("--nfe", options.nfe), solvers=[find(name.strip()) for name in names] or None
     )
     arguments |= {n: getattr(options, n) for n in ("samples", "seed", "reference", "pilot")}
-    rule = o.guidance(options.guidance_scale or "2")
+    rule = read_guidance(options.guidance_scale or "2")
     _check(options)
     pipe = load_model.load(options)
     texts = options.prompt or [PROMPT]
@@ -113,17 +113,12 @@ def speed(options: Speed) -> dict:
         import json
 
         from janusflow.bench import speed
-        from janusflow.cli import load_model
-        from janusflow.pipelines import auto_pipeline
+        from janusflow.cli import load_model, model_families
         from janusflow.utils import locked_dir
 
-    if auto_pipeline.family(options.model) == auto_pipeline.PRO:
-        raise ValueError(
-            "bench speed times qualities of a flow, and Janus-Pro has no flow; use janusflow bench "
-            f"transformers --model {options.model}"
-        )
-    if not 1 <= options.rounds <= 10_000:
-        raise ValueError(f"--rounds is {options.rounds}; expected 1 to 10000")
+    instead = TRANSFORMERS.format(options.model)
+    model_families.check_flow(options.model, "bench speed times qualities of", instead)
+    limits.within("--rounds", options.rounds, 1, MOST_ROUNDS)
     _check(options)
     pipe = load_model.load(options)
     pipe.set_progress_bar_config(disable=True)
@@ -166,8 +161,7 @@ def transformers(options: Transformers) -> dict:
             f"bench transformers needs a Janus-Pro, and {options.model} is a JanusFlow; take "
             "janusflow bench speed"
         )
-    if not 1 <= options.rounds <= 10_000:
-        raise ValueError(f"--rounds is {options.rounds}; expected 1 to 10000")
+    limits.within("--rounds", options.rounds, 1, MOST_ROUNDS)
     pipe = load_model.load(options)
     pipe.set_progress_bar_config(disable=True)
     texts = options.prompt or [PROMPT]
@@ -186,8 +180,6 @@ def _check(options: Samplers | Speed) -> None:
 
 def numbers(name: str, text: str) -> list[int]:
     """Parses comma-separated whole numbers. Raises ValueError for others and beyond the limit."""
-    from janusflow.utils import limits
-
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdecimal() and int(part[:19]) > 0 for part in parts):
         raise ValueError(f"{name} is {text!r:.80}; expected numbers of at least 1, as in 4,8,16")

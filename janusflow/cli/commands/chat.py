@@ -7,6 +7,7 @@ from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
 from janusflow.cli.shared_options import OUTPUT, argument, path
 from janusflow.cli.terminal import importing, tell
+from janusflow.utils import limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,9 @@ def chat(options: Options) -> dict:
         from janusflow.cli import load_model
         from janusflow.utils import images
 
-    _check(options)
+    if not all(text.strip() for text in options.question):
+        raise ValueError("the question is empty; ask something about the image")
+    limits.whole(options.max_new_tokens, "--max-new-tokens", "number")
     image = images.read(options.image)
     pipe = load_model.load(options, options.lora)
     talk = pipe.conversation([image])
@@ -36,17 +39,6 @@ def chat(options: Options) -> dict:
     if len(answers) == 1:
         said = dict(question=options.question[0], answer=answers[0])
     return said | dict(image=options.image, picture=options.image, model=options.model)
-
-
-def _check(options: Options) -> None:
-    from janusflow.utils import limits
-
-    if not all(text.strip() for text in options.question):
-        raise ValueError("the question is empty; ask something about the image")
-    most = options.max_new_tokens
-    if most < 1:
-        raise ValueError(f"--max-new-tokens is {most}; expected at least 1")
-    limits.hold("number", most, f"--max-new-tokens is {most}")
 
 
 def _answer(talk, question: str, most: int) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from janusflow.cli import names
 from janusflow.cli.command import command
+from janusflow.cli.save_images import check_folder, check_new
 from janusflow.cli.shared_options import OUTPUT, NewModel, argument
 from janusflow.cli.terminal import importing
 
@@ -37,12 +38,8 @@ def convert(options: Options) -> dict:
     if options.dtype in ("auto", "int8"):
         raise ValueError(f"--dtype is {options.dtype!r}; choose float32, bfloat16 or float16")
     dtype = pick_dtype(options.dtype, torch.device("cpu"))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {str(out)!r:.200} is not an empty folder; choose another")
-    if not out.parent.is_dir():
-        raise ValueError(
-            f"folder {str(out.parent)!r:.200} does not exist; make it or choose another"
-        )
+    check_new(out)
+    check_folder(out.parent)
     JanusProPipeline.from_pretrained(options.model, dtype=dtype).save_pretrained(out)
     files = sorted(out.iterdir())
     print(*files, sep="\n")

@@ -7,6 +7,7 @@ from janusflow.cli import names
 from janusflow.cli.command import command
 from janusflow.cli.shared_options import OUTPUT, argument
 from janusflow.cli.terminal import importing
+from janusflow.utils import limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +73,7 @@ def _edits(options: Options) -> dict:
     from janusflow.scenes import edits
 
     check_seed(options.seed)
-    if options.count < 1:
-        raise ValueError(f"--count is {options.count}; expected at least 1")
+    limits.within("--count", options.count, 1)
     told = edits.write(options.out, options.count, seed=options.seed)
     print(f"{options.out}: {told['train']} edits in train.jsonl, {told['test']} in test.jsonl")
     return {"collection": "edits"} | told

@@ -6,6 +6,7 @@ from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
 from janusflow.cli.shared_options import OUTPUT
 from janusflow.cli.terminal import importing
+from janusflow.utils import limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,5 @@ def demo(options: Options) -> None:
         from janusflow.cli import load_model
         from janusflow.demo import launch
 
-    if not 0 <= options.port < 65_536:
-        raise ValueError(f"--port is {options.port}; expected a number from 0 to 65535")
+    limits.within("--port", options.port, 0, 65_535)
     launch.start(load_model.load(options), options.model, options.host, options.port)

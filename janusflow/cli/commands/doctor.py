@@ -6,6 +6,7 @@ from janusflow.cli import shared_options as o
 from janusflow.cli.command import Ended, command
 from janusflow.cli.shared_options import MODEL, OUTPUT
 from janusflow.cli.terminal import importing
+from janusflow.utils import limits
 
 MARKS = {"ok": "ok", "warning": "warn", "problem": "FAIL"}
 
@@ -35,8 +36,7 @@ def doctor(options: Options) -> dict:
     with importing():
         from janusflow.cli.commands import doctor_checks as checks
 
-    if not 1 <= options.steps <= 1000:
-        raise ValueError(f"--steps is {options.steps}; expected 1 to 1000")
+    limits.within("--steps", options.steps, 1, 1000)
     found = []
     for finding in checks.run(options):
         found.append(finding)

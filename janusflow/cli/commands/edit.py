@@ -84,22 +84,23 @@ def _checked(options: Options) -> tuple[int | None, dict]:
     """
     import torch
 
-    from janusflow.cli.model_families import check_sides, check_steps
-    from janusflow.pipelines import auto_pipeline, editing
+    from janusflow.cli.model_families import check_flow, check_sides
+    from janusflow.pipelines import editing
+    from janusflow.pipelines.guided_velocity import read_guidance
     from janusflow.pipelines.presets import read_grid
     from janusflow.pipelines.time_grid import time_grid
-    from janusflow.utils import safe_io
+    from janusflow.utils import limits, safe_io
     from samplers.core import find
 
-    if auto_pipeline.family(options.model) == auto_pipeline.PRO:
-        raise ValueError("edit needs a flow, and Janus-Pro has none; choose a JanusFlow")
+    check_flow(options.model, "edit needs")
     safe_io.check_prompt(options.negative_prompt or "", "--negative-prompt")
     safe_io.check_prompt(options.prompt, "the prompt")
     if not options.prompt.strip():
         raise ValueError("the prompt is empty; say what the image should become")
     check_sides(options)
     grid = read_grid(options.grid)
-    time_grid(find(options.sampler), check_steps(options.num_inference_steps), grid)
+    limits.whole(options.num_inference_steps, "--steps", "number", optional=True)
+    time_grid(find(options.sampler), options.num_inference_steps, grid)
     seed = 0 if options.seed is None and not options.invert else options.seed
     check_seed(seed or 0)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
@@ -107,5 +108,5 @@ def _checked(options: Options) -> tuple[int | None, dict]:
     given = ("strength", "invert", "source_prompt", "negative_prompt", "height", "width", "sampler")
     arguments = {name: getattr(options, name) for name in given}
     arguments |= dict(num_inference_steps=options.num_inference_steps, grid=grid)
-    arguments |= dict(guidance_scale=o.guidance(options.guidance_scale), generator=generator)
+    arguments |= dict(guidance_scale=read_guidance(options.guidance_scale), generator=generator)
     return seed, arguments

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from janusflow.cli import load_model, model_families
-from janusflow.cli.shared_options import guidance
 from janusflow.evaluation import plan as plans
 from janusflow.evaluation import report, report_comparison, runner
 from janusflow.evaluation.plan import Plan
@@ -12,9 +11,11 @@ from janusflow.evaluation.tasks import find as find_task
 from janusflow.evaluation.tasks import official_results
 from janusflow.pipelines import auto_pipeline
 from janusflow.pipelines.few_step import FewStep
+from janusflow.pipelines.guided_velocity import read_guidance
 from janusflow.pipelines.presets import grid_text, read_grid, read_grids, resolve
 from janusflow.pipelines.time_grid import time_grid
 from janusflow.scenes.world import SPLITS
+from janusflow.utils import limits
 from janusflow.utils.devices import pick_device, pick_dtype, place, written
 from janusflow.utils.hub import locate
 from samplers.core import find
@@ -29,7 +30,8 @@ def way(options) -> dict:
     if kind == auto_pipeline.PRO:
         told = dict(sampler="tokens", grid="in reading order, temperature 1")
         return told | dict(steps=1, guidance=text)
-    steps = model_families.check_steps(options.num_inference_steps)
+    steps = options.num_inference_steps
+    limits.whole(steps, "--steps", "number", optional=True)
     if few := model_families.few_step_of(options, text):
         how, grid = few.quality, grid_text(few.quality.grid)
         told = dict(sampler=how.sampler, grid=grid, steps=how.steps)
@@ -86,7 +88,7 @@ def plan(options) -> Plan:
         **made,
         **numbers,
     )
-    guidance(found.guidance)
+    read_guidance(found.guidance)
     return found
 
 
@@ -97,7 +99,7 @@ def _absolute(path: str) -> str:
 
 def run(plan: Plan, out: Path, options) -> dict | None:
     """Evaluates into the folder `out`, loading the model only if something is missing there."""
-    settings = dict(guidance_scale=guidance(plan.guidance))
+    settings = dict(guidance_scale=read_guidance(plan.guidance))
     if plan.generated_by:
         settings = dict(guidance_scale=float(plan.guidance), quality=options.quality)
     elif plan.sampler != "tokens":

@@ -97,10 +97,8 @@ def _rows(options: Options) -> list[str]:
     """Returns one prompt per image, in order. Raises ValueError for prompts that give no image."""
     from janusflow.utils import limits, safe_io
 
-    for name, number in (("num-images", options.num_images), ("batch-size", options.batch_size)):
-        if number is not None and number < 1:
-            raise ValueError(f"--{name} is {number}; expected at least 1")
-        limits.hold("number", number or 1, f"--{name} is {number}")
+    limits.whole(options.num_images, "--num-images", "number")
+    limits.whole(options.batch_size, "--batch-size", "number", optional=True)
     texts = list(options.prompt or [])
     warn_of_loose_words(texts)
     texts += safe_io.read_prompts(options.prompts) if options.prompts else []

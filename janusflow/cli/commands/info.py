@@ -6,6 +6,7 @@ from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
 from janusflow.cli.shared_options import MODEL, SAMPLING, argument
 from janusflow.cli.terminal import importing
+from janusflow.utils import limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +32,13 @@ class Options:
 def info(options: Options) -> dict:
     """Shows a model's parts, and the memory in MiB that generating images needs."""
     with importing():
-        from janusflow.models import published_configs
+        from janusflow.cli.model_families import check_sides
         from janusflow.pipelines import auto_pipeline
 
-    _check(options)
-    if (
-        auto_pipeline.family(published_configs.folder(options.model) or options.model)
-        == auto_pipeline.PRO
-    ):
+    check_sides(options)
+    limits.whole(options.images, "--images", "number")
+    limits.whole(options.tokens, "--tokens", "number")
+    if auto_pipeline.family(options.model) == auto_pipeline.PRO:
         from janusflow.cli.commands import info_janus_pro
 
         print(info_janus_pro.describe(options.model))
@@ -51,14 +51,3 @@ def info(options: Options) -> dict:
     needed = flow.needed(options.model, options.vae, images=options.images, **setting)
     print(flow.memory_table(needed, options.images))
     return flow.facts(options.model) | {"memory": needed}
-
-
-def _check(options: Options) -> None:
-    from janusflow.utils import limits
-
-    for name in ("images", "height", "width", "tokens"):
-        number = getattr(options, name)
-        kind = "side" if name in ("height", "width") else "number"
-        if number is not None and number < 1:
-            raise ValueError(f"--{name} is {number}; expected at least 1")
-        limits.hold(kind, number or 1, f"--{name} is {number}")

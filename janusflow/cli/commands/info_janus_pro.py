@@ -1,9 +1,8 @@
 """The part of `janusflow info` for Janus and Janus-Pro."""
 
-import torch
 from transformers import JanusConfig, JanusForConditionalGeneration
 
-from janusflow.cli.commands.info_janusflow import BYTES, told
+from janusflow.cli.commands.info_janusflow import BYTES, counted, parts_table, told
 from janusflow.models import published_configs
 from janusflow.models.janus_pro import convert, tensors
 from janusflow.models.janus_pro.loading import is_original, own_config, read_config
@@ -42,24 +41,16 @@ def describe(name: str) -> str:
     config = configuration(name)
     text, vision, vq = config.text_config, config.vision_config, config.vq_config
     counts = count_parameters(config)
-    total = sum(counts.values())
     lines = [
-        name,
-        f"  language model   {text.num_hidden_layers} blocks of {text.hidden_size}, "
-        f"{text.num_attention_heads} heads, MLP {text.intermediate_size}, {text.vocab_size} tokens",
         f"  vision encoder   {vision.num_hidden_layers} blocks of {vision.hidden_size}, "
         f"{vision.image_size} px, {vision.num_image_tokens} tokens",
         f"  generation       {vq.num_embeddings} codes of {vq.embed_dim}, "
         f"{vq.num_patches**2} tokens, one after the other",
         *_roles(name),
-        "",
-        *(f"  {part:<20}{count:>15,}" for part, count in counts.items()),
-        f"  {'parameters':<20}{total:>15,}",
-        "",
-        "  weights take "
-        + ", ".join(f"{total * b / 2**20:,.0f} MiB in {d}" for d, b in BYTES.items()),
     ]
-    return "\n".join(lines)
+    total = sum(counts.values())
+    sizes = ", ".join(f"{total * b / 2**20:,.0f} MiB in {d}" for d, b in BYTES.items())
+    return f"{parts_table(name, text, lines, counts)}\n\n  weights take {sizes}"
 
 
 def _roles(name: str) -> list[str]:
@@ -73,9 +64,4 @@ def _roles(name: str) -> list[str]:
 
 def count_parameters(config: JanusConfig) -> dict[str, int]:
     """Returns the parameters of each part without allocating memory."""
-    with torch.device("meta"):
-        sizes = {n: p.numel() for n, p in JanusForConditionalGeneration(config).named_parameters()}
-    return {
-        part: sum(n for name, n in sizes.items() if name.startswith(roots))
-        for part, roots in PARTS.items()
-    }
+    return counted(lambda: JanusForConditionalGeneration(config), PARTS)

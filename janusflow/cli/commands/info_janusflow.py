@@ -1,8 +1,10 @@
 """The part of `janusflow info` for JanusFlow, from the configuration alone."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from janusflow.models import published_configs
 from janusflow.models.janusflow.configuration import JanusFlowConfig
@@ -10,27 +12,29 @@ from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.pipelines import memory
 from janusflow.utils.devices import pick_device
 from janusflow.utils.hub import locate
+from janusflow.utils.text import explained
 
 PARTS = {
-    "vision encoder": ("vision_und_enc_model", "vision_und_enc_aligner", "beg_of_und_embed"),
-    "language model": ("language_model",),
-    "generation encoder": ("vision_gen_enc_model", "vision_gen_enc_aligner"),
-    "generation decoder": (
-        "vision_gen_dec_model",
-        "vision_gen_dec_aligner",
-        "vision_gen_dec_aligner_norm",
-    ),
+    "vision encoder": ("vision_und_", "beg_of_und_embed"),
+    "language model": ("language_model.",),
+    "generation encoder": ("vision_gen_enc_",),
+    "generation decoder": ("vision_gen_dec_",),
 }
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def count_parameters(config: JanusFlowConfig) -> dict[str, int]:
     """Returns the parameters of each part without allocating memory."""
+    return counted(lambda: JanusFlowModel(config), PARTS)
+
+
+def counted(make: Callable[[], nn.Module], parts: dict[str, tuple[str, ...]]) -> dict[str, int]:
+    """Returns the parameters of each part, whose names begin with one of these, on no device."""
     with torch.device("meta"):
-        sizes = {name: p.numel() for name, p in JanusFlowModel(config).named_parameters()}
+        sizes = {name: p.numel() for name, p in make().named_parameters()}
     return {
-        part: sum(n for name, n in sizes.items() if name.split(".")[0] in roots)
-        for part, roots in PARTS.items()
+        part: sum(n for name, n in sizes.items() if name.startswith(starts))
+        for part, starts in parts.items()
     }
 
 
@@ -60,16 +64,12 @@ def needed(name: str, vae: str | None = None, **setting) -> dict[str, dict[str, 
     kinds = {kind: (getattr(torch, kind), False) for kind in BYTES}
     kinds["int8"] = (torch.bfloat16, True)
     setting = dict(device=pick_device().type) | setting
-    try:
+    faults = (RuntimeError, TypeError, AssertionError, IndexError)
+    with explained(f"{name} describes a network that does not run", "check config.json", *faults):
         found = {
             kind: memory.of_folder(folder, vae, dtype=dtype, eight_bit=coded, **setting).told()
             for kind, (dtype, coded) in kinds.items()
         }
-    except (RuntimeError, TypeError, AssertionError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{name} describes a network that does not run ({reason}); check its config.json"
-        ) from error
     return found | {"program": {"peak": memory.of_program()}}
 
 
@@ -94,19 +94,27 @@ def describe(name: str) -> str:
     """Formats a model's parts as a table of 80 columns."""
     config = JanusFlowConfig.from_pretrained(folder_of(name))
     text, vision, generation = config.language_config, config.vision, config.generation
-    counts = count_parameters(config)
-    total = sum(counts.values())
     tokens = (vision.image_size // 8 // generation.patch) ** 2
     lines = [
-        name,
-        f"  language model   {text.num_hidden_layers} blocks of {text.hidden_size}, "
-        f"{text.num_attention_heads} heads, MLP {text.intermediate_size}, {text.vocab_size} tokens",
         f"  vision encoder   {vision.layers} blocks of {vision.width}, {vision.image_size} px, "
         f"{vision.tokens} tokens",
         f"  generation       {generation.latent_channels} channels, {generation.channels} wide, "
         f"{tokens} tokens at {vision.image_size} px",
-        "",
-        *(f"  {part:<20}{count:>15,}" for part, count in counts.items()),
-        f"  {'parameters':<20}{total:>15,}",
     ]
-    return "\n".join(lines)
+    return parts_table(name, text, lines, count_parameters(config))
+
+
+def parts_table(name: str, text, lines: list[str], counts: dict[str, int]) -> str:
+    """Formats the language model's configuration, lines on other parts, and the parameters."""
+    return "\n".join(
+        [
+            name,
+            f"  language model   {text.num_hidden_layers} blocks of {text.hidden_size}, "
+            f"{text.num_attention_heads} heads, MLP {text.intermediate_size}, "
+            f"{text.vocab_size} tokens",
+            *lines,
+            "",
+            *(f"  {part:<20}{count:>15,}" for part, count in counts.items()),
+            f"  {'parameters':<20}{sum(counts.values()):>15,}",
+        ]
+    )

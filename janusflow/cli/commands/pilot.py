@@ -80,25 +80,18 @@ def pilot(options: Options) -> dict:
 
 def _checked(options: Options) -> Path:
     """Returns the grid's path. Raises ValueError for what can be refused without a model."""
-    from janusflow.pipelines import auto_pipeline
+    from janusflow.cli.model_families import check_flow
     from janusflow.pipelines.presets import grid_file, resolve
     from janusflow.utils import limits
     from janusflow.utils.hub import PACKAGED
 
-    if auto_pipeline.family(options.model) == auto_pipeline.PRO:
-        raise ValueError(
-            "pilot optimises the time grid of a flow, and Janus-Pro has no flow; choose a JanusFlow"
-        )
+    check_flow(options.model, "pilot optimises the time grid of")
     own = dict(steps=options.num_inference_steps, sampler=options.sampler)
     resolve(options.quality, **own).path()
     check_seed(options.seed)
-    end = options.guidance_end
-    if end is not None and not 0 <= end <= 1:
-        raise ValueError(f"--guidance-end is {end:g}; expected a time from 0 to 1")
-    most = limits.most("number")
-    for name, number in (("samples", options.samples), ("max-trials", options.max_trials or 3)):
-        if not 3 <= number <= most:
-            raise ValueError(f"--{name} is {number}; expected 3 to {most}")
+    limits.within("--guidance-end", options.guidance_end, 0, 1)
+    limits.within("--samples", options.samples, 3, limits.most("number"))
+    limits.within("--max-trials", options.max_trials, 3, limits.most("number"))
     model, out = options.model, options.out
     if out is None and (model in PACKAGED or not Path(model).is_dir()):
         raise ValueError(

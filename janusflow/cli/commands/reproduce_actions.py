@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
-from janusflow.cli import load_model
+from janusflow.cli import load_model, model_families
 from janusflow.cli.commands import evaluate_actions
 from janusflow.cli.commands.evaluate import Options as Evaluation
 from janusflow.evaluation import report, report_comparison, runner
@@ -13,7 +13,6 @@ from janusflow.evaluation.reproduction import cost
 from janusflow.evaluation.reproduction.benchmarks import Benchmark, benchmark
 from janusflow.evaluation.reproduction.settings import STATES, Setting, sweep, tokenized
 from janusflow.models import published_configs
-from janusflow.pipelines import auto_pipeline
 from janusflow.utils.devices import pick_device, pick_dtype
 
 AT_LEAST = 8  # images a batch that times a small model
@@ -39,13 +38,7 @@ def option_of(name: str) -> str:
 def planned(options) -> dict:
     """Returns the settings with images, evaluations and hours; nothing is generated."""
     chosen = benchmark(options.benchmark)
-    if (
-        auto_pipeline.family(published_configs.folder(options.model) or options.model)
-        == auto_pipeline.PRO
-    ):
-        raise ValueError(
-            "reproduce sweeps the settings of a flow, and Janus-Pro has no flow; choose a JanusFlow"
-        )
+    model_families.check_flow(options.model, "reproduce sweeps the settings of")
     images, rows = count(chosen, options), []
     for setting in settings(options):
         seconds, how = timed(options, setting.dtype)

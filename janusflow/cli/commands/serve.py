@@ -7,6 +7,7 @@ from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
 from janusflow.cli.shared_options import OUTPUT, Panel
 from janusflow.cli.terminal import importing
+from janusflow.utils import limits
 
 ACCESS = Panel("Access")
 
@@ -73,10 +74,9 @@ def serve(options: Options) -> None:
 
 def check(port: int, queue: int, max_body: int, api_key: str | None) -> None:
     """Raises ValueError for numbers out of range."""
-    bounds = {"--port": (port, 0, 65_535), "--queue": (queue, 1, 10_000)}
-    for name, (value, low, high) in (bounds | {"--max-body": (max_body, 1, 1_024)}).items():
-        if not low <= value <= high:
-            raise ValueError(f"{name} is {value}; expected a number from {low} to {high}")
+    limits.within("--port", port, 0, 65_535)
+    limits.within("--queue", queue, 1, 10_000)
+    limits.within("--max-body", max_body, 1, 1_024)
     if api_key is not None and not (api_key.isascii() and api_key.strip() == api_key != ""):
         raise ValueError(
             "--api-key is empty, or holds spaces or letters outside ASCII; choose ASCII text "

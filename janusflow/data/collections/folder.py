@@ -19,6 +19,9 @@ from PIL import Image
 from janusflow.data.collections import emoji, stamps  # noqa: F401 (they register themselves)
 from janusflow.data.collections.entries import COLLECTIONS, Collection, Entry, split_of
 from janusflow.utils import limits
+from janusflow.utils.extras import needed
+from janusflow.utils.keywords import choice
+from janusflow.utils.text import explained
 
 DONE = "collection.json"
 
@@ -39,8 +42,7 @@ def build(
     a caption of its own. `only` keeps the concepts whose names begin with it. Raises ValueError for
     an unknown name, a damaged package, or if nothing is kept.
     """
-    if name not in COLLECTIONS:
-        raise ValueError(f"no collection named {name!r}; choose one of {', '.join(COLLECTIONS)}")
+    choice("no collection named", name, COLLECTIONS)
     limits.hold("side", size, f"--size is {size} pixels")
     if size < 8:
         raise ValueError(f"--size is {size} pixels; expected 8 or more")
@@ -125,12 +127,8 @@ def _row(entry: Entry, language: str, text: str) -> str:
 def flat(entry: Entry, size: int) -> Image.Image:
     """Returns the image on a white square of `size` pixels, scaled to its longer side."""
     content = rasterise(entry, size) if entry.suffix == ".svg" else entry.content
-    try:
+    with explained(f"{entry.origin} is not an image", "download the package again"):
         image = Image.open(io.BytesIO(content)).convert("RGBA")
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{entry.origin} is not an image ({error}); download the package again"
-        ) from error
     scale = size / max(image.size)
     image = image.resize([max(1, round(side * scale)) for side in image.size], Image.LANCZOS)
     square = Image.new("RGBA", (size, size), "white")
@@ -140,21 +138,13 @@ def flat(entry: Entry, size: int) -> Image.Image:
 
 def rasterise(entry: Entry, size: int) -> bytes:
     """Renders an SVG to PNG with resvg. Files that the SVG refers to are not read."""
-    try:
+    with needed("data", "an SVG stamp"):
         import resvg_py
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "SVG stamps need resvg-py, which is not installed; run pip install 'janusflow[data]'",
-            name="resvg_py",
-        ) from error
     text = entry.content.decode("utf-8", "replace")
-    try:
+    with explained(
+        f"{entry.origin} cannot be drawn", "leave this image out or download the package again"
+    ):
         return bytes(resvg_py.svg_to_bytes(svg_string=text, width=4 * size, dpi=96))
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"{entry.origin} cannot be drawn ({error}); leave this image out or download the "
-            "package again"
-        ) from error
 
 
 def digest(path: Path) -> str:

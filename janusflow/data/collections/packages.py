@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from janusflow.utils import limits
 from janusflow.utils.safe_io import read_bytes
-from janusflow.utils.text import printable
+from janusflow.utils.text import explained
 
 CLIENTS = {  # how each registry's client writes one package into the folder where it is run
     "debian": ("apt-get", "download", "-q"),
@@ -73,7 +73,8 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
     limits.hold(
         "package_bytes", path.stat().st_size, f"{path.name} has {path.stat().st_size} bytes"
     )
-    try:
+    faults = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError)
+    with explained(f"{path.name} cannot be unpacked", "download it again", *faults):
         if path.name.endswith(".whl"):
             yield from _zipped(path)
         elif path.name.endswith(".deb"):
@@ -84,10 +85,6 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
                 yield from _tarred(file)
         else:
             raise ValueError(f"{path.name} is not a package; expected {', '.join(ARCHIVES)}")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ValueError(
-            f"{path.name} cannot be unpacked ({printable(error, 160)}); download it again"
-        ) from error
 
 
 def _tarred(file) -> Iterator[tuple[str, bytes]]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from janusflow.utils.keywords import choice
+
 PAPER = "paper (arXiv 2411.07975)"
 AGAIN = "measured again by others, guidance 2, 30 bfloat16 Euler steps"
 
@@ -55,6 +57,5 @@ BENCHMARKS = {
 
 def benchmark(name: str) -> Benchmark:
     """Returns the benchmark of this name. Raises ValueError for an unknown name."""
-    if name not in BENCHMARKS:
-        raise ValueError(f"no benchmark named {name!r:.40}; choose one of {', '.join(BENCHMARKS)}")
+    choice("no benchmark named", name, BENCHMARKS)
     return BENCHMARKS[name]

@@ -12,6 +12,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from janusflow.utils.keywords import choice
 from samplers.core import Solver, find
 
 BFLOAT16 = torch.bfloat16
@@ -66,10 +67,7 @@ class Setting:
 
     def __post_init__(self):
         for name, known in (("state", STATES), ("tokenizer", TOKENIZERS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"--{name} is {getattr(self, name)!r:.40}; choose among {', '.join(known)}"
-                )
+            choice(f"--{name} is", getattr(self, name), known)
         if not 1 <= self.steps <= 10_000 or not -100 <= self.guidance <= 100:
             raise ValueError(
                 f"{self.steps} steps with guidance {self.guidance:g}; expected 1 to 10000 steps "

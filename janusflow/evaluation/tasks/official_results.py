@@ -8,6 +8,7 @@ from janusflow.evaluation.tasks import official
 from janusflow.evaluation.tasks.official import GRID
 from janusflow.utils import safe_io
 from janusflow.utils.locked_dir import write
+from janusflow.utils.text import explained
 
 RESULTS = "results"  # the official file's copy in the folder: results.jsonl, results.txt
 
@@ -30,26 +31,22 @@ def geneval(plan: Plan, folder: Path) -> tuple[Sources, dict]:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    try:
+    with explained(f"{str(path)!r} is not UTF-8 text", "save it as UTF-8", UnicodeDecodeError):
         text = safe_io.read_bytes(path, "results_bytes", "results").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{str(path)!r} is not UTF-8 text ({error}); save it as UTF-8") from error
     return [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 
 def _row(line: str, number: int, path: Path) -> tuple[tuple[int, int], dict]:
     """Returns the numbers of prompt and image from the file name, and the whole line."""
     row = safe_io.parse_object(line, Path(f"{path}, line {number}"))
-    try:
+    with explained(
+        f"line {number} of {str(path)!r} is not GenEval's",
+        "give the file that evaluate_images.py wrote",
+    ):
         *_, index, _, name = Path(row["filename"]).parts
         if row["correct"] not in (True, False) or not isinstance(row["prompt"], str):
             raise ValueError("correct is neither true nor false, or prompt no text")
         return (int(index), int(Path(name).stem)), row
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"line {number} of {str(path)!r} is not GenEval's ({error!r}); give the file that "
-            "evaluate_images.py wrote"
-        ) from error
 
 
 def _complete(wanted: list[tuple], rows: dict, path: Path) -> None:
@@ -115,13 +112,11 @@ def _scores(line: str) -> tuple[str, list[float]]:
 
 
 def _number(text: str, number: int, path: Path) -> float:
-    try:
+    with explained(
+        f"line {number} of {str(path)!r} is not DPG-Bench's",
+        "give the file that compute_dpg_bench.py wrote",
+    ):
         return float(text)
-    except ValueError as error:
-        raise ValueError(
-            f"line {number} of {str(path)!r} is not DPG-Bench's ({error}); give the file that "
-            "compute_dpg_bench.py wrote"
-        ) from error
 
 
 def _agrees(items: list[Item], told: dict[str, float], path: Path) -> None:

@@ -15,6 +15,7 @@ from janusflow.scenes.questions import PROBES, TEMPLATES, Question, pieces, ques
 from janusflow.scenes.shapes import render
 from janusflow.utils.locked_dir import write
 from janusflow.utils.safe_io import check_file
+from janusflow.utils.text import explained
 
 POPE = {"existence": "random", "popular": "popular", "adversarial": "adversarial"}
 ORDER = [*POPE, *(name for name in [*TEMPLATES, *PROBES] if name not in POPE)]
@@ -89,7 +90,7 @@ def read(folder: Path) -> dict[Key, str]:
     path = folder / ANSWERS
     if not path.exists():
         return {}
-    try:
+    with explained(f"{path} is damaged", "delete it and evaluate again"):
         rows = json.loads(check_file(path).read_text(encoding="utf-8"))
         if not isinstance(rows, list):
             raise ValueError("expected a list of answers")
@@ -99,8 +100,6 @@ def read(folder: Path) -> dict[Key, str]:
         if not all(isinstance(p, str) or (type(p) is int and p < 2**31) for k in known for p in k):
             raise ValueError("a question's name is neither text nor a number")
         return known
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and evaluate again") from error
 
 
 def complete(folder: Path, asked: Sequence[Key]) -> dict[Key, str]:

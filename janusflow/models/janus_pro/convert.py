@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 
 from janusflow.models.janusflow.configuration import vision_sizes
-from janusflow.utils.limits import hold
+from janusflow.utils.keywords import choice
+from janusflow.utils.limits import whole
 
 # Patterns of published names and what they become, tried in order; None leaves the tensor out.
 VISION = r"^vision_model\.vision_tower\."
@@ -159,22 +160,20 @@ def within_limits(config: JanusConfig) -> None:
     """
     text, vision, vq = config.text_config, config.vision_config, config.vq_config
     for limit, name, value in (
-        ("layers", "the language model's layers", text.num_hidden_layers),
+        ("layers", "the language model's number of layers", text.num_hidden_layers),
         ("width", "the language model's hidden_size", text.hidden_size),
         ("mlp_width", "the language model's intermediate_size", text.intermediate_size),
         ("vocabulary", "the language model's vocab_size", text.vocab_size),
-        ("layers", "the vision encoder's layers", vision.num_hidden_layers),
+        ("layers", "the vision encoder's number of layers", vision.num_hidden_layers),
         ("width", "the vision encoder's hidden size", vision.hidden_size),
         ("layers", "the aligner's depth", vision.depth),
         ("width", "the aligner's n_embed", vision.projection_dim),
         ("layers", "the image aligner's depth", vq.num_hidden_layers),
         ("width", "the image aligner's n_embed", vq.projection_dim),
-        ("width", "the VQ model's base channels", vq.base_channels),
+        ("width", "the VQ model's number of base channels", vq.base_channels),
         ("vocabulary", "the number of codes", vq.num_embeddings),
     ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: {value!r:.60}; expected a whole number of at least 1")
-        hold(limit, value, f"{name}: {value}")
+        whole(value, name, limit)
 
 
 def vq_sizes(tensors: Mapping[str, Tensor]) -> dict:
@@ -230,8 +229,7 @@ def _params(published: Mapping, name: str) -> dict:
 
 def _depth(params: Mapping) -> int:
     kind = params.get("projector_type", "mlp_gelu")
-    if kind not in ("linear", "mlp_gelu"):
-        raise ValueError(f"projector_type is {kind!r} in config.json; expected linear or mlp_gelu")
+    choice("projector_type in config.json is", kind, ("linear", "mlp_gelu"))
     return 1 if kind == "linear" else params.get("depth", 1)
 
 

@@ -13,6 +13,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from janusflow.utils.limits import whole
+
 Seeds = torch.Generator | Sequence[torch.Generator] | None
 
 
@@ -30,9 +32,7 @@ class Choice:
     def __post_init__(self):
         if not _number(self.temperature) or not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature!r}; expected 0 or more, 1 is usual")
-        k = self.top_k
-        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
-            raise ValueError(f"top_k is {k!r}; expected a whole number of at least 1, or None")
+        whole(self.top_k, "top_k", optional=True)
         if self.top_p is not None and not (_number(self.top_p) and 0 < self.top_p <= 1):
             raise ValueError(f"top_p is {self.top_p!r}; expected a share above 0 and at most 1")
 
@@ -71,17 +71,6 @@ def _exponential(like: Tensor, seeds: Seeds) -> Tensor:
         for seed in seeds
     ]
     return torch.stack(rows).to(like.device)
-
-
-def check_seeds(seeds: Seeds, count: int) -> Seeds:
-    """Returns one generator, or one per image. Raises ValueError otherwise."""
-    if seeds is None or isinstance(seeds, torch.Generator):
-        return seeds
-    if len(seeds) != count:
-        raise ValueError(
-            f"{len(seeds)} generators came for {count} images; give one, or one an image"
-        )
-    return list(seeds)
 
 
 def _number(value) -> bool:

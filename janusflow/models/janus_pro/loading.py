@@ -19,7 +19,7 @@ from janusflow.models.janusflow import generation_defaults
 from janusflow.models.janusflow.configuration import known_settings
 from janusflow.utils import config_guard, finite
 from janusflow.utils.checkpoint_files import check_settings, check_size
-from janusflow.utils.text import printable
+from janusflow.utils.text import explained
 
 GUIDANCE = 5.0  # the published weight, where generation_config.json says none
 BLOCKS = {  # of transformers' config.json, and the class that each is made into
@@ -69,25 +69,12 @@ def load_model(
             f"image_token_id is {config.image_token_id} in config.json and {processor.image_id} in "
             "the tokenizer; take both from one folder"
         )
-    _check_images(config, processor)
+    vision = config.vision_config
+    processor.check_images(vision.image_size, vision.num_image_tokens)
     model = _assemble(folder if weights is None else None, config, weights, dtype)
     finite.check_weights(model.state_dict(), repr(str(folder)))
     model.generation_config = generation(processor, generation_defaults.read(folder))
     return model.eval()
-
-
-def _check_images(config: JanusConfig, processor: JanusProProcessor) -> None:
-    """Raises ValueError unless the processor's images and placeholders fit the network."""
-    vision, pixels = config.vision_config, processor.image_processor
-    for name, made, wanted in (
-        ("images of side", pixels.image_size, vision.image_size),
-        ("placeholders:", processor.num_image_tokens, vision.num_image_tokens),
-    ):
-        if made != wanted:
-            raise ValueError(
-                f"the processor makes {name} {made}, the network takes {wanted}; take "
-                "config.json, preprocessor_config.json and processor_config.json from one folder"
-            )
 
 
 def own_config(folder: Path) -> JanusConfig:
@@ -97,15 +84,10 @@ def own_config(folder: Path) -> JanusConfig:
         part = content if block is None else content.get(block)
         if isinstance(part, dict):
             check_settings(part, kind, known_settings(kind), block or "config.json")
-    try:
+    with explained(f"{folder / 'config.json'} does not describe a Janus", "check the folder"):
         config = JanusConfig.from_pretrained(folder)
         if "tie_word_embeddings" not in content:  # transformers would tie, the head is its own
             config.tie_word_embeddings = not _has_head(folder)
-    except Exception as error:  # transformers' validators raise classes of their own
-        reason = printable(error, 300)
-        raise ValueError(
-            f"{folder / 'config.json'} does not describe a Janus ({reason}); check the folder"
-        ) from error
     convert.within_limits(config)
     return config
 
@@ -120,14 +102,9 @@ def _has_head(folder: Path) -> bool:
 
 def _without_memory(config: JanusConfig) -> JanusForConditionalGeneration:
     """Builds the network without memory. Raises ValueError for an invalid configuration."""
-    try:
+    with explained("config.json does not describe a Janus", "download it again"):
         with torch.device("meta"):
             return JanusForConditionalGeneration(config)
-    except Exception as error:  # whatever a constructor makes of a stranger's settings
-        reason = printable(f"{type(error).__name__}: {error}", 300)
-        raise ValueError(
-            f"config.json does not describe a Janus ({reason}); download it again"
-        ) from error
 
 
 def _assemble(
@@ -135,13 +112,10 @@ def _assemble(
 ) -> JanusForConditionalGeneration:
     if weights is not None:
         _check_names(config, weights)
-    try:
+    with explained("the weights cannot be loaded", "download them again"):
         model, report = JanusForConditionalGeneration.from_pretrained(
             folder, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
         )
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
-        reason = printable(error, 300)
-        raise ValueError(f"the weights cannot be loaded ({reason}); download them again") from error
     lacking = sorted(report["missing_keys"])
     if any(convert.rename(name) != name for name in report["unexpected_keys"]):
         raise ValueError(

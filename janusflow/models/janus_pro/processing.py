@@ -16,7 +16,6 @@ from transformers import BatchFeature, PreTrainedTokenizerFast
 from janusflow.models.janusflow.chat_format import SYSTEM_PROMPT, Turn, roles
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.processor_files import ProcessorFiles, token_text
-from janusflow.models.special_tokens import check_written
 from janusflow.utils.hub import locate
 from janusflow.utils.safe_io import read_object, read_text
 
@@ -66,12 +65,8 @@ class JanusProProcessor(JanusFlowProcessor):
 
     def prompt_ids(self, texts: str | Sequence[str]) -> list[tuple[int, ...]]:
         """Returns the token ids of each prompt, without padding."""
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise ValueError(f"prompts are {texts!r:.80}; expected one text or several, none empty")
-        for text in texts:
-            check_written(text, self._image_tags, self._image_tags)
-        rows = [self._render([Turn("user", text)], system="") for text in texts]
+        turns = [[Turn("user", text)] for text in self._texts(texts)]
+        rows = [self._render(one, system="") for one in turns]
         return [tuple(self.ids(row + self.tags.image_start_tag)) for row in rows]
 
     def save_pretrained(self, folder: str | Path) -> None:

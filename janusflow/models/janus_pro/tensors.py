@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from janusflow.utils.safe_io import read_object
-from janusflow.utils.text import printable
+from janusflow.utils.text import explained, printable
 
 NAMES = ("model.safetensors", "pytorch_model.bin")
 
@@ -35,15 +35,7 @@ def read(folder: Path) -> dict[str, Tensor]:
 
 def names(path: Path) -> set[str]:
     """Returns the names of the tensors in a weight file, from its header if it has one."""
-    if path.suffix == ".bin":
-        return set(_read_pickle(path))
-    try:
-        with safe_open(path, "pt") as file:
-            return set(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged ({printable(error, 160)}); download it again"
-        ) from error
+    return set(_read_pickle(path) if path.suffix == ".bin" else _read_safetensors(path, False))
 
 
 def files(folder: Path) -> list[Path]:
@@ -60,12 +52,9 @@ def files(folder: Path) -> list[Path]:
 
 
 def _indexed(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(read_object(index, "index_bytes")["weight_map"].values()))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{index} is not an index of weights ({printable(error, 160)}); download it again"
-        ) from None
+    content = read_object(index, "index_bytes")
+    with explained(f"{index} is not an index of weights", "download it again"):
+        names = sorted(set(content["weight_map"].values()))
     if any(not isinstance(name, str) or Path(name).name != name for name in names):
         raise ValueError(f"{index} names files outside its folder; download it again")
     if any(Path(name).suffix not in (".bin", ".safetensors") for name in names):
@@ -82,14 +71,10 @@ def _indexed(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
+def _read_safetensors(path: Path, values: bool = True) -> dict[str, Tensor | None]:
+    with explained(f"{path} is damaged", "download it again", SafetensorError, OSError):
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged ({printable(error, 160)}); download it again"
-        ) from error
+            return {name: file.get_tensor(name) if values else None for name in file.keys()}
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:

@@ -22,7 +22,9 @@ from janusflow.models.janusflow.tokenizer import BOS, IMAGE, IMAGE_END, IMAGE_GE
 from janusflow.models.processor_files import ProcessorFiles, parse_tokenizer, token_text
 from janusflow.utils.checkpoint_files import stored
 from janusflow.utils.safe_io import parse_object, read_object, read_text
+from janusflow.utils.text import explained
 
+CHECK = "check its config.json"
 TOKEN_PIXELS = 16  # that an image's token stands for, and side, as in the published models
 
 
@@ -66,12 +68,10 @@ def assemble(
 def _language_model(folder: Path) -> nn.Module:
     """Loads a causal LM in float32. Raises ValueError for others or missing weights."""
     stored(folder)
-    try:
+    with explained(f"{str(folder)!r} is not a valid causal language model", CHECK):
         model, told = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
-        raise _unfit(folder, "causal language model", error) from error
     _whole(folder, told)
     return model
 
@@ -80,12 +80,11 @@ def _vision_encoder(folder: Path, image_size: int | None) -> tuple[nn.Module, di
     """Loads a vision encoder in float32, with the `params` that describe it in config.json."""
     stored(folder)
     content = read_object(folder / "config.json")
-    try:
+    faults = (OSError, RuntimeError, KeyError, AttributeError, AssertionError)
+    with explained(f"{str(folder)!r} is not a valid vision encoder", CHECK, *faults):
         if "architecture" in content:
             return _of_timm(folder, content, image_size)
         return _of_transformers(folder, image_size)
-    except (OSError, RuntimeError, KeyError, AttributeError, AssertionError) as error:
-        raise _unfit(folder, "vision encoder", error) from error
 
 
 def _of_timm(folder: Path, content: Mapping, image_size: int | None) -> tuple[nn.Module, dict]:
@@ -110,12 +109,10 @@ def _of_timm(folder: Path, content: Mapping, image_size: int | None) -> tuple[nn
 
 
 def _of_transformers(folder: Path, image_size: int | None) -> tuple[nn.Module, dict]:
-    try:
+    with explained(f"{str(folder)!r} is not a valid vision encoder", CHECK):
         model, told = AutoModel.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except ValueError as error:  # transformers' own are pages
-        raise _unfit(folder, "vision encoder", error) from error
     _whole(folder, told)
     tower = getattr(model, "vision_model", model)  # of a model with a text encoder beside it
     config = tower.config
@@ -237,8 +234,3 @@ def _optional(path: Path) -> dict:
 def _whole(folder: Path, told: Mapping) -> None:
     if missing := sorted(told["missing_keys"]):
         raise ValueError(f"{str(folder)!r} lacks {missing[0]!r}; fetch its weights again")
-
-
-def _unfit(folder: Path, kind: str, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split())[:200]
-    return ValueError(f"{str(folder)!r} is not a valid {kind} ({reason}); check its config.json")

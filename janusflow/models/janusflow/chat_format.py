@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from janusflow.utils.images import read
-from janusflow.utils.keywords import refuse_unknown
+from janusflow.utils.keywords import choice, refuse_unknown
 
 FORMATS = {
     "deepseek": ("<|User|>", "<|Assistant|>"),
@@ -173,6 +173,5 @@ def render(
 
 def roles(sft_format: str) -> tuple[str, str]:
     """Returns the user's and the assistant's name in a chat format."""
-    if not isinstance(sft_format, str) or sft_format not in FORMATS:
-        raise ValueError(f"no chat format {sft_format!r:.60}; choose one of {', '.join(FORMATS)}")
+    choice("no chat format named", sft_format, FORMATS)
     return FORMATS[sft_format]

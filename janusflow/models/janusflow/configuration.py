@@ -11,14 +11,14 @@ from janusflow.models.janusflow.language import (
     NUMBERS,
     language_class,
     other_language_config,
-    positive,
 )
 from janusflow.models.janusflow.vision_towers import TOWERS
 from janusflow.utils.checkpoint_files import check_settings
 from janusflow.utils.config_guard import read_config
 from janusflow.utils.hub import PACKAGED
-from janusflow.utils.keywords import refuse_unknown
-from janusflow.utils.text import printable
+from janusflow.utils.keywords import choice, refuse_unknown
+from janusflow.utils.limits import whole
+from janusflow.utils.text import explained
 
 OF_OTHERS = ("subfolder", "trust_remote_code", "code_revision", "use_auth_token")  # transformers'
 
@@ -130,7 +130,7 @@ class JanusFlowConfig(PreTrainedConfig):
     def _check(self) -> None:
         text, vision, generation = self.language_config, self.vision, self.generation
         if self.image_grid is not None:
-            positive(self.image_grid, "image_grid", "image_size")
+            whole(self.image_grid, "image_grid", "image_size")
         if vision.width % vision.heads or vision.image_size % vision.patch_size:
             raise ValueError(
                 f"the vision tower's width {vision.width} and image_size {vision.image_size} must "
@@ -138,7 +138,7 @@ class JanusFlowConfig(PreTrainedConfig):
                 "vision_und_enc_config"
             )
         hidden = {
-            positive(block["params"].get("hidden_size", text.hidden_size), "hidden_size", "width")
+            whole(block["params"].get("hidden_size", text.hidden_size), "hidden_size", "width")
             for block in (self.vision_gen_enc_config, self.vision_gen_dec_config)
         }
         if hidden != {text.hidden_size}:
@@ -228,7 +228,7 @@ class JanusFlowConfig(PreTrainedConfig):
     def generation(self) -> GenerationSizes:
         encoder = _params(self.vision_gen_enc_config, "vision_gen_enc_config")
         decoder = _params(self.vision_gen_dec_config, "vision_gen_dec_config")
-        patch = positive(encoder.get("stride", 2), "vision_gen_enc_config.stride", "width")
+        patch = whole(encoder.get("stride", 2), "vision_gen_enc_config.stride", "width")
         _only(encoder, "kernel_size", patch)
         _only(encoder, "padding", 0)
         _only(decoder, "upsamples", patch.bit_length() - 1 if patch & (patch - 1) == 0 else None)
@@ -250,18 +250,14 @@ class JanusFlowConfig(PreTrainedConfig):
         eps = _number(encoder.get("norm_eps", 1e-6), "norm_eps", 0, 1)
         _only(decoder, "norm_eps", eps)
         return GenerationSizes(
-            latent_channels=positive(latents, "input_channels", "width"),
+            latent_channels=whole(latents, "input_channels", "width"),
             patch=patch,
-            channels=positive(channels[0], "block_out_channels", "width"),
-            encoder_layers=positive(
-                encoder.get("layers_in_middle", 2), "layers_in_middle", "layers"
-            ),
-            decoder_layers=positive(
-                decoder.get("layers_in_middle", 2), "layers_in_middle", "layers"
-            ),
+            channels=whole(channels[0], "block_out_channels", "width"),
+            encoder_layers=whole(encoder.get("layers_in_middle", 2), "layers_in_middle", "layers"),
+            decoder_layers=whole(decoder.get("layers_in_middle", 2), "layers_in_middle", "layers"),
             norm_eps=eps,
             pixels_per_latent=encoder.get("pixels_per_latent")
-            and positive(encoder["pixels_per_latent"], "pixels_per_latent", "width"),
+            and whole(encoder["pixels_per_latent"], "pixels_per_latent", "width"),
         )
 
 
@@ -271,16 +267,10 @@ def vision_sizes(block: Any, where: str) -> VisionSizes:
     if params.get("library") is not None:
         return _foreign_sizes(params, where)
     name = params.get("model_name", "siglip_large_patch16_384")
-    if not isinstance(name, str) or name not in TOWERS:
-        raise ValueError(f"no vision tower named {name!r:.60}; choose one of {', '.join(TOWERS)}")
-    if params.get("select_feature", "same") != "same":
-        raise ValueError(
-            f"select_feature is {params['select_feature']!r}; only 'same' is supported"
-        )
+    choice("no vision tower named", name, TOWERS)
+    _only(params, "select_feature", "same")
     sizes = {key: params.get(key, default) for key, default in TOWERS[name].items()}
-    for key in ("image_size", "patch_size", "width", "layers", "heads"):
-        limit = key if key in ("image_size", "layers") else "width"
-        sizes[key] = positive(sizes[key], f"{where}.{key}", limit)
+    sizes |= _tower_sizes(sizes, where)
     _number(sizes["mlp_ratio"], f"{where}.mlp_ratio", 0, 64)
     sizes["layers"] = _select_layers(sizes["layers"], params.get("select_layer", -1))
     return VisionSizes(**sizes)
@@ -289,26 +279,27 @@ def vision_sizes(block: Any, where: str) -> VisionSizes:
 def _foreign_sizes(params: dict, where: str) -> VisionSizes:
     """Returns the sizes of a timm or transformers vision tower, as `janusflow assemble` stores."""
     library, settings = params["library"], params.get("config")
-    if library not in ("timm", "transformers"):
-        raise ValueError(f"{where}.library is {library!r:.60}; expected timm or transformers")
+    choice(f"{where}.library is", library, ("timm", "transformers"))
     if library == "transformers":
         if not isinstance(settings, dict):
             raise ValueError(f"{where}.config is {settings!r:.60}; expected a block of settings")
         check_settings(settings, PreTrainedConfig, settings.keys(), where)
         for key, limit in dict(intermediate_size="mlp_width", num_channels="width").items():
             if settings.get(key) is not None:
-                positive(settings[key], f"{where}.{key}", limit)
+                whole(settings[key], f"{where}.{key}", limit)
         told = (settings.get("hidden_size"), settings.get("num_hidden_layers"))
         if told != (params.get("width"), params.get("layers")):
             raise ValueError(
                 f"{where} gives two different values of width or layers: {told}; remove one of them"
             )
-    sizes = {}
-    for key in ("image_size", "patch_size", "width", "layers", "heads"):
-        limit = key if key in ("image_size", "layers") else "width"
-        sizes[key] = positive(params.get(key), f"{where}.{key}", limit)
-    name = str(params.get("model_name", ""))
+    name, sizes = str(params.get("model_name", "")), _tower_sizes(params, where)
     return VisionSizes(**sizes, mlp_ratio=4, library=library, name=name, settings=settings)
+
+
+def _tower_sizes(params: dict, where: str) -> dict[str, int]:
+    limits = dict(image_size="image_size", patch_size="width", width="width", layers="layers")
+    limits["heads"] = "width"
+    return {k: whole(params.get(k), f"{where}.{k}", limit) for k, limit in limits.items()}
 
 
 def _language(given: Any) -> PreTrainedConfig:
@@ -321,13 +312,9 @@ def _language(given: Any) -> PreTrainedConfig:
     settings.pop("model_type", None)
     for key, limit in NUMBERS.items():
         if settings.get(key) is not None or key in LANGUAGE_DEFAULTS:
-            positive(settings[key], f"language_config.{key}", limit)
+            whole(settings[key], f"language_config.{key}", limit)
     _number(settings["rms_norm_eps"], "language_config.rms_norm_eps", 0, 1)
-    if settings.get("hidden_act", "silu") not in ACTIVATIONS:
-        raise ValueError(
-            f"language_config.hidden_act is {settings['hidden_act']!r:.60}; expected one of "
-            f"{', '.join(ACTIVATIONS)}"
-        )
+    choice("language_config.hidden_act is", settings.get("hidden_act", "silu"), ACTIVATIONS)
     if settings["hidden_size"] % settings["num_attention_heads"]:
         raise ValueError(
             f"language_config.hidden_size {settings['hidden_size']} is not a multiple of "
@@ -339,13 +326,8 @@ def _language(given: Any) -> PreTrainedConfig:
             f"language_config.num_key_value_heads {settings['num_key_value_heads']} does not "
             f"divide num_attention_heads {heads}; check config.json"
         )
-    try:
+    with explained("language_config is not a valid Llama", "check config.json"):
         return LlamaConfig(**settings)
-    except Exception as error:  # transformers' validators raise classes of their own
-        reason = printable(" ".join(str(error).split()), 200)
-        raise ValueError(
-            f"language_config is not a valid Llama ({reason}); check config.json"
-        ) from error
 
 
 def known_settings(kind: type) -> set[str]:

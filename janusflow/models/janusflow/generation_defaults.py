@@ -14,7 +14,7 @@ from transformers.utils import cached_file
 from janusflow.models.janusflow.tags import Tags
 from janusflow.models.processor_files import token_text
 from janusflow.utils.safe_io import parse_object, read_object, read_text
-from janusflow.utils.text import printable
+from janusflow.utils.text import explained
 
 FILE = "generation_config.json"
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -35,14 +35,11 @@ def read(name: str | Path, **hub) -> GenerationConfig:
         _check_id(said.get(key), f"{FILE} in {str(name)!r} holds {key}")
     for key in ("num_beams", "num_return_sequences"):
         check_beams(said.get(key) or 1, f"{FILE} in {str(name)!r} holds {key}")
-    try:
+    with explained(
+        f"{FILE} in {str(name)!r} is not a valid generation configuration",
+        "correct or delete the file",
+    ):
         config = GenerationConfig(**{k: v for k, v in said.items() if k not in UNSAID})
-    except Exception as error:  # transformers' validators raise classes of their own
-        reason = printable(error, 200)
-        raise ValueError(
-            f"{FILE} in {str(name)!r} is not a valid generation configuration ({reason}); correct "
-            "or delete the file"
-        ) from error
     ids = _ids(name, hub) if any(said.get(key) is None for key in IDS) else {}
     for key, value in ids.items():
         if said.get(key) is None:

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from janusflow.utils.images import listed, to_rgb
+from janusflow.utils.text import explained
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 LARGEST = 1e6  # of numbers that pixels are scaled and moved by
@@ -52,7 +53,12 @@ class JanusFlowImageProcessor:
         `background_color` is ignored deliberately: the published class always computes it from the
         mean.
         """
-        try:
+        with explained(
+            "preprocessor_config.json lacks a value or has an invalid one",
+            "it needs image_size as a whole number, image_mean and image_std as three numbers",
+            KeyError,
+            TypeError,
+        ):
             size = config["image_size"] if "image_size" in config else config["size"]["height"]
             known = {
                 name: config[name]
@@ -63,11 +69,6 @@ class JanusFlowImageProcessor:
                 if name in config:
                     known[name] = _channels(config[name])
             return cls(**{**known, "image_size": size})
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"preprocessor_config.json lacks a value or has an invalid one ({error}); it needs "
-                "image_size as a whole number, image_mean and image_std as three numbers"
-            ) from None
 
     @property
     def background(self) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ from transformers.cache_utils import DynamicLayer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from janusflow.utils.limits import hold
+from janusflow.utils.limits import whole
+from janusflow.utils.text import explained
 
 # Whole numbers of a language model, and the limit (utils/limits.py) that holds for each.
 NUMBERS = dict(
@@ -23,16 +24,6 @@ NUMBERS = dict(
     max_position_embeddings="positions",
 )
 NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings")
-
-
-def positive(value: Any, name: str, limit: str) -> int:
-    """Returns the value if it is whole, from 1 to the limit. Raises ValueError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"{name} is {value!r:.60}; expected a whole number of at least 1, check config.json"
-        )
-    hold(limit, value, f"{name} is {value}")
-    return value
 
 
 def language_class(kind: Any) -> type[PreTrainedConfig]:
@@ -51,16 +42,11 @@ def other_language_config(given: dict) -> PreTrainedConfig:
     kind = language_class(settings.pop("model_type"))
     for key, limit in NUMBERS.items():
         if settings.get(key) is not None:
-            positive(settings[key], f"language_config.{key}", limit)
-    try:
+            whole(settings[key], f"language_config.{key}", limit)
+    with explained(f"language_config is not a valid {kind.__name__}", "check config.json"):
         config = kind(**settings)
-    except Exception as error:  # transformers' validators raise classes of their own
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"language_config is not a valid {kind.__name__} ({reason}); check config.json"
-        ) from error
     for key in NEEDED:
-        positive(getattr(config, key, None), f"language_config.{key}", NUMBERS[key])
+        whole(getattr(config, key, None), f"language_config.{key}", NUMBERS[key])
     if not hasattr(config, "rope_parameters"):
         raise ValueError(
             f"language_config is of a {config.model_type}, not a llama and without its rotary "

@@ -236,11 +236,7 @@ class JanusFlowProcessor(ProcessorMixin):
         image token and the generated token at the same place are always equally far apart, and are
         returned as pixel_values and image_token_mask. Raises ValueError for an empty text.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise ValueError(f"prompts are {texts!r:.80}; expected one text or several, none empty")
-        for text in texts:
-            check_written(text, self._image_tags, self._image_tags)
+        texts = self._texts(texts)
         shown = [()] * len(texts) if images is None else list(images)
         if len(shown) != len(texts):
             raise ValueError(
@@ -259,6 +255,14 @@ class JanusFlowProcessor(ProcessorMixin):
         data["pixel_values"] = self.image_processor([one for own in shown for one in own])
         data["image_token_mask"] = Padding().tensor([mask[:-1] for _, mask in expanded], False)
         return BatchFeature(data)
+
+    def _texts(self, texts: str | Sequence[str]) -> list[str]:
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise ValueError(f"prompts are {texts!r:.80}; expected one text or several, none empty")
+        for text in texts:
+            check_written(text, self._image_tags, self._image_tags)
+        return texts
 
     # Tokens
 
@@ -291,13 +295,13 @@ class JanusFlowProcessor(ProcessorMixin):
                 "resize the embeddings or use the checkpoint's own tokenizer"
             )
 
-    def check_images(self, vision) -> None:
-        """Raises ValueError unless image size and placeholder count match the vision tower."""
+    def check_images(self, side: int, tokens: int) -> None:
+        """Raises ValueError unless image size and placeholder count match the vision tower's."""
         made = (self.image_processor.image_size, self.tags.num_image_tokens)
-        if made != (vision.image_size, vision.tokens):
+        if made != (side, tokens):
             raise ValueError(
                 f"the processor makes images of side {made[0]} and {made[1]} placeholders, the "
-                f"network takes {vision.image_size} and {vision.tokens}; take config.json, "
+                f"network takes {side} and {tokens}; take config.json, "
                 "preprocessor_config.json and processor_config.json from one folder"
             )
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor
+
+from janusflow.utils.keywords import refuse_unknown
 
 GROUPS = ("processor_kwargs", "text_kwargs", "images_kwargs", "common_kwargs")
 # what other processors take and this one does anyway, or has nothing to do with
@@ -44,11 +45,9 @@ class Padding:
         flat = {key: value for key, value in given.items() if key not in GROUPS}
         for group in GROUPS:
             flat |= given.get(group) or {}
-        for name, value in flat.items():
-            if name in ALWAYS:
-                _always(name, value)
-            elif name not in cls.__dataclass_fields__:
-                raise TypeError(_unknown(name, [*cls.__dataclass_fields__, *ALWAYS]))
+        refuse_unknown("the processor", flat, [*cls.__dataclass_fields__, *ALWAYS])
+        for name in ALWAYS.keys() & flat.keys():
+            _always(name, flat[name])
         return cls(**{k: v for k, v in flat.items() if k not in ALWAYS})
 
     def __post_init__(self):
@@ -94,9 +93,3 @@ class Padding:
 def _always(name: str, value) -> None:
     if not any(value is one or value == one for one in ALWAYS[name]):
         raise ValueError(f"{name} is {value!r:.40}; this processor does only {ALWAYS[name][0]!r}")
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else f"; it takes {', '.join(sorted(known))}"
-    return f"the processor takes no argument {name!r}{hint}"

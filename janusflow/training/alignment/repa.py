@@ -15,6 +15,7 @@ from janusflow.models.attention_capture import Heads
 from janusflow.training import losses
 from janusflow.training.alignment.teachers import Teacher, View, find, make
 from janusflow.training.alignment.token_grids import Grid, OnGrid, grid_of, resampled, zscored
+from janusflow.utils.keywords import choice
 
 KINDS = ("teacher", "dispersive", "contrastive")
 PROJECTORS = ("mlp", "conv", "linear")
@@ -49,15 +50,11 @@ class Alignment:
             "kind": KINDS,
             "projector": PROJECTORS,
             "normalisation": NORMALISATIONS,
-            "similarity": tuple(SIMILARITIES),
+            "similarity": SIMILARITIES,
             "schedule": SCHEDULES,
-            "time_weight": tuple(losses.WEIGHTS),
+            "time_weight": losses.WEIGHTS,
         }.items():
-            if getattr(self, name) not in options:
-                raise ValueError(
-                    f"alignment's {name} is {getattr(self, name)!r}; choose one of "
-                    f"{', '.join(options)}"
-                )
+            choice(f"alignment's {name} is", getattr(self, name), options)
         if self.kind == "teacher":
             find(self.teacher)
         if self.teacher_size is not None and not 14 <= self.teacher_size <= 4096:
@@ -160,8 +157,7 @@ PRESETS = {
 
 def preset(name: str, **changes) -> Alignment:
     """Returns a preset with some fields changed. Raises ValueError for an unknown name or field."""
-    if name not in PRESETS:
-        raise ValueError(f"no alignment named {name!r}; choose one of {', '.join(PRESETS)}")
+    choice("no alignment named", name, PRESETS)
     known = {f.name: getattr(PRESETS[name], f.name) for f in fields(Alignment)}
     if unknown := sorted(changes.keys() - known.keys()):
         raise ValueError(f"alignment has no field {unknown[0]!r}; it has {', '.join(known)}")

@@ -3,7 +3,6 @@
 A teacher is never trained, and it sees clean images unless its description says otherwise.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from janusflow.models.janusflow.configuration import VisionSizes
 from janusflow.models.janusflow.vision import VisionEncoder
 from janusflow.scenes.patches import COLOR_CLASSES, SHAPE_CLASSES, targets
 from janusflow.training import losses
+from janusflow.utils.keywords import choice
 
 HiddenOf = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
 
@@ -277,12 +277,7 @@ def timm_(wanted: Wanted) -> Teacher:
 def find(name: str) -> tuple[Maker, str | None]:
     """Returns a teacher's factory and its name's argument, or raises ValueError."""
     first, colon, argument = name.partition(":")
-    if first not in TEACHERS or (colon and not argument):
-        near = difflib.get_close_matches(first, TEACHERS, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(
-            f"no teacher named {name!r}; {hint}choose one of {', '.join(TEACHERS)}:NAME"
-        )
+    choice("no teacher named", name if colon and not argument else first, TEACHERS, ":NAME")
     return TEACHERS[first], argument or None
 
 

@@ -12,6 +12,7 @@ from janusflow.training.objectives.matching import clipped
 from janusflow.training.objectives.network import Batch, Network
 from janusflow.training.objectives.objective import Context, objective
 from janusflow.training.objectives.online import Online
+from janusflow.utils.keywords import choice
 from samplers.solvers.transitions import TRANSITIONS
 
 
@@ -38,11 +39,7 @@ class GRPO(Online):
         **shared,
     ):
         super().__init__(context, **{"sampler": "euler"} | shared)
-        if noise_steps not in TRANSITIONS:
-            raise ValueError(
-                f"objective.noise_steps is {noise_steps!r:.60}; choose one of "
-                f"{', '.join(TRANSITIONS)}"
-            )
+        choice("objective.noise_steps is", noise_steps, TRANSITIONS)
         self.kind, self.options = noise_steps, {"strength": strength}
         self.window = min(window, len(self.ts) - 2)  # the last step may have no noise
         self.ratio_clip = ratio_clip

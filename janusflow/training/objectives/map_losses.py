@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from janusflow.utils.keywords import choice
+
 Map = Callable[[Tensor, Tensor, Tensor], Tensor]
 DERIVATIVES = ("forward", "finite")
 STEP = 2e-4  # of time, in finite differences: networks embed 1000 t, whose waves are that short
@@ -41,8 +43,7 @@ def along(
     if derivative == "forward":
         moving = (v, torch.ones_like(t))
         return torch.func.jvp(lambda x, t: u(x, t, s), (x, t), moving)[1]
-    if derivative != "finite":
-        raise ValueError(f"derivative is {derivative!r}; choose one of {', '.join(DERIVATIVES)}")
+    choice("derivative is", derivative, DERIVATIVES)
     ahead, behind = (t + STEP).clamp(max=1), (t - STEP).clamp(min=0)
     steps = [u(x + column(at - t, x) * v, at, s) for at in (ahead, behind)]
     return (steps[0] - steps[1]) / column(ahead - behind, x)

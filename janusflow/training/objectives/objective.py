@@ -17,7 +17,6 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from janusflow.data.samples import Sample
 from janusflow.training.config_stages import Stage
 from janusflow.training.config_values import as_hint
+from janusflow.utils.keywords import choice
 
 if typing.TYPE_CHECKING:
     from janusflow.training.objectives.network import Batch, Network
@@ -137,12 +137,7 @@ def find(name: str) -> type[Objective]:
     """Returns the objective of that name. Raises ValueError, suggesting a name."""
     import janusflow.training.objectives  # noqa: F401 (whose modules register theirs)
 
-    if name not in OBJECTIVES:
-        close = get_close_matches(str(name), OBJECTIVES, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ";"
-        raise ValueError(
-            f"no objective named {name!r:.80}{hint} choose one of {', '.join(sorted(OBJECTIVES))}"
-        )
+    choice("no objective named", name, sorted(OBJECTIVES))
     return OBJECTIVES[name]
 
 

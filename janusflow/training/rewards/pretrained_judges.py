@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from janusflow.training.rewards.reward import Graded, Reward, judge
 from janusflow.utils.hub import locate
-from janusflow.utils.text import printable
+from janusflow.utils.text import explained, printable
 
 FILES = ("*.json", "*.safetensors", "*.txt")  # never a pickle, never code
 AT_ONCE = 32  # images
@@ -80,17 +80,14 @@ def loaded(path: str, model: str, processor: str) -> tuple[nn.Module, object]:
 
     folder = locate(path, FILES)
     how = dict(local_files_only=True, trust_remote_code=False)
-    try:
+    with explained(
+        f"{path!r} is not a network that transformers' {model} reads",
+        "name a folder with config.json, safetensors and a processor",
+    ):
         network = getattr(transformers, model).from_pretrained(
             folder, use_safetensors=True, dtype=torch.float32, **how
         )
         return network.eval(), getattr(transformers, processor).from_pretrained(folder, **how)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ValueError(
-            f"{path!r} is not a network that transformers' {model} reads "
-            f"({printable(error, 160)}); name a folder with config.json, safetensors and a "
-            "processor"
-        ) from error
 
 
 def _embedding(found) -> Tensor:

@@ -11,7 +11,6 @@ whole batch takes `Graded` and is registered with `@reward(batched=True)`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from janusflow.data.samples import Sample
 from janusflow.scenes.scorer import Score, score
 from janusflow.training import rollouts
+from janusflow.utils.keywords import choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +106,7 @@ def _named(name: str) -> Reward:
         if not path:
             raise ValueError(f"the reward {kind} needs its weights; write {kind}:PATH")
         return JUDGES[kind](path)
-    if name in REWARDS:
-        return REWARDS[name]
-    known = [*sorted(REWARDS), *(f"{kind}:PATH" for kind in sorted(JUDGES))]
-    close = get_close_matches(name, known, 1)
-    hint = f"did you mean {close[0]!r}? Choose" if close else "choose"
-    raise ValueError(f"no reward named {name!r:.80}; {hint} from {', '.join(known)}")
+    if name not in REWARDS:
+        known = [*sorted(REWARDS), *(f"{kind}:PATH" for kind in sorted(JUDGES))]
+        choice("no reward named", name, known)
+    return REWARDS[name]
