@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from diffusers.utils import BaseOutput
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import samplers
 from janusflow.pipelines.call_options import EditOptions, InvertOptions, Texts, spread, takes, texts
@@ -92,8 +92,8 @@ class Editing:
                 noise = self.prepare_latents(len(prompts), height, width, generator)
             field = v
             if mask is not None:
-                smaller = _shrunk(mask, self.vae_scale_factor)
-                field = samplers.inpaint(v, data, noise, smaller)
+                area = nn.functional.max_pool2d(mask, self.vae_scale_factor)  # any of its pixels
+                field = samplers.inpaint(v, data, noise, area)
             start = samplers.interpolate(data, noise, ts[0])
             x = self._solve(call, field, start, ts, solver, self._callback(options))
             shown = _shown(self, x, options, pixels, mask)
@@ -231,11 +231,6 @@ def _mask(mask_image, originals: list[Image.Image], height: int, width: int) -> 
             "out"
         )
     return chosen.float()
-
-
-def _shrunk(mask: Tensor, factor: int) -> Tensor:
-    """Marks a latent as changing if any of its factor x factor pixels changes."""
-    return torch.nn.functional.max_pool2d(mask, factor)
 
 
 def _shown(pipe, x: Tensor, options: EditOptions, pixels: Tensor, mask: Tensor | None):

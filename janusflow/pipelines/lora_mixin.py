@@ -250,11 +250,4 @@ def _weight(value, name: str) -> float:
 
 def adapter_file(name: str | Path) -> tuple[str | Path, str | None]:
     """Returns the folder and the file's name of a weight file, or (name, None) for others."""
-    return (str(Path(name).parent), Path(name).name) if _is_file(name) else (name, None)
-
-
-def _is_file(name: str | Path) -> bool:
-    try:
-        return Path(name).is_file()
-    except (OSError, ValueError):  # too long for a name, or a NUL in it
-        return False
+    return (str(Path(name).parent), Path(name).name) if hub.is_file(name) else (name, None)

@@ -202,11 +202,11 @@ def _images(files: dict[str, bytes]) -> tuple[Image.Image, Image.Image | None]:
             return image, None
         decode(files["mask"], "the mask")  # its size and kind
         with Image.open(io.BytesIO(files["mask"])) as mask:
-            if "A" not in mask.convert("RGBA").getbands() or not _is_seen_through(mask):
-                raise ValueError(
-                    "the mask has no transparent area; make transparent what should be edited"
-                )
             alpha = mask.convert("RGBA").getchannel("A")
+        if alpha.getextrema()[0] > 0:
+            raise ValueError(
+                "the mask has no transparent area; make transparent what should be edited"
+            )
     except ValueError as error:
         raise InvalidRequest(str(error), "mask" if "mask" in str(error) else "image") from error
     if alpha.size != image.size:
@@ -214,10 +214,6 @@ def _images(files: dict[str, bytes]) -> tuple[Image.Image, Image.Image | None]:
         said = "the mask is {} and the image {}; make them the same size".format(*sizes)
         raise InvalidRequest(said, "mask")
     return image, to_rgb(alpha.point(lambda a: 255 if a == 0 else 0)).convert("L")
-
-
-def _is_seen_through(mask: Image.Image) -> bool:
-    return mask.convert("RGBA").getchannel("A").getextrema()[0] == 0
 
 
 # Chat

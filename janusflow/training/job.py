@@ -181,7 +181,7 @@ def of_recipe(
             "a recipe brings its own samples, and a setting of data. was given; leave it out, or "
             "train by --stage"
         )
-    world, base = world_of(recipe, data), out / "base"
+    world, base, run = world_of(recipe, data), out / "base", chosen.run
     if begun is not None:
         world.check(begun.under)
     meta = {"recipe": recipe.to_json()} | ({"init_from": begun.name} if begun else {})
@@ -191,12 +191,11 @@ def of_recipe(
         out.mkdir(parents=True, exist_ok=True)
         with accelerator.main_process_first():  # transformers saves on the first rank alone
             if begun is None:
-                world.first_model(base, chosen.run.workers)
+                world.first_model(base, run.workers)
             elif accelerator.is_main_process:
                 begun.write()
         source = world.batches(base)
-        if chosen.run.workers:
-            source = Ahead(source, chosen.run.workers)
+        source = Ahead(source, run.workers) if run.workers else source
         made = loop.trainer_of(chosen, base, source, accelerator)
         if begun is not None:
             begun.lend_heads(made.state)
@@ -204,7 +203,7 @@ def of_recipe(
 
     def preview() -> Preview:
         processor = JanusFlowProcessor.from_pretrained(base)
-        prompts = chosen.run.sample_prompts or world.prompts(COUNT)
+        prompts = run.sample_prompts or world.prompts(COUNT)
         return Preview(processor, load_vae(base, None), prompts, chosen.training.seed)
 
     return TrainJob(
@@ -212,10 +211,8 @@ def of_recipe(
         trainer,
         out,
         meta,
-        preview=preview if chosen.run.sample_every else None,
-        held_out=partial(world.held_out, base, chosen.run.evaluate_count)
-        if chosen.run.evaluate_every
-        else None,
+        preview=preview if run.sample_every else None,
+        held_out=partial(world.held_out, base, run.evaluate_count) if run.evaluate_every else None,
         rehearsal=partial(_rehearsal, chosen, world, begun),
         before=None if begun or (base / "model.safetensors").exists() else world.before or None,
     )

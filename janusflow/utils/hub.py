@@ -65,7 +65,7 @@ def locate(
             f"deepseek-ai/JanusFlow-1.3B, or {', '.join(PACKAGED)}"
         )
     inside = _inside(subfolder)
-    if _is_file(name):
+    if is_file(name):
         raise ValueError(f"{str(name)!r:.200} is a file; name the folder that holds it")
     if str(name) in PACKAGED or _is_folder(name):
         folder = PACKAGED.get(str(name)) or Path(name)
@@ -108,7 +108,8 @@ def _is_folder(name: str | Path) -> bool:
         return False
 
 
-def _is_file(name: str | Path) -> bool:
+def is_file(name: str | Path) -> bool:
+    """Returns whether a file has this name, which may be too long for one or hold a NUL."""
     try:
         return Path(name).is_file()
     except (OSError, ValueError):

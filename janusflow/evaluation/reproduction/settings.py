@@ -40,18 +40,12 @@ STATES: dict[str, Solver] = {
 }
 
 
-def _spaceless(ids: Callable) -> Callable:
-    return lambda text: ids(text.replace(" ", ""))
-
-
-def _headless(ids: Callable) -> Callable:
-    return lambda text: ids(text)[1:]
-
-
 TOKENIZERS: dict[str, Callable[[Callable], Callable]] = {
     "own": lambda ids: ids,
-    "no-spaces": _spaceless,  # a Metaspace pre-tokenizer before a ByteLevel model
-    "no-bos": _headless,  # add_bos_token ignored: guidance keeps the first word instead
+    # a Metaspace pre-tokenizer before a ByteLevel model
+    "no-spaces": lambda ids: lambda text: ids(text.replace(" ", "")),
+    # add_bos_token ignored: guidance keeps the first word instead
+    "no-bos": lambda ids: lambda text: ids(text)[1:],
 }
 
 

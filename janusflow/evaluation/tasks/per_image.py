@@ -53,10 +53,8 @@ def image_task(
 
 
 def _texts(prompts: Sequence[str] | None, paths: Mapping[str, str]) -> list[str]:
-    return list(prompts) if "prompts" not in paths and prompts else _read(paths)
-
-
-def _read(paths: Mapping[str, str]) -> list[str]:
+    if "prompts" not in paths and prompts:
+        return list(prompts)
     return safe_io.read_prompts(official.source(dict(paths), "file of prompts, one a line"))
 
 

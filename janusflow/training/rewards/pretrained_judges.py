@@ -101,13 +101,9 @@ def _in_parts(judged: Judged) -> Reward:
     @torch.no_grad()
     def each(graded: Graded) -> Tensor:
         images = [Image.fromarray(one) for one in graded.pixels]
-        texts = [_text(one) for one in graded.requests]
+        texts = [getattr(one, "text", None) or "" for one in graded.requests]
         starts = range(0, len(images), AT_ONCE)
         parts = [judged(images[i : i + AT_ONCE], texts[i : i + AT_ONCE]) for i in starts]
         return torch.cat(parts).float().cpu()
 
     return each
-
-
-def _text(request: object) -> str:
-    return getattr(request, "text", None) or ""
