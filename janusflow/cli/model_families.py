@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from janusflow.pipelines import auto_pipeline
 from janusflow.pipelines.auto_pipeline import FLOW, PRO
-from janusflow.pipelines.guided_velocity import read_guidance
+from janusflow.pipelines.guided_velocity import read_guidance, rule_of
 from janusflow.utils import limits
 
 OWN = {
@@ -123,7 +123,7 @@ def _of_flow(options, text: str) -> Request:
 def by_solver(chosen, text: str) -> dict:
     """Returns the pipeline's arguments for generating with the model's own weights."""
     told = dict(num_inference_steps=chosen.steps, sampler=chosen.sampler, grid=chosen.grid)
-    return told | dict(guidance_scale=chosen.rule(read_guidance(text)))
+    return told | dict(guidance_scale=chosen.rule(rule_of(text)))
 
 
 def by_few_step(few, quality: str) -> dict:
@@ -155,9 +155,7 @@ def _of_tokens(options, text: str) -> Request:
         top_k=options.top_k,
         top_p=options.top_p,
     )
-    settings = own | dict(
-        guidance_scale=read_guidance(text), negative_prompt=options.negative_prompt
-    )
+    settings = own | dict(guidance_scale=rule_of(text), negative_prompt=options.negative_prompt)
     about = dict(model=options.model, guidance_scale=text, dtype=options.dtype, **own)
     about |= dict(negative_prompt=options.negative_prompt or "")
     return Request(settings, about | _if_given(options, "lora"))

@@ -13,12 +13,12 @@ from safetensors.torch import save
 
 import samplers
 from checks.hostile import LIES, bomb, zipped
-from janusflow.cli import shared_options
 from janusflow.data import readers
 from janusflow.data.feature_cache import Cache
 from janusflow.evaluation import plan, report
 from janusflow.evaluation.tasks import vqa
 from janusflow.models import lora
+from janusflow.pipelines.guided_velocity import read_guidance
 from janusflow.training import checkpoints, config
 from janusflow.training.config_stages import STAGES
 from janusflow.training.recipes import RECIPES, Recipe
@@ -265,5 +265,5 @@ def test_what_cannot_be_read_does_not_push_out_what_can(tmp_path):
 )
 def test_a_hostile_rule_of_guidance_is_refused(rule):
     with pytest.raises(ValueError) as caught:
-        shared_options.guidance(rule)
+        read_guidance(rule)
     assert len(str(caught.value)) < 1500

@@ -66,7 +66,7 @@ def samplers(options: Samplers) -> dict:
     with importing():
         from janusflow.bench import solvers as bench
         from janusflow.cli import load_model, model_families
-        from janusflow.pipelines.guided_velocity import read_guidance
+        from janusflow.pipelines.guided_velocity import rule_of
         from samplers.core import find
 
     instead = TRANSFORMERS.format(options.model)
@@ -76,7 +76,7 @@ def samplers(options: Samplers) -> dict:
         calls=numbers("--nfe", options.nfe), solvers=[find(name.strip()) for name in names] or None
     )
     arguments |= {n: getattr(options, n) for n in ("samples", "seed", "reference", "pilot")}
-    rule = read_guidance(options.guidance_scale or "2")
+    rule = rule_of(options.guidance_scale or "2")
     _check(options)
     pipe = load_model.load(options)
     texts = options.prompt or [PROMPT]

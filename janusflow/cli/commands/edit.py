@@ -86,7 +86,7 @@ def _checked(options: Options) -> tuple[int | None, dict]:
 
     from janusflow.cli.model_families import check_flow, check_sides
     from janusflow.pipelines import editing
-    from janusflow.pipelines.guided_velocity import read_guidance
+    from janusflow.pipelines.guided_velocity import rule_of
     from janusflow.pipelines.presets import read_grid
     from janusflow.pipelines.time_grid import time_grid
     from janusflow.utils import limits, safe_io
@@ -108,5 +108,5 @@ def _checked(options: Options) -> tuple[int | None, dict]:
     given = ("strength", "invert", "source_prompt", "negative_prompt", "height", "width", "sampler")
     arguments = {name: getattr(options, name) for name in given}
     arguments |= dict(num_inference_steps=options.num_inference_steps, grid=grid)
-    arguments |= dict(guidance_scale=read_guidance(options.guidance_scale), generator=generator)
+    arguments |= dict(guidance_scale=rule_of(options.guidance_scale), generator=generator)
     return seed, arguments

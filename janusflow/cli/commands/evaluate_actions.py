@@ -11,7 +11,7 @@ from janusflow.evaluation.tasks import find as find_task
 from janusflow.evaluation.tasks import official_results
 from janusflow.pipelines import auto_pipeline
 from janusflow.pipelines.few_step import FewStep
-from janusflow.pipelines.guided_velocity import read_guidance
+from janusflow.pipelines.guided_velocity import rule_of
 from janusflow.pipelines.presets import grid_text, read_grid, read_grids, resolve
 from janusflow.pipelines.time_grid import time_grid
 from janusflow.scenes.world import SPLITS
@@ -88,7 +88,7 @@ def plan(options) -> Plan:
         **made,
         **numbers,
     )
-    read_guidance(found.guidance)
+    rule_of(found.guidance)
     return found
 
 
@@ -99,7 +99,7 @@ def _absolute(path: str) -> str:
 
 def run(plan: Plan, out: Path, options) -> dict | None:
     """Evaluates into the folder `out`, loading the model only if something is missing there."""
-    settings = dict(guidance_scale=read_guidance(plan.guidance))
+    settings = dict(guidance_scale=rule_of(plan.guidance))
     if plan.generated_by:
         settings = dict(guidance_scale=float(plan.guidance), quality=options.quality)
     elif plan.sampler != "tokens":
