@@ -8,7 +8,7 @@ from janusflow.evaluation.intervals import bootstrap, wilson
 
 
 def bias(scores: Sequence[float], truths: Sequence[float], clusters: Sequence) -> dict:
-    """Mean of score minus truth, with a 95 % cluster bootstrap interval; 0 means calibrated."""
+    """Returns the mean of score minus truth (0: calibrated) with its cluster bootstrap interval."""
     differences = np.asarray(scores, float) - np.asarray(truths, float)
     low, high = bootstrap([(differences, clusters)])
     return {"score": float(differences.mean()), "low": low, "high": high}
@@ -28,7 +28,7 @@ def auroc(scores: Sequence[float], truths: Sequence[bool]) -> float | None:
 
 
 def errors(said: Sequence[bool], truths: Sequence[bool]) -> dict[str, dict]:
-    """The error rates `false+` (wrong items that were accepted) and `false-` (correct items that
+    """Returns the rates `false+` (wrong items that were accepted) and `false-` (correct items that
     were rejected).
 
     Each has Wilson's interval, and is left out if there are no such items.

@@ -44,7 +44,7 @@ def _sums(values: Sequence[float], clusters: Sequence) -> tuple[np.ndarray, np.n
 
 
 def bootstrap(groups: Sequence[tuple[Sequence[float], Sequence]], draws: int = DRAWS) -> Interval:
-    """Percentile bootstrap interval of the mean over groups of each group's mean; Efron 1979.
+    """Returns the percentile bootstrap interval of the mean of the groups' means; Efron 1979.
 
     A group is (values, clusters), one of each per image. Within each group whole clusters (the
     images of one prompt) are drawn with replacement, because their images are not independent.
@@ -61,14 +61,14 @@ def bootstrap(groups: Sequence[tuple[Sequence[float], Sequence]], draws: int = D
 
 
 def share(values: Sequence[float], clusters: Sequence) -> Interval:
-    """A group's interval: Wilson's for right and wrong answers, the bootstrap for fractions."""
+    """Returns a group's interval: Wilson's for right or wrong, the bootstrap for fractions."""
     if set(values) <= {0, 1}:
         return wilson(int(sum(values)), len(values))
     return bootstrap([(values, clusters)])
 
 
 def overall(groups: Sequence[tuple[Sequence[float], Sequence]]) -> Interval:
-    """The bootstrap interval; if all answers are right or all wrong, Wilson's of the clusters."""
+    """Returns the bootstrap interval; if all are right or all wrong, Wilson's of the clusters."""
     seen = {float(value) for values, _ in groups for value in values}
     if not seen <= {0.0} and not seen <= {1.0}:
         return bootstrap(groups)
@@ -77,7 +77,7 @@ def overall(groups: Sequence[tuple[Sequence[float], Sequence]]) -> Interval:
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Two-sided exact p of discordant pairs: 2 P(Binomial(n, 1/2) <= min), at most 1.
+    """Returns the two-sided exact p of discordant pairs: 2 P(Binomial(n, 1/2) <= min), at most 1.
 
     `only_a` images are correct in a alone, `only_b` in b alone. McNemar 1947.
     """
@@ -87,7 +87,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def signs(differences: Sequence[float], clusters: Sequence, draws: int = 9999) -> float:
-    """Two-sided p of paired differences by a sign-flip test over clusters.
+    """Returns the two-sided p of paired differences by a sign-flip test over clusters.
 
     It is the fraction of random sign flips of whole clusters whose sum is at least as far from
     zero, counting the sample itself as one draw. Fisher 1935.

@@ -83,7 +83,7 @@ def make(
 
 
 def straight(paths: Tensor, ts: Tensor) -> Tensor:
-    """Straightness (B,), trajectories (B, S, ...), from mean velocities between their times."""
+    """Returns the straightness (B,) of trajectories (B, S, ...), by their mean velocities."""
     steps = ts.diff().to(paths).view(1, -1, *[1] * (paths.ndim - 2))
     velocities = paths.diff(dim=1) / steps
     weights = (ts.diff() / (ts[-1] - ts[0])).to(paths)

@@ -129,8 +129,8 @@ def consistency(
 
 
 def straightness(noise: Tensor, data: Tensor, velocities: Tensor) -> Tensor:
-    """Mean over times of |v - (data - noise)|^2 / |data - noise|^2, velocities (S, B, ...) on the
-    paths -> (B,).
+    """Returns the mean over times of |v - (data - noise)|^2 / |data - noise|^2, (B,), of velocities
+    (S, B, ...) on the paths.
 
     It is 0 for straight paths at constant speed. Liu et al. 2022, eq. 4, made relative.
     """

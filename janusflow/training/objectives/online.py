@@ -113,7 +113,7 @@ class Online(Objective):
         return rewards.graded(self.context.vae, samples, latents, **judge)
 
     def advantages(self, found: Tensor) -> Tensor:
-        """Rewards (B,) minus their group's mean, divided by the step's standard deviation."""
+        """Returns rewards (B,) minus their group's mean, over the step's standard deviation."""
         groups = found.view(-1, self.group)
         centred = (groups - groups.mean(dim=1, keepdim=True)).flatten()
         return centred / found.std(correction=0).clamp(min=1e-4)
