@@ -5,28 +5,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from janusflow.utils.cpu.onednn_linear import repeating, use_onednn
 
 SECONDS = 0.2  # of measuring the peak
 
 
-ON_CPU = {  # what torch's table lacks, by the arguments' shapes
-    torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, **__: 2 * prod(x) * weight[0],
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
-        lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
-    ),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-        lambda grad, query, key, value, *_, **__: sdpa_backward_flop_count(grad, query, key, value)
-    ),
-}
-
-
-class Counting(FlopCounterMode):
+class Counting(TorchDispatchMode):
     """A mode that counts the floating-point operations of matrix products, convolutions and
     attention by torch's formulas.
 
@@ -35,11 +24,34 @@ class Counting(FlopCounterMode):
     """
 
     def __init__(self):
-        super().__init__(display=False, custom_mapping=ON_CPU)
+        super().__init__()
+        self.total = 0
 
-    @property
-    def total(self) -> int:
-        return self.get_total_flops()
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket) or ON_CPU.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def _attention(query, key, value, *_, **__) -> int:
+    return sdpa_flop_count(query.shape, key.shape, value.shape)
+
+
+def _attention_backward(grad, query, key, value, *_, **__) -> int:
+    return sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
+
+
+def _linear(x, weight, *_, **__) -> int:
+    return 2 * x.numel() * weight.shape[0]
+
+
+ON_CPU = {  # which torch's table lacks
+    torch.ops.mkldnn._linear_pointwise: _linear,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
 
 
 @lru_cache
