@@ -258,5 +258,8 @@ def _nearest(option: str, ctx) -> str | None:
     from difflib import get_close_matches
 
     names = [n for p in (ctx.command.params if ctx else []) for n in p.opts if n[:2] == "--"]
-    starts = [name for name in names if name.startswith(option)]
-    return next(iter(starts or get_close_matches(option, names, 1, 0.65)), None)
+    if starts := [name for name in names if name.startswith(option)]:
+        return starts[0]
+    words = {name.lstrip("-"): name for name in names}
+    close = get_close_matches(option.lstrip("-"), words, 1, 0.65)
+    return words[close[0]] if close else None

@@ -55,7 +55,7 @@ class Cache:
                     f"{folder} is a cache of another kind ({wrong}); choose another folder"
                 )
             return cls(folder, found | {"data": None})
-        folder.mkdir(parents=True, exist_ok=True)
+        atomic_io.make_folder(folder)
         made = cls(folder, {**about, "data": None})
         made.declare(None)
         return made

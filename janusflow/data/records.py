@@ -10,7 +10,7 @@ from janusflow.data.documents import PLACEHOLDER
 from janusflow.data.rows import CHATS, TEXTS, edit_keys, image_keys
 from janusflow.data.samples import BrokenSample
 from janusflow.utils.keywords import renamed
-from janusflow.utils.safe_io import refuse_constant
+from janusflow.utils.safe_io import refuse_constant, unique
 
 ROLES = {"human": "user", "gpt": "assistant"}  # LLaVA's names
 MAX_IMAGES = 64  # in one conversation
@@ -45,22 +45,12 @@ def parse_row(line: bytes, name: str) -> dict:
     """Parses a line as a JSON object. Raises BrokenSample for anything else."""
     try:
         text = line.decode("utf-8-sig")
-        row = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_once)
+        row = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise BrokenSample(name, f"it is no line of JSON ({error!s:.120})") from None
     if not isinstance(row, dict):
         raise BrokenSample(name, f"it holds a {type(row).__name__}; expected a JSON object")
     return row
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict:
-    """Returns a JSON object's pairs as a dict. Raises ValueError for a key that comes twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        again = next(name for i, name in enumerate(names) if name in names[:i])
-        raise ValueError(f"it has the key {again!r:.60} twice")
-    return found
 
 
 def to_record(row: Mapping, kind: str, name: str, fetch: Callable[[Any], bytes]) -> Record:

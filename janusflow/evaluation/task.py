@@ -47,7 +47,8 @@ Sources = dict[str, list[Item]]
 def none(paths: dict[str, str]) -> dict[str, str]:
     """The default for tasks that read no files of the user."""
     if paths:
-        raise ValueError(f"--{next(iter(paths))} with a path is for other tasks; leave it out")
+        name = next(iter(paths)).replace("pictures", "images")
+        raise ValueError(f"--{name} with a path is for other tasks; leave it out, or name a --task")
     return {}
 
 

@@ -67,10 +67,9 @@ def family(name: str | Path, **hub) -> str:
     config = read_object(path)
     if found := _family(config):
         return found
-    raise ValueError(
-        f"{path} describes {config.get('model_type')!r}, neither JanusFlow nor Janus-Pro; "
-        "name another folder"
-    )
+    kind = config.get("model_type")
+    told = "says no model_type" if kind is None else f"describes {kind!r:.60}"
+    raise ValueError(f"{path} {told}, so no JanusFlow or Janus-Pro; name another folder")
 
 
 def _family(config: dict) -> str | None:

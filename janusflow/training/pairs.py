@@ -92,7 +92,7 @@ def straight(paths: Tensor, ts: Tensor) -> Tensor:
 
 
 def _claim(out: Path, settings: PairSettings) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    atomic_io.make_folder(out)
     told, path = asdict(settings), out / TOLD
     if path.is_file() and (found := parse_object(read_text(path, "config_bytes"), path)) != told:
         name = next(key for key in told if found.get(key) != told[key])

@@ -125,7 +125,25 @@ def parse_object(text: str, path: Path) -> dict:
 
 def read_object(path: Path, limit: str = "config_bytes") -> dict:
     """Reads a JSON object from a file. Raises ValueError that says what is wrong with it."""
-    return parse_object(read_text(path, limit), path)
+    text = read_text(path, limit)
+    content = parse_object(text, path)
+    try:
+        json.loads(text, object_pairs_hook=unique)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is ambiguous: {error}; leave one out") from None
+    return content
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict:
+    """Returns a JSON object's pairs as a dict. Raises ValueError for a key that comes twice; an
+    argument `object_pairs_hook` of `json`.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        again = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"it has the key {again!r:.60} twice")
+    return found
 
 
 def refuse_constant(constant: str):

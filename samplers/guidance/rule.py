@@ -103,6 +103,8 @@ def parse(text: str) -> Rule:
     name, _, numbers = text.partition(":")
     if name not in RULES:
         raise ValueError(RULES.unknown(name))
+    if not numbers.strip():
+        raise ValueError(f"guidance {text!r:.80} names no weight; write {name}:2, for example")
     try:
         return RULES[name](*(float(number) for number in numbers.split(",")))
     except (TypeError, ValueError) as error:

@@ -149,8 +149,20 @@ def speed(options) -> Iterator[Finding]:
     pipe.set_progress_bar_config(disable=True)
     loaded = time.perf_counter() - started
     yield Finding("loading", "ok", f"{loaded:.1f} s", {"seconds": loaded})
+    yield from _few_steps(pipe)
     yield _generated(pipe, options.steps if hasattr(pipe, "vae") else None)
     yield _answered(pipe)
+
+
+def _few_steps(pipe) -> Iterator[Finding]:
+    """Reports the qualities that a few-step model generates, and those whose model is missing."""
+    for quality, few in getattr(pipe, "few_step", {}).items():
+        name = f"{quality} images"
+        try:
+            few.beside(pipe.model, pipe.device)
+            yield Finding(name, "ok", f"by {few.model} in {few.evaluations} evaluations")
+        except (OSError, ValueError) as error:
+            yield Finding(name, "problem", f"by {few.model}, which does not load: {error}")
 
 
 def _generated(pipe, steps: int | None) -> Finding:

@@ -56,6 +56,8 @@ def pairs(options: Options) -> dict:
 
     use_threads(options.threads)
     check_seed(options.seed)
+    if options.count < 1:
+        raise ValueError(f"--count is {options.count}; expected at least 1")
     share = _part(options.part)
     how = dict(sampler=options.sampler, steps=options.steps)
     how |= dict(guidance=options.guidance_scale, guided_until=options.guidance_end)

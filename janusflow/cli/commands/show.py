@@ -34,14 +34,14 @@ class Options:
 @command("show", panel="Training and files")
 def show(options: Options) -> dict:
     """Shows a training run: losses, gradient norm, learning rate and time left, with a figure."""
-    out = options.out or options.run / "losses.png"
+    lines, run = read(options.run), options.run
+    out = options.out or (run if run.is_dir() else run.parent) / "losses.png"
     if options.figure:
         if out.suffix.lower() not in FIGURES:
             expected = ", ".join(FIGURES)
             raise ValueError(f"--out is {str(out)!r:.200}; expected a file that ends in {expected}")
         check_folder(out.parent)
         check_file(out)
-    lines = read(options.run)
     print(table(lines))
     print(f"\n{summary(lines)}")
     found = dict(run=options.run, lines=lines, figure=None)
@@ -71,7 +71,8 @@ def read(run: Path) -> list[dict]:
             continue
     if not lines:
         raise ValueError(
-            f"{str(file)!r:.200} has no entry yet; wait until the run reports its first step"
+            f"{str(file)!r:.200} has no entry yet; wait until the run reports its first step, or "
+            "name another run's folder"
         )
     return sorted(lines, key=lambda line: line["step"])
 

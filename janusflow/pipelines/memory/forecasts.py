@@ -208,7 +208,14 @@ def held(network: nn.Module) -> int:
 
 def of_folder(folder: Path, vae: str | Path | None = None, **setting) -> Forecast:
     """Returns the `forecast` for a model folder; without an autoencoder, SDXL's is assumed."""
-    return forecast(JanusFlowConfig.from_pretrained(folder), described_vae(folder, vae), **setting)
+    config, found = JanusFlowConfig.from_pretrained(folder), described_vae(folder, vae)
+    own, assumed = config.generation.latent_channels, found.config.latent_channels
+    if vae is None and own != assumed and not (Path(folder) / "vae").is_dir():
+        raise ValueError(
+            f"{str(folder)!r} holds no vae/, and SDXL's, which is assumed then, has {assumed} "
+            f"channels where the model has {own}; name its own by --vae"
+        )
+    return forecast(config, found, **setting)
 
 
 factor = pixels_per_latent  # its name in release 0.1
