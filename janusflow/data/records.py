@@ -95,8 +95,10 @@ def check_text(text: Any, what: str) -> str:
         text = str(text)
     if not isinstance(text, str):
         raise ValueError(f"{what} is a {type(text).__name__}; expected a text")
-    if not text.strip() or "\0" in text:
-        raise ValueError(f"{what} is empty or holds a NUL character; write some text")
+    if not text.strip():
+        raise ValueError(f"{what} is empty; write some text")
+    if "\0" in text:
+        raise ValueError(f"{what} holds a NUL character; remove it, or save the file as UTF-8")
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ValueError(f"{what} is not Unicode text; write it in UTF-8")
     return text

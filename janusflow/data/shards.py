@@ -189,14 +189,14 @@ def _row(file, own: list[Member], name: str, whole: bool = True) -> dict:
         raise BrokenSample(name, f"it has more than {MAX_MEMBERS} files")
     if faulty := next((m for m in own if m.fault), None):
         raise BrokenSample(name, f"{faulty.name or 'the archive'}: {faulty.fault}")
-    row, images = {}, []
+    row, images, texts = {}, [], {}
     for member in own:
         suffix = _split(member.name)[1].rpartition(".")[2]
         if suffix == "json":
             row |= parse_row(_content(file, member, name, MAX_TEXT), name)
         elif suffix in TEXTS:
             text = _decoded(_content(file, member, name, MAX_TEXT), name) if whole else "unread"
-            row["text"] = text
+            texts["text"] = text
         elif suffix in IMAGE_SUFFIXES:
             content = _content(file, member, name) if whole else b""
             part = _split(member.name)[1].rpartition(".")[0]
@@ -204,6 +204,7 @@ def _row(file, own: list[Member], name: str, whole: bool = True) -> dict:
                 row[part] = content
             else:
                 images.append((member.name, content))
+    row |= texts  # a text file of the sample counts before its JSON
     named = image_keys(row)  # where an image once lay: here it lies beside its row
     row = {key: value for key, value in row.items() if key not in named}
     return row | ({"image": [content for _, content in sorted(images)]} if images else {})

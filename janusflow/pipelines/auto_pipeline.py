@@ -69,7 +69,7 @@ def family(name: str | Path, **hub) -> str:
         return found
     kind = config.get("model_type")
     told = "says no model_type" if kind is None else f"describes {kind!r:.60}"
-    raise ValueError(f"{path} {told}, so no JanusFlow or Janus-Pro; name another folder")
+    raise ValueError(f"{path} {told}, neither JanusFlow nor Janus-Pro; name another folder")
 
 
 def _family(config: dict) -> str | None:

@@ -64,9 +64,12 @@ def decode(content: bytes, name: str) -> Image.Image:
     limits.hold("pixels", width * height, f"{name} has {width} x {height} pixels")
     try:
         image.load()
-        return to_rgb(image)
     except Exception as error:
         raise _broken(name, error) from error
+    try:
+        return to_rgb(image)
+    except Exception as error:
+        raise ValueError(f"{name} cannot be used: {printable(error, 200)}") from error
 
 
 def _open(content: bytes) -> Image.Image:

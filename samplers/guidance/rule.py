@@ -104,7 +104,9 @@ def parse(text: str) -> Rule:
     if name not in RULES:
         raise ValueError(RULES.unknown(name))
     if not numbers.strip():
-        raise ValueError(f"guidance {text!r:.80} names no weight; write {name}:2, for example")
+        raise ValueError(
+            f"guidance {text!r:.80} names no weight; write NAME:NUMBER, for example {name}:2"
+        )
     try:
         return RULES[name](*(float(number) for number in numbers.split(",")))
     except (TypeError, ValueError) as error:

@@ -26,7 +26,7 @@ def test_a_configuration_with_a_key_twice_is_refused(tmp_path):
 
 def test_a_folder_of_another_kind_is_told(janusflow, copied):
     (copied / "config.json").write_text("{}")
-    assert "config.json says no model_type, so no JanusFlow" in janusflow("info", copied)[2]
+    assert "config.json says no model_type, neither JanusFlow" in janusflow("info", copied)[2]
 
 
 def test_a_missing_autoencoder_is_named(janusflow, copied):
@@ -59,7 +59,7 @@ MISTAKES = {
     ),
     "a rule alone": (
         ("generate", "a star", "--guidance-scale", "apg"),
-        "names no weight; write apg:2",
+        "for example apg:2",
     ),
 }
 

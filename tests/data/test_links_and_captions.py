@@ -1,8 +1,11 @@
 """Links in a folder of data are followed, and an image's text counts once."""
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -10,6 +13,7 @@ from janusflow.data import dataset_report
 from janusflow.data.mixture import Mixture
 from janusflow.data.preparation import Prepared
 from janusflow.data.readers import fetch, scan
+from janusflow.utils import images
 
 
 def image(path: Path) -> Path:
@@ -140,3 +144,35 @@ def test_of_two_caption_files_the_first_counts_and_the_second_is_told(tmp_path):
     found = scan(tmp_path)
     assert found.sources[0][1][0].text == "the first"
     assert found.skipped == {str(tmp_path / "a.caption"): "a second caption; a.txt counts"}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_text_file_of_a_shard_counts_before_its_json_in_any_order(tmp_path, turned):
+    content = image(tmp_path / "a.png").read_bytes()
+    members = [
+        ("0.json", b'{"text": "of the json"}'),
+        ("0.png", content),
+        ("0.txt", b"of the text"),
+    ]
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name, found in reversed(members) if turned else members:
+            member = tarfile.TarInfo(name)
+            member.size = len(found)
+            tar.addfile(member, io.BytesIO(found))
+    ((_, records),) = scan(tmp_path / "x.tar").sources
+    assert records[0].text == "of the text"
+
+
+def test_why_a_caption_or_image_is_not_read_is_one_reason(tmp_path):
+    captioned(tmp_path / "a.png", "a\0b")
+    captioned(tmp_path / "b.png", " ")
+    ((_, records),) = scan(tmp_path).sources
+    with pytest.raises(ValueError, match="'text' holds a NUL character; remove it"):
+        records[0]
+    with pytest.raises(ValueError, match="'text' is empty; write some text"):
+        records[1]
+    Image.fromarray(np.full((8, 8), 70000, np.int32)).save(tmp_path / "c.tif")
+    with pytest.raises(
+        ValueError, match=r"c\.tif' cannot be used: the image's values run from 700"
+    ):
+        images.read(tmp_path / "c.tif")
