@@ -14,7 +14,7 @@ from functools import cache
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from janusflow.utils.keywords import nearest
+from janusflow.utils.keywords import aside
 
 RENAMED = {  # names of release 0.1, for one more release
     "training.clip": "training.max_grad_norm",
@@ -37,8 +37,7 @@ def today(name: str) -> str:
 def unknown(name: str, known: Iterable[str]) -> str:
     """Returns the message for an unknown name: the most similar known name first, then all."""
     known = list(known)
-    hint = nearest(name, known) or f"; there are {', '.join(known)}"
-    return f"no setting named {name!r}{hint}"
+    return f"no setting named {name!r}{aside(name, known)}; there are {', '.join(known)}"
 
 
 @cache

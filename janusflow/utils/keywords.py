@@ -20,6 +20,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {found!r}?" if found else ""
 
 
+def aside(name: str, known: Iterable[str]) -> str:
+    """Returns the same hint in brackets, for a sentence that goes on."""
+    return nearest(name, known).replace("; ", " (", 1).replace("?", "?)")
+
+
 def choice(said: str, value, known: Collection, more: str = "") -> None:
     """Raises ValueError unless the value is known, with the nearest known one, all, and `more`.
 
@@ -27,8 +32,7 @@ def choice(said: str, value, known: Collection, more: str = "") -> None:
     """
     names = list(map(str, known))
     if value not in (known if isinstance(value, str) else list(known)):
-        hint = nearest(str(value), names).removeprefix("; ")
-        hint = f" ({hint})" if hint else ""
+        hint = aside(str(value), names)
         raise ValueError(f"{said} {value!r:.80}{hint}; choose one of {', '.join(names)}{more}")
 
 
