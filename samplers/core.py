@@ -99,6 +99,11 @@ def trajectory(
         raise TypeError(f"the state is {noise.dtype}; pass floating-point noise")
     if noise.dtype.itemsize < 4:
         noise = noise.float()
+    if "Functionalize" in transforms():
+        raise TypeError(
+            "torch.func.functionalize hides the numbers of the grid; sample outside of it, and "
+            "give it the velocity alone"
+        )
     if chosen.adaptive and vectorized():
         raise TypeError(
             f"{chosen.name} chooses its steps by looking at the state, which torch.vmap forbids; "

@@ -182,6 +182,8 @@ def _array(image):
     """Returns a tensor as an array, and other objects unchanged."""
     if not isinstance(image, Tensor):
         return image
+    if image.is_meta:
+        raise TypeError("the image is a tensor on the device meta, which holds no pixels")
     image = image.detach().cpu()
     narrow = image.is_floating_point() and image.dtype.itemsize < 4
     return np.asarray(image.float() if narrow else image)

@@ -211,3 +211,8 @@ def test_a_guided_function_returns_two_predictions(returned):
 def test_a_nested_tensor_is_refused():
     with pytest.raises(TypeError, match="the state is nested"):
         sample(lambda x, _: -x, torch.nested.nested_tensor([X[0], X[1]]), 4)
+
+
+def test_functionalize_is_refused_in_a_sentence():
+    with pytest.raises(TypeError, match="functionalize hides the numbers of the grid"):
+        torch.func.functionalize(lambda x: sample(lambda x, _: -x, x, 4))(X)

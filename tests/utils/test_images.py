@@ -168,3 +168,8 @@ def test_every_mode_of_pil_is_read(image):
     for mode in ("CMYK", "HSV", "YCbCr", "RGBX", "RGBa", "LA", "1", "I", "F"):
         assert images.to_rgb(whole.convert(mode)).mode == "RGB"
     assert images.to_rgb(whole.convert("LA").convert("La")).mode == "RGB"
+
+
+def test_a_tensor_without_pixels_is_refused():
+    with pytest.raises(TypeError, match="which holds no pixels"):
+        images.to_rgb(torch.ones(3, 8, 8, device="meta"))
