@@ -79,6 +79,13 @@ def test_what_is_drawn_depends_on_the_row_alone(tiny_folder, tmp_path):
         assert torch.equal(numbers(batches[0], 1)[2:], numbers(batches[1], 1))
 
 
+def test_a_number_listed_twice_has_twice_as_many_steps_and_one_copy(tiny_folder, tmp_path):
+    changes = TINY | {"objective.evaluations": [1, 2, 1]}
+    main = distillation.plan(str(tiny_folder), tmp_path, changes).trainer().objective.main
+    assert [main.turn(step) for step in range(6)] == [1, 2, 1, 1, 2, 1]
+    assert main.jumps()["evaluations"] == [1, 2] and len(main.copies) == 3
+
+
 def test_a_reward_beyond_one_is_refused():
     with pytest.raises(ValueError, match=r"gave 0.5 to 1.5; expected 0 to 1"):
         worth_of(lambda _: torch.tensor([0.5, 1.5]), None)

@@ -67,7 +67,7 @@ class Distilled(Objective):
 
     def jumps(self) -> dict[str, list]:
         """Returns the times of the trained map and the supported numbers of evaluations."""
-        return {"times": self.ts.tolist(), "evaluations": list(self.evaluations)}
+        return {"times": self.ts.tolist(), "evaluations": list(dict.fromkeys(self.evaluations))}
 
     def worth(self, samples: Sequence[Sample], latents: Tensor, name: str = "reward") -> Tensor:
         """Returns the weight (G,) of each image: its reward, logged as `name`, or 1 without one."""

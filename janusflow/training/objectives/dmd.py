@@ -38,10 +38,10 @@ class DistributionMatching(Distilled):
     """Images of few jumps u(x, t, s) whose distribution is matched to a frozen guided teacher's.
 
     Each step generates with one of the numbers of `evaluations` in turn, with gradients through all
-    jumps. It compares the teacher's velocity at the noised images with that of a copy that learns
-    the distribution of the generated images (`fake_lr`, `fake_updates` AdamW steps each); every
-    number of jumps has its own copy. The adversarial part of DMD2 (Yin et al. 2024, arXiv
-    2405.14867) is left out.
+    jumps; a number that is listed twice has twice as many steps. A step compares the teacher's
+    velocity at the noised images with that of a copy that learns the distribution of the generated
+    images (`fake_lr`, `fake_updates` AdamW steps each); every number of jumps has its own copy. The
+    adversarial part of DMD2 (Yin et al. 2024, arXiv 2405.14867) is left out.
 
     With a `reward` between 0 and 1, second copies learn the generated images weighted by it, and
     the teacher's velocity is shifted by `tilt` times the difference of the two copies: the target
@@ -56,22 +56,23 @@ class DistributionMatching(Distilled):
         context: Context,
         *,
         evaluations: tuple = (1, 2, 4),
-        fake_lr: float = 4e-4,
-        fake_updates: int = 2,
+        fake_lr: float = 8e-4,
+        fake_updates: int = 1,
         tilt: float = 1.0,
         **shared,
     ):
         super().__init__(context, evaluations=evaluations, **shared)
-        self.ways = [segments(len(self.ts) - 1, (count,)) for count in evaluations]
+        numbers = self.jumps()["evaluations"]
+        self.ways = {n: segments(len(self.ts) - 1, (n,)) for n in numbers}
         self.fake_updates, self.tilt = fake_updates, tilt
-        self.fakes = [Learner(context.model, f"fake{n}", fake_lr) for n in evaluations]
-        better = evaluations if self.reward else ()
-        self.better = [Learner(context.model, f"better{n}", fake_lr) for n in better]
+        self.fakes = {n: Learner(context.model, f"fake{n}", fake_lr) for n in numbers}
+        better = numbers if self.reward else ()
+        self.better = {n: Learner(context.model, f"better{n}", fake_lr) for n in better}
         self._drawn: list[tuple[Network, Tensor]] = []
 
     @property
     def copies(self) -> list[Copy]:
-        return [self.teacher, *self.fakes, *self.better]
+        return [self.teacher, *self.fakes.values(), *self.better.values()]
 
     def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
         self._drawn.clear()
@@ -99,7 +100,7 @@ class DistributionMatching(Distilled):
 
     def turn(self, step: int) -> int:
         """Returns the number of evaluations with which a step generates."""
-        return step % len(self.ways)
+        return self.evaluations[step % len(self.evaluations)]
 
     def draw(self, net: Network, batch: Batch) -> Tensor:
         """Generates images (G, c, h, w) with this step's number of jumps, with gradients."""
@@ -132,7 +133,7 @@ class DistributionMatching(Distilled):
     def updated(self, step: int) -> None:
         """Trains the copies on the images just generated, by flow matching."""
         turn, count = self.turn(step - 1), len(self._drawn)
-        name = f"reward_{self.evaluations[turn]}"
+        name = f"reward_{turn}"
         worth = [self.worth(net.batch.made, data, name).to(data) for net, data in self._drawn]
         for part in range(1, 1 + self.fake_updates):
             for (net, data), share in zip(self._drawn, worth, strict=True):
