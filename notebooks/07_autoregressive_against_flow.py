@@ -19,7 +19,7 @@
 #
 # Janus-Pro draws one token after another; JanusFlow moves all of them at once, many times. The
 # small models share their language model's size, not their training: the one that draws tokens had
-# forty minutes of it, so its score is no verdict on the way. The answer, with numbers, stands at
+# eighty minutes of it, so its score is no verdict on the way. The answer, with numbers, stands at
 # the end. Other models are one line, `MODELS`; the scorer knows the small world only.
 
 # %%
