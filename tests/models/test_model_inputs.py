@@ -28,6 +28,19 @@ def test_the_places_of_an_image_are_no_words(model, inputs, tiny_pipe):
     assert model.generate(text["input_ids"], max_new_tokens=2).shape == (1, 2)
 
 
+def test_an_answer_may_contain_the_token_of_an_image(tiny_pipe):
+    model, place = tiny_pipe.model, tiny_pipe.model.image_token_id
+    text = tiny_pipe.processor("what is it?")
+    only = dict(
+        logits_processor=[
+            lambda _, scores: scores.where(scores == 0, -9e9).index_fill(
+                1, torch.tensor([place]), 9.0
+            )
+        ]
+    )
+    assert model.generate(text["input_ids"], max_new_tokens=3, **only).tolist() == [[place] * 3]
+
+
 SHAPES = {
     "one row": lambda ids: ids[0],
     "no row": lambda ids: ids[:0],

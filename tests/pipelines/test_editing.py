@@ -281,7 +281,7 @@ def test_the_command_edits_and_the_picture_tells_how(janusflow, tiny_folder, fil
         (["p.png", "a", "--seed", -1], "expected 0 to"),
         (["p.png", "a", "--mask-image", "gone.png"], "cannot be opened"),
         (["p.png", "a", "--sampler", "runge"], "no solver named"),
-        (["p.png", "a", "--guidance-scale", "much"], "neither a finite number"),
+        (["p.png", "a", "--guidance-scale", "much"], "is not a finite number or a rule"),
         (["p.png", "a", "--out", "nowhere/a.png"], "does not exist"),
         (["p.png"], "prompt"),
     ],

@@ -137,7 +137,7 @@ def test_the_first_of_equals_is_the_image_without_a_choice(tiny_pipe):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"verifier": "onw"}, "no verifier named 'onw'; did you mean 'own'"),
+        ({"verifier": "onw"}, r"no verifier named 'onw' \(did you mean 'own'\?\)"),
         ({"verifier": lambda *_: [1.0]}, "returned 1 scores for 2 images"),
         ({"verifier": lambda i, _: [float("nan")] * len(i)}, "or NaN"),
         ({"verifier": lambda i, _: [float("inf")] * len(i)}, "or infinity"),

@@ -9,7 +9,7 @@ import tiny_pro
 import torch
 
 import samplers
-from janusflow import JanusProPipeline
+from janusflow import JanusFlowPipeline, JanusProPipeline
 
 FEW = dict(num_inference_steps=2, output_type="latent")
 HOT = dict(do_sample=True, temperature=3.0, max_new_tokens=4)
@@ -71,8 +71,8 @@ def test_a_seed_of_an_exact_trace_is_told():
     assert not told(lambda: samplers.log_likelihood(lambda x, _: -x, data, 4, "euler", **probed))
 
 
-def test_a_pickled_conversation_goes_on_alone(tiny_pipe):
-    talk = tiny_pipe.conversation()
+def test_a_pickled_conversation_goes_on_alone(tiny_folder):
+    talk = JanusFlowPipeline.from_pretrained(tiny_folder).conversation()
     talk.ask("what is it?", max_new_tokens=4)
     again = pickle.loads(pickle.dumps(talk))
     assert again.turns == talk.turns and repr(talk) == "Conversation(0 images, 1 answers)"

@@ -346,7 +346,11 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
             )
         self._check_ids(input_ids, "input_ids")
         if inputs_embeds is None:
-            inputs_embeds = self.embed(input_ids, pixel_values, image_token_mask)
+            past = kwargs.get("cache", kwargs.get("past_key_values"))
+            if pixel_values is None and past is not None and past.get_seq_length():
+                inputs_embeds = self.get_input_embeddings()(input_ids)  # an answer may hold any
+            else:
+                inputs_embeds = self.embed(input_ids, pixel_values, image_token_mask)
         self._check_labels(labels, inputs_embeds.shape[:2])
         self.check_length(inputs_embeds.shape[1])
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:

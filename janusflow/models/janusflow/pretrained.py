@@ -149,7 +149,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         self._check_ids(labels.masked_fill(labels == -100, 0), "labels")
 
     def _check_images(self, ids: torch.Tensor) -> None:
-        """Raises ValueError for ids with the place of an image, where no image came."""
+        """Raises ValueError for a prompt with the place of an image, where no image came."""
         own = self.__dict__.get("image_token_id")
         if own is not None and bool((ids == own).any()):
             raise ValueError(
