@@ -244,7 +244,7 @@ def test_hostile_files_stay_within_half_a_gigabyte(tiny_folder, tmp_path):
     home = Path(__file__).parent
     done = subprocess.run(
         [sys.executable, "-c", ATTACKS, folder, tmp_path],
-        capture_output=True, text=True, cwd=home.parent, timeout=200,
-        env=os.environ | {"PYTHONPATH": f"{home.parent}:{home}"},
+        capture_output=True, text=True, cwd=tmp_path, timeout=200,
+        env=os.environ | {"PYTHONPATH": f"{home.parents[1]}:{home.parent}:{home}"},
     )  # fmt: skip
     assert done.stdout.count("refused: ") == 4, done.stdout + done.stderr
