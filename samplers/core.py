@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from samplers import compiled_run
 from samplers.fields import Counted as Counted
 from samplers.fields import Velocity as Velocity
 from samplers.fields import (
@@ -63,6 +62,8 @@ def sample(
     transforms of torch.func, where values cannot be inspected.
     """
     if torch.compiler.is_compiling():
+        from samplers import compiled_run  # which imports torch._dynamo, a second of start-up
+
         return compiled_run.run(v, noise, solver, ts, options)
     path = trajectory(v, noise, ts, solver, nonfinite=nonfinite, **options)
     return deque(path, maxlen=1)[0][1]
