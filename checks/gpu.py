@@ -3,24 +3,24 @@
     python -m checks.gpu --out OUT              # on the card
     python -m checks.gpu --out OUT --tiny       # the same lines on a CPU, in a minute
 
-1. parity: the velocity in bfloat16 and compiled, against float32;
-2. speed: seconds an image at the 1.3B geometry, ours against the published algorithm, batches of
+1. speed: seconds an image at the 1.3B geometry, ours against the published algorithm, batches of
    1, 4, 16 and 64, and the share of the card's measured peak;
-3. training: images a second of stage 2's flow loss, forward and backward;
-4. weights: the recipe scenes-mini, for the seconds that are left.
+2. training: images a second of stage 2's flow loss, forward and backward;
+3. weights: `studies.scenes_on_gpu.run`, which draws its samples during 1 and 2;
+4. parity, beside 3: the velocity in bfloat16 and compiled, against float32.
 
-OUT/gpu.json holds the figures and the card; OUT/scenes-mini the weights. No GPU was at hand so far:
-only --tiny has been run.
+OUT/gpu.json holds the figures and the card, OUT/run.json and the weights are those of 3. What
+follows `--` on the command line are options of 3.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -34,8 +34,7 @@ from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training.recipes import RECIPES
 from janusflow.utils.flops import Counting, peak
 
-SECONDS = 520  # of the whole, starts included
-BATCHES = (1, 4, 16, 64)
+BATCHES = {1: 3, 4: 3, 16: 2, 64: 1}  # images at once: rounds
 PROMPT, STEPS = 20, 30
 
 
@@ -66,51 +65,54 @@ def apart(a: Tensor, b: Tensor) -> float:
 
 @torch.no_grad()
 def parity(model: JanusFlowModel, device: torch.device) -> dict:
-    """Compares velocities of four images at t = 0.3, in bfloat16 and compiled, with float32."""
+    """Compares velocities of four images at t = 0.3, in bfloat16 and compiled, with float32.
+
+    The weights are bfloat16's in all of them.
+    """
     x, t = noise_of(model, 4, device), torch.full((4,), 0.3, device=device)
 
     def velocity(net) -> Tensor:
-        prompt = model.encode_prompt(prompt_ids(4, device))
-        return net(x.to(model.dtype), t, prompt)
+        return net(x, t, model.encode_prompt(prompt_ids(4, device)))
 
-    exact = velocity(model.velocity)
-    model.bfloat16()
-    half = velocity(model.velocity)
+    half = velocity(model.bfloat16().velocity)
     compiled = velocity(torch.compile(model.velocity))
-    return {"bfloat16": apart(half, exact), "compiled": apart(compiled, half)}
+    exact = velocity(model.float().velocity)
+    return {"bfloat16": apart(half, exact), "compiled": apart(compiled, exact)}
 
 
 @torch.no_grad()
-def latency(model: JanusFlowModel, device: torch.device, rounds: int, steps: int) -> list[dict]:
+def latency(model: JanusFlowModel, device: torch.device, batches: dict, steps: int) -> list[dict]:
     """Times ours and the published algorithm, in turns, for every batch that fits."""
     most = peak(device, model.dtype, torch.get_num_threads())
-    rows = []
-    for batch in BATCHES:
+    rows = [{"peak": most}]
+    for batch, rounds in batches.items():
         ids, noise = prompt_ids(batch, device), noise_of(model, batch, device)
 
-        def ours(ids=ids, noise=noise, batch=batch) -> Tensor:
+        def ours(ids=ids, noise=noise, batch=batch, calls=steps) -> Tensor:
             field = speed._guided(model, ids[:1], batch, steps)
-            return samplers.sample(field, noise, steps, "euler")
+            return samplers.sample(field, noise, calls, "euler")
 
-        def theirs(ids=ids, noise=noise) -> Tensor:
+        def theirs(ids=ids, noise=noise, calls=steps) -> Tensor:
             seen = torch.ones_like(ids)
-            return reference_sampler.sample(model, ids, seen, noise, steps=steps)
+            return reference_sampler.sample(model, ids, seen, noise, steps=calls)
 
         try:
+            with Counting() as counted:
+                ours(calls=1)
+            theirs(calls=1)
             taken = speed._in_turns({"ours": ours, "published": theirs}, rounds)
         except torch.OutOfMemoryError as error:
             rows.append({"batch": batch, "refused": str(error)[:100]})
             break
-        with Counting() as counted:
-            ours()
         mine = median(taken["ours"])
         rows.append(
             {
                 "batch": batch,
                 "seconds": mine / batch,
                 "published": median(taken["published"]) / batch,
+                "rounds": taken,
             }
-            | {"images_per_s": batch / mine, "mfu": counted.total / mine / most}
+            | {"images_per_s": batch / mine, "mfu": steps * counted.total / mine / most}
         )
         print(rows[-1], flush=True)
     return rows
@@ -138,22 +140,8 @@ def training(model: JanusFlowModel, device: torch.device, batch: int, rounds: in
         taken.append(time.perf_counter() - started)
     seconds = median(taken)
     most = peak(device, model.dtype, torch.get_num_threads())
+    model.eval().requires_grad_(False)
     return {"images_per_s": batch / seconds, "mfu": counted.total / seconds / most, "batch": batch}
-
-
-def weights(out: Path, seconds: float, tiny: bool) -> dict:
-    """Trains the recipe until the time is over, and exports what it has."""
-    recipe = "scenes-smoke" if tiny else "scenes-mini"
-    janusflow = [sys.executable, "-m", "janusflow", "train", "-o", str(out / "run")]
-    options = ["--recipe", recipe, *([] if tiny else ["--set", "run.workers=12"])]
-    run = subprocess.Popen([*janusflow, *options])
-    try:
-        run.wait(timeout=max(1.0, seconds))
-    except subprocess.TimeoutExpired:
-        run.send_signal(signal.SIGTERM)  # leaves a checkpoint
-        run.wait()
-    export = subprocess.run([*janusflow, "--export", str(out / recipe)], check=False)
-    return {"recipe": recipe, "exported": export.returncode == 0}
 
 
 def main() -> None:
@@ -164,25 +152,37 @@ def main() -> None:
     parser.add_argument(
         "--tiny", action="store_true", help="Rehearses on the CPU with a tiny model."
     )
-    args = parser.parse_args()
+    parser.add_argument(
+        "--batches", type=int, nargs="+", default=list(BATCHES), help="Times these."
+    )
+    args, rest = parser.parse_known_args()
     started = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
+    go = args.out / "go"
+    go.unlink(missing_ok=True)
+    run = [sys.executable, "-m", "studies.scenes_on_gpu.run", "--out", str(args.out)]
+    weights = subprocess.Popen([*run, "--wait-for", str(go), *[x for x in rest if x != "--"]])
     device = torch.device("cuda" if torch.cuda.is_available() and not args.tiny else "cpu")
     card = torch.cuda.get_device_name() if device.type == "cuda" else speed.processor()
-    found = {"device": card, "tiny": args.tiny, "commit": speed.commit()}
-    model = build(args.tiny, device)
+    found = {"device": card, "torch": torch.__version__, "tiny": args.tiny}
 
-    def keep(name: str, value) -> None:
-        found[name] = value
+    def keep(name: str, make: Callable) -> None:
+        try:
+            found[name] = make()
+        except Exception as error:  # a figure less, and the others go on
+            found[name] = f"{type(error).__name__}: {error}"[:2000]
         (args.out / "gpu.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        print(f"{time.monotonic() - started:.0f} s: {name} {value}", flush=True)
+        print(f"{time.monotonic() - started:.0f} s: {name} {found[name]}", flush=True)
 
-    keep("parity", parity(model, device))
-    rounds, steps = (1, 2) if args.tiny else (3, STEPS)
-    keep("latency", latency(model, device, rounds, steps))
-    keep("training", training(model, device, 2 if args.tiny else 16, rounds))
-    del model
-    keep("weights", weights(args.out, SECONDS - (time.monotonic() - started), args.tiny))
+    dtype = torch.float32 if args.tiny else torch.bfloat16
+    model = build(args.tiny, device).to(dtype)
+    batches, steps = {b: BATCHES[b] for b in args.batches}, 2 if args.tiny else STEPS
+    keep("latency", lambda: latency(model, device, batches, steps))
+    keep("training", lambda: training(model, device, 2 if args.tiny else 16, 1 if args.tiny else 3))
+    go.touch()
+    keep("parity", lambda: parity(model, device))
+    keep("weights", lambda: f"exit status {weights.wait()}")
+    go.unlink()
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class Batches:
         return [
             Sample(
                 kind="generation",
-                input_ids=torch.tensor([self._id(BOS), *self._ids(_turn(scene.caption))]),
+                input_ids=torch.tensor(self.prompt_ids(scene.caption)),
                 latents=latent,
                 pixel_values=image[None],
                 name=f"scene {index}",
@@ -91,7 +91,7 @@ class Batches:
         return [self._asked(one, image, rng) for one, image in zip(scenes, images, strict=True)]
 
     def _asked(self, scene: Scene, image: Tensor, rng: np.random.Generator) -> Sample:
-        ids, labels = (torch.tensor(row) for row in self._conversation(scene, rng))
+        ids, labels = (torch.tensor(row) for row in self.conversation(scene, rng))
         return Sample(
             kind="understanding",
             input_ids=ids,
@@ -106,7 +106,11 @@ class Batches:
         names, rng = SPLITS["train"], generator("train", index, "category")
         return scene("train", index, names[_weighted(rng, self.categories)])
 
-    def _conversation(self, scene: Scene, rng: np.random.Generator) -> tuple[list, list]:
+    def prompt_ids(self, caption: str) -> list[int]:
+        """Returns the ids of BOS and the prompt."""
+        return [self._id(BOS), *self._ids(_turn(caption))]
+
+    def conversation(self, scene: Scene, rng: np.random.Generator) -> tuple[list, list]:
         """Returns ids and labels of several questions about one image."""
         names = list(TEMPLATES)
         asked = [ask(scene, names[_weighted(rng, self.templates)], rng) for _ in range(TURNS)]

@@ -1,0 +1,156 @@
+"""Distribution matching to one, two and four evaluations, on prompts of the pool.
+
+The losses are those of `janusflow.training.objectives.dmd` (Yin et al. 2024, arXiv 2311.18828).
+"""
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from janusflow.training import losses
+from janusflow.training.config_stages import ALL_BUT_VISION
+from janusflow.training.ema import freeze_all_but, move
+from janusflow.training.objectives.dmd import dmd
+from janusflow.training.objectives.map_losses import column
+from studies.scenes_on_gpu import network
+from studies.scenes_on_gpu.graphs import Captured
+from studies.scenes_on_gpu.joint import asked, share
+from studies.scenes_on_gpu.pool import Pool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Few:
+    """Numbers of the distillation; `times` are the teacher's, of which n jumps take every 8 / n."""
+
+    times: tuple[float, ...]
+    guidance: float = 2.0
+    guided_until: float = 0.25
+    evaluations: tuple[int, ...] = (1, 2, 1, 4)  # of the steps, in turn
+    images: int = 128
+    questions: int = 24
+    lr: float = 4e-4
+    betas: tuple[float, float] = (0.0, 0.99)
+    critic_lr: float = 8e-4
+    warmup: int = 50
+    decay_from: float = 0.35
+    mean: float = -1.2
+    std: float = 1.3
+    ema: tuple[float, ...] = (0.99, 0.998)
+
+
+class Distiller:
+    """Trains `student` towards the guided `teacher`; every number of evaluations has its critic."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        shape: tuple,
+        pool: Pool,
+        settings: Few,
+        place: tuple[int, int],
+    ):
+        self.model, self.settings, self.pool, self.place = student, settings, pool, place
+        self.shape, self.device, self.step = (settings.images, *shape), pool.device, 0
+        self.teacher = copy.deepcopy(teacher).requires_grad_(False)
+        freeze_all_but(self.model, ALL_BUT_VISION)
+        own = [p for p in self.model.parameters() if p.requires_grad]
+        self.parameters = own
+        self.optimizer = _adam(own, settings.lr, settings.betas)
+        self.averages = {d: [p.detach().clone() for p in own] for d in settings.ema}
+        numbers = dict.fromkeys(settings.evaluations)
+        self.critics = {n: self._critic() for n in numbers}
+        rates = settings.critic_lr, (0.9, 0.99)
+        self.critic_parameters = {n: _trained(c) for n, c in self.critics.items()}
+        self.critic_optimizers = {n: _adam(p, *rates) for n, p in self.critic_parameters.items()}
+        self.gradients = {
+            n: Captured(lambda n=n: self._gradients(n), [*own, *self.critic_parameters[n]])
+            for n in numbers
+        }
+
+    def _critic(self) -> nn.Module:
+        made = copy.deepcopy(self.teacher)
+        freeze_all_but(made, ALL_BUT_VISION)
+        return made
+
+    def _gradients(self, turn: int) -> tuple[Tensor, Tensor, Tensor]:
+        prompts, own, critic = self._prompts(), self.settings, self.critics[turn]
+        seen = torch.zeros(own.images, dtype=torch.bool, device=self.device)
+        x = torch.randn(self.shape, device=self.device)
+        for t, s in pairwise(own.times[:: (len(own.times) - 1) // turn]):
+            at, to = (torch.full((own.images,), z, device=self.device) for z in (t, s))
+            x = x + (s - t) * network.velocity(self.model, prompts, x, at, seen, to)
+        t = network.logit_normal(own.images, own.mean, own.std, self.device)
+        with torch.no_grad():
+            noised = losses.interpolate(torch.randn_like(x), x, t)
+            fake = network.velocity(critic, prompts, noised, t, seen)
+            real = self._guided(prompts, noised, t, seen)
+            real, fake = (noised + column(1 - t, x) * v for v in (real, fake))
+        matched = dmd(x, real, fake).mean()
+        answered = asked(self.model, self.pool, own.questions, self.place)
+        (matched + answered).backward()
+        return matched.detach(), answered.detach(), self._learn(critic, prompts, x.detach(), seen)
+
+    def _guided(self, prompts: network.Prompts, x: Tensor, t: Tensor, seen: Tensor) -> Tensor:
+        cond = network.velocity(self.teacher, prompts, x, t, seen)
+        blind = network.velocity(self.teacher, prompts, x, t, ~seen)
+        inside = column(t <= self.settings.guided_until, x).bool()
+        return torch.where(inside, blind.lerp(cond, self.settings.guidance), cond)
+
+    def _learn(self, critic: nn.Module, prompts, data: Tensor, seen: Tensor) -> Tensor:
+        """Flow matching of a critic on generated images, at uniform times."""
+        noise, t = torch.randn_like(data), torch.rand(len(data), device=self.device)
+        v = network.velocity(critic, prompts, losses.interpolate(noise, data, t), t, seen)
+        loss = losses.flow(v, noise, data).mean()
+        loss.backward()
+        return loss.detach()
+
+    def _prompts(self) -> network.Prompts:
+        samples = self.pool.tensors
+        chosen = torch.randint(len(samples["prompts"]), (self.settings.images,), device=self.device)
+        return network.Prompts(samples["prompts"][chosen].long(), samples["lengths"][chosen])
+
+    def run(self, seconds: float, every: float = 3.0) -> None:
+        """Distils for so many seconds, and prints the losses."""
+        own, started, told = self.settings, time.monotonic(), 0.0
+        while (past := time.monotonic() - started) < seconds:
+            turn = own.evaluations[self.step % len(own.evaluations)]
+            found = self.gradients[turn]()
+            rate = own.lr * share(past / seconds, self.step, own.warmup, own.decay_from)
+            _update(self.optimizer, self.parameters, rate)
+            _update(self.critic_optimizers[turn], self.critic_parameters[turn], own.critic_lr)
+            self.step += 1
+            for decay, average in self.averages.items():
+                move(average, [p.detach() for p in self.parameters], decay, self.step)
+            if self.step % 50 == 0 and past - told > every:
+                told = past
+                names = ("matching", "answers", "critic")
+                shown = ", ".join(f"{n} {float(x):.4f}" for n, x in zip(names, found, strict=True))
+                print(f"{past:.0f} s: step {self.step}, {turn} evaluations, {shown}", flush=True)
+
+    @torch.no_grad()
+    def averaged(self, decay: float) -> nn.Module:
+        """Puts an average into the model, and returns it."""
+        for parameter, value in zip(self.parameters, self.averages[decay], strict=True):
+            parameter.copy_(value)
+        return self.model
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def _adam(parameters: Sequence[nn.Parameter], lr: float, betas) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=0.0)
+
+
+def _update(optimizer, parameters: Sequence[nn.Parameter], rate: float) -> None:
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()

@@ -1,0 +1,181 @@
+"""Trains images and answers together, then distils the result:
+
+    python -m studies.scenes_on_gpu.run --init-from MODEL --out OUT --seconds 270 260
+
+OUT/joint-DECAY and OUT/few-DECAY.safetensors hold the averaged weights in bfloat16, OUT/run.json the
+settings, the numbers of steps and the scores on 600 test prompts. The student begins with the new
+weights plus what distillation had added to the packaged model's (`--student`).
+"""
+
+import argparse
+import json
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import samplers
+from janusflow.models.autoencoder_loading import load_vae
+from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.scenes import scorer
+from janusflow.training import init_checkpoint, rollouts, timestep_sampling
+from janusflow.training.objectives.online import shape_of
+from janusflow.training.recipes import Recipe
+from janusflow.training.rewards.prompts import Prompts
+from janusflow.utils.devices import pick_device
+from janusflow.utils.hub import locate
+from samplers import PilotGrid
+from studies.scenes_on_gpu.few import Distiller, Few
+from studies.scenes_on_gpu.joint import Joint, Trainer
+from studies.scenes_on_gpu.pool import Pool, image_place
+
+CATEGORIES = (1, 3, 2, 1, 4, 5, 3)  # shares of SPLITS["train"]
+TEMPLATES = (1, 1, 2, 1, 1, 8, 1, 3)  # shares of questions.TEMPLATES
+TESTED, FIRST = 600, 100_000  # prompts, and the first one's index
+
+
+class Judge:
+    """The exact score of images of a model's test prompts, by several processes."""
+
+    def __init__(self, base: Path, device: torch.device, processes: int, count: int):
+        self.prompts = Prompts(init_checkpoint.batches(base), 1).test(count, FIRST)
+        self.vae, self.grid = (
+            load_vae(base, None).to(device),
+            PilotGrid.load(base / "pilot-fast.json"),
+        )
+        noise = [timestep_sampling.generator(0, 0, 8, i) for i in range(count)]
+        shape = shape_of(JanusFlowModel.from_pretrained(base), self.vae)
+        self.noise = torch.stack([torch.randn(shape, generator=g) for g in noise]).to(device)
+        self._workers = ProcessPoolExecutor(processes, get_context("spawn"))
+
+    @torch.no_grad()
+    def teacher(self, model: nn.Module) -> dict[str, float]:
+        """The score of the quality "fast" by category."""
+        guidance = samplers.guidance_interval(2.0, 0, float(self.grid.settings["guided"][1]))
+        ts = self.grid.ts.to(self.noise.device)
+        paths = rollouts.paths(model, self.prompts, self.noise, ts, self.grid.solver, guidance)
+        return self._scored(paths[:, -1])
+
+    @torch.no_grad()
+    def few(self, model: nn.Module, evaluations: int) -> dict[str, float]:
+        """The score of so many jumps of a flow map."""
+        ts, found = self.grid.ts.float().to(self.noise.device), []
+        for first in range(0, len(self.prompts), 100):
+            u = rollouts.flow_map(model, self.prompts[first : first + 100])
+            x = self.noise[first : first + 100]
+            for t, s in pairwise(ts[:: (len(ts) - 1) // evaluations]):
+                x = x + (s - t) * u(x, t, s)
+            found.append(x)
+        return self._scored(torch.cat(found))
+
+    def _scored(self, states: Tensor) -> dict[str, float]:
+        images = [p.numpy() for p in rollouts.pixels_of(self.vae, states)]
+        asked = [one.request for one in self.prompts]
+        right = [s.strict for s in self._workers.map(scorer.score, images, asked, chunksize=20)]
+        by: dict[str, list] = {"all": right}
+        for one, hit in zip(asked, right, strict=True):
+            by.setdefault(one.category, []).append(hit)
+        return {name: round(sum(hits) / len(hits), 4) for name, hits in by.items()}
+
+
+def student(base: Path, old: Path, few: Path, device: torch.device, new: nn.Module) -> nn.Module:
+    """Returns new + (few - old), weight by weight, as a model like that of `few`."""
+    made = JanusFlowModel.from_pretrained(few, dtype=torch.float32).to(device)
+    before = JanusFlowModel.from_pretrained(old, dtype=torch.float32).to(device).state_dict()
+    with torch.no_grad():
+        for (name, value), now in zip(
+            made.state_dict().items(), new.state_dict().values(), strict=True
+        ):
+            if "vision_und" in name or not value.is_floating_point():
+                value.copy_(now)
+            else:
+                value.add_(now - before[name])
+    return made
+
+
+def save(model: nn.Module, path: Path) -> None:
+    weights = {
+        k: v.detach().to("cpu", torch.bfloat16).clone() for k, v in model.state_dict().items()
+    }
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--init-from", default="janusflow/scenes", help="Names the first model.")
+    parser.add_argument(
+        "--student", default="janusflow/scenes-few", help="Names the few-step model."
+    )
+    parser.add_argument("--out", type=Path, required=True, help="Writes to this folder.")
+    parser.add_argument(
+        "--seconds", type=float, nargs=2, default=(270, 260), help="Trains this long."
+    )
+    parser.add_argument("--processes", type=int, default=14, help="Draws by this many processes.")
+    parser.add_argument("--chunks", type=int, default=600, help="Keeps this many chunks of scenes.")
+    parser.add_argument("--set", nargs="*", default=[], help="Changes numbers, as joint.lr=1e-3.")
+    parser.add_argument("--tested", type=int, default=TESTED, help="Scores this many prompts.")
+    parser.add_argument("--wait-for", type=Path, help="Starts to train when this file is there.")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    device, started, told = torch.device(pick_device()), time.monotonic(), {"device": ""}
+    torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    base, scenes = locate(args.init_from), locate("janusflow/scenes")
+    recipe = Recipe(categories=CATEGORIES, templates=TEMPLATES, seed=77)
+    pool = Pool(base, recipe, device, args.chunks, args.processes)
+
+    def say(name: str, value) -> None:
+        told[name] = value
+        (args.out / "run.json").write_text(json.dumps(told, indent=1, default=str) + "\n")
+        print(f"{time.monotonic() - started:.0f} s: {name} {value}", flush=True)
+
+    if device.type == "cuda":
+        say("device", torch.cuda.get_device_name())
+    pool.fill()
+    say("pool", pool.images)
+    while args.wait_for and not args.wait_for.exists():
+        time.sleep(0.2)
+    judge = Judge(scenes, device, min(args.processes, 14), args.tested)
+    own = changed(Joint(), args.set, "joint.")
+    trainer = Trainer(base, pool, own)
+    say("joint", asdict(own))
+    say("joint before", judge.teacher(trainer.model))
+    trainer.run(args.seconds[0])
+    say("joint steps", trainer.step)
+    for decay in own.ema:
+        model = trainer.averaged(decay)
+        save(model, args.out / f"joint-{decay}.safetensors")
+        say(f"joint {decay}", judge.teacher(model))
+    grid = judge.grid
+    times, until = tuple(grid.ts.tolist()), float(grid.settings["guided"][1])
+    few = changed(Few(times=times, guided_until=until), args.set, "few.")
+    first = student(base, scenes, locate(args.student), device, model)
+    say("few", asdict(few))
+    say("few before", {n: judge.few(first, n)["all"] for n in (4, 2, 1)})
+    place, shape = image_place(base), tuple(judge.noise.shape[1:])
+    distiller = Distiller(first, model, shape, pool, few, place)
+    distiller.run(args.seconds[1])
+    say("few steps", distiller.step)
+    for decay in few.ema:
+        model = distiller.averaged(decay)
+        save(model, args.out / f"few-{decay}.safetensors")
+        say(f"few {decay}", {n: judge.few(model, n) for n in (4, 2, 1)})
+    pool.close()
+
+
+def changed(settings, changes: list[str], start: str):
+    """Returns the settings with the changes "joint.lr=1e-3" that begin with `start`."""
+    from dataclasses import replace
+
+    own = [c.removeprefix(start).split("=") for c in changes if c.startswith(start)]
+    return replace(settings, **{name: json.loads(value) for name, value in own})
+
+
+if __name__ == "__main__":
+    main()
