@@ -41,7 +41,7 @@ class Joint:
 
 
 class Trainer:
-    """Trains the model in `base` on the pool; `averages` hold one state for every decay of `ema`."""
+    """Trains the model in `base` on the pool; `averages` has one state for every decay of `ema`."""
 
     def __init__(self, base: Path, pool: Pool, settings: Joint):
         self.settings, self.pool, self.device = settings, pool, pool.device
@@ -123,5 +123,5 @@ def asked(model: nn.Module, pool: Pool, count: int, place: tuple[int, int]) -> T
 
 
 def share(past: float, step: int, warmup: int, decay_from: float) -> float:
-    """The share of the learning rate after the share `past` of the time: up, constant, down to 0."""
+    """The rate's share after the share `past` of the time: rising, constant, falling to 0."""
     return min((step + 1) / warmup, 1.0, max(0.0, (1 - past) / (1 - decay_from)))

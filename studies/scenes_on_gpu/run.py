@@ -2,16 +2,16 @@
 
     python -m studies.scenes_on_gpu.run --init-from MODEL --out OUT --seconds 270 260
 
-OUT/joint-DECAY and OUT/few-DECAY.safetensors hold the averaged weights in bfloat16, OUT/run.json the
-settings, the numbers of steps and the scores on 600 test prompts. The student begins with the new
-weights plus what distillation had added to the packaged model's (`--student`).
+OUT/joint-DECAY and OUT/few-DECAY.safetensors hold the averaged weights in bfloat16, OUT/run.json
+the settings, the numbers of steps and the scores on 600 test prompts. The student begins with the
+new weights plus what distillation had added to the packaged model's (`--student`).
 """
 
 import argparse
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -53,6 +53,7 @@ class Judge:
         shape = shape_of(JanusFlowModel.from_pretrained(base), self.vae)
         self.noise = torch.stack([torch.randn(shape, generator=g) for g in noise]).to(device)
         self._workers = ProcessPoolExecutor(processes, get_context("spawn"))
+        list(self._workers.map(abs, range(4 * processes)))  # starts them
 
     @torch.no_grad()
     def teacher(self, model: nn.Module) -> dict[str, float]:
@@ -84,7 +85,7 @@ class Judge:
         return {name: round(sum(hits) / len(hits), 4) for name, hits in by.items()}
 
 
-def student(base: Path, old: Path, few: Path, device: torch.device, new: nn.Module) -> nn.Module:
+def student(old: Path, few: Path, device: torch.device, new: nn.Module) -> nn.Module:
     """Returns new + (few - old), weight by weight, as a model like that of `few`."""
     made = JanusFlowModel.from_pretrained(few, dtype=torch.float32).to(device)
     before = JanusFlowModel.from_pretrained(old, dtype=torch.float32).to(device).state_dict()
@@ -132,32 +133,34 @@ def main() -> None:
 
     def say(name: str, value) -> None:
         told[name] = value
+        if callable(value):
+            told[name] = value = attempted(value)
         (args.out / "run.json").write_text(json.dumps(told, indent=1, default=str) + "\n")
         print(f"{time.monotonic() - started:.0f} s: {name} {value}", flush=True)
 
     if device.type == "cuda":
         say("device", torch.cuda.get_device_name())
+    judge = Judge(scenes, device, min(args.processes, 8), args.tested)
     pool.fill()
     say("pool", pool.images)
     while args.wait_for and not args.wait_for.exists():
         time.sleep(0.2)
-    judge = Judge(scenes, device, min(args.processes, 14), args.tested)
     own = changed(Joint(), args.set, "joint.")
     trainer = Trainer(base, pool, own)
     say("joint", asdict(own))
-    say("joint before", judge.teacher(trainer.model))
+    say("joint before", lambda: judge.teacher(trainer.model))
     trainer.run(args.seconds[0])
     say("joint steps", trainer.step)
     for decay in own.ema:
         model = trainer.averaged(decay)
         save(model, args.out / f"joint-{decay}.safetensors")
-        say(f"joint {decay}", judge.teacher(model))
+        say(f"joint {decay}", lambda own=model: judge.teacher(own))
     grid = judge.grid
     times, until = tuple(grid.ts.tolist()), float(grid.settings["guided"][1])
     few = changed(Few(times=times, guided_until=until), args.set, "few.")
-    first = student(base, scenes, locate(args.student), device, model)
+    first = student(scenes, locate(args.student), device, model)
     say("few", asdict(few))
-    say("few before", {n: judge.few(first, n)["all"] for n in (4, 2, 1)})
+    say("few before", lambda: {n: judge.few(first, n)["all"] for n in (4, 2, 1)})
     place, shape = image_place(base), tuple(judge.noise.shape[1:])
     distiller = Distiller(first, model, shape, pool, few, place)
     distiller.run(args.seconds[1])
@@ -165,14 +168,20 @@ def main() -> None:
     for decay in few.ema:
         model = distiller.averaged(decay)
         save(model, args.out / f"few-{decay}.safetensors")
-        say(f"few {decay}", {n: judge.few(model, n) for n in (4, 2, 1)})
+        say(f"few {decay}", lambda own=model: {n: judge.few(own, n) for n in (4, 2, 1)})
     pool.close()
+
+
+def attempted(make):
+    """Returns a score, or the error in its place, so that the training goes on."""
+    try:
+        return make()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:2000]
 
 
 def changed(settings, changes: list[str], start: str):
     """Returns the settings with the changes "joint.lr=1e-3" that begin with `start`."""
-    from dataclasses import replace
-
     own = [c.removeprefix(start).split("=") for c in changes if c.startswith(start)]
     return replace(settings, **{name: json.loads(value) for name, value in own})
 
