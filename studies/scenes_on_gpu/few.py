@@ -4,7 +4,6 @@ The losses are those of `janusflow.training.objectives.dmd` (Yin et al. 2024, ar
 """
 
 import copy
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,13 +13,14 @@ from torch import Tensor, nn
 
 from janusflow.training import losses
 from janusflow.training.config_stages import ALL_BUT_VISION
-from janusflow.training.ema import freeze_all_but, move
+from janusflow.training.ema import freeze_all_but
 from janusflow.training.objectives.dmd import dmd
 from janusflow.training.objectives.map_losses import column
 from studies.scenes_on_gpu import network
 from studies.scenes_on_gpu.graphs import Captured
-from studies.scenes_on_gpu.joint import asked, share
+from studies.scenes_on_gpu.joint import asked
 from studies.scenes_on_gpu.pool import Pool
+from studies.scenes_on_gpu.timed import Timed, share, trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,35 +43,44 @@ class Few:
     ema: tuple[float, ...] = (0.99, 0.998)
 
 
-class Distiller:
-    """Trains `student` towards the guided `teacher`; every number of evaluations has its critic."""
+class Distiller(Timed):
+    """Trains `student` towards the guided `teacher`; every number of evaluations has its critic.
+
+    `shape` is that of one image's latents, `place` that of an image in a conversation.
+    """
 
     def __init__(
         self,
         student: nn.Module,
         teacher: nn.Module,
-        shape: tuple,
+        shape: tuple[int, ...],
         pool: Pool,
         settings: Few,
         place: tuple[int, int],
     ):
-        self.model, self.settings, self.pool, self.place = student, settings, pool, place
-        self.shape, self.device, self.step = (settings.images, *shape), pool.device, 0
+        self.settings, self.pool, self.place = settings, pool, place
+        self.shape, self.device = (settings.images, *shape), pool.device
         self.teacher = copy.deepcopy(teacher).requires_grad_(False)
-        freeze_all_but(self.model, ALL_BUT_VISION)
-        own = [p for p in self.model.parameters() if p.requires_grad]
-        self.parameters = own
-        self.optimizer = _adam(own, settings.lr, settings.betas)
-        self.averages = {d: [p.detach().clone() for p in own] for d in settings.ema}
-        numbers = dict.fromkeys(settings.evaluations)
-        self.critics = {n: self._critic() for n in numbers}
+        freeze_all_but(student, ALL_BUT_VISION)
+        self.begin(student, settings.ema)
+        self.optimizer = _adam(self.parameters, settings.lr, settings.betas)
+        self.critics = {n: self._critic() for n in dict.fromkeys(settings.evaluations)}
+        self.learning = {n: trained(critic) for n, critic in self.critics.items()}
         rates = settings.critic_lr, (0.9, 0.99)
-        self.critic_parameters = {n: _trained(c) for n, c in self.critics.items()}
-        self.critic_optimizers = {n: _adam(p, *rates) for n, p in self.critic_parameters.items()}
+        self.critic_optimizers = {n: _adam(p, *rates) for n, p in self.learning.items()}
         self.gradients = {
-            n: Captured(lambda n=n: self._gradients(n), [*own, *self.critic_parameters[n]])
-            for n in numbers
+            n: Captured(lambda n=n: self._gradients(n), [*self.parameters, *own])
+            for n, own in self.learning.items()
         }
+
+    def update(self, past: float) -> dict[str, Tensor]:
+        own = self.settings
+        turn = own.evaluations[self.step % len(own.evaluations)]
+        found = self.gradients[turn]()
+        rate = own.lr * share(past, self.step, own.warmup, own.decay_from)
+        _update(self.optimizer, self.parameters, rate)
+        _update(self.critic_optimizers[turn], self.learning[turn], own.critic_lr)
+        return dict(zip(("matching", "answers", "critic"), found, strict=True))
 
     def _critic(self) -> nn.Module:
         made = copy.deepcopy(self.teacher)
@@ -114,35 +123,6 @@ class Distiller:
         samples = self.pool.tensors
         chosen = torch.randint(len(samples["prompts"]), (self.settings.images,), device=self.device)
         return network.Prompts(samples["prompts"][chosen].long(), samples["lengths"][chosen])
-
-    def run(self, seconds: float, every: float = 3.0) -> None:
-        """Distils for so many seconds, and prints the losses."""
-        own, started, told = self.settings, time.monotonic(), 0.0
-        while (past := time.monotonic() - started) < seconds:
-            turn = own.evaluations[self.step % len(own.evaluations)]
-            found = self.gradients[turn]()
-            rate = own.lr * share(past / seconds, self.step, own.warmup, own.decay_from)
-            _update(self.optimizer, self.parameters, rate)
-            _update(self.critic_optimizers[turn], self.critic_parameters[turn], own.critic_lr)
-            self.step += 1
-            for decay, average in self.averages.items():
-                move(average, [p.detach() for p in self.parameters], decay, self.step)
-            if self.step % 50 == 0 and past - told > every:
-                told = past
-                names = ("matching", "answers", "critic")
-                shown = ", ".join(f"{n} {float(x):.4f}" for n, x in zip(names, found, strict=True))
-                print(f"{past:.0f} s: step {self.step}, {turn} evaluations, {shown}", flush=True)
-
-    @torch.no_grad()
-    def averaged(self, decay: float) -> nn.Module:
-        """Puts an average into the model, and returns it."""
-        for parameter, value in zip(self.parameters, self.averages[decay], strict=True):
-            parameter.copy_(value)
-        return self.model
-
-
-def _trained(module: nn.Module) -> list[nn.Parameter]:
-    return [p for p in module.parameters() if p.requires_grad]
 
 
 def _adam(parameters: Sequence[nn.Parameter], lr: float, betas) -> torch.optim.Optimizer:

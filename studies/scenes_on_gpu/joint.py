@@ -1,6 +1,5 @@
 """Images and answers learnt together: flow matching and next token, on samples of the pool."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,16 +9,16 @@ from torch import Tensor, nn
 from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training import losses
-from janusflow.training.ema import freeze_all_but, move
+from janusflow.training.ema import freeze_all_but
 from janusflow.training.optimizers import OPTIMIZERS
 from studies.scenes_on_gpu import network
 from studies.scenes_on_gpu.graphs import Captured
 from studies.scenes_on_gpu.pool import Pool, image_place
+from studies.scenes_on_gpu.timed import Timed, share
 
 PARTS = ("vision_encoder", "linear", "generation", "language_model")
-NOISE = (
-    0.1  # largest deviation of the noise on images that are asked about, as in scenes/batches.py
-)
+RENEWED = 20  # steps between two chunks that are stored
+NOISE = 0.1  # largest deviation of the noise on images asked about, as in scenes/batches.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,26 +39,37 @@ class Joint:
     ema: tuple[float, ...] = (0.999, 0.9997)
 
 
-class Trainer:
-    """Trains the model in `base` on the pool; `averages` has one state for every decay of `ema`."""
+class Trainer(Timed):
+    """Trains the model in `base` on the pool."""
 
     def __init__(self, base: Path, pool: Pool, settings: Joint):
         self.settings, self.pool, self.device = settings, pool, pool.device
-        self.model = JanusFlowModel.from_pretrained(base, dtype=torch.float32).to(pool.device)
-        freeze_all_but(self.model, PARTS)
+        model = JanusFlowModel.from_pretrained(base, dtype=torch.float32).to(pool.device)
+        freeze_all_but(model, PARTS)
+        self.begin(model, settings.ema)
         self.vae, self.place = load_vae(base, None).to(pool.device), image_place(base)
-        named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
-        self.names, self.parameters = zip(*named, strict=True)
-        self.optimizer = OPTIMIZERS["muon"](named, settings.lr, settings.betas, 0.0, self._rate_of)
-        self.averages = {d: [p.detach().clone() for p in self.parameters] for d in settings.ema}
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        rates = settings.lr, settings.betas, 0.0, self._rate_of
+        self.optimizer = OPTIMIZERS["muon"](named, *rates)
         self.gradients = Captured(self._gradients, self.parameters)
-        self.step = 0
 
     def _rate_of(self, name: str) -> float:
         return self.settings.vision_rate if "vision_und_enc_model" in name else 1.0
 
+    def update(self, past: float) -> dict[str, Tensor]:
+        own, (flow, next_token) = self.settings, self.gradients()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        rate = own.lr * share(past, self.step, own.warmup, own.decay_from)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("rate", 1.0)
+        self.optimizer.step()
+        if self.step % RENEWED == 0:
+            self.pool.renew(ahead=2 * self.pool.processes)
+        return {"flow": flow, "answers": next_token}
+
     def _gradients(self) -> tuple[Tensor, Tensor]:
-        flow, next_token = self._flow(), self._answers()
+        flow = self._flow()
+        next_token = asked(self.model, self.pool, self.settings.questions, self.place)
         (flow + self.settings.answer * next_token).backward()
         return flow.detach(), next_token.detach()
 
@@ -68,47 +78,11 @@ class Trainer:
         chosen = torch.randint(len(samples["images"]), (own.images,), device=device)
         data = network.encode(self.vae, samples["images"][chosen])
         prompts = network.Prompts(samples["prompts"][chosen].long(), samples["lengths"][chosen])
-        noise, t = (
-            torch.randn_like(data),
-            network.logit_normal(own.images, own.mean, own.std, device),
-        )
+        noise = torch.randn_like(data)
+        t = network.logit_normal(own.images, own.mean, own.std, device)
         dropped = torch.rand(own.images, device=device) < own.dropout
         v = network.velocity(self.model, prompts, losses.interpolate(noise, data, t), t, dropped)
         return losses.flow(v, noise, data).mean()
-
-    def _answers(self) -> Tensor:
-        return asked(self.model, self.pool, self.settings.questions, self.place)
-
-    def run(self, seconds: float, every: float = 3.0) -> None:
-        """Trains for so many seconds, and prints the losses."""
-        own, started, told = self.settings, time.monotonic(), 0.0
-        while (past := time.monotonic() - started) < seconds:
-            found = self.gradients()
-            nn.utils.clip_grad_norm_(self.parameters, 1.0)
-            rate = own.lr * share(past / seconds, self.step, own.warmup, own.decay_from)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate * group.get("rate", 1.0)
-            self.optimizer.step()
-            self.step += 1
-            for decay, average in self.averages.items():
-                move(average, [p.detach() for p in self.parameters], decay, self.step)
-            if self.step % 20 == 0:
-                self.pool.renew(ahead=2 * self.pool.processes)
-                if past - told > every:
-                    told = past
-                    flow, next_token = (float(x) for x in found)
-                    print(
-                        f"{past:.0f} s: step {self.step}, flow {flow:.4f}, answers "
-                        f"{next_token:.4f}, {self.pool.images} scenes drawn",
-                        flush=True,
-                    )
-
-    @torch.no_grad()
-    def averaged(self, decay: float) -> JanusFlowModel:
-        """Puts an average into the model, and returns it."""
-        for parameter, value in zip(self.parameters, self.averages[decay], strict=True):
-            parameter.copy_(value)
-        return self.model
 
 
 def asked(model: nn.Module, pool: Pool, count: int, place: tuple[int, int]) -> Tensor:
@@ -120,8 +94,3 @@ def asked(model: nn.Module, pool: Pool, count: int, place: tuple[int, int]) -> T
     images = images + level * torch.randn_like(images)
     ids, labels = samples["ids"][chosen].long(), samples["labels"][chosen].long()
     return network.answers(model, images, ids, labels, place).mean()
-
-
-def share(past: float, step: int, warmup: int, decay_from: float) -> float:
-    """The rate's share after the share `past` of the time: rising, constant, falling to 0."""
-    return min((step + 1) / warmup, 1.0, max(0.0, (1 - past) / (1 - decay_from)))

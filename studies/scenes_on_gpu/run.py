@@ -100,76 +100,91 @@ def student(old: Path, few: Path, device: torch.device, new: nn.Module) -> nn.Mo
     return made
 
 
-def save(model: nn.Module, path: Path) -> None:
-    weights = {
-        k: v.detach().to("cpu", torch.bfloat16).clone() for k, v in model.state_dict().items()
-    }
-    save_file(weights, path, metadata={"format": "pt"})
+class Log:
+    """What is known of a run, printed and kept in OUT/run.json."""
+
+    def __init__(self, out: Path):
+        self._path, self._started, self._told = out / "run.json", time.monotonic(), {}
+        out.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, name: str, value) -> None:
+        """Adds a value, or the result of a function, whose failure does not end the run."""
+        self._told[name] = value = attempted(value) if callable(value) else value
+        self._path.write_text(json.dumps(self._told, indent=1) + "\n", encoding="utf-8")
+        print(f"{time.monotonic() - self._started:.0f} s: {name} {value}", flush=True)
+
+
+def joint(args, pool: Pool, judge: Judge, say: Log) -> nn.Module:
+    """Trains images and answers; returns the model with its slowest average."""
+    own = changed(Joint(), args.set, "joint.")
+    trainer = Trainer(locate(args.init_from), pool, own)
+    say("joint", asdict(own))
+    say("joint before", lambda: judge.teacher(trainer.model))
+    trainer.run(args.seconds[0], lambda: keep(trainer, "joint", args.out))
+    say("joint steps", trainer.step)
+    for decay in own.ema:
+        model = trainer.averaged(decay)
+        say(f"joint {decay}", lambda own=model: judge.teacher(own))
+    return model
+
+
+def few(args, teacher: nn.Module, pool: Pool, judge: Judge, say: Log) -> None:
+    """Distils the teacher."""
+    grid, base = judge.grid, locate(args.init_from)
+    own = Few(times=tuple(grid.ts.tolist()), guided_until=float(grid.settings["guided"][1]))
+    own = changed(own, args.set, "few.")
+    first = student(locate("janusflow/scenes"), locate(args.student), pool.device, teacher)
+    say("few", asdict(own))
+    say("few before", lambda: {n: judge.few(first, n)["all"] for n in (4, 2, 1)})
+    shape = tuple(judge.noise.shape[1:])
+    distiller = Distiller(first, teacher, shape, pool, own, image_place(base))
+    distiller.run(args.seconds[1], lambda: keep(distiller, "few", args.out))
+    say("few steps", distiller.step)
+    for decay in own.ema:
+        model = distiller.averaged(decay)
+        say(f"few {decay}", lambda own=model: {n: judge.few(own, n) for n in (4, 2, 1)})
+
+
+def keep(trainer: Trainer | Distiller, name: str, out: Path) -> None:
+    """Writes the averaged weights in bfloat16, as a run whose machine is taken leaves them."""
+    names = [n for n, p in trainer.model.named_parameters() if p.requires_grad]
+    whole = trainer.model.state_dict()
+    for decay, average in trainer.averages.items():
+        weights = whole | dict(zip(names, average, strict=True))
+        halves = {k: v.detach().to("cpu", torch.bfloat16).clone() for k, v in weights.items()}
+        save_file(halves, out / f"{name}-{decay}.safetensors", metadata={"format": "pt"})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--init-from", default="janusflow/scenes", help="Names the first model.")
-    parser.add_argument(
-        "--student", default="janusflow/scenes-few", help="Names the few-step model."
-    )
-    parser.add_argument("--out", type=Path, required=True, help="Writes to this folder.")
-    parser.add_argument(
-        "--seconds", type=float, nargs=2, default=(270, 260), help="Trains this long."
-    )
-    parser.add_argument("--processes", type=int, default=14, help="Draws by this many processes.")
-    parser.add_argument("--chunks", type=int, default=600, help="Keeps this many chunks of scenes.")
-    parser.add_argument("--set", nargs="*", default=[], help="Changes numbers, as joint.lr=1e-3.")
-    parser.add_argument("--tested", type=int, default=TESTED, help="Scores this many prompts.")
-    parser.add_argument("--wait-for", type=Path, help="Starts to train when this file is there.")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    device, started, told = torch.device(pick_device()), time.monotonic(), {"device": ""}
+    args = options()
+    device, say = torch.device(pick_device()), Log(args.out)
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    base, scenes = locate(args.init_from), locate("janusflow/scenes")
+    say("device", torch.cuda.get_device_name() if device.type == "cuda" else "cpu")
     recipe = Recipe(categories=CATEGORIES, templates=TEMPLATES, seed=77)
-    pool = Pool(base, recipe, device, args.chunks, args.processes)
-
-    def say(name: str, value) -> None:
-        told[name] = value
-        if callable(value):
-            told[name] = value = attempted(value)
-        (args.out / "run.json").write_text(json.dumps(told, indent=1, default=str) + "\n")
-        print(f"{time.monotonic() - started:.0f} s: {name} {value}", flush=True)
-
-    if device.type == "cuda":
-        say("device", torch.cuda.get_device_name())
-    judge = Judge(scenes, device, min(args.processes, 8), args.tested)
+    pool = Pool(locate(args.init_from), recipe, device, args.chunks, args.processes)
+    judge = Judge(locate("janusflow/scenes"), device, min(args.processes, 8), args.tested)
     pool.fill()
     say("pool", pool.images)
     while args.wait_for and not args.wait_for.exists():
         time.sleep(0.2)
-    own = changed(Joint(), args.set, "joint.")
-    trainer = Trainer(base, pool, own)
-    say("joint", asdict(own))
-    say("joint before", lambda: judge.teacher(trainer.model))
-    trainer.run(args.seconds[0])
-    say("joint steps", trainer.step)
-    for decay in own.ema:
-        model = trainer.averaged(decay)
-        save(model, args.out / f"joint-{decay}.safetensors")
-        say(f"joint {decay}", lambda own=model: judge.teacher(own))
-    grid = judge.grid
-    times, until = tuple(grid.ts.tolist()), float(grid.settings["guided"][1])
-    few = changed(Few(times=times, guided_until=until), args.set, "few.")
-    first = student(scenes, locate(args.student), device, model)
-    say("few", asdict(few))
-    say("few before", lambda: {n: judge.few(first, n)["all"] for n in (4, 2, 1)})
-    place, shape = image_place(base), tuple(judge.noise.shape[1:])
-    distiller = Distiller(first, model, shape, pool, few, place)
-    distiller.run(args.seconds[1])
-    say("few steps", distiller.step)
-    for decay in few.ema:
-        model = distiller.averaged(decay)
-        save(model, args.out / f"few-{decay}.safetensors")
-        say(f"few {decay}", lambda own=model: {n: judge.few(own, n) for n in (4, 2, 1)})
+    few(args, joint(args, pool, judge, say), pool, judge, say)
     pool.close()
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--init-from", default="janusflow/scenes", help="Names the first model.")
+    add("--student", default="janusflow/scenes-few", help="Names the few-step model.")
+    add("--out", type=Path, required=True, help="Writes to this folder.")
+    add("--seconds", type=float, nargs=2, default=(270, 260), help="Trains this long each.")
+    add("--processes", type=int, default=12, help="Draws by this many processes.")
+    add("--chunks", type=int, default=1000, help="Keeps this many chunks of scenes.")
+    add("--set", nargs="*", default=[], help="Changes numbers, as joint.lr=1e-3.")
+    add("--tested", type=int, default=TESTED, help="Scores this many prompts.")
+    add("--wait-for", type=Path, help="Starts to train when this file is there.")
+    return parser.parse_args()
 
 
 def attempted(make):

@@ -1,0 +1,62 @@
+"""A training that ends with its time, so that it fits a machine that is lent for minutes."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from janusflow.training.ema import move
+
+TOLD, KEPT = 3.0, 60.0  # seconds between lines of the log, and between writings of the weights
+
+
+class Timed:
+    """Base class: `update` makes one step; `averages` has the trained weights for every decay."""
+
+    model: nn.Module
+    parameters: Sequence[nn.Parameter]
+    averages: dict[float, list[Tensor]]
+    step = 0
+
+    def begin(self, model: nn.Module, decays: Sequence[float]) -> None:
+        """Takes the model, whose trainable parts require gradients."""
+        self.model, self.parameters = model, trained(model)
+        self.averages = {d: [p.detach().clone() for p in self.parameters] for d in decays}
+
+    def update(self, past: float) -> Mapping[str, Tensor]:
+        """Makes a step after the share `past` of the time, and returns its losses."""
+        raise NotImplementedError
+
+    def run(self, seconds: float, keep: Callable[[], None]) -> None:
+        """Trains for so many seconds; prints the losses, and calls `keep` now and then and last."""
+        started, told, kept = time.monotonic(), 0.0, 0.0
+        while (past := time.monotonic() - started) < seconds:
+            found = self.update(past / seconds)
+            self.step += 1
+            for decay, average in self.averages.items():
+                move(average, [p.detach() for p in self.parameters], decay)
+            if past - told > TOLD:
+                told = past
+                shown = ", ".join(f"{name} {float(x):.4f}" for name, x in found.items())
+                print(f"{past:.0f} s: step {self.step}, {shown}", flush=True)
+            if past - kept > KEPT:
+                kept = past
+                keep()
+        keep()
+
+    @torch.no_grad()
+    def averaged(self, decay: float) -> nn.Module:
+        """Puts an average into the model, and returns it."""
+        for parameter, value in zip(self.parameters, self.averages[decay], strict=True):
+            parameter.copy_(value)
+        return self.model
+
+
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def share(past: float, step: int, warmup: int, decay_from: float) -> float:
+    """The rate's share after the share `past` of the time: rising, constant, falling to 0."""
+    return min((step + 1) / warmup, 1.0, max(0.0, (1 - past) / (1 - decay_from)))
