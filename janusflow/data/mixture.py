@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from zlib import crc32
 
+from janusflow.data.drawing import Scheduled, share
 from janusflow.data.permutation import mix, permuted, shuffled
 from janusflow.data.samples import KINDS, BrokenSample, Sample, Source, take
 
@@ -115,7 +116,7 @@ class Tally:
 
 
 @dataclass
-class Mixture:
+class Mixture(Scheduled):
     """Sources by kind of sample.
 
     `draw` is a pure function of its arguments, the seed and the sources.
@@ -130,11 +131,6 @@ class Mixture:
     encode: Callable[[list[Sample]], list[Sample]] | None = None
     tally: Tally = field(default_factory=Tally)
     skipped: Mapping[str, str] = field(default_factory=dict)  # what of the data is not read, why
-    schedule: object = field(default=None, repr=False)  # of a run, where the seed may change
-
-    def follow(self, schedule, steps: int) -> None:  # noqa: ARG002
-        """Takes the seed of each step from `schedule.stage(step)`."""
-        self.schedule = schedule
 
     def __post_init__(self):
         unknown = set(self.sources) - set(KINDS)
@@ -168,12 +164,8 @@ class Mixture:
         for kind in KINDS:
             if count := counts.get(kind, 0):
                 first = step * count if start is None else start.get(kind, 0)
-                own = range(rank * count // world, (rank + 1) * count // world)
-                drawn += self._kind(kind, step, first, own, count)
+                drawn += self._kind(kind, step, first, share(count, rank, world), count)
         return self.encode(drawn) if self.encode and drawn else drawn
-
-    def _seed(self, step: int) -> int:
-        return self.seed if self.schedule is None else self.schedule.stage(step).seed
 
     def _kind(self, kind: str, step: int, first: int, own: range, count: int) -> list[Sample]:
         if kind not in self.sources:
@@ -181,7 +173,7 @@ class Mixture:
                 f"the mixture asks for {kind}, the data has {', '.join(self.sources)}; add a "
                 "source or set its share to 0"
             )
-        blend, seed = self.sources[kind], mix(self._seed(step), crc32(kind.encode()))
+        blend, seed = self.sources[kind], mix(self.seed_at(step), crc32(kind.encode()))
         found: list = [None] * len(own)
         places = blend.places(step, first, own, count, seed)
         for which, source in enumerate(blend.sources):

@@ -9,10 +9,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from janusflow.data.drawing import Texts, share
 from janusflow.data.samples import Sample
 from janusflow.models import latents as coding
 from janusflow.models.autoencoder import PatchAutoencoder
-from janusflow.models.janusflow.tokenizer import BOS, EOS, IMAGE, IMAGE_END, IMAGE_START
 from janusflow.scenes.patches import pixels
 from janusflow.scenes.questions import TEMPLATES, ask
 from janusflow.scenes.shapes import render_batch
@@ -24,7 +24,7 @@ FAR = 2**32  # steps between the scenes of two seeds: no run takes so many
 
 
 @dataclass(frozen=True)
-class Batches:
+class Batches(Texts):
     """Draws training samples from the split "train"; texts are formatted by the processor."""
 
     tokenizer: Tokenizer
@@ -50,11 +50,10 @@ class Batches:
         before = step * made if start is None else start.get("generation", 0)
         before += self.seed % 2**31 * FAR * made
         step += self.seed % 2**31 * FAR
-        first = [made * (rank + i) // world for i in (0, 1)]
-        second = [asked * (rank + i) // world for i in (0, 1)]
+        images, rows = share(made, rank, world), share(asked, rank, world)
         return [
-            *self.images(range(before + first[0], before + first[1])),
-            *self.questions(step, asked)[slice(*second)],
+            *self.images(range(before + images.start, before + images.stop)),
+            *self.questions(step, asked)[rows.start : rows.stop],
         ]
 
     def images(self, indices: range) -> list[Sample]:
@@ -68,7 +67,7 @@ class Batches:
         return [
             Sample(
                 kind="generation",
-                input_ids=torch.tensor(self.prompt_ids(scene.caption)),
+                input_ids=self.prompt_ids(scene.caption),
                 latents=latent,
                 pixel_values=image[None],
                 name=f"scene {index}",
@@ -91,12 +90,13 @@ class Batches:
         return [self._asked(one, image, rng) for one, image in zip(scenes, images, strict=True)]
 
     def _asked(self, scene: Scene, image: Tensor, rng: np.random.Generator) -> Sample:
-        ids, labels = (torch.tensor(row) for row in self.conversation(scene, rng))
+        """Returns a sample of several questions about one image."""
+        names = list(TEMPLATES)
+        asked = [ask(scene, names[_weighted(rng, self.templates)], rng) for _ in range(TURNS)]
+        asked = [q for q in asked if q] or [ask(scene, "caption", rng)]
         return Sample(
             kind="understanding",
-            input_ids=ids,
-            labels=labels,
-            image_token_mask=(ids == self._id(IMAGE)) | (ids == self._id(IMAGE_START)),
+            **self.conversation([(q.text, q.answer) for q in asked], IMAGE_TOKENS),
             pixel_values=image[None],
             name=scene.caption,
         )
@@ -106,36 +106,7 @@ class Batches:
         names, rng = SPLITS["train"], generator("train", index, "category")
         return scene("train", index, names[_weighted(rng, self.categories)])
 
-    def prompt_ids(self, caption: str) -> list[int]:
-        """Returns the ids of BOS and the prompt."""
-        return [self._id(BOS), *self._ids(_turn(caption))]
-
-    def conversation(self, scene: Scene, rng: np.random.Generator) -> tuple[list, list]:
-        """Returns ids and labels of several questions about one image."""
-        names = list(TEMPLATES)
-        asked = [ask(scene, names[_weighted(rng, self.templates)], rng) for _ in range(TURNS)]
-        asked = [q for q in asked if q] or [ask(scene, "caption", rng)]
-        ids, labels = [self._id(BOS)], [-100]
-        for i, q in enumerate(asked):
-            shown = f"{IMAGE_START}{IMAGE * IMAGE_TOKENS}{IMAGE_END}\n" if i == 0 else ""
-            known = self._ids(_turn(shown + q.text))
-            answer = [*self._ids(f" {q.answer}"), self._id(EOS)]
-            ids += known + answer
-            labels += [-100] * len(known) + answer
-        return ids, labels
-
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
-
-    def _id(self, token: str) -> int:
-        return self.tokenizer.token_to_id(token)
-
 
 def _weighted(rng: np.random.Generator, weights: tuple[float, ...]) -> int:
     shares = np.cumsum(weights)
     return int(np.searchsorted(shares, shares[-1] * rng.random(), side="right"))
-
-
-def _turn(text: str) -> str:
-    """Returns a user message and the start of the answer, in the chat format `deepseek_old`."""
-    return f"User: {text}\n\nAssistant:"

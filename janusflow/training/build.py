@@ -12,10 +12,7 @@ from torch import Tensor, nn
 from janusflow.models.janusflow.packed_attention import use_packed_attention
 from janusflow.training.alignment import repa
 from janusflow.training.config import Settings
-from janusflow.training.ema import (
-    State,
-    trained,
-)
+from janusflow.training.ema import State, trained
 from janusflow.training.loss_module import LossModule
 from janusflow.training.optimizers import OPTIMIZERS
 from janusflow.training.trainer import BatchSource, Trainer

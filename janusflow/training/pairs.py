@@ -6,7 +6,7 @@ The data come from the guided flow, so guidance is part of them.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import samplers
+from janusflow.data.drawing import Scheduled, share
 from janusflow.data.samples import Sample
 from janusflow.scenes.batches import Batches
 from janusflow.training import rollouts, timestep_sampling
@@ -137,17 +138,12 @@ def read(path: Path) -> list[Sample]:
 
 
 @dataclass
-class Pairs:
+class Pairs(Scheduled):
     """A folder of pairs as a batch source, reshuffled each round, with questions added."""
 
     folder: Path
     batches: Batches
     seed: int = 0
-    schedule: object = field(default=None, repr=False)  # of a run, where the seed may change
-
-    def follow(self, schedule, steps: int) -> None:  # noqa: ARG002
-        """Takes the seed of each step from `schedule.stage(step)`."""
-        self.schedule = schedule
 
     def settings(self) -> Mapping:
         """The pairs' settings. Raises ValueError if the folder holds none or is incomplete."""
@@ -167,21 +163,17 @@ class Pairs:
         """Returns one process's equal share of the pairs of a step, followed by the questions."""
         made = counts.get("generation", 0)
         before = step * made if start is None else start.get("generation", 0)
-        first, last = (before + made * (rank + i) // world for i in (0, 1))
         asked = {"understanding": counts.get("understanding", 0)}
-        seed = self.seed if self.schedule is None else self.schedule.stage(step).seed
-        pairs = [self.pair(i, seed) for i in range(first, last)]
+        seed = self.seed_at(step)
+        pairs = [self.pair(before + i, seed) for i in share(made, rank, world)]
         return pairs + replace(self.batches, seed=seed).draw(step, rank, world, asked)
 
     def pair(self, index: int, seed: int) -> Sample:
         """Returns pair number `index`, counted over all rounds, in the order of a seed."""
-        count = self.settings_once()["count"]
+        count = _settings(self.folder)["count"]
         order = _order(count, index // count, seed)
         number = int(order[index % count])
         return replace(_shard(_file(self.folder, number // SHARD))[number % SHARD])
-
-    def settings_once(self) -> Mapping:
-        return _settings(self.folder)
 
 
 @lru_cache

@@ -14,18 +14,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from janusflow.data.drawing import share
 from janusflow.data.samples import KINDS, Sample
 from janusflow.training import checkpoints, config, losses, resume_checks
 from janusflow.training import sharded_checkpoints as shards
 from janusflow.training.alignment import repa
 from janusflow.training.config import Settings
-from janusflow.training.ema import (
-    State,
-    average,
-    fill_gradients,
-    load,
-    tensors,
-)
+from janusflow.training.ema import State, average, fill_gradients, load, tensors
 from janusflow.training.loss_module import Batch, LossModule, draw
 from janusflow.training.schedules import learning_rate
 from janusflow.utils.cpu.onednn_linear import repeating
@@ -46,11 +41,6 @@ class BatchSource(Protocol):
     def draw(
         self, step: int, rank: int, world: int, counts: dict[str, int], start: dict[str, int]
     ) -> list[Sample]: ...
-
-
-def share(count: int, part: int, parts: int) -> range:
-    """Returns the numbers that belong to one of several parts of nearly equal size."""
-    return range(part * count // parts, (part + 1) * count // parts)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training import config, init_checkpoint, loop
 from janusflow.training.recipes import RECIPES
-from janusflow.training.vision_tuning import tune
+from studies.vision_tuning import tune
 
 RECIPE = RECIPES["scenes-smoke"]
 

@@ -15,9 +15,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from janusflow.data.drawing import Texts, share
 from janusflow.data.samples import Sample
 from janusflow.models import latents as coding
-from janusflow.models.janusflow.tokenizer import BOS, EOS, IMAGE, IMAGE_END, IMAGE_START
 from janusflow.utils import images
 
 TONE = "skin tone"  # a variant's caption holds it, its concept's plain image's never
@@ -102,7 +102,7 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[^\W\d_]+|\d", text.lower())
 
 
-class CollectionBatches:
+class CollectionBatches(Texts):
     """Draws batches from one split of a folder. Latents are computed once, at the start."""
 
     def __init__(
@@ -137,8 +137,7 @@ class CollectionBatches:
         for kind, make in (("generation", self.image), ("understanding", self.question)):
             count = counts.get(kind, 0)
             first = step * count if start is None else start.get(kind, 0)
-            rows = range(count * rank // world, count * (rank + 1) // world)
-            found += [make(first + row) for row in rows]
+            found += [make(first + row) for row in share(count, rank, world)]
         return found
 
     def image(self, index: int) -> Sample:
@@ -147,7 +146,7 @@ class CollectionBatches:
         item = self._item(rng)
         return Sample(
             kind="generation",
-            input_ids=torch.tensor([self._id(BOS), *self._ids(turn(worded(item, rng)))]),
+            input_ids=self.prompt_ids(worded(item, rng)),
             latents=self.latents[item.place],
             pixel_values=as_input(self.pixels[item.place])[None],
             name=item.image,
@@ -157,16 +156,9 @@ class CollectionBatches:
         """Returns understanding sample `index`: an image, a question about it and the answer."""
         rng = self._rng(index, 1)
         item = self._item(rng)
-        text, answer = self._asked(item, rng)
-        seen = f"{IMAGE_START}{IMAGE * self.tokens}{IMAGE_END}\n"
-        known = [self._id(BOS), *self._ids(turn(seen + text))]
-        told = [*self._ids(f" {answer}"), self._id(EOS)]
-        ids = torch.tensor(known + told)
         return Sample(
             kind="understanding",
-            input_ids=ids,
-            labels=torch.tensor([-100] * len(known) + told),
-            image_token_mask=(ids == self._id(IMAGE)) | (ids == self._id(IMAGE_START)),
+            **self.conversation([self._asked(item, rng)], self.tokens),
             pixel_values=as_input(self.pixels[item.place])[None],
             name=item.image,
         )
@@ -201,12 +193,6 @@ class CollectionBatches:
     def _rng(self, index: int, kind: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, kind, index))
 
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
-
-    def _id(self, token: str) -> int:
-        return self.tokenizer.token_to_id(token)
-
 
 def worded(item: Item, rng: np.random.Generator) -> str:
     """Returns a user's prompt: the name with an article, the name with keywords, or keywords."""
@@ -222,11 +208,6 @@ def worded(item: Item, rng: np.random.Generator) -> str:
     if way > 0.75 and item.language == "en":
         return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
     return name
-
-
-def turn(text: str) -> str:
-    """Returns a user message and the start of the answer, in the chat format `deepseek_old`."""
-    return f"User: {text}\n\nAssistant:"
 
 
 def _grouped(items: Sequence[Item]) -> tuple[list[list[Item]], np.ndarray]:

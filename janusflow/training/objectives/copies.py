@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from janusflow.training.ema import move
+from janusflow.training.objectives.network import Batch, Network
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW
 
@@ -32,24 +33,28 @@ class Copy:
             self._copy = copy.deepcopy(self._model).requires_grad_(False).eval()
         return self._copy
 
+    @torch.no_grad()
+    def velocity(self, net: Network, batch: Batch) -> Tensor:
+        """Returns the copy's velocity (G, c, h, w) at the samples' x and t."""
+        return net.velocity(batch.x, batch.t, model=self.model)
+
     def become(self, model: nn.Module) -> None:
         """Replaces the copy by another model with the same parameters."""
         self._copy = model.requires_grad_(False).eval()
 
     def follow(self, lag: float) -> None:
         """copy <- lag copy + (1 - lag) model, for the trainable parameters."""
-        ours, theirs = zip(*self._pairs(), strict=True)
-        move(ours, theirs, lag)
+        own, learns = dict(self.model.named_parameters()), self._learns()
+        move([own[n] for n in learns], [p.detach() for p in learns.values()], lag)
 
-    def _pairs(self):
-        own = dict(self.model.named_parameters())
-        return [(own[n], p.detach()) for n, p in self._model.named_parameters() if p.requires_grad]
+    def _learns(self) -> dict[str, nn.Parameter]:
+        """Returns the parameters of the model in training that are trained, by name."""
+        return {n: p for n, p in self._model.named_parameters() if p.requires_grad}
 
     def state(self) -> dict[str, Tensor]:
         """Returns the weights that may differ from the files', by name."""
         own = dict(self.model.named_parameters())
-        learns = [n for n, p in self._model.named_parameters() if p.requires_grad]
-        return {f"{self._name}.{n}": own[n] for n in learns}
+        return {f"{self._name}.{n}": own[n] for n in self._learns()}
 
     @torch.no_grad()
     def load(self, found: Mapping[str, Tensor]) -> None:
@@ -70,7 +75,7 @@ class Learner(Copy):
         made = super().model
         if self._optimizer is None:
             own = dict(made.named_parameters())
-            self._learning = {n: own[n].requires_grad_(True) for n in self._names()}
+            self._learning = {n: own[n].requires_grad_(True) for n in self._learns()}
             self._optimizer = torch.optim.AdamW(
                 self._learning.values(), lr=self._lr, betas=(0.9, 0.99), weight_decay=0.0
             )
@@ -80,9 +85,6 @@ class Learner(Copy):
         """Starts the copy from this model, which is not changed."""
         super().become(copy.deepcopy(model))
         self._optimizer = None
-
-    def _names(self) -> list[str]:
-        return [n for n, p in self._model.named_parameters() if p.requires_grad]
 
     def step(self) -> None:
         """Applies one update from the current gradients, averaged over all processes."""

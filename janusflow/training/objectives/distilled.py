@@ -1,6 +1,6 @@
 """The common part of objectives that distil a frozen guided teacher into few jumps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,27 +38,9 @@ class Distilled(Objective):
         self.solver = samplers.core.find(solver)
         self.ts = times_of(times, steps, self.solver)
         self.evaluations, self.guidance, self.guided_until = evaluations, guidance, guided_until
-        self.teacher = Copy(context.model, "teacher")
+        self.teacher = self.keep(Copy(context.model, "teacher"))
         self.reward = rewards.find(reward) if reward else None
         self.processor: object | None = None  # for rewards that read images; set by the run
-        self._measured: dict[str, float] = {}
-
-    @property
-    def copies(self) -> list[Copy]:
-        """The copies of the model that are kept, the teacher first."""
-        return [self.teacher]
-
-    def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
-        for one in self.copies:
-            one.model  # noqa: B018 (copied before the first update)
-        made = [s for s in samples if s.kind == "generation"]
-        if not made:
-            return list(samples)
-        return self.generate(made, rows, step) + [s for s in samples if s.kind != "generation"]
-
-    def generate(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
-        """Returns the generation samples of a step, made from its prompts."""
-        raise NotImplementedError
 
     def teach(self, teacher: nn.Module) -> None:
         """Sets the teacher, which is otherwise the model at the start."""
@@ -78,13 +60,3 @@ class Distilled(Objective):
         found = worth_of(self.reward, images)
         self._measured[name] = float(found.mean())
         return found
-
-    def state(self) -> dict[str, Tensor]:
-        return {k: v for one in self.copies for k, v in one.state().items()}
-
-    def load(self, found: Mapping[str, Tensor]) -> None:
-        for one in self.copies:
-            one.load(found)
-
-    def measured(self) -> dict[str, float]:
-        return self._measured

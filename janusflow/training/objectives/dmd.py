@@ -8,7 +8,7 @@ from torch import Tensor
 
 from janusflow.data.samples import Sample
 from janusflow.training import losses, timestep_sampling
-from janusflow.training.objectives.copies import Copy, Learner
+from janusflow.training.objectives.copies import Learner
 from janusflow.training.objectives.distilled import Distilled
 from janusflow.training.objectives.flow_map import segments
 from janusflow.training.objectives.map_losses import column
@@ -65,14 +65,10 @@ class DistributionMatching(Distilled):
         numbers = self.jumps()["evaluations"]
         self.ways = {n: segments(len(self.ts) - 1, (n,)) for n in numbers}
         self.fake_updates, self.tilt = fake_updates, tilt
-        self.fakes = {n: Learner(context.model, f"fake{n}", fake_lr) for n in numbers}
+        self.fakes = {n: self.keep(Learner(context.model, f"fake{n}", fake_lr)) for n in numbers}
         better = numbers if self.reward else ()
-        self.better = {n: Learner(context.model, f"better{n}", fake_lr) for n in better}
+        self.better = {n: self.keep(Learner(context.model, f"better{n}", fake_lr)) for n in better}
         self._drawn: list[tuple[Network, Tensor]] = []
-
-    @property
-    def copies(self) -> list[Copy]:
-        return [self.teacher, *self.fakes.values(), *self.better.values()]
 
     def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
         self._drawn.clear()

@@ -87,7 +87,7 @@ class GRPO(Online):
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         v = net.out.velocity
-        old = self.old_velocity(net, batch)
+        old = self.policy.velocity(net, batch)
         ratio = (self._log_prob(v, batch) - self._log_prob(old, batch)).exp()
         advantage = batch.extra["advantage"].clamp(-5, 5)
         found = {"grpo": clipped(ratio, advantage, self.ratio_clip)}

@@ -36,7 +36,7 @@ class TwoTimes(Objective):
         super().__init__(context)
         self.at_t_share, self.adaptive = at_t_share, adaptive
         self.guidance, self.guided_until = guidance, guided_until
-        self.teacher = Copy(context.model, "teacher") if distil else None
+        self.teacher = self.keep(Copy(context.model, "teacher")) if distil else None
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         x, t = batch.x, batch.t
@@ -72,13 +72,6 @@ class TwoTimes(Objective):
             v = net.velocity(x, t, model=model, dropped=torch.zeros_like(batch.dropped))
         s = t if model is None else None
         return net.guide(v, x, t, self.guidance, self.guided_until, s=s, model=model)
-
-    def state(self) -> dict[str, Tensor]:
-        return self.teacher.state() if self.teacher is not None else {}
-
-    def load(self, found) -> None:
-        if self.teacher is not None:
-            self.teacher.load(found)
 
 
 @objective(name="mean_flow")
@@ -135,7 +128,7 @@ class Shortcut(TwoTimes):
 
     def __init__(self, context: Context, *, lag: float = 0.95, **shared):
         super().__init__(context, **shared)
-        self.lag, self.old = lag, Copy(context.model, "lagged")
+        self.lag, self.old = lag, self.keep(Copy(context.model, "lagged"))
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         self.lagged = lambda x, t, s: net.velocity(x, t, s, model=self.old.model)
@@ -147,13 +140,6 @@ class Shortcut(TwoTimes):
 
     def updated(self, step: int) -> None:
         self.old.follow(self.lag)
-
-    def state(self) -> dict[str, Tensor]:
-        return super().state() | self.old.state()
-
-    def load(self, found) -> None:
-        super().load(found)
-        self.old.load(found)
 
 
 @objective(name="consistency")
@@ -194,9 +180,9 @@ class Reflow(Objective):
 
     losses = ("reflow",)
 
-    def prepare(self, samples, rows, step):
+    def generate(self, samples, rows, step):
         for sample in samples:
-            if sample.kind == "generation" and "noise" not in sample.extra:
+            if "noise" not in sample.extra:
                 raise ValueError(
                     f"{sample.name!r:.80} has no noise; generate pairs by janusflow pairs and pass "
                     "their folder as janusflow distill --pairs"

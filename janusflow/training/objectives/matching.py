@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from janusflow.training import timestep_sampling
+from janusflow.training.objectives.copies import Copy
 from janusflow.training.objectives.map_losses import squared
 from janusflow.training.objectives.network import Batch, Network
 from janusflow.training.objectives.objective import Context, objective
@@ -47,7 +48,7 @@ class AWM(Online):
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         v = net.out.velocity
-        old = self.old_velocity(net, batch)
+        old = self.policy.velocity(net, batch)
         ratio = (self.scale * (flow_loss(old, batch) - flow_loss(v, batch))).exp()
         advantage = batch.extra["advantage"].clamp(-5, 5)
         return {"awm": clipped(ratio, advantage, self.ratio_clip)} | self.to_base(net, batch, v)
@@ -88,7 +89,7 @@ class DPO(Online):
     def __init__(self, context: Context, *, beta: float = 50.0, **shared):
         super().__init__(context, **{"kl": 0.0} | shared)
         self.beta = beta
-        self.base = self.make_base()
+        self.base = self.base or self.keep(Copy(context.model, "base"))
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         sign = batch.extra["sign"]
@@ -98,18 +99,15 @@ class DPO(Online):
                 "micro-batch has complete groups"
             )
         v = net.out.velocity
-        with torch.no_grad():
-            theirs = net.velocity(batch.x, batch.t, model=self.base.model)
+        theirs = self.base.velocity(net, batch)
         gain = sign * (flow_loss(v, batch) - flow_loss(theirs, batch))  # 0 for all others
         margins = gain.view(-1, self.group).sum(dim=1)
         decided = (sign.view(-1, self.group).abs().sum(dim=1) > 0).float()
         each = -torch.nn.functional.logsigmoid(-self.beta * margins) * decided
         return {"dpo": each.repeat_interleave(self.group)} | self.to_base(net, batch, v)
 
-    def prepare(self, samples, rows, step):
-        found = super().prepare(samples, rows, step)
-        made = [s for s in found if s.kind == "generation"]
-        rest = [s for s in found if s.kind != "generation"]
+    def generate(self, samples, rows, step):
+        made = super().generate(samples, rows, step)
         stage, first = self.context.stage, list(rows)[:: self.group]
         noise = self.noise([(stage.seed, step, SHARED, row) for row in first])
         u = torch.stack([_uniform(stage.seed, step, row) for row in first])
@@ -117,7 +115,7 @@ class DPO(Online):
         pairs = [
             {"noise": noise[i // self.group], "t": t[i // self.group]} for i in range(len(made))
         ]
-        return [replace(s, extra={**s.extra, **p}) for s, p in zip(made, pairs, strict=True)] + rest
+        return [replace(s, extra={**s.extra, **p}) for s, p in zip(made, pairs, strict=True)]
 
     def extras(self, rewards: Tensor, advantage: Tensor) -> dict[str, Tensor]:
         groups = rewards.view(-1, self.group)

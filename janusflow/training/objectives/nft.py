@@ -46,7 +46,7 @@ class NFT(Online):
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         v = net.out.velocity
-        old = self.old_velocity(net, batch)
+        old = self.policy.velocity(net, batch)
         share = 0.5 + 0.5 * (batch.extra["advantage"] / self.clip).clamp(-1, 1)
         found = {"nft": nft(v, old, batch.x, batch.t, batch.data, share, self.beta)}
         return found | self.to_base(net, batch, v)

@@ -24,11 +24,13 @@ from torch import Tensor, nn
 from janusflow.data.samples import Sample
 from janusflow.training.config_stages import Stage
 from janusflow.training.config_values import as_hint
+from janusflow.training.objectives.copies import Copy
 from janusflow.utils.keywords import choice
 
 if typing.TYPE_CHECKING:
     from janusflow.training.objectives.network import Batch, Network
 
+Kept = typing.TypeVar("Kept", bound=Copy)
 OBJECTIVES: dict[str, type[Objective]] = {}
 FLOW = "flow"  # the objective unless another is named
 
@@ -66,6 +68,13 @@ class Objective:
 
     def __init__(self, context: Context):
         self.context = context
+        self.copies: list[Copy] = []  # of the model
+        self._measured: dict[str, float] = {}
+
+    def keep(self, copy: Kept) -> Kept:
+        """Makes the copy before the first update, and stores it in checkpoints."""
+        self.copies.append(copy)
+        return copy
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         """Returns named losses, each with one value per sample."""
@@ -85,6 +94,16 @@ class Objective:
         function of the arguments, the weights and `state()` alone, so that a resumed run is bitwise
         identical.
         """
+        self._measured = {}
+        for one in self.copies:
+            one.model  # noqa: B018 (copied before the first update)
+        made = [s for s in samples if s.kind == "generation"]
+        if not made:
+            return list(samples)
+        return self.generate(made, rows, step) + [s for s in samples if s.kind != "generation"]
+
+    def generate(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
+        """Returns the generation samples of a step; `prepare` leaves the others as they are."""
         return list(samples)
 
     def updated(self, step: int) -> None:
@@ -92,14 +111,16 @@ class Objective:
 
     def state(self) -> dict[str, Tensor]:
         """Returns the tensors that a checkpoint must store for this objective."""
-        return {}
+        return {k: v for one in self.copies for k, v in one.state().items()}
 
     def load(self, found: Mapping[str, Tensor]) -> None:
         """Restores what `state` returned."""
+        for one in self.copies:
+            one.load(found)
 
     def measured(self) -> dict[str, float]:
         """Returns numbers about the last step for the log."""
-        return {}
+        return self._measured
 
 
 def objective(made=None, *, name: str | None = None, losses: Sequence[str] | None = None):

@@ -2,7 +2,7 @@
 rewards.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -58,39 +58,27 @@ class Online(Objective):
         self.guidance = 1.0 if guidance == 1 else rule
         self.lag = (lag_first, lag_last, max(1, lag_steps))
         self.test_every, self.test_prompts = test_every, test_prompts
-        self.policy = Copy(context.model, "policy")
-        self.base = self.make_base() if kl else None
+        self.policy = self.keep(Copy(context.model, "policy"))
+        self.base = self.keep(Copy(context.model, "base")) if kl else None
         self.tests: Sequence[Sample] = ()  # set by the run, as the processor is
         self.processor: object | None = None
-        self._measured: dict[str, float] = {}
-
-    def make_base(self) -> Copy:
-        """Returns the model as it is before the first update."""
-        return Copy(self.context.model, "base")
 
     def noise(self, keys: Sequence[tuple[int, ...]]) -> Tensor:
         """Returns normal noise of a latent's shape, a function of the keys alone."""
         return noise_of(self.context, keys)
 
-    def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
-        self._measured = {}
-        if self.base is not None:
-            self.base.model  # noqa: B018 (copied before the first update)
-        made = [s for s in samples if s.kind == "generation"]
-        if not made:
-            return list(samples)
+    def generate(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
         seed = self.context.stage.seed
-        latents, told = self.rollout(made, [(seed, step, NOISE, row) for row in rows])
-        graded = self.graded(made, latents)
+        latents, told = self.rollout(samples, [(seed, step, NOISE, row) for row in rows])
+        graded = self.graded(samples, latents)
         found = self.reward(graded).cpu()
         advantage = self.advantages(found)
         self._measure(found, graded, step)
         told |= {"advantage": advantage} | self.extras(found, advantage)
-        kept = [
+        return [
             replace(s, latents=x, extra=dict(s.extra) | {n: v[i] for n, v in told.items()})
-            for i, (s, x) in enumerate(zip(made, latents, strict=True))
+            for i, (s, x) in enumerate(zip(samples, latents, strict=True))
         ]
-        return kept + [s for s in samples if s.kind != "generation"]
 
     def rollout(self, samples: Sequence[Sample], keys: Sequence[tuple[int, ...]]):
         """Returns the generated latents, and tensors (B, ...) to keep with them, by name."""
@@ -131,11 +119,6 @@ class Online(Objective):
             self._measured["test_strict"] = sum(s.strict for s in scores) / len(scores)
             self._measured["test_lenient"] = sum(s.lenient for s in scores) / len(scores)
 
-    @torch.no_grad()
-    def old_velocity(self, net: Network, batch: Batch) -> Tensor:
-        """Returns the policy's velocity (G, c, h, w) at the samples' x and t."""
-        return net.velocity(batch.x, batch.t, model=self.policy.model)
-
     def weights(self, step: int) -> dict[str, float]:
         return dict.fromkeys(self.losses, 1.0) | {"kl": self.kl}
 
@@ -143,24 +126,11 @@ class Online(Objective):
         """Returns {"kl": mean squared distance (G,) to the initial velocity}, if weighted."""
         if self.base is None:
             return {}
-        with torch.no_grad():
-            theirs = net.velocity(batch.x, batch.t, model=self.base.model)
-        return {"kl": squared(velocity - theirs)}
+        return {"kl": squared(velocity - self.base.velocity(net, batch))}
 
     def updated(self, step: int) -> None:
         first, last, steps = self.lag
         self.policy.follow(first + (last - first) * min(1.0, step / steps))
-
-    def state(self) -> dict[str, Tensor]:
-        return self.policy.state() | (self.base.state() if self.base is not None else {})
-
-    def load(self, found: Mapping[str, Tensor]) -> None:
-        for one in (self.policy, self.base):
-            if one is not None:
-                one.load(found)
-
-    def measured(self) -> dict[str, float]:
-        return self._measured
 
 
 def shape_of(model: nn.Module, vae: nn.Module) -> tuple[int, int, int]:

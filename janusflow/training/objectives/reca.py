@@ -48,12 +48,9 @@ class RecA(Flow):
         found = processor.prompt(self.instruction, [[Image.new("RGB", (side, side))]])
         self.prompt = {name: found[name][0] for name in ("input_ids", "image_token_mask")}
 
-    def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
-        made, numbers = [], iter(rows)
-        for sample in samples:
-            own = sample.kind == "generation" and self._chosen(step, next(numbers))
-            made.append(self._shown(sample) if own else sample)
-        return made
+    def generate(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
+        pairs = zip(samples, rows, strict=True)
+        return [self._shown(one) if self._chosen(step, row) else one for one, row in pairs]
 
     def _chosen(self, step: int, row: int) -> bool:
         drawn = timestep_sampling.generator(self.context.stage.seed, step, STREAM, row)

@@ -1,13 +1,7 @@
 """Learning without forgetting: images stay while the model learns to answer."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-
-import torch
 from torch import Tensor
 
-from janusflow.data.samples import Sample
 from janusflow.training.objectives.copies import Copy
 from janusflow.training.objectives.map_losses import squared
 from janusflow.training.objectives.network import Batch, Network
@@ -28,22 +22,10 @@ class Retain(Objective):
     def __init__(self, context: Context, *, scale: float = 1.0):
         super().__init__(context)
         self.scale = scale
-        self.base = Copy(context.model, "base")
-
-    def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
-        self.base.model  # noqa: B018 (copied before the first update)
-        return super().prepare(samples, rows, step)
+        self.base = self.keep(Copy(context.model, "base"))
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
-        with torch.no_grad():
-            theirs = net.velocity(batch.x, batch.t, model=self.base.model)
-        return {"retain": squared(net.out.velocity - theirs)}
+        return {"retain": squared(net.out.velocity - self.base.velocity(net, batch))}
 
     def weights(self, step: int) -> dict[str, float]:
         return {"retain": self.scale}
-
-    def state(self) -> dict[str, Tensor]:
-        return self.base.state()
-
-    def load(self, found: Mapping[str, Tensor]) -> None:
-        self.base.load(found)

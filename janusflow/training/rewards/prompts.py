@@ -2,20 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-import torch
-
+from janusflow.data.drawing import Scheduled, share
 from janusflow.data.samples import Sample
-from janusflow.models.janusflow.tokenizer import BOS
-from janusflow.scenes.batches import Batches, _turn, _weighted
+from janusflow.scenes.batches import Batches, _weighted
 from janusflow.scenes.world import CATEGORIES, SPLITS, Prompt, generator, prompt
 
 SHARES = (1, 2, 2, 1, 3, 3, 3)  # of SPLITS["train"], of a run unless told
 
 
 @dataclass
-class Prompts:
+class Prompts(Scheduled):
     """Prompts of the split "train", each `group` times in a row, and questions about other scenes.
 
     They depend on `batches.seed`, or in a run on training.seed. Raises ValueError for shares that
@@ -25,7 +23,6 @@ class Prompts:
     batches: Batches
     group: int = 16
     categories: Sequence[float] = (1, 1, 1, 1, 1, 1, 1)  # shares of SPLITS["train"]
-    schedule: object = field(default=None, repr=False)  # of a run, where the seed may change
 
     def __post_init__(self):
         names, own = SPLITS["train"], tuple(self.categories)
@@ -35,9 +32,9 @@ class Prompts:
                 f"all 0, for {', '.join(names)}"
             )
 
-    def follow(self, schedule, steps: int) -> None:  # noqa: ARG002
-        """Takes the seed of each step from `schedule.stage(step)`."""
-        self.schedule = schedule
+    @property
+    def seed(self) -> int:
+        return self.batches.seed
 
     def draw(
         self,
@@ -59,19 +56,13 @@ class Prompts:
             )
         groups = made // self.group
         before = step * groups if start is None else start.get("generation", 0) // self.group
-        first, last = (before + groups * (rank + i) // world for i in (0, 1))
-        batches = self._batches(step)
+        batches = replace(self.batches, seed=self.seed_at(step))
         asked = {"understanding": counts.get("understanding", 0)}
-        own = [self.one(i, batches.seed) for i in range(first, last)]
+        own = [self.one(before + i, batches.seed) for i in share(groups, rank, world)]
         return [
             *(one for one in own for _ in range(self.group)),
             *batches.draw(step, rank, world, asked),
         ]
-
-    def _batches(self, step: int) -> Batches:
-        if self.schedule is None:
-            return self.batches
-        return replace(self.batches, seed=self.schedule.stage(step).seed)
 
     def one(self, index: int, seed: int | None = None) -> Sample:
         """Returns the prompt of this number; its category is drawn by the shares."""
@@ -90,14 +81,7 @@ class Prompts:
 
     def text(self, text: str) -> Sample:
         """Returns a prompt without requirements."""
-        tokenizer = self.batches.tokenizer
-        ids = [tokenizer.token_to_id(BOS)]
-        ids += tokenizer.encode(_turn(text), add_special_tokens=False).ids
-        return Sample(
-            kind="generation",
-            input_ids=torch.tensor(ids),
-            name=text,
-        )
+        return Sample(kind="generation", input_ids=self.batches.prompt_ids(text), name=text)
 
     def test(self, count: int, first: int = 0) -> list[Sample]:
         """Returns `count` prompts of the split "test" from `first` on, categories in turn."""

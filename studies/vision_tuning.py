@@ -1,6 +1,6 @@
 """Trains a model's vision encoder on, on scenes, so that nothing else of the model changes.
 
-python -m janusflow.training.vision_tuning --init-from janusflow/scenes --steps 600 --out seeing
+python -m studies.vision_tuning --init-from janusflow/scenes --steps 600 --out seeing
 
 Its tokens are held near the old ones, so that the language model still understands them.
 """
