@@ -72,7 +72,7 @@ def token_losses(
     Raises ValueError if it is empty, or if it changes how the prompt is tokenized.
     """
     processor = pipe.processor
-    prompts = processor.apply_chat_template(list(conversations))
+    prompts = [_asked(processor, conversation) for conversation in conversations]
     rows = [f"{prompt} {told.strip()}" for prompt, told in zip(prompts, continuations, strict=True)]
     counts = [_added(processor, *pair) for pair in zip(prompts, rows, strict=True)]
     images = [images_of(conversation) for conversation in conversations]
@@ -83,6 +83,14 @@ def token_losses(
     losses = -logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
     right = logits.argmax(-1) == ids
     return [(loss[-n:], hit[-n:]) for loss, hit, n in zip(losses, right, counts, strict=True)]
+
+
+def _asked(processor, conversation: Sequence[dict]) -> str:
+    """Returns a conversation's text up to its answer, which a last assistant message begins."""
+    begun = conversation[-1]["role"] == "assistant"
+    return processor.apply_chat_template(
+        conversation, add_generation_prompt=not begun, continue_final_message=begun
+    )
 
 
 def images_of(conversation: Sequence[dict]) -> list:

@@ -164,9 +164,9 @@ def test_both_ways_of_writing_messages_give_the_published_text(own, form, user, 
         f"{SYSTEM_PROMPT}\n\nUser: {IMAGE}\nfirst\n\nAssistant: one{EOS}"
         f"User: {IMAGE}\nsecond\n\nAssistant:"
     )
-    assert loaded.apply_chat_template(published) == expected
-    assert loaded.apply_chat_template(modern) == expected
-    assert loaded.apply_chat_template(published[:3]) == expected
+    assert loaded.apply_chat_template(published, continue_final_message=True) == expected
+    assert loaded.apply_chat_template(modern, add_generation_prompt=True) == expected
+    assert loaded.apply_chat_template(published[:3], add_generation_prompt=True) == expected
     images = [picture(seed=1), picture(seed=2)]
     one, two = loaded(published, images), loaded(modern, images)
     three = loaded(text=expected, images=images)
@@ -178,18 +178,28 @@ def test_an_answer_begun_is_continued_or_closed_as_told(processor):
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a red"}]
     begun = processor.tags.system_prompt + "\n\nUser: hi\n\nAssistant: a red"
     assert processor(turns)["input_ids"][0].tolist() == processor.ids(begun)
-    assert processor.apply_chat_template(turns) == begun
     assert processor.apply_chat_template(turns, continue_final_message=True) == begun
+    assert processor.apply_chat_template(turns) == begun + EOS
     assert processor.apply_chat_template(turns, add_generation_prompt=False) == begun + EOS
     new = processor.apply_chat_template(turns, add_generation_prompt=True)
     assert new == f"{begun}{EOS}Assistant:"
     with pytest.raises(ValueError, match="continue_final_message"):
         processor.apply_chat_template(turns[:1], continue_final_message=True)
+    with pytest.raises(ValueError, match="add_generation_prompt is 'no'"):
+        processor.apply_chat_template(turns, add_generation_prompt="no")
+
+
+def test_an_answer_is_asked_for_only_where_told_as_by_transformers(processor):
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    assert processor.apply_chat_template(talk) == "Be brief.\n\nUser: hi"
+    asks = processor.apply_chat_template(talk, tokenize=True, add_generation_prompt=True)
+    assert torch.equal(asks["input_ids"], processor(talk)["input_ids"])
 
 
 def test_a_system_message_replaces_the_systems_words(processor):
     talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
-    assert processor.apply_chat_template(talk) == "Be brief.\n\nUser: hi\n\nAssistant:"
+    text = processor.apply_chat_template(talk, add_generation_prompt=True)
+    assert text == "Be brief.\n\nUser: hi\n\nAssistant:"
 
 
 def test_a_picture_becomes_start_placeholders_end_and_the_mask_marks_the_first_two(processor):

@@ -130,8 +130,8 @@ class JanusFlowProcessor(ProcessorMixin):
         conversation: Sequence,
         *,
         tokenize: bool = False,
-        add_generation_prompt: bool | None = None,
-        continue_final_message: bool | None = None,
+        add_generation_prompt: bool | None = False,
+        continue_final_message: bool | None = False,
         images=None,
         return_dict: bool = True,
         **options,
@@ -139,9 +139,10 @@ class JanusFlowProcessor(ProcessorMixin):
         """Returns the prompt's text, a list of texts for a batch, or with `tokenize` the model's
         input.
 
-        By default the text asks for an answer: a last assistant message is continued, and after a
-        user message an assistant message is opened. `add_generation_prompt=False` closes every
-        message; `continue_final_message=True` requires that the last message is the assistant's.
+        As in transformers, the text asks for nothing by default: every message is closed, as in a
+        text to learn from. `add_generation_prompt=True` opens the assistant's message that is to be
+        generated, and `continue_final_message=True` leaves the last message open, which must be the
+        assistant's. The processor itself, called with messages, does the one or the other.
         """
         batch = [conversation] if is_one(conversation) else listed(conversation)
         turns = [self._turns(one, 0, shown=True) for one in batch]
@@ -382,6 +383,9 @@ def _tokenizer(files: ProcessorFiles, pad: str) -> PreTrainedTokenizerFast:
 
 def _ending(turns: list[list[Turn]], adds: bool | None, continues: bool | None) -> str:
     """Returns how the text ends, in `render`'s terms, from transformers' two switches."""
+    for name, value in (("add_generation_prompt", adds), ("continue_final_message", continues)):
+        if value not in (True, False, None):
+            raise ValueError(f"{name} is {value!r:.40}; expected True or False")
     if adds and continues:
         raise ValueError(
             "add_generation_prompt and continue_final_message are both true; an answer is either "
@@ -392,6 +396,4 @@ def _ending(turns: list[list[Turn]], adds: bool | None, continues: bool | None) 
             "continue_final_message is true and the last message is not the assistant's; let the "
             "conversation end with what the answer begins with"
         )
-    if continues or (adds is None and continues is None):
-        return "answer"
-    return "new" if adds else "closed"
+    return "answer" if continues else "new" if adds else "closed"

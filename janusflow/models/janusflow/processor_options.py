@@ -23,6 +23,8 @@ ALWAYS = {
     "tools": (None,),
     "documents": (None,),
     "chat_template": (None,),
+    "return_assistant_tokens_mask": (False, None),
+    "load_audio_from_video": (False, None),
 }
 
 
