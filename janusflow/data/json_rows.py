@@ -7,7 +7,7 @@ from pathlib import Path
 
 from janusflow.data.jsonl import described, image_names
 from janusflow.data.records import Record, to_record
-from janusflow.data.rows import why_not
+from janusflow.data.rows import kept, why_not
 from janusflow.data.sample_files import Found, Named, fetch
 from janusflow.data.samples import BrokenSample
 from janusflow.utils.safe_io import read_text
@@ -23,6 +23,7 @@ class Rows:
     kind: str
     rows: tuple[object, ...]
     numbers: tuple[int, ...]  # places in the list, from 1
+    ignored: Collection[str] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -31,7 +32,8 @@ class Rows:
         name, row = f"{self.path} entry {self.numbers[index]}", self.rows[index]
         if not isinstance(row, dict):
             raise BrokenSample(name, f"it is of type {type(row).__name__}; expected an object")
-        return to_record(row, self.kind, name, lambda given: fetch(self.path.parent, given))
+        home = self.path.parent
+        return to_record(row, self.kind, name, lambda given: fetch(home, given), self.ignored)
 
 
 def open_json(path: Path, ignored: Collection[str] = (), named: Named | None = None) -> Found:
@@ -57,8 +59,8 @@ def open_json(path: Path, ignored: Collection[str] = (), named: Named | None = N
             continue
         places.setdefault(kind, []).append((number, row))
         if named is not None:
-            named.add(path.parent, kind, image_names(row))
+            named.add(path.parent, kind, image_names(kept(row, ignored)))
     for kind, own in places.items():
         numbers, chosen = zip(*own, strict=True)
-        found.sources.append((kind, Rows(path, kind, chosen, numbers)))
+        found.sources.append((kind, Rows(path, kind, chosen, numbers, ignored)))
     return found

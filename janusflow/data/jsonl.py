@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from janusflow.data.records import Record, parse_row, to_record
-from janusflow.data.rows import edit_keys, image_keys, kind_of, why_not
+from janusflow.data.rows import edit_keys, image_keys, kept, kind_of, why_not
 from janusflow.data.sample_files import Found, Named, fetch
 from janusflow.data.samples import BrokenSample
 
@@ -25,6 +25,7 @@ class Lines:
     kind: str
     starts: Sequence[int]
     numbers: Sequence[int]  # from 1
+    ignored: Collection[str] = ()
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -37,7 +38,8 @@ class Lines:
         if len(line) > MAX_LINE:
             raise BrokenSample(name, f"it is longer than {MAX_LINE} bytes")
         row = parse_row(line, name)
-        return to_record(row, self.kind, name, lambda given: fetch(self.path.parent, given))
+        home = self.path.parent
+        return to_record(row, self.kind, name, lambda given: fetch(home, given), self.ignored)
 
 
 def open_lines(path: Path, ignored: Collection[str] = (), named: Named | None = None) -> Found:
@@ -67,7 +69,7 @@ def open_lines(path: Path, ignored: Collection[str] = (), named: Named | None = 
         starts.append(start)
         numbers.append(number)
         if named is not None:
-            named.add(path.parent, kind, image_names(row))
+            named.add(path.parent, kind, image_names(kept(row, ignored)))
     if not places:
         has = broken or "".join(f"; {name}: {why}" for name, why in list(found.skipped.items())[:1])
         raise ValueError(
@@ -78,7 +80,7 @@ def open_lines(path: Path, ignored: Collection[str] = (), named: Named | None = 
     if unknown:
         both = sorted([*zip(*places[first], strict=True), *unknown])
         places[first] = array("q", (s for s, _ in both)), array("q", (n for _, n in both))
-    found.sources = [(kind, Lines(path, kind, *own)) for kind, own in places.items()]
+    found.sources = [(kind, Lines(path, kind, *own, ignored)) for kind, own in places.items()]
     return found
 
 

@@ -23,13 +23,14 @@ class Table:
     path: Path
     rows: object
     kind: str
+    ignored: Collection[str] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Record:
         name = f"{self.path} row {index + 1}"
-        return to_record(self.rows[index], self.kind, name, self._fetch)
+        return to_record(self.rows[index], self.kind, name, self._fetch, self.ignored)
 
     def _fetch(self, given) -> bytes:
         """Returns the bytes of an image in the table, or in a file that the table names."""
@@ -52,10 +53,11 @@ def open_table(path: Path, ignored: Collection[str] = (), named: Named | None = 
             rows = rows.cast_column(column, datasets.Image(decode=False))
     found = Found()
     kinds = kinds_of_rows(path, rows.data.table, ignored, found)
+    read_not = [name for name in rows.column_names if name in ignored]
     for kind, numbers in kinds.items():
         if named is not None:
-            _note(named, path.parent, kind, rows.data.table, numbers)
-        table = Table(path, rows, kind)
+            _note(named, path.parent, kind, rows.data.table.drop(read_not), numbers)
+        table = Table(path, rows, kind, ignored)
         whole = len(numbers) == len(rows)
         found.sources.append((kind, table if whole else Subset(table, numbers)))
     return found
@@ -157,7 +159,12 @@ def open_streams(paths: Sequence[Path], options: Data, seed: int) -> Found:
         by_kind.setdefault(next(iter(kinds)), []).append(path)
     return Found(
         [
-            (kind, Streamed(tuple(own), kind, count_rows(own), seed, options.buffer))
+            (
+                kind,
+                Streamed(
+                    tuple(own), kind, count_rows(own), seed, options.buffer, ignored=options.ignore
+                ),
+            )
             for kind, own in by_kind.items()
         ]
     )

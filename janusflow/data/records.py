@@ -1,13 +1,13 @@
 """Records: rows of any file format, before pixels and tokens are made of them."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from janusflow.data import documents
 from janusflow.data.documents import PLACEHOLDER
-from janusflow.data.rows import CHATS, TEXTS, edit_keys, image_keys
+from janusflow.data.rows import CHATS, TEXTS, check_single, edit_keys, image_keys, kept
 from janusflow.data.samples import BrokenSample
 from janusflow.utils.keywords import renamed
 from janusflow.utils.safe_io import refuse_constant, unique
@@ -53,7 +53,13 @@ def parse_row(line: bytes, name: str) -> dict:
     return row
 
 
-def to_record(row: Mapping, kind: str, name: str, fetch: Callable[[Any], bytes]) -> Record:
+def to_record(
+    row: Mapping,
+    kind: str,
+    name: str,
+    fetch: Callable[[Any], bytes],
+    ignored: Collection[str] = (),
+) -> Record:
     """Converts a row of JSON, a table or a tar shard to a record of this kind.
 
     - generation: an image (`image`, `image_path`, `file_name`, ...) and a text (`text`, `caption`,
@@ -63,10 +69,12 @@ def to_record(row: Mapping, kind: str, name: str, fetch: Callable[[Any], bytes])
       (`documents.parts_of`).
     - text: `text`.
 
-    `fetch` returns the bytes of an image value. Raises BrokenSample naming what is missing or of
-    the wrong type.
+    `fetch` returns the bytes of an image value, and `ignored` keys are not read. Raises
+    BrokenSample naming what is missing, there twice or of the wrong type.
     """
+    row = kept(row, ignored)
     try:
+        check_single(row, kind)
         if kind == "text":
             return Record(name=name, **_text(row))
         if kind == "understanding" and (parts := documents.parts_of(row)):

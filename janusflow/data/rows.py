@@ -50,14 +50,19 @@ def image_keys(row: Mapping) -> list[str]:
     return found + [key for key in PATHS if _names_image(row.get(key))]
 
 
+def kept(row: Mapping, ignored: Collection[str]) -> dict:
+    """Returns a row without the keys that are not to be read."""
+    return {key: value for key, value in row.items() if key not in ignored}
+
+
 def kind_of(row: Mapping, ignored: Collection[str] = ()) -> str | None:
     """Returns the kind of sample of a row, or None.
 
-    Raises ValueError naming a key that is not understood.
+    Raises ValueError naming a key that is not understood, or two of which only one can be learnt.
 
     `ignored` are keys that may be present without being read.
     """
-    row = {key: value for key, value in row.items() if key not in ignored}
+    row = kept(row, ignored)
     edit = edit_keys(row)
     document = None if edit else documents.parts_of(row)
     images = list(edit[:2]) if edit else image_keys(row)
@@ -76,7 +81,43 @@ def kind_of(row: Mapping, ignored: Collection[str] = ()) -> str | None:
                 f"text under {', '.join(map(repr, TEXTS[:3]))}; rename the key, or pass over it by "
                 f"--set data.ignore={key}"
             )
+    check_single(row, kind)
     return kind
+
+
+def check_single(row: Mapping, kind: str | None) -> None:
+    """Raises ValueError for two different texts, conversations or images of which one is learnt."""
+    edit = edit_keys(row)
+    _check_same(row, text_keys(row, edit) if kind in ("generation", "text") else (), "text")
+    if kind == "understanding":
+        asks = ["question"] if row.get("question") is not None and "answer" in row else []
+        chats = [key for key in CHATS if row.get(key) is not None]
+        _check_same(row, [*asks, *chats], "conversation")
+    names = {key: _file_names(row[key]) for key in ([] if edit else image_keys(row))}
+    _check_same(names, [key for key, value in names.items() if value], "image")
+
+
+def text_keys(row: Mapping, edit: tuple[str, str, str] | None = None) -> list[str]:
+    """Returns the keys that hold a text to draw by or to learn, of which the first counts."""
+    known = INSTRUCTIONS if edit and edit[2] in INSTRUCTIONS else TEXTS
+    return [key for key in known if row.get(key) is not None]
+
+
+def _check_same(row: Mapping, keys: Collection[str], what: str) -> None:
+    first, *more = keys or [None]
+    if other := next((key for key in more if row[key] != row[first]), None):
+        raise ValueError(
+            f"{first!r} and {other!r} hold different {what}s, and one {what} of a row is read; "
+            f"choose it by --set data.ignore={other} or --set data.ignore={first}"
+        )
+
+
+def _file_names(value: Any) -> list[str]:
+    """Returns the names of local files, without their folders, that a row gives as its images."""
+    found = value if isinstance(value, list | tuple) else [value]
+    return [
+        one.rpartition("/")[2] for one in found if isinstance(one, str) and not _on_the_web(one)
+    ]
 
 
 def edit_keys(row: Mapping) -> tuple[str, str, str] | None:

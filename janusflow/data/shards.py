@@ -14,6 +14,7 @@ from pathlib import Path
 
 from janusflow.data.records import Record, parse_row, to_record
 from janusflow.data.rows import SOURCES, TARGETS, image_keys, kind_of, why_not
+from janusflow.data.rows import TEXTS as ROW_TEXTS
 from janusflow.data.sample_files import Found
 from janusflow.data.samples import BrokenSample
 from janusflow.data.tar_index import Member, members
@@ -40,6 +41,7 @@ class Shards:
     paths: tuple[Path, ...]
     starts: tuple[Sequence[int], ...]
     kind: str
+    ignored: Collection[str] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "ends", list(accumulate(map(len, self.starts))))
@@ -51,8 +53,8 @@ class Shards:
         which = bisect_right(self.ends, index)
         before = self.ends[which - 1] if which else 0
         path, start = self.paths[which], self.starts[which][index - before]
-        name, row = read(path, start)
-        return to_record(row, self.kind, name, lambda content: content)
+        name, row = read(path, start, self.ignored)
+        return to_record(row, self.kind, name, lambda content: content, self.ignored)
 
 
 def open_shards(
@@ -70,7 +72,7 @@ def open_shards(
     for path in paths:
         for kind, starts in _by_kind(path, index(path), ignored, skipped).items():
             found.setdefault(kind, []).append((path, starts))
-    return [(kind, Shards(*zip(*own, strict=True), kind)) for kind, own in found.items()]
+    return [(kind, Shards(*zip(*own, strict=True), kind, ignored)) for kind, own in found.items()]
 
 
 def _by_kind(
@@ -120,11 +122,10 @@ def _kind_at(path: Path, start: int, ignored: Collection[str]) -> tuple[str | No
             _, own = next(_samples(file, path.stat().st_size, start), (start, []))
             name = own[0].name if own else ""
             suffixes = {_split(member.name)[1].rpartition(".")[2] for member in own}
-            row = _row(file, own, str(path), whole=False)
+            row = _row(file, own, str(path), ignored, whole=False)
+        kind = kind_of(row, ignored)
     except (BrokenSample, OSError):
         return None, name, ""
-    try:
-        kind = kind_of(row, ignored)
     except ValueError as error:
         raise ValueError(f"{path} {name}: {error}") from None
     unread = sorted(suffixes - {*TEXTS, *IMAGE_SUFFIXES, "json"})
@@ -152,18 +153,19 @@ def index(path: Path) -> array:
     return starts
 
 
-def read(path: Path, start: int) -> tuple[str, dict]:
+def read(path: Path, start: int, ignored: Collection[str] = ()) -> tuple[str, dict]:
     """Returns name and row of the sample at this offset: its JSON, with "text" and "image" as
     bytes.
 
-    Raises BrokenSample for a sample that cannot be read completely.
+    Text files whose ending is `ignored` are not read. Raises BrokenSample for a sample that cannot
+    be read completely.
     """
     try:
         with open(path, "rb", buffering=0) as file:
             length = path.stat().st_size
             _, own = next(_samples(file, length, start), (start, [Member("", start, fault="gone")]))
             name = f"{path} {own[0].name or 'after its last sample'}"
-            return name, _row(file, own, name)
+            return name, _row(file, own, name, ignored)
     except OSError as error:
         raise BrokenSample(f"{path} byte {start}", str(error)) from error
 
@@ -183,7 +185,7 @@ def _split(name: str) -> tuple[str, str]:
     return (folder + slash + stem, suffix.lower()) if stem else (name, "")
 
 
-def _row(file, own: list[Member], name: str, whole: bool = True) -> dict:
+def _row(file, own: list[Member], name: str, ignored: Collection[str], whole: bool = True) -> dict:
     """Returns the row of a sample; unless `whole`, images and texts are not read."""
     if len(own) > MAX_MEMBERS:
         raise BrokenSample(name, f"it has more than {MAX_MEMBERS} files")
@@ -194,9 +196,9 @@ def _row(file, own: list[Member], name: str, whole: bool = True) -> dict:
         suffix = _split(member.name)[1].rpartition(".")[2]
         if suffix == "json":
             row |= parse_row(_content(file, member, name, MAX_TEXT), name)
-        elif suffix in TEXTS:
+        elif suffix in TEXTS and suffix not in ignored:
             text = _decoded(_content(file, member, name, MAX_TEXT), name) if whole else "unread"
-            texts["text"] = text
+            texts[suffix] = text
         elif suffix in IMAGE_SUFFIXES:
             content = _content(file, member, name) if whole else b""
             part = _split(member.name)[1].rpartition(".")[0]
@@ -204,7 +206,15 @@ def _row(file, own: list[Member], name: str, whole: bool = True) -> dict:
                 row[part] = content
             else:
                 images.append((member.name, content))
-    row |= texts  # a text file of the sample counts before its JSON
+    if len(texts) > 1:
+        first, second = list(texts)[:2]
+        raise ValueError(
+            f"it has two texts, .{first} and .{second}; choose one by --set data.ignore={second} "
+            f"or --set data.ignore={first}"
+        )
+    if texts:  # a text file of the sample counts before its JSON
+        row = {key: value for key, value in row.items() if key not in ROW_TEXTS}
+        row["text"] = next(iter(texts.values()))
     named = image_keys(row)  # where an image once lay: here it lies beside its row
     row = {key: value for key, value in row.items() if key not in named}
     return row | ({"image": [content for _, content in sorted(images)]} if images else {})

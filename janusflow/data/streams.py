@@ -5,7 +5,7 @@ the round and the buffer size; starting at a place means reading all rows before
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class Streamed:
     seed: int = 0
     buffer: int = 1000
     sequential: bool = True
+    ignored: Collection[str] = ()
     cursors: list[Cursor] = field(default_factory=list, repr=False)
     rows: object = field(default=None, repr=False)  # of `datasets`, once it was asked
 
@@ -57,7 +58,8 @@ class Streamed:
     def __getitem__(self, index: int) -> Record:
         turn, place = divmod(index, self.count)
         row = self._row(turn, place)
-        return to_record(row, self.kind, f"{self.paths[0].parent} {_named(row)}", embedded)
+        name = f"{self.paths[0].parent} {_named(row)}"
+        return to_record(row, self.kind, name, embedded, self.ignored)
 
     def _row(self, turn: int, place: int) -> dict:
         able = [cursor for cursor in self.cursors if cursor.reaches(turn, place)]

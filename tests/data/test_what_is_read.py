@@ -2,6 +2,7 @@
 
 import json
 import re
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,57 @@ def test_what_only_says_where_a_text_is_from_is_passed_over(row):
 def test_a_key_may_be_passed_over_by_name(tmp_path):
     row = {"image": "a.png", "mask": "m.png", "caption": "c"}
     assert kinds(lines(tmp_path / "x.jsonl", row), ignore=("mask",)) == {"generation": 1}
+
+
+TWICE = {
+    "text": {"image": "a.png", "text": "a red square", "caption": "a blue square"},
+    "captions": {"image": "a.png", "text": "a red square", "captions": ["one", "two"]},
+    "words": {"text": "one", "prompt": "two"},
+    "edit": {"source": "a.png", "target": "a.png", "edit": "redder", "instruction": "bluer"},
+    "image": {"image": "a.png", "image_path": "b.png", "text": "a red square"},
+    "talk": {"question": "what?", "answer": "red", "messages": [{"role": "user", "content": "a"}]},
+}
+
+
+@pytest.mark.parametrize("row", TWICE.values(), ids=TWICE)
+def test_two_texts_or_images_of_which_one_is_learnt_are_refused_by_name(tmp_path, row):
+    with pytest.raises(
+        ValueError, match=r"x.jsonl line 1: '\w+' and '\w+' hold different \w+s, and"
+    ):
+        find(lines(tmp_path / "x.jsonl", row))
+
+
+def test_what_is_ignored_leaves_the_other_of_two_texts(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    row = {"text": "one", "caption": "two"}
+    parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "x.parquet")
+    (tmp_path / "x.json").write_text(json.dumps([row]))
+    paths = lines(tmp_path / "x.jsonl", row), tmp_path / "x.json", tmp_path / "x.parquet"
+    for path in paths:
+        for ignored, left in (("text", "two"), ("caption", "one")):
+            ((_, records),) = find(path, Data(ignore=(ignored,)))
+            assert records[0].text == left
+    same = {"text": "one", "caption": "one", "image": "a.png", "image_path": "below/a.png"}
+    assert kind_of(same) == "generation"
+
+
+def test_a_tar_s_two_texts_are_refused_and_its_text_file_counts_before_its_json(tmp_path):
+    def packed(*files) -> Path:
+        with tarfile.open(tmp_path / "x.tar", "w") as tar:
+            for name, content in files:
+                (tmp_path / name).write_bytes(content)
+                tar.add(tmp_path / name, name)
+        return tmp_path / "x.tar"
+
+    image = ("0.png", picture(tmp_path / "a.png").read_bytes())
+    two = packed(image, ("0.txt", b"one"), ("0.caption", b"two"))
+    with pytest.raises(ValueError, match=r"0\.png: it has two texts, \.txt and \.caption"):
+        find(two)
+    ((_, records),) = find(two, Data(ignore=("txt",)))
+    assert records[0].text == "two"
+    told = packed(image, ("0.txt", b"one"), ("0.json", b'{"caption": "two"}'))
+    ((kind, records),) = find(told)
+    assert kind == "generation" and records[0].text == "one"
 
 
 def test_every_line_of_a_mixed_file_is_its_own_kind(tmp_path):
