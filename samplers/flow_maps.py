@@ -1,5 +1,7 @@
 """The flow map of a velocity field by numerical integration."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -16,19 +18,27 @@ def integrated(v: Velocity, calls: int = 64, solver: str | Solver = "rk4") -> Fl
     """
     chosen = find(solver)
     ts = torch.linspace(0, 1, chosen.steps(calls) + 1, dtype=torch.float64, device="cpu")
+    return flow_map(MeanVelocity(v, ts, chosen))
 
-    def mean_velocity(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+
+@dataclass(frozen=True)
+class MeanVelocity:
+    """(x_s - x) / (s - t) by integrating v from t to s, through the shares `ts` of the way."""
+
+    v: Velocity
+    ts: Tensor
+    solver: Solver
+
+    def __call__(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         t, h = _beside(t, x), _beside(s, x) - _beside(t, x)
 
         def scaled(y: Tensor, share: Tensor) -> Tensor:
-            return v(y, t + share.to(h) * h) * h.to(y.dtype)
+            return self.v(y, t + share.to(h) * h) * h.to(y.dtype)
 
-        moved = sample(scaled, x, ts, chosen) - x
+        moved = sample(scaled, x, self.ts, self.solver) - x
         still = h == 0
         mean = moved / torch.where(still, torch.ones_like(h), h).to(moved.dtype)
-        return torch.where(still, v(x, t), mean) if bool(still.any()) else mean
-
-    return flow_map(mean_velocity)
+        return torch.where(still, self.v(x, t), mean) if bool(still.any()) else mean
 
 
 def _beside(t: Tensor, x: Tensor) -> Tensor:

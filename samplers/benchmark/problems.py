@@ -4,9 +4,11 @@ All but the first three are the exact velocities of the straight path x = (1 - t
 some data distribution. `PROBLEMS[name](**options)` makes one; its state is (B, D) in float64.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -38,14 +40,29 @@ class Problem:
             self.known[key] = reference(self.velocity, noise)
         return self.known[key]
 
+    def __reduce__(self) -> tuple:
+        """Pickles a registered problem by its name and arguments, without its closures."""
+        return getattr(self, "_written", None) or super().__reduce_ex__(2)
+
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {}
 
 
 def problem(make: Callable[..., Problem]) -> Callable[..., Problem]:
     """A decorator that registers a problem's factory under its function's name."""
-    PROBLEMS[make.__name__] = make
-    return make
+
+    @functools.wraps(make)
+    def written(*args: Any, **options: Any) -> Problem:
+        made = make(*args, **options)  # no field, so that a changed copy is not taken for it
+        object.__setattr__(made, "_written", (_remade, (make.__name__, args, options)))
+        return made
+
+    PROBLEMS[make.__name__] = written
+    return written
+
+
+def _remade(name: str, args: tuple, options: dict) -> Problem:
+    return PROBLEMS[name](*args, **options)
 
 
 def reference(v: Velocity, noise: Tensor, tolerance: float = 1e-10) -> Tensor:

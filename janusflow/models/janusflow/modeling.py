@@ -26,6 +26,7 @@ from janusflow.models.janusflow.packing import image_positions
 from janusflow.models.janusflow.pretrained import JanusFlowPreTrainedModel
 from janusflow.models.janusflow.vision import build_vision_encoder
 from janusflow.models.norms import LanguageRMSNorm, keep_float64
+from janusflow.models.output_hooks import state_without_hooks
 from janusflow.models.prompt_cache import CACHE, PromptCache
 from janusflow.utils.cpu.onednn_linear import repeating, use_onednn
 from janusflow.utils.forward_mode import differentiable_attention
@@ -66,6 +67,9 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
     # Generation
 
     @apply_forward_hook
+    def __getstate__(self) -> dict:
+        return state_without_hooks(self)
+
     def encode_prompt(
         self,
         input_ids: Tensor,
