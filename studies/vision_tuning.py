@@ -18,12 +18,11 @@ from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.vision import VisionEncoder
 from janusflow.scenes.shapes import SIDE
 from janusflow.training import export
-from janusflow.training.beginning import fitted
+from janusflow.training.beginning import fitted, flow_folder
 from janusflow.training.recipe_data import check_model
 from janusflow.training.recipes import Recipe
 from janusflow.training.vision_pretraining import pretrain, score
 from janusflow.utils.devices import pick_device, use_threads
-from janusflow.utils.hub import locate
 
 
 def tune(name: str, out: Path, recipe: Recipe) -> dict[str, float]:
@@ -32,7 +31,7 @@ def tune(name: str, out: Path, recipe: Recipe) -> dict[str, float]:
     Returns the encoder's scores on the test split. Raises ValueError for a model whose encoder is
     of another library, or that reads images of another size.
     """
-    under = locate(name)
+    under = flow_folder(name)
     check_model(under, SIDE, "the world of scenes draws")
     model = JanusFlowModel.from_pretrained(under, dtype=torch.float32)
     old = model.vision_und_enc_model

@@ -96,6 +96,11 @@ def parse_tokenizer(text: str) -> Tokenizer:
     return tokenizer
 
 
+def tokenizer_in(folder: Path) -> Tokenizer:
+    """Returns the tokenizer in a model's folder. Raises ValueError if it is missing or damaged."""
+    return parse_tokenizer(read_text(folder / "tokenizer.json", "tokenizer_bytes"))
+
+
 def unpadded(tokenizer: Tokenizer) -> str:
     """Returns a tokenizer's tokenizer.json without truncation and padding."""
     plain = Tokenizer.from_str(tokenizer.to_str())

@@ -92,6 +92,13 @@ def _of_run(start: Path, out: Path, model: str | None) -> Beginning:
     )
 
 
+def flow_folder(name: str) -> Path:
+    """Returns a model's folder. Raises ValueError, before any work, if it holds no JanusFlow."""
+    folder = locate(name)
+    JanusFlowConfig.from_pretrained(folder)
+    return folder
+
+
 def _model(start: Path) -> str:
     """Returns the name of a model. Raises ValueError for a folder that holds none."""
     if start.is_dir() and not export.is_model(start):

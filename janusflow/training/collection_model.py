@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, normalizers
+from tokenizers import normalizers
 
 from janusflow.data.collections.batches import (
     CollectionBatches,
@@ -17,6 +17,7 @@ from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.tokenizer import build_tokenizer
+from janusflow.models.processor_files import tokenizer_in
 from janusflow.training.init_checkpoint import write
 from janusflow.training.recipes import Recipe
 
@@ -45,7 +46,7 @@ def first_model(recipe: Recipe, folder: Path, base: Path) -> None:
         num_image_tokens=recipe.config(vocab_size=1).vision.tokens,
         system_prompt="",
     )
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer = tokenizer_in(base)
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.save(str(base / "tokenizer.json"))
     autoencoder = PatchAutoencoder(recipe.latent_channels, whitening=recipe.whitening)
@@ -58,7 +59,7 @@ def first_model(recipe: Recipe, folder: Path, base: Path) -> None:
 def batches(base: Path, recipe: Recipe, folder: Path, split: str = "train") -> CollectionBatches:
     """Returns the samples of a split of the folder, for the model in `base`."""
     autoencoder = load_vae(base, None).requires_grad_(False)
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer = tokenizer_in(base)
     tokens = JanusFlowConfig.from_pretrained(base).vision.tokens
     return CollectionBatches(
         folder, tokenizer, autoencoder, recipe.seed, tokens, split, recipe.spoken

@@ -6,14 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 
 from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.packed_attention import use_packed_attention
 from janusflow.models.janusflow.processing import JanusFlowProcessor
+from janusflow.models.processor_files import tokenizer_in
 from janusflow.training import config as settings
 from janusflow.training import export, init_checkpoint, loop, objectives
+from janusflow.training.beginning import flow_folder
 from janusflow.training.build import accelerator_of
 from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
@@ -23,8 +24,9 @@ from janusflow.training.pairs import Pairs, PairSettings, make
 from janusflow.training.rewards.prompts import SHARES, Prompts
 from janusflow.training.trainer import Trainer
 from janusflow.utils.atomic_io import write_text
-from janusflow.utils.hub import FLOW_MAP, REFLOW, locate
+from janusflow.utils.hub import FLOW_MAP, REFLOW
 from janusflow.utils.safe_io import parse_object, read_prompts, read_text
+from janusflow.utils.text import explained
 from samplers import PilotGrid
 
 STAGE = Stage(  # 48 prompts a step, and a third as many conversations
@@ -59,11 +61,11 @@ def plan(
     the training is reflow instead, and its export counts the rounds. Raises ValueError for a
     student with another tokenizer, latents or autoencoder than the teacher.
     """
-    folder = locate(model)
+    folder = flow_folder(model)
     if student is None and start is not None and export.is_model(start):
         student, start = str(start), None
     if made is not None:
-        return _reflow(locate(student) if student else folder, out, changes, start, made)
+        return _reflow(flow_folder(student) if student else folder, out, changes, start, made)
     if student is not None and start is not None:
         raise ValueError(
             f"the student begins with the weights of --student {student} or of --init-from "
@@ -77,7 +79,7 @@ def plan(
     data = prompts if objectives.find(chosen.objective["name"]).draws else scenes
     first, meta = folder, prompts.told()
     if student is not None:
-        first = locate(student)
+        first = flow_folder(student)
         _check_student(folder, first, vae)
         meta["teacher"] = weights_of(_teacher(folder))
 
@@ -120,7 +122,7 @@ def _check_student(teacher: Path, student: Path, vae: torch.nn.Module) -> None:
 
 
 def _words(folder: Path) -> dict[str, int]:
-    return Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    return tokenizer_in(folder).get_vocab()
 
 
 def _reflow(folder: Path, out: Path, changes, start: Path | None, made: Path) -> TrainJob:
@@ -154,7 +156,7 @@ def pairs(
 
     See `training.pairs.make`.
     """
-    folder = locate(model)
+    folder = flow_folder(model)
     network = JanusFlowModel.from_pretrained(folder, dtype=torch.float32).eval()
     source = Prompts(init_checkpoint.batches(folder), 1)
     if prompts is None:
@@ -163,12 +165,14 @@ def pairs(
         samples = [source.text(line) for line in read_prompts(prompts)]
     rounds = folder / REFLOW
     before = parse_object(read_text(rounds, "config_bytes"), rounds) if rounds.is_file() else {}
+    with explained(f"{rounds} holds no number of rounds", "run janusflow distill --pairs again"):
+        done = int(before.get("round", 0))
     told = PairSettings(
         model=str(model),
         weights=weights_of(network),
         count=count,
         seed=seed,
-        round=int(before.get("round", 0)) + 1,
+        round=done + 1,
         **how,
     )
     return make(network, load_vae(folder, None), samples, told, out, part)
@@ -188,5 +192,6 @@ def _defaults(folder: Path, name: str) -> Settings:
     if grid.is_file() and objectives.find(name).draws:
         pilot = PilotGrid.load(grid)
         own["objective.times"] = " ".join(f"{t:.6g}" for t in pilot.ts.tolist())
-        own["objective.guided_until"] = float(pilot.settings.get("guided", (0, 0.6))[1])
+        with explained(f"{grid} holds no interval 'guided'", "run janusflow pilot again"):
+            own["objective.guided_until"] = float(pilot.settings.get("guided", (0, 0.6))[1])
     return settings.changed(base, own)

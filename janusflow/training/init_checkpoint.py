@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
 
 from janusflow.models.autoencoder import PatchAutoencoder
 from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.tokenizer import build_tokenizer
+from janusflow.models.processor_files import tokenizer_in
 from janusflow.scenes.batches import Batches
 from janusflow.scenes.patches import pixels
 from janusflow.scenes.questions import SPELLINGS, vocabulary
@@ -68,7 +68,7 @@ def first_model(recipe: Recipe, base: Path, workers: int = 0) -> None:
     build_tokenizer(
         base, [*vocabulary(), "User", "Assistant"], system_prompt="", spellings=SPELLINGS
     )
-    size = Tokenizer.from_file(str(base / "tokenizer.json")).get_vocab_size()
+    size = tokenizer_in(base).get_vocab_size()
     fit_autoencoder(recipe).save_pretrained(base / "vae")
     seen = base / "vision.safetensors"
     if not seen.exists():
@@ -104,7 +104,7 @@ def batches(base: Path, recipe: Recipe | None = None, seed: int | None = None) -
     recipe = recipe or Recipe()
     seed = recipe.seed if seed is None else seed
     autoencoder = load_vae(base, None).requires_grad_(False)
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer = tokenizer_in(base)
     return Batches(tokenizer, autoencoder, recipe.categories, recipe.templates, seed)
 
 

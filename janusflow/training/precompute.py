@@ -20,9 +20,9 @@ from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.training.alignment.teachers import Encoder, make
+from janusflow.training.beginning import flow_folder
 from janusflow.training.encoding import BATCH, features_of, latents_of, made_with, taught_by
 from janusflow.utils.devices import DTYPES, pick_device
-from janusflow.utils.hub import locate
 from janusflow.utils.keywords import choice
 from janusflow.utils.locked_dir import alone
 
@@ -70,7 +70,7 @@ def load(
     if teacher not in ("own", "none") and not teacher.startswith("timm:"):
         raise ValueError(f"--teacher is {teacher!r}; choose own, none or timm:NAME")
     choice("--dtype is", dtype, DTYPES)
-    folder, place = locate(model), pick_device(device)
+    folder, place = flow_folder(model), pick_device(device)
     found = Encoders(JanusFlowProcessor.from_pretrained(folder), load_vae(folder, vae).to(place))
     if teacher != "none":
         whole = JanusFlowModel.from_pretrained(folder, dtype=torch.float32).eval()

@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from tokenizers import Tokenizer
-
 from janusflow.data.collections.batches import read_items, read_pixels
 from janusflow.models.autoencoder_loading import check_vae, load_vae
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.tokenizer import BOS, EOS, IMAGE, IMAGE_END, IMAGE_START
+from janusflow.models.processor_files import tokenizer_in
 from janusflow.scenes.shapes import SIDE
 from janusflow.scenes.world import scene
 from janusflow.training import collection_model, init_checkpoint
@@ -108,7 +107,7 @@ def check_model(base: Path, size: int, whose: str) -> None:
             f"{config.vision.image_size}; start from another model"
         )
     check_vae(load_vae(base, None), config)
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer = tokenizer_in(base)
     if missing := [t for t in NEEDED if tokenizer.token_to_id(t) is None]:
         raise ValueError(
             f"the tokenizer in {str(base)!r:.200} lacks {missing[0]}; start from another model"

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.training import beginning, checkpoints, export, job, vision_pretraining
+from janusflow.training import (
+    beginning,
+    checkpoints,
+    distillation,
+    export,
+    job,
+    vision_pretraining,
+)
+from janusflow.training.rewards import reward_job
 from janusflow.utils.hub import PACKAGED
 
 SMALL = {"steps": 1, "images": 2, "questions": 1, "alignment": "none", "run.save_every": 1}
@@ -131,6 +139,28 @@ def test_a_stage_says_that_a_janus_pro_is_none_of_its_models(tmp_path):
     (tmp_path / "texts.txt").write_text("a red circle\n" * 4)
     with pytest.raises(ValueError, match="type 'janus', not a JanusFlow"):
         job.of_stage(2, "janusflow/scenes-pro", tmp_path / "texts.txt", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [reward_job.plan, distillation.plan, lambda name, out: distillation.pairs(name, out, 1)],
+    ids=["reward", "distill", "pairs"],
+)
+def test_what_trains_a_flow_says_before_any_work_that_a_janus_pro_has_none(tmp_path, work):
+    with pytest.raises(ValueError, match="type 'janus', not a JanusFlow, and has no flow; choose"):
+        work("janusflow/scenes-pro", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", None])
+def test_a_tokenizer_that_cannot_be_read_is_told_in_a_sentence(tiny_folder, tmp_path, content):
+    model = shutil.copytree(tiny_folder, tmp_path / "model")
+    (model / "tokenizer.json").unlink()
+    if content is not None:
+        (model / "tokenizer.json").write_text(content)
+    for work in (reward_job.plan, distillation.plan):
+        with pytest.raises(ValueError, match=r"tokenizer\.json.*; "):
+            work(str(model), tmp_path / "run")
 
 
 def test_a_recipe_names_the_setting_that_is_no_number(tmp_path):

@@ -181,14 +181,15 @@ class JanusFlowConfig(PreTrainedConfig):
         content, rest = super().get_config_dict(name, **kwargs)
         if "gen_vision_config" in content:
             raise ValueError(
-                f"{str(name)!r} holds a Janus or Janus-Pro in the published layout; use "
-                "janusflow.load, and save_pretrained writes the layout that transformers reads"
+                f"{str(name)!r} holds a Janus or Janus-Pro in the published layout, and has no "
+                "flow; use janusflow.load, and save_pretrained writes the layout that transformers "
+                "reads"
             )
         kind = content.get("model_type", cls.model_type)
         if kind != cls.model_type:
             raise ValueError(
-                f"{str(name)!r:.200} holds a model of type {kind!r:.60}, not a JanusFlow; choose a "
-                "JanusFlow, or load a Janus-Pro by janusflow.load"
+                f"{str(name)!r:.200} holds a model of type {kind!r:.60}, not a JanusFlow, and has "
+                "no flow; choose a JanusFlow, or load a Janus-Pro by janusflow.load"
             )
         check_settings(content, cls, known_settings(cls), "config.json")
         language = content.get("language_config")

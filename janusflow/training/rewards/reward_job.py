@@ -7,13 +7,13 @@ from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.training import config as settings
 from janusflow.training import export, init_checkpoint, loop
+from janusflow.training.beginning import flow_folder
 from janusflow.training.build import accelerator_of
 from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
 from janusflow.training.job import TrainJob
 from janusflow.training.rewards.prompts import SHARES, Prompts
 from janusflow.training.trainer import Trainer
-from janusflow.utils.hub import locate
 from samplers import PilotGrid
 
 # 10 prompts of 16 images a step, and a tenth as many conversations, so that answers stay right
@@ -49,7 +49,7 @@ def plan(
     """
     if start is not None and export.is_model(start):
         model, start = str(start), None
-    folder = locate(model)
+    folder = flow_folder(model)
     chosen = settings.changed(_defaults(folder, objective, reward), dict(changes or {}))
     if "group" not in chosen.objective:
         raise ValueError(
