@@ -9,7 +9,15 @@ from PIL import Image
 from torch import Tensor
 
 import samplers
-from janusflow.demo.requests import MAX_STRENGTH, MAX_TOKENS, GenerationRequest, number, text
+from janusflow.demo.requests import (
+    MAX_STRENGTH,
+    MAX_TOKENS,
+    GenerationRequest,
+    number,
+    refusals,
+    text,
+)
+from samplers.fields import Counted
 
 LOOKS = 8  # previews of an image on its way, at most
 
@@ -32,7 +40,7 @@ def generate(pipe, request: GenerationRequest, seed: int | None = None) -> Itera
     """
     seed = request.seed if seed is None else seed
     solver, ts, rule = request.path(pipe.grids)
-    field = samplers.count(pipe.field([request.prompt], rule, request.negative_prompt or None))
+    field = _field(pipe, request, rule)
     noise = pipe.prepare_latents(1, None, None, torch.Generator().manual_seed(seed))
     path = samplers.trajectory(field, noise, ts, solver)
     t, x = next(path)
@@ -43,6 +51,12 @@ def generate(pipe, request: GenerationRequest, seed: int | None = None) -> Itera
         yield _look(pipe, expected, s, field.calls) if step in due and step < steps else None
         t, x = s, y
     yield _look(pipe, x, t, field.calls)
+
+
+def _field(pipe, request: GenerationRequest, rule) -> Counted:
+    """Returns the guided velocity of the request's prompt. Raises `InvalidRequest` for its text."""
+    with refusals("prompt"):
+        return samplers.count(pipe.field([request.prompt], rule, request.negative_prompt or None))
 
 
 @dataclass(frozen=True)
@@ -62,7 +76,7 @@ def trajectory(pipe, request: GenerationRequest, frames: int) -> Iterator[Frame 
     The expected image at t is x + (1 - t) v, with the velocity v of the step that starts there.
     """
     solver, ts, rule = request.path(pipe.grids)
-    field = samplers.count(pipe.field([request.prompt], rule, request.negative_prompt or None))
+    field = _field(pipe, request, rule)
     noise = pipe.prepare_latents(1, None, None, torch.Generator().manual_seed(request.seed))
     path = samplers.trajectory(field, noise, ts, solver)
     t, x = next(path)
@@ -82,6 +96,8 @@ def _frame(pipe, x: Tensor, expected: Tensor, t: float, nfe: int) -> Frame:
 def edit(pipe, image: Image.Image, request: GenerationRequest, strength: float) -> Image.Image:
     """Returns the image changed towards the prompt, more with a larger strength in (0, 1]."""
     number(strength, "strength", 0.05, MAX_STRENGTH)
+    with refusals("prompt"):
+        pipe.processor.prompt(request.prompt)
     made = pipe.edit(
         image,
         request.prompt,
@@ -108,7 +124,8 @@ def answer(pipe, image: Image.Image, question: str, turns: Sequence[dict] = ()) 
     first = {"type": "image", "image": image}
     told[0] = {"role": "user", "content": [first, {"type": "text", "text": told[0]["content"]}]}
     said = ""
-    pieces = pipe.chat(told, stream=True, max_new_tokens=MAX_TOKENS)
+    with refusals("conversation"):
+        pieces = pipe.chat(told, stream=True, max_new_tokens=MAX_TOKENS)
     try:
         for piece in pieces:
             said += piece

@@ -1,8 +1,8 @@
 """The requests that a visitor may make. Nothing else reaches the model."""
 
-import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from janusflow.pipelines.presets import QUALITIES, resolve
 from janusflow.pipelines.time_grid import time_grid
+from janusflow.utils.text import printable
 from samplers.core import SOLVERS, Solver, times
 
 MAX_TEXT = 400  # characters of a prompt or a question
@@ -112,9 +113,9 @@ def text(value, what: str) -> str:
 
 
 def number(value, what: str, low: float, high: float) -> float:
-    """Returns `value`, if it is a finite number from `low` to `high`."""
+    """Returns `value`, if it is a number from `low` to `high`."""
     real = isinstance(value, int | float) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or not low <= value <= high:
+    if not real or not low <= value <= high:  # as for NaN
         raise InvalidRequest(f"The {what} must be from {low} to {high}.")
     return value
 
@@ -124,6 +125,17 @@ def whole(value, what: str, low: int, high: int) -> int:
     if number(value, what, low, high) != int(value):
         raise InvalidRequest(f"The {what} must be a whole number.")
     return int(value)
+
+
+@contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """A context around the model's reading of a text, whose refusals the visitor is told."""
+    try:
+        yield
+    except InvalidRequest:
+        raise
+    except ValueError as error:
+        raise InvalidRequest(f"The {what} is not accepted: {printable(error, 300)}.") from error
 
 
 def turns(value, most: int) -> list[dict]:
