@@ -1,4 +1,6 @@
-"""The mean of two models' weights, as the model that ships for few evaluations was made:
+"""Averages of weights: of a model in training, and of two models.
+
+The mean of two models' weights, as the model that ships for few evaluations was made:
 
     python -m studies.average_weights FIRST SECOND --share 0.8 --out FOLDER
 
@@ -12,10 +14,19 @@ import shutil
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
+from torch import nn
 
+from janusflow.training.ema import move
 from janusflow.utils.hub import locate
 
 FILE = "model.safetensors"
+
+
+def move_module(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Applies `ema.move` to the trainable parameters of a model and its average."""
+    pairs = zip(average.parameters(), model.parameters(), strict=True)
+    ours, theirs = zip(*((a, p.detach()) for a, p in pairs if p.requires_grad), strict=True)
+    move(ours, theirs, decay, step)
 
 
 def average(first: Path, second: Path, share: float, out: Path) -> None:
@@ -29,7 +40,7 @@ def average(first: Path, second: Path, share: float, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Writes the mean of two models' weights.")
     parser.add_argument("first", help="Names the first model: a folder or a packaged name.")
     parser.add_argument("second", help="Names the second model.")
     parser.add_argument(

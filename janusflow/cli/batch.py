@@ -20,12 +20,7 @@ from janusflow.utils import processes
 MOST = {"cpu": 16, "cuda": 64}  # images at once beyond which no hardware seen here gains
 UNKNOWN = 4  # images at once where nobody tells what memory is free
 SHARE = 0.9  # of free memory that a batch may fill, since libraries take some for themselves
-TOLD = (
-    "calls",
-    "skipped",
-    "generated_by",
-    "software",
-)  # what an image's text holds beside its order
+TOLD = ("calls", "skipped", "generated_by", "software")  # of an image's text, beside its order
 
 
 def fill(

@@ -62,18 +62,22 @@ class Ended(Exception):
         self.result, self.code = result, code
 
 
-class Command(TyperCommand):
-    """typer's command, which also accepts old option names and passes signals on."""
-
-    def parse_args(self, ctx, args):
-        known = {name for p in self.params for name in (*p.opts, *p.secondary_opts)}
-        return super().parse_args(ctx, renamed(args, known))
+class Passing:
+    """A mixin of typer's classes that passes signals on."""
 
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise Interrupted(error) from error
+
+
+class Command(Passing, TyperCommand):
+    """typer's command, which also accepts old option names."""
+
+    def parse_args(self, ctx, args):
+        known = {name for p in self.params for name in (*p.opts, *p.secondary_opts)}
+        return super().parse_args(ctx, renamed(args, known))
 
 
 @dataclass(frozen=True)
@@ -204,14 +208,8 @@ def write(result: dict) -> None:
     print(text)
 
 
-class Group(TyperGroup):
+class Group(Passing, TyperGroup):
     """typer's group; for a mistyped command it suggests the nearest one."""
-
-    def invoke(self, ctx):
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise Interrupted(error) from error
 
 
 def advice(error: Exception) -> str | None:

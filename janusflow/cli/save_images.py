@@ -41,18 +41,13 @@ class Output:
         from janusflow.utils.images import grid
 
         self.prepare()
+        paths, told = [self.path], notes
         if self.folder:
             paths = [self.path / f"{i:05d}.png" for i in range(len(images))]
-        else:
-            paths = [self.path]
-            if len(images) > 1:
-                joint = dict(notes[0], prompt="\n".join(note["prompt"] for note in notes))
-                images, joined = [grid(images)], [joint]
-            else:
-                joined = notes
-            notes_of = joined
-        rows = zip(images, notes if self.folder else notes_of, paths, strict=True)
-        files = [image_io.save(*row) for row in rows]
+        elif len(images) > 1:
+            told = [dict(notes[0], prompt="\n".join(note["prompt"] for note in notes))]
+            images = [grid(images)]
+        files = [image_io.save(*row) for row in zip(images, told, paths, strict=True)]
         print(*files, sep="\n")
         return dict(files=files, images=notes, pictures=notes)
 

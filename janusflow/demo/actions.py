@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from janusflow.demo.requests import (
     refusals,
     text,
 )
-from samplers.fields import Counted
 
 LOOKS = 8  # previews of an image on its way, at most
 
@@ -38,25 +38,25 @@ def generate(pipe, request: GenerationRequest, seed: int | None = None) -> Itera
     After every step in between it yields None, where the work can be stopped. The expected image is
     x + (1 - t) v with the velocity of the last step. `seed` replaces the request's.
     """
-    seed = request.seed if seed is None else seed
+    steps, walk = _walk(pipe, request, request.seed if seed is None else seed)
+    due = set(np.linspace(1, steps, LOOKS + 1).round().astype(int)[:-1])
+    for step, ((t, x), (s, y), nfe) in enumerate(walk, 1):
+        expected = y + (1 - s) / (s - t) * (y - x)
+        yield _look(pipe, expected, s, nfe) if step in due and step < steps else None
+    yield _look(pipe, y, s, nfe)
+
+
+def _walk(pipe, request: GenerationRequest, seed: int):
+    """Returns the number of steps, and (t, x), (s, y) and the NFE so far of each, from x to y.
+
+    Raises `InvalidRequest` for the request's text.
+    """
     solver, ts, rule = request.path(pipe.grids)
-    field = _field(pipe, request, rule)
+    with refusals("prompt"):
+        field = samplers.count(pipe.field([request.prompt], rule, request.negative_prompt or None))
     noise = pipe.prepare_latents(1, None, None, torch.Generator().manual_seed(seed))
     path = samplers.trajectory(field, noise, ts, solver)
-    t, x = next(path)
-    steps = len(ts) - 1
-    due = set(np.linspace(1, steps, LOOKS + 1).round().astype(int)[:-1])
-    for step, (s, y) in enumerate(path, 1):
-        expected = y + (1 - s) / (s - t) * (y - x)
-        yield _look(pipe, expected, s, field.calls) if step in due and step < steps else None
-        t, x = s, y
-    yield _look(pipe, x, t, field.calls)
-
-
-def _field(pipe, request: GenerationRequest, rule) -> Counted:
-    """Returns the guided velocity of the request's prompt. Raises `InvalidRequest` for its text."""
-    with refusals("prompt"):
-        return samplers.count(pipe.field([request.prompt], rule, request.negative_prompt or None))
+    return len(ts) - 1, ((*ends, field.calls) for ends in pairwise(path))
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,12 @@ def trajectory(pipe, request: GenerationRequest, frames: int) -> Iterator[Frame 
 
     The expected image at t is x + (1 - t) v, with the velocity v of the step that starts there.
     """
-    solver, ts, rule = request.path(pipe.grids)
-    field = _field(pipe, request, rule)
-    noise = pipe.prepare_latents(1, None, None, torch.Generator().manual_seed(request.seed))
-    path = samplers.trajectory(field, noise, ts, solver)
-    t, x = next(path)
-    due = set(np.linspace(0, len(ts) - 1, frames).round().astype(int)[:-1])
-    for step, (s, y) in enumerate(path):
+    steps, walk = _walk(pipe, request, request.seed)
+    due = set(np.linspace(0, steps, frames).round().astype(int)[:-1])
+    for step, ((t, x), (s, y), nfe) in enumerate(walk):
         expected = x + (1 - t) / (s - t) * (y - x)
-        yield _frame(pipe, x, expected, t, field.calls) if step in due else None
-        t, x = s, y
-    yield _frame(pipe, x, x, t, field.calls)
+        yield _frame(pipe, x, expected, t, nfe) if step in due else None
+    yield _frame(pipe, y, y, s, nfe)
 
 
 def _frame(pipe, x: Tensor, expected: Tensor, t: float, nfe: int) -> Frame:

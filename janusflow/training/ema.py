@@ -85,13 +85,6 @@ def move(
     torch._foreach_lerp_(list(averages), list(values), 1 - decay)
 
 
-def move_module(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Applies `move` to the trainable parameters of a model and its average."""
-    pairs = zip(average.parameters(), model.parameters(), strict=True)
-    ours, theirs = zip(*((a, p.detach()) for a, p in pairs if p.requires_grad), strict=True)
-    move(ours, theirs, decay, step)
-
-
 def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor.detach()
 

@@ -19,7 +19,6 @@ from janusflow.scenes.batches import Batches
 from janusflow.scenes.world import Scene, scene
 from janusflow.training import init_checkpoint, losses, rewards, rollouts
 from janusflow.training.export import BEST
-from janusflow.training.metrics import cut
 from janusflow.training.preview import GUIDANCE, STEPS, averaged, check
 from janusflow.training.rewards.prompts import Prompts
 from janusflow.training.timestep_sampling import step_noise
@@ -141,8 +140,3 @@ def history(out: Path) -> list[dict]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def begin(out: Path, step: int) -> None:
-    """Removes the evaluations of steps that will be repeated."""
-    cut(out / FILE, step)

@@ -11,13 +11,14 @@ import torch
 from janusflow.models import lora
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training import checkpoints
+from janusflow.training import held_out as evaluations
 from janusflow.training.build import build
 from janusflow.training.config import Settings, dump
 from janusflow.training.ema import State, averages, freeze_all_but, load_weights
 from janusflow.training.encoding import weights_of
 from janusflow.training.export import export
-from janusflow.training.held_out import HeldOut, begin, evaluate
-from janusflow.training.metrics import Monitor
+from janusflow.training.held_out import HeldOut, evaluate
+from janusflow.training.metrics import Monitor, cut
 from janusflow.training.preview import Preview, check
 from janusflow.training.stopping import asked_to_stop
 from janusflow.training.trainer import BatchSource, Trainer
@@ -80,7 +81,7 @@ def run(
         check(trainer.state)
     preview = preview if trainer.rank == 0 else None
     if trainer.rank == 0:
-        begin(out, trainer.state.step)
+        cut(out / evaluations.FILE, trainer.state.step)
     with asked_to_stop() as asked, together(out):
         while trainer.state.step < steps:
             with kept_on_failure(trainer, out, meta):

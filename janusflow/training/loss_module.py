@@ -102,8 +102,7 @@ class LossModule(nn.Module):
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Returns what the objectives store in a checkpoint, named objective.NAME."""
-        found = {f"objective.{name}": x for name, x in self.main.state().items()}
-        return found
+        return {f"objective.{name}": x for name, x in self.main.state().items()}
 
     def load_tensors(self, found: Mapping[str, Tensor]) -> None:
         start = "objective."

@@ -1,10 +1,5 @@
-"""Trains the small vision encoder as SigLIP, and to predict the object under each patch of a scene.
+"""Trains the small vision encoder as SigLIP, and to predict the object under each patch of scenes."""
 
-python -m janusflow.training.vision_pretraining --recipe scenes-pico --out vision.safetensors
-"""
-
-import argparse
-import time
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +14,8 @@ from janusflow.models.janusflow.vision import VisionEncoder
 from janusflow.scenes import patches
 from janusflow.scenes.questions import vocabulary
 from janusflow.training import schedules
-from janusflow.training.recipes import RECIPES, Recipe
+from janusflow.training.recipes import Recipe
 from janusflow.utils import atomic_io
-from janusflow.utils.devices import pick_device
 
 KEEP = 250  # steps after which the state is written
 WORDS = {word: index for index, word in enumerate(sorted(vocabulary()), start=1)}  # 0 pads
@@ -204,21 +198,3 @@ def _write(tensors: dict[str, Tensor], path: Path, meta: dict[str, str] | None) 
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_io.replacing(path) as part:
         save_file({k: v.contiguous() for k, v in tensors.items()}, part, meta)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--recipe", choices=RECIPES, default="scenes-pico", help="Names the recipe."
-    )
-    parser.add_argument("--out", type=Path, required=True, help="Writes to this .safetensors file.")
-    args = parser.parse_args()
-    started, recipe = time.time(), RECIPES[args.recipe]
-    encoder, heads = pretrain(recipe, device=str(pick_device()))
-    save(encoder, args.out)
-    shown = ", ".join(f"{k} {v:.3f}" for k, v in score(recipe, encoder, heads).items())
-    print(f"{args.out} after {time.time() - started:.0f} s; on the test split: {shown}")
-
-
-if __name__ == "__main__":
-    main()

@@ -31,13 +31,13 @@ from janusflow.training.alignment.repa import (
     watching,
 )
 from janusflow.training.alignment.teachers import Cached, View
-from janusflow.training.ema import move_module
 from janusflow.training.schedules import share
 from janusflow.utils import atomic_io
 from janusflow.utils.devices import use_threads
 from studies.alignment import findings
 from studies.alignment.measurements import brief, layers, measure
 from studies.alignment.models import Lab, Study, prepare, pretrained, prompt_of
+from studies.average_weights import move_module
 
 ARMS: dict[str, Alignment | None] = {
     "none": None,

@@ -31,10 +31,10 @@ from janusflow.scenes.questions import SPELLINGS, vocabulary
 from janusflow.scenes.shapes import render_batch
 from janusflow.scenes.world import SPLITS, Scene, generator, scene
 from janusflow.training import checkpoints
-from janusflow.training.ema import move_module
 from janusflow.training.optimizers import OPTIMIZERS
 from janusflow.training.schedules import learning_rate
 from janusflow.utils.devices import use_threads
+from studies.average_weights import move_module
 from studies.janus_pro_scenes.settings import RECIPES, SIDE, ProRecipe
 
 FROZEN = ("model.vqmodel.", "model.vision_model.", "model.aligner.", "lm_head.")

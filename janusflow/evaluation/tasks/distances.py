@@ -1,16 +1,16 @@
 """The tasks `fid` and `kid`: the distance of a set of images from a reference folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache as once
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from janusflow.evaluation import features, provenance
 from janusflow.evaluation.frechet import frechet
-from janusflow.evaluation.image_metadata import origins
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import share, wait
 from janusflow.evaluation.task import IMAGE_FIELDS, OFFICIAL_FIELDS, Sources, Task, register
@@ -21,6 +21,8 @@ from janusflow.utils.locked_dir import write
 
 OURS, THEIRS = "features.safetensors", "reference.safetensors"
 NETWORK = "network.json"
+UNKNOWN = "unknown"  # what an image does not say
+MANY = 4  # different values that are listed
 SUBSET, SUBSETS = 1000, 100  # images of a subset of the KID, and how many are drawn
 
 
@@ -131,7 +133,34 @@ def protocol(plan: Plan, folder: Path) -> tuple[Sources, dict]:
 def given(folder: Path) -> dict:
     """Returns what the report may say about images that the plan's model did not generate."""
     told = origins(features.files(folder, "pictures"), ("model", *IMAGE_FIELDS))
-    return told | {"weights": {}, "fingerprint": "unknown", "seeds": "unknown"}
+    return told | {"weights": {}, "fingerprint": UNKNOWN, "seeds": UNKNOWN}
+
+
+def origins(paths: Sequence[Path], names: Sequence[str]) -> dict[str, str]:
+    """Returns for each name the value in the images' metadata: one, several, or "unknown".
+
+    `janusflow generate` and `evaluate` write this metadata. An image without it counts as unknown.
+    """
+    texts = [_text(path) for path in paths]
+    return {name: _joint([text.get(name, UNKNOWN) for text in texts]) for name in names}
+
+
+def _text(path: Path) -> dict[str, str]:
+    """Returns the text chunks of a PNG; none for other formats and for unreadable files."""
+    try:
+        with Image.open(path) as image:
+            found = getattr(image, "text", {})
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    return {str(name): str(value)[:200] for name, value in found.items()}
+
+
+def _joint(values: Sequence[str]) -> str:
+    kinds = list(dict.fromkeys(values))
+    if len(kinds) == 1:
+        return kinds[0]
+    shown = ", ".join(kinds[:MANY])
+    return f"{len(kinds)} different: {shown}{', ...' if len(kinds) > MANY else ''}"
 
 
 class Given(nn.Module):
