@@ -1,4 +1,4 @@
-"""Trains the small vision encoder as SigLIP, and to predict the object under each patch of scenes."""
+"""Trains the small vision encoder as SigLIP, and to predict what lies under each patch."""
 
 from functools import partial
 from pathlib import Path

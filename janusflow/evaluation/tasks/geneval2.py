@@ -18,7 +18,7 @@ from janusflow.evaluation.tasks import official
 from janusflow.evaluation.tasks.official import Shot, numbered
 from janusflow.evaluation.tasks.soft_tifa import means, number, soft_scores
 from janusflow.evaluation.tasks.vqa import Key, collect, complete
-from janusflow.utils import images, safe_io
+from janusflow.utils import safe_io
 from janusflow.utils.locked_dir import write
 
 PATHS = "image_paths.json"
@@ -62,9 +62,9 @@ def shots(found: Sequence[dict], seeds: int) -> list[Shot]:
     return Shot.each("geneval2", texts, seeds, numbered)
 
 
-def _atoms(found: Sequence[dict], seeds: int) -> dict[Key, tuple[Path, str, str]]:
+def _atoms(found: Sequence[dict], seeds: int) -> dict[Key, tuple[Path, Sequence[str]]]:
     return {
-        ("geneval2", f"seed {seed}", i, n): (numbered(i, seed), *pair)
+        ("geneval2", f"seed {seed}", i, n): (numbered(i, seed), pair)
         for seed in range(seeds)
         for i, entry in enumerate(found)
         for n, pair in enumerate(entry["vqa_list"])
@@ -79,13 +79,7 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
     if share()[0] == 0:
         places = {entry["prompt"]: str(numbered(i, 0)) for i, entry in enumerate(found)}
         write(folder / PATHS, json.dumps(places, indent=1) + "\n")
-    atoms = _atoms(found, plan.seeds)
-
-    def say(keys: Sequence[Key]) -> list[str]:
-        shown = [images.read(folder / atoms[key][0]) for key in keys]
-        return soft_scores(load(), shown, [atoms[key][1:] for key in keys])
-
-    collect(folder, list(atoms), plan.batch, say)
+    collect(load, plan, folder, _atoms(found, plan.seeds), soft_scores)
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:

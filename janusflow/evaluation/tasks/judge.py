@@ -15,7 +15,6 @@ from janusflow.evaluation.tasks import scenes
 from janusflow.evaluation.tasks.scenes import Job
 from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
 from janusflow.scenes.questions import pieces, prompt_questions
-from janusflow.utils import images
 
 
 def by_question(plan: Plan) -> dict[Key, tuple[Job, str, str]]:
@@ -36,13 +35,8 @@ def asking(reply: Callable) -> Callable:
     def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
         scenes.make(load, plan, folder, settings, ["model"])
         wait()
-        questions = by_question(plan)
-
-        def say(keys: Sequence[Key]) -> list[str]:
-            shown = [images.read(folder / questions[key][0].file) for key in keys]
-            return reply(load(), shown, [questions[key][1:] for key in keys])
-
-        collect(folder, list(questions), plan.batch, say)
+        asked = {key: (job.file, tuple(pair)) for key, (job, *pair) in by_question(plan).items()}
+        collect(load, plan, folder, asked, reply)
 
     return make
 

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from janusflow.evaluation import provenance
 from janusflow.evaluation.plan import Plan
-from janusflow.evaluation.resume import fill, share, wait
-from janusflow.evaluation.task import IMAGE_FIELDS
+from janusflow.evaluation.resume import share, wait
 from janusflow.evaluation.tasks import scenes
 from janusflow.pipelines import image_io
 from janusflow.scenes.world import generator
@@ -40,6 +38,10 @@ class Shot:
     @property
     def noise(self) -> int:
         return int(generator(self.key, self.seed, "noise").integers(2**63))
+
+    @property
+    def story(self) -> dict:
+        return dict(prompt=self.text, seed=self.seed, noise_seed=self.noise)
 
     @classmethod
     def each(
@@ -139,26 +141,11 @@ def single(name: str, seed: int) -> Path:
     return Path("single", f"{name}-{seed}.png")
 
 
-def draw(load: Callable, batch: Sequence[Shot], settings: dict) -> list[tuple[Image.Image, int]]:
-    noise = [torch.Generator().manual_seed(shot.noise) for shot in batch]
-    out = load()([shot.text for shot in batch], generator=noise, **settings)
-    return [(image, out.calls) for image in out.images]
-
-
 def paint(load: Callable, plan: Plan, folder: Path, settings: dict, shots: list[Shot]) -> None:
-    """Generates and saves the missing images; every process computes its own batches."""
-
-    def keep(made: list) -> None:
-        for shot, (image, calls) in made:
-            path = folder / shot.file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            story = dict(prompt=shot.text, seed=shot.seed, noise_seed=shot.noise, calls=calls)
-            how = plan.only(("task", "fingerprint", *IMAGE_FIELDS))
-            image_io.save(image, story | how, path)
-
+    """Generates and saves the missing images."""
     parts = [shots[start : start + plan.batch] for start in range(0, len(shots), plan.batch)]
-    maker = partial(draw, load, settings=settings)
-    fill(parts, lambda shot: not scenes.whole(folder / shot.file), maker, keep, plan.task)
+    draw = partial(scenes.by_model, load, settings=settings)
+    scenes.paint(plan, folder, parts, draw, plan.task)
 
 
 def geneval(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:

@@ -3,7 +3,7 @@ texts.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from janusflow.evaluation.plan import Plan
@@ -11,10 +11,9 @@ from janusflow.evaluation.resume import wait
 from janusflow.evaluation.task import Item, Sources, Task, register
 from janusflow.evaluation.tasks import scenes
 from janusflow.evaluation.tasks.scenes import Job
-from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
+from janusflow.evaluation.tasks.vqa import LONGEST, Key, collect, complete
 from janusflow.scenes.captions import parse
 from janusflow.scenes.world import Need, Prompt
-from janusflow.utils import images
 
 QUESTION = "describe the picture."
 
@@ -28,13 +27,8 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
     """Generates the missing images, then their captions."""
     scenes.make(load, plan, folder, settings, ["model"])
     wait()
-    jobs = _jobs(plan)
-
-    def say(keys: Sequence[Key]) -> list[str]:
-        shown = [images.read(folder / jobs[key].file) for key in keys]
-        return answer(load(), shown, [QUESTION] * len(keys))
-
-    collect(folder, list(jobs), plan.batch, say)
+    asked = {key: (job.file, QUESTION) for key, job in _jobs(plan).items()}
+    collect(load, plan, folder, asked)
 
 
 def agrees(said: list[Need] | None, prompt: Prompt) -> bool:

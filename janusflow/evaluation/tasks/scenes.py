@@ -39,14 +39,24 @@ class Job:
         return self.prompt.category
 
     @property
+    def text(self) -> str:
+        return self.prompt.text
+
+    @property
+    def story(self) -> dict:
+        """What the image's file says of it, besides how it was generated."""
+        where = dict(split=self.split, category=self.category, index=self.index, seed=self.seed)
+        return dict(prompt=self.text, source=self.source, noise_seed=self.noise) | where
+
+    @property
     def file(self) -> Path:
         name = f"{self.index:05d}-{self.seed}.png"
         return Path(self.source, self.split, self.category, name)
 
     def item(self, scores: dict[str, bool | float], said: str) -> Item:
         """Returns the report's item about this image."""
-        place, text = (self.split, self.category, self.index, self.seed), self.prompt.text
-        return Item(*place, text, scores, text, said)
+        place = (self.split, self.category, self.index, self.seed)
+        return Item(*place, self.text, scores, self.text, said)
 
     @property
     def noise(self) -> int:
@@ -71,9 +81,9 @@ def jobs(plan: Plan, source: str) -> list[Job]:
 Made = list[tuple[Image.Image, dict]]  # images, and what each cost
 
 
-def by_model(load: Callable, batch: Sequence[Job], settings: dict) -> Made:
+def by_model(load: Callable, batch: Sequence, settings: dict) -> Made:
     noise = [torch.Generator().manual_seed(job.noise) for job in batch]
-    out = load()([job.prompt.text for job in batch], generator=noise, **settings)
+    out = load()([job.text for job in batch], generator=noise, **settings)
     return [(image, image_io.cost(out, i)) for i, image in enumerate(out.images)]
 
 
@@ -96,16 +106,27 @@ def _drawn(job: Job) -> Image.Image:
 
 
 def make(load: Callable, plan: Plan, folder: Path, settings: dict, sources=tuple(SOURCES)) -> None:
-    """Generates and saves every missing image, with metadata in the PNG's text."""
-
-    def keep(made: list) -> None:
-        for job, (image, cost) in made:
-            _save(plan, folder, job, image, cost)
-
+    """Generates and saves every missing image."""
     for name in sources:
         parts = batches(jobs(plan, name), plan.batch, lambda job: (job.split, job.category))
         draw = partial(SOURCES[name], load, settings=settings)
-        fill(list(parts), lambda job: not whole(folder / job.file), draw, keep, name)
+        paint(plan, folder, list(parts), draw, name)
+
+
+def paint(plan: Plan, folder: Path, parts: Sequence[Sequence], draw: Callable, name: str) -> None:
+    """Draws and saves the missing images of batches, with metadata in the PNG's text.
+
+    An image to draw has a `text`, the seed of its `noise`, a `file` and a `story`; every process
+    computes its own batches.
+    """
+    how = plan.only(("task", "fingerprint", *IMAGE_FIELDS))
+
+    def keep(made: list) -> None:
+        for job, (image, cost) in made:
+            make_folder((folder / job.file).parent)
+            image_io.save(image, job.story | cost | how, folder / job.file)
+
+    fill(parts, lambda job: not whole(folder / job.file), draw, keep, name)
 
 
 def whole(path: Path) -> bool:
@@ -115,15 +136,6 @@ def whole(path: Path) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _save(plan: Plan, folder: Path, job: Job, image: Image.Image, cost: dict) -> None:
-    path = folder / job.file
-    make_folder(path.parent)
-    where = dict(split=job.split, category=job.category, index=job.index, seed=job.seed)
-    story = dict(prompt=job.prompt.text, source=job.source, noise_seed=job.noise) | cost
-    how = plan.only(("task", "fingerprint", *IMAGE_FIELDS))
-    image_io.save(image, story | where | how, path)
 
 
 def judge(plan: Plan, folder: Path, sources=tuple(SOURCES)) -> tuple[Sources, dict]:

@@ -12,14 +12,12 @@ from itertools import permutations
 from pathlib import Path
 
 from numpy.random import Generator
-from PIL import Image
 
 from janusflow.evaluation import calibration
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.task import ANSWER_FIELDS, Item, Sources, Task, register
-from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
+from janusflow.evaluation.tasks.vqa import LONGEST, Key, collect, complete
 from janusflow.scenes.questions import pieces
-from janusflow.scenes.shapes import render
 from janusflow.scenes.world import (
     COLORS,
     NUMBERS,
@@ -159,13 +157,12 @@ def pairs(plan: Plan) -> dict[Key, Pair]:
 
 def make(load: Callable, plan: Plan, folder: Path, _settings: dict) -> None:
     """Collects the answers to both questions of every pair."""
-    asked = pairs(plan)
-
-    def say(keys: Sequence[Key]) -> list[str]:
-        shown = [Image.fromarray(render(asked[key[:3]].scene.objects)) for key in keys]
-        return answer(load(), shown, [asked[key[:3]].texts[key[3]] for key in keys])
-
-    collect(folder, [(*key, side) for key in asked for side in (0, 1)], plan.batch, say)
+    asked = {
+        (*key, side): (one.scene, one.texts[side])
+        for key, one in pairs(plan).items()
+        for side in (0, 1)
+    }
+    collect(load, plan, folder, asked)
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:

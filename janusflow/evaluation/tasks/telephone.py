@@ -6,28 +6,46 @@ After Mollah et al. 2025 (arXiv 2509.04438), whose scores come from an embedding
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-from PIL import Image
-
 from janusflow.evaluation import calibration
 from janusflow.evaluation.plan import Plan
-from janusflow.evaluation.resume import batches, fill, wait
-from janusflow.evaluation.task import IMAGE_FIELDS, Item, Sources, Task, register
+from janusflow.evaluation.resume import batches, wait
+from janusflow.evaluation.task import Item, Sources, Task, register
 from janusflow.evaluation.tasks import scenes
 from janusflow.evaluation.tasks.round_trip import QUESTION, agrees
 from janusflow.evaluation.tasks.scenes import Job
-from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete, read
-from janusflow.pipelines import image_io
+from janusflow.evaluation.tasks.vqa import LONGEST, Key, collect, complete, read
 from janusflow.scenes.captions import parse
 from janusflow.scenes.scorer import read as objects_in
 from janusflow.scenes.world import Obj, Prompt, categories_of, generator
-from janusflow.utils import images
-from janusflow.utils.locked_dir import make_folder
 
 SILENCE = "nothing"  # the prompt of an image whose caption was empty
+
+
+@dataclass(frozen=True)
+class Link:
+    """The image of a cycle, from the prompt or from the caption of the cycle before."""
+
+    job: Job
+    cycle: int
+    text: str
+
+    @property
+    def file(self) -> Path:
+        return _file(self.job, self.cycle)
+
+    @property
+    def noise(self) -> int:
+        job, cycle = self.job, self.cycle
+        key = (job.split, job.category, job.index, job.seed, f"noise of cycle {cycle}")
+        return int(generator(*key).integers(2**63)) if cycle else job.noise
+
+    @property
+    def story(self) -> dict:
+        return dict(prompt=self.text, cycle=self.cycle, noise_seed=self.noise)
 
 
 def _file(job: Job, cycle: int) -> Path:
@@ -36,11 +54,6 @@ def _file(job: Job, cycle: int) -> Path:
 
 def _key(job: Job, cycle: int) -> Key:
     return (job.split, f"{job.category}, cycle {cycle}", job.index, job.seed)
-
-
-def _noise(job: Job, cycle: int) -> int:
-    key = (job.split, job.category, job.index, job.seed, f"noise of cycle {cycle}")
-    return int(generator(*key).integers(2**63)) if cycle else job.noise
 
 
 def _texts(jobs: Sequence[Job], cycle: int, known: dict[Key, str]) -> dict[Job, str]:
@@ -54,37 +67,14 @@ def make(load: Callable, plan: Plan, folder: Path, settings: dict) -> None:
     """Generates, cycle by cycle, the missing images and then their captions."""
     jobs = scenes.jobs(plan, "model")
     for cycle in range(plan.cycles + 1):
-        _paint(load, plan, folder, settings, cycle, _texts(jobs, cycle, read(folder)))
+        links = [Link(j, cycle, text) for j, text in _texts(jobs, cycle, read(folder)).items()]
+        parts = batches(links, plan.batch, lambda link: (link.job.split, link.job.category))
+        draw = partial(scenes.by_model, load, settings=settings)
+        scenes.paint(plan, folder, list(parts), draw, f"cycle {cycle}")
         wait()
-        keys = {_key(job, cycle): _file(job, cycle) for job in jobs}
-        describe = partial(_describe, load, folder, keys)
-        collect(folder, list(keys), plan.batch, describe)
+        asked = {_key(job, cycle): (_file(job, cycle), QUESTION) for job in jobs}
+        collect(load, plan, folder, asked)
         wait()
-
-
-def _describe(load: Callable, folder: Path, files: dict[Key, Path], keys: Sequence[Key]):
-    shown = [images.read(folder / files[key]) for key in keys]
-    return answer(load(), shown, [QUESTION] * len(keys))
-
-
-def _paint(load, plan: Plan, folder: Path, settings: dict, cycle: int, texts: dict) -> None:
-    def draw(batch: Sequence[Job]) -> list[tuple[Image.Image, dict]]:
-        noise = [torch.Generator().manual_seed(_noise(job, cycle)) for job in batch]
-        out = load()([texts[job] for job in batch], generator=noise, **settings)
-        return [(image, image_io.cost(out, i)) for i, image in enumerate(out.images)]
-
-    def keep(made: list) -> None:
-        for job, (image, cost) in made:
-            path = folder / _file(job, cycle)
-            make_folder(path.parent)
-            story = dict(prompt=texts[job], cycle=cycle, noise_seed=_noise(job, cycle)) | cost
-            image_io.save(image, story | plan.only(("task", "fingerprint", *IMAGE_FIELDS)), path)
-
-    def missing(job: Job) -> bool:
-        return not scenes.whole(folder / _file(job, cycle))
-
-    parts = batches(list(texts), plan.batch, lambda job: (job.split, job.category))
-    fill(list(parts), missing, draw, keep, f"cycle {cycle}")
 
 
 def shows(found: Sequence[Obj], prompt: Prompt) -> bool:

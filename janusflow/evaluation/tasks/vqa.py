@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -13,6 +13,8 @@ from janusflow.evaluation.task import ANSWER_FIELDS, Item, Sources, Task, regist
 from janusflow.pipelines.answering import ask
 from janusflow.scenes.questions import PROBES, TEMPLATES, Question, pieces, question
 from janusflow.scenes.shapes import render
+from janusflow.scenes.world import Scene
+from janusflow.utils import images
 from janusflow.utils.locked_dir import write
 from janusflow.utils.safe_io import check_file
 from janusflow.utils.text import explained
@@ -44,40 +46,49 @@ def _suits(split: str, template: str) -> bool:
     return True
 
 
-def answer(pipe, images: Sequence[Image.Image], texts: Sequence[str]) -> list[str]:
+def answer(pipe, pictures: Sequence[Image.Image], texts: Sequence[str]) -> list[str]:
     """Returns greedy answers to one question about each image, in one batch."""
-    shown = [[image] for image in images]
+    shown = [[image] for image in pictures]
     return ask(pipe, list(texts), shown, max_new_tokens=LONGEST)
 
 
 def collect(
-    folder: Path, todo: Sequence[Key], size: int, say: Callable[[Sequence[Key]], list[str]]
+    load: Callable,
+    plan: Plan,
+    folder: Path,
+    asked: Mapping[Key, tuple[Path | Scene, object]],
+    reply: Callable[..., list[str]] = answer,
 ) -> None:
     """Adds the missing answers to the folder's file, batch by batch.
 
-    The first two parts of a key are its split and group. One process answers, because answers are
-    few and share a file.
+    `asked` names an image in the folder, or a scene, and what `reply(pipe, images, questions)` is
+    to answer. The first two parts of a key are its split and group. One process answers, because
+    answers are few and share a file.
     """
     known = read(folder)
     if share()[0] > 0:
         return
 
+    def shown(one: Path | Scene) -> Image.Image:
+        if isinstance(one, Scene):
+            return Image.fromarray(render(one.objects))
+        return images.read(folder / one)
+
+    def say(keys: Sequence[Key]) -> list[str]:
+        pairs = [asked[key] for key in keys]
+        return reply(load(), [shown(one) for one, _ in pairs], [text for _, text in pairs])
+
     def keep(made: list[tuple[Key, str]]) -> None:
         known.update(made)
         _write(folder, known)
 
-    parts = list(batches(todo, size, lambda key: key[:2]))
+    parts = list(batches(list(asked), plan.batch, lambda key: key[:2]))
     fill(parts, lambda key: key not in known, say, keep, "answers", among=(0, 1))
 
 
 def make(load: Callable, plan: Plan, folder: Path, _settings: dict) -> None:
-    asked = questions(plan)
-
-    def say(keys: Sequence[Key]) -> list[str]:
-        shown = [Image.fromarray(render(asked[key].scene.objects)) for key in keys]
-        return answer(load(), shown, [asked[key].text for key in keys])
-
-    collect(folder, list(asked), plan.batch, say)
+    asked = {key: (one.scene, one.text) for key, one in questions(plan).items()}
+    collect(load, plan, folder, asked)
 
 
 def _write(folder: Path, known: dict[Key, str]) -> None:
