@@ -92,7 +92,7 @@ class Solver:
         path = getattr(self.path, "func", self.path)
         if type(self) is Solver and known and replace(self, path=known.path) == known:
             if path is known.path:
-                return _found, (self.name, options)
+                return partial(find, self.name, **options), ()
         return super().__reduce_ex__(2)
 
 
@@ -130,10 +130,6 @@ def find(solver: str | Solver, **options: Any) -> Solver:
             f"the sampler is {shown}; expected a name such as 'heun', or a samplers.Solver"
         )
     return solver.with_options(**options)
-
-
-def _found(name: str, options: dict[str, Any]) -> Solver:
-    return find(name, **options)
 
 
 def steps(ts: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:

@@ -103,8 +103,13 @@ def _of_flow(options, text: str) -> Request:
     grids = None if few else read_grids(locate(options.model))
     chosen = few.quality if few else resolve(options.quality or "exact", grids, **own)
     chosen.path()
+    if few:
+        how = dict(quality=options.quality, guidance_scale=few.grid.guidance)
+    else:
+        how = dict(num_inference_steps=chosen.steps, sampler=chosen.sampler, grid=chosen.grid)
+        how |= dict(guidance_scale=chosen.rule(rule_of(text)))
     settings = dict(
-        **(by_few_step(few, options.quality) if few else by_solver(chosen, text)),
+        **how,
         negative_prompt=options.negative_prompt,
         height=options.height,
         width=options.width,
@@ -118,17 +123,6 @@ def _of_flow(options, text: str) -> Request:
     about |= dict(negative_prompt=options.negative_prompt or "", dtype=options.dtype)
     about |= dict(height=options.height or "", width=options.width or "")
     return Request(settings, about | _if_given(options, *ALSO_TOLD), few)
-
-
-def by_solver(chosen, text: str) -> dict:
-    """Returns the pipeline's arguments for generating with the model's own weights."""
-    told = dict(num_inference_steps=chosen.steps, sampler=chosen.sampler, grid=chosen.grid)
-    return told | dict(guidance_scale=chosen.rule(rule_of(text)))
-
-
-def by_few_step(few, quality: str) -> dict:
-    """Returns the pipeline's arguments for generating with a few-step model."""
-    return dict(quality=quality, guidance_scale=few.grid.guidance)
 
 
 def few_step_of(options, text: str):

@@ -41,7 +41,8 @@ class Captioned:
 
     def __getitem__(self, index: int) -> Record:
         image = self.images[index]
-        text = read_caption(caption_of(image) or image.with_suffix(".txt"), str(image))
+        caption = next(iter(captions_of(image)), image.with_suffix(".txt"))
+        text = read_caption(caption, str(image))
         row = {"text": text, "image": image.name}
         return to_record(row, "generation", str(image), lambda name: fetch(image.parent, name))
 
@@ -65,11 +66,6 @@ def captions_of(image: Path) -> list[Path]:
     spelt = ((image.with_suffix(s), image.with_suffix(s.upper())) for s in CAPTIONS)
     found = (next((p for p in both if p.is_file()), None) for both in spelt)
     return [path for path in found if path]
-
-
-def caption_of(image: Path) -> Path | None:
-    """Returns the path of the text file with an image's caption."""
-    return next(iter(captions_of(image)), None)
 
 
 def open_text(path: Path) -> Found:

@@ -100,7 +100,10 @@ def bars(report: dict, path: Path) -> Path:
         axes = figure.add_subplot(len(splits), 1, number)
         groups = {**scores["groups"], "overall": scores["overall"]}
         series = {
-            measure: {name: _interval(group["scores"][measure]) for name, group in groups.items()}
+            measure: {
+                name: tuple(group["scores"][measure][part] for part in ("score", "low", "high"))
+                for name, group in groups.items()
+            }
             for measure in scores["overall"]["scores"]
         }
         plots.bars(series, axes)
@@ -114,7 +117,3 @@ def _pixels(canvas):
     import numpy as np
 
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _interval(entry: dict) -> tuple[float, float, float]:
-    return entry["score"], entry["low"], entry["high"]

@@ -117,15 +117,10 @@ def described(protocol: dict) -> list[str]:
 def _plain(value) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {part}" for name, part in value.items())
-    return " to ".join(map(str, value)) if _is_range(value) else _listed(value)
-
-
-def _is_range(value) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(v, int) for v in value)
-
-
-def _listed(value) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if not isinstance(value, list):
+        return str(value)
+    is_range = len(value) == 2 and all(isinstance(v, int) for v in value)
+    return (" to " if is_range else ", ").join(map(str, value))
 
 
 def terminal(report: dict) -> str:

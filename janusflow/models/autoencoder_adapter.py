@@ -46,8 +46,9 @@ class AdaptedAutoencoder(ModelMixin, ConfigMixin):
         self.inner: nn.Module = getattr(diffusers, kind).from_config(settings)
         self.folds = 2 if kind == "AutoencoderKLFlux2" else 1
         self.films = kind in ("AutoencoderKLQwenImage", "AutoencoderKLWan")
+        channels = self.inner.config.get("z_dim") or self.inner.config.latent_channels
         self.register_to_config(
-            latent_channels=latent_channels or _channels(self.inner) * self.folds**2,
+            latent_channels=latent_channels or channels * self.folds**2,
             patch_size=patch_size or _pixels(self.inner) * self.folds,
         )
 
@@ -97,10 +98,6 @@ class AdaptedAutoencoder(ModelMixin, ConfigMixin):
         place = dict(dtype=like.dtype, device=like.device)
         parts = (torch.as_tensor(x, **place) for x in (mean, deviation))
         return tuple(part.view(1, -1, 1, 1) for part in parts)
-
-
-def _channels(inner: nn.Module) -> int:
-    return inner.config.get("z_dim") or inner.config.latent_channels
 
 
 def _pixels(inner: nn.Module) -> int:

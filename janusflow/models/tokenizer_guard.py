@@ -42,7 +42,8 @@ def check_tokenizer(content: Mapping) -> None:
             f"has a decoder that makes a text {growth:.0f} times as long; at most {GROWTH:.0f}"
         )
     for part in _steps(content.get("pre_tokenizer"), "pretokenizers"):
-        if part.get("type") == "FixedLength" and not _is_count(part.get("length")):
+        length = part.get("length")
+        if part.get("type") == "FixedLength" and not (_is_number(length) and length):
             raise _refused("has a pre-tokenizer FixedLength without a length of at least 1")
     _check_ids(model, content.get("added_tokens"))
 
@@ -165,18 +166,14 @@ def _check_ids(model, added) -> None:
         if isinstance(token, Mapping) and _is_plain({token.get("content"): token.get("id")}):
             tokens.add((token["content"], token["id"]))
     most = limits.most("vocabulary")
-    for (text, number), count in zip(tokens, _counts(tokens), strict=True):
+    counts = Counter(number for _, number in tokens)
+    for text, number in tokens:
         if number >= most:
             raise _refused(f"gives {printable(repr(text), 40)} the id {number}; at most {most}")
-        if count > 1:
+        if counts[number] > 1:
             raise _refused(
                 f"gives several tokens the id {number}, one of them {printable(repr(text), 40)}"
             )
-
-
-def _counts(tokens: set[tuple[str, int]]) -> Iterator[int]:
-    found = Counter(number for _, number in tokens)
-    return (found[number] for _, number in tokens)
 
 
 def _is_plain(vocab: Mapping) -> bool:
@@ -185,10 +182,6 @@ def _is_plain(vocab: Mapping) -> bool:
 
 def _is_number(value) -> bool:
     return type(value) is int and value >= 0
-
-
-def _is_count(value) -> bool:
-    return type(value) is int and value >= 1
 
 
 def _refused(what: str) -> ValueError:

@@ -41,10 +41,6 @@ def _are_texts(value) -> bool:
     return several and all(isinstance(text, str) and text for text in texts)
 
 
-def _are_functions(value) -> bool:
-    return isinstance(value, list | tuple) and all(map(callable, value))
-
-
 def _are_ids(vocabulary: int) -> Callable:
     """Returns a check of one or several ids; -1 is never generated, which people use."""
 
@@ -61,7 +57,10 @@ def _are_ids(vocabulary: int) -> Callable:
 
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 SWITCH = (lambda value: isinstance(value, bool | np.bool_), "True or False")
-FUNCTIONS = (_are_functions, "a list of functions")
+FUNCTIONS = (
+    lambda value: isinstance(value, list | tuple) and all(map(callable, value)),
+    "a list of functions",
+)
 CHECKS: dict[str, tuple[Callable, str]] = {
     "do_sample": SWITCH,
     "use_cache": SWITCH,

@@ -86,7 +86,8 @@ class Editing:
             data, spent = self.encode(pixels), 0
             if options.invert:
                 source = samplers.count(_source(self, options.source_prompt, prompts))
-                noise = _noise(samplers.sample(source, data, ts.flip(0), solver), data, ts[0])
+                x = samplers.sample(source, data, ts.flip(0), solver)
+                noise = (x - ts[0] * data) / (1 - ts[0])  # whose line to the data passes x
                 spent = source.calls
             else:
                 noise = self.prepare_latents(len(prompts), height, width, generator)
@@ -171,11 +172,6 @@ def _source(pipe, source_prompt: Texts | None, prompts: list[str]) -> samplers.c
         return pipe.field(spread(texts(source_prompt), len(prompts), "source prompts", "images"))
     rows = pipe.encode_prompts(prompts)[1]
     return lambda x, t: pipe.model.velocity(x, row_times(t, x), rows)
-
-
-def _noise(x: Tensor, data: Tensor, t: Tensor) -> Tensor:
-    """Returns the noise whose straight line to the data passes through x at time t < 1."""
-    return (x - t * data) / (1 - t)
 
 
 # Images and masks

@@ -251,7 +251,9 @@ def of_stage(
     JanusFlowConfig.from_pretrained(begun.under)  # before the processor, because it knows Janus-Pro
     processor = JanusFlowProcessor.from_pretrained(begun.under)
     encode = Latents(load_vae(begun.under, vae))
-    cached = _cache(chosen, data, encode, processor)
+    cached = None
+    if chosen.data.cache:
+        cached = cached_features.find(chosen, data, encode.vae, processor)
     mixture = _opened(chosen, data, out, begun.under, encode, processor, cached)
     ahead = chosen.run.workers
     chosen = replace(chosen, training=with_kinds(chosen.training, set(mixture.sources)))
@@ -303,13 +305,6 @@ def _opened(
     read = chosen.training.seed, chosen.run.max_bad_samples
     unit = pixels_per_latent(encode.vae) * JanusFlowConfig.from_pretrained(model).generation.patch
     return open_data(data, processor, reader, *read, chosen.data, cached, [out], unit)
-
-
-def _cache(chosen: Settings, data, encode: Latents, processor):
-    """Returns the cache of latents and features that the settings name, or None."""
-    if not chosen.data.cache:
-        return None
-    return cached_features.find(chosen, data, encode.vae, processor)
 
 
 def _held_out(chosen: Settings, folder: Path, processor, encode: Latents) -> HeldOut:

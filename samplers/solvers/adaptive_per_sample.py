@@ -148,7 +148,8 @@ class _Control:
         vanished = active & torch.where(
             keep, now.t + step == now.t, h < 16 * torch.finfo(h.dtype).eps
         )
-        broken = active & (~_all_finite(now.k) | (vanished & ~ratio.isfinite()))
+        finite = _per_sample(now.k.reshape(len(x), -1).isfinite().all(1), x)
+        broken = active & (~finite | (vanished & ~ratio.isfinite()))
         return replace(
             now,
             x=torch.where(keep, x, now.x.masked_fill(broken, torch.nan)),
@@ -180,7 +181,3 @@ def _per_sample(values: Tensor, like: Tensor) -> Tensor:
 
 def _rms(x: Tensor) -> Tensor:
     return _per_sample(x.reshape(len(x), -1).square().mean(1).sqrt(), x)
-
-
-def _all_finite(x: Tensor) -> Tensor:
-    return _per_sample(x.reshape(len(x), -1).isfinite().all(1), x)

@@ -21,7 +21,8 @@ AT_LEAST = 8  # images a batch that times a small model
 def settings(options) -> list[Setting]:
     """Returns the sweep. Raises ValueError naming an option with an invalid value."""
     kinds = dict(guidance=float, steps=int, dtype=str, state=str, tokenizer=str)
-    given = {name: getattr(options, option_of(name)).split(",") for name in kinds}
+    named = {"guidance": "guidance_scale"}
+    given = {name: getattr(options, named.get(name, name)).split(",") for name in kinds}
     try:
         values = {name: [kinds[name](v.strip()) for v in row] for name, row in given.items()}
     except ValueError as error:
@@ -29,10 +30,6 @@ def settings(options) -> list[Setting]:
     device = pick_device(options.device)
     values["dtype"] = [str(pick_dtype(name, device))[6:] for name in values["dtype"]]
     return sweep(values, options.full)
-
-
-def option_of(name: str) -> str:
-    return "guidance_scale" if name == "guidance" else name
 
 
 def planned(options) -> dict:

@@ -55,10 +55,12 @@ def serve(options: Options) -> None:
     server.check_installed()
     server.listen(options.host, options.port).close()  # before the model is loaded
     pipe = load_model.load(options, options.lora)
+    path = Path(options.model)  # of a folder only the last part is told
+    name = path.resolve().name if path.is_dir() else options.model
     try:
         server.start(
             pipe,
-            options.name or served_name(options.model),
+            options.name or name,
             options.host,
             options.port,
             options.queue,
@@ -82,10 +84,3 @@ def check(port: int, queue: int, max_body: int, api_key: str | None) -> None:
             "--api-key is empty, or holds spaces or letters outside ASCII; choose ASCII text "
             "without spaces"
         )
-
-
-def served_name(model: str) -> str:
-    """Returns the public name of a model: its hub id, or for a folder only the last part of the
-    path.
-    """
-    return Path(model).resolve().name if Path(model).is_dir() else model

@@ -149,7 +149,8 @@ def _figure(lines: Sequence[dict]):
         left, middle, right = figure.subplots(1, 3)
         for name in losses(lines):
             left.plot(*_series(lines, name), label=name)
-        left.set(ylabel="loss", yscale="log" if _positive(lines) else "linear")
+        positive = all(min(line.get_ydata(), default=1) > 0 for line in left.lines)
+        left.set(ylabel="loss", yscale="log" if positive else "linear")
         _by_time(middle, lines, colormaps["viridis"])
         right.plot(*_series(lines, "grad_norm"), label="gradient norm")
         right.set(ylabel="gradient norm")
@@ -181,7 +182,3 @@ def _by_time(axes, lines: Sequence[dict], colours) -> None:
 def _series(lines: Sequence[dict], name: str) -> tuple[list, list]:
     known = [(line["step"], line[name]) for line in lines if _number(line.get(name))]
     return [step for step, _ in known], [value for _, value in known]
-
-
-def _positive(lines: Sequence[dict]) -> bool:
-    return all(value > 0 for name in losses(lines) for value in _series(lines, name)[1])

@@ -35,13 +35,12 @@ def agrees(said: list[Need] | None, prompt: Prompt) -> bool:
     """Returns whether a caption names exactly what a prompt requires, apart from places."""
     if said is None:
         return False
-    counts = [sum(n.count for n in said if _fits(need, n)) for need in prompt.needs]
+    counts = [
+        sum(n.count for n in said if n.shape == need.shape and need.color in (None, n.color))
+        for need in prompt.needs
+    ]
     wanted = [need.count for need in prompt.needs]
     return counts == wanted and sum(n.count for n in said) == sum(wanted)
-
-
-def _fits(asked: Need, named: Need) -> bool:
-    return asked.shape == named.shape and asked.color in (None, named.color)
 
 
 def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:

@@ -98,7 +98,9 @@ def forward(
     velocity = hidden = heads = None
     if count:
         places = image_places(layout, made.shape[1] - 1).to(embeds.device)
-        heard = times if target is None else _heard(model, target, x)
+        heard = times
+        if target is not None:
+            heard = Times(model.vision_gen_enc_model.embed(target.to(x.device), model.dtype))
         velocity = _decode(model, _images(last, places), features, heard).to(x.dtype)
         if tap is not None:
             tapped = end[0] if tap == len(decoder.layers) else out.hidden_states[tap]
@@ -183,10 +185,6 @@ def _attention(model, layout: Layout, embeds: Tensor) -> dict:
 
 def _images(flat: Tensor, places: Tensor) -> Tensor:
     return flat.index_select(0, places.flatten()).unflatten(0, tuple(places.shape))
-
-
-def _heard(model, t: Tensor, x: Tensor) -> Times:
-    return Times(model.vision_gen_enc_model.embed(t.to(x.device), model.dtype))
 
 
 def _decode(model, hidden: Tensor, features: Tensor, times: Times) -> Tensor:

@@ -116,7 +116,8 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
             )
         if ids.device.type != "cpu":
             return
-        rows, most, least = self.get_input_embeddings().num_embeddings, *_ends(ids)
+        rows = self.get_input_embeddings().num_embeddings
+        most, least = ids.max().item(), ids.min().item()
         if most >= rows or least < 0 or ids.is_floating_point():
             wrong = least if least < 0 else most
             raise ValueError(
@@ -205,10 +206,6 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         if not generation_defaults.says_something(self.generation_config):
             (Path(folder) / generation_defaults.FILE).unlink(missing_ok=True)
         readable(Path(folder))
-
-
-def _ends(ids: torch.Tensor) -> tuple[float, float]:
-    return ids.max().item(), ids.min().item()
 
 
 def _apart(name, kwargs: dict) -> tuple[object]:

@@ -30,7 +30,8 @@ class Tags:
 
     def __post_init__(self):
         for name in ("image_tag", "image_start_tag", "image_end_tag", "image_gen_tag", "pad_tag"):
-            if not _is_tag(getattr(self, name)):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not 0 < len(value) <= 256:
                 shown = printable(repr(getattr(self, name)), 60)
                 raise ValueError(f"{name} is {shown}; expected a token's text")
         count = self.num_image_tokens
@@ -49,7 +50,3 @@ class Tags:
     def from_dict(cls, config: Mapping) -> Tags:
         known = cls.__dataclass_fields__
         return cls(**{k: v for k, v in config.items() if k in known and v is not None})
-
-
-def _is_tag(value) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 256
