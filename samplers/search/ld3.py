@@ -49,13 +49,13 @@ def fit_times(
     gaps = torch.zeros(chosen.steps(calls), dtype=torch.float64, device="cpu", requires_grad=True)
     shift = torch.zeros_like(noise, requires_grad=True)
     adam = torch.optim.Adam([{"params": [gaps]}, {"params": [shift]}], lr=rate)
-    best, found = float("inf"), grid_of(gaps)
+    best, found = float("inf"), grid_of(gaps.detach())
     for i in range(iterations):
         for group in adam.param_groups:
             group["lr"] = rate * ramp(i / iterations)
-        error = log_error(sample(v, noise + ball(shift, radius), _times(gaps), chosen), reference)
+        error = log_error(sample(v, noise + ball(shift, radius), grid_of(gaps), chosen), reference)
         if (value := float(error.detach())) < best:
-            best, found = value, grid_of(gaps)
+            best, found = value, grid_of(gaps.detach())
         adam.zero_grad()
         error.backward()
         adam.step()
@@ -66,9 +66,3 @@ def ball(shift: Tensor, radius: float) -> Tensor:
     """Returns each sample's shift, shortened to an RMS of at most `radius`."""
     rms = shift.flatten(1).square().mean(1).add(1e-20).sqrt().reshape(-1, *[1] * (shift.ndim - 1))
     return shift * (radius / rms).clamp(max=1.0)
-
-
-def _times(gaps: Tensor) -> Tensor:
-    """`grid_of` with gradients."""
-    inner = gaps.softmax(0).cumsum(0)[:-1]
-    return torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])

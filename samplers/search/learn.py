@@ -54,8 +54,7 @@ class Rule(torch.nn.Module):
         self.weights = torch.nn.Parameter(weights[1:].clone())
 
     def nodes(self) -> Tensor:
-        inner = self.gaps.softmax(0).cumsum(0)[:-1]
-        return torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])
+        return grid_of(self.gaps)
 
     def forward(self, v: Velocity, x: Tensor) -> Tensor:
         ts = self.nodes()[:-1]
@@ -271,8 +270,8 @@ def fit_grid(
 
 def grid_of(gaps: Tensor) -> Tensor:
     """Returns times from logarithms of steps, with exactly 0 and 1 at the ends."""
-    ts = gaps.detach().softmax(0).cumsum(0)
-    return torch.cat([ts.new_zeros(1), ts[:-1], ts.new_ones(1)])
+    inner = gaps.softmax(0).cumsum(0)[:-1]
+    return torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])
 
 
 def parser() -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
     python -m studies.alignment.findings runs/alignment docs/alignment.json
 
 reads the runs of `studies.alignment.run` again and writes all three beside the name given;
-`python -m studies.page_figures` draws the figure again from the summary.
+`python -m checks.page_figures` draws the figure again from the summary.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The figures of README and pages.
 
-python -m studies.page_figures                      # all of them, a minute
-python -m studies.page_figures alignment scaling    # from their result files, without a model
+python -m checks.page_figures                      # all of them, a minute
+python -m checks.page_figures alignment scaling    # from their result files, without a model
 """
 
 from __future__ import annotations
