@@ -145,8 +145,7 @@ class FlowMap(Wrapped):
 
 
 def flow_map(
-    u: Callable[[Tensor, Tensor, Tensor], Tensor],
-    output: Literal["velocity", "state"] = "velocity",
+    u: Callable[[Tensor, Tensor, Tensor], Tensor], output: Literal["velocity", "state"] = "velocity"
 ) -> FlowMap:
     """Returns a function of two times as a field for the solvers "jump", "consistency" and
     "restart".

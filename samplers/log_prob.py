@@ -79,11 +79,7 @@ def step_log_prob(
 
 
 def rollout(
-    v: Velocity,
-    noise: Tensor,
-    ts: Times,
-    solver: str | Solver = "flow_grpo",
-    **options: Any,
+    v: Velocity, noise: Tensor, ts: Times, solver: str | Solver = "flow_grpo", **options: Any
 ) -> Rollout:
     """Samples as `samplers.sample` does, and keeps every state and the log-probability of each
     step.

@@ -142,9 +142,7 @@ def curves(
 
 
 def by_depth(
-    values: Mapping[str, Sequence],
-    ylabel: str = "alignment (CKNNA)",
-    axes: Axes | None = None,
+    values: Mapping[str, Sequence], ylabel: str = "alignment (CKNNA)", axes: Axes | None = None
 ) -> Figure:
     """Draws a value for each block of a network, such as alignment with a teacher; blocks count
     from 1.

@@ -21,12 +21,7 @@ from torch import Tensor, nn
 from janusflow.models.autoencoder import Deterministic
 from janusflow.utils.keywords import choice
 
-KINDS = (
-    "AutoencoderDC",
-    "AutoencoderKLFlux2",
-    "AutoencoderKLQwenImage",
-    "AutoencoderKLWan",
-)
+KINDS = ("AutoencoderDC", "AutoencoderKLFlux2", "AutoencoderKLQwenImage", "AutoencoderKLWan")
 
 
 class AdaptedAutoencoder(ModelMixin, ConfigMixin):

@@ -13,14 +13,7 @@ from janusflow.models.janusflow.compiled_velocity import Compiled
 from janusflow.models.janusflow.first_block_cache import Reuse
 from janusflow.models.prompt_cache import PromptCache
 from janusflow.pipelines import few_step, memory
-from janusflow.pipelines.call_options import (
-    GenerateOptions,
-    Texts,
-    avoided,
-    spread,
-    takes,
-    texts,
-)
+from janusflow.pipelines.call_options import GenerateOptions, Texts, avoided, spread, takes, texts
 from janusflow.pipelines.call_state import Call, StepCallback
 from janusflow.pipelines.flow_maps import PromptFlowMap, weights_of
 from janusflow.pipelines.generators import Generators, generators, seeded, warn_beside_latents
@@ -331,10 +324,7 @@ class Generation:
         return PromptFlowMap(model, cond[rows], known, compiled)
 
     def encode_prompts(
-        self,
-        prompts: Texts,
-        negative_prompt: Texts | None = None,
-        image: object = None,
+        self, prompts: Texts, negative_prompt: Texts | None = None, image: object = None
     ) -> tuple[PromptCache, PromptCache]:
         """Returns the caches of the prompts to follow and to avoid, one row per prompt.
 

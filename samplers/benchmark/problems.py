@@ -135,9 +135,7 @@ def gaussian(dim: int = 16, seed: int = 0, low: float = 0.1, high: float = 2.0) 
 def mixture(dim: int = 2, modes: int = 8, seed: int = 0, spread: float = 0.2) -> Problem:
     """`modes` Gaussians of standard deviation `spread` whose means are standard normal."""
     return Problem(
-        name=f"mixture({dim})",
-        dim=dim,
-        velocity=Mixture(normal(modes, dim, seed=seed), spread),
+        name=f"mixture({dim})", dim=dim, velocity=Mixture(normal(modes, dim, seed=seed), spread)
     )
 
 

@@ -20,10 +20,7 @@ from samplers.solver_registry import Path, Velocity, advance
 
 # Gauss-Legendre on [-1, 1], the positive half of the nodes and their weights: four points are exact
 # for the polynomials in t of all orders here, ten good to 1e-13 for the others
-FOUR = (
-    (0.33998104358485626, 0.65214515486254614),
-    (0.86113631159405258, 0.34785484513745386),
-)
+FOUR = ((0.33998104358485626, 0.65214515486254614), (0.86113631159405258, 0.34785484513745386))
 TEN = (
     (0.14887433898163121, 0.29552422471475287),
     (0.43339539412924719, 0.26926671930999636),

@@ -54,12 +54,7 @@ def transition(step: Callable[..., Gaussian]) -> Callable[..., Gaussian]:
 
 @transition
 def euler_maruyama(
-    x: Tensor,
-    k: Tensor,
-    t: Tensor,
-    s: Tensor,
-    strength: float = 1.0,
-    rate: str | Rate = "constant",
+    x: Tensor, k: Tensor, t: Tensor, s: Tensor, strength: float = 1.0, rate: str | Rate = "constant"
 ) -> Gaussian:
     """x + h v - r (x - t v) |h|, with the integral of g^2 by the midpoint of the step."""
     r, h = rate_of(rate, strength), s - t

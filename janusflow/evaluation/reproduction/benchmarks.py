@@ -45,13 +45,7 @@ BENCHMARKS = {
         published={PAPER: 9.51},
         needs="--prompts MJHQ-30K/meta_data.json, --reference and --features",
     ),
-    "scenes": Benchmark(
-        task="scenes",
-        prompts=600,
-        seeds=1,
-        measure="strict",
-        published={},
-    ),
+    "scenes": Benchmark(task="scenes", prompts=600, seeds=1, measure="strict", published={}),
 }
 
 

@@ -10,10 +10,7 @@ import numpy as np
 from janusflow.utils.images import read
 from janusflow.utils.keywords import choice, refuse_unknown
 
-FORMATS = {
-    "deepseek": ("<|User|>", "<|Assistant|>"),
-    "deepseek_old": ("User", "Assistant"),
-}
+FORMATS = {"deepseek": ("<|User|>", "<|Assistant|>"), "deepseek_old": ("User", "Assistant")}
 SYSTEM_PROMPT = (
     "You are a helpful language and vision assistant. "
     "You are able to understand the visual content that the user provides, "

@@ -7,11 +7,7 @@ from typing import Any
 
 from transformers import LlamaConfig, PreTrainedConfig
 
-from janusflow.models.janusflow.language import (
-    NUMBERS,
-    language_class,
-    other_language_config,
-)
+from janusflow.models.janusflow.language import NUMBERS, language_class, other_language_config
 from janusflow.models.janusflow.vision_towers import TOWERS
 from janusflow.utils.checkpoint_files import check_settings
 from janusflow.utils.config_guard import read_config

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from janusflow.models.janusflow.chat_format import (
-    SYSTEM_PROMPT,
-    roles,
-)
+from janusflow.models.janusflow.chat_format import SYSTEM_PROMPT, roles
 from janusflow.models.janusflow.tokenizer import PAD
 from janusflow.utils.safe_io import check_prompt
 from janusflow.utils.text import printable

@@ -302,10 +302,7 @@ class Aligner(nn.Module):
 
 
 def build(
-    protocol: Alignment,
-    model: nn.Module,
-    average: nn.Module | None = None,
-    **options,
+    protocol: Alignment, model: nn.Module, average: nn.Module | None = None, **options
 ) -> Aligner:
     """Returns a model's aligner with its teacher; options and errors are `teachers.make`'s."""
     sizes = model.config.language_config
