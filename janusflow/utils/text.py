@@ -47,11 +47,6 @@ def explained(what: str, advice: str, *errors: type[Exception]) -> Iterator[None
         raise ValueError(f"{what} ({printable(reason, 200)}); {advice}") from error
 
 
-def plain(text: str) -> str:
-    """Returns a text that is safe to print: unseen characters are escaped, line breaks stay."""
-    return "".join(c if c == "\n" or c == "\t" else _seen(c) for c in text.replace("\r\n", "\n"))
-
-
 def _seen(letter: str) -> str:
     if letter in "\t\n\r ":
         return " "

@@ -35,6 +35,7 @@ from janusflow.training.optimizers import OPTIMIZERS
 from janusflow.training.schedules import learning_rate
 from janusflow.utils.devices import use_threads
 from studies.average_weights import move_module
+from studies.janus_pro_scenes import codebook
 from studies.janus_pro_scenes.settings import RECIPES, SIDE, ProRecipe
 
 FROZEN = ("model.vqmodel.", "model.vision_model.", "model.aligner.", "lm_head.")
@@ -128,7 +129,7 @@ def build(recipe: ProRecipe, base: Path) -> tuple[nn.Module, JanusProProcessor]:
     config = recipe.config(len(processor.tokenizer), processor.image_id)
     model = JanusForConditionalGeneration(config).train()
     images = pixels(render_batch([scene("train", i).objects for i in range(1024)]))
-    vq.fit(model.model.vqmodel, vq.fold(images, recipe.patch), recipe.seed)
+    codebook.fit(model.model.vqmodel, vq.fold(images, recipe.patch), recipe.seed)
     with torch.no_grad():
         model.model.generation_embeddings.weight.copy_(
             model.model.vqmodel.quantize.embedding.weight

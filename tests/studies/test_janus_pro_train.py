@@ -12,7 +12,7 @@ from janusflow.models.janus_pro import vq
 from janusflow.scenes.patches import pixels
 from janusflow.scenes.shapes import render_batch
 from janusflow.scenes.world import scene
-from studies.janus_pro_scenes import train
+from studies.janus_pro_scenes import codebook, train
 from studies.janus_pro_scenes.settings import RECIPES
 
 SMOKE = RECIPES["scenes-pro-smoke"]
@@ -30,7 +30,7 @@ def test_the_network_is_the_nearest_centre_and_its_patch(made):
     patches = folded.permute(0, 2, 3, 1).flatten(0, 2).unique(dim=0).double()
     mean = patches.mean(dim=0)
     axes = torch.linalg.eigh((patches - mean).T.cov())[1][:, -SMOKE.components :]
-    codes = vq.centres(((patches - mean) @ axes).float(), SMOKE.codes, SMOKE.seed, 8)
+    codes = codebook.centres(((patches - mean) @ axes).float(), SMOKE.codes, SMOKE.seed, 8)
     with torch.no_grad():
         tokens = vq.tokens(model.model.vqmodel, folded[:8])
         decoded = model.model.vqmodel.decode(tokens)
