@@ -9,7 +9,7 @@ from test_judging import said_of
 
 from janusflow.evaluation import calibration, report, runner
 from janusflow.evaluation.task import TASKS
-from janusflow.evaluation.tasks import geneval2, soft_tifa, symmetric, telephone
+from janusflow.evaluation.tasks import geneval2, soft_tifa, symmetric, telephone, vqa
 from janusflow.evaluation.tasks.judge import asking
 from janusflow.scenes.captions import parse
 from janusflow.scenes.questions import pieces, prompt_questions
@@ -29,11 +29,11 @@ class Listener(Painter):
         return super().draw(text)
 
 
-def hear(monkeypatch, module, say):
+def hear(monkeypatch, say):
     def answer(_pipe, pictures, texts):
         return [say(p, t) for p, t in zip(pictures, texts, strict=True)]
 
-    monkeypatch.setattr(module, "answer", answer)
+    monkeypatch.setattr(vqa, "answer", answer)
 
 
 def overall(result):
@@ -45,7 +45,7 @@ def overall(result):
 
 
 def test_nothing_is_lost_between_a_perfect_painter_and_a_perfect_reader(tmp_path, monkeypatch):
-    hear(monkeypatch, telephone, said_of)
+    hear(monkeypatch, said_of)
     plan, painter = replace(SMALL, task="telephone"), Listener(SMALL)
     result = runner.run(lambda: painter, plan, tmp_path, {})
     scores, extra = overall(result)
@@ -59,7 +59,7 @@ def test_nothing_is_lost_between_a_perfect_painter_and_a_perfect_reader(tmp_path
 
 
 def test_a_reader_who_sees_too_little_loses_facts_and_does_not_know(tmp_path, monkeypatch):
-    hear(monkeypatch, telephone, lambda _picture, _text: "a circle")
+    hear(monkeypatch, lambda _picture, _text: "a circle")
     plan = replace(SMALL, task="telephone", prompts=2)
     result = runner.run(lambda: Listener(plan), plan, tmp_path, {})
     groups = result["scores"]["test"]["groups"]
@@ -79,7 +79,7 @@ def test_right_answers_fit_each_other_for_every_kind():
 
 
 def test_a_reader_who_always_says_yes_is_consistent_and_wrong(tmp_path, monkeypatch):
-    hear(monkeypatch, symmetric, lambda _picture, _text: "yes")
+    hear(monkeypatch, lambda _picture, _text: "yes")
     plan = replace(SMALL, task="symmetric", prompts=12)
     result = runner.run(lambda: None, plan, tmp_path, {})
     groups = result["scores"]["test"]["groups"]

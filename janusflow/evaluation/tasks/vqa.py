@@ -57,13 +57,13 @@ def collect(
     plan: Plan,
     folder: Path,
     asked: Mapping[Key, tuple[Path | Scene, object]],
-    reply: Callable[..., list[str]] = answer,
+    reply: Callable[..., list[str]] | None = None,
 ) -> None:
     """Adds the missing answers to the folder's file, batch by batch.
 
-    `asked` names an image in the folder, or a scene, and what `reply(pipe, images, questions)` is
-    to answer. The first two parts of a key are its split and group. One process answers, because
-    answers are few and share a file.
+    `asked` names an image in the folder, or a scene, and what `reply(pipe, images, questions)`, by
+    default `answer`, is to answer. The first two parts of a key are its split and group. One
+    process answers, because answers are few and share a file.
     """
     known = read(folder)
     if share()[0] > 0:
@@ -76,7 +76,9 @@ def collect(
 
     def say(keys: Sequence[Key]) -> list[str]:
         pairs = [asked[key] for key in keys]
-        return reply(load(), [shown(one) for one, _ in pairs], [text for _, text in pairs])
+        return (reply or answer)(
+            load(), [shown(one) for one, _ in pairs], [text for _, text in pairs]
+        )
 
     def keep(made: list[tuple[Key, str]]) -> None:
         known.update(made)
