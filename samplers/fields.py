@@ -15,6 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from samplers.callables import check_arguments
+
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -308,6 +310,8 @@ def first_call(v: Velocity, x: Tensor, t: Tensor, *s: Tensor) -> Any:
     except torch.OutOfMemoryError:
         raise
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, TypeError):
+            check_arguments(getattr(v, "forward", v), "velocity", "x", "t", *("s" for _ in s))
         if isinstance(v, Batched) or not _works_batched(v, x, t, *s):
             raise
         raise TypeError(

@@ -11,7 +11,7 @@ from samplers.grids import GRIDS, at_jumps, earlier, pieces
 from samplers.solver_registry import SOLVERS, Solver
 
 Times = Tensor | Iterable[float] | int
-FARTHEST = 1e3  # time of a grid
+FARTHEST = 1e2  # time of a grid; diffusers counts training steps, from 1000 down
 MOST = 10**6  # evaluations of a run
 CLOSEST = 1e-12  # two times, relative to the largest
 
@@ -59,6 +59,8 @@ def _tensor(ts: Tensor | Iterable[float]) -> Tensor:
     if isinstance(ts, Tensor):
         return ts.cpu().double()
     try:
+        if isinstance(ts, str | bytes):
+            raise TypeError("a text is no number")
         if isinstance(ts, set | frozenset | dict):
             raise TypeError("times have an order")
         values = list(ts)

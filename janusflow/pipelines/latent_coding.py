@@ -81,6 +81,8 @@ class Coding:
         """
         channels = self.model.config.generation.latent_channels
         latents = _tensor(latents, "latents")
+        if not latents.is_floating_point():
+            raise TypeError(f"latents are {latents.dtype}; expected noise, floating-point numbers")
         if latents.ndim != 4 or latents.shape[:2] != (count, channels):
             raise ValueError(
                 f"latents have shape {tuple(latents.shape)}; expected ({count}, {channels}, "

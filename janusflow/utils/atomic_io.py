@@ -124,7 +124,12 @@ def advised(error: OSError) -> str:
 
 
 def make_folder(path: Path) -> None:
-    """Creates a folder and its missing parents. Raises OSError with advice if that fails."""
+    """Creates a folder and its missing parents.
+
+    Raises ValueError if a file has its name, and OSError with advice if it cannot be created.
+    """
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{str(path)!r} is a file; name a folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

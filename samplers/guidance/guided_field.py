@@ -61,13 +61,19 @@ def pair(cond: Velocity, uncond: Velocity) -> Pair:
 
 def batched_pair(both: Velocity, cond: Velocity | None = None) -> Pair:
     """Returns a pair evaluated in one call: `both` gets (2 B, ...), conditional rows first."""
+    return Pair(_Halves(both), cond, jumps=jumps_of(both))
 
-    def split(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+
+@dataclass(frozen=True)
+class _Halves:
+    """(x, t) -> (cond, uncond), the halves of one evaluation of twice the rows."""
+
+    both: Velocity
+
+    def __call__(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         twice = of_parts(lambda part: torch.cat((part, part)), x)
-        k = both(twice, torch.cat((t, t)) if t.ndim else t)
+        k = self.both(twice, torch.cat((t, t)) if t.ndim else t)
         return tuple(of_parts(lambda part, half=half: part.chunk(2)[half], k) for half in (0, 1))
-
-    return Pair(split, cond, jumps=jumps_of(both))
 
 
 @dataclass

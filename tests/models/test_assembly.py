@@ -1,6 +1,7 @@
 """Models put together from other language models, vision encoders and autoencoders, all tiny."""
 
 import json
+import shutil
 
 import diffusers
 import pytest
@@ -307,3 +308,20 @@ def test_the_command_assembles_a_folder(janusflow, parts, tmp_path):
     assert "parameters" in out
     code, _, err = janusflow("assemble", *words, "--vae", parts("kl4"), "-o", tmp_path / "m")
     assert code != 0 and "not an empty folder" in err
+
+
+def test_a_language_model_that_its_weights_do_not_fill_is_refused_before_it_is_built(
+    parts, tmp_path
+):
+    folder = shutil.copytree(parts("smollm2"), tmp_path / "language")
+    (folder / "config.json").write_text('{"model_type": "llama"}')  # seven billion, by default
+    with pytest.raises(ValueError, match=r"describes .* parameters, its weight files hold"):
+        assemble(folder, parts("siglip"), parts("kl4"), tmp_path / "out")
+
+
+def test_a_part_that_names_code_is_refused(parts, tmp_path):
+    folder = shutil.copytree(parts("smollm2"), tmp_path / "language")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"attn_implementation": "a/kernel"}))
+    with pytest.raises(ValueError, match="'attn_implementation', which is not taken from a file"):
+        assemble(folder, parts("siglip"), parts("kl4"), tmp_path / "out")

@@ -28,6 +28,7 @@ FIELDS = {
     "integrated": lambda: samplers.integrated(decay, 8),
     "flow map": lambda: samplers.flow_map(drift),
     "guided": lambda: samplers.guide((decay, drop), "apg:2"),
+    "guided at once": lambda: samplers.guide(samplers.batched_pair(decay), 2.0),
     "counted": lambda: samplers.count(decay),
     "posterior": lambda: samplers.posterior(decay, LAST, torch.zeros(2, 1), 0.1),
     "controlled": lambda: samplers.controlled(decay, NOISE, 0.5),

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig
 
 from janusflow.models import latents
 from janusflow.models.autoencoder_loading import load_vae
@@ -20,7 +20,7 @@ from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.janusflow.tokenizer import BOS, IMAGE, IMAGE_END, IMAGE_GEN, IMAGE_START, PAD
 from janusflow.models.processor_files import ProcessorFiles, parse_tokenizer, token_text
-from janusflow.utils.checkpoint_files import stored
+from janusflow.utils.checkpoint_files import check_setting, check_size, stored
 from janusflow.utils.safe_io import parse_object, read_object, read_text
 from janusflow.utils.text import explained
 
@@ -67,8 +67,9 @@ def assemble(
 
 def _language_model(folder: Path) -> nn.Module:
     """Loads a causal LM in float32. Raises ValueError for others or missing weights."""
-    stored(folder)
+    _check_part(folder)
     with explained(f"{str(folder)!r} is not a valid causal language model", CHECK):
+        _check_memory(AutoModelForCausalLM, folder)
         model, told = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
@@ -76,10 +77,30 @@ def _language_model(folder: Path) -> nn.Module:
     return model
 
 
-def _vision_encoder(folder: Path, image_size: int | None) -> tuple[nn.Module, dict]:
-    """Loads a vision encoder in float32, with the `params` that describe it in config.json."""
+def _check_part(folder: Path) -> dict:
+    """Returns a part's config.json. Raises ValueError for weights that are missing or damaged, and
+    for a setting that loads code or files.
+    """
     stored(folder)
     content = read_object(folder / "config.json")
+    waiting = [content]
+    while waiting:
+        for key, value in waiting.pop().items():
+            check_setting(str(key), value, "config.json")
+            waiting += [value] if isinstance(value, Mapping) else []
+    return content
+
+
+def _check_memory(kind: type, folder: Path) -> None:
+    """Raises ValueError if config.json describes many more parameters than the weights hold."""
+    with torch.device("meta"):
+        model = kind.from_config(AutoConfig.from_pretrained(folder))
+    check_size(sum(p.numel() for p in model.parameters()), folder)
+
+
+def _vision_encoder(folder: Path, image_size: int | None) -> tuple[nn.Module, dict]:
+    """Loads a vision encoder in float32, with the `params` that describe it in config.json."""
+    content = _check_part(folder)
     faults = (OSError, RuntimeError, KeyError, AttributeError, AssertionError)
     with explained(f"{str(folder)!r} is not a valid vision encoder", CHECK, *faults):
         if "architecture" in content:
@@ -95,8 +116,12 @@ def _of_timm(folder: Path, content: Mapping, image_size: int | None) -> tuple[nn
     if not isinstance(name, str) or not timm.is_model(name):
         raise ValueError(f"timm has no model {name!r:.60}; see timm.list_models()")
     size = image_size or content.get("pretrained_cfg", content).get("input_size", [3, 224, 224])[-1]
+    with torch.device("meta"):
+        counted = timm.create_model(name, img_size=size, num_classes=0, pretrained=False)
+    check_size(sum(p.numel() for p in counted.parameters()), folder)
     tower = timm.create_model(name, img_size=size, num_classes=0, pretrained=False)
-    tower.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+    found = tower.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+    _whole(folder, dict(missing_keys=found.missing_keys))
     grid = tower.patch_embed
     sizes = dict(
         image_size=size,
@@ -110,6 +135,7 @@ def _of_timm(folder: Path, content: Mapping, image_size: int | None) -> tuple[nn
 
 def _of_transformers(folder: Path, image_size: int | None) -> tuple[nn.Module, dict]:
     with explained(f"{str(folder)!r} is not a valid vision encoder", CHECK):
+        _check_memory(AutoModel, folder)
         model, told = AutoModel.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
@@ -133,8 +159,6 @@ def _built(tower: nn.Module, settings: dict) -> nn.Module:
 
     A complete CLIP or SigLIP stores its vision tower without the outermost wrapper of that class.
     """
-    from transformers import AutoConfig
-
     rest = {k: v for k, v in settings.items() if k != "model_type"}
     whole = AutoModel.from_config(AutoConfig.for_model(settings["model_type"], **rest))
     target = whole.vision_model if hasattr(whole, "vision_model") else whole

@@ -172,8 +172,11 @@ class JanusFlowConfig(PreTrainedConfig):
         invalid JSON.
         """
         name = PACKAGED.get(str(name), name)
-        if (Path(name) / "config.json").is_file():
-            read_config(Path(name) / "config.json")
+        folder = Path(name) / kwargs.get("subfolder", "")
+        if (folder / "config.json").is_file():
+            read_config(folder / "config.json")
+        elif folder.is_dir():
+            raise ValueError(f"{str(name)!r} lacks config.json; take it from the checkpoint")
         content, rest = super().get_config_dict(name, **kwargs)
         if "gen_vision_config" in content:
             raise ValueError(

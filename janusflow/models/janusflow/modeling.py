@@ -384,6 +384,8 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         embeds = kwargs.pop("inputs_embeds", None)
         self._refuse_token_search(kwargs)
         if embeds is None:
+            if input_ids is None:
+                raise ValueError("generate got no prompt; pass on what the processor returned")
             self._check_ids(input_ids, "input_ids")
             embeds = self.embed(input_ids, pixel_values, image_token_mask)
         if attention_mask is None:

@@ -109,6 +109,11 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         """
         if ids is None:
             return
+        if not isinstance(ids, torch.Tensor):
+            raise TypeError(
+                f"{name} are of type {type(ids).__name__}; expected a tensor (B, L), as the "
+                "processor returns it"
+            )
         if ids.ndim != 2 or not ids.numel():
             raise ValueError(
                 f"{name} have the shape {tuple(ids.shape)}; expected (B, L), a row a prompt and at "
