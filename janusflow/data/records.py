@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from janusflow.data import documents
 from janusflow.data.documents import PLACEHOLDER
-from janusflow.data.rows import CHATS, TEXTS, check_single, edit_keys, image_keys, kept
+from janusflow.data.rows import CHATS, TEXTS, check_single, edit_keys, image_keys, kept, text_keys
 from janusflow.data.samples import BrokenSample
 from janusflow.utils.keywords import renamed
 from janusflow.utils.safe_io import refuse_constant, unique
@@ -113,7 +113,7 @@ def check_text(text: Any, what: str) -> str:
 
 
 def _text(row: Mapping) -> dict:
-    key = next((key for key in TEXTS if row.get(key) is not None), None)
+    key = next(iter(text_keys(row)), None)
     if key is None:
         raise ValueError(
             f"it has none of the keys {', '.join(map(repr, TEXTS))}; give its text under one of "

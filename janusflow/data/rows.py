@@ -100,7 +100,12 @@ def check_single(row: Mapping, kind: str | None) -> None:
 def text_keys(row: Mapping, edit: tuple[str, str, str] | None = None) -> list[str]:
     """Returns the keys that hold a text to draw by or to learn, of which the first counts."""
     known = INSTRUCTIONS if edit and edit[2] in INSTRUCTIONS else TEXTS
-    return [key for key in known if row.get(key) is not None]
+    given = [key for key in known if row.get(key) is not None]
+    return [key for key in given if not _is_blank(row[key])] or given
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _check_same(row: Mapping, keys: Collection[str], what: str) -> None:
@@ -174,6 +179,8 @@ def _not_understood(row: Mapping, key: str, kind: str | None, shown: bool) -> st
         return "looks like an image and is not read"
     if kind in ("text", "generation") and key in PAIRED:
         return f"is not read: {PAIRED[key]}"
+    if kind == "understanding" and key in ("system", "system_prompt") and not _is_blank(value):
+        return "is not read: write it as the first message, of the role 'system'"
     return None
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from janusflow.models.janusflow.configuration import JanusFlowConfig
+from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.training import checkpoints, export, init_checkpoint
 from janusflow.training.config_values import today
 from janusflow.training.ema import State, load_heads
@@ -93,10 +94,21 @@ def _of_run(start: Path, out: Path, model: str | None) -> Beginning:
 
 
 def flow_folder(name: str) -> Path:
-    """Returns a model's folder. Raises ValueError, before any work, if it holds no JanusFlow."""
+    """Returns a model's folder. Raises ValueError, before any work, if it holds no JanusFlow or
+    lacks a file with which its export would be loaded.
+    """
     folder = locate(name)
-    JanusFlowConfig.from_pretrained(folder)
+    processor_of(folder)
     return folder
+
+
+def processor_of(folder: Path) -> JanusFlowProcessor:
+    """Returns the processor of a JanusFlow's folder. Raises ValueError if it does not fit."""
+    config = JanusFlowConfig.from_pretrained(folder)  # first, because it knows Janus-Pro
+    processor = JanusFlowProcessor.from_pretrained(folder)
+    processor.check_fits(config.language_config.vocab_size)
+    processor.check_images(config.vision.image_size, config.vision.tokens)
+    return processor
 
 
 def _model(start: Path) -> str:

@@ -73,7 +73,7 @@ def plan(
         )
     changes = dict(changes or {})
     chosen = settings.changed(_defaults(folder, _objective(changes)), changes)
-    vae = load_vae(folder, None)
+    vae = init_checkpoint.autoencoder_of(folder)
     prompts = Prompts(init_checkpoint.batches(folder, seed=chosen.training.seed), 1, categories)
     scenes = replace(prompts.batches, categories=tuple(categories))
     data = prompts if objectives.find(chosen.objective["name"]).draws else scenes
@@ -157,6 +157,7 @@ def pairs(
     See `training.pairs.make`.
     """
     folder = flow_folder(model)
+    vae = init_checkpoint.autoencoder_of(folder)
     network = JanusFlowModel.from_pretrained(folder, dtype=torch.float32).eval()
     source = Prompts(init_checkpoint.batches(folder), 1)
     if prompts is None:
@@ -175,7 +176,7 @@ def pairs(
         round=done + 1,
         **how,
     )
-    return make(network, load_vae(folder, None), samples, told, out, part)
+    return make(network, vae, samples, told, out, part)
 
 
 def _objective(changes: Mapping[str, object]) -> str:

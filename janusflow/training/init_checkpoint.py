@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from janusflow.models.autoencoder import PatchAutoencoder
-from janusflow.models.autoencoder_loading import load_vae
+from janusflow.models.autoencoder_loading import check_vae, load_vae
+from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.tokenizer import build_tokenizer
 from janusflow.models.processor_files import tokenizer_in
@@ -99,11 +100,21 @@ def fit_autoencoder(recipe: Recipe, count: int = 1024) -> PatchAutoencoder:
     return autoencoder.requires_grad_(False)
 
 
+def autoencoder_of(folder: Path, name: str | Path | None = None) -> torch.nn.Module:
+    """Returns the autoencoder of the model in `folder`, or another by name.
+
+    Raises ValueError, before any work, for one whose latents do not fit the model.
+    """
+    vae = load_vae(folder, name)
+    check_vae(vae, JanusFlowConfig.from_pretrained(folder))
+    return vae
+
+
 def batches(base: Path, recipe: Recipe | None = None, seed: int | None = None) -> Batches:
     """Returns batches of scenes for a model, with the recipe's shares and, by default, seed."""
     recipe = recipe or Recipe()
     seed = recipe.seed if seed is None else seed
-    autoencoder = load_vae(base, None).requires_grad_(False)
+    autoencoder = autoencoder_of(base).requires_grad_(False)
     tokenizer = tokenizer_in(base)
     return Batches(tokenizer, autoencoder, recipe.categories, recipe.templates, seed)
 

@@ -248,9 +248,8 @@ def of_stage(
     _check_out(out)
     _check_data(chosen, data)
     begun = beginning.of_stage(model, start, out)
-    JanusFlowConfig.from_pretrained(begun.under)  # before the processor, because it knows Janus-Pro
-    processor = JanusFlowProcessor.from_pretrained(begun.under)
-    encode = Latents(load_vae(begun.under, vae))
+    processor = beginning.processor_of(begun.under)
+    encode = Latents(init_checkpoint.autoencoder_of(begun.under, vae))
     cached = None
     if chosen.data.cache:
         cached = cached_features.find(chosen, data, encode.vae, processor)

@@ -16,9 +16,9 @@ from janusflow.data.preparation import generation
 from janusflow.data.readers import as_paths, find, signature
 from janusflow.data.records import Records
 from janusflow.data.samples import BrokenSample
-from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
+from janusflow.training import init_checkpoint
 from janusflow.training.alignment.teachers import Encoder, make
 from janusflow.training.beginning import flow_folder
 from janusflow.training.encoding import BATCH, features_of, latents_of, made_with, taught_by
@@ -71,7 +71,10 @@ def load(
         raise ValueError(f"--teacher is {teacher!r}; choose own, none or timm:NAME")
     choice("--dtype is", dtype, DTYPES)
     folder, place = flow_folder(model), pick_device(device)
-    found = Encoders(JanusFlowProcessor.from_pretrained(folder), load_vae(folder, vae).to(place))
+    found = Encoders(
+        JanusFlowProcessor.from_pretrained(folder),
+        init_checkpoint.autoencoder_of(folder, vae).to(place),
+    )
     if teacher != "none":
         whole = JanusFlowModel.from_pretrained(folder, dtype=torch.float32).eval()
         found.teacher, found.name = make(teacher, whole, weights=weights, size=size), teacher

@@ -12,7 +12,7 @@ from PIL import Image
 
 from janusflow.cli import terminal
 from janusflow.cli.commands import bench
-from janusflow.cli.commands.generate import warn_of_loose_words
+from janusflow.cli.commands.generate import warn_of_a_file, warn_of_loose_words
 from janusflow.cli.old_names import ALSO, OLD, renamed
 from janusflow.cli.save_images import check_seed, output
 from janusflow.pipelines import image_io
@@ -285,3 +285,12 @@ def test_a_full_memory_is_one_sentence(error):
 
     assert "memory is full" in advice(error or torch.OutOfMemoryError("CUDA out of memory"))
     assert advice(RuntimeError("of a developer")) is None
+
+
+def test_a_prompt_that_is_a_file_s_name_is_warned_of(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    warn_of_a_file(["p.txt", "a red circle"])
+    assert capsys.readouterr().err == ""
+    (tmp_path / "p.txt").write_text("a red circle")
+    warn_of_a_file(["p.txt"])
+    assert "'p.txt' is the name of a file" in capsys.readouterr().err

@@ -58,6 +58,7 @@ def test_a_picture_is_found_under_the_keys_that_people_use(tmp_path, key):
         ({"image_id": 7, "caption": "c"}, "'image_id' looks like an image"),
         ({"Image": "a.png", "Caption": "c"}, "'Image' names an image"),
         ({"path": "a", "caption": "c"}, "'path' of a caption"),
+        ({"messages": [{"role": "user", "content": "a"}], "system": "b"}, "the role 'system'"),
         ({"blob": {"bytes": None, "path": "a"}, "text": "c"}, "'blob' holds a file"),
     ],
 )
@@ -113,6 +114,8 @@ def test_what_is_ignored_leaves_the_other_of_two_texts(tmp_path):
         for ignored, left in (("text", "two"), ("caption", "one")):
             ((_, records),) = find(path, Data(ignore=(ignored,)))
             assert records[0].text == left
+    ((_, records),) = find(lines(tmp_path / "y.jsonl", {"text": " ", "caption": "two"}))
+    assert records[0].text == "two"
     same = {"text": "one", "caption": "one", "image": "a.png", "image_path": "below/a.png"}
     assert kind_of(same) == "generation"
 

@@ -12,6 +12,7 @@ from janusflow.training import (
     distillation,
     export,
     job,
+    precompute,
     vision_pretraining,
 )
 from janusflow.training.rewards import reward_job
@@ -150,6 +151,38 @@ def test_what_trains_a_flow_says_before_any_work_that_a_janus_pro_has_none(tmp_p
     with pytest.raises(ValueError, match="type 'janus', not a JanusFlow, and has no flow; choose"):
         work("janusflow/scenes-pro", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_autoencoder_of_another_model_is_refused_before_any_work(tiny_folder, tmp_path):
+    model = shutil.copytree(tiny_folder, tmp_path / "model")
+    shutil.rmtree(model / "vae")
+    shutil.copytree(PACKAGED["janusflow/emoji"] / "vae", model / "vae")
+    (tmp_path / "texts.txt").write_text("a red circle\n" * 4)
+    out = tmp_path / "run"
+    for work in (
+        lambda: reward_job.plan(str(model), out),
+        lambda: distillation.plan(str(model), out),
+        lambda: distillation.pairs(str(model), out, 1),
+        lambda: precompute.load(str(model), teacher="none"),
+        lambda: job.of_stage(2, str(model), tmp_path / "texts.txt", out),
+    ):
+        with pytest.raises(ValueError, match="autoencoder makes 32 channels, the network takes 16"):
+            work()
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["processor_config.json", "preprocessor_config.json"])
+def test_a_folder_whose_export_would_not_load_is_not_trained(tiny_folder, tmp_path, name):
+    model = shutil.copytree(tiny_folder, tmp_path / "model")
+    (model / name).unlink()
+    (tmp_path / "texts.txt").write_text("a red circle\n" * 4)
+    for work in (
+        lambda: reward_job.plan(str(model), tmp_path / "run"),
+        lambda: distillation.plan(str(model), tmp_path / "run"),
+        lambda: job.of_stage(2, str(model), tmp_path / "texts.txt", tmp_path / "run"),
+    ):
+        with pytest.raises(ValueError, match=r"processor_config\.json"):
+            work()
 
 
 @pytest.mark.parametrize("content", ["", "{}", None])

@@ -101,6 +101,7 @@ def _rows(options: Options) -> list[str]:
     limits.whole(options.batch_size, "--batch-size", "number", optional=True)
     texts = list(options.prompt or [])
     warn_of_loose_words(texts)
+    warn_of_a_file(texts)
     texts += safe_io.read_prompts(options.prompts) if options.prompts else []
     for text in texts:
         safe_io.check_prompt(text, "a prompt")
@@ -118,3 +119,13 @@ def warn_of_loose_words(texts: list[str]) -> None:
             f"warning: these are {len(texts)} prompts of one word each; for one image put the "
             f"text in quotes: janusflow generate {whole!r:.120}"
         )
+
+
+def warn_of_a_file(texts: list[str]) -> None:
+    """Warns about a prompt that is the name of a text file, which is an image of that word."""
+    for text in texts:
+        if text.endswith((".txt", ".json", ".jsonl", ".csv")) and Path(text).is_file():
+            tell(
+                f"warning: {text!r:.120} is the name of a file and is drawn as it stands; its "
+                "lines are read by --prompts"
+            )

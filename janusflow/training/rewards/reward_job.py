@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.training import config as settings
 from janusflow.training import export, init_checkpoint, loop
@@ -55,7 +54,7 @@ def plan(
         raise ValueError(
             f"the objective {chosen.objective['name']!r} does not learn from rewards; choose nft"
         )
-    vae = load_vae(folder, None)
+    vae = init_checkpoint.autoencoder_of(folder)
     batches = init_checkpoint.batches(folder, seed=chosen.training.seed)
     data = Prompts(batches, chosen.objective["group"], categories)
 
