@@ -6,6 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
+from janusflow.utils.hub import PACKAGED
 from janusflow.utils.safe_io import read_object
 
 
@@ -33,6 +34,13 @@ def test_a_missing_autoencoder_is_named(janusflow, copied):
     shutil.rmtree(copied / "vae")
     code, _, said = janusflow("info", copied)
     assert code == 2 and "holds no vae/" in said and "name its own by --vae" in said
+
+
+def test_an_autoencoder_of_another_model_is_named(janusflow, copied):
+    shutil.rmtree(copied / "vae")
+    shutil.copytree(PACKAGED["janusflow/emoji"] / "vae", copied / "vae")
+    code, _, said = janusflow("info", copied)
+    assert code == 2 and "autoencoder makes 32 channels, the network takes 16" in said
 
 
 def test_the_doctor_looks_at_the_few_step_model(janusflow, copied):

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from janusflow.models.autoencoder_loading import described_vae, vae_dtype
+from janusflow.models.autoencoder_loading import check_vae, described_vae, vae_dtype
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.latents import pixels_per_latent
@@ -215,6 +215,7 @@ def of_folder(folder: Path, vae: str | Path | None = None, **setting) -> Forecas
             f"{str(folder)!r} holds no vae/, and SDXL's, which is assumed then, has {assumed} "
             f"channels where the model has {own}; name its own by --vae"
         )
+    check_vae(found, config)
     return forecast(config, found, **setting)
 
 
