@@ -42,11 +42,10 @@ def describe(mixture: Mixture) -> str:
 
 def _example(sources) -> str:
     why = "the first have no records"
-    for records in (getattr(source, "records", None) for source in sources):
-        for _, record in _spread(records, TRIED) if records is not None else ():
-            if isinstance(record, Record):
-                return f"{record.name}: {_words(record)!r}"
-            why = str(record)
+    for record in _tried(sources):
+        if isinstance(record, Record):
+            return f"{record.name}: {_words(record)!r}"
+        why = str(record)
     return f"nothing that can be read among the first ({why})"
 
 
@@ -78,13 +77,15 @@ def has_edits(mixture: Mixture) -> bool:
     source.
     """
     blend = mixture.sources.get("generation")
-    for records in (
-        getattr(source, "records", None) for source in (blend.sources if blend else ())
-    ):
-        for _, record in _spread(records, TRIED) if records is not None else ():
-            if isinstance(record, Record) and record.shown:
-                return True
-    return False
+    tried = _tried(blend.sources if blend else ())
+    return any(isinstance(record, Record) and record.shown for record in tried)
+
+
+def _tried(sources) -> Iterator[Record | Exception]:
+    """Yields a few records of each source, or why they cannot be read."""
+    for records in (getattr(source, "records", None) for source in sources):
+        if records is not None:
+            yield from (record for _, record in _spread(records, TRIED))
 
 
 def fingerprint(mixture: Mixture) -> dict[str, str]:

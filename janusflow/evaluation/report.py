@@ -95,11 +95,11 @@ def narrow(scores: dict) -> list[str]:
     return lines if max(map(len, lines)) <= WIDTH else aligned(table(scores, full=False))
 
 
-def aligned(rows: Rows, between: str = "  ") -> list[str]:
+def aligned(rows: Rows) -> list[str]:
     """Formats a table with the first column left-aligned and the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        between.join(
+        "  ".join(
             text.rjust(width) if i else text.ljust(width)
             for i, (text, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()

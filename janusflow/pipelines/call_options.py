@@ -135,14 +135,14 @@ def check_output_type(name: str) -> None:
     choice("output_type is", name, OUTPUT_TYPES)
 
 
-def texts(prompt: Texts, name: str = "prompt") -> list[str]:
+def texts(prompt: Texts) -> list[str]:
     """Returns one text or several as a list. Raises ValueError for an empty one."""
     if isinstance(prompt, np.ndarray) and not prompt.ndim:
         prompt = prompt.item()
     found = [prompt] if isinstance(prompt, str) else list(prompt) if _is_list(prompt) else [prompt]
     if not found or not all(isinstance(p, str) and p.strip() for p in found):
         shown = found if len(found) != 1 else found[0]
-        raise ValueError(f"{name} is {shown!r:.200}; expected one text or several, none empty")
+        raise ValueError(f"prompt is {shown!r:.200}; expected one text or several, none empty")
     return [str(text) for text in found]
 
 

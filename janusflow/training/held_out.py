@@ -92,12 +92,11 @@ class HeldOutScenes(Batches):
         return scene("test", index)
 
 
-def of_world(folder: Path, count: int, scored: bool = True) -> HeldOut:
+def of_world(folder: Path, count: int) -> HeldOut:
     """Returns scenes and prompts of the test split, for a model of the world of scenes."""
     known = init_checkpoint.batches(folder)
     samples = HeldOutScenes(known.tokenizer, known.autoencoder).images(range(count))
-    requests = Prompts(known).test(count) if scored else ()
-    return HeldOut(samples, requests, known.autoencoder)
+    return HeldOut(samples, Prompts(known).test(count), known.autoencoder)
 
 
 def evaluate(held_out: HeldOut, trainer: Trainer, out: Path, meta: dict[str, str]) -> None:

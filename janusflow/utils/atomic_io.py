@@ -66,9 +66,9 @@ def _reserve(target: Path, part: Path) -> int:
     return (mode if found is None else found) & 0o777
 
 
-def write_text(path: Path, text: str, sync: bool = True) -> Path:
+def write_text(path: Path, text: str) -> Path:
     """Writes a UTF-8 text file atomically; see `replacing`."""
-    with replacing(path, sync) as part:
+    with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
     return path
 

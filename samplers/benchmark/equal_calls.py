@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from samplers.benchmark import suite
-from samplers.benchmark.measure import endpoints, fixed, judged, now, overheads, play, protocol
+from samplers.benchmark.measure import fixed, judged, now, overheads, play, protocol
 from samplers.benchmark.peers import Peer, peers
 from samplers.benchmark.problems import PROBLEMS, Problem
 from samplers.benchmark.summary import OURS, Report, Row, ratio_table
+from samplers.comparison import endpoints
 from samplers.core import Solver, Velocity, count, find
 from samplers.grids import uniform
 from samplers.rectify import straightness

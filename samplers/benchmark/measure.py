@@ -14,13 +14,6 @@ from samplers.core import SOLVERS, Solver, Velocity, sample
 from samplers.grids import uniform
 
 
-def endpoints(v: Velocity, noise: Tensor, tolerance: float) -> Tensor:
-    """Returns the endpoints of the flow, by dopri8 at this tolerance."""
-    tight = {"rtol": tolerance, "atol": tolerance, "max_calls": 10**6}
-    stops = [0.0, *(t for t in getattr(v, "jumps", ()) if 0 < t < 1), 1.0]
-    return sample(v, noise, stops, "dopri8", **tight)
-
-
 def judged(
     reference: Tensor, basin: Callable[[Tensor], Tensor] | None = None
 ) -> Callable[[Tensor], dict]:
@@ -77,14 +70,14 @@ def still(x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG001
     return x
 
 
-def per_step(walk: Callable[[int], object], steps: int = 32, repeats: int = 9) -> float:
+def per_step(walk: Callable[[int], object], steps: int = 32) -> float:
     def seconds(n: int) -> float:
         start = time.process_time()  # so that other programs do not count
         walk(n)
         return time.process_time() - start
 
     walk(steps)
-    fast, slow = (min(seconds(n) for _ in range(repeats)) for n in (steps, 2 * steps))
+    fast, slow = (min(seconds(n) for _ in range(9)) for n in (steps, 2 * steps))
     return max(0.0, (slow - fast) / steps * 1e6)
 
 

@@ -8,7 +8,7 @@ with the times; this fits the student's distribution rather than single paths.
 import torch
 from torch import Tensor
 
-from samplers.benchmark.measure import endpoints
+from samplers.comparison import endpoints
 from samplers.core import SOLVERS, Solver, Velocity, find, sample
 from samplers.search.learn import demand_gradient, grid_of, log_error, ramp
 

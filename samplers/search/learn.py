@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from samplers.benchmark.equal_calls import problem, run
-from samplers.benchmark.measure import endpoints, fixed, installed
+from samplers.benchmark.measure import fixed, installed
 from samplers.benchmark.summary import OURS, best_shipped
+from samplers.comparison import endpoints
 from samplers.core import Solver, Velocity, find, sample, times
 from samplers.solvers.linear_multistep import Learned, assemble, linearize, walk
 
