@@ -148,15 +148,21 @@ def save(folder: Path, adapter: Adapter, tensors: dict[str, Tensor], base: str) 
     atomic_io.write_tensors(folder / WEIGHTS, named, {"format": "pt"})
 
 
+def check_weight_name(name) -> str:
+    """Returns the name of a weight file. Raises ValueError for another format or a path."""
+    if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+        raise ValueError(
+            f"weight_name is {name!r:.100}; expected a .safetensors file of the adapter's folder"
+        )
+    return name
+
+
 def read(folder: Path, weights: str = WEIGHTS) -> Found:
     """Reads the adapter in a folder from the weight file of that name.
 
     Raises ValueError for anything but plain LoRA in safetensors.
     """
-    if Path(weights).name != weights or not weights.endswith(".safetensors"):
-        raise ValueError(
-            f"weight_name is {weights!r:.100}; expected a .safetensors file of the adapter's folder"
-        )
+    check_weight_name(weights)
     if not (folder / weights).exists() and (pickles := sorted(folder.glob("adapter_model.bin"))):
         raise ValueError(
             f"{str(pickles[0])!r} is a pickle, which is never read; save the adapter as {weights}"

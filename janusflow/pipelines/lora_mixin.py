@@ -49,7 +49,7 @@ class Adapted:
             )
         if weight_name is None:
             name, weight_name = adapter_file(name)
-        weight_name = weight_name or lora.WEIGHTS
+        weight_name = lora.check_weight_name(weight_name or lora.WEIGHTS)
         folder = locate(name, files=[lora.CONFIG, weight_name], **given)
         found, taken = lora.read(folder, weight_name), self.get_list_adapters()
         own = adapter_name or f"default_{len(taken)}"

@@ -7,13 +7,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from janusflow.utils.safe_io import check_file
+
 BLOCK = 2**20  # bytes that are read at once
 
 
 def of_file(path: Path) -> str:
-    """Returns the SHA-256 of a file's content, as `sha256sum` prints it."""
+    """Returns the SHA-256 of a file's content, as `sha256sum` prints it.
+
+    Raises ValueError for a folder, pipe or device.
+    """
     found = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(check_file(path), "rb") as file:
         while block := file.read(BLOCK):
             found.update(block)
     return found.hexdigest()

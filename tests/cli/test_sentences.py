@@ -43,6 +43,11 @@ def test_an_autoencoder_of_another_model_is_named(janusflow, copied):
     assert code == 2 and "autoencoder makes 32 channels, the network takes 16" in said
 
 
+def test_convert_says_what_it_takes(janusflow, copied, tmp_path):
+    code, _, said = janusflow("convert", copied, "-o", tmp_path / "new")
+    assert code == 2 and "is a JanusFlow" in said and not (tmp_path / "new").exists()
+
+
 def test_the_doctor_looks_at_the_few_step_model(janusflow, copied):
     told = {"draft": {"model": str(copied / "gone"), "evaluations": 4}}
     (copied / "few-step.json").write_text(json.dumps(told))

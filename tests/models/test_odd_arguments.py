@@ -48,3 +48,9 @@ def test_times_of_training_steps_and_texts_are_no_grid():
 def test_a_network_of_other_arguments_is_named():
     with pytest.raises(TypeError, match=r"the velocity is called with \(x, t\) and takes \(input"):
         samplers.sample(torch.nn.Linear(3, 3), torch.ones(2, 3), 4, "euler")
+
+
+@pytest.mark.parametrize("name", [5, "../a.safetensors", "a.bin"])
+def test_a_weight_file_of_another_kind_is_refused_by_name(tiny_pipe, tmp_path, name):
+    with pytest.raises(ValueError, match=r"weight_name is .*; expected a .safetensors file"):
+        tiny_pipe.load_lora_weights(tmp_path, weight_name=name)
