@@ -13,26 +13,13 @@ from zlib import crc32
 import numpy as np
 from numpy.random import Generator
 
-from janusflow.scenes.shapes import COLORS, SHAPES, SIDE, Obj, render, render_batch
+from janusflow.scenes.shapes import COLORS as COLORS
+from janusflow.scenes.shapes import SHAPES as SHAPES
+from janusflow.scenes.shapes import SIDE
+from janusflow.scenes.shapes import Obj as Obj
+from janusflow.scenes.shapes import render as render
+from janusflow.scenes.shapes import render_batch as render_batch
 from janusflow.utils.keywords import choice
-
-__all__ = [
-    "CATEGORIES",
-    "COLORS",
-    "SHAPES",
-    "SPLITS",
-    "Need",
-    "Obj",
-    "Prompt",
-    "Scene",
-    "describe",
-    "prompt",
-    "realise",
-    "relates",
-    "render",
-    "render_batch",
-    "scene",
-]
 
 GAP = 4  # pixels between the boxes of two objects, at least
 SIZES = range(28, 35)  # widths in pixels: large, yet four fit

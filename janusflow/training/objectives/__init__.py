@@ -23,3 +23,16 @@ from janusflow.training.objectives.objective import (
     objective,
     settled,
 )
+
+__all__ = [
+    "FLOW",
+    "OBJECTIVES",
+    "Batch",
+    "Context",
+    "Network",
+    "Objective",
+    "find",
+    "make",
+    "objective",
+    "settled",
+]
