@@ -51,7 +51,7 @@ def commands(page: Path) -> list[list[str]]:
 
 
 def fault(words: list[str]) -> str | None:
-    name, *rest = words
+    name, *rest = words[: words.index("--")] if "--" in words else words  # the rest: another's
     options = [word.split("=")[0] for word in rest if re.match(r"--?[a-z]", word)]
     if Path(name).name == "janusflow":
         if not rest or rest[0].startswith("-"):
@@ -67,7 +67,7 @@ def fault(words: list[str]) -> str | None:
     top = name.split(".")[0]
     if top == "tests":  # the extra `eval` installs a package of that name
         return f"{name} has to stand in checks"
-    if top not in ("janusflow", "samplers", "checks", "benchmarks"):
+    if top not in ("janusflow", "samplers", "checks", "studies"):
         return None
     spec = importlib.util.find_spec(name)
     if spec is None:
