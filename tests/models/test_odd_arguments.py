@@ -35,6 +35,14 @@ def test_a_configuration_that_is_missing_is_not_the_published_one(tmp_path):
 
     with pytest.raises(ValueError, match=r"lacks config\.json; take it from the checkpoint"):
         JanusFlowConfig.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"gone' lacks config\.json"):
+        JanusFlowConfig.from_pretrained(tmp_path, subfolder="gone")
+
+
+def test_no_subfolder_is_the_folder_itself(tiny_folder):
+    from janusflow import JanusFlowConfig
+
+    assert JanusFlowConfig.from_pretrained(tiny_folder, subfolder=None).model_type
 
 
 def test_times_of_training_steps_and_texts_are_no_grid():

@@ -172,11 +172,12 @@ class JanusFlowConfig(PreTrainedConfig):
         invalid JSON.
         """
         name = PACKAGED.get(str(name), name)
-        folder = Path(name) / kwargs.get("subfolder", "")
+        kwargs["subfolder"] = kwargs.get("subfolder") or ""
+        folder = Path(name) / kwargs["subfolder"]
         if (folder / "config.json").is_file():
             read_config(folder / "config.json")
-        elif folder.is_dir():
-            raise ValueError(f"{str(name)!r} lacks config.json; take it from the checkpoint")
+        elif Path(name).is_dir():
+            raise ValueError(f"{str(folder)!r} lacks config.json; take it from the checkpoint")
         content, rest = super().get_config_dict(name, **kwargs)
         if "gen_vision_config" in content:
             raise ValueError(
