@@ -53,7 +53,7 @@ def samples_of(base: Path, count: int) -> list[Sample]:
     data = init_checkpoint.batches(base, RECIPE)
     made = data.images(range(count))
     asked = [
-        data._asked(data.training_scene(i), made[i].pixel_values[0], generator("heart", i))
+        data.answered(data.training_scene(i), made[i].pixel_values[0], generator("heart", i))
         for i in range(count)
     ]
     return [*made, *asked]

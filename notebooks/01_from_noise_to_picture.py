@@ -16,8 +16,8 @@
 #
 # **Question.** What happens between noise and image, and how many calls does it take?
 #
-# A flow model is a velocity $v(x, t)$. Noise at $t = 0$ follows $dx/dt = v(x, t)$ and is a image
-# at $t = 1$. A solver may look at $v$ only at single points: those calls are what a image costs.
+# A flow model is a velocity $v(x, t)$. Noise at $t = 0$ follows $dx/dt = v(x, t)$ and is an image
+# at $t = 1$. A solver may look at $v$ only at single points: those calls are what an image costs.
 # First we look at a field in the plane whose endpoints are known to ten digits, then at the model.
 # The answer, with numbers, stands at the end.
 #

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Understanding
 #
-# **Question.** What does the model see in a image, where does it fail, and can it judge its own
+# **Question.** What does the model see in an image, where does it fail, and can it judge its own
 # images?
 #
 # Scenes have exact answers, so right and wrong are counted, not felt. We ask, look at the
@@ -170,7 +170,7 @@ plt.show()
 # ## The model judges its own images
 #
 # It draws prompts with one and two objects, then is asked about every object: "is there a red
-# circle?". It calls a image good if it says yes to all. The scorer reads the same images
+# circle?". It calls an image good if it says yes to all. The scorer reads the same images
 # without any network.
 
 # %%

@@ -115,7 +115,8 @@ def figure(rows: list[dict], qualities: list[dict]):
         ends = [[r["strict"] - r["low"] for r in own], [r["high"] - r["strict"] for r in own]]
         ax.errorbar(x, y, ends, fmt="o-", color=colour(place), markersize=4, label=name)
     ax.set(xscale="log", xlabel="network evaluations", ylabel="strict score, 95 % interval")
-    ax.set_xticks([1, 2, 4, 8, 12, 34, 60], ["1", "2", "4", "8", "12", "34", "60"], minor=False)
+    ticks = sorted({r["evaluations"] for own in lines.values() for r in own})
+    ax.set_xticks(ticks, [str(n) for n in ticks], minor=False)
     ax.set_xticks([], minor=True)
     ax.set_ylim(0, 1)
     ax.legend(fontsize=7, loc="lower right")

@@ -87,19 +87,20 @@ class Batches(Texts):
         images = pixels(render_batch([s.objects for s in scenes]))
         level = 0.1 * torch.from_numpy(rng.random((count, 1, 1, 1))).float()
         images += level * torch.randn(images.shape, generator=torch.Generator().manual_seed(step))
-        return [self._asked(one, image, rng) for one, image in zip(scenes, images, strict=True)]
+        return [self.answered(one, image, rng) for one, image in zip(scenes, images, strict=True)]
 
-    def _asked(self, scene: Scene, image: Tensor, rng: np.random.Generator) -> Sample:
+    def answered(self, scene: Scene, image: Tensor, rng: np.random.Generator) -> Sample:
         """Returns a sample of several questions about one image."""
+        fields = self.asked(scene, rng)
+        fields |= {"pixel_values": image[None], "name": scene.caption}
+        return Sample(kind="understanding", **fields)
+
+    def asked(self, scene: Scene, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Returns the text fields of a sample of several questions about a scene's image."""
         names = list(TEMPLATES)
         asked = [ask(scene, names[_weighted(rng, self.templates)], rng) for _ in range(TURNS)]
         asked = [q for q in asked if q] or [ask(scene, "caption", rng)]
-        return Sample(
-            kind="understanding",
-            **self.conversation([(q.text, q.answer) for q in asked], IMAGE_TOKENS),
-            pixel_values=image[None],
-            name=scene.caption,
-        )
+        return self.conversation([(q.text, q.answer) for q in asked], IMAGE_TOKENS)
 
     def training_scene(self, index: int) -> Scene:
         """Returns training scene number `index`; its category is drawn by the shares."""

@@ -36,15 +36,15 @@ def _draw(number: int) -> dict[str, np.ndarray]:
     own, rng = _batches, generator("train", number, "pool", _batches.seed)
     shown = [own.training_scene(int(i)) for i in rng.integers(2**40, size=CHUNK)]
     asked = [_asked(rng) for _ in range(CHUNK // 2)]
-    talks = [own.conversation(one, rng) for one in asked]
+    talks = [own.asked(one, rng) for one in asked]
     prompts = [own.prompt_ids(one.caption) for one in shown]
     return {
         "images": render_batch([one.objects for one in shown]),
         "prompts": rows(prompts, PROMPT, 0),
         "lengths": np.array([len(ids) for ids in prompts], dtype=np.int16),
         "seen": render_batch([one.objects for one in asked]),
-        "ids": rows([ids for ids, _ in talks], ANSWERS, 0),
-        "labels": rows([labels for _, labels in talks], ANSWERS, -100),
+        "ids": rows([talk["input_ids"] for talk in talks], ANSWERS, 0),
+        "labels": rows([talk["labels"] for talk in talks], ANSWERS, -100),
     }
 
 
@@ -127,6 +127,6 @@ class Pool:
 def image_place(base: Path) -> tuple[int, int]:
     """Returns the first place and the number of the image's tokens in every conversation."""
     own = init_checkpoint.batches(base)
-    ids, _ = own.conversation(scene("train", 0), generator("train", 0, "place"))
+    ids = own.asked(scene("train", 0), generator("train", 0, "place"))["input_ids"].tolist()
     first = ids.index(own.tokenizer.token_to_id(IMAGE_START))
     return first, 1 + IMAGE_TOKENS

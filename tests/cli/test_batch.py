@@ -112,7 +112,7 @@ def test_what_is_given_takes_the_place_of_the_preset(pipe):
 @pytest.fixture(scope="module")
 def grid(pipe):
     texts = ["a red circle", "two green stars", "a blue square above a red star"]
-    return pilot_grid.place(pipe, texts, "draft", seed=3, looks=6)
+    return pilot_grid.place(pipe, texts, "draft", seed=0, looks=6)
 
 
 def test_a_pilot_grid_ends_nearer_than_the_solvers_own(grid):
