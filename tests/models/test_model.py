@@ -364,3 +364,19 @@ def test_blocks_of_the_wrong_kind_are_refused(name, block):
 def test_metadata_of_saved_weights_is_torchs(folder):
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert file.metadata()["format"] == "pt"
+
+
+@pytest.mark.parametrize("name", ["encode_prompt", "velocity", "generate"])
+def test_what_the_pipeline_calls_runs_the_hook_of_offloading(tiny_pipe, name, monkeypatch):
+    """Offloading moves weights in `_hf_hook.pre_forward`, which only a forward pass would run."""
+
+    class Hook:
+        moved = 0
+
+        def pre_forward(self, module):  # noqa: ARG002
+            Hook.moved += 1
+
+    monkeypatch.setattr(tiny_pipe.model, "_hf_hook", Hook(), raising=False)
+    with pytest.raises((TypeError, ValueError)):
+        getattr(tiny_pipe.model, name)(unknown=1)
+    assert Hook.moved == 1

@@ -26,7 +26,6 @@ from janusflow.models.janusflow.packing import image_positions
 from janusflow.models.janusflow.pretrained import JanusFlowPreTrainedModel
 from janusflow.models.janusflow.vision import build_vision_encoder
 from janusflow.models.norms import LanguageRMSNorm, keep_float64
-from janusflow.models.output_hooks import state_without_hooks
 from janusflow.models.prompt_cache import CACHE, PromptCache
 from janusflow.utils.cpu.onednn_linear import repeating, use_onednn
 from janusflow.utils.forward_mode import differentiable_attention
@@ -67,9 +66,6 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
     # Generation
 
     @apply_forward_hook
-    def __getstate__(self) -> dict:
-        return state_without_hooks(self)
-
     def encode_prompt(
         self,
         input_ids: Tensor,
@@ -187,12 +183,12 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
             wanted = {"output_hidden_states": return_hidden is not None}
             out = self._after(prompt, sequence, tuple(features.shape[2:]), **wanted)
             hidden = None if return_hidden is None else out.hidden_states[return_hidden]
-        heard = times if target is None else self._heard(target)
+        heard = times if target is None else self.decoder_times(target)
         v = self.leave(out.last_hidden_state, features, heard).to(latents.dtype)
         return v if return_hidden is None else (v, hidden[:, 1:])
 
-    def _heard(self, t: Tensor | Times) -> Times:
-        """Returns a time's embedding for the decoder alone."""
+    def decoder_times(self, t: Tensor | Times) -> Times:
+        """Returns a flow map's end time as the decoder alone sees it."""
         if isinstance(t, Times):
             return t
         return Times(self.vision_gen_enc_model.embed(t.to(self.device), self.dtype))

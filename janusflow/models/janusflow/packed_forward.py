@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from janusflow.models.attention_capture import Heads, attending, last_block
-from janusflow.models.janusflow.generation_adapters import Times
 from janusflow.models.janusflow.packed_attention import NAME, Segments
 from janusflow.models.janusflow.packing import (
     Layout,
@@ -97,15 +96,13 @@ def forward(
     last = out.last_hidden_state.flatten(0, 1)  # (rows * width, D)
     velocity = hidden = heads = None
     if count:
-        places = image_places(layout, made.shape[1] - 1).to(embeds.device)
-        heard = times
-        if target is not None:
-            heard = Times(model.vision_gen_enc_model.embed(target.to(x.device), model.dtype))
-        velocity = _decode(model, _images(last, places), features, heard).to(x.dtype)
+        places = image_places(layout, made.shape[1]).to(embeds.device)  # the time token's first
+        end_time = times if target is None else model.decoder_times(target)
+        velocity = model.leave(_images(last, places), features, end_time).to(x.dtype)
         if tap is not None:
             tapped = end[0] if tap == len(decoder.layers) else out.hidden_states[tap]
-            hidden = _images(tapped.flatten(0, 1), places)
-        heads = looked.at(places) if attend else None
+            hidden = _images(tapped.flatten(0, 1), places[:, 1:])
+        heads = looked.at(places[:, 1:]) if attend else None
     before, targets, owner, answers = labelled(samples, layout, packs)
     logits = model.language_model.lm_head(last.index_select(0, before.to(last.device)))
     device = logits.device
@@ -185,10 +182,3 @@ def _attention(model, layout: Layout, embeds: Tensor) -> dict:
 
 def _images(flat: Tensor, places: Tensor) -> Tensor:
     return flat.index_select(0, places.flatten()).unflatten(0, tuple(places.shape))
-
-
-def _decode(model, hidden: Tensor, features: Tensor, times: Times) -> Tensor:
-    """Applies the decoder as JanusFlowModel.velocity does: (G, n, D) -> (G, c, H, W)."""
-    x = model.vision_gen_dec_aligner(model.vision_gen_dec_aligner_norm(hidden))
-    x = x.transpose(1, 2).unflatten(2, tuple(features.shape[2:]))
-    return model.vision_gen_dec_model(x, features, times)

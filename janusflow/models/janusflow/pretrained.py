@@ -17,6 +17,7 @@ from janusflow.models.janusflow.generation_adapters import (
     VelocityHead,
 )
 from janusflow.models.janusflow.vision import VisionEncoder
+from janusflow.models.output_hooks import state_without_hooks
 from janusflow.utils import finite
 from janusflow.utils.atomic_io import readable
 from janusflow.utils.checkpoint_files import (
@@ -58,6 +59,9 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _no_split_modules = ("LlamaDecoderLayer", "ConvNextBlock", "Block")
+
+    def __getstate__(self) -> dict:
+        return state_without_hooks(self)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
