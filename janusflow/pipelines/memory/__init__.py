@@ -1,6 +1,5 @@
 """A pipeline's memory: forecast before it is built, and limited while images are decoded."""
 
-# ruff: noqa: F401 (names of `memory`, as its users have them)
 from janusflow.pipelines.memory.available import check_room, free, of_program
 from janusflow.pipelines.memory.forecasts import (
     Forecast,
@@ -15,3 +14,23 @@ from janusflow.pipelines.memory.forecasts import (
     unbuilt,
 )
 from janusflow.pipelines.memory.tiles import DecodingPolicy, decode, fitting, tiled
+
+__all__ = [
+    "DecodingPolicy",
+    "Forecast",
+    "Living",
+    "check_room",
+    "check_sides",
+    "decode",
+    "decoding",
+    "factor",
+    "fitting",
+    "forecast",
+    "free",
+    "held",
+    "of_folder",
+    "of_program",
+    "sampling",
+    "tiled",
+    "unbuilt",
+]
