@@ -19,6 +19,8 @@ from janusflow.scenes.shapes import render_batch
 from janusflow.scenes.world import SPLITS, Scene, generator, scene
 
 TURNS = 4  # questions asked about one image, at most
+MIXED = 0.8  # share of the images that are asked about whose category is "mixed"
+NOISE = 0.1  # largest deviation of the noise on them
 IMAGE_TOKENS = 36  # of a 96 x 96 image in patches of 16
 FAR = 2**32  # steps between the scenes of two seeds: no run takes so many
 
@@ -81,11 +83,11 @@ class Batches(Texts):
             return []
         rng = generator("train", step, "questions")
         scenes = [
-            scene("train", int(rng.integers(2**31)), "mixed" if rng.random() < 0.8 else None)
+            scene("train", int(rng.integers(2**31)), "mixed" if rng.random() < MIXED else None)
             for _ in range(count)
         ]
         images = pixels(render_batch([s.objects for s in scenes]))
-        level = 0.1 * torch.from_numpy(rng.random((count, 1, 1, 1))).float()
+        level = NOISE * torch.from_numpy(rng.random((count, 1, 1, 1))).float()
         images += level * torch.randn(images.shape, generator=torch.Generator().manual_seed(step))
         return [self.answered(one, image, rng) for one, image in zip(scenes, images, strict=True)]
 

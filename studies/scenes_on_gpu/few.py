@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from janusflow.training import losses
 from janusflow.training.config_stages import ALL_BUT_VISION
-from janusflow.training.ema import freeze_all_but
+from janusflow.training.ema import freeze_all_but, trained
 from janusflow.training.objectives.dmd import dmd
 from janusflow.training.objectives.map_losses import column
 from studies.scenes_on_gpu import network
 from studies.scenes_on_gpu.graphs import Captured
 from studies.scenes_on_gpu.joint import asked
 from studies.scenes_on_gpu.pool import Pool
-from studies.scenes_on_gpu.timed import Timed, share, trained
+from studies.scenes_on_gpu.timed import Timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Distiller(Timed):
         self.begin(student, settings.ema)
         self.optimizer = _adam(self.parameters, settings.lr, settings.betas)
         self.critics = {n: self._critic() for n in dict.fromkeys(settings.evaluations)}
-        self.learning = {n: trained(critic) for n, critic in self.critics.items()}
+        self.learning = {n: [p for _, p in trained(one)] for n, one in self.critics.items()}
         rates = settings.critic_lr, (0.9, 0.99)
         self.critic_optimizers = {n: _adam(p, *rates) for n, p in self.learning.items()}
         self.gradients = {
@@ -77,7 +77,7 @@ class Distiller(Timed):
         own = self.settings
         turn = own.evaluations[self.step % len(own.evaluations)]
         found = self.gradients[turn]()
-        rate = own.lr * share(past, self.step, own.warmup, own.decay_from)
+        rate = own.lr * self.rate_share(past, own.warmup, own.decay_from)
         _update(self.optimizer, self.parameters, rate)
         _update(self.critic_optimizers[turn], self.learning[turn], own.critic_lr)
         return dict(zip(("matching", "answers", "critic"), found, strict=True))

@@ -8,17 +8,17 @@ from torch import Tensor, nn
 
 from janusflow.models.autoencoder_loading import load_vae
 from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.scenes.batches import NOISE
 from janusflow.training import losses
 from janusflow.training.ema import freeze_all_but
 from janusflow.training.optimizers import OPTIMIZERS
 from studies.scenes_on_gpu import network
 from studies.scenes_on_gpu.graphs import Captured
 from studies.scenes_on_gpu.pool import Pool, image_place
-from studies.scenes_on_gpu.timed import Timed, share
+from studies.scenes_on_gpu.timed import Timed
 
 PARTS = ("vision_encoder", "linear", "generation", "language_model")
 RENEWED = 20  # steps between two chunks that are stored
-NOISE = 0.1  # largest deviation of the noise on images asked about, as in scenes/batches.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Trainer(Timed):
     def update(self, past: float) -> dict[str, Tensor]:
         own, (flow, next_token) = self.settings, self.gradients()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        rate = own.lr * share(past, self.step, own.warmup, own.decay_from)
+        rate = own.lr * self.rate_share(past, own.warmup, own.decay_from)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("rate", 1.0)
         self.optimizer.step()

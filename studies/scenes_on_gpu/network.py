@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from janusflow.models import latents as coding
-from janusflow.models.janusflow.generation_adapters import Times
 from janusflow.models.janusflow.packing import image_positions
-from janusflow.training import losses
+from janusflow.training import losses, timestep_sampling
 from studies.scenes_on_gpu.pool import ANSWERS, PROMPT
 
 
@@ -49,9 +48,8 @@ def velocity(
         position_ids=positions,
         use_cache=False,
     ).last_hidden_state[:, PROMPT:]
-    if target is not None:
-        times = Times(model.vision_gen_enc_model.embed(target, model.dtype))
-    return model.leave(hidden, features, times)
+    end_time = times if target is None else model.decoder_times(target)
+    return model.leave(hidden, features, end_time)
 
 
 @cache
@@ -93,4 +91,4 @@ def encode(vae: nn.Module, images: Tensor) -> Tensor:
 def logit_normal(count: int, mean: float, std: float, device: torch.device) -> Tensor:
     """Stratified times (B,) with logit(t) ~ N(mean, std^2), rising."""
     u = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
-    return torch.sigmoid(mean + std * torch.special.ndtri(u.clamp(1e-5, 1 - 1e-5)))
+    return timestep_sampling.logit_normal(u.clamp(1e-5, 1 - 1e-5), mean, std)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from janusflow.models.janusflow.tokenizer import IMAGE_START
-from janusflow.scenes.batches import IMAGE_TOKENS, Batches
+from janusflow.scenes.batches import IMAGE_TOKENS, MIXED, Batches
 from janusflow.scenes.questions import question
 from janusflow.scenes.shapes import SIDE, render_batch
 from janusflow.scenes.world import Scene, generator, scene
@@ -20,7 +20,6 @@ from janusflow.training.recipes import Recipe
 CHUNK = 512  # scenes with captions, and half as many conversations, drawn by a process at once
 PROMPT = 27  # tokens of a prompt; with the time token and the 36 of the image these are 64
 ANSWERS = 96  # tokens of a conversation; what is longer is cut
-MIXED = 0.8  # share of conversations about several objects, as in scenes/batches.py
 
 _batches: Batches | None = None  # of a worker process
 

@@ -1,6 +1,6 @@
 """Trains images and answers together, then distils the result:
 
-    python -m studies.scenes_on_gpu.run --init-from MODEL --out OUT --seconds 270 260
+    python -m studies.scenes_on_gpu.run --init-from MODEL --out OUT --seconds 200 200
 
 OUT/joint-DECAY and OUT/few-DECAY.safetensors hold the averaged weights in bfloat16, OUT/run.json
 the settings, the numbers of steps and the scores on 600 test prompts. The student begins with the
@@ -21,6 +21,7 @@ from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training.recipes import Recipe
 from janusflow.utils.devices import pick_device
 from janusflow.utils.hub import locate
+from janusflow.utils.text import explained
 from studies.scenes_on_gpu.few import Distiller, Few
 from studies.scenes_on_gpu.joint import Joint, Trainer
 from studies.scenes_on_gpu.judge import Judge
@@ -62,7 +63,7 @@ class Log:
 
 def joint(args, pool: Pool, judge: Judge, say: Log) -> nn.Module:
     """Trains images and answers; returns the model with its slowest average."""
-    own = changed(Joint(), args.set, "joint.")
+    own = changed(Joint(), args.set, "joint")
     trainer = Trainer(locate(args.init_from), pool, own)
     say("joint", asdict(own))
     say("joint before", lambda: judge.teacher(trainer.model))
@@ -78,7 +79,7 @@ def few(args, teacher: nn.Module, pool: Pool, judge: Judge, say: Log) -> None:
     """Distils the teacher."""
     grid, base = judge.grid, locate(args.init_from)
     own = Few(times=tuple(grid.ts.tolist()), guided_until=float(grid.settings["guided"][1]))
-    own = changed(own, args.set, "few.")
+    own = changed(own, args.set, "few")
     first = student(locate("janusflow/scenes"), locate(args.student), pool.device, teacher)
     say("few", asdict(own))
     say("few before", lambda: {n: judge.few(first, n)["all"] for n in (4, 2, 1)})
@@ -103,6 +104,7 @@ def keep(trainer: Trainer | Distiller, name: str, out: Path) -> None:
 
 def main() -> None:
     args = options()
+    args.set = sections(args.set)  # refused before anything is drawn
     device, say = torch.device(pick_device()), Log(args.out)
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -124,7 +126,7 @@ def options() -> argparse.Namespace:
     add("--init-from", default="janusflow/scenes", help="Names the first model.")
     add("--student", default="janusflow/scenes-few", help="Names the few-step model.")
     add("--out", type=Path, required=True, help="Writes to this folder.")
-    add("--seconds", type=float, nargs=2, default=(270, 260), help="Trains this long each.")
+    add("--seconds", type=float, nargs=2, default=(200, 200), help="Trains this long each.")
     add("--processes", type=int, default=12, help="Draws by this many processes.")
     add("--chunks", type=int, default=1000, help="Keeps this many chunks of scenes.")
     add("--set", nargs="*", default=[], help="Changes numbers, as joint.lr=1e-3.")
@@ -141,10 +143,26 @@ def attempted(make):
         return f"{type(error).__name__}: {error}"[:2000]
 
 
-def changed(settings, changes: list[str], start: str):
-    """Returns the settings with the changes "joint.lr=1e-3" that begin with `start`."""
-    own = [c.removeprefix(start).split("=") for c in changes if c.startswith(start)]
-    return replace(settings, **{name: json.loads(value) for name, value in own})
+def changed(settings: Joint | Few, changes: dict[str, object], section: str):
+    """Returns the settings with the changes of their section."""
+    return replace(settings, **changes.get(section, {}))
+
+
+def sections(told: list[str]) -> dict[str, dict[str, object]]:
+    """Reads ["joint.lr=1e-3", "few.betas=[0, 0.99]"] as {"joint": {"lr": 0.001}, ...}.
+
+    Raises ValueError for a name that is no setting, and for a value that is no JSON.
+    """
+    found: dict[str, dict[str, object]] = {"joint": {}, "few": {}}
+    for one in told:
+        name, _, value = one.partition("=")
+        section, _, key = name.partition(".")
+        known = {"joint": Joint, "few": Few}.get(section)
+        if known is None or key not in known.__dataclass_fields__:
+            raise ValueError(f"no setting named {name!r}; write --set joint.lr=1e-3, for example")
+        with explained(f"--set {one} holds no value", "write it as JSON, 1e-3 or [0, 0.99]"):
+            found[section][key] = json.loads(value)
+    return found
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from janusflow.training.ema import move
+from janusflow.training import schedules
+from janusflow.training.ema import move, trained
 
 TOLD, KEPT = 3.0, 60.0  # seconds between lines of the log, and between writings of the weights
 
@@ -21,7 +22,7 @@ class Timed:
 
     def begin(self, model: nn.Module, decays: Sequence[float]) -> None:
         """Takes the model, whose trainable parts require gradients."""
-        self.model, self.parameters = model, trained(model)
+        self.model, self.parameters = model, [p for _, p in trained(model)]
         self.averages = {d: [p.detach().clone() for p in self.parameters] for d in decays}
 
     def update(self, past: float) -> Mapping[str, Tensor]:
@@ -45,18 +46,16 @@ class Timed:
                 keep()
         keep()
 
+    def rate_share(self, past: float, warmup: int, decay_from: float) -> float:
+        """The rate's share: rising for `warmup` steps, falling from the share `decay_from` of the
+        time on.
+        """
+        falling = schedules.share(past, 1, 0, "linear", decay_from)
+        return min(falling, schedules.share(self.step, 1, warmup))
+
     @torch.no_grad()
     def averaged(self, decay: float) -> nn.Module:
         """Puts an average into the model, and returns it."""
         for parameter, value in zip(self.parameters, self.averages[decay], strict=True):
             parameter.copy_(value)
         return self.model
-
-
-def trained(module: nn.Module) -> list[nn.Parameter]:
-    return [p for p in module.parameters() if p.requires_grad]
-
-
-def share(past: float, step: int, warmup: int, decay_from: float) -> float:
-    """The rate's share after the share `past` of the time: rising, constant, falling to 0."""
-    return min((step + 1) / warmup, 1.0, max(0.0, (1 - past) / (1 - decay_from)))
