@@ -41,15 +41,29 @@ class Output:
         from janusflow.utils.images import grid
 
         self.prepare()
-        paths, told = [self.path], notes
-        if self.folder:
-            paths = [self.path / f"{i:05d}.png" for i in range(len(images))]
-        elif len(images) > 1:
+        paths, told = self.files(len(images)), notes
+        if len(paths) < len(images):
             told = [dict(notes[0], prompt="\n".join(note["prompt"] for note in notes))]
             images = [grid(images)]
         files = [image_io.save(*row) for row in zip(images, told, paths, strict=True)]
         print(*files, sep="\n")
         return dict(files=files, images=notes, pictures=notes)
+
+    def files(self, count: int) -> list[Path]:
+        """Returns the files that so many images are written to."""
+        if not self.folder:
+            return [self.path]
+        return [self.path / f"{i:05d}.png" for i in range(count)]
+
+    def check_inputs(self, *inputs: Path | None, count: int = 1) -> None:
+        """Raises ValueError if an image would be written over one of the files that are read."""
+        for path in self.files(count):
+            for given in inputs:
+                if given is not None and path.exists() and path.samefile(given):
+                    raise ValueError(
+                        f"--out would replace {str(given)!r:.200}, which is read; choose another "
+                        "file or folder"
+                    )
 
     def prepare(self) -> None:
         """Creates the folder if it is missing."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
 from PIL import Image
 from pydantic import ValidationError
 from starlette.datastructures import FormData
@@ -28,6 +29,7 @@ from janusflow.utils.text import printable
 log = logging.getLogger("janusflow.serve")
 LOOK = 0.2  # seconds between two looks whether the client is still there
 HEAD = {"cache-control": "no-store"}
+OF_ADDRESS = ("api-version",)  # which Azure's clients add
 
 
 def create_app(pipe, name: str, places: int = 16) -> FastAPI:
@@ -43,6 +45,7 @@ def create_app(pipe, name: str, places: int = 16) -> FastAPI:
         worker.close()
 
     app = FastAPI(title="janusflow", lifespan=life)
+    app.router.route_class = StrictRoute
     app.state.worker = worker
     _tell_errors(app)
     _list_models(app, name)
@@ -83,6 +86,26 @@ def create_app(pipe, name: str, places: int = 16) -> FastAPI:
         return StreamingResponse(lines, media_type="text/event-stream", headers=HEAD)
 
     return app
+
+
+class StrictRoute(APIRoute):
+    """A route that refuses what JSON and web frameworks drop: keys that come twice, and parameters
+    in the address.
+    """
+
+    def get_route_handler(self) -> Callable:
+        handle = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            for name in request.query_params:
+                if request.method == "POST" and name not in OF_ADDRESS:
+                    said = f"{printable(name, 40)} stands in the address; send it in the body"
+                    raise InvalidRequest(said, printable(name, 40), "extra_forbidden")
+            if "json" in request.headers.get("content-type", ""):
+                errors.check_keys(await request.body())
+            return await handle(request)
+
+        return strict
 
 
 def _list_models(app: FastAPI, name: str) -> None:

@@ -1,9 +1,11 @@
 """Error responses for requests that cannot be fulfilled."""
 
+import json
 import re
 from collections.abc import Sequence
 
 from janusflow.utils.http_guard import error_body
+from janusflow.utils.safe_io import repeated
 from janusflow.utils.text import printable
 
 SUBJECT = re.compile("^(Input|String|List|Dictionary) should")
@@ -25,6 +27,25 @@ def body(status: int, message: str, param: str | None = None, code: str | None =
     """Returns the error as OpenAI's error object."""
     kind = KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
     return error_body(message, kind, param, code)
+
+
+def check_keys(content: bytes) -> None:
+    """Raises InvalidRequest for a JSON object with a key that comes twice, of which JSON's readers
+    keep the last; what is no JSON is left to them.
+    """
+
+    def once(pairs: list[tuple[str, object]]) -> dict:
+        if (again := repeated(pairs)) is not None:
+            name = printable(again, 40)
+            raise InvalidRequest(f"{name} came twice; give it once", name, "duplicate_key")
+        return dict(pairs)
+
+    try:
+        json.loads(content, object_pairs_hook=once)
+    except InvalidRequest:
+        raise
+    except (ValueError, RecursionError):
+        return
 
 
 def of_validation(errors: Sequence[dict]) -> InvalidRequest:

@@ -138,12 +138,15 @@ def unique(pairs: list[tuple[str, object]]) -> dict:
     """Returns a JSON object's pairs as a dict. Raises ValueError for a key that comes twice; an
     argument `object_pairs_hook` of `json`.
     """
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        again = next(name for i, name in enumerate(names) if name in names[:i])
+    if (again := repeated(pairs)) is not None:
         raise ValueError(f"it has the key {again!r:.60} twice")
-    return found
+    return dict(pairs)
+
+
+def repeated(pairs: list[tuple[str, object]]) -> str | None:
+    """Returns the first key of a JSON object that comes a second time, and None without one."""
+    seen: set[str] = set()
+    return next((name for name, _ in pairs if name in seen or seen.add(name)), None)
 
 
 def refuse_constant(constant: str):

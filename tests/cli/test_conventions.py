@@ -84,6 +84,19 @@ def test_a_mistake_gets_one_sentence_with_what_was_meant(
     assert code == 2 and said in err and err.count("\n") == 1 and len(err) < 400
 
 
+@pytest.mark.parametrize("out", ["00000.png", ".", "link.png", "mask.png"])
+def test_an_edit_does_not_replace_the_image_or_mask_that_it_reads(
+    out, janusflow, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("00000.png", "mask.png"):
+        Image.new("RGB", (96, 96), "white").save(name)
+    Path("link.png").symlink_to("00000.png")
+    words = ["edit", "00000.png", "a star", "--mask-image", "mask.png", "-o", out]
+    code, _, err = janusflow(*words)
+    assert code == 2 and "--out would replace" in err and err.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", ["samplers", "grids", "rules", "models"])
 def test_names_are_listed_within_80_columns(command, janusflow):
     code, out, _ = janusflow(command)

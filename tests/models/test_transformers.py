@@ -315,3 +315,15 @@ def test_the_image_processor_of_a_folder_is_its_processors(tiny_folder, processo
 def test_ids_that_the_vocabulary_has_not_are_refused(model, inputs, change, message):
     with pytest.raises(ValueError, match=message):
         model(**{**inputs, **change(inputs["input_ids"])})
+
+
+@pytest.mark.parametrize("given", [{}, {"num_items_in_batch": 0}])
+def test_a_batch_in_which_no_label_counts_has_the_loss_zero_and_a_gradient(model, inputs, given):
+    labels = torch.full_like(inputs["input_ids"], -100)
+    labels[:, 0] = inputs["input_ids"][:, 0]  # the first token is nobody's next one
+    with pytest.warns(UserWarning, match="no label counts"):
+        loss = model(**inputs, labels=labels, **given).loss
+    loss.backward()
+    gradients = [p.grad for p in model.language_model.parameters() if p.grad is not None]
+    model.zero_grad()
+    assert loss == 0 and gradients and not any(g.any() for g in gradients)

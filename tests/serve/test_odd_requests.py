@@ -99,3 +99,26 @@ def test_an_edit_of_another_shape_says_what_to_send(served):
     error = edit(image=square, mask=wide)
     said = "the mask is 120 x 80 and the image 96 x 96; make them the same size"
     assert (error["message"], error["param"]) == (said, "mask")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ('{"prompt": "a", "seed": 1, "seed": 2}', "seed"),
+        ('{"prompt": "a", "other": {"x": 1, "x": 1}}', "x"),
+    ],
+)
+def test_a_key_that_comes_twice_is_refused_by_its_name(served, body, param):
+    kind = {"content-type": "application/json"}
+    answer = httpx.post(f"{served.url}/v1/images/generations", content=body, headers=kind)
+    error = answer.json()["error"]
+    assert answer.status_code == 400 and error["param"] == param
+    assert error["message"] == f"{param} came twice; give it once"
+
+
+def test_a_parameter_in_the_address_is_refused_and_azures_version_is_not(served):
+    place, body = f"{served.url}/v1/chat/completions", {"messages": []}
+    error = httpx.post(place, params={"seed": "3"}, json=body).json()["error"]
+    assert error["message"] == "seed stands in the address; send it in the body"
+    error = httpx.post(place, params={"api-version": "1"}, json=body).json()["error"]
+    assert error["param"] == "messages"

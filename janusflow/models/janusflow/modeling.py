@@ -328,10 +328,10 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         **kwargs,
     ) -> CausalLMOutputWithPast:
         """Returns the next token's logits (B, L, V), and with `labels` (B, L) the mean
-        cross-entropy.
+        cross-entropy of those that are not -100, or 0 if there is none.
 
-        Labels of -100 do not count. Positions follow the mask unless given; further arguments go to
-        the language model. Raises ValueError for more tokens than the model has positions.
+        Positions follow the mask unless given; further arguments go to the language model. Raises
+        ValueError for more tokens than the model has positions.
         """
         refuse_unknown(f"{type(self).__name__}.forward", kwargs, self._forward_keywords)
         if (input_ids is None) == (inputs_embeds is None):
@@ -351,7 +351,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
                 inputs_embeds = self.get_input_embeddings()(input_ids)  # an answer may hold any
             else:
                 inputs_embeds = self.embed(input_ids, pixel_values, image_token_mask)
-        self._check_labels(labels, inputs_embeds.shape[:2])
+        kwargs |= self._loss_settings(labels, inputs_embeds.shape[:2], kwargs)
         self.check_length(inputs_embeds.shape[1])
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             position_ids = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)

@@ -1,5 +1,6 @@
 """JanusFlow as a transformers model: weights, embeddings, and generation defaults."""
 
+import warnings
 from pathlib import Path
 from typing import TypeVar
 
@@ -145,18 +146,33 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
                 "text and images; leave it out"
             )
 
-    def _check_labels(self, labels: torch.Tensor | None, shape: torch.Size) -> None:
-        """Raises ValueError for labels of another shape than the prompt's, and beyond the
-        vocabulary.
+    def _loss_settings(
+        self, labels: torch.Tensor | None, shape: torch.Size, given: dict
+    ) -> dict[str, torch.Tensor]:
+        """Returns the number that divides the sum of the tokens' losses: the caller's, or how many
+        labels count, and at least 1, so that a batch without any has the loss 0 and not 0 / 0.
+
+        Raises ValueError for labels of another shape than the prompt's, and beyond the vocabulary.
         """
         if labels is None:
-            return
+            return {}
         if labels.shape != shape:
             raise ValueError(
                 f"labels have shape {tuple(labels.shape)} and the prompt {tuple(shape)}; give one "
                 "label a token, -100 for none"
             )
         self._check_ids(labels.masked_fill(labels == -100, 0), "labels")
+        shifted = given.get("shift_labels")
+        counted = (labels[:, 1:] if shifted is None else shifted) != -100
+        if counted.device.type == "cpu" and not counted.any():
+            warnings.warn(
+                "no label counts, as all are -100 but the first token's; the loss is 0 and nothing "
+                "is learnt, check what makes the labels",
+                stacklevel=3,
+            )
+        number = given.get("num_items_in_batch")
+        number = counted.sum() if number is None else torch.as_tensor(number)
+        return dict(num_items_in_batch=number.clamp(min=1))
 
     def _check_images(self, ids: torch.Tensor) -> None:
         """Raises ValueError for a prompt with the place of an image, where no image came."""
