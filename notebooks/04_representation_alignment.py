@@ -40,13 +40,13 @@ from transformers.utils import logging
 
 sys.path.insert(0, "..")  # studies are not installed
 from janusflow import JanusFlowPipeline
-from janusflow.evaluation import plots
 from janusflow.scenes import shapes, world
 from janusflow.training import losses
-from janusflow.training.alignment.similarity import by_block
 from janusflow.utils.devices import pick_device
 from studies.alignment import findings, run
+from studies.alignment.figure import by_depth
 from studies.alignment.models import Study, prepare, pretrained
+from studies.alignment.similarity import by_block
 
 MODEL, VAE = "janusflow/scenes", None  # or "deepseek-ai/JanusFlow-1.3B", "stabilityai/sdxl-vae"
 
@@ -153,7 +153,7 @@ with torch.no_grad():
         at = torch.full((len(data),), t, device=data.device)
         ready[t] = by_block(model, losses.interpolate(noise, data, at), at, prompt, clean)
 fig, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
-plots.by_depth({f"t = {t}": row for t, row in ready.items()}, axes=ax)
+by_depth({f"t = {t}": row for t, row in ready.items()}, axes=ax)
 plt.show()
 
 # %% [markdown]

@@ -15,6 +15,7 @@ from torch import Tensor
 from samplers.fields import Velocity, fitting, grid_dependent, jumps_of, time_shift_of
 from samplers.run_grid import times
 from samplers.solver_registry import find
+from samplers.solvers.auto import plan
 from samplers.solvers.caution import doubt, looks, minus, overshot, weighed
 from samplers.solvers.leaning import lean, leans
 from samplers.solvers.linear_multistep import linearize
@@ -30,8 +31,6 @@ def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
     a prediction into Euler's, and those of the second difference. `undone` holds the weights that
     take the first correction back, and those of its size; None where it stays.
     """
-    from samplers.solvers.auto import plan  # which imports `core`, which imports this
-
     solver = find(name, **dict(options))
     if not solver.fixed:
         raise ValueError(

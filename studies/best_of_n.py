@@ -20,7 +20,7 @@ from torch import Tensor
 
 from janusflow import JanusFlowPipeline
 from janusflow.evaluation.intervals import wilson
-from janusflow.evaluation.tasks.scenes import Job
+from janusflow.evaluation.tasks.scenes import ImageJob
 from janusflow.pipelines.verifiers import find
 from janusflow.scenes.scorer import score
 from janusflow.scenes.world import CATEGORIES, prompt
@@ -29,13 +29,15 @@ from janusflow.utils.devices import use_threads
 AT_ONCE = 48
 
 
-def asked(count: int, first: int = 0) -> list[Job]:
+def asked(count: int, first: int = 0) -> list[ImageJob]:
     """Returns jobs of `count` test prompts, each category in turn, from number `first` of it on."""
     places = [(CATEGORIES[i % len(CATEGORIES)], first + i // len(CATEGORIES)) for i in range(count)]
-    return [Job("model", "test", index, 0, prompt("test", name, index)) for name, index in places]
+    return [
+        ImageJob("model", "test", index, 0, prompt("test", name, index)) for name, index in places
+    ]
 
 
-def candidates(pipe, quality: str, jobs: list[Job], count: int, names: Sequence[str]):
+def candidates(pipe, quality: str, jobs: list[ImageJob], count: int, names: Sequence[str]):
     """Returns which candidates are right, each verifier's scores, both (jobs, count), and the
     evaluations of one candidate.
     """

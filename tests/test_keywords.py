@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 import janusflow
+from janusflow.models import family
 from janusflow.models.janus_pro.processing import JanusProProcessor
 from janusflow.models.janusflow.auto_processing import VLMImageProcessor
 from janusflow.models.janusflow.configuration import JanusFlowConfig
@@ -44,8 +45,8 @@ def refused(call) -> None:
         lambda: VLMImageProcessor.from_pretrained(FLOW, **WRONG),
         lambda: JanusFlowProcessor.from_pretrained(FLOW, **WRONG),
         lambda: JanusProProcessor.from_pretrained(PRO, **WRONG),
-        lambda: auto_pipeline.family(FLOW, **WRONG),
-        lambda: auto_pipeline.side(FLOW, **WRONG),
+        lambda: family.family(FLOW, **WRONG),
+        lambda: family.side(FLOW, **WRONG),
     ],
 )
 def test_what_loads_refuses_a_misspelt_keyword(door):

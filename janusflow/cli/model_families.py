@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from janusflow.pipelines import auto_pipeline
-from janusflow.pipelines.auto_pipeline import FLOW, PRO
+from janusflow.models.family import FLOW, PRO, family
+from janusflow.models.family import side as side_of
 from janusflow.pipelines.guided_velocity import read_guidance, rule_of
 from janusflow.utils import limits
 
@@ -28,7 +28,7 @@ GUIDANCE = "2"  # of a flow, as published
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerationRequest:
     """`settings` are the arguments of the pipeline; `about` are the metadata of its images."""
 
     settings: dict
@@ -38,7 +38,7 @@ class Request:
 
 def check(options) -> str:
     """Returns the model's family. Raises ValueError for an option that it does not support."""
-    kind = auto_pipeline.family(options.model)
+    kind = family(options.model)
     other = FLOW if kind == PRO else PRO
     for name in OWN[other]:
         if getattr(options, name, None) not in (None, False):
@@ -53,7 +53,7 @@ def check(options) -> str:
 
 def check_flow(model: str, wants: str, instead: str = "choose a JanusFlow") -> None:
     """Raises ValueError for a Janus-Pro; `wants` says what the command does with "a flow"."""
-    if auto_pipeline.family(model) == PRO:
+    if family(model) == PRO:
         raise ValueError(f"{wants} a flow, and Janus-Pro has no flow; {instead}")
 
 
@@ -82,7 +82,7 @@ def guided(kind: str, options) -> str:
     return f"{own_guidance(locate(options.model)):g}"
 
 
-def request(kind: str, options) -> Request:
+def request(kind: str, options) -> GenerationRequest:
     """Returns the request for these options. Raises ValueError for the first that does not fit."""
     from janusflow.utils.safe_io import check_prompt
 
@@ -91,7 +91,7 @@ def request(kind: str, options) -> Request:
     return (_of_flow if kind == FLOW else _of_tokens)(options, guided(kind, options))
 
 
-def _of_flow(options, text: str) -> Request:
+def _of_flow(options, text: str) -> GenerationRequest:
     from janusflow.pipelines.presets import read_grid, read_grids, resolve
     from janusflow.utils.hub import locate
 
@@ -122,7 +122,7 @@ def _of_flow(options, text: str) -> Request:
     about |= dict(guidance_interval=told["guided"])
     about |= dict(negative_prompt=options.negative_prompt or "", dtype=options.dtype)
     about |= dict(height=options.height or "", width=options.width or "")
-    return Request(settings, about | _if_given(options, *ALSO_TOLD), few)
+    return GenerationRequest(settings, about | _if_given(options, *ALSO_TOLD), few)
 
 
 def few_step_of(options, text: str):
@@ -133,7 +133,7 @@ def few_step_of(options, text: str):
     found = few_step.read(locate(options.model))
     if options.quality not in found:
         return None
-    side = auto_pipeline.side(options.model)
+    side = side_of(options.model)
     return few_step.choose(found, options.quality, options, read_guidance(text), side)
 
 
@@ -143,7 +143,7 @@ def check_sides(options) -> None:
         limits.whole(getattr(options, name), f"--{name}", "side", optional=True)
 
 
-def _of_tokens(options, text: str) -> Request:
+def _of_tokens(options, text: str) -> GenerationRequest:
     own = dict(
         temperature=1.0 if options.temperature is None else options.temperature,
         top_k=options.top_k,
@@ -152,7 +152,7 @@ def _of_tokens(options, text: str) -> Request:
     settings = own | dict(guidance_scale=rule_of(text), negative_prompt=options.negative_prompt)
     about = dict(model=options.model, guidance_scale=text, dtype=options.dtype, **own)
     about |= dict(negative_prompt=options.negative_prompt or "")
-    return Request(settings, about | _if_given(options, "lora"))
+    return GenerationRequest(settings, about | _if_given(options, "lora"))
 
 
 def _if_given(options, *names: str) -> dict:

@@ -181,7 +181,7 @@ class Placement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapted(Placement):
+class AdapterOptions(Placement):
     """The options of commands that load a model with a LoRA adapter."""
 
     model: Model = DEFAULT

@@ -15,8 +15,8 @@ from janusflow.data.sample_files import (
     CAPTIONS,
     IMAGE_SUFFIXES,
     READERS,
-    Found,
     Named,
+    Scan,
     fetch,
     placed,
     read_caption,
@@ -48,7 +48,7 @@ class Captioned:
 
 
 @dataclass(frozen=True)
-class Texts:
+class Paragraphs:
     """The paragraphs of a text file, separated by empty lines, as text samples."""
 
     path: Path
@@ -68,18 +68,18 @@ def captions_of(image: Path) -> list[Path]:
     return [path for path in found if path]
 
 
-def open_text(path: Path) -> Found:
+def open_text(path: Path) -> Scan:
     """Opens a text file as a source of its paragraphs."""
     parts = (p.strip() for p in read_caption(path, str(path)).split("\n\n"))
     paragraphs = tuple(part for part in parts if part)
     if not paragraphs:
-        return Found(skipped={str(path): "it is empty"})
-    return Found([("text", Texts(path, paragraphs))])
+        return Scan(skipped={str(path): "it is empty"})
+    return Scan([("text", Paragraphs(path, paragraphs))])
 
 
 def open_folder(
     path: Path, options: Data | None = None, seed: int = 0, exclude: Sequence[Path] = ()
-) -> Found:
+) -> Scan:
     """Opens everything in a folder and its subfolders: *.jsonl, *.json, *.parquet, *.tar, captioned
     images, texts.
 
@@ -87,7 +87,7 @@ def open_folder(
     to learn from, and for a compressed shard.
     """
     options = options or Data()
-    found = Found()
+    found = Scan()
     files = files_of(path, exclude, found)
     if packed := next((f for f in files if f.name.endswith(COMPRESSED)), None):
         raise ValueError(
@@ -116,7 +116,7 @@ def open_folder(
     return found
 
 
-def _add_images(found: Found, images: Sequence[Path], named: Named) -> None:
+def _add_images(found: Scan, images: Sequence[Path], named: Named) -> None:
     """Adds images with caption files. Where a row gives an image its text, that text alone counts,
     and of two caption files the first.
     """
@@ -135,13 +135,13 @@ def _add_images(found: Found, images: Sequence[Path], named: Named) -> None:
     found.sources += [("generation", Captioned(tuple(captioned)))] if captioned else []
 
 
-def files_of(path: Path, exclude: Sequence[Path] = (), found: Found | None = None) -> list[Path]:
+def files_of(path: Path, exclude: Sequence[Path] = (), found: Scan | None = None) -> list[Path]:
     """Returns the sorted regular files below a folder, without hidden files and output folders.
 
     Links to files and folders count as what they lead to.
     """
     out = [folder.resolve() for folder in exclude]
-    found = found or Found()
+    found = found or Scan()
     kept = []
     own = path.resolve() in out or _is_run(path)
     for file in sorted(_below(path, found)):
@@ -162,7 +162,7 @@ def files_of(path: Path, exclude: Sequence[Path] = (), found: Found | None = Non
     return kept
 
 
-def _below(path: Path, found: Found) -> Iterator[Path]:
+def _below(path: Path, found: Scan) -> Iterator[Path]:
     """Yields all files and folders below one; a folder that links lead to is entered once."""
     entered, waiting = [path.resolve()], [path]
 
@@ -185,7 +185,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _add_json(
-    found: Found, lists: list[Path], files: Sequence[Path], options: Data, named: Named
+    found: Scan, lists: list[Path], files: Sequence[Path], options: Data, named: Named
 ) -> None:
     """Adds JSON files that are lists of rows; one beside an image of its name is no list."""
     images = {f.with_suffix("") for f in files if f.suffix.lower() in IMAGE_SUFFIXES}
@@ -196,7 +196,7 @@ def _add_json(
             found.add(open_json(file, options.ignore, named))
 
 
-def _add_tables(found: Found, tables: list[Path], options: Data, seed: int, named: Named) -> None:
+def _add_tables(found: Scan, tables: list[Path], options: Data, seed: int, named: Named) -> None:
     if options.streaming and tables:
         found.add(open_streams(tables, options, seed))
     else:
@@ -204,7 +204,7 @@ def _add_tables(found: Found, tables: list[Path], options: Data, seed: int, name
             found.add(open_table(table, options.ignore, named))
 
 
-def _add_texts(found: Found, texts: Iterable[Path], files: Sequence[Path]) -> None:
+def _add_texts(found: Scan, texts: Iterable[Path], files: Sequence[Path]) -> None:
     """Adds text files that are neither captions nor descriptions of the folder."""
     images = {f.with_suffix("") for f in files if f.suffix.lower() in IMAGE_SUFFIXES}
     others = {f.with_suffix(""): f for f in files if f.suffix.lower() not in CAPTIONS}
@@ -225,11 +225,11 @@ def _add_texts(found: Found, texts: Iterable[Path], files: Sequence[Path]) -> No
             alone = own.sources and len(own.sources[0][1]) == 1
             if alone and text.parent in homes:
                 why = "a caption without its image; a text stands in a folder without images"
-                own = Found(skipped={str(text): why})
+                own = Scan(skipped={str(text): why})
             found.add(own)
 
 
-def _name_the_rest(found: Found, files: Sequence[Path]) -> None:
+def _name_the_rest(found: Scan, files: Sequence[Path]) -> None:
     known = {*IMAGE_SUFFIXES, *CAPTIONS, *READ, *READERS}
     rest = Counter(f.suffix or f.name for f in files if f.suffix.lower() not in known)
     for suffix, count in rest.items():

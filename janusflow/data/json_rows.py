@@ -8,7 +8,7 @@ from pathlib import Path
 from janusflow.data.jsonl import described, image_names
 from janusflow.data.records import Record, to_record
 from janusflow.data.rows import kept, why_not
-from janusflow.data.sample_files import Found, Named, fetch
+from janusflow.data.sample_files import Named, Scan, fetch
 from janusflow.data.samples import BrokenSample
 from janusflow.utils.safe_io import read_text
 
@@ -36,7 +36,7 @@ class Rows:
         return to_record(row, self.kind, name, lambda given: fetch(home, given), self.ignored)
 
 
-def open_json(path: Path, ignored: Collection[str] = (), named: Named | None = None) -> Found:
+def open_json(path: Path, ignored: Collection[str] = (), named: Named | None = None) -> Scan:
     """Opens a JSON file's rows, by kind; a file of anything but objects in a list is skipped.
 
     Image paths in the rows are added to `named`. Raises ValueError for a row with an unknown key
@@ -45,10 +45,10 @@ def open_json(path: Path, ignored: Collection[str] = (), named: Named | None = N
     try:
         rows = json.loads(read_text(path, "results_bytes"))
     except (ValueError, RecursionError) as error:
-        return Found(skipped={str(path): f"it cannot be read as JSON ({error!s:.120})"})
+        return Scan(skipped={str(path): f"it cannot be read as JSON ({error!s:.120})"})
     if not isinstance(rows, list) or not any(isinstance(row, dict) for row in rows):
-        return Found(skipped={str(path): OTHER})
-    found, places = Found(), {}
+        return Scan(skipped={str(path): OTHER})
+    found, places = Scan(), {}
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             found.skip(f"{path} entry {number}", "it is no JSON object")

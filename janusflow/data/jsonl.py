@@ -7,7 +7,7 @@ from pathlib import Path
 
 from janusflow.data.records import Record, parse_row, to_record
 from janusflow.data.rows import edit_keys, image_keys, kept, kind_of, why_not
-from janusflow.data.sample_files import Found, Named, fetch
+from janusflow.data.sample_files import Named, Scan, fetch
 from janusflow.data.samples import BrokenSample
 
 MAX_LINE = 16 * 2**20  # bytes of a line of JSON
@@ -42,7 +42,7 @@ class Lines:
         return to_record(row, self.kind, name, lambda given: fetch(home, given), self.ignored)
 
 
-def open_lines(path: Path, ignored: Collection[str] = (), named: Named | None = None) -> Found:
+def open_lines(path: Path, ignored: Collection[str] = (), named: Named | None = None) -> Scan:
     """Opens a file's lines, by kind.
 
     Image paths in the lines are added to `named`. Lines that are not JSON objects count to the
@@ -52,7 +52,7 @@ def open_lines(path: Path, ignored: Collection[str] = (), named: Named | None = 
     """
     places: dict[str, tuple[array, array]] = {}
     unknown: list[tuple[int, int]] = []
-    found, broken = Found(), ""
+    found, broken = Scan(), ""
     for number, start, line in _lines(path):
         try:
             row = parse_row(line, str(path)) if len(line) <= MAX_LINE else None

@@ -9,7 +9,7 @@ import numpy as np
 from janusflow.data.read_options import Data
 from janusflow.data.records import Record, to_record
 from janusflow.data.rows import IMAGES, PATHS, kind_of, why_not
-from janusflow.data.sample_files import Found, Named, Subset, fetch
+from janusflow.data.sample_files import Named, Scan, Subset, fetch
 from janusflow.data.streams import Streamed, count_rows, embedded
 from janusflow.utils.text import printable
 
@@ -37,7 +37,7 @@ class Table:
         return fetch(self.path.parent, given) if names_file(given) else embedded(given)
 
 
-def open_table(path: Path, ignored: Collection[str] = (), named: Named | None = None) -> Found:
+def open_table(path: Path, ignored: Collection[str] = (), named: Named | None = None) -> Scan:
     """Opens a table's rows, by kind; a row without an image, for example, is a text.
 
     Images that rows name are added to `named`. Raises ValueError for a table without rows, for
@@ -51,7 +51,7 @@ def open_table(path: Path, ignored: Collection[str] = (), named: Named | None = 
     for column, feature in rows.features.items():
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))
-    found = Found()
+    found = Scan()
     kinds = kinds_of_rows(path, rows.data.table, ignored, found)
     read_not = [name for name in rows.column_names if name in ignored]
     for kind, numbers in kinds.items():
@@ -92,7 +92,7 @@ def names_file(given) -> bool:
 
 
 def kinds_of_rows(
-    path: Path, table, ignored: Collection[str] = (), skipped: Found | None = None
+    path: Path, table, ignored: Collection[str] = (), skipped: Scan | None = None
 ) -> dict[str, np.ndarray]:
     """Returns the numbers of the rows of each kind, judged by which columns have a value.
 
@@ -134,7 +134,7 @@ def _short(value):
     return value[:SEEN] if isinstance(value, str) and len(value) > SEEN else value
 
 
-def open_streams(paths: Sequence[Path], options: Data, seed: int) -> Found:
+def open_streams(paths: Sequence[Path], options: Data, seed: int) -> Scan:
     """Opens a kind's tables as one stream. Raises ValueError for rows of several kinds."""
     from pyarrow.parquet import ParquetFile
 
@@ -157,7 +157,7 @@ def open_streams(paths: Sequence[Path], options: Data, seed: int) -> Found:
                 "part; set data.streaming=false, or write a file for each kind"
             )
         by_kind.setdefault(next(iter(kinds)), []).append(path)
-    return Found(
+    return Scan(
         [
             (
                 kind,

@@ -17,7 +17,7 @@ from janusflow.data.parquet import open_streams, open_table
 from janusflow.data.preparation import Cached, Prepared
 from janusflow.data.read_options import Data
 from janusflow.data.records import Records
-from janusflow.data.sample_files import IMAGE_SUFFIXES, READERS, Found, Subset, fetch, reader
+from janusflow.data.sample_files import IMAGE_SUFFIXES, READERS, Scan, Subset, fetch, reader
 from janusflow.data.samples import KINDS
 from janusflow.data.shards import COMPRESSED, open_shards
 from janusflow.models.janusflow.processing import JanusFlowProcessor
@@ -38,15 +38,15 @@ SINGLE = {
 }
 
 
-def _open_shard(path: Path, options: Data) -> Found:
-    found = Found()
+def _open_shard(path: Path, options: Data) -> Scan:
+    found = Scan()
     found.sources = open_shards([path], options.ignore, found)
     return found
 
 
 def scan(
     path: Path, options: Data | None = None, seed: int = 0, exclude: Sequence[Path] = ()
-) -> Found:
+) -> Scan:
     """Returns the sources in a file or folder and what is skipped; folders in `exclude` are
     ignored.
 

@@ -16,7 +16,7 @@ CAPTIONS = (".txt", ".caption")  # kohya's name for the second
 
 
 @dataclass
-class Found:
+class Scan:
     """The result of scanning a path: sources by kind, and what is skipped with the reason."""
 
     sources: list[tuple[str, Records]] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Found:
         self.skipped.pop(f"{first} and {count - 1:,} more" if count > 1 else first, None)
         self.skipped[f"{first}{more}"] = why
 
-    def add(self, other: Found) -> None:
+    def add(self, other: Scan) -> None:
         self.sources += other.sources
         self.skipped |= other.skipped
 
@@ -51,7 +51,7 @@ class Named:
             self.captioned |= own
 
 
-READERS: dict[str, Callable[[Path], Found]] = {}
+READERS: dict[str, Callable[[Path], Scan]] = {}
 
 
 def reader(suffix: str) -> Callable:
@@ -65,7 +65,7 @@ def reader(suffix: str) -> Callable:
         raise ValueError(f"a reader's suffix is {suffix!r}; expected an ending such as '.csv'")
 
     def register(opened: Callable[[Path], list[tuple[str, Records]]]) -> Callable:
-        READERS[suffix] = lambda path: Found(list(opened(path)))
+        READERS[suffix] = lambda path: Scan(list(opened(path)))
         return opened
 
     return register

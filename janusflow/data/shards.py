@@ -15,7 +15,7 @@ from pathlib import Path
 from janusflow.data.records import Record, parse_row, to_record
 from janusflow.data.rows import SOURCES, TARGETS, image_keys, kind_of, why_not
 from janusflow.data.rows import TEXTS as ROW_TEXTS
-from janusflow.data.sample_files import Found
+from janusflow.data.sample_files import Scan
 from janusflow.data.samples import BrokenSample
 from janusflow.data.tar_index import Member, members
 from janusflow.utils.limits import hold
@@ -58,7 +58,7 @@ class Shards:
 
 
 def open_shards(
-    paths: Sequence[Path], ignored: Collection[str] = (), skipped: Found | None = None
+    paths: Sequence[Path], ignored: Collection[str] = (), skipped: Scan | None = None
 ) -> list[tuple[str, Shards]]:
     """Opens the samples of tar files, by kind.
 
@@ -68,7 +68,7 @@ def open_shards(
     key that is not understood.
     """
     found: dict[str, list[tuple[Path, array]]] = {}
-    skipped = skipped or Found()
+    skipped = skipped or Scan()
     for path in paths:
         for kind, starts in _by_kind(path, index(path), ignored, skipped).items():
             found.setdefault(kind, []).append((path, starts))
@@ -76,7 +76,7 @@ def open_shards(
 
 
 def _by_kind(
-    path: Path, starts: array, ignored: Collection[str], skipped: Found
+    path: Path, starts: array, ignored: Collection[str], skipped: Scan
 ) -> dict[str, array]:
     """Returns the offsets of the samples of each kind; a lone text is a stray caption."""
     kinds = [_kind_at(path, start, ignored) for start in starts]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Heads:
+class QueriesKeys:
     """An attention block's queries and keys for the tokens of each image, both (B, heads, n, d)."""
 
     queries: Tensor
@@ -50,7 +50,7 @@ class Attending:
     def _turned(self, _layer, _inputs, named: dict) -> None:
         self.turn = named["position_embeddings"]
 
-    def at(self, places: Tensor) -> list[Heads]:
+    def at(self, places: Tensor) -> list[QueriesKeys]:
         """Returns the heads of the tokens at flat places (B, n) of the batch, block by block."""
         from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
 
@@ -65,7 +65,7 @@ class Attending:
                 for x, norm in ((queries, _norm(own, "q_norm")), (keys, _norm(own, "k_norm")))
             )
             queries, keys = apply_rotary_pos_emb(queries, keys, *turn)
-            found.append(Heads(queries, repeat_kv(keys, own.num_key_value_groups)))
+            found.append(QueriesKeys(queries, repeat_kv(keys, own.num_key_value_groups)))
         return found
 
 
@@ -95,11 +95,11 @@ def attending(language_model: nn.Module, blocks: Sequence[int]) -> Iterator[Atte
 
 
 @contextmanager
-def of_encoder(network: nn.Module, count: int) -> Iterator[Callable[[], list[Heads]]]:
+def of_encoder(network: nn.Module, count: int) -> Iterator[Callable[[], list[QueriesKeys]]]:
     """Records queries and keys of the last `count` blocks of a timm vision transformer inside
     `network`.
 
-    Yields a function that returns them for patch tokens alone, one `Heads` per block. Raises
+    Yields a function that returns them for patch tokens alone, one `QueriesKeys` per block. Raises
     ValueError for a network without such blocks.
     """
     tower, layers = _blocks(network, count)
@@ -110,7 +110,7 @@ def of_encoder(network: nn.Module, count: int) -> Iterator[Callable[[], list[Hea
 
     hooks = [layer.qkv.register_forward_hook(keep(i)) for i, layer in enumerate(layers)]
 
-    def heads() -> list[Heads]:
+    def heads() -> list[QueriesKeys]:
         return [_split(layer, seen[i], tower.num_prefix_tokens) for i, layer in enumerate(layers)]
 
     try:
@@ -141,10 +141,10 @@ def _blocks(network: nn.Module, count: int) -> tuple[nn.Module, list[nn.Module]]
     return towers[0], plain[len(plain) - count :]
 
 
-def _split(layer: nn.Module, out: Tensor, prefix: int) -> Heads:
+def _split(layer: nn.Module, out: Tensor, prefix: int) -> QueriesKeys:
     """Splits (B, tokens, 3 heads d) as the layer does, without the class token."""
     q, k, _ = out.unflatten(-1, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4)[..., prefix:, :]
-    return Heads(layer.q_norm(q), layer.k_norm(k))
+    return QueriesKeys(layer.q_norm(q), layer.k_norm(k))
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class Adapter:
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredAdapter:
     """An adapter read from a folder: {layer: (A, B)} and the factor of B A."""
 
     where: str
@@ -157,7 +157,7 @@ def check_weight_name(name) -> str:
     return name
 
 
-def read(folder: Path, weights: str = WEIGHTS) -> Found:
+def read(folder: Path, weights: str = WEIGHTS) -> StoredAdapter:
     """Reads the adapter in a folder from the weight file of that name.
 
     Raises ValueError for anything but plain LoRA in safetensors.
@@ -184,7 +184,7 @@ def read(folder: Path, weights: str = WEIGHTS) -> Found:
         raise ValueError(
             f"{str(folder / CONFIG)!r} has use_rslora {rooted!r:.40}; expected true or false"
         )
-    return Found(str(folder), rank, float(alpha), rooted, layers, _targets(config))
+    return StoredAdapter(str(folder), rank, float(alpha), rooted, layers, _targets(config))
 
 
 def _targets(config: dict) -> tuple[str, ...]:
@@ -270,7 +270,7 @@ def _tensors(path: Path, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
 # In a model that is used
 
 
-def attach(model: nn.Module, found: Found, name: str) -> None:
+def attach(model: nn.Module, found: StoredAdapter, name: str) -> None:
     """Adds a loaded adapter to the model under a name, frozen, next to others.
 
     Raises ValueError if it was made for another model, which is then unchanged.
@@ -352,7 +352,7 @@ def trained_scale(layer: nn.Module, name: str) -> float:
     return layer.lora_alpha[name] / (rank**0.5 if layer.use_rslora.get(name) else rank)
 
 
-def _whole(found: Found, names: list[str]) -> None:
+def _whole(found: StoredAdapter, names: list[str]) -> None:
     """Raises ValueError for an adapter without all the layers that its configuration names."""
     wanted = [n for n in names for end in found.targets if n == end or n.endswith(f".{end}")]
     if missing := [name for name in wanted if name not in found.layers]:
@@ -362,7 +362,7 @@ def _whole(found: Found, names: list[str]) -> None:
         )
 
 
-def _fits(found: Found, layer: str, base: nn.Module | None, a: Tensor, b: Tensor) -> None:
+def _fits(found: StoredAdapter, layer: str, base: nn.Module | None, a: Tensor, b: Tensor) -> None:
     if base is None:
         raise ValueError(
             f"the adapter in {found.where!r} is for another model: this one has no layer "

@@ -4,7 +4,7 @@ Each check returns one sentence, with or without a fault. `janusflow doctor` pri
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,14 +22,20 @@ WORDS = "a red circle left of two blue squares"
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check: its name, whether all is well, and a sentence."""
+    """The result of one check: its name, "ok", "warning" or "problem", a sentence, and numbers."""
 
-    check: str
-    right: bool
+    name: str
+    state: str
     sentence: str
+    numbers: dict = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.sentence
+
+
+def finding(name: str, right: bool, sentence: str) -> Finding:
+    """Returns a `Finding` that is "ok" or a "problem"."""
+    return Finding(name, "ok" if right else "problem", sentence)
 
 
 def examine(folder: str | Path, vae: str | Path | None = None) -> list[Finding]:
@@ -44,7 +50,7 @@ def examine(folder: str | Path, vae: str | Path | None = None) -> list[Finding]:
         flow = flow and content.get("model_type") != "janus"
         processor = (JanusFlowProcessor if flow else JanusProProcessor).from_pretrained(folder)
     except ValueError as error:
-        return [Finding("files", False, f"The processor cannot be read: {error}.")]
+        return [finding("files", False, f"The processor cannot be read: {error}.")]
     found = [check(processor) for check in (spaces, first_token, special_tokens, role_words)]
     if not flow:
         inside = _sizes(partial(_janus_config, folder), processor)
@@ -63,9 +69,9 @@ def spaces(processor: JanusFlowProcessor) -> Finding:
     """
     back = processor.decode(processor.ids(WORDS)).strip()
     if back == WORDS:
-        return Finding("spaces", True, "The tokenizer keeps spaces.")
+        return finding("spaces", True, "The tokenizer keeps spaces.")
     lost = "loses its spaces" if back == WORDS.replace(" ", "") else "does not come back"
-    return Finding(
+    return finding(
         "spaces",
         False,
         f"A text {lost}: {WORDS!r} becomes {back!r}; take tokenizer.json from the published "
@@ -78,7 +84,7 @@ def first_token(processor: JanusFlowProcessor) -> Finding:
     bos = processor.tokenizer.bos_token
     wrong = [text for text in (WORDS, bos + WORDS) if _begins(processor, text) != 1]
     told = "every prompt begins with" if not wrong else "a prompt does not begin with"
-    return Finding("bos", not wrong, f"{told.capitalize()} {bos!r} exactly once.")
+    return finding("bos", not wrong, f"{told.capitalize()} {bos!r} exactly once.")
 
 
 def _begins(processor: JanusFlowProcessor, text: str) -> int:
@@ -90,9 +96,9 @@ def _begins(processor: JanusFlowProcessor, text: str) -> int:
 def special_tokens(processor: JanusFlowProcessor) -> Finding:
     """Checks that the vocabulary holds the tags of processor_config.json as tokens of their own."""
     if not processor.added_tags:
-        return Finding("special tokens", True, "All special tokens are in the vocabulary.")
+        return finding("special tokens", True, "All special tokens are in the vocabulary.")
     tags = ", ".join(map(repr, processor.added_tags))
-    return Finding(
+    return finding(
         "special tokens",
         False,
         f"The vocabulary lacks {tags}, which processor_config.json names; they were added with "
@@ -102,7 +108,7 @@ def special_tokens(processor: JanusFlowProcessor) -> Finding:
 
 def role_words(processor: JanusFlowProcessor) -> Finding:
     """Reports how the processor writes the two roles; this is never a fault."""
-    return Finding("roles", True, f"Roles are written {' and '.join(processor.role_words)}.")
+    return finding("roles", True, f"Roles are written {' and '.join(processor.role_words)}.")
 
 
 def _janus_config(folder: Path) -> PreTrainedConfig:
@@ -124,7 +130,7 @@ def _sizes(
     try:
         config = read()
     except ValueError as error:
-        yield Finding("config.json", False, f"The configuration cannot be used: {error}.")
+        yield finding("config.json", False, f"The configuration cannot be used: {error}.")
         return
     yield _vocabulary(config, processor)
     yield _images(config, processor)
@@ -137,8 +143,8 @@ def _vocabulary(config: PreTrainedConfig, processor: JanusFlowProcessor) -> Find
     try:
         processor.check_fits(rows)
     except ValueError as error:
-        return Finding("vocabulary", False, f"The tokens do not fit the network: {error}.")
-    return Finding("vocabulary", True, f"All tokens lie within the network's {rows:,} rows.")
+        return finding("vocabulary", False, f"The tokens do not fit the network: {error}.")
+    return finding("vocabulary", True, f"All tokens lie within the network's {rows:,} rows.")
 
 
 def _images(config: PreTrainedConfig, processor: JanusFlowProcessor) -> Finding:
@@ -147,8 +153,8 @@ def _images(config: PreTrainedConfig, processor: JanusFlowProcessor) -> Finding:
     made = processor.image_processor.image_size, processor.num_image_tokens
     wanted = vision.image_size, tokens
     if made == wanted:
-        return Finding("images", True, f"Both expect images of {made[0]} px and {made[1]} tokens.")
-    return Finding(
+        return finding("images", True, f"Both expect images of {made[0]} px and {made[1]} tokens.")
+    return finding(
         "images",
         False,
         f"The processor makes images of {made[0]} px and {made[1]} tokens, the network takes "
@@ -160,18 +166,18 @@ def autoencoder(config: JanusFlowConfig, folder: Path, vae: str | Path | None = 
     """Checks that the autoencoder produces latents that fit the network."""
     if vae is None and not (folder / "vae").is_dir():
         told = "The folder holds no autoencoder; name one to make images, such as SDXL's."
-        return Finding("autoencoder", True, told)
+        return finding("autoencoder", True, told)
     try:
         found = described_vae(folder, vae).config
     except ValueError as error:
-        return Finding("autoencoder", False, f"The autoencoder cannot be used: {error}.")
+        return finding("autoencoder", False, f"The autoencoder cannot be used: {error}.")
     kind, made = found.get("_class_name", "AutoencoderKL"), found["latent_channels"]
     wanted = config.generation.latent_channels
     if made == wanted:
-        return Finding(
+        return finding(
             "autoencoder", True, f"The {kind} has {made} channels, as the network takes."
         )
-    return Finding(
+    return finding(
         "autoencoder",
         False,
         f"The {kind} makes latents of {made} channels, the network takes {wanted}; it belongs to "
@@ -182,5 +188,5 @@ def autoencoder(config: JanusFlowConfig, folder: Path, vae: str | Path | None = 
 def _no_autoencoder(folder: Path) -> Finding:
     if (folder / "vae").is_dir():
         told = "vae/ belongs to JanusFlow; this model draws with the VQ model among its weights."
-        return Finding("autoencoder", False, told)
-    return Finding("autoencoder", True, "The weights include the VQ model.")
+        return finding("autoencoder", False, told)
+    return finding("autoencoder", True, "The weights include the VQ model.")

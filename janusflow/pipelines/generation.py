@@ -36,7 +36,7 @@ NO_EDITOR = (
 
 
 @dataclass(frozen=True)
-class Run:
+class GenerationCall:
     """One call of `pipe(prompt)` with its resolved options."""
 
     prompts: list[str]
@@ -116,7 +116,7 @@ class Generation:
         by = run.few and run.few.model
         return JanusFlowOutput(decoded, v.calls, skipped, run.captions, scores, by)
 
-    def _drawn(self, call: Call, run: Run, v) -> tuple[Tensor, list[float] | None]:
+    def _drawn(self, call: Call, run: GenerationCall, v) -> tuple[Tensor, list[float] | None]:
         """Returns the result of one integration, or the best of several with its scores."""
 
         def draw() -> Tensor:
@@ -156,7 +156,7 @@ class Generation:
             shown = [self.decode(found[i], "pil", options.memory_limit) for i in places]
         return Trajectory(shown, [float(run.ts[i + 1]) for i in places], run.captions)
 
-    def _prepared(self, prompts: list[str], options: GenerateOptions) -> Run:
+    def _prepared(self, prompts: list[str], options: GenerateOptions) -> GenerationCall:
         """Computes everything about a call that is known before the network runs."""
         few = self._few_step(options)
         chosen = few.quality if few else self._resolved(options)
@@ -176,7 +176,7 @@ class Generation:
                 "latents or best_of"
             )
         warn_beside_latents(options, solver)
-        return Run(
+        return GenerationCall(
             prompts=prompts,
             options=options,
             solver=seeded(solver, generator),
@@ -276,7 +276,7 @@ class Generation:
         pixels = 3 * self.default_size**2 * torch.float32.itemsize
         memory.check_room(count, 4 * prompt.row_bytes + 2 * pixels, self._execution_device)
 
-    def _field(self, run: Run) -> GuidedVelocity | PromptFlowMap:
+    def _field(self, run: GenerationCall) -> GuidedVelocity | PromptFlowMap:
         """Returns the field for the call's solver: a velocity, or a flow map."""
         options, count = run.options, run.options.num_images_per_prompt
         if not run.solver.maps:

@@ -14,12 +14,12 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import GenerationMixin, JanusForConditionalGeneration
 
+from janusflow.models.family import PRO, check_family
 from janusflow.models.janus_pro import token_sampling, vq
-from janusflow.models.janus_pro.image_ranking import Choice
+from janusflow.models.janus_pro.image_ranking import TokenChoice
 from janusflow.models.janus_pro.loading import GUIDANCE, is_original, load_model, read_config
 from janusflow.models.janus_pro.processing import JanusProProcessor
 from janusflow.pipelines import memory
-from janusflow.pipelines.auto_pipeline import PRO, check_family
 from janusflow.pipelines.base import BasePipeline, check_loading, check_saving, clean, read_dtype
 from janusflow.pipelines.call_options import Texts, avoided, check_output_type, takes, texts
 from janusflow.pipelines.call_state import Call, StepCallback
@@ -182,7 +182,9 @@ class JanusProPipeline(BasePipeline):
         "np", "pt" or "latent" (the tokens). Raises ValueError for options that do not fit together.
         """
         prompts, total = texts(prompt), self.model.config.vq_config.num_patches**2
-        choice = Choice(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
+        choice = TokenChoice(
+            temperature=options.temperature, top_k=options.top_k, top_p=options.top_p
+        )
         count = len(prompts) * options.num_images_per_prompt
         choose = choice.function(generators(options.generator, options.seed, count))
         if options.temperature == 0:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 import samplers
 from janusflow.models.autoencoder_loading import check_vae, load_vae, vae_dtype
+from janusflow.models.family import FLOW, check_family
 from janusflow.models.janusflow.compiled_velocity import Compiled
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.pipelines import few_step, prefix_cache
-from janusflow.pipelines.auto_pipeline import FLOW, check_family
 from janusflow.pipelines.base import (
     BasePipeline,
     check_attention,

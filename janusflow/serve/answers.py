@@ -15,7 +15,7 @@ from transformers import StoppingCriteria, TextStreamer
 from janusflow.models.janus_pro.image_ranking import COLDEST
 from janusflow.serve.errors import InvalidRequest
 from janusflow.serve.schemas import ChatRequest, ImagePart, Message
-from janusflow.serve.worker import Job
+from janusflow.serve.worker import ModelJob
 from janusflow.utils import images
 
 MAX_TOKENS = 512  # where the request does not say
@@ -31,7 +31,7 @@ class Choice:
     tokens: int
 
 
-def answer(pipe, asked: ChatRequest, job: Job) -> tuple[int, list[Choice]]:
+def answer(pipe, asked: ChatRequest, job: ModelJob) -> tuple[int, list[Choice]]:
     """Returns prompt tokens and `n` answers, and reports (index, text) and (index, Choice)."""
     inputs = pipe.processor(_turns(asked.messages)).to(pipe.device)
     most = _room(pipe, asked, inputs["input_ids"].shape[1])
@@ -114,7 +114,9 @@ def _image(url: str, place: str):
         raise InvalidRequest(str(error), place, "invalid_image") from error
 
 
-def _one(pipe, asked: ChatRequest, inputs, most: int, index: int, seed: int, job: Job) -> Choice:
+def _one(
+    pipe, asked: ChatRequest, inputs, most: int, index: int, seed: int, job: ModelJob
+) -> Choice:
     tokenizer, visible = pipe.processor.tokenizer, Visible(asked.stops())
     watch = _Watch(job, visible)
     drawn = (asked.temperature or 0) >= COLDEST
@@ -156,7 +158,7 @@ class _Pieces(TextStreamer):
 class _Watch(StoppingCriteria):
     """Ends an answer at a stop text, or once nobody waits for it."""
 
-    def __init__(self, job: Job, visible: Visible):
+    def __init__(self, job: ModelJob, visible: Visible):
         self._job, self._visible = job, visible
 
     def __call__(self, input_ids, *_args, **_kwargs):

@@ -22,7 +22,7 @@ from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
 from janusflow.serve import answers, errors, image_requests
 from janusflow.serve.errors import InvalidRequest
 from janusflow.serve.schemas import ChatRequest, EditRequest, ImageRequest
-from janusflow.serve.worker import Busy, Cancelled, Job, Stopping, Worker
+from janusflow.serve.worker import Busy, Cancelled, ModelJob, Stopping, Worker
 from janusflow.utils.images import decode, to_rgb
 from janusflow.utils.text import printable
 
@@ -50,11 +50,11 @@ def create_app(pipe, name: str, places: int = 16) -> FastAPI:
     _tell_errors(app)
     _list_models(app, name)
 
-    def start(asked, work: Callable[[Job], Any]) -> Job:
+    def start(asked, work: Callable[[ModelJob], Any]) -> ModelJob:
         _check_model(asked.model, name)
         if asked.user:
             log.info("a job for user %s", printable(asked.user, 80))
-        return worker.submit(Job(work))
+        return worker.submit(ModelJob(work))
 
     @app.get("/health")
     async def health() -> dict:
@@ -135,7 +135,9 @@ def _check_model(asked: str | None, name: str) -> None:
 # Waiting for a job
 
 
-async def _events(job: Job, worker: Worker, request: Request) -> AsyncIterator[tuple[str, Any]]:
+async def _events(
+    job: ModelJob, worker: Worker, request: Request
+) -> AsyncIterator[tuple[str, Any]]:
     """Yields ("told", value) and at last ("done", result), and raises the job's exceptions.
 
     The job ends once nobody listens any more.
@@ -161,7 +163,7 @@ async def _events(job: Job, worker: Worker, request: Request) -> AsyncIterator[t
         worker.cancel(job)
 
 
-async def _result(job: Job, worker: Worker, request: Request) -> Any:
+async def _result(job: ModelJob, worker: Worker, request: Request) -> Any:
     events = _events(job, worker, request)
     try:
         async for kind, value in events:

@@ -11,7 +11,7 @@ from PIL import Image
 from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
 from janusflow.serve.errors import InvalidRequest
 from janusflow.serve.schemas import MAX_SEED, PRESETS, EditRequest, ImageRequest
-from janusflow.serve.worker import Job
+from janusflow.serve.worker import ModelJob
 
 LARGEST = 2  # times the side that the model was trained for
 GUIDANCE = 2.0
@@ -59,7 +59,7 @@ def _check_pro(asked: ImageRequest, own: int) -> None:
             )
 
 
-def generate(pipe, asked: ImageRequest, job: Job) -> dict:
+def generate(pipe, asked: ImageRequest, job: ModelJob) -> dict:
     """Returns OpenAI's response: `n` images, the i-th with seed + i, independent of the others."""
     settings = dict(guidance_scale=asked.guidance_scale, negative_prompt=asked.negative_prompt)
     if isinstance(pipe, JanusFlowPipeline):
@@ -73,7 +73,9 @@ def generate(pipe, asked: ImageRequest, job: Job) -> dict:
     return _several(asked, job, lambda **own: pipe(asked.prompt, **settings, **own))
 
 
-def edit(pipe, asked: EditRequest, image: Image.Image, mask: Image.Image | None, job: Job) -> dict:
+def edit(
+    pipe, asked: EditRequest, image: Image.Image, mask: Image.Image | None, job: ModelJob
+) -> dict:
     """Returns the same for an edited image; it may change where `mask` is white."""
     settings = dict(
         strength=asked.strength,
@@ -91,7 +93,7 @@ def edit(pipe, asked: EditRequest, image: Image.Image, mask: Image.Image | None,
     return _several(asked, job, lambda **own: pipe.edit(image, asked.prompt, **settings, **own))
 
 
-def _several(asked: ImageRequest, job: Job, make) -> dict:
+def _several(asked: ImageRequest, job: ModelJob, make) -> dict:
     first = random.randrange(2**32) if asked.seed is None else asked.seed
     data = []
     for number in range(first, first + (asked.n or 1)):
@@ -106,7 +108,7 @@ def _several(asked: ImageRequest, job: Job, make) -> dict:
     return {"created": int(time.time()), "data": data, **told}
 
 
-def _stops(job: Job):
+def _stops(job: ModelJob):
     def callback(_pipe, _step, _t, _tensors) -> dict:
         job.check()
         return {}

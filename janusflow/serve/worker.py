@@ -29,14 +29,14 @@ class Stopping(Exception):
     """Raised for requests that wait when the server is told to stop."""
 
 
-class Job:
+class ModelJob:
     """Work for the model, whose results are sent to the event loop that created it.
 
     `events` holds ("told", value) for each `tell`, and at last ("done", result) or ("failed",
     exception).
     """
 
-    def __init__(self, work: Callable[[Job], Any]):
+    def __init__(self, work: Callable[[ModelJob], Any]):
         self._work, self._loop = work, asyncio.get_running_loop()
         self.events: asyncio.Queue = asyncio.Queue()
         self.cancelled = threading.Event()
@@ -70,8 +70,8 @@ class Worker:
 
     def __init__(self, places: int):
         self.places, self.seconds = places, 1.0  # seconds: of a job, averaged
-        self._waiting: deque[Job] = deque()
-        self._running: Job | None = None
+        self._waiting: deque[ModelJob] = deque()
+        self._running: ModelJob | None = None
         self._changed = threading.Condition()
         self._closed = False
         self.stopping = False  # set by a signal: nobody's job is waited for any more
@@ -84,7 +84,7 @@ class Worker:
         with self._changed:
             return len(self._waiting) + (self._running is not None)
 
-    def submit(self, job: Job) -> Job:
+    def submit(self, job: ModelJob) -> ModelJob:
         """Adds a job to the queue. Raises `Busy` if it is full."""
         with self._changed:
             held = len(self._waiting) + (self._running is not None)
@@ -94,7 +94,7 @@ class Worker:
             self._changed.notify()
         return job
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: ModelJob) -> None:
         """Removes a job from the queue, or tells it to stop; a finished job is not affected."""
         job.cancelled.set()
         with self._changed:
@@ -111,7 +111,7 @@ class Worker:
             self._changed.notify()
         self._thread.join(10)
 
-    def _next(self) -> Job | None:
+    def _next(self) -> ModelJob | None:
         with self._changed:
             self._running = None
             self._changed.wait_for(lambda: self._waiting or self._closed)

@@ -8,8 +8,7 @@ import torch
 from janusflow.data.feature_cache import AGAIN, Cache, CacheError, first_difference
 from janusflow.data.preparation import Cached
 from janusflow.data.readers import signature
-from janusflow.training.alignment.teachers import Cached as CachedTeacher
-from janusflow.training.alignment.teachers import Encoder
+from janusflow.training.alignment.teachers import CachedTeacher, Encoder
 from janusflow.training.config import Settings
 from janusflow.training.encoding import made_with, taught_by
 from janusflow.training.trainer import Trainer

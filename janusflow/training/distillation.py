@@ -16,7 +16,6 @@ from janusflow.training import config as settings
 from janusflow.training import export, init_checkpoint, loop, objectives
 from janusflow.training.beginning import flow_folder
 from janusflow.training.build import accelerator_of
-from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
 from janusflow.training.encoding import weights_of
 from janusflow.training.job import TrainJob
@@ -27,7 +26,6 @@ from janusflow.utils.atomic_io import write_text
 from janusflow.utils.hub import FLOW_MAP, REFLOW
 from janusflow.utils.safe_io import parse_object, read_prompts, read_text
 from janusflow.utils.text import explained
-from samplers import PilotGrid
 
 STAGE = Stage(  # 48 prompts a step, and a third as many conversations
     trainable=ALL_BUT_VISION,
@@ -72,11 +70,13 @@ def plan(
             f"{start}; give one of them"
         )
     changes = dict(changes or {})
-    chosen = settings.changed(_defaults(folder, _objective(changes)), changes)
+    draws = objectives.find(name := _objective(changes)).draws
+    own = init_checkpoint.of_objective(STAGE, folder, name, 20, sampled=draws, guided=True)
+    chosen = settings.changed(own, changes)
     vae = init_checkpoint.autoencoder_of(folder)
     prompts = Prompts(init_checkpoint.batches(folder, seed=chosen.training.seed), 1, categories)
     scenes = replace(prompts.batches, categories=tuple(categories))
-    data = prompts if objectives.find(chosen.objective["name"]).draws else scenes
+    data = prompts if draws else scenes
     first, meta = folder, prompts.told()
     if student is not None:
         first = flow_folder(student)
@@ -87,7 +87,6 @@ def plan(
         made = loop.trainer_of(chosen, first, data, accelerator_of(chosen, out), vae)
         main = made.objective.main
         if not hasattr(main, "jumps"):
-            name = chosen.objective["name"]
             raise ValueError(f"the objective {name!r} trains no flow map; choose flow_map")
         if student is not None:
             teacher = _teacher(folder).to(made.accelerator.device)
@@ -126,10 +125,9 @@ def _words(folder: Path) -> dict[str, int]:
 
 
 def _reflow(folder: Path, out: Path, changes, start: Path | None, made: Path) -> TrainJob:
-    base = Settings(training=STAGE, alignment=None)
-    own = {"objective.name": "reflow", "run.save_every": 20, "run.log_every": 1}
-    own |= {"training.density": "u_shaped"}  # towards both ends; Lee et al. 2024, arXiv 2405.20320
-    chosen = settings.changed(base, own | dict(changes or {}))
+    own = init_checkpoint.of_objective(STAGE, folder, "reflow", 20, sampled=False, guided=False)
+    ends = {"training.density": "u_shaped"}  # Lee et al. 2024, arXiv 2405.20320
+    chosen = settings.changed(own, ends | dict(changes or {}))
     seed = chosen.training.seed
     data = Pairs(made, init_checkpoint.batches(folder, seed=seed), seed)
     told = data.settings()
@@ -184,15 +182,3 @@ def _objective(changes: Mapping[str, object]) -> str:
     whole = changes.get("objective")
     named = whole.get("name") if isinstance(whole, Mapping) else whole
     return str(changes.get("objective.name", named or "flow_map"))
-
-
-def _defaults(folder: Path, name: str) -> Settings:
-    base = Settings(training=STAGE, alignment=None)
-    own = {"objective.name": name, "run.save_every": 20, "run.log_every": 1}
-    grid = folder / "pilot-fast.json"
-    if grid.is_file() and objectives.find(name).draws:
-        pilot = PilotGrid.load(grid)
-        own["objective.times"] = " ".join(f"{t:.6g}" for t in pilot.ts.tolist())
-        with explained(f"{grid} holds no interval 'guided'", "run janusflow pilot again"):
-            own["objective.guided_until"] = float(pilot.settings.get("guided", (0, 0.6))[1])
-    return settings.changed(base, own)

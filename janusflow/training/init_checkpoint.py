@@ -20,12 +20,14 @@ from janusflow.scenes.shapes import render_batch
 from janusflow.scenes.world import scene
 from janusflow.training import vision_pretraining
 from janusflow.training.alignment.repa import Alignment
-from janusflow.training.config import Settings
+from janusflow.training.config import Settings, changed
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
 from janusflow.training.config_values import as_hint, hints_of, today
 from janusflow.training.recipes import Recipe
 from janusflow.utils.atomic_io import readable
 from janusflow.utils.devices import pick_device
+from janusflow.utils.text import explained
+from samplers import PilotGrid
 
 
 def of_recipe(recipe: Recipe) -> Settings:
@@ -52,6 +54,26 @@ def of_recipe(recipe: Recipe) -> Settings:
     )
     pulled = Alignment(weight=recipe.alignment, tap=recipe.tap) if recipe.alignment else None
     return Settings(training=stage, alignment=pulled)
+
+
+def of_objective(
+    stage: Stage, folder: Path, name: str, save_every: int, sampled: bool, guided: bool, **own
+) -> Settings:
+    """Returns the settings of an objective that trains the model in `folder` without alignment.
+
+    With `sampled` its images are sampled on the model's own grid of the quality "fast", if there is
+    one, and with `guided` they are guided as long as that quality is. `own` are further options.
+    """
+    grid = folder / "pilot-fast.json"
+    if sampled and grid.is_file():
+        pilot = PilotGrid.load(grid)
+        own["times"] = " ".join(f"{t:.6g}" for t in pilot.ts.tolist())
+        if guided:
+            with explained(f"{grid} holds no interval 'guided'", "run janusflow pilot again"):
+                own["guided_until"] = float(pilot.settings.get("guided", (0, 0.6))[1])
+    changes = {"run.save_every": save_every, "run.log_every": 1, "objective.name": name}
+    changes |= {f"objective.{key}": value for key, value in own.items()}
+    return changed(Settings(training=stage, alignment=None), changes)
 
 
 def first_model(recipe: Recipe, base: Path, workers: int = 0) -> None:

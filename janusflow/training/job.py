@@ -62,7 +62,7 @@ class TrainJob:
         warnings.warn(told, DeprecationWarning, stacklevel=2)
         return self.trainer
 
-    def run(self) -> loop.Stopped:
+    def run(self) -> loop.RunEnd:
         """Trains to the end, or until SIGTERM or Ctrl-C, which save a checkpoint."""
         if processes.rank() == 0:
             told = [*self.read.splitlines(), *warnings_of(self.settings)]
@@ -250,9 +250,8 @@ def of_stage(
     begun = beginning.of_stage(model, start, out)
     processor = beginning.processor_of(begun.under)
     encode = Latents(init_checkpoint.autoencoder_of(begun.under, vae))
-    cached = None
-    if chosen.data.cache:
-        cached = cached_features.find(chosen, data, encode.vae, processor)
+    kept = chosen.data.cache
+    cached = cached_features.find(chosen, data, encode.vae, processor) if kept else None
     mixture = _opened(chosen, data, out, begun.under, encode, processor, cached)
     ahead = chosen.run.workers
     chosen = replace(chosen, training=with_kinds(chosen.training, set(mixture.sources)))
@@ -276,15 +275,14 @@ def of_stage(
         prompts = chosen.run.sample_prompts or captions(mixture)
         return Preview(processor, encode.vae, prompts, chosen.training.seed)
 
+    held_out = partial(_held_out, chosen, begun.under, processor, encode)
     return TrainJob(
         chosen,
         trainer,
         out,
         {"model": begun.name} | dataset_report.meta(mixture),
         preview=preview if chosen.run.sample_every else None,
-        held_out=partial(_held_out, chosen, begun.under, processor, encode)
-        if chosen.run.evaluate_every
-        else None,
+        held_out=held_out if chosen.run.evaluate_every else None,
         rehearsal=lambda: built(begun.under, accelerator_of(chosen, out)),
         read=dataset_report.describe(mixture),
     )

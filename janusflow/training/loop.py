@@ -26,7 +26,7 @@ from janusflow.utils import locked_dir
 from janusflow.utils.flops import Meter
 from janusflow.utils.renamed import old_names
 
-__all__ = ["Stopped", "export", "run", "trainer_of"]
+__all__ = ["RunEnd", "export", "run", "trainer_of"]
 
 SETTINGS = "settings.yaml"
 ADVICE = (
@@ -39,7 +39,7 @@ CHANGES = "changes.jsonl"  # of settings, where a run was resumed with others
 
 
 @dataclass(frozen=True)
-class Stopped:
+class RunEnd:
     """How a run ended: at its last step, or at the step where a signal asked it to stop.
 
     The signal is 0 if another process of the run received it.
@@ -57,7 +57,7 @@ def run(
     start: Path | None = None,
     preview: Preview | None = None,
     held_out: HeldOut | None = None,
-) -> Stopped:
+) -> RunEnd:
     """Trains to the end, resuming from the newest complete checkpoint in `out`.
 
     A new run starts from the averaged weights of the run in `start`, if given. `held_out` is
@@ -102,7 +102,7 @@ def run(
     if trainer.rank == 0 and trainer.state.step < steps:
         where = f"stopped at step {trainer.state.step} of {steps}"
         print(f"janusflow: {where}; {locked_dir.stays(out)}", file=sys.stderr)
-    return Stopped(trainer.state, trainer.state.step == steps, asked())
+    return RunEnd(trainer.state, trainer.state.step == steps, asked())
 
 
 def _check_length(trainer: Trainer, out: Path) -> None:
@@ -222,4 +222,4 @@ def trainer_of(
     return made
 
 
-__getattr__ = old_names(__name__, {"engine_of": "trainer_of"})
+__getattr__ = old_names(__name__, {"engine_of": "trainer_of", "Stopped": "RunEnd"})

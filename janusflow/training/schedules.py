@@ -6,7 +6,7 @@ from typing import Protocol
 SCHEDULES = ("constant", "cosine", "linear")
 
 
-class Plan(Protocol):
+class RateSettings(Protocol):
     """The settings that a schedule reads."""
 
     lr: float
@@ -15,7 +15,7 @@ class Plan(Protocol):
     decay_from: float
 
 
-def learning_rate(plan: Plan, step: int, schedule: str | None = None) -> float:
+def learning_rate(plan: RateSettings, step: int, schedule: str | None = None) -> float:
     """Returns the learning rate at optimizer step 0, 1, ...; `schedule` defaults to `plan`'s."""
     return plan.lr * share(
         step, plan.steps, plan.warmup, schedule or plan.schedule, plan.decay_from

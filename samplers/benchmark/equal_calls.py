@@ -85,10 +85,10 @@ def run(
 
 
 Play = Callable[[Velocity, Tensor], Tensor]  # (v, noise) -> endpoint
-Plan = tuple[dict, Play]
+Setup = tuple[dict, Play]
 
 
-def ours(solvers: list[Solver], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
+def ours(solvers: list[Solver], calls: Iterable[int], place: Placer | None) -> Iterator[Setup]:
     """Runs this package's solvers on their own grid and on a pilot's, at all evaluations."""
     for solver in solvers:
         if solver.adaptive:
@@ -121,7 +121,7 @@ def affordable(solver: Solver, calls: int) -> int:
     return 0
 
 
-def theirs(rivals: list[Peer], calls: Iterable[int], place: Placer | None) -> Iterator[Plan]:
+def theirs(rivals: list[Peer], calls: Iterable[int], place: Placer | None) -> Iterator[Setup]:
     """Runs each solver of another library on its own grid, then on a pilot's."""
     for peer in rivals:
         for grid in ("as shipped", "pilot") if place and not peer.stochastic else ("as shipped",):

@@ -13,7 +13,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from samplers.benchmark.problems import Mixture, Problem, gaussian, guided, mixture, normal
+from samplers.benchmark.problems import GaussianMixture, Problem, gaussian, guided, mixture, normal
 from samplers.benchmark.problems import digits as blurred_digits
 from samplers.core import Velocity
 from samplers.guidance import autoguidance, guide
@@ -75,7 +75,7 @@ def curves(rng: Random) -> Problem:
         points = torch.where(lower[:, None], torch.tensor([1.0, 0.0]) - points, points)
         points = points - torch.tensor([0.5, 0.0])
     points = points * rng.uniform(0.7, 1.8) + 0.02 * normal(count, 2, seed=seeded(rng))
-    return made(Mixture(points, spread), 2, f"{'moons' if moons else 'ring'}({spread:.2g})")
+    return made(GaussianMixture(points, spread), 2, f"{'moons' if moons else 'ring'}({spread:.2g})")
 
 
 @family
@@ -96,7 +96,7 @@ def guided_mixtures(rng: Random) -> Problem:
     dim, modes = rng.choice([4, 16, 32]), rng.choice([8, 16, 32])
     weight, spread = rng.uniform(1.5, 7), uniformly(rng, 0.1, 0.3)
     means = normal(modes, dim, seed=seeded(rng))
-    pair = Mixture(means[: modes // 4], spread), Mixture(means, spread)
+    pair = GaussianMixture(means[: modes // 4], spread), GaussianMixture(means, spread)
     return made(guide(pair, weight), dim, f"guided({dim}, {weight:.1f})")
 
 
@@ -131,7 +131,9 @@ def stiff_ends(rng: Random) -> Problem:
         rng.choice([4, 8, 16]),
         uniformly(rng, 0.005, 0.03),
     )
-    return made(Mixture(normal(modes, dim, seed=seeded(rng)), spread), dim, f"stiff({spread:.2g})")
+    return made(
+        GaussianMixture(normal(modes, dim, seed=seeded(rng)), spread), dim, f"stiff({spread:.2g})"
+    )
 
 
 @family
@@ -161,7 +163,9 @@ def point_clouds(rng: Random) -> Problem:
     """All images of one digit, each a Gaussian of deviation .02 to .1, like a conditional model."""
     points, labels = digits()
     label, spread = rng.randrange(10), uniformly(rng, 0.02, 0.1)
-    return made(Mixture(points[labels == label], spread), 64, f"cloud of {label}({spread:.2g})")
+    return made(
+        GaussianMixture(points[labels == label], spread), 64, f"cloud of {label}({spread:.2g})"
+    )
 
 
 @family
@@ -169,7 +173,7 @@ def guided_digits(rng: Random) -> Problem:
     """Guidance of 1.5 to 6 towards one digit; images are Gaussians of deviation .08 to .2."""
     points, labels = digits()
     label, spread, weight = rng.randrange(10), uniformly(rng, 0.08, 0.2), rng.uniform(1.5, 6)
-    pair = Mixture(points[labels == label], spread), Mixture(points[::4], spread)
+    pair = GaussianMixture(points[labels == label], spread), GaussianMixture(points[::4], spread)
     return made(guide(pair, weight), 64, f"guided to {label}({weight:.1f})")
 
 
@@ -195,8 +199,8 @@ def switched(rng: Random) -> Problem:
     """Guidance with jumps: in an interval, after rest (CFG-Zero*), or by a weaker model."""
     dim, spread, weight = rng.choice([8, 16, 32]), uniformly(rng, 0.1, 0.3), rng.uniform(2, 6)
     means = normal(16, dim, seed=seeded(rng))
-    strong, weak = Mixture(means[:4], spread), Mixture(means, spread)
-    blurred = Mixture(means[:4], 1.5 * spread)
+    strong, weak = GaussianMixture(means[:4], spread), GaussianMixture(means, spread)
+    blurred = GaussianMixture(means[:4], 1.5 * spread)
     start, stop = rng.uniform(0.05, 0.3), rng.uniform(0.6, 0.95)
     kind = rng.choice(["within", "zero_star", "autoguidance"])
     velocity = {

@@ -134,7 +134,9 @@ def gaussian(dim: int = 16, seed: int = 0, low: float = 0.1, high: float = 2.0) 
 def mixture(dim: int = 2, modes: int = 8, seed: int = 0, spread: float = 0.2) -> Problem:
     """`modes` Gaussians of standard deviation `spread` whose means are standard normal."""
     return Problem(
-        name=f"mixture({dim})", dim=dim, velocity=Mixture(normal(modes, dim, seed=seed), spread)
+        name=f"mixture({dim})",
+        dim=dim,
+        velocity=GaussianMixture(normal(modes, dim, seed=seed), spread),
     )
 
 
@@ -144,7 +146,8 @@ def guided(
 ) -> Problem:
     """The mixture with classifier-free guidance towards a quarter of its modes."""
     means = normal(modes, dim, seed=seed)
-    uncond, cond = Mixture(means, spread), Mixture(means[: max(1, modes // 4)], spread)
+    uncond = GaussianMixture(means, spread)
+    cond = GaussianMixture(means[: max(1, modes // 4)], spread)
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         return torch.lerp(uncond(x, t), cond(x, t), weight)
@@ -158,10 +161,10 @@ def digits(spread: float = 0.15) -> Problem:
     from sklearn.datasets import load_digits
 
     means = torch.from_numpy(load_digits().data).double() / 8 - 1
-    return Problem(name="digits", dim=64, velocity=Mixture(means, spread))
+    return Problem(name="digits", dim=64, velocity=GaussianMixture(means, spread))
 
 
-class Mixture:
+class GaussianMixture:
     """The velocity of the straight path to equally weighted Gaussians N(mean_k, spread^2), means
     (K, D).
 

@@ -12,7 +12,7 @@ NEAR = 1e-9  # two times that are one
 FALLBACK = "abm3"  # calls v at each time of any grid once
 
 
-class Wanted(Exception):
+class UnknownVelocity(Exception):
     """Raised at the first velocity that is not known yet; it carries the state to evaluate."""
 
 
@@ -41,11 +41,11 @@ def replay(solver: Solver, noise: Tensor, ts: Tensor, velocities: list[Tensor]) 
     def v(x: Tensor, t: Tensor) -> Tensor:
         for velocity in known:
             return velocity
-        raise Wanted(x, t)
+        raise UnknownVelocity(x, t)
 
     try:
         *_, x = solver.path(v, noise, ts)
-    except Wanted as wanted:
+    except UnknownVelocity as wanted:
         return wanted.args[0]
     return x
 

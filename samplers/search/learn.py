@@ -42,7 +42,7 @@ def starts(calls: int) -> Iterator[tuple[str, Tensor, Tensor]]:
             yield solver.name, nodes, weights
 
 
-class Rule(torch.nn.Module):
+class TrainableRule(torch.nn.Module):
     """The trainable numbers: logarithms of the gaps between evaluations, and weights.
 
     Gaps are positive and add up to 1, so the times stay in order and inside [0, 1].
@@ -135,7 +135,7 @@ def demand_gradient(v: Velocity, noise: Tensor) -> None:
         )
 
 
-def frozen(rule: Rule) -> tuple[Tensor, Tensor]:
+def frozen(rule: TrainableRule) -> tuple[Tensor, Tensor]:
     """Returns (nodes, weights) of a trained rule; the first row of weights is the noise's."""
     below = rule.weights.detach().tril(1)
     first = torch.zeros_like(below[:1])
@@ -145,11 +145,11 @@ def frozen(rule: Rule) -> tuple[Tensor, Tensor]:
 
 def best_start(
     v: Velocity, noise: Tensor, reference: Tensor, calls: int
-) -> tuple[str, Rule, float]:
+) -> tuple[str, TrainableRule, float]:
     """Returns the solver with the smallest e on this field, as (name, rule, e)."""
     found = []
     for name, nodes, weights in starts(calls):
-        rule = Rule(nodes, weights)
+        rule = TrainableRule(nodes, weights)
         e = float(log_error(rule(v, noise), reference).exp())
         if math.isfinite(e):
             found.append((e, name, rule))
@@ -160,7 +160,7 @@ def best_start(
 
 
 def train(
-    rule: Rule,
+    rule: TrainableRule,
     v: Velocity,
     noise: Tensor,
     reference: Tensor,

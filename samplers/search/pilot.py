@@ -187,7 +187,7 @@ def candidates(calls: int) -> list[Solver]:
 
 
 @dataclass(frozen=True)
-class Found:
+class Trial:
     """A trial: its error, and its error without the changes of its last step."""
 
     error: float
@@ -218,7 +218,7 @@ class Flight:
         self.fine = list(trajectory(v, noise, ts, "abm"))
         self.end = self.fine[-1][1]
 
-    def look(self, ts: Tensor, solver: Solver) -> Found:
+    def look(self, ts: Tensor, solver: Solver) -> Trial:
         """Runs one trial; the last step is corrected if this helps other samples."""
         past: list[Tensor] = []
         at: list[float] = []
@@ -234,11 +234,11 @@ class Flight:
         leaning = solver.linear is not solver and adapts(ts)
         rising = all(t < s for t, s in pairwise([*at, float(ts[-1])]))  # as a rule's times do
         if not self.corrects or leaning or not rising:
-            return Found(plain, plain, ts, solver, None)
+            return Trial(plain, plain, ts, solver, None)
         error, changes = corrected(past, missing, missed)
-        return Found(error, plain, ts, solver, changes)
+        return Trial(error, plain, ts, solver, changes)
 
-    def better(self, best: Found, solver: Solver, ts: Tensor) -> Found:
+    def better(self, best: Trial, solver: Solver, ts: Tensor) -> Trial:
         """Returns the best trial so far, or this one if it gains enough and costs no more."""
         ts = at_jumps(ts, self.jumps, solver.calls, solver.order)
         cost = sum(solver.cost(len(part) - 1) for part in pieces(ts, self.jumps))
@@ -280,7 +280,7 @@ def equal_shares(fine: list[tuple[Tensor, Tensor]], n: int, order: int | None) -
     return pin(interpolate(uniform(n), share / share[-1], ts))
 
 
-def _descend(flight: Flight, start: Found, looks: int) -> Found:
+def _descend(flight: Flight, start: Trial, looks: int) -> Trial:
     """Tilts the steps of `start`, one polynomial after another, with halved strides."""
     best, lowest, tilt, stride = start, start.error, [0.0] * TILTS, 0.3
     while looks > 0 and stride > 0.01 and best.error > 0:

@@ -189,7 +189,7 @@ class Scheme:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StartStep:
     """The n-th step of the start: from t_0 to t_n, then every earlier state again."""
 
     predict: Move
@@ -198,11 +198,11 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Weights:
     """All weights of a scheme on a grid."""
 
     scales: tuple[tuple[float, float], ...]  # Phi and Phi' where v is called
-    start: tuple[Stage, ...]
+    start: tuple[StartStep, ...]
     steps: tuple[tuple[Move | None, Move], ...]  # correct the last step, predict the next
 
 
@@ -219,7 +219,7 @@ def _refuse_pole(form: Form, ts: tuple[float, ...]) -> None:
 
 
 @lru_cache(maxsize=256)
-def plan(ts: tuple[float, ...], scheme: Scheme) -> Plan:
+def plan(ts: tuple[float, ...], scheme: Scheme) -> Weights:
     """Returns the weights of a scheme on a grid; one step is Euler's, exact for straight paths."""
     n, form = len(ts) - 1, scheme.form if len(ts) > 2 else Form()
     _refuse_pole(form, ts)
@@ -228,9 +228,9 @@ def plan(ts: tuple[float, ...], scheme: Scheme) -> Plan:
         oldest = max(0, newest + 1 - points)
         return move(form, ts[a], ts[b], [ts[i] for i in range(newest, oldest - 1, -1)])
 
-    def stage(i: int) -> Stage:
+    def stage(i: int) -> StartStep:
         settle = tuple(between(j - 1, j, i, i + 1) for j in range(1, i + 1))
-        return Stage(between(0, i, i - 1, i), settle, scheme.renews(i))
+        return StartStep(between(0, i, i - 1, i), settle, scheme.renews(i))
 
     def step(i: int) -> tuple[Move | None, Move]:
         corrects = scheme.corrector and i > first
@@ -238,7 +238,7 @@ def plan(ts: tuple[float, ...], scheme: Scheme) -> Plan:
         return correct, between(i, i + 1, i, scheme.predictor)
 
     first = scheme.start(n)
-    return Plan(
+    return Weights(
         scales=tuple((form.scale(t), form.slope(t)) for t in ts[:-1]),
         start=tuple(stage(i) for i in range(1, first + 1)),
         steps=tuple(step(i) for i in range(first, n)),

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from samplers.core import Path, Velocity, solver
+from samplers.solver_registry import Path, Velocity, solver
 
 
 def _register(method: str, order: int, calls: int, summary: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from samplers.core import Path, Velocity, solver
+from samplers.solver_registry import Path, Velocity, solver
 from samplers.solvers.adaptive import Limited, check_tolerances, clock, underflow
 
 

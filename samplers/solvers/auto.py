@@ -18,9 +18,9 @@ from itertools import count, islice, zip_longest
 import torch
 from torch import Tensor
 
-from samplers.core import Path, Velocity, advance, solver
 from samplers.fields import jumps_of
 from samplers.grids import grid, pin, uniform
+from samplers.solver_registry import Path, Velocity, advance, solver
 from samplers.solvers.adams import Form, Scheme, adams, move
 from samplers.solvers.caution import CORRECTS, Row, crossed, doubt, doubts, looks, overshot
 from samplers.solvers.leaning import lean as leaned

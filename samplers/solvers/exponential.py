@@ -7,7 +7,7 @@ Run from data to noise, the prediction of the data becomes that of the noise.
 
 from torch import Tensor
 
-from samplers.core import Path, Velocity, solver
+from samplers.solver_registry import Path, Velocity, solver
 from samplers.solvers.adams import Form, Scheme, adams
 
 ANGLE = 1.0  # the pace of the clock arctan(t / (1 - t))

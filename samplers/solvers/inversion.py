@@ -5,7 +5,7 @@ Any solver inverts on a falling grid; see `samplers.editing`.
 
 from torch import Tensor
 
-from samplers.core import Path, Velocity, advance, solver, steps
+from samplers.solver_registry import Path, Velocity, advance, solver, steps
 
 
 @solver(order=2, calls=2, time_gradient=True)

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from samplers.core import Path, Velocity, advance, solver, steps
+from samplers.solver_registry import Path, Velocity, advance, solver, steps
 from samplers.solvers.stochastic import Generators, draws, renoise
 from samplers.solvers.transitions import forward
 

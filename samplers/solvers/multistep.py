@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from samplers.core import Path, Velocity, solver
+from samplers.solver_registry import Path, Velocity, solver
 from samplers.solvers.adams import Scheme, adams
 
 

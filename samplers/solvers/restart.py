@@ -8,7 +8,7 @@ its own only.
 
 from torch import Tensor
 
-from samplers.core import Path, Velocity, solver
+from samplers.solver_registry import Path, Velocity, solver
 from samplers.solvers.runge_kutta import heun
 from samplers.solvers.stochastic import Generators, draws, renoise
 from samplers.solvers.transitions import forward

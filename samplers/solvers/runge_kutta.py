@@ -4,7 +4,7 @@ II.1).
 
 from torch import Tensor
 
-from samplers.core import Path, Velocity, advance, solver, steps
+from samplers.solver_registry import Path, Velocity, advance, solver, steps
 
 
 @solver(order=1, calls=1, time_gradient=True)

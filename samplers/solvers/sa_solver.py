@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from samplers.core import Path, Velocity, advance, solver
+from samplers.solver_registry import Path, Velocity, advance, solver
 from samplers.solvers.adams import TEN, Form
 from samplers.solvers.stochastic import Generators, draws
 from samplers.solvers.transitions import forward, not_negative

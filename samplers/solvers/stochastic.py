@@ -21,8 +21,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from samplers.core import Path, Velocity, advance, solver, steps
 from samplers.seeds import Generators as Generators
+from samplers.solver_registry import Path, Velocity, advance, solver, steps
 from samplers.solvers.transitions import RATES as RATES
 from samplers.solvers.transitions import (
     TRANSITIONS,

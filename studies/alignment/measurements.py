@@ -15,10 +15,10 @@ from janusflow.models import latents as coding
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.scenes.scorer import score
 from janusflow.training import losses, timestep_sampling
-from janusflow.training.alignment.similarity import by_block
-from studies.alignment import world
+from studies.alignment import easy_scenes
+from studies.alignment.easy_scenes import KINDS
 from studies.alignment.models import Lab, prompt_of
-from studies.alignment.world import KINDS
+from studies.alignment.similarity import by_block
 
 
 @torch.no_grad()
@@ -41,7 +41,7 @@ def held_out(lab: Lab, model: JanusFlowModel) -> dict:
         sums, counts = losses.by_time(losses.flow(v, noise, pool.latents), t)
         return sums / counts
 
-    right, wrong = by_time(pool.kinds), by_time(world.other(pool.kinds))
+    right, wrong = by_time(pool.kinds), by_time(easy_scenes.other(pool.kinds))
     return {"held_out": right.tolist(), "gap": (wrong - right).tolist()}
 
 
@@ -62,7 +62,7 @@ def scene_score(lab: Lab, model: JanusFlowModel, seed: int) -> dict:
     latents = samplers.sample(v, noise, study.calls, solver="abm")
     images = coding.decode(lab.autoencoder, latents)
     images = images.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-    scores = [score(i, world.request(k)) for i, k in zip(images, kinds, strict=True)]
+    scores = [score(i, easy_scenes.request(k)) for i, k in zip(images, kinds, strict=True)]
     asked = [KINDS[k][1] for k in kinds]
     colors = [[f.color for f in s.found] == [c] for s, c in zip(scores, asked, strict=True)]
     shares = {name: [getattr(s, name) for s in scores] for name in ("strict", "lenient")}

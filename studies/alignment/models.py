@@ -15,8 +15,8 @@ from janusflow.models.janusflow.vision import VisionEncoder
 from janusflow.models.prompt_cache import PromptCache
 from janusflow.training import vision_pretraining
 from janusflow.training.recipes import Recipe
-from studies.alignment import world
-from studies.alignment.world import Pool
+from studies.alignment import easy_scenes
+from studies.alignment.easy_scenes import Pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +74,10 @@ class Lab:
 
 
 def prepare(study: Study, folder: Path, encoder: nn.Module) -> Lab:
-    made = world.autoencoder(study.recipe.latent_channels)
-    texts, vocabulary = world.prompts(folder)
-    train = world.pool("train", study.pool, made)
-    test = world.pool("test", study.held_out, made)
+    made = easy_scenes.autoencoder(study.recipe.latent_channels)
+    texts, vocabulary = easy_scenes.prompts(folder)
+    train = easy_scenes.pool("train", study.pool, made)
+    test = easy_scenes.pool("test", study.held_out, made)
     return Lab(study, encoder, made, train, test, texts, vocabulary, {})
 
 

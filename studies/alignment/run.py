@@ -30,7 +30,7 @@ from janusflow.training.alignment.repa import (
     preset,
     watching,
 )
-from janusflow.training.alignment.teachers import Cached, View
+from janusflow.training.alignment.teachers import CachedTeacher, View
 from janusflow.training.schedules import share
 from janusflow.utils import atomic_io
 from janusflow.utils.devices import use_threads
@@ -65,7 +65,7 @@ def aligner(lab: Lab, protocol: Alignment, model: nn.Module, average: nn.Module)
             views = (View(t=torch.zeros(0), pixel_values=p) for p in lab.train.pixels())
             lab.features[protocol.teacher] = torch.cat([teacher(view) for view in views])
     width = lab.features[protocol.teacher].shape[-1]
-    return Aligner(protocol, lab.study.hidden, lab.study.blocks, Cached(width))
+    return Aligner(protocol, lab.study.hidden, lab.study.blocks, CachedTeacher(width))
 
 
 def batch(lab: Lab, seed: int, step: int, teacher: str | None) -> tuple[np.ndarray, View, Tensor]:

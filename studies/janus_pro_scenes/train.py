@@ -36,7 +36,7 @@ from janusflow.training.schedules import learning_rate
 from janusflow.utils.devices import use_threads
 from studies.average_weights import move_module
 from studies.janus_pro_scenes import codebook
-from studies.janus_pro_scenes.settings import RECIPES, SIDE, ProRecipe
+from studies.janus_pro_scenes.recipes import RECIPES, SIDE, ProRecipe
 
 FROZEN = ("model.vqmodel.", "model.vision_model.", "model.aligner.", "lm_head.")
 

@@ -16,7 +16,7 @@ from janusflow.training.config_stages import ALL_BUT_VISION
 from janusflow.training.ema import freeze_all_but, trained
 from janusflow.training.objectives.dmd import dmd
 from janusflow.training.objectives.map_losses import column
-from studies.scenes_on_gpu import network
+from studies.scenes_on_gpu import fixed_shapes
 from studies.scenes_on_gpu.graphs import Captured
 from studies.scenes_on_gpu.joint import asked
 from studies.scenes_on_gpu.pool import Pool
@@ -93,11 +93,11 @@ class Distiller(Timed):
         x = torch.randn(self.shape, device=self.device)
         for t, s in pairwise(own.times[:: (len(own.times) - 1) // turn]):
             at, to = (torch.full((own.images,), z, device=self.device) for z in (t, s))
-            x = x + (s - t) * network.velocity(self.model, prompts, x, at, seen, to)
-        t = network.logit_normal(own.images, own.mean, own.std, self.device)
+            x = x + (s - t) * fixed_shapes.velocity(self.model, prompts, x, at, seen, to)
+        t = fixed_shapes.logit_normal(own.images, own.mean, own.std, self.device)
         with torch.no_grad():
             noised = losses.interpolate(torch.randn_like(x), x, t)
-            fake = network.velocity(critic, prompts, noised, t, seen)
+            fake = fixed_shapes.velocity(critic, prompts, noised, t, seen)
             real = self._guided(prompts, noised, t, seen)
             real, fake = (noised + column(1 - t, x) * v for v in (real, fake))
         matched = dmd(x, real, fake).mean()
@@ -105,24 +105,24 @@ class Distiller(Timed):
         (matched + answered).backward()
         return matched.detach(), answered.detach(), self._learn(critic, prompts, x.detach(), seen)
 
-    def _guided(self, prompts: network.Prompts, x: Tensor, t: Tensor, seen: Tensor) -> Tensor:
-        cond = network.velocity(self.teacher, prompts, x, t, seen)
-        blind = network.velocity(self.teacher, prompts, x, t, ~seen)
+    def _guided(self, prompts: fixed_shapes.Prompts, x: Tensor, t: Tensor, seen: Tensor) -> Tensor:
+        cond = fixed_shapes.velocity(self.teacher, prompts, x, t, seen)
+        blind = fixed_shapes.velocity(self.teacher, prompts, x, t, ~seen)
         inside = column(t <= self.settings.guided_until, x).bool()
         return torch.where(inside, blind.lerp(cond, self.settings.guidance), cond)
 
     def _learn(self, critic: nn.Module, prompts, data: Tensor, seen: Tensor) -> Tensor:
         """Flow matching of a critic on generated images, at uniform times."""
         noise, t = torch.randn_like(data), torch.rand(len(data), device=self.device)
-        v = network.velocity(critic, prompts, losses.interpolate(noise, data, t), t, seen)
+        v = fixed_shapes.velocity(critic, prompts, losses.interpolate(noise, data, t), t, seen)
         loss = losses.flow(v, noise, data).mean()
         loss.backward()
         return loss.detach()
 
-    def _prompts(self) -> network.Prompts:
+    def _prompts(self) -> fixed_shapes.Prompts:
         samples = self.pool.tensors
         chosen = torch.randint(len(samples["prompts"]), (self.settings.images,), device=self.device)
-        return network.Prompts(samples["prompts"][chosen].long(), samples["lengths"][chosen])
+        return fixed_shapes.Prompts(samples["prompts"][chosen].long(), samples["lengths"][chosen])
 
 
 def _adam(parameters: Sequence[nn.Parameter], lr: float, betas) -> torch.optim.Optimizer:

@@ -12,7 +12,7 @@ from janusflow.scenes.batches import NOISE
 from janusflow.training import losses
 from janusflow.training.ema import freeze_all_but
 from janusflow.training.optimizers import OPTIMIZERS
-from studies.scenes_on_gpu import network
+from studies.scenes_on_gpu import fixed_shapes
 from studies.scenes_on_gpu.graphs import Captured
 from studies.scenes_on_gpu.pool import Pool, image_place
 from studies.scenes_on_gpu.timed import Timed
@@ -76,12 +76,16 @@ class Trainer(Timed):
     def _flow(self) -> Tensor:
         own, samples, device = self.settings, self.pool.tensors, self.device
         chosen = torch.randint(len(samples["images"]), (own.images,), device=device)
-        data = network.encode(self.vae, samples["images"][chosen])
-        prompts = network.Prompts(samples["prompts"][chosen].long(), samples["lengths"][chosen])
+        data = fixed_shapes.encode(self.vae, samples["images"][chosen])
+        prompts = fixed_shapes.Prompts(
+            samples["prompts"][chosen].long(), samples["lengths"][chosen]
+        )
         noise = torch.randn_like(data)
-        t = network.logit_normal(own.images, own.mean, own.std, device)
+        t = fixed_shapes.logit_normal(own.images, own.mean, own.std, device)
         dropped = torch.rand(own.images, device=device) < own.dropout
-        v = network.velocity(self.model, prompts, losses.interpolate(noise, data, t), t, dropped)
+        v = fixed_shapes.velocity(
+            self.model, prompts, losses.interpolate(noise, data, t), t, dropped
+        )
         return losses.flow(v, noise, data).mean()
 
 
@@ -89,8 +93,8 @@ def asked(model: nn.Module, pool: Pool, count: int, place: tuple[int, int]) -> T
     """The next-token loss of `count` conversations of the pool, whose images have slight noise."""
     samples, device = pool.tensors, pool.device
     chosen = torch.randint(len(samples["seen"]), (count,), device=device)
-    images = network.pixels(samples["seen"][chosen])
+    images = fixed_shapes.pixels(samples["seen"][chosen])
     level = NOISE * torch.rand(count, 1, 1, 1, device=device)
     images = images + level * torch.randn_like(images)
     ids, labels = samples["ids"][chosen].long(), samples["labels"][chosen].long()
-    return network.answers(model, images, ids, labels, place).mean()
+    return fixed_shapes.answers(model, images, ids, labels, place).mean()

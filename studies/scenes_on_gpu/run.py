@@ -22,9 +22,9 @@ from janusflow.training.recipes import Recipe
 from janusflow.utils.devices import pick_device
 from janusflow.utils.hub import locate
 from janusflow.utils.text import explained
+from studies.scenes_on_gpu.exact_score import Judge
 from studies.scenes_on_gpu.few import Distiller, Few
 from studies.scenes_on_gpu.joint import Joint, Trainer
-from studies.scenes_on_gpu.judge import Judge
 from studies.scenes_on_gpu.pool import Pool, image_place
 
 CATEGORIES = (1, 3, 2, 1, 4, 5, 3)  # shares of SPLITS["train"]

@@ -81,7 +81,7 @@ def test_training_that_was_stopped_does_not_go_on_to_its_export(janusflow, tmp_p
 
     class Job:
         def run(self):
-            return loop.Stopped(None, False, signal.SIGINT)
+            return loop.RunEnd(None, False, signal.SIGINT)
 
     monkeypatch.setattr(job, "of_recipe", lambda *_, **__: Job())
     monkeypatch.setattr(loop, "export", lambda *_: pytest.fail("exported"))

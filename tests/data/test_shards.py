@@ -12,7 +12,7 @@ from janusflow import JanusFlowProcessor
 from janusflow.data.mixture import Blend
 from janusflow.data.permutation import permuted
 from janusflow.data.readers import find, open_data, scan
-from janusflow.data.sample_files import Found
+from janusflow.data.sample_files import Scan
 from janusflow.data.samples import BrokenSample, take
 from janusflow.data.shards import Shards, index, open_shards
 from janusflow.data.tar_index import members
@@ -203,7 +203,7 @@ def test_lies_in_headers_end_in_a_sentence(tmp_path):
             header[place : place + len(value)] = value
             header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 256)
             (tmp_path / "x.tar").write_bytes(whole[:second] + header + whole[second + 512 :])
-            said = Found()
+            said = Scan()
             records = open_shards([tmp_path / "x.tar"], skipped=said)[0][1]
             found = take(records, range(len(records)))
             assert not isinstance(found[0], BrokenSample)

@@ -14,8 +14,14 @@ from janusflow.data.preparation import Prepared
 from janusflow.data.read_options import Data
 from janusflow.data.readers import find, open_data, scan
 from janusflow.data.rows import kind_of
-from janusflow.data.sample_files import fetch
+from janusflow.data.sample_files import READERS, fetch
 from janusflow.data.samples import BrokenSample, Sample
+
+
+@pytest.fixture(autouse=True)
+def without_the_readers_of_other_tests(monkeypatch):
+    for suffix in list(READERS):
+        monkeypatch.delitem(READERS, suffix)
 
 
 def picture(path: Path, color: str = "red") -> Path:

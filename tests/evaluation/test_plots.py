@@ -20,7 +20,7 @@ DRAW = {
     "strip": lambda **k: plots.strip({"x": PICTURES[:3], "y": PICTURES[3:]}, (0, 0.5, 1), **k),
     "work_precision": lambda **k: plots.work_precision({"e": ((2, 4), (1, 0.5))}, 0.1, **k),
     "bars": lambda **k: plots.bars(SCORES, **k),
-    "by_depth": lambda **k: plots.by_depth({"a": (0.1, 0.2), "b": [(0.1, 0, 1)] * 2}, **k),
+    "curves": lambda **k: plots.curves({"a": ((1, 2), (0.1, 0.2))}, "block", "CKNNA", **k),
 }
 
 

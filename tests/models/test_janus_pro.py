@@ -5,7 +5,7 @@ import tiny_pro as pro
 import torch
 from PIL import Image
 
-from janusflow.models.janus_pro.image_ranking import Choice
+from janusflow.models.janus_pro.image_ranking import TokenChoice
 
 RED, TWO = "a red circle", "two blue squares left of a green star"
 
@@ -188,5 +188,5 @@ def test_drawing_uses_nothing_that_transformers_is_about_to_drop(pro_pipe, caplo
 def test_a_temperature_that_would_overflow_takes_the_likeliest_token():
     logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
     for temperature in (0, 1e-9, 1e-300):
-        found = Choice(temperature=temperature).function(torch.Generator())(logits)
+        found = TokenChoice(temperature=temperature).function(torch.Generator())(logits)
         assert torch.equal(found, logits.argmax(-1))

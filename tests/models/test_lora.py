@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from janusflow import JanusFlowPipeline
 from janusflow.cli import load_model
-from janusflow.cli.shared_options import Adapted
+from janusflow.cli.shared_options import AdapterOptions
 from janusflow.models import lora
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training import checkpoints, job, loop
@@ -359,7 +359,7 @@ def test_an_adapters_file_in_the_current_folder_is_loaded_and_counts_in_the_fing
     monkeypatch.chdir(copied)
     (copied / lora.WEIGHTS).rename("mine.safetensors")
     pipe.load_lora_weights("mine.safetensors", adapter_name="mine")
-    options = Adapted(model=str(run / "base"))
+    options = AdapterOptions(model=str(run / "base"))
     assert "lora/mine.safetensors" in load_model.weights(options, "mine.safetensors")
     with pytest.raises(ValueError, match=r"'mine.safetensors' is a file; name the folder"):
         JanusFlowPipeline.from_pretrained("mine.safetensors")

@@ -32,7 +32,7 @@ def deepseek(folder):
 
 def faults(folder):
     """The sentences of the checks that found something wrong."""
-    return [str(found) for found in examine(folder) if not found.right]
+    return [str(found) for found in examine(folder) if found.state != "ok"]
 
 
 def drop_spaces(folder):
@@ -46,7 +46,7 @@ def drop_spaces(folder):
 def test_a_whole_folder_has_no_faults(name):
     assert faults(PACKAGED[name]) == []
     assert {"spaces", "bos", "special tokens", "autoencoder"} <= {
-        found.check for found in examine(PACKAGED[name])
+        found.name for found in examine(PACKAGED[name])
     }
 
 
@@ -55,7 +55,7 @@ def test_deepseeks_tokenizer_keeps_spaces_and_begins_with_bos_once(deepseek):
     ids = processor.ids(WORDS)
     assert processor.decode(ids) == WORDS
     assert ids[0] == processor.tokenizer.bos_token_id and ids.count(ids[0]) == 1
-    spaced = [f.right for f in examine(deepseek) if f.check in ("spaces", "bos")]
+    spaced = [f.state == "ok" for f in examine(deepseek) if f.name in ("spaces", "bos")]
     assert spaced == [True, True]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import samplers
-from samplers.benchmark.problems import Mixture, gaussian, normal
+from samplers.benchmark.problems import GaussianMixture, gaussian, normal
 
 FIELD = gaussian(dim=3)
 
@@ -27,7 +27,7 @@ def test_a_comparison_is_a_table_and_a_figure():
 def test_the_same_prompt_edits_nothing_and_another_moves_there():
     """Two distributions, N(0, s) and N(m, s): every edit is the shift by m."""
     shift = torch.tensor([2.0, -1.0], dtype=torch.float64)
-    source, target = (Mixture(m[None], 0.3) for m in (0 * shift, shift))
+    source, target = (GaussianMixture(m[None], 0.3) for m in (0 * shift, shift))
     data, generator = 0.3 * normal(5, 2, seed=0), torch.Generator().manual_seed(0)
     same = samplers.flow_edit(source, source, data, 10, generator=generator)
     assert torch.allclose(same, data)
@@ -46,7 +46,7 @@ def exact(mean, variance, measured, noise):
 
 def test_the_posterior_of_a_gaussian_is_exact():
     measured = torch.tensor([1.0], dtype=torch.float64)
-    prior = Mixture(torch.zeros(1, 2, dtype=torch.float64), 1.0)
+    prior = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), 1.0)
     v = samplers.posterior(prior, A, measured, 0.3, spread=1.0)
     x = samplers.sample(v, normal(4000, 2, seed=1), torch.linspace(0, 1, 101), "heun")
     mean, covariance = exact(torch.zeros(2).double(), 1.0, measured, 0.3)
@@ -61,7 +61,7 @@ def test_the_posterior_of_a_mixture_is_biased_within_bounds():
     total = 0.3**2 * float((A @ A.T)[0, 0]) + noise**2
     logits = -((measured - means @ A[0]) ** 2) / (2 * total)
     weight = float(logits.softmax(0)[0])
-    v = samplers.posterior(Mixture(means, 0.3), A, measured, noise, spread=1.0)
+    v = samplers.posterior(GaussianMixture(means, 0.3), A, measured, noise, spread=1.0)
     x = samplers.sample(v, normal(4000, 2, seed=1), torch.linspace(0, 1, 101), "heun")
     found = float((x[:, 0] > 0).double().mean())
     assert found != pytest.approx(weight, abs=1e-3) and found == pytest.approx(weight, abs=0.1)

@@ -5,7 +5,7 @@ import torch
 
 import samplers
 from samplers import flow_map, integrated, sample
-from samplers.benchmark.problems import Mixture, gaussian, mixture, normal
+from samplers.benchmark.problems import GaussianMixture, gaussian, mixture, normal
 
 MEAN, STD = 1.5, 0.4
 
@@ -76,7 +76,7 @@ def test_the_map_of_a_mixture_by_integration_composes():
 
 
 def test_an_integrated_map_takes_a_time_per_sample():
-    u = integrated(Mixture(normal(3, 2, seed=1), 0.3), 64)
+    u = integrated(GaussianMixture(normal(3, 2, seed=1), 0.3), 64)
     x, t, s = normal(2, 2, seed=2), torch.tensor([0.1, 0.6]), torch.tensor([0.5, 0.6])
     both = u(x, t, s)
     alone = torch.cat([u(x[i : i + 1], t[i].double(), s[i].double()) for i in range(2)])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from samplers import PROBLEMS, sample
-from samplers.benchmark.problems import Mixture, normal, reference
+from samplers.benchmark.problems import GaussianMixture, normal, reference
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -39,7 +39,9 @@ def test_the_velocity_of_a_mixture_is_the_mean_of_data_minus_noise():
     noise = (x - t * data) / (1 - t)
     weight = (-noise.square().sum(-1, keepdim=True) / 2).softmax(0)
     expected = (weight * (data - noise)).sum(0)
-    torch.testing.assert_close(Mixture(means, spread)(x[None], t)[0], expected, rtol=0, atol=0.01)
+    torch.testing.assert_close(
+        GaussianMixture(means, spread)(x[None], t)[0], expected, rtol=0, atol=0.01
+    )
 
 
 def test_the_flow_of_a_gaussian_carries_its_covariance():
@@ -59,7 +61,7 @@ def test_the_flow_of_a_mixture_ends_in_its_modes():
 
 def test_guidance_of_weight_one_is_the_condition_alone():
     guided = PROBLEMS["guided"](dim=4, modes=8, seed=2, weight=1.0)
-    alone = Mixture(normal(8, 4, seed=2)[:2], 0.2)
+    alone = GaussianMixture(normal(8, 4, seed=2)[:2], 0.2)
     x, t = guided.noise(5), torch.tensor(0.6, dtype=torch.float64)
     torch.testing.assert_close(guided.velocity(x, t), alone(x, t))
 

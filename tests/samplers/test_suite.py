@@ -8,7 +8,7 @@ import torch
 from samplers import sample, uniform
 from samplers.benchmark import equal_calls, suite, trained_fields
 from samplers.benchmark.field_families import FAMILIES, Scaled, TanhNetwork
-from samplers.benchmark.problems import Mixture, normal
+from samplers.benchmark.problems import GaussianMixture, normal
 from samplers.grids import at_jumps
 
 SLOW = ("low_rank", "guided_digits", "trained_networks", "mild")
@@ -43,7 +43,7 @@ def test_deviations_that_agree_make_a_plain_mixture():
     x = normal(4, 3, seed=1)
     axes = torch.linalg.qr(normal(3, 3, seed=2))[0]
     turned = Scaled(means @ axes, torch.tensor(0.3), axes)
-    torch.testing.assert_close(turned(x, t), Mixture(means, 0.3)(x, t))
+    torch.testing.assert_close(turned(x, t), GaussianMixture(means, 0.3)(x, t))
 
 
 def test_a_random_network_is_scaled_to_its_inputs():

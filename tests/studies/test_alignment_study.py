@@ -11,7 +11,7 @@ from janusflow.models.janusflow.vision import VisionEncoder
 from janusflow.scenes.scorer import score
 from janusflow.scenes.shapes import render
 from janusflow.training.recipes import Recipe
-from studies.alignment import findings, measurements, models, world
+from studies.alignment import easy_scenes, findings, measurements, models
 from studies.alignment import run as ablate
 from studies.alignment.models import Study
 
@@ -31,18 +31,18 @@ def lab(tmp_path_factory):
 
 
 def test_every_scene_of_the_easy_world_is_what_its_prompt_asks_for():
-    kinds, scenes = world.draw("test", 40)
+    kinds, scenes = easy_scenes.draw("test", 40)
     for kind, objects in zip(kinds, scenes, strict=True):
-        assert score(render(objects), world.request(kind)).strict
-        assert not score(render(objects), world.request(world.other(kind))).lenient
-    assert world.draw("test", 5)[1] == scenes[:5]
-    assert world.draw("train", 5)[1] != scenes[:5]
+        assert score(render(objects), easy_scenes.request(kind)).strict
+        assert not score(render(objects), easy_scenes.request(easy_scenes.other(kind))).lenient
+    assert easy_scenes.draw("test", 5)[1] == scenes[:5]
+    assert easy_scenes.draw("train", 5)[1] != scenes[:5]
 
 
 def test_the_other_kind_differs_in_shape_and_in_colour():
-    kinds = np.arange(len(world.KINDS))
-    for kind, other in zip(kinds, world.other(kinds), strict=True):
-        pairs = zip(world.KINDS[kind], world.KINDS[other], strict=True)
+    kinds = np.arange(len(easy_scenes.KINDS))
+    for kind, other in zip(kinds, easy_scenes.other(kinds), strict=True):
+        pairs = zip(easy_scenes.KINDS[kind], easy_scenes.KINDS[other], strict=True)
         assert all(a != b for a, b in pairs)
 
 
@@ -109,11 +109,11 @@ def test_the_gap_is_what_a_wrong_prompt_costs(lab, monkeypatch):
 
 def test_the_score_of_perfect_pictures_is_one_and_of_swapped_ones_zero(lab, monkeypatch):
     kinds = np.arange(12)
-    scenes = [(world.Obj(*world.KINDS[k], 48, 48, 50),) for k in kinds]
-    pictures = next(iter(world.rendered(scenes)))
+    scenes = [(easy_scenes.Obj(*easy_scenes.KINDS[k], 48, 48, 50),) for k in kinds]
+    pictures = next(iter(easy_scenes.rendered(scenes)))
     with torch.no_grad():
         latents = lab.autoencoder.encode(pictures).latent_dist.mode()
-    for order, share in ((kinds, 1.0), (world.other(kinds), 0.0)):
+    for order, share in ((kinds, 1.0), (easy_scenes.other(kinds), 0.0)):
         x = latents[torch.from_numpy(order)]
         monkeypatch.setattr(measurements.samplers, "sample", lambda *_, x=x, **__: x)
         with torch.no_grad():

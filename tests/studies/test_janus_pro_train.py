@@ -13,7 +13,7 @@ from janusflow.scenes.patches import pixels
 from janusflow.scenes.shapes import render_batch
 from janusflow.scenes.world import scene
 from studies.janus_pro_scenes import codebook, train
-from studies.janus_pro_scenes.settings import RECIPES
+from studies.janus_pro_scenes.recipes import RECIPES
 
 SMOKE = RECIPES["scenes-pro-smoke"]
 

@@ -9,7 +9,7 @@ from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.packed_forward import forward
 from janusflow.training import init_checkpoint
 from janusflow.utils.hub import locate
-from studies.scenes_on_gpu import network, pool, run
+from studies.scenes_on_gpu import fixed_shapes, pool, run
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,9 @@ def test_the_velocity_of_padded_prompts_is_that_of_packed_ones(model, batches):
     generator = torch.Generator().manual_seed(0)
     x, t = torch.randn(4, 16, 12, 12, generator=generator), torch.tensor([0.1, 0.4, 0.6, 0.9])
     dropped, target = torch.tensor([False, True, False, False]), torch.full((4,), 0.95)
-    ours = network.velocity(model, network.Prompts(ids.long(), lengths), x, t, dropped, target)
+    ours = fixed_shapes.velocity(
+        model, fixed_shapes.Prompts(ids.long(), lengths), x, t, dropped, target
+    )
     theirs = forward(model, samples, x, t, dropped, target=target).velocity
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
@@ -43,13 +45,13 @@ def test_answers_have_the_loss_of_the_trainer(model, batches):
     images = torch.cat([s.pixel_values for s in samples])
     place = pool.image_place(locate("janusflow/scenes"))
     own = [torch.from_numpy(x).long() for x in (ids, labels)]
-    ours = network.answers(model, images, *own, place)
+    ours = fixed_shapes.answers(model, images, *own, place)
     theirs = forward(model, samples).next_token()
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
 def test_stratified_times_have_the_density_asked_for():
-    logits = network.logit_normal(4000, -1.5, 1.3, torch.device("cpu")).logit()
+    logits = fixed_shapes.logit_normal(4000, -1.5, 1.3, torch.device("cpu")).logit()
     assert logits.mean().item() == pytest.approx(-1.5, abs=0.02)
     assert logits.std().item() == pytest.approx(1.3, abs=0.02)
 

@@ -154,9 +154,9 @@ def transformers(options: Transformers) -> dict:
     with importing():
         from janusflow.bench import janus_pro as bench
         from janusflow.cli import load_model
-        from janusflow.pipelines import auto_pipeline
+        from janusflow.models.family import PRO, family
 
-    if auto_pipeline.family(options.model) != auto_pipeline.PRO:
+    if family(options.model) != PRO:
         raise ValueError(
             f"bench transformers needs a Janus-Pro, and {options.model} is a JanusFlow; take "
             "janusflow bench speed"
@@ -205,11 +205,9 @@ def _chosen(args: list[str]) -> list[str]:
     if "--speed" in args:
         args, chosen = [word for word in args if word != "--speed"], "speed"
     elif _model(args):
-        from janusflow.pipelines import auto_pipeline
+        from janusflow.models.family import PRO, family
 
-        chosen = (
-            "transformers" if auto_pipeline.family(_model(args)) == auto_pipeline.PRO else chosen
-        )
+        chosen = "transformers" if family(_model(args)) == PRO else chosen
     tell(f"warning: write janusflow bench {chosen}; bench alone ends with the next release")
     return [chosen, *args]
 

@@ -11,7 +11,7 @@ from janusflow.utils import limits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(o.Adapted):
+class Options(o.AdapterOptions):
     """The options of `janusflow chat`."""
 
     image: Path = argument("Answers questions about this image file.", parser=path, metavar="IMAGE")

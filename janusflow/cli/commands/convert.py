@@ -31,7 +31,7 @@ def convert(options: Options) -> dict:
     with importing():
         import torch
 
-        from janusflow.pipelines import auto_pipeline
+        from janusflow.models.family import FLOW, family
         from janusflow.pipelines.pipeline_janus_pro import JanusProPipeline
         from janusflow.utils.devices import pick_dtype
 
@@ -41,7 +41,7 @@ def convert(options: Options) -> dict:
     dtype = pick_dtype(options.dtype, torch.device("cpu"))
     check_new(out)
     check_folder(out.parent)
-    if auto_pipeline.family(options.model) == auto_pipeline.FLOW:
+    if family(options.model) == FLOW:
         raise ValueError(
             f"{options.model} is a JanusFlow, whose layout transformers reads as it is; convert "
             "takes a Janus or Janus-Pro"

@@ -47,7 +47,7 @@ def doctor(options: Options) -> dict:
     result = dict(
         model=options.model,
         ok=not wrong,
-        checks=[dict(name=f.name, state=f.state, found=f.found, **f.numbers) for f in found],
+        checks=[dict(name=f.name, state=f.state, found=f.sentence, **f.numbers) for f in found],
     )
     if wrong:
         raise Ended(result, 1)
@@ -59,4 +59,4 @@ def _line(finding) -> str:
     import textwrap
 
     head = f"{MARKS[finding.state]:<5}{finding.name:<16}"
-    return textwrap.fill(finding.found, 80, initial_indent=head, subsequent_indent=" " * 21)
+    return textwrap.fill(finding.sentence, 80, initial_indent=head, subsequent_indent=" " * 21)

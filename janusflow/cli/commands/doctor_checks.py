@@ -6,27 +6,17 @@ broken file does not hide other faults.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from janusflow.pipelines import auto_pipeline
+from janusflow.models.family import FLOW, family
+from janusflow.models.processor_checks import Finding, examine
 from janusflow.utils.devices import describe, pick_device, pick_dtype, written
 from janusflow.utils.hub import locate
 from janusflow.utils.text import printable
 
 STEPS, PROMPT = 30, "a red circle left of a blue square"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The finding of a check; `state` is "ok", "warning" or "problem"."""
-
-    name: str
-    state: str
-    found: str
-    numbers: dict = field(default_factory=dict)
 
 
 Check = Callable[[], Iterable[Finding]]
@@ -35,9 +25,9 @@ Check = Callable[[], Iterable[Finding]]
 def run(options) -> Iterator[Finding]:
     """Yields the findings of all checks that the files allow."""
     folder = locate(options.model)
-    kind = auto_pipeline.family(options.model)
+    kind = family(options.model)
     yield Finding("family", "ok", kind, {"family": kind})
-    flow = kind == auto_pipeline.FLOW
+    flow = kind == FLOW
     vae = locate(options.vae) if options.vae else None
     if vae and not flow:
         raise ValueError("Janus-Pro brings its own VQ model; leave --vae out")
@@ -77,10 +67,7 @@ def _guarded(name: str, check: Check) -> Iterator[Finding]:
 
 def files(folder: Path, vae: Path | None) -> Iterator[Finding]:
     """Checks tokens, tags, sizes and the autoencoder from the folder's files, without weights."""
-    from janusflow.models import processor_checks
-
-    for found in processor_checks.examine(folder, vae):
-        yield Finding(found.check, "ok" if found.right else "problem", found.sentence)
+    yield from examine(folder, vae)
 
 
 def autoencoder(folder: Path, vae: Path | None) -> Iterator[Finding]:

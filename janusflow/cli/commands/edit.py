@@ -14,7 +14,7 @@ OWN = ("strength", "mask_image", "invert", "source_prompt", "seed", "model", "lo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(o.Adapted):
+class Options(o.AdapterOptions):
     """The options of `janusflow edit`."""
 
     image: Path = argument("Edits this image file.", parser=path, metavar="IMAGE")

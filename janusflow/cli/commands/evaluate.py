@@ -12,7 +12,7 @@ TASK = Panel("Task")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(o.Adapted):
+class Options(o.AdapterOptions):
     """The options of `janusflow evaluate`."""
 
     task: str = TASK.option(

@@ -9,7 +9,7 @@ from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.runner import rescore
 from janusflow.evaluation.tasks import find as find_task
 from janusflow.evaluation.tasks import official_results
-from janusflow.pipelines import auto_pipeline
+from janusflow.models.family import PRO, side
 from janusflow.pipelines.few_step import FewStep
 from janusflow.pipelines.guided_velocity import rule_of
 from janusflow.pipelines.presets import grid_text, read_grid, read_grids, resolve
@@ -27,7 +27,7 @@ def way(options) -> dict:
     """Returns the plan's settings of how images are generated; Janus-Pro has no solver."""
     kind = model_families.check(options)
     text = model_families.guided(kind, options)
-    if kind == auto_pipeline.PRO:
+    if kind == PRO:
         told = dict(sampler="tokens", grid="in reading order, temperature 1")
         return told | dict(steps=1, guidance=text)
     steps = options.num_inference_steps
@@ -79,7 +79,7 @@ def plan(options) -> Plan:
         model=options.model,
         weights=load_model.weights(options, options.lora, few),
         lora=options.lora or "",
-        side=auto_pipeline.side(folder),
+        side=side(folder),
         dtype=written(pick_dtype(options.dtype, chosen), options.dtype),
         device=place(chosen),
         splits=tuple(dict.fromkeys(splits)),

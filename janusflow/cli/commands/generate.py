@@ -11,7 +11,7 @@ from janusflow.cli.terminal import importing, tell
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(o.Adapted):
+class Options(o.AdapterOptions):
     """The options of `janusflow generate`."""
 
     prompt: list[str] | None = argument(

@@ -33,12 +33,12 @@ def info(options: Options) -> dict:
     """Shows a model's parts, and the memory in MiB that generating images needs."""
     with importing():
         from janusflow.cli.model_families import check_sides
-        from janusflow.pipelines import auto_pipeline
+        from janusflow.models.family import PRO, family
 
     check_sides(options)
     limits.whole(options.images, "--images", "number")
     limits.whole(options.tokens, "--tokens", "number")
-    if auto_pipeline.family(options.model) == auto_pipeline.PRO:
+    if family(options.model) == PRO:
         from janusflow.cli.commands import info_janus_pro
 
         print(info_janus_pro.describe(options.model))

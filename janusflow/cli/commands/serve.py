@@ -13,7 +13,7 @@ ACCESS = Panel("Access")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(o.Adapted):
+class Options(o.AdapterOptions):
     """The options of `janusflow serve`."""
 
     model: o.ModelName = o.DEFAULT

@@ -12,12 +12,12 @@ from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import wait
 from janusflow.evaluation.task import Item, Sources, Task, register
 from janusflow.evaluation.tasks import scenes
-from janusflow.evaluation.tasks.scenes import Job
+from janusflow.evaluation.tasks.scenes import ImageJob
 from janusflow.evaluation.tasks.vqa import LONGEST, Key, answer, collect, complete
 from janusflow.scenes.questions import pieces, prompt_questions
 
 
-def by_question(plan: Plan) -> dict[Key, tuple[Job, str, str]]:
+def by_question(plan: Plan) -> dict[Key, tuple[ImageJob, str, str]]:
     """Returns image, question and expected answer by (split, category, index, seed, number)."""
     return {
         (job.split, job.category, job.index, job.seed, number): (job, *pair)

@@ -10,7 +10,7 @@ from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.resume import wait
 from janusflow.evaluation.task import Item, Sources, Task, register
 from janusflow.evaluation.tasks import scenes
-from janusflow.evaluation.tasks.scenes import Job
+from janusflow.evaluation.tasks.scenes import ImageJob
 from janusflow.evaluation.tasks.vqa import LONGEST, Key, collect, complete
 from janusflow.scenes.captions import parse
 from janusflow.scenes.world import Need, Prompt
@@ -18,7 +18,7 @@ from janusflow.scenes.world import Need, Prompt
 QUESTION = "describe the picture."
 
 
-def _jobs(plan: Plan) -> dict[Key, Job]:
+def _jobs(plan: Plan) -> dict[Key, ImageJob]:
     jobs = scenes.jobs(plan, "model")
     return {(job.split, job.category, job.index, job.seed): job for job in jobs}
 
@@ -56,7 +56,7 @@ def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
     return {"model": items}, made
 
 
-def _item(job: Job, said: str, result) -> Item:
+def _item(job: ImageJob, said: str, result) -> Item:
     named = parse(said)
     there = Counter((obj.shape, obj.color) for obj in result.found)
     told = Counter()

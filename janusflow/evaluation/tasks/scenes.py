@@ -25,7 +25,7 @@ from janusflow.utils.locked_dir import make_folder
 
 
 @dataclass(frozen=True)
-class Job:
+class ImageJob:
     """One image to generate: its source (model, oracle or autoencoder) and its prompt."""
 
     source: str
@@ -65,11 +65,11 @@ class Job:
         return int(generator(*key).integers(2**63))
 
 
-def jobs(plan: Plan, source: str) -> list[Job]:
+def jobs(plan: Plan, source: str) -> list[ImageJob]:
     """Returns all images of a source; the upper bounds take one image per prompt."""
     seeds = plan.seeds if source == "model" else 1
     return [
-        Job(source, split, index, seed, prompt(split, category, index))
+        ImageJob(source, split, index, seed, prompt(split, category, index))
         for split in plan.splits
         for category in categories_of(split)
         if category != "mixed"
@@ -87,11 +87,11 @@ def by_model(load: Callable, batch: Sequence, settings: dict) -> Made:
     return [(image, image_io.cost(out, i)) for i, image in enumerate(out.images)]
 
 
-def by_oracle(_load: Callable, batch: Sequence[Job], **_settings) -> Made:
+def by_oracle(_load: Callable, batch: Sequence[ImageJob], **_settings) -> Made:
     return [(_drawn(job), {"calls": 0}) for job in batch]
 
 
-def by_autoencoder(load: Callable, batch: Sequence[Job], **_settings) -> Made:
+def by_autoencoder(load: Callable, batch: Sequence[ImageJob], **_settings) -> Made:
     pipe = load()
     images = pipe.decode(pipe.encode([_drawn(job) for job in batch]))
     return [(image, {"calls": 0}) for image in images]
@@ -100,7 +100,7 @@ def by_autoencoder(load: Callable, batch: Sequence[Job], **_settings) -> Made:
 SOURCES = {"model": by_model, "oracle": by_oracle, "vae": by_autoencoder}
 
 
-def _drawn(job: Job) -> Image.Image:
+def _drawn(job: ImageJob) -> Image.Image:
     rng = generator(job.split, job.category, job.index, "oracle")
     return Image.fromarray(render(realise(job.prompt, rng).objects))
 
@@ -157,7 +157,9 @@ def judged(plan: Plan, folder: Path, source: str) -> Iterator[tuple[Item, int]]:
     return ((item(job, result), calls) for job, result, calls in read_back(plan, folder, source))
 
 
-def read_back(plan: Plan, folder: Path, source: str = "model") -> Iterator[tuple[Job, Score, int]]:
+def read_back(
+    plan: Plan, folder: Path, source: str = "model"
+) -> Iterator[tuple[ImageJob, Score, int]]:
     """Yields each image with the exact scorer's result and its network evaluations."""
     todo = jobs(plan, source)
     all_there([job.file for job in todo], folder)
@@ -198,7 +200,7 @@ def read(path: Path, side: int, text: str) -> tuple[np.ndarray, int]:
     return np.asarray(image.convert("RGB")), int(story["calls"])
 
 
-def item(job: Job, result: Score) -> Item:
+def item(job: ImageJob, result: Score) -> Item:
     found = [f"{f.color or 'unknown'} {f.shape or 'thing'}" for f in result.found]
     scores = {"strict": result.strict, "lenient": result.lenient}
     return job.item(scores, ", ".join(sorted(found)) or "nothing")

@@ -94,7 +94,7 @@ def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
     return {"model": items}, {"network_calls": scenes.spent(calls)}
 
 
-def _item(job: scenes.Job, values: list[float], result) -> Item:
+def _item(job: scenes.ImageJob, values: list[float], result) -> Item:
     gm, am = means(values)
     held = truths(job.prompt, result.found)
     scores = {"gm": gm, "right": result.strict, "am": am, "atoms": sum(held) / len(held)}

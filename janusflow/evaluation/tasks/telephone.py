@@ -16,7 +16,7 @@ from janusflow.evaluation.resume import batches, wait
 from janusflow.evaluation.task import Item, Sources, Task, register
 from janusflow.evaluation.tasks import scenes
 from janusflow.evaluation.tasks.round_trip import QUESTION, agrees
-from janusflow.evaluation.tasks.scenes import Job
+from janusflow.evaluation.tasks.scenes import ImageJob
 from janusflow.evaluation.tasks.vqa import LONGEST, Key, collect, complete, read
 from janusflow.scenes.captions import parse
 from janusflow.scenes.scorer import read as objects_in
@@ -29,7 +29,7 @@ SILENCE = "nothing"  # the prompt of an image whose caption was empty
 class Link:
     """The image of a cycle, from the prompt or from the caption of the cycle before."""
 
-    job: Job
+    job: ImageJob
     cycle: int
     text: str
 
@@ -48,15 +48,15 @@ class Link:
         return dict(prompt=self.text, cycle=self.cycle, noise_seed=self.noise)
 
 
-def _file(job: Job, cycle: int) -> Path:
+def _file(job: ImageJob, cycle: int) -> Path:
     return Path(f"cycle-{cycle}", *job.file.parts[1:])
 
 
-def _key(job: Job, cycle: int) -> Key:
+def _key(job: ImageJob, cycle: int) -> Key:
     return (job.split, f"{job.category}, cycle {cycle}", job.index, job.seed)
 
 
-def _texts(jobs: Sequence[Job], cycle: int, known: dict[Key, str]) -> dict[Job, str]:
+def _texts(jobs: Sequence[ImageJob], cycle: int, known: dict[Key, str]) -> dict[ImageJob, str]:
     """Returns the texts from which the images of a cycle are generated."""
     if cycle == 0:
         return {job: job.prompt.text for job in jobs}
@@ -99,7 +99,7 @@ def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
     return {"model": items}, {"network_calls": scenes.spent(calls), "max_new_tokens": LONGEST}
 
 
-def _item(job: Job, cycle: int, said: str, kept: bool) -> Item:
+def _item(job: ImageJob, cycle: int, said: str, kept: bool) -> Item:
     """Returns an item whose index includes the category's number, so that it can be found again."""
     categories = categories_of(job.split)
     index = job.index * len(categories) + categories.index(job.category)

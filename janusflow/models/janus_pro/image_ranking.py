@@ -22,7 +22,7 @@ COLDEST = 1e-6  # a lower temperature takes the most likely token; its logits wo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class TokenChoice:
     """How a token is drawn; temperature 0 takes the most likely one."""
 
     temperature: float = 1.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from janusflow.models.attention_capture import Heads, attending, last_block
+from janusflow.models.attention_capture import QueriesKeys, attending, last_block
 from janusflow.models.janusflow.packed_attention import NAME, Segments
 from janusflow.models.janusflow.packing import (
     Layout,
@@ -32,7 +32,7 @@ class Outputs:
 
     velocity: Tensor | None
     hidden: Tensor | None
-    heads: list[Heads] | None
+    heads: list[QueriesKeys] | None
     logits: Tensor
     targets: Tensor
     owner: Tensor

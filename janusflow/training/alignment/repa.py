@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from janusflow.models.attention_capture import Heads
+from janusflow.models.attention_capture import QueriesKeys
 from janusflow.training import losses
 from janusflow.training.alignment.teachers import Teacher, View, find, make
 from janusflow.training.alignment.token_grids import Grid, OnGrid, grid_of, resampled, zscored
@@ -202,8 +202,8 @@ def compare(
 
 def compare_attention(
     protocol: Alignment,
-    student: list[Heads],
-    teacher: list[Heads],
+    student: list[QueriesKeys],
+    teacher: list[QueriesKeys],
     t: Tensor,
     grid: Grid | None = None,
 ) -> Tensor:
@@ -220,12 +220,12 @@ def compare_attention(
     return losses.weighted(torch.stack(each).mean(dim=0), t, protocol.time_weight)
 
 
-def _resampled_heads(heads: Heads, count: int, grid: Grid | None = None) -> Heads:
+def _resampled_heads(heads: QueriesKeys, count: int, grid: Grid | None = None) -> QueriesKeys:
     def moved(x: Tensor) -> Tensor:
         folded = resampled(x.transpose(1, 2).flatten(2), count, grid)
         return folded.unflatten(2, (x.shape[1], -1)).transpose(1, 2)
 
-    return Heads(moved(heads.queries), moved(heads.keys))
+    return QueriesKeys(moved(heads.queries), moved(heads.keys))
 
 
 class Aligner(nn.Module):
@@ -265,7 +265,7 @@ class Aligner(nn.Module):
         view: View,
         velocity: Tensor | None,
         hidden: Tensor | None,
-        heads: list[Heads] | None = None,
+        heads: list[QueriesKeys] | None = None,
     ) -> dict[str, Tensor]:
         """Returns named losses (B,), before multiplication by `protocol.weights(step)`.
 
@@ -294,7 +294,7 @@ class Aligner(nn.Module):
         return found
 
     @torch.no_grad()
-    def _taught(self, view: View) -> tuple[Tensor, list[Heads]]:
+    def _taught(self, view: View) -> tuple[Tensor, list[QueriesKeys]]:
         teacher = self.teach[0]
         if not self.blocks:
             return teacher(view), []

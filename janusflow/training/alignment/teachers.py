@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from janusflow.models.attention_capture import Heads, of_encoder
+from janusflow.models.attention_capture import QueriesKeys, of_encoder
 from janusflow.models.janusflow.configuration import VisionSizes
 from janusflow.models.janusflow.vision import VisionEncoder
 from janusflow.scenes.patches import COLOR_CLASSES, SHAPE_CLASSES, targets
@@ -68,7 +68,7 @@ class Encoder:
         (pixels,) = view.need("pixel_values")
         return self.network(pixels)
 
-    def with_attention(self, view: View, count: int) -> tuple[Tensor, list[Heads]]:
+    def with_attention(self, view: View, count: int) -> tuple[Tensor, list[QueriesKeys]]:
         """Also returns queries and keys of the last `count` blocks. Raises ValueError without."""
         with of_encoder(self.network, count) as heads:
             return self(view), heads()
@@ -161,7 +161,7 @@ class Average:
 
 
 @dataclass(frozen=True)
-class Cached:
+class CachedTeacher:
     """Features that were computed in advance and are stored with the sample."""
 
     width: int
@@ -201,7 +201,7 @@ def untrained(sizes: VisionSizes, seed: int = 0) -> VisionEncoder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class TeacherArguments:
     """The arguments available when a teacher is made; it takes those it needs.
 
     `argument` is the part of its name after the colon, as NAME in "timm:NAME".
@@ -217,7 +217,7 @@ class Wanted:
     cached_width: int | None = None
 
 
-Maker = Callable[[Wanted], Teacher]
+Maker = Callable[[TeacherArguments], Teacher]
 TEACHERS: dict[str, Maker] = {}
 
 
@@ -228,13 +228,13 @@ def teacher(make: Maker) -> Maker:
 
 
 @teacher
-def own(wanted: Wanted) -> Teacher:
+def own(wanted: TeacherArguments) -> Teacher:
     """The model's own vision encoder."""
     return Encoder(wanted.model.vision_und_enc_model, wanted.model.config.vision.width)
 
 
 @teacher
-def random(wanted: Wanted) -> Teacher:
+def random(wanted: TeacherArguments) -> Teacher:
     """The model's vision encoder with random weights."""
     sizes = wanted.model.config.vision
     place = next(wanted.model.vision_und_enc_model.parameters()).device
@@ -242,20 +242,20 @@ def random(wanted: Wanted) -> Teacher:
 
 
 @teacher
-def oracle(_: Wanted) -> Teacher:
+def oracle(_: TeacherArguments) -> Teacher:
     """The true shape and colour under each patch of a scene."""
     return Oracle()
 
 
 @teacher
-def cached(wanted: Wanted) -> Teacher:
+def cached(wanted: TeacherArguments) -> Teacher:
     """Features that `janusflow precompute` stored with the data."""
     width = wanted.model.config.vision.width
-    return Cached(width if wanted.cached_width is None else wanted.cached_width)
+    return CachedTeacher(width if wanted.cached_width is None else wanted.cached_width)
 
 
 @teacher
-def ema(wanted: Wanted) -> Teacher:
+def ema(wanted: TeacherArguments) -> Teacher:
     """The exponential moving average (EMA) of the model in training."""
     if wanted.average is None or wanted.block is None:
         raise ValueError("the teacher 'ema' got no averaged model or no block; give both")
@@ -264,7 +264,7 @@ def ema(wanted: Wanted) -> Teacher:
 
 
 @teacher
-def timm_(wanted: Wanted) -> Teacher:
+def timm_(wanted: TeacherArguments) -> Teacher:
     """Any encoder of timm, as in timm:vit_base_patch14_dinov2."""
     if not wanted.argument:
         raise ValueError(
@@ -282,9 +282,10 @@ def find(name: str) -> tuple[Maker, str | None]:
 
 
 def make(name: str, model: nn.Module, **options) -> Teacher:
-    """Returns the teacher of that name for a JanusFlow model; `options` are fields of `Wanted`.
+    """Returns the teacher of that name for a JanusFlow model.
 
-    Raises ValueError for an unknown name or a missing option.
+    `options` are fields of `TeacherArguments`. Raises ValueError for an unknown name or a missing
+    option.
     """
     maker, argument = find(name)
-    return maker(Wanted(model=model, argument=argument, **options))
+    return maker(TeacherArguments(model=model, argument=argument, **options))

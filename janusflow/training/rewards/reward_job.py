@@ -8,12 +8,10 @@ from janusflow.training import config as settings
 from janusflow.training import export, init_checkpoint, loop
 from janusflow.training.beginning import flow_folder
 from janusflow.training.build import accelerator_of
-from janusflow.training.config import Settings
 from janusflow.training.config_stages import ALL_BUT_VISION, Stage
 from janusflow.training.job import TrainJob
 from janusflow.training.rewards.prompts import SHARES, Prompts
 from janusflow.training.trainer import Trainer
-from samplers import PilotGrid
 
 # 10 prompts of 16 images a step, and a tenth as many conversations, so that answers stay right
 STAGE = Stage(
@@ -49,7 +47,11 @@ def plan(
     if start is not None and export.is_model(start):
         model, start = str(start), None
     folder = flow_folder(model)
-    chosen = settings.changed(_defaults(folder, objective, reward), dict(changes or {}))
+    named = {"reward": reward} if reward else {}
+    own = init_checkpoint.of_objective(
+        STAGE, folder, objective, 10, sampled=True, guided=False, **named
+    )
+    chosen = settings.changed(own, dict(changes or {}))
     if "group" not in chosen.objective:
         raise ValueError(
             f"the objective {chosen.objective['name']!r} does not learn from rewards; choose nft"
@@ -66,14 +68,3 @@ def plan(
         return made
 
     return TrainJob(chosen, trainer, out, {"model": str(folder), **data.told()}, start)
-
-
-def _defaults(folder: Path, objective: str, reward: str | None) -> Settings:
-    base = Settings(training=STAGE, alignment=None)
-    own = {"objective.name": objective, "run.save_every": 10, "run.log_every": 1}
-    grid = folder / "pilot-fast.json"
-    if grid.is_file():
-        own["objective.times"] = " ".join(f"{t:.6g}" for t in PilotGrid.load(grid).ts.tolist())
-    if reward:
-        own["objective.reward"] = reward
-    return settings.changed(base, own)

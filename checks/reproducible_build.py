@@ -1,4 +1,6 @@
-"""Builds sdist and wheel twice from the commit and compares them: python -m checks.build [OUT]
+"""Builds sdist and wheel twice from the commit and compares them.
+
+    python -m checks.reproducible_build [OUT]
 
 Times come from the commit (SOURCE_DATE_EPOCH); the sdist is packed anew in one order, because
 setuptools writes the clock into it. Prints the sha256 of both; fails where two builds differ.
