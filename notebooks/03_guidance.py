@@ -46,14 +46,14 @@ pipe.set_progress_bar_config(disable=True)
 
 
 def draw(rule):
-    """Pictures of all prompts by 16 Euler steps, the noise of a prompt always the same."""
+    """Images of all prompts by 16 Euler steps, the noise of a prompt always the same."""
     seeds = [torch.Generator().manual_seed(i) for i in range(len(PROMPTS))]
     texts = [prompt.text for prompt in PROMPTS]
     return pipe(texts, num_inference_steps=16, guidance_scale=rule, generator=seeds)
 
 
 def scores(images):
-    """Whether each picture shows exactly what was asked for."""
+    """Whether each image shows exactly what was asked for."""
     pairs = zip(images, PROMPTS, strict=True)
     return np.array([scorer.score(np.asarray(image), prompt).strict for image, prompt in pairs])
 
@@ -141,7 +141,7 @@ def against(a, b):
     return f"{told(a)} against {told(b)}: {only_a} to {only_b}, p = {p:.2g}"
 
 
-print(f"{len(PROMPTS)} prompts, one picture each. How much:")
+print(f"{len(PROMPTS)} prompts, one image each. How much:")
 print(against(best, ("none", 1.0)))
 print(against(best, ("plain", 8.0)))
 print("\nWhich rule, at weight 5:")

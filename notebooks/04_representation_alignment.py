@@ -189,7 +189,7 @@ def steady(measure, sign):
 gains = {arm: 1 - last(arm, "held_out") / last("none", "held_out") for arm in arms if arm != "none"}
 ranked = sorted(gains, key=gains.get, reverse=True)
 tap = large["janusflow"][0] / large["none"][0]
-print(f"""Faster? After {seen:,} pictures the held-out loss is lower than without a teacher by
+print(f"""Faster? After {seen:,} images the held-out loss is lower than without a teacher by
 {", ".join(f"{gains[arm]:.1%} ({arm})" for arm in ranked)}.
 Lower with both seeds: {steady("held_out", -1)}.
 Higher score with both seeds: {steady("strict", 1)}.
@@ -199,7 +199,7 @@ Inside: with janusflow's teacher block 1, which is tapped, is {tap:.1f} times as
 encoder as without. In {MODEL} block {int(np.argmax(ready[0.5])) + 1} of {len(ready[0.5])} is the
 nearest.
 """)
-print(f"after {seen:,} pictures, two seeds:")
+print(f"after {seen:,} images, two seeds:")
 print("  strict score:", ", ".join(f"{arm} {last(arm, 'strict'):.2f}" for arm in arms))
 print("  held-out loss:", ", ".join(f"{arm} {last(arm, 'held_out'):.4f}" for arm in arms))
 for measure in ("strict", "held_out", "gap"):

@@ -46,7 +46,7 @@ pipe = JanusFlowPipeline.from_pretrained(model, vae=vae).to(pick_device())
 pipe.set_progress_bar_config(disable=True)
 
 
-def picture(scene):
+def rendered(scene):
     return Image.fromarray(render(scene.objects))
 
 
@@ -61,7 +61,7 @@ asked = {
     name: [questions.question("test", i, name) for i in range(EACH)] for name in questions.TEMPLATES
 }
 said = {
-    name: answer(pipe, [picture(q.scene) for q in batch], [q.text for q in batch])
+    name: answer(pipe, [rendered(q.scene) for q in batch], [q.text for q in batch])
     for name, batch in asked.items()
 }
 right = {
@@ -86,7 +86,7 @@ pipe.model.language_model.set_attn_implementation("eager")  # the one that keeps
 
 
 def attention(image, text):
-    """(side, side): the weight of each of the picture's tokens, and their share of all weight."""
+    """(side, side): the weight of each of the image's tokens, and their share of all weight."""
     inputs = pipe.processor(text, images=[image]).to(pipe.device)
     weights = pipe.model(**inputs, output_attentions=True).attentions[-3:]
     row = torch.stack([w[0, :, -1].float().mean(0) for w in weights]).mean(0)
@@ -97,7 +97,7 @@ def attention(image, text):
 
 scene = scenes.scene("test", 4, "two_object")
 a, b = scene.objects[:2]
-image = picture(scene)
+image = rendered(scene)
 texts = [
     f"what color is the {a.shape}?",
     f"what color is the {b.shape}?",
@@ -106,7 +106,7 @@ texts = [
 ]
 fig, axes = plt.subplots(1, 5, figsize=(11, 2.6), layout="constrained")
 axes[0].imshow(image)
-axes[0].set_title("the picture", fontsize=8)
+axes[0].set_title("the image", fontsize=8)
 shares = {}
 for ax, text in zip(axes[1:], texts, strict=True):
     weights, shares[text] = attention(image, text)
@@ -117,7 +117,7 @@ for ax, text in zip(axes[1:], texts, strict=True):
 for ax in axes:
     ax.set_axis_off()
 plt.show()
-print("share of the attention that goes to the picture:")
+print("share of the attention that goes to the image:")
 print("\n".join(f"{share:.2f}  {text}" for text, share in shares.items()))
 
 # %% [markdown]
@@ -137,7 +137,7 @@ named = []
 for i in range(30):
     scene = scenes.scene("test", i, "two_object")
     a, b = scene.objects[:2]
-    weights, _ = attention(picture(scene), f"what color is the {a.shape}?")
+    weights, _ = attention(rendered(scene), f"what color is the {a.shape}?")
     on = [under(obj, len(weights), 96) for obj in (a, b)]
     if on[0].any() and on[1].any():
         named.append(float(np.log(weights[on[0]].mean() / weights[on[1]].mean())))
@@ -163,7 +163,7 @@ wrong = [
 ][:10]
 captions = [f"{q.text} {text} (not {q.answer})" for q, text in wrong]
 fig, ax = plt.subplots(figsize=(11, 6.4), layout="constrained")
-plots.images([picture(q.scene) for q, _ in wrong], captions, 5, ax)
+plots.images([rendered(q.scene) for q, _ in wrong], captions, 5, ax)
 plt.show()
 
 # %% [markdown]
@@ -220,6 +220,6 @@ print(f"""What it sees: {interval(everything)} of {len(everything)} questions ri
 Where it looks: an object that the question names gets {ratio:.2f} times [{ratio_low:.2f},
 {ratio_high:.2f}] the attention of the other one, per token.
 
-Its own pictures: the scorer finds {interval(truth)} of {len(truth)} right, the model
-{interval(own)}. They agree on {interval(own == truth)}. Of the {own.sum()} pictures that the model
+Its own images: the scorer finds {interval(truth)} of {len(truth)} right, the model
+{interval(own)}. They agree on {interval(own == truth)}. Of the {own.sum()} images that the model
 approves of {interval(truth[own])} are right, of all {truth.mean():.2f}.""")

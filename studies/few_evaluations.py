@@ -114,7 +114,7 @@ def figure(rows: list[dict], qualities: list[dict]):
         x, y = ([r[key] for r in own] for key in ("evaluations", "strict"))
         ends = [[r["strict"] - r["low"] for r in own], [r["high"] - r["strict"] for r in own]]
         ax.errorbar(x, y, ends, fmt="o-", color=colour(place), markersize=4, label=name)
-    ax.set(xscale="log", xlabel="network evaluations", ylabel="strict score, 95 % interval")
+    ax.set(xscale="log", xlabel="network evaluations (NFE)", ylabel="strict score, 95 % interval")
     ticks = sorted({r["evaluations"] for own in lines.values() for r in own})
     ax.set_xticks(ticks, [str(n) for n in ticks], minor=False)
     ax.set_xticks([], minor=True)

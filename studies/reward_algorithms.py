@@ -296,15 +296,15 @@ def figure(rows: list[dict]):
 
     fig = Figure(figsize=(7.2, 2.8), layout="constrained")
     panels = (("gold", "gold"), ("weak", "weak"), ("weak", "gold"))
-    for ax, (learnt, shown) in zip(fig.subplots(1, 3), panels, strict=True):
+    for ax, letter, (learnt, shown) in zip(fig.subplots(1, 3), "abc", panels, strict=True):
         for place, name in enumerate(ALGORITHMS):
             own = [r for r in rows if r["algorithm"] == name and r["learns from"] == learnt]
             middle, low, high = zip(*(r[shown] for r in own), strict=True)
             steps = [r["step"] for r in own]
             ax.plot(steps, middle, color=colour(place), label=name)
             ax.fill_between(steps, low, high, color=colour(place), alpha=0.15, linewidth=0)
-        ax.set(xlabel="step of 128 samples", ylabel="mean reward", ylim=(0, 1.02))
-        ax.set_title(f"learns from {learnt}: {shown}", loc="left")
+        ax.set(xlabel="step of 128 samples", ylabel=f"mean {shown} reward", ylim=(0, 1.02))
+        ax.set_title(f"({letter}) trained on {learnt}", loc="left")
     ax.legend(fontsize=7)
     return fig
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __getattr__ = old_names(__name__, {"by_depth": "studies.alignment.figure.by_depth"})
 GAP = 0.06  # between images, in widths of an image
-LINE = 0.13  # height of a caption's line, in widths of an image
+LINE = 0.1  # height of a caption's line, in widths of an image
 
 
 @paper
@@ -44,15 +44,16 @@ def images(
     arrays = [np.asarray(image) for image in pictures]
     captions = [fill(text, 22) for text in _fitting(captions, len(arrays), "captions")]
     high = arrays[0].shape[0] / arrays[0].shape[1]
-    head = max(text.count("\n") + 1 if text else 0 for text in captions) * LINE
-    rows = -(-len(arrays) // columns)
-    axes = axes or _axes(1.7 * columns, 1.7 * rows * (high + head + GAP))
+    rows = [captions[i : i + columns] for i in range(0, len(captions), columns)]
+    heads = [max(text.count("\n") + 1 if text else 0 for text in row) * LINE for row in rows]
+    tops = [sum(heads[: i + 1]) + i * (high + GAP) for i in range(len(rows))]
+    bottom = tops[-1] + high
+    axes = axes or _axes(1.7 * columns, 1.7 * bottom)
     for i, (array, text) in enumerate(zip(arrays, captions, strict=True)):
-        left = i % columns * (1 + GAP)
-        top = i // columns * (high + head + GAP) + head
+        left, top = i % columns * (1 + GAP), tops[i // columns]
         axes.imshow(array, extent=(left, left + 1, top + high, top), interpolation="nearest")
         axes.text(left + 0.5, top - 0.02, text, ha="center", va="bottom", fontsize=8)
-    axes.set(xlim=(0, columns * (1 + GAP) - GAP), ylim=(rows * (high + head + GAP) - GAP, 0))
+    axes.set(xlim=(0, columns * (1 + GAP) - GAP), ylim=(bottom, 0))
     axes.set_axis_off()
     return axes.figure
 
@@ -70,9 +71,9 @@ def strip(rows: Mapping[str, Sequence], times: Sequence[float], axes: Axes | Non
     captions = heads + [""] * (len(times) * (len(rows) - 1))
     figure = images([p for row in rows.values() for p in row], captions, len(times), axes)
     axes = axes or figure.axes[0]
-    step = axes.get_ylim()[0] / len(rows)
-    for i, label in enumerate(rows):
-        axes.text(-GAP, (i + 0.5) * step, label, ha="right", va="center", rotation=90, fontsize=9)
+    for label, first in zip(rows, axes.get_images()[:: len(times)], strict=True):
+        middle = sum(first.get_extent()[2:]) / 2
+        axes.text(-GAP, middle, label, ha="right", va="center", rotation=90, fontsize=9)
     return figure
 
 

@@ -165,13 +165,13 @@ states = torch.stack([x for _, x in path])  # (129, 8, channels, height, width)
 reference = states[-1]
 
 
-def pictures(latents):
+def decoded(latents):
     """(B, height, width, 3) in [0, 1]."""
     return pipe.decode(latents, "np")
 
 
 def levels(images, others):
-    """Mean absolute difference of pictures in grey levels of 255, one number a picture."""
+    """Mean absolute difference of images in grey levels of 255, one number for each image."""
     return abs(images - others).mean((1, 2, 3)) * 255
 
 
@@ -182,20 +182,20 @@ def levels(images, others):
 
 # %%
 SHOWN = range(0, 129, 16)
-final = pictures(reference)
-beliefs = [pictures(states[i] + (1 - float(times[i])) * field(states[i], times[i])) for i in SHOWN]
+final = decoded(reference)
+beliefs = [decoded(states[i] + (1 - float(times[i])) * field(states[i], times[i])) for i in SHOWN]
 away = [levels(belief, final).mean() for belief in beliefs]
 
 fig, axes = plt.subplots(4, len(SHOWN), figsize=(11, 5.2), layout="constrained")
 for ax in axes.flat:
     ax.axis("off")
 for column, i in enumerate(SHOWN):
-    for row, shown in enumerate((pictures(states[i]), beliefs[column])):
+    for row, shown in enumerate((decoded(states[i]), beliefs[column])):
         axes[row, column].imshow(shown[0])
         axes[row + 2, column].imshow(shown[1])
     axes[0, column].set_title(f"t = {float(times[i]):.3g}", fontsize=9)
 plt.show()
-print("belief's distance to the final picture, mean over prompts, in grey levels of 255:")
+print("belief's distance to the final image, mean over prompts, in grey levels of 255:")
 print(", ".join(f"t = {float(times[i]):.3g}: {d:.1f}" for i, d in zip(SHOWN, away, strict=True)))
 
 # %% [markdown]
@@ -241,7 +241,7 @@ plt.show()
 
 # %%
 SHEET, WIDTH = (4, 8, 16, 30), 6
-rows = {n: pictures(ends["auto"][CALLS.index(n)]) for n in SHEET}
+rows = {n: decoded(ends["auto"][CALLS.index(n)]) for n in SHEET}
 apart = {n: levels(images, final) for n, images in rows.items()}
 
 fig, axes = plt.subplots(5, WIDTH, figsize=(8.4, 7.8), layout="constrained")
@@ -275,11 +275,11 @@ middles, curve = bend(times, states)
 early = float(curve[middles < 0.2].sum() / curve.sum())
 guided, target = bends[f"guidance {GUIDANCE:g}"], errors["euler"][CALLS.index(30)]
 at_16 = plane_errors["auto"][PLANE_CALLS.index(16)], errors["auto"][CALLS.index(16)]
-worst, sure = apart[30].argmax(), levels(pictures(second), final).max()
+worst, sure = apart[30].argmax(), levels(decoded(second), final).max()
 medians = {n: median(apart[n]) for n in SHEET}
 
 print(f"""What happens. At the first call the model expects a blur, {away[0]:.0f} grey levels from
-the final picture; at t = {float(half):.3g} it is no more than half as far, and at t = 0.5
+the final image; at t = {float(half):.3g} it is no more than half as far, and at t = 0.5
 {remaining:.0%} of the distance remain. The bend goes along: {early:.0%} of it lies before t = 0.2.
 With guidance {GUIDANCE:g} the bend is {guided:.3f}, without {bends["guidance 1"]:.3f}.
 
@@ -288,7 +288,7 @@ How many calls, in the plane. For an error of 0.01, a twentieth of a mode's stan
 
 How many calls, with {MODEL}. For the error of 30 Euler steps, {target:.3f}:
 {fewest(CALLS, errors, target)}.
-Median difference of {len(PROMPTS)} pictures by auto from the reference's, in grey levels:
+Median difference of {len(PROMPTS)} images by auto from the reference's, in grey levels:
 {", ".join(f"{d:.1f} with {n} calls" for n, d in medians.items())}.
 The median hides forks, where a small error decides what is drawn: with 30 calls
 "{PROMPTS[worst]}" is {apart[30][worst]:.1f} away,
