@@ -31,8 +31,9 @@ class Registry(dict[str, T]):
 
     def unknown(self, name: str) -> str:
         """Returns the error message for a name that is not registered."""
-        close = difflib.get_close_matches(str(name), self, 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        small = {own.lower(): own for own in self}
+        close = difflib.get_close_matches(str(name).lower(), small, 1)
+        hint = f" (did you mean {small[close[0]]!r}?)" if close else ""
         more = f" and {len(self) - SHOWN} more" if len(self) > SHOWN + 2 else ""
         names = ", ".join(list(self)[: SHOWN if more else None])
         return f"no {self.kind} named {name!r:.80}{hint}; choose one of {names}{more}"

@@ -15,7 +15,7 @@ from samplers.fields import Velocity, Wrapped, fitting, flat
 
 
 def one_tensor(value: Any, name: str) -> Tensor:
-    """Returns the value if it is a tensor (B, ...), for what does not take states of several."""
+    """Returns the value. Raises TypeError if it is not a single tensor (B, ...)."""
     if not isinstance(value, Tensor):
         raise TypeError(
             f"{name} is {type(value).__name__}; pass one tensor (B, ...), because only sample and "

@@ -28,7 +28,7 @@ GUIDANCE = "2"  # of a flow, as published
 
 
 @dataclass(frozen=True)
-class GenerationRequest:
+class CommandRequest:
     """`settings` are the arguments of the pipeline; `about` are the metadata of its images."""
 
     settings: dict
@@ -82,7 +82,7 @@ def guided(kind: str, options) -> str:
     return f"{own_guidance(locate(options.model)):g}"
 
 
-def request(kind: str, options) -> GenerationRequest:
+def request(kind: str, options) -> CommandRequest:
     """Returns the request for these options. Raises ValueError for the first that does not fit."""
     from janusflow.utils.safe_io import check_prompt
 
@@ -91,7 +91,7 @@ def request(kind: str, options) -> GenerationRequest:
     return (_of_flow if kind == FLOW else _of_tokens)(options, guided(kind, options))
 
 
-def _of_flow(options, text: str) -> GenerationRequest:
+def _of_flow(options, text: str) -> CommandRequest:
     from janusflow.pipelines.presets import read_grid, read_grids, resolve
     from janusflow.utils.hub import locate
 
@@ -122,7 +122,7 @@ def _of_flow(options, text: str) -> GenerationRequest:
     about |= dict(guidance_interval=told["guided"])
     about |= dict(negative_prompt=options.negative_prompt or "", dtype=options.dtype)
     about |= dict(height=options.height or "", width=options.width or "")
-    return GenerationRequest(settings, about | _if_given(options, *ALSO_TOLD), few)
+    return CommandRequest(settings, about | _if_given(options, *ALSO_TOLD), few)
 
 
 def few_step_of(options, text: str):
@@ -143,7 +143,7 @@ def check_sides(options) -> None:
         limits.whole(getattr(options, name), f"--{name}", "side", optional=True)
 
 
-def _of_tokens(options, text: str) -> GenerationRequest:
+def _of_tokens(options, text: str) -> CommandRequest:
     own = dict(
         temperature=1.0 if options.temperature is None else options.temperature,
         top_k=options.top_k,
@@ -152,7 +152,7 @@ def _of_tokens(options, text: str) -> GenerationRequest:
     settings = own | dict(guidance_scale=rule_of(text), negative_prompt=options.negative_prompt)
     about = dict(model=options.model, guidance_scale=text, dtype=options.dtype, **own)
     about |= dict(negative_prompt=options.negative_prompt or "")
-    return GenerationRequest(settings, about | _if_given(options, "lora"))
+    return CommandRequest(settings, about | _if_given(options, "lora"))
 
 
 def _if_given(options, *names: str) -> dict:

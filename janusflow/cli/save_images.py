@@ -26,6 +26,7 @@ Seed = Annotated[
     ),
 ]
 MOST_SEED = 2**63 - 1
+FIGURES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,13 @@ def check_file(path: Path) -> None:
         raise ValueError(f"{str(path)!r:.200} is not a file that can be replaced; choose another")
     if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):
         raise ValueError(f"{str(path)!r:.200} is read-only; make it writable or choose another")
+
+
+def check_figure(path: Path, option: str) -> None:
+    """Raises ValueError for a figure's file of another kind than matplotlib writes here."""
+    if path.suffix.lower() not in FIGURES:
+        expected = ", ".join(FIGURES)
+        raise ValueError(f"{option} is {str(path)!r:.200}; expected a file that ends in {expected}")
 
 
 def check_seed(first: int, count: int = 1) -> None:

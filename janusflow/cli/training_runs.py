@@ -18,7 +18,7 @@ Threads = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class TrainingOptions:
     """Options of a training run: its folder and settings, how it starts and ends."""
 
     out: Path = RUN.path("Stores the run in this folder.", "--out", "-o", default=...)
@@ -44,7 +44,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldRun(RunOptions):
+class WorldRun(TrainingOptions):
     """Options of a training run on prompts of the scenes world."""
 
     categories: str | None = RUN.option(
@@ -64,7 +64,7 @@ def training_libraries() -> Iterator[None]:
         yield
 
 
-def begin(options: RunOptions) -> dict:
+def begin(options: TrainingOptions) -> dict:
     """Returns the settings that the user changes. Raises ValueError for one that is invalid."""
     from janusflow.training import config
     from janusflow.utils.devices import DTYPES, full_name, use_threads
@@ -78,7 +78,7 @@ def begin(options: RunOptions) -> dict:
     return (config.read(options.config) if options.config else {}) | config.parse(options.set)
 
 
-def end(options: RunOptions, ended=None, model: str | None = None, best: bool = False) -> dict:
+def end(options: TrainingOptions, ended=None, model: str | None = None, best: bool = False) -> dict:
     """Exports the trained model. A run that was stopped exits with the signal's code instead."""
     from janusflow.training import loop
     from janusflow.utils.devices import DTYPES, full_name

@@ -86,7 +86,10 @@ def kind_of(row: Mapping, ignored: Collection[str] = ()) -> str | None:
 
 
 def check_single(row: Mapping, kind: str | None) -> None:
-    """Raises ValueError for two different texts, conversations or images of which one is learnt."""
+    """Raises ValueError for a row with two different texts, conversations or images.
+
+    Only one of them would be learnt.
+    """
     edit = edit_keys(row)
     _check_same(row, text_keys(row, edit) if kind in ("generation", "text") else (), "text")
     if kind == "understanding":

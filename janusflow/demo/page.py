@@ -11,6 +11,7 @@ from janusflow.demo.parts import style, theme  # noqa: F401 (for whoever opens t
 from janusflow.scenes.shapes import COLORS, SHAPES
 
 HINT = "The image that the model expects at each time, from noise (t = 0) to the end (t = 1)."
+ENDS = "From noise (t = 0) to the image (t = 1)."
 QUESTIONS = [
     "how many shapes are in the picture?", "what color is the star?", "is there a red circle?",
     "what shape is the blue object?", "describe the picture.",
@@ -119,7 +120,7 @@ def _trajectory_tab(pipe, examples: list[str]) -> None:
                 )
                 halt = gr.Button("Stop", scale=1, min_width=60)
         with gr.Column(scale=5, min_width=300, elem_classes="result"):
-            shown = gr.HTML(parts.track([], 9, HINT), elem_id="track")
+            shown = gr.HTML(parts.track([], 9, ENDS), elem_id="track")
     inputs = [prompt, sampler, nfe, frames, guidance, seed]
     deed = jobs.told(partial(jobs.walking, pipe))
     ways = [

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from janusflow.pipelines.presets import QUALITIES, resolve
 from janusflow.pipelines.time_grid import time_grid
+from janusflow.utils import images
 from janusflow.utils.text import printable
 from samplers.core import SOLVERS, Solver, times
 
@@ -184,8 +185,6 @@ def _decoded(path: str | Path) -> Image.Image:
         if found.width * found.height > MAX_PIXELS:
             raise InvalidRequest(TOO_WIDE)
         found.draft("RGB", (SIDE, SIDE))  # a JPEG is decoded small at once
-        upright = ImageOps.exif_transpose(found).convert("RGBA")
-    plain = Image.new("RGB", upright.size, "white")
-    plain.paste(upright, mask=upright.getchannel("A"))
+        plain = images.to_rgb(found)
     plain.thumbnail((SIDE, SIDE))
     return plain

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from janusflow.evaluation import provenance
-from janusflow.training.alignment.teachers import TimmEncoder
+from janusflow.training.alignment.teachers import TimmTeacherNetwork
 from janusflow.utils import atomic_io, images, safe_io
 from janusflow.utils.extras import needed
 from janusflow.utils.hub import locate
@@ -42,7 +42,7 @@ class Tokens(nn.Module):
 
     def __init__(self, name: str, weights: Path):
         super().__init__()
-        self.encoder = TimmEncoder(name, weights)
+        self.encoder = TimmTeacherNetwork(name, weights)
         self.side, self.num_features = self.encoder.side, self.encoder.width
 
     def forward(self, images: Tensor) -> Tensor:

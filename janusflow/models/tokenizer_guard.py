@@ -17,10 +17,10 @@ from tokenizers import Tokenizer
 from janusflow.utils import limits
 from janusflow.utils.text import printable
 
-NORMALIZERS = {
+NORMALIZERS = (  # no set, as a file may hold what has no hash
     "Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Replace",
     "Prepend", "ByteLevel", "BertNormalizer", "Nmt",
-}  # fmt: skip
+)  # fmt: skip
 USUAL = ("BPE", "ByteLevel", "Split", "Digits", "Lowercase", "NFC")
 STEPS = 32  # of a normalizer
 GROWTH = 64.0  # times that a normalizer may lengthen a text
@@ -121,8 +121,8 @@ def _check_normalizer(normalizer) -> None:
     if len(steps) > STEPS:
         raise _refused(f"has a normalizer of {len(steps)} steps; at most {STEPS} are taken")
     for step in steps:
-        if step.get("type") not in NORMALIZERS:
-            shown = printable(repr(step.get("type")), 40)
+        if (kind := step.get("type")) not in NORMALIZERS:
+            shown = printable(repr(kind), 40)
             raise _refused(f"has a normalizer {shown}, which is not taken")
     growth = _growth(steps)
     prefix = sum(len(str(s.get("prepend", ""))) for s in steps if s["type"] == "Prepend")
@@ -143,8 +143,8 @@ def _grows(step: Mapping) -> float:
     """Returns how many letters a replacement puts in place of one."""
     pattern = step.get("pattern")
     found = pattern.get("String") if isinstance(pattern, Mapping) else None
-    if found == "":
-        raise _refused("has a normalizer that replaces the empty text")
+    if found == "" or not isinstance(found, str | None):
+        raise _refused(f"has a normalizer that replaces {printable(repr(found), 40)}")
     return len(str(step.get("content", ""))) / len(found or "x")
 
 
@@ -163,8 +163,9 @@ def _check_ids(model, added) -> None:
     vocab = model.get("vocab") if isinstance(model, Mapping) else None
     tokens = set(vocab.items()) if isinstance(vocab, Mapping) and _is_plain(vocab) else set()
     for token in added if isinstance(added, list) else ():
-        if isinstance(token, Mapping) and _is_plain({token.get("content"): token.get("id")}):
-            tokens.add((token["content"], token["id"]))
+        text, number = map(token.get, ("content", "id")) if isinstance(token, Mapping) else (0, 0)
+        if isinstance(text, str) and _is_number(number):
+            tokens.add((text, number))
     most = limits.most("vocabulary")
     counts = Counter(number for _, number in tokens)
     for text, number in tokens:

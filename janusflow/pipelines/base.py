@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -245,8 +246,8 @@ def clean(folder: str | Path) -> Path:
 
     Raises OSError, as a sentence, if it cannot be created.
     """
-    if not str(folder).strip():
-        raise ValueError(f"the folder to save in is {folder!r}; name one, '.' is the current one")
+    if not isinstance(folder, str | PathLike) or not str(folder).strip():
+        raise ValueError(f"the folder to save in is {folder!r:.60}; name one, '.' is this folder")
     folder = Path(folder)
     atomic_io.make_folder(folder)
     (folder / hub.SUMS).unlink(missing_ok=True)

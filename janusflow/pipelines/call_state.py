@@ -198,8 +198,12 @@ class StepCallback:
     def of(
         cls, function: Callable | None, names: Sequence[str] | None, known: Sequence[str]
     ) -> StepCallback | None:
-        """Returns None without a function. Raises ValueError for a name of no tensor."""
+        """Returns the callback, or None without a function.
+
+        Raises ValueError if one of `names` is none of the `known` tensors.
+        """
         if function is None:
+            _names(names, known)
             return None
         if not callable(function):
             raise TypeError(
@@ -207,19 +211,7 @@ class StepCallback:
                 "(pipe, step, t, tensors)"
             )
         check_arguments(function, "callback_on_step_end", "pipe", "step", "t", "tensors")
-        names = getattr(function, "tensor_inputs", None) or names or ()
-        if not isinstance(names, list | tuple):
-            raise TypeError(
-                f"callback_on_step_end_tensor_inputs is {names!r:.60}; expected a list of names "
-                f"such as {list(known[:1])}"
-            )
-        names = tuple(names)
-        if unknown := [name for name in names if name not in known]:
-            raise ValueError(
-                f"callback_on_step_end_tensor_inputs holds {unknown[0]!r}; this pipeline gives "
-                f"{', '.join(known)}"
-            )
-        return cls(function, names)
+        return cls(function, _names(getattr(function, "tensor_inputs", None) or names, known))
 
     def changed(self, pipe, step: int, t, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Calls the function with (pipe, step, t, {name: tensor}) and returns the tensors that it
@@ -245,6 +237,22 @@ class StepCallback:
             for name, new in found.items()
             if not _equal(new, tensors[name])
         }
+
+
+def _names(names: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of tensors that a callback asks for. Raises ValueError for unknown ones."""
+    names = names or ()
+    if not isinstance(names, list | tuple):
+        raise TypeError(
+            f"callback_on_step_end_tensor_inputs is {names!r:.60}; expected a list of names such "
+            f"as {list(known[:1])}"
+        )
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(
+            f"callback_on_step_end_tensor_inputs holds {unknown[0]!r:.60}; this pipeline gives "
+            f"{', '.join(known)}"
+        )
+    return tuple(names)
 
 
 def _checked(new, name: str, shape: torch.Size) -> Tensor:

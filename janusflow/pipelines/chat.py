@@ -17,6 +17,7 @@ from janusflow.pipelines.token_draws import check_seed
 from janusflow.utils.keywords import refuse_unknown
 
 GREEDY = "answers are greedy without do_sample=True; give that too, or leave seed out"
+OWN = ("images", "stream", "seed", "adapters")  # keywords of `chat` beside those of `generate`
 Images = Sequence | Image.Image | np.ndarray | Tensor | None  # one image, or several
 
 
@@ -70,7 +71,7 @@ class Chat:
         check_seed(seed)
         if stream:
             _check_stream(one, settings)
-        chosen = self._settings(f"{type(self).__name__}.chat", settings, seed)
+        chosen = self._settings(f"{type(self).__name__}.chat", settings, seed, OWN)
         chosen = answer_settings.within(chosen, inputs["input_ids"].shape[1], self.positions)
         if stream:
             return self.streamed(
@@ -98,15 +99,18 @@ class Chat:
         _check_images(images, True)
         return self.conversation_class(self, as_images(images))
 
-    def _settings(self, function: str, given: Mapping, seed: int | None = None) -> dict:
+    def _settings(
+        self, function: str, given: Mapping, seed: int | None = None, own: Sequence[str] = ("seed",)
+    ) -> dict:
         """Returns the settings for `generate`: the caller's, and our defaults if neither he nor the
-        files give any. Warns of a seed that greedy answers do not use.
+        files give any. Warns of a seed that greedy answers do not use. `own` are the function's own
+        keywords, which may have been meant by one that is refused.
 
         Raises TypeError for a setting that `generate` does not have or that makes no sense for
         text, and ValueError for one without effect.
         """
         tokenizer = self.processor.tokenizer
-        refuse_unknown(function, given, [*answer_settings.generate_keywords(), "generator"])
+        refuse_unknown(function, given, [*own, *answer_settings.generate_keywords(), "generator"])
         given = answer_settings.read(given, tokenizer)
         files = getattr(self.model, "generation_config", None)
         if getattr(files, "stop_strings", None):

@@ -217,7 +217,8 @@ class Coding:
 def _tensor(values, name: str) -> Tensor:
     """Returns real numbers as a dense tensor. Raises TypeError for anything else."""
     try:
-        found = torch.as_tensor(values)
+        frozen = isinstance(values, np.ndarray) and not values.flags.writeable
+        found = torch.as_tensor(values.copy() if frozen else values)  # torch warns of frozen ones
     except (TypeError, ValueError, RuntimeError):
         found = None
     dense = found is not None and found.layout == torch.strided and not found.is_meta

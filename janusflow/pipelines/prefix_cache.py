@@ -101,7 +101,10 @@ def read(
 def after(
     model: JanusFlowModel, cache: DynamicCache, ids: Tensor, mask: Tensor, **settings
 ) -> Tensor:
-    """Returns new ids (B, n) after prompts (B, L) and extends the cache, which holds a prefix."""
+    """Returns the new token ids (B, n) that follow the prompts `ids` (B, L).
+
+    `cache` holds keys and values of a prefix of the prompts, and is extended.
+    """
     out = model.language_model.generate(
         input_ids=ids, attention_mask=mask.long(), **{CACHE: cache}, **settings
     )

@@ -101,7 +101,7 @@ class StrictRoute(APIRoute):
                 if request.method == "POST" and name not in OF_ADDRESS:
                     said = f"{printable(name, 40)} stands in the address; send it in the body"
                     raise InvalidRequest(said, printable(name, 40), "extra_forbidden")
-            if "json" in request.headers.get("content-type", ""):
+            if "json" in request.headers.get("content-type", "").lower():
                 errors.check_keys(await request.body())
             return await handle(request)
 

@@ -1,5 +1,6 @@
 """Serves the application at an address."""
 
+import re
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ from janusflow.utils.http_guard import LOCAL, Guard
 from janusflow.utils.http_logs import quiet_about_clients
 
 MEGABYTE = 2**20
+HOST = re.compile(r"[\w.-]+|\[?[0-9a-fA-F:.]*:[0-9a-fA-F:.]*\]?")  # a name, or a number of IPv6
+PLACE = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?")
 
 
 def guarded(
@@ -21,7 +24,12 @@ def guarded(
     key: str | None = None,
     max_body: int = 16 * MEGABYTE,
 ) -> Guard:
-    """Returns the application behind the checks of Host, Origin, key and size."""
+    """Returns the application behind the checks of Host, Origin, key and size.
+
+    Raises ValueError for a host or origin that no request can name.
+    """
+    check_names(hosts, origins)
+    origins = [origin.lower().rstrip("/") for origin in origins]
     if origins:
         from fastapi.middleware.cors import CORSMiddleware
 
@@ -70,13 +78,32 @@ def listen(host: str, port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: what is no host's name at all
         made.close()
-        reason = error.strerror or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise OSError(
             f"{host}:{port} cannot be listened at ({reason}); choose another port or host"
         ) from error
     return made
+
+
+def check_names(hosts: Sequence[str], origins: Sequence[str]) -> None:
+    """Raises ValueError for a host that is no name, and for an origin of another form than
+    https://example.org, which no request would match.
+    """
+    for host in hosts:
+        if not HOST.fullmatch(host):
+            raise ValueError(
+                f"the allowed host is {host!r:.80}; expected one name such as example.org, without "
+                "scheme, port or *"
+            )
+    for origin in origins:
+        scheme, _, rest = origin.rstrip("/").partition("://")
+        if scheme.lower() not in ("http", "https") or not PLACE.fullmatch(rest):
+            raise ValueError(
+                f"the allowed origin is {origin!r:.80}; expected one such as https://example.org "
+                "or http://localhost:3000"
+            )
 
 
 def check_installed() -> None:

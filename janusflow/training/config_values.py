@@ -52,7 +52,10 @@ def _reader(hint) -> TypeAdapter:
 
 
 def as_hint(hint, value, name: str):
-    """Converts a value to the field's type, "a,b" to a tuple. Raises ValueError for another."""
+    """Converts a value to the field's type `hint`, and the text "a,b" to a tuple.
+
+    Raises ValueError for a value of another type.
+    """
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if isinstance(value, str) and any(
         tuple in (option, typing.get_origin(option)) for option in options

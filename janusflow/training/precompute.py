@@ -65,7 +65,7 @@ def load(
 ) -> Encoders:
     """Loads the encoders of a model; `teacher` is "own", "timm:NAME", or "none" for latents alone.
 
-    `weights` and `size` apply to a timm teacher, as in teachers.TimmEncoder.
+    `weights` and `size` apply to a timm teacher, as in teachers.TimmTeacherNetwork.
     """
     if teacher not in ("own", "none") and not teacher.startswith("timm:"):
         raise ValueError(f"--teacher is {teacher!r}; choose own, none or timm:NAME")

@@ -18,6 +18,7 @@ import io
 import re
 import textwrap
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,13 @@ def read(path: Path) -> Image.Image:
     return decode(read_bytes(path, "image_bytes", "image"), repr(str(path)))
 
 
-def decode(content: bytes, name: str) -> Image.Image:
-    """Decodes an image from the bytes of a file; see `read`."""
+def read_mask(path: Path) -> Image.Image:
+    """Reads an image file as a mask, by `to_mask`; raises the errors of `read` and of `to_mask`."""
+    return decode(read_bytes(path, "image_bytes", "image"), repr(str(path)), to_mask)
+
+
+def decode(content: bytes, name: str, convert: Callable | None = None) -> Image.Image:
+    """Decodes an image from the bytes of a file and converts it, by default to RGB; see `read`."""
     if not content:
         raise ValueError(f"{name} is not a complete image (it is empty)")
     if Image.MAX_IMAGE_PIXELS and limits.most("pixels") > Image.MAX_IMAGE_PIXELS:
@@ -67,7 +73,7 @@ def decode(content: bytes, name: str) -> Image.Image:
     except Exception as error:
         raise _broken(name, error) from error
     try:
-        return to_rgb(image)
+        return (convert or to_rgb)(image)
     except Exception as error:
         raise ValueError(f"{name} cannot be used: {printable(error, 200)}") from error
 

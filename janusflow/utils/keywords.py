@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -14,10 +14,14 @@ SHOWN = 8  # known names that an error lists
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns a hint such as "; did you mean 'dtype'?" if a known name is similar, otherwise ""."""
     known = list(known)
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    small = {word.lower(): word for word in known}  # EULER is nearest to euler
     parts = (word for word in known if len(name) > 3 and f"_{name}_" in f"_{word}_")
-    found = next(iter(close), None) or next(parts, None)
+    found = _close(name, small, 0.75) or next(parts, None) or _close(name, small, 0.6)
     return f"; did you mean {found!r}?" if found else ""
+
+
+def _close(name: str, small: Mapping[str, str], cutoff: float) -> str | None:
+    return next((small[one] for one in get_close_matches(name.lower(), small, 1, cutoff)), None)
 
 
 def aside(name: str, known: Iterable[str]) -> str:

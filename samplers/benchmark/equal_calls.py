@@ -149,7 +149,7 @@ class Placer:
         return self.found[key]
 
     def cost(self) -> dict:
-        """Returns the evaluations that each grid took to find, on a batch of so many samples."""
+        """Returns how many evaluations the search for each grid took, and its number of samples."""
         spent = {f"{name} {calls}": grid.evaluations for (name, calls), grid in self.found.items()}
         return {"samples": len(self.noise), "calls": spent}
 

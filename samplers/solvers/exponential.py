@@ -14,7 +14,7 @@ ANGLE = 1.0  # the pace of the clock arctan(t / (1 - t))
 
 
 def form(ts: Tensor, sd: float, pace: float | None = None) -> Form:
-    """Returns the form for data of standard deviation sd on this grid, rising or falling."""
+    """Returns the form for data of standard deviation `sd`; the grid `ts` may rise or fall."""
     return Form.of(sd, pace, backward=bool(ts[-1] < ts[0]))
 
 

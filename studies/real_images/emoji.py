@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import janusflow
-from janusflow.data.collections.batches import Entry, as_input, read_items, read_pixels
+from janusflow.data.collections.batches import ImageEntry, as_input, read_items, read_pixels
 from janusflow.data.collections.emoji import TONES
 from janusflow.evaluation import features
 from janusflow.evaluation.intervals import wilson
@@ -46,7 +46,7 @@ SUBSETS = 200  # of the KID
 class Pictures:
     """Images of a split with their features, (N, D), as they are and placed by the judge."""
 
-    items: Sequence[Entry]
+    items: Sequence[ImageEntry]
     pixels: Tensor  # (N, 3, S, S) uint8
     raw: Tensor
     vectors: Tensor
@@ -106,9 +106,9 @@ def drawn(pipe, prompts: Sequence[str], seed: int, **settings) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(i) for i in found])).permute(0, 3, 1, 2)
 
 
-def chosen(items: Sequence[Entry], count: int, seed: int) -> list[Entry]:
+def chosen(items: Sequence[ImageEntry], count: int, seed: int) -> list[ImageEntry]:
     """Returns one plain image of each of `count` concepts, drawn by the seed."""
-    plain: dict[str, Entry] = {}
+    plain: dict[str, ImageEntry] = {}
     for item in items:
         if not item.toned:
             plain.setdefault(item.concept, item)
@@ -210,7 +210,7 @@ def main_color(image: Tensor) -> str:
     return list(COLORS)[int(nn.functional.cosine_similarity(table, own[None]).argmax())]
 
 
-def questions(pipe, items: Sequence[Entry], pixels: Tensor) -> list[float]:
+def questions(pipe, items: Sequence[ImageEntry], pixels: Tensor) -> list[float]:
     """Returns how often "What is this?" is answered by the name."""
     shown = [Image.fromarray(p.permute(1, 2, 0).numpy()) for p in pixels]
     told = [pipe.chat("What is this?", [image], max_new_tokens=24) for image in shown]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from janusflow import JanusFlowPipeline
 from janusflow.data.collections import folder
-from janusflow.data.collections.batches import Entry, read_items, read_pixels
+from janusflow.data.collections.batches import ImageEntry, read_items, read_pixels
 
 KEPT = Path("~/.cache/janusflow/stamps-fruit").expanduser()
 SIDE = 8  # pixels that images are compared at: the form and the colours, no detail
@@ -62,5 +62,5 @@ def recognised(images: Sequence[Image.Image], asked: Sequence[str], data: Path) 
     return sum(a == b for a, b in zip(found, asked, strict=True)) / len(found)
 
 
-def every(data: Path) -> list[Entry]:
+def every(data: Path) -> list[ImageEntry]:
     return [item for split in ("train", "test") for item in read_items(data, split)]

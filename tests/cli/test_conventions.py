@@ -65,6 +65,8 @@ def test_version_and_help_end_well(words, janusflow):
             "did you mean 'guidance_interval'?",
         ),
         (["generate", "x", "--dtype", "bflaot16"], "did you mean 'bfloat16'?"),
+        (["generate", "x", "--sampler", "EULER"], "did you mean 'euler'?"),
+        (["generate", "x", "--dtype", "BF16"], "did you mean 'bfloat16'?"),
         (["generate", "x", "--seed", 2**63], f"expected 0 to {2**63 - 1}"),
         (["generate", "x", "-o", ""], "--out is empty"),
         (["generate", "x", "-o", "a.gif"], "ends in .png, .jpg, .jpeg, .webp"),
@@ -95,6 +97,38 @@ def test_an_edit_does_not_replace_the_image_or_mask_that_it_reads(
     words = ["edit", "00000.png", "a star", "--mask-image", "mask.png", "-o", out]
     code, _, err = janusflow(*words)
     assert code == 2 and "--out would replace" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pilot", "--out", "config.json"], "exists and holds no time grid"),
+        (["bench", "samplers", "--plot", "a.gif"], "--plot is 'a.gif'; expected a file that ends"),
+        (["bench", "samplers", "--csv", "."], "is not a file that can be replaced"),
+        (["serve", "--allow-host", "*"], "the allowed host is '*'; expected one name"),
+        (["serve", "--allow-origin", "example.org"], "the allowed origin is 'example.org'"),
+        (["demo", "--host", "999.1.1.1"], "999.1.1.1:0 cannot be listened at"),
+        (["demo", "--host", "x" * 300], "cannot be listened at"),
+    ],
+)
+def test_a_place_that_cannot_be_meant_is_refused_before_the_work(
+    words, said, janusflow, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("config.json").write_text('{"model_type": "multi_modality"}')
+    code, _, err = janusflow(*words)
+    assert code == 2 and said in err and err.count("\n") == 1
+    assert Path("config.json").read_text() == '{"model_type": "multi_modality"}'
+
+
+def test_a_mask_with_a_transparent_hole_is_refused_as_in_python(janusflow, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (96, 96)).save("a.png")
+    mask = Image.new("RGBA", (96, 96), "white")
+    mask.paste((255, 255, 255, 0), (0, 0, 48, 96))
+    mask.save("mask.png")
+    code, _, err = janusflow("edit", "a.png", "a star", "--mask-image", "mask.png")
+    assert code == 2 and "the mask is transparent in places" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["samplers", "grids", "rules", "models"])

@@ -228,14 +228,14 @@ def test_unreadable_pictures_are_counted_named_and_left_out(
 
 def test_any_encoder_of_timm_is_cached_in_a_narrow_dtype(pictures, tmp_path, monkeypatch):
     """Fresh weights, made the same at every call: a test has no network."""
-    made = teachers.TimmEncoder.__init__
+    made = teachers.TimmTeacherNetwork.__init__
 
     def seeded(self, name, weights="hub", size=None):  # noqa: ARG001
         with torch.random.fork_rng():
             torch.manual_seed(3)
             made(self, name, None, size)
 
-    monkeypatch.setattr(teachers.TimmEncoder, "__init__", seeded)
+    monkeypatch.setattr(teachers.TimmTeacherNetwork, "__init__", seeded)
     name = "timm:test_vit"
     found = precompute.load(MODEL, teacher=name, dtype="bfloat16")
     precompute.precompute(pictures, found, tmp_path / "cache")

@@ -107,13 +107,15 @@ def test_a_bad_upload_is_refused_without_its_path(case, tmp_path):
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_an_upload_is_turned_upright_put_on_white_and_shrunk(tmp_path):
+def test_an_upload_is_read_as_everywhere_turned_upright_and_shrunk(tmp_path):
     turned = Image.Exif()
     turned[274] = 6
     Image.new("RGBA", (3000, 20), (255, 0, 0, 0)).save(tmp_path / "p.png", exif=turned)
     image = requests.image(tmp_path / "p.png")
     assert image.mode == "RGB" and image.height == requests.SIDE > image.width
-    assert image.getpixel((0, 0)) == (255, 255, 255)
+    assert image.getpixel((0, 0)) == (255, 0, 0)
+    Image.new("I;16", (20, 20), 32896).save(tmp_path / "q.png")
+    assert requests.image(tmp_path / "q.png").getpixel((0, 0)) == (128, 128, 128)
 
 
 def test_a_painted_picture_is_the_pipelines_and_looks_come_on_the_way(tiny_pipe):

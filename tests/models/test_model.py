@@ -342,6 +342,8 @@ def test_absurd_configurations_are_refused(change, message):
         ({"num_attention_heads": 0}, "num_attention_heads is 0"),
         ({"num_attention_heads": 5}, "not a multiple of num_attention_heads 5"),
         ({"rms_norm_eps": "small"}, "rms_norm_eps is 'small'"),
+        ({"rope_theta": 0}, "rope_theta is 0"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": -2.0}}, "factor is -2.0"),
         ({"attention_dropout": "no"}, "not a valid Llama"),
         ({"model_type": "gpt2"}, "not a llama"),
     ],

@@ -1,6 +1,7 @@
 """JanusFlow under transformers' own classes: Auto, Trainer, pipeline, generate, peft."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -315,6 +316,24 @@ def test_the_image_processor_of_a_folder_is_its_processors(tiny_folder, processo
 def test_ids_that_the_vocabulary_has_not_are_refused(model, inputs, change, message):
     with pytest.raises(ValueError, match=message):
         model(**{**inputs, **change(inputs["input_ids"])})
+
+
+@pytest.mark.parametrize("eos", [600, [2, 10**6]])
+def test_an_end_of_text_beyond_the_vocabulary_is_refused(tiny_folder, tmp_path, eos):
+    shutil.copytree(tiny_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
+    with pytest.raises(ValueError, match=r"eos_token_id of .* beyond the vocabulary of 600"):
+        JanusFlowModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("token", [{}, {"content": "x"}, {"id": 5}, {"id": 5, "content": [1]}])
+def test_an_added_token_without_text_or_id_is_told_in_a_sentence(tiny_folder, tmp_path, token):
+    shutil.copytree(tiny_folder, tmp_path, dirs_exist_ok=True)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["added_tokens"][0] = token
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"tokenizer\.json"):
+        JanusFlowPipeline.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("given", [{}, {"num_items_in_batch": 0}])

@@ -290,7 +290,7 @@ def test_an_autoencoder_that_is_put_in_place_has_to_fit(tiny_pipe):
 
 
 def test_a_folder_to_save_in_has_a_name(tiny_pipe):
-    for name in ("", "  "):
+    for name in ("", "  ", None, 5):
         refused(lambda name=name: tiny_pipe.save_pretrained(name), "the folder to save in is")
 
 

@@ -60,3 +60,29 @@ def test_what_changes_no_adapter_is_told(tiny_pipe):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tiny_pipe.unload_lora_weights()
+
+
+def test_an_empty_list_of_images_is_none_for_several_questions_too(tiny_pipe):
+    told = tiny_pipe.chat(["what is it?"] * 2, max_new_tokens=2)
+    assert tiny_pipe.chat(["what is it?"] * 2, images=[], max_new_tokens=2) == told
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("image", "images"), ("stop", "stop_strings"), ("max_tokens", "max_new_")]
+)
+def test_a_word_of_another_chat_is_answered_with_ours(tiny_pipe, given, meant):
+    with pytest.raises(TypeError, match=f"got '{given}', .* did you mean '{meant}"):
+        tiny_pipe.chat("what is it?", **{given: 3})
+
+
+def test_a_tensor_that_no_callback_gets_is_refused_without_a_callback_too(tiny_pipe):
+    with pytest.raises(ValueError, match="tensor_inputs holds 'latent'; this pipeline gives"):
+        tiny_pipe("a", callback_on_step_end_tensor_inputs=["latent"], num_inference_steps=1)
+
+
+def test_a_frozen_array_of_noise_is_taken_without_a_warning(tiny_pipe):
+    noise = np.zeros((1, 16, 12, 12), "float32")
+    noise.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tiny_pipe("a", latents=noise, num_inference_steps=1).images

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from janusflow.data.collections.batches import Entry
+from janusflow.data.collections.batches import ImageEntry
 from janusflow.training import collection_model
 from janusflow.training.recipes import Recipe
 from studies.real_images import alignment, emoji
@@ -23,7 +23,9 @@ def vectors(count, seed=0):
 
 def items(count, toned=()):
     return [
-        Entry(i, f"{i}.png", f"{i // 2}", f"thing {i}" + (": dark skin tone" if i in toned else ""))
+        ImageEntry(
+            i, f"{i}.png", f"{i // 2}", f"thing {i}" + (": dark skin tone" if i in toned else "")
+        )
         for i in range(count)
     ]
 

@@ -53,7 +53,8 @@ def model():
     return model
 
 
-X, T = torch.randn(3, 16, 12, 12, generator=torch.Generator().manual_seed(0)), torch.full((3,), 0.5)
+NOISE, DATA = torch.randn(2, 3, 16, 12, 12, generator=torch.Generator().manual_seed(0))
+X, T = NOISE.lerp(DATA, 0.5), torch.tensor([0.1, 0.5, 0.95])
 
 
 def test_by_block_is_one_at_the_block_whose_tokens_the_features_are(model):

@@ -59,7 +59,7 @@ def test_the_students_attention_is_what_its_blocks_compute(model, view):
 
 
 def test_the_teachers_attention_is_what_its_blocks_compute(view):
-    network = teachers.TimmEncoder("vit_tiny_patch16_224", None)
+    network = teachers.TimmTeacherNetwork("vit_tiny_patch16_224", None)
     seen = []
     for block in network.network.blocks:
         block.attn.fused_attn = False
@@ -101,6 +101,6 @@ def test_a_teacher_without_attention_maps_is_refused(model, view):
         repa.build(protocol, model)
     with pytest.raises(ValueError, match="1 to 2 or a share"):
         Alignment(attention=1.0, attention_blocks=3, tap=2).blocks(6)
-    encoder = teachers.Encoder(teachers.TimmEncoder("resnet10t", None), 512)
+    encoder = teachers.Encoder(teachers.TimmTeacherNetwork("resnet10t", None), 512)
     with pytest.raises(ValueError, match="plain attention"):
         encoder.with_attention(view, 1)

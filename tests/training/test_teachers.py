@@ -51,7 +51,7 @@ def test_an_encoder_of_timm_is_read_from_a_local_file_as_it_was_saved(tmp_path, 
     torch.manual_seed(1)
     source = timm.create_model(TIMM, num_classes=3).eval()
     save_file(source.state_dict(), tmp_path / "vit.safetensors")
-    teacher = teachers.TimmEncoder(TIMM, tmp_path / "vit.safetensors")
+    teacher = teachers.TimmTeacherNetwork(TIMM, tmp_path / "vit.safetensors")
     ours = teacher(view.pixel_values)
     x = torch.nn.functional.interpolate(
         view.pixel_values / 2 + 0.5, (224, 224), mode="bicubic", antialias=True
@@ -63,7 +63,7 @@ def test_an_encoder_of_timm_is_read_from_a_local_file_as_it_was_saved(tmp_path, 
 
 
 def test_a_convolutional_encoder_of_timm_gives_its_map_as_tokens(view):
-    teacher = teachers.TimmEncoder("resnet10t", None)
+    teacher = teachers.TimmTeacherNetwork("resnet10t", None)
     features = teacher(view.pixel_values)
     assert features.shape == (3, (-(-teacher.side // 32)) ** 2, teacher.width)
 

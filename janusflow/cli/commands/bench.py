@@ -13,7 +13,7 @@ import typer
 
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import HELP, Group, command
-from janusflow.cli.save_images import check_folder, check_seed
+from janusflow.cli.save_images import check_figure, check_file, check_folder, check_seed
 from janusflow.cli.shared_options import MODEL, OUTPUT, SAMPLING
 from janusflow.cli.terminal import importing, tell
 from janusflow.utils import limits
@@ -176,6 +176,9 @@ def _check(options: Samplers | Speed) -> None:
         place = getattr(options, name, None)
         if place is not None:
             check_folder(place.parent)
+            check_file(place)
+    if getattr(options, "plot", None) is not None:
+        check_figure(options.plot, "--plot")
 
 
 def numbers(name: str, text: str) -> list[int]:

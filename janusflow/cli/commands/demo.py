@@ -29,6 +29,8 @@ def demo(options: Options) -> None:
     with importing():
         from janusflow.cli import load_model
         from janusflow.demo import launch
+        from janusflow.serve import server
 
     limits.within("--port", options.port, 0, 65_535)
+    server.listen(options.host, options.port).close()  # before the model is loaded
     launch.start(load_model.load(options), options.model, options.host, options.port)

@@ -67,7 +67,7 @@ def edit(options: Options) -> dict:
     seed, arguments = _checked(options)
     place = output(options.out)
     image = images.read(options.image)
-    area = images.read(options.mask_image) if options.mask_image else None
+    area = images.read_mask(options.mask_image) if options.mask_image else None
     place.check_inputs(options.image, options.mask_image)
     pipe = load_model.load(options, options.lora)
     made = pipe.edit(image, options.prompt, mask_image=area, **arguments)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.save_images import check_folder, check_seed
+from janusflow.cli.save_images import check_file, check_folder, check_seed
 from janusflow.cli.shared_options import OUTPUT, SAMPLING
 from janusflow.cli.terminal import importing
 
@@ -102,4 +102,19 @@ def _checked(options: Options) -> Path:
     check_folder(out.parent)
     if out.suffix != ".json":
         raise ValueError(f"--out is {str(out)!r:.200}; expected a file that ends in .json")
+    if options.out is not None and out.exists():
+        _check_grid(out)
     return out
+
+
+def _check_grid(out: Path) -> None:
+    """Raises ValueError for an existing file that holds no grid, such as a model's config.json."""
+    from samplers import PilotGrid
+
+    check_file(out)
+    try:
+        PilotGrid.load(out)
+    except ValueError as error:
+        raise ValueError(
+            f"--out is {str(out)!r:.200}, which exists and holds no time grid; choose another file"
+        ) from error

@@ -52,6 +52,7 @@ def serve(options: Options) -> None:
         from janusflow.serve import server
 
     check(options.port, options.queue, options.max_body, options.api_key)
+    server.check_names(options.allow_host, options.allow_origin)
     server.check_installed()
     server.listen(options.host, options.port).close()  # before the model is loaded
     pipe = load_model.load(options, options.lora)

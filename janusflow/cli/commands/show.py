@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from janusflow.cli.command import command
-from janusflow.cli.save_images import check_file, check_folder
+from janusflow.cli.save_images import check_figure, check_file, check_folder
 from janusflow.cli.shared_options import OUTPUT, argument, path
 
 LOG = "log.jsonl"
 ROWS = 12  # of the table
 NOT_LOSSES = ("step", "lr", "grad_norm", "gradient_cosine", "mfu", "peak_fraction", "seconds_left")
-FIGURES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +36,7 @@ def show(options: Options) -> dict:
     lines, run = read(options.run), options.run
     out = options.out or (run if run.is_dir() else run.parent) / "losses.png"
     if options.figure:
-        if out.suffix.lower() not in FIGURES:
-            expected = ", ".join(FIGURES)
-            raise ValueError(f"--out is {str(out)!r:.200}; expected a file that ends in {expected}")
+        check_figure(out, "--out")
         check_folder(out.parent)
         check_file(out)
     print(table(lines))

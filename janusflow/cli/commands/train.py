@@ -12,7 +12,7 @@ DATA = Panel("Model and data")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(training_runs.RunOptions):
+class Options(training_runs.TrainingOptions):
     """The options of `janusflow train`."""
 
     recipe: str | None = DATA.option(

@@ -30,7 +30,7 @@ PERSONS = 0.5  # weight of a concept with skin tones
 
 
 @dataclass(frozen=True)
-class Entry:
+class ImageEntry:
     """The place of an image in the folder's tensors, with its name and keywords in a language."""
 
     place: int
@@ -43,7 +43,7 @@ class Entry:
     flag: bool = False
 
 
-def read_items(folder: Path, split: str, languages: Sequence[str] = ("en",)) -> list[Entry]:
+def read_items(folder: Path, split: str, languages: Sequence[str] = ("en",)) -> list[ImageEntry]:
     """Returns the images of a split with names and keywords, each image once a language.
 
     Raises ValueError for a language in which the split has no captions.
@@ -62,7 +62,7 @@ def read_items(folder: Path, split: str, languages: Sequence[str] = ("en",)) -> 
     concepts = {row["image"]: row["concept"] for row in rows}
     places = {image: i for i, image in enumerate(dict.fromkeys(image for image, _ in said))}
     return [
-        Entry(
+        ImageEntry(
             place=places[image],
             image=image,
             concept=concepts[image],
@@ -76,7 +76,7 @@ def read_items(folder: Path, split: str, languages: Sequence[str] = ("en",)) -> 
     ]
 
 
-def read_pixels(folder: Path, items: Sequence[Entry]) -> Tensor:
+def read_pixels(folder: Path, items: Sequence[ImageEntry]) -> Tensor:
     """Reads the images of the items, each once, as bytes (N, 3, S, S)."""
     names = dict.fromkeys(item.image for item in items)
     shown = [np.asarray(images.read(folder / name)) for name in names]
@@ -88,7 +88,7 @@ def as_input(pixels: Tensor) -> Tensor:
     return pixels.float() / 127.5 - 1
 
 
-def vocabulary(items: Sequence[Entry], least: int = 2) -> list[str]:
+def vocabulary(items: Sequence[ImageEntry], least: int = 2) -> list[str]:
     """Returns the words of at least so many concepts' names and keywords, and of the questions."""
     used: dict[str, set[str]] = {}
     for item in items:
@@ -163,7 +163,7 @@ class CollectionBatches(Texts):
             name=item.image,
         )
 
-    def _asked(self, item: Entry, rng: np.random.Generator) -> tuple[str, str]:
+    def _asked(self, item: ImageEntry, rng: np.random.Generator) -> tuple[str, str]:
         """Returns a question and its answer; yes and no are equally frequent."""
         if rng.random() < 0.7:
             return _pick(rng, QUESTIONS), self._answer(item)
@@ -174,11 +174,11 @@ class CollectionBatches(Texts):
             answer = "no"
         return _pick(rng, YES_NO).format(self._answer(named)), answer
 
-    def _answer(self, item: Entry) -> str:
+    def _answer(self, item: ImageEntry) -> str:
         """Returns the image's name in the language of answers, or in its own without one."""
         return self.answers.get(item.image, item.name)
 
-    def _item(self, rng: np.random.Generator) -> Entry:
+    def _item(self, rng: np.random.Generator) -> ImageEntry:
         """Draws a concept by weight, then its plain image or sometimes one of its skin tones, then
         a language.
         """
@@ -194,7 +194,7 @@ class CollectionBatches(Texts):
         return np.random.default_rng((self.seed, kind, index))
 
 
-def worded(item: Entry, rng: np.random.Generator) -> str:
+def worded(item: ImageEntry, rng: np.random.Generator) -> str:
     """Returns a user's prompt: the name with an article, the name with keywords, or keywords."""
     name, words = item.name, list(item.keywords)
     if name.startswith(FLAG) and rng.random() < 0.5:
@@ -210,9 +210,9 @@ def worded(item: Entry, rng: np.random.Generator) -> str:
     return name
 
 
-def _grouped(items: Sequence[Entry]) -> tuple[list[list[Entry]], np.ndarray]:
+def _grouped(items: Sequence[ImageEntry]) -> tuple[list[list[ImageEntry]], np.ndarray]:
     """Returns the items by concept, and the cumulative shares of the concepts."""
-    found: dict[str, list[Entry]] = {}
+    found: dict[str, list[ImageEntry]] = {}
     for item in items:
         found.setdefault(item.concept, []).append(item)
     concepts = list(found.values())
@@ -220,7 +220,7 @@ def _grouped(items: Sequence[Entry]) -> tuple[list[list[Entry]], np.ndarray]:
     return concepts, weights / weights[-1]
 
 
-def _weight(concept: Sequence[Entry]) -> float:
+def _weight(concept: Sequence[ImageEntry]) -> float:
     if concept[0].flag:
         return FLAGS
     return PERSONS if any(item.toned for item in concept) else 1.0

@@ -28,7 +28,7 @@ LEAST = 1e-12  # of a probability, for the logarithm
 
 
 def soft_scores(pipe, pictures: Sequence, atoms: Sequence[tuple[str, str]]) -> list[str]:
-    """Returns the probability of each question's answer, one image each, as a folder's file."""
+    """Returns the probability of each atom's answer to its image, as texts."""
     pairs = zip(pictures, atoms, strict=True)
     talks = [message(text, [picture]) for picture, (text, _) in pairs]
     return [repr(p) for p in probabilities(pipe, talks, [due for _, due in atoms])]

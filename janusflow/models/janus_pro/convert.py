@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 
 from janusflow.models.janusflow.configuration import vision_sizes
+from janusflow.models.janusflow.language import check_rope
 from janusflow.utils.keywords import choice
 from janusflow.utils.limits import whole
 
@@ -174,6 +175,7 @@ def within_limits(config: JanusConfig) -> None:
         ("vocabulary", "the number of codes", vq.num_embeddings),
     ):
         whole(value, name, limit)
+    check_rope(text)
 
 
 def vq_sizes(tensors: Mapping[str, Tensor]) -> dict:

@@ -74,6 +74,8 @@ def load_model(
     model = _assemble(folder if weights is None else None, config, weights, dtype)
     finite.check_weights(model.state_dict(), repr(str(folder)))
     model.generation_config = generation(processor, generation_defaults.read(folder))
+    rows = config.text_config.vocab_size
+    generation_defaults.check_rows(model.generation_config, rows, folder)
     return model.eval()
 
 

@@ -7,7 +7,12 @@ from typing import Any
 
 from transformers import LlamaConfig, PreTrainedConfig
 
-from janusflow.models.janusflow.language import NUMBERS, language_class, other_language_config
+from janusflow.models.janusflow.language import (
+    NUMBERS,
+    check_rope,
+    language_class,
+    other_language_config,
+)
 from janusflow.models.janusflow.vision_towers import TOWERS
 from janusflow.utils.checkpoint_files import check_settings
 from janusflow.utils.config_guard import read_config
@@ -328,7 +333,8 @@ def _language(given: Any) -> PreTrainedConfig:
             f"divide num_attention_heads {heads}; check config.json"
         )
     with explained("language_config is not a valid Llama", "check config.json"):
-        return LlamaConfig(**settings)
+        config = LlamaConfig(**settings)
+    return check_rope(config)
 
 
 def known_settings(kind: type) -> set[str]:

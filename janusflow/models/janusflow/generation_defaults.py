@@ -77,6 +77,17 @@ def _check_id(value, what: str) -> None:
         raise ValueError(f"{what} {value!r:.40}; expected a token's id, or a list of ids")
 
 
+def check_rows(config: GenerationConfig, rows: int, name: str | Path) -> None:
+    """Raises ValueError for a token's id beyond the vocabulary, at which no answer would end."""
+    for key in IDS:
+        value = getattr(config, key)
+        if any(one >= rows for one in (value if isinstance(value, list) else [value or 0])):
+            raise ValueError(
+                f"{key} of {str(name)!r} is {value!r:.40}, beyond the vocabulary of {rows:,} "
+                f"tokens; correct {FILE}, or take the tokenizer and the weights from one checkpoint"
+            )
+
+
 def check_beams(value: int, what: str) -> None:
     """Raises ValueError for more beams or sequences than a question may have."""
     if value > BEAMS:
@@ -111,7 +122,8 @@ def image_id(name: str | Path, **hub) -> int | None:
     if whole is None:
         return None
     tag = None if own is None else read_object(own).get("image_tag")
-    found = _added_tokens(whole, whole.stat().st_mtime_ns).get(tag or Tags.image_tag)
+    tag = tag if isinstance(tag, str) and tag else Tags.image_tag
+    found = _added_tokens(whole, whole.stat().st_mtime_ns).get(tag)
     return found if isinstance(found, int) else None
 
 
@@ -119,7 +131,8 @@ def image_id(name: str | Path, **hub) -> int | None:
 def _added_tokens(path: Path, _changed: int) -> dict[str, int]:
     """Returns the ids of the tokens that a tokenizer's file adds to its vocabulary."""
     added = parse_object(read_text(path, "tokenizer_bytes"), path).get("added_tokens")
-    return {one["content"]: one["id"] for one in added or () if isinstance(one, dict)}
+    tokens = [one for one in added if isinstance(one, dict)] if isinstance(added, list) else []
+    return {one["content"]: one.get("id") for one in tokens if isinstance(one.get("content"), str)}
 
 
 def _named(content: dict) -> dict[str, str]:

@@ -49,6 +49,8 @@ def nested(images, batch: int) -> list | None:
             f"image {images.index(None) + 1} of {len(images)} is None; give an image, or [] for a "
             "conversation without one"
         )
+    if not images:
+        return [[] for _ in range(batch)]
     if any(isinstance(one, list | tuple) for one in images):
         if len(images) != batch:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import torch
@@ -9,10 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from janusflow.utils.images import listed, to_rgb
-from janusflow.utils.text import explained
+from janusflow.utils.text import explained, printable
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-LARGEST = 1e6  # of numbers that pixels are scaled and moved by
+LARGEST = 1e6  # of numbers that pixels are divided by
+FIXED = dict(do_resize=True, do_pad=True, do_center_crop=False)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -32,27 +34,44 @@ class JanusFlowImageProcessor:
         sizes = (self.image_size, self.min_size)
         if not all(type(size) is int for size in sizes) or not 1 <= sizes[1] <= sizes[0] <= 4096:
             raise ValueError(
-                f"image_size is {sizes[0]!r} and min_size {sizes[1]!r}; expected whole numbers, "
-                "1 <= min_size <= image_size <= 4096"
+                f"image_size is {sizes[0]!r:.40} and min_size {sizes[1]!r:.40}; expected whole "
+                "numbers, 1 <= min_size <= image_size <= 4096"
             )
-        numbers = (self.rescale_factor, *(self.image_mean or ()), *(self.image_std or ()))
-        real = all(isinstance(n, int | float) and abs(n) < LARGEST for n in numbers)
-        if not real or not 0 < self.rescale_factor or 0 in (self.image_std or ()):
-            raise ValueError(
-                f"rescale_factor {self.rescale_factor!r:.40}, image_mean {self.image_mean} and "
-                f"image_std {self.image_std} are out of range; expected finite small numbers, with "
-                "rescale_factor above zero and image_std not zero"
-            )
+        self._check_numbers()
         if not all(isinstance(x, bool) for x in (self.do_rescale, self.do_normalize)):
             raise ValueError("do_rescale and do_normalize are not booleans; expected true or false")
+
+    def _check_numbers(self) -> None:
+        """Raises ValueError unless the means lie among the pixels and the deviations above zero."""
+        if not _real(self.rescale_factor) or not 0 < self.rescale_factor <= 1:
+            raise ValueError(
+                f"rescale_factor is {self.rescale_factor!r:.40}; expected a number above 0 and at "
+                "most 1, such as 1/255"
+            )
+        white = 255 * self.rescale_factor if self.do_rescale else 255
+        for name, low, high in (("image_mean", 0, 1.001 * white), ("image_std", 1e-6, LARGEST)):
+            values = getattr(self, name) or ()
+            if not all(_real(n) and low <= n <= high for n in values):
+                shown = printable(", ".join(map(str, values)), 60)
+                raise ValueError(
+                    f"{name} is {shown}; expected a number from {low:g} to {high:.4g} for each "
+                    "colour, as pixels are scaled first"
+                )
 
     @classmethod
     def from_dict(cls, config: Mapping) -> "JanusFlowImageProcessor":
         """Reads the settings of preprocessor_config.json.
 
+        Raises ValueError for invalid ones, and for what other image processors do to an image.
         `background_color` is ignored deliberately: the published class always computes it from the
         mean.
         """
+        for name, own in FIXED.items():
+            if config.get(name, own) not in (own, None):
+                raise ValueError(
+                    f"preprocessor_config.json holds {name} {config[name]!r:.40}, and images are "
+                    f"always resized to a padded square here; expected {own!r}"
+                )
         with explained(
             "preprocessor_config.json lacks a value or has an invalid one",
             "it needs image_size as a whole number, image_mean and image_std as three numbers",
@@ -119,6 +138,10 @@ def _channels(values) -> tuple[float, ...] | None:
         return None
     values = (values,) * 3 if isinstance(values, int | float) else values
     right = isinstance(values, list | tuple) and len(values) == 3
-    if not right or not all(isinstance(v, int | float) and abs(v) < LARGEST for v in values):
+    if not right or not all(_real(v) and abs(v) < LARGEST for v in values):
         raise TypeError(f"{values!r:.40} is not three small numbers")
     return tuple(float(value) for value in values)
+
+
+def _real(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -1,6 +1,7 @@
 """Language models of transformers: the published Llama, and others whose blocks accept a cache."""
 
 from copy import deepcopy
+from math import inf
 from typing import Any
 
 from torch import nn
@@ -59,6 +60,21 @@ def other_language_config(given: dict) -> PreTrainedConfig:
             "complete prompt (sliding windows or states); take a language model with full "
             "attention in every block"
         )
+    return check_rope(config)
+
+
+def check_rope(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Returns the configuration. Raises ValueError for rotary positions without a base or factor
+    above zero, with which nothing is finite.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    for name in ("rope_theta", "factor"):
+        value = rope.get(name)
+        if value is not None and not (isinstance(value, int | float) and 0 < value < inf):
+            raise ValueError(
+                f"language_config.{name} is {value!r:.60}; expected a number above zero, check "
+                "config.json"
+            )
     return config
 
 

@@ -203,9 +203,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         return Times(embedding, *(part.modulations(embedding) for part in blocks))
 
     def enter(self, latents: Tensor, t: Tensor | Times) -> tuple[Tensor, Times, Tensor]:
-        """Latents (B, c, H, W) and t (B,) -> features (B, C, h, w), `Times`, and the sequence (B, 1
-        + h w, D) that follows the prompt.
-        """
+        """Returns features (B, C, h, w), `Times`, tokens (B, 1 + h w, D) of noisy latents at t."""
         t = t if isinstance(t, Times) else t.to(latents.device)
         features, times = self.vision_gen_enc_model(latents, t)
         tokens = self.vision_gen_enc_aligner(features.flatten(2).transpose(1, 2))  # (B, n, D)

@@ -213,6 +213,8 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         for fault in ("missing", "unexpected", "mismatched"):
             _refuse(name, fault, info.get(f"{fault}_keys") or ())
         finite.check_weights(model.state_dict(), repr(str(name)))
+        rows = model.get_input_embeddings().num_embeddings
+        generation_defaults.check_rows(model.generation_config, rows, name)
         model.__dict__["image_token_id"] = generation_defaults.image_id(name, **kwargs)
         return (model, info) if wants_info else model
 

@@ -33,7 +33,9 @@ class Tags:
                 raise ValueError(f"{name} is {shown}; expected a token's text")
         count = self.num_image_tokens
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 65536:
-            raise ValueError(f"num_image_tokens is {count!r}; expected a number from 1 to 65536")
+            raise ValueError(
+                f"num_image_tokens is {count!r:.40}; expected a number from 1 to 65536"
+            )
         if self.add_special_token:
             raise ValueError(
                 "add_special_token is true, which no published checkpoint uses; set it to false"

@@ -304,7 +304,7 @@ class Aligner(nn.Module):
 def build(
     protocol: Alignment, model: nn.Module, average: nn.Module | None = None, **options
 ) -> Aligner:
-    """Returns a model's aligner with its teacher; options and errors are `teachers.make`'s."""
+    """Returns a model's aligner with its teacher, which `teachers.make` makes of the options."""
     sizes = model.config.language_config
     teacher = None
     if protocol.kind == "teacher":

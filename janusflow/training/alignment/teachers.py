@@ -74,7 +74,7 @@ class Encoder:
             return self(view), heads()
 
 
-class TimmEncoder(nn.Module):
+class TimmTeacherNetwork(nn.Module):
     """Any encoder of timm: pixels (B, 3, S, S) in [-1, 1] -> (B, tokens, width).
 
     Images are resized and normalised as in the encoder's training; class and register tokens are
@@ -270,7 +270,7 @@ def timm_(wanted: TeacherArguments) -> Teacher:
         raise ValueError(
             "the teacher 'timm' got no network's name; give one, as timm:vit_base_patch16_224"
         )
-    network = TimmEncoder(wanted.argument, wanted.weights, wanted.size)
+    network = TimmTeacherNetwork(wanted.argument, wanted.weights, wanted.size)
     return Encoder(network, network.width)
 
 
