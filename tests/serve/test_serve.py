@@ -18,6 +18,7 @@ import httpx
 import openai
 from served import Served
 
+from janusflow.cli.commands.serve import known_as
 from janusflow.serve.answers import Visible
 from janusflow.serve.server import stopping
 
@@ -157,6 +158,14 @@ def test_an_answer_ends_before_a_stop(client):
 def test_what_may_begin_a_stop_is_kept_back(pieces, stops, shown):
     seen = Visible(stops)
     assert [*(seen.add(piece) for piece in pieces), seen.finish()] == shown
+
+
+def test_a_packaged_model_keeps_its_name_where_a_folder_is_called_so(tmp_path, monkeypatch):
+    (tmp_path / "janusflow" / "scenes").mkdir(parents=True)
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert known_as("janusflow/scenes") == "janusflow/scenes"
+    assert known_as(str(tmp_path / "mine")) == "mine" and known_as("org/name") == "org/name"
 
 
 def test_models_and_health_answer(client, served):

@@ -8,6 +8,7 @@ from janusflow.cli.command import command
 from janusflow.cli.shared_options import OUTPUT, Panel
 from janusflow.cli.terminal import importing
 from janusflow.utils import limits
+from janusflow.utils.packaged import PACKAGED
 
 ACCESS = Panel("Access")
 
@@ -56,12 +57,10 @@ def serve(options: Options) -> None:
     server.check_installed()
     server.listen(options.host, options.port).close()  # before the model is loaded
     pipe = load_model.load(options, options.lora)
-    path = Path(options.model)  # of a folder only the last part is told
-    name = path.resolve().name if path.is_dir() else options.model
     try:
         server.start(
             pipe,
-            options.name or name,
+            options.name or known_as(options.model),
             options.host,
             options.port,
             options.queue,
@@ -73,6 +72,13 @@ def serve(options: Options) -> None:
     except KeyboardInterrupt as stop:
         stop.nothing_kept = True
         raise
+
+
+def known_as(model: str) -> str:
+    """Returns the name under which clients see a model; of a folder's path only the last part."""
+    path = Path(model)
+    own = model not in PACKAGED and path.is_dir()
+    return path.resolve().name if own else model
 
 
 def check(port: int, queue: int, max_body: int, api_key: str | None) -> None:
