@@ -294,7 +294,7 @@ def crop(image: Image.Image, sides: tuple[int, int], share: float = 0.5) -> Imag
 
 def captioned(image: Image.Image, text: str, lines: int = 3) -> Image.Image:
     """Returns the image with a caption below it on white, wrapped to at most so many lines."""
-    font = ImageFont.load_default()
+    font = ImageFont.load_default(max(10, image.width // 24))
     letter = max(1, round(font.getlength("n" * 20) / 20))
     wrapped = textwrap.wrap(text, max(8, image.width // letter))[:lines]
     height = int(font.getbbox("Ag")[3]) + 3

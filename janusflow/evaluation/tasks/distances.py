@@ -115,7 +115,7 @@ def protocol(plan: Plan, folder: Path) -> tuple[Sources, dict]:
     """Returns the distances and their protocol, without items: these scores are of whole sets."""
     ours, theirs = _features(folder)
     net = safe_io.read_object(folder / NETWORK)
-    made = {"pictures": len(ours), "reference_images": len(theirs), "channels": ours.shape[1]}
+    made = {"images": len(ours), "reference_images": len(theirs), "channels": ours.shape[1]}
     name = plan.paths.get("features") or "the model's own vision encoder, tokens averaged"
     made |= {"features": name, "network": net["network"], "resized_to": net["side"]}
     if "prompts" in plan.paths:

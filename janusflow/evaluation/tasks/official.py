@@ -184,4 +184,4 @@ def calls(plan: Plan, folder: Path, shots: list[Shot]) -> dict:
     """Returns the number of images and their network evaluations, after checking each."""
     scenes.all_there([shot.file for shot in shots], folder)
     found = [scenes.read(folder / shot.file, plan.side, shot.text)[1] for shot in shots]
-    return {"pictures": len(shots), "network_calls": scenes.spent(found)}
+    return {"images": len(shots), "network_calls": scenes.spent(found)}
