@@ -71,3 +71,16 @@ def test_a_mistake_gets_one_sentence(case):
     call, message = MISTAKES[case]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_old_name_of_a_study_s_figure_still_draws():
+    with pytest.warns(DeprecationWarning, match=r"studies\.alignment\.figure\.by_depth"):
+        figure = plots.by_depth({"a": (0.1, 0.2)})
+    assert figure.axes[0].get_xlabel() == "block"
+
+
+def test_a_row_of_short_captions_takes_less_height_than_one_of_long_ones():
+    long = "a red circle left of a blue square"
+    axes = plots.images(PICTURES[:4], ["a", "b", "c", long], columns=2).axes[0]
+    tops = sorted({image.get_extent()[3] for image in axes.get_images()})
+    assert tops[0] == pytest.approx(plots.LINE) and tops[1] - tops[0] > 0.75 + 2 * plots.LINE

@@ -156,7 +156,7 @@ class JanusFlowConfig(PreTrainedConfig):
             )
 
     @classmethod
-    def from_pretrained(cls, name, **kwargs):
+    def from_pretrained(cls, name, **kwargs) -> "JanusFlowConfig":
         """Loads the configuration as transformers does; keywords replace the file's settings.
         Raises TypeError for a keyword that is neither a setting nor the hub's.
         """
