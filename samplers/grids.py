@@ -170,7 +170,7 @@ def place_at(ts: Tensor, jumps: Iterable[float], calls: int = 1) -> Tensor:
 def eased(ts: Tensor, jumps: Iterable[float]) -> Tensor:
     """Returns the grid with shorter steps after and before each of its times that is a jump.
 
-    A `Rest` counts as none: the one step up to it is exact, and what follows is a path's beginning.
+    A `Rest` is not counted: the single step up to it is exact, and a new path begins behind it.
     """
     jumps, ts = list(jumps), ts.clone()
     at = torch.tensor([t for t in jumps if not isinstance(t, Rest)], dtype=ts.dtype, device="cpu")

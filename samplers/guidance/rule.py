@@ -147,7 +147,10 @@ def schedule(weight: Weight) -> Callable[[Tensor], float | Tensor]:
 
 
 def unless_one(w: Callable[[Tensor], float | Tensor]) -> Callable[[Tensor], int]:
-    """Returns `reads` of a weight: `cond` alone at 1; tensors stay unread, as that would wait."""
+    """Returns the `reads` of a rule of weight w(t): 1 where w is the number 1, else 2.
+
+    The value of a tensor is not read, because a GPU would have to finish first.
+    """
 
     def reads(t: Tensor) -> int:
         value = w(t)

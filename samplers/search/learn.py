@@ -195,7 +195,7 @@ class Whitened:
 
     The few dozen numbers of a rule are strongly correlated, since one weight can be traded for its
     neighbour, and per-number steps are slow along such valleys. Compared with Adam at equal
-    iterations, e falls to a half or a third.
+    iterations, the error falls to a half or a third.
     """
 
     def __init__(self, parameters: list[Tensor], scales: list[float]):

@@ -66,7 +66,7 @@ class ImageJob:
 
 
 def jobs(plan: Plan, source: str) -> list[ImageJob]:
-    """Returns all images of a source; the upper bounds take one image per prompt."""
+    """Returns the jobs of a source; upper bounds (oracle, autoencoder) have one per prompt."""
     seeds = plan.seeds if source == "model" else 1
     return [
         ImageJob(source, split, index, seed, prompt(split, category, index))
