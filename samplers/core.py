@@ -147,6 +147,8 @@ def _pieces(
     parts = pieces(ts, jumps) if jumps and not solver.stochastic else [ts]
     for part in parts:
         field = v if len(parts) == 1 else partial(_inside, v, *sorted((part[0], part[-1])))
+        if field is not v:
+            field.time_shift = time_shift_of(v)
         path = solver.path(field, state, part)
         for t, state in zip(part[1:].unbind(), path, strict=True):
             yield t, state

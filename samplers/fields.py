@@ -206,7 +206,7 @@ class Watched:
         self.first: list[Tensor] = []
         self.taken: tuple[int, ...] = ()
         self.reused = False
-        self.jumps = jumps_of(v)
+        self.jumps, self.time_shift = jumps_of(v), time_shift_of(v)
 
     def __call__(self, x: Tensor, t: Tensor, *s: Tensor) -> Tensor:
         k = self.v(x, t, *s) if self.sums else first_call(self.v, x, t, *s)
@@ -272,7 +272,7 @@ def unwatched(v: Velocity) -> Velocity:
     def fitted(x: Tensor, *times: Tensor) -> Tensor:
         return fitting(v(x, *times), x)
 
-    fitted.jumps = jumps_of(v)
+    fitted.jumps, fitted.time_shift = jumps_of(v), time_shift_of(v)
     return fitted
 
 

@@ -97,9 +97,20 @@ def _check_grid(ts: Tensor) -> None:
         )
 
 
-def laid(solver: Solver, steps: int, time_shift: float = 1.0) -> Tensor:
-    """Returns the solver's own grid of so many steps for a field with this `time_shift`."""
-    ts = GRIDS[solver.grid](steps) if isinstance(solver.grid, str) else solver.grid(steps)
+def laid(
+    solver: Solver, steps: int, time_shift: float = 1.0, jumps: tuple[float, ...] = ()
+) -> Tensor:
+    """Returns the solver's own grid of so many steps for a field with these attributes.
+
+    An accurate beginning does not pay before a jump: there a grid that `shifts` has a whole first
+    step.
+    """
+    told = {}
+    if solver.shifts and time_shift != 1:
+        told = {"shifted": True}
+    elif solver.shifts and jumps:
+        told = {"first": 1.0}
+    ts = GRIDS[solver.grid](steps, **told) if isinstance(solver.grid, str) else solver.grid(steps)
     return earlier(ts, time_shift) if solver.shifts and time_shift != 1 else ts
 
 
@@ -110,7 +121,7 @@ def _own_grid(calls: int, solver: Solver, jumps: tuple[float, ...], time_shift: 
     if not isinstance(solver.grid, str):
         return solver.grid(n)
     for steps in range(n, 0, -1):
-        ts = at_jumps(laid(solver, steps, time_shift), jumps, solver.calls, solver.order)
+        ts = at_jumps(laid(solver, steps, time_shift, jumps), jumps, solver.calls, solver.order)
         if sum(solver.cost(len(part) - 1) for part in pieces(ts, jumps)) <= calls:
             return ts
-    return laid(solver, n, time_shift)
+    return laid(solver, n, time_shift, jumps)

@@ -37,7 +37,7 @@ class Solver:
     maps: bool = False  # integrates flow maps u(x, t, s) instead of velocities
     time_gradient: bool = False  # carries gradients to the times of its grid
     grid: str | Grid = "uniform"  # in GRIDS, or a function of the number of steps
-    shifts: bool = False  # its own grid follows the field's `time_shift`
+    shifts: bool = False  # its own grid follows the field's `time_shift` and `jumps`
     doc: str = ""
 
     @property

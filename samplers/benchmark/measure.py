@@ -53,7 +53,7 @@ def overheads(solvers: list[Solver], rivals: list[Peer]) -> dict[tuple[str, str]
     """Microseconds per step besides the network, by (library, name), on a tiny state with a free
     velocity.
 
-    It is the difference between 64 and 32 steps, so that one-time costs do not count.
+    It is the difference between 32 and 16 steps, so that one-time costs do not count.
     """
     noise = torch.zeros(1, 4)
     out = {}
@@ -70,7 +70,7 @@ def still(x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG001
     return x
 
 
-def per_step(walk: Callable[[int], object], steps: int = 32) -> float:
+def per_step(walk: Callable[[int], object], steps: int = 16) -> float:
     def seconds(n: int) -> float:
         start = time.process_time()  # so that other programs do not count
         walk(n)

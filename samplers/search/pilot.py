@@ -23,7 +23,7 @@ from torch import Tensor
 
 from samplers.core import SOLVERS, Solver, Velocity, count, find, sample, times, trajectory
 from samplers.fields import time_shift_of
-from samplers.grids import GRIDS, at_jumps, interpolate, pieces, pin, place_at, uniform
+from samplers.grids import at_jumps, interpolate, pieces, pin, place_at, uniform
 from samplers.safe_json import read_json
 from samplers.search.regression import corrected
 from samplers.solvers.auto import adapts, tilt_steps, tilted
@@ -153,12 +153,12 @@ def pilot(
             best = min(first, flight.look(own, solver.linear), key=lambda found: found.error)
         others = candidates(calls)[: max(0, looks - 2)] if chooses else []
         for other in others:
-            best = flight.better(best, other, GRIDS[other.grid](other.steps(calls)))
+            best = flight.better(best, other, other.grid(other.steps(calls)))
         shares = equal_shares(flight.fine, len(best.ts) - 1, best.solver.order)
         best = flight.better(best, best.solver, shares)
         best = _descend(flight, best, looks - 2 - len(others))
         best = best if best.error < MARGIN * before else replace(first, error=before, changes=None)
-    made = best.rule()
+    made = best.rule(flight.time_shift)
     return PilotGrid(
         times=tuple((best.ts if made is None else made.nodes).tolist()),
         solver=best.solver.name if made is None else solver.name,
@@ -182,8 +182,13 @@ def candidates(calls: int) -> list[Solver]:
     for name in (*OTHERS, *SMOOTH):
         with suppress(ValueError):
             SOLVERS[name].steps(calls)
-            able.append(replace(SOLVERS[name], grid="uniform" if name in SMOOTH else "tilted"))
+            able.append(replace(SOLVERS[name], grid=uniform if name in SMOOTH else whole_tilted))
     return able
+
+
+def whole_tilted(n: int) -> Tensor:
+    """Returns the grid of `auto` with a whole first step: others gain little by an accurate one."""
+    return tilted(n, first=1.0)
 
 
 @dataclass(frozen=True)
@@ -196,12 +201,12 @@ class Trial:
     solver: Solver
     changes: Tensor | None  # of the weights of the last state, one per velocity
 
-    def rule(self) -> Learned | None:
+    def rule(self, time_shift: float) -> Learned | None:
         """The solver on the grid as a rule of its own, unless its name says all of it."""
         named = SOLVERS.get(self.solver.name, self.solver)
         if self.changes is None and self.solver.path is named.path:
             return None
-        nodes, weights = linearize(self.solver, self.ts)
+        nodes, weights = linearize(self.solver, self.ts, time_shift)
         if self.changes is not None:
             weights[-1, 1:] += self.changes
         return assemble(f"{self.solver.name}, fitted", nodes, weights, {})
@@ -213,6 +218,7 @@ class Flight:
     def __init__(self, v: Velocity, noise: Tensor, calls: int, corrects: bool):
         self.v, self.noise, self.calls = v, noise, calls
         self.jumps = tuple(getattr(v, "jumps", ()))
+        self.time_shift = time_shift_of(v)
         self.corrects = corrects and not self.jumps  # a rule of one piece cannot begin anew
         ts = at_jumps(tilted(max(FINE, 4 * calls)), self.jumps)
         self.fine = list(trajectory(v, noise, ts, "abm"))
@@ -228,7 +234,7 @@ class Flight:
             at.append(float(t))
             return past[-1]
 
-        told.jumps = self.jumps
+        told.jumps, told.time_shift = self.jumps, self.time_shift
         missing = self.end - sample(told, self.noise, ts, solver, nonfinite="return")
         plain = missed(missing)
         leaning = solver.linear is not solver and adapts(ts)

@@ -47,10 +47,13 @@ def looks(ts: tuple[float, ...]) -> tuple[Row, ...]:
     n = len(ts) - 1
     if not doubts(ts):
         return ()
-    every, large = max(1, n // LOOKS), next(size for k, size in reversed(LARGE.items()) if k <= n)
-    return tuple(
-        second_difference(ts, i, large) if i > 1 and i % every == 0 else () for i in range(n)
-    )
+    every, large = max(1, n // LOOKS), sized(LARGE, n)
+    return tuple(difference(ts, i, 3, large) if i > 1 and i % every == 0 else () for i in range(n))
+
+
+def sized(sizes: dict[int, float], n: int) -> float:
+    """Returns the entry of the largest key up to n."""
+    return next(size for k, size in reversed(sizes.items()) if k <= n)
 
 
 def overshot(ts: Sequence[float], correct: Row) -> Row:
@@ -73,29 +76,39 @@ def crossed(ts: Sequence[float], jumps: Iterable[float]) -> frozenset[int]:
     return frozenset(i for i, (a, b) in enumerate(inside, 1) for t in jumps if a < t < b)
 
 
-def second_difference(ts: tuple[float, ...], i: int, large: float) -> Row:
-    two, three = (
-        move(Form(), ts[i], ts[i + 1], [ts[i - j] for j in range(points)]).weights
-        for points in (2, 3)
+def difference(ts: tuple[float, ...], i: int, points: int, large: float) -> Row:
+    """Returns what the rule through so many velocities adds to the one through one less.
+
+    The weights are those of step i, over `large` times the step.
+    """
+    fewer, more = (
+        move(Form(), ts[i], ts[i + 1], [ts[i - j] for j in range(known)]).weights
+        for known in (points - 1, points)
     )
     scale = 1 / (large * (ts[i + 1] - ts[i]))
-    return tuple(scale * w for w in minus(three, two))
+    return tuple(scale * w for w in minus(more, fewer))
 
 
 def minus(a: Row, b: Row) -> Row:
     return tuple(p - q for p, q in zip_longest(a, b, fillvalue=0.0))
 
 
-def doubt(known: Sequence[Tensor], second: Row) -> Tensor:
-    """Returns r^4 / (1 + r^4), r = |second| / |v|, of each sample, (B, 1, ..., 1).
+def turn(known: Sequence[Tensor], second: Row) -> Tensor:
+    """Returns r^4, r = |second| / |v|, of each sample, (B, 1, ..., 1), at most 1e12.
 
     v is the newest of the velocities `known`; `second` are the weights of their second difference,
     or of what `overshot` returns.
     """
-    newest, turn = known[0], weighed(second, known)
-    one, two = (k.reshape(len(k), -1).square().sum(1) for k in (newest, turn))
+    newest, change = known[0], weighed(second, known)
+    one, two = (k.reshape(len(k), -1).square().sum(1) for k in (newest, change))
     ratio = (two / (one + TINY)).nan_to_num(0.0).clamp(max=FAR).square()  # NaN if squares overflow
-    return (ratio / (1 + ratio)).reshape(-1, *[1] * (newest.ndim - 1))
+    return ratio.reshape(-1, *[1] * (newest.ndim - 1))
+
+
+def doubt(known: Sequence[Tensor], second: Row) -> Tensor:
+    """Returns r^4 / (1 + r^4) with r^4 as of `turn`."""
+    power = turn(known, second)
+    return power / (1 + power)
 
 
 def weighed(row: Row, known: Iterable[Tensor]) -> Tensor:

@@ -97,8 +97,10 @@ def combine(row: list[float], known: list[Tensor]) -> Tensor:
     return advance(first[0] * first[1], *rest)
 
 
-def linearize(solver: Solver, ts: Tensor) -> tuple[Tensor, Tensor]:
+def linearize(solver: Solver, ts: Tensor, time_shift: float = 1.0) -> tuple[Tensor, Tensor]:
     """Returns (nodes, weights) of a solver on a grid, found by running it on basis vectors.
+
+    The field has this `time_shift`.
 
     The noise is the first unit vector and the result of evaluation j the next one after it, so the
     components of every state are its weights. Of a solver that leans it is the linear part.
@@ -112,6 +114,7 @@ def linearize(solver: Solver, ts: Tensor) -> tuple[Tensor, Tensor]:
         states.append(x)
         return units[len(nodes)][None]
 
+    v.time_shift = time_shift
     *_, end = solver.path(v, units[:1], ts)
     return torch.tensor([*nodes, 1.0], dtype=torch.float64, device="cpu"), torch.cat([*states, end])
 

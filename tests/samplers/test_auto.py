@@ -15,7 +15,8 @@ from checks.heldout import BOUNDS, FIELDS, error, measure
 from samplers import PROBLEMS, SOLVERS, PilotGrid, count, pilot, sample, tilted, uniform
 from samplers.search.pilot import equal_shares, missed
 from samplers.search.regression import corrected
-from samplers.solvers.auto import KNOTS, MANY, MANY_STEPS, knot_of, plan, shares
+from samplers.solvers.auto import MANY, MANY_STEPS, plan, shares
+from samplers.solvers.knots import KNOTS, SHIFTED, knot_of
 
 FEW = [name for name in FIELDS if name != "digits"][:6]
 
@@ -39,8 +40,9 @@ def test_more_calls_make_less_error():
 
 
 def test_the_knots_are_sorted_and_many_steps_keep_the_declared_order():
-    steps = [k.steps for k in KNOTS]
-    assert steps == sorted(set(steps)) and steps[-1] <= MANY_STEPS
+    for knots in (KNOTS, SHIFTED):
+        steps = [k.steps for k in knots]
+        assert steps == sorted(set(steps)) and steps[-1] <= MANY_STEPS
     assert MANY.order >= SOLVERS["auto"].order
 
 
@@ -68,7 +70,7 @@ def test_shares_add_up_to_one_everywhere():
 
 @pytest.fixture(scope="module")
 def found():
-    problem = PROBLEMS["mixture"](dim=4, modes=5, seed=21)
+    problem = PROBLEMS["mixture"](dim=4, modes=5, seed=23)
     v = count(problem.velocity)
     made = pilot(v, problem.noise(8, 1), 8, looks=30, settings={"model": "mixture", "cfg": 2.0})
     return problem, made, v.calls

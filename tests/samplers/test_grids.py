@@ -107,7 +107,8 @@ def test_a_field_that_turns_early_moves_the_grid_of_auto_and_no_other():
         samplers.sample(samplers.count(v), torch.ones(1, 2), 8, name)
         own = samplers.SOLVERS[name].grid
         plain = samplers.GRIDS[own](8)
-        expected = plain / (3 - 2 * plain) if moved else plain
+        whole = samplers.tilted(8, shifted=True)
+        expected = whole / (3 - 2 * whole) if moved else plain
         torch.testing.assert_close(torch.tensor(seen).double(), expected[:-1])
         seen = []
         samplers.sample(v, torch.ones(1, 2), plain, name)  # times of one's own stay
