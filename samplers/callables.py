@@ -4,6 +4,12 @@ import inspect
 from collections.abc import Callable
 
 
+def check_velocity(v: object) -> None:
+    """Raises TypeError for a velocity that cannot be called."""
+    if not callable(v):
+        raise TypeError(f"the velocity is {type(v).__name__}; pass a function v(x, t) or a network")
+
+
 def check_arguments(function: Callable, name: str, *arguments: str) -> None:
     """Raises TypeError for a function that cannot be called with so many arguments by position.
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from samplers.callables import check_velocity
 from samplers.fields import Counted as Counted
 from samplers.fields import Velocity as Velocity
 from samplers.fields import (
@@ -84,8 +85,7 @@ def trajectory(
     """
     if nonfinite not in ("raise", "return"):
         raise ValueError(f"nonfinite is {nonfinite!r}; expected 'raise' or 'return'")
-    if not callable(v):
-        raise TypeError(f"the velocity is {type(v).__name__}; pass a function v(x, t) or a network")
+    check_velocity(v)
     chosen = find(solver, **options)
     if hasattr(ts, "chosen_for"):  # a pilot's grid brings the solver that it found best
         chosen = ts.chosen_for(chosen)

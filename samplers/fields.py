@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from samplers.callables import check_arguments
+from samplers.callables import check_arguments, check_velocity
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
@@ -60,6 +60,7 @@ class Wrapped:
     """Base class of a field around another, which passes on the attributes that solvers read."""
 
     def __init__(self, v: Velocity):
+        check_velocity(v)
         self.v = v
 
     @property

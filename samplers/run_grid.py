@@ -56,13 +56,13 @@ def _whole(ts: Any) -> int | None:
 
 def _tensor(ts: Tensor | Iterable[float]) -> Tensor:
     """Returns times as float64 on the CPU, moved first, as Apple's GPUs have no float64."""
-    if isinstance(ts, Tensor):
+    if isinstance(ts, Tensor) and not ts.is_complex():
         return ts.cpu().double()
     try:
         if isinstance(ts, str | bytes):
             raise TypeError("a text is no number")
-        if isinstance(ts, set | frozenset | dict):
-            raise TypeError("times have an order")
+        if isinstance(ts, set | frozenset | dict | Tensor):
+            raise TypeError("times have an order and are real")
         values = list(ts)
         if any(isinstance(t, Tensor) for t in values):
             return torch.stack([torch.as_tensor(t).cpu().double() for t in values])

@@ -70,6 +70,10 @@ CALLS = {
     "from_pipe": lambda p: type(p).from_pipe(p, **WRONG),
     "processor": lambda p: p.processor("what?", **WRONG),
     "save_pretrained": lambda p: p.save_pretrained("nowhere", **WRONG),
+    "processor.decode": lambda p: p.processor.decode([5], **WRONG),
+    "processor.batch_decode": lambda p: p.processor.batch_decode([[5]], **WRONG),
+    "apply_chat_template": lambda p: p.processor.apply_chat_template("what?", **WRONG),
+    "processor.save_pretrained": lambda p: p.processor.save_pretrained("nowhere", **WRONG),
 }
 FLOWS = {
     "edit": lambda p: p.edit(IMAGE, "a star", **WRONG),
@@ -80,6 +84,8 @@ FLOWS = {
     "limit_memory": lambda p: p.limit_memory(1, **WRONG),
     "prepare_latents": lambda p: p.prepare_latents(1, None, None, **WRONG),
     "encode_prompts": lambda p: p.encode_prompts(["a"], **WRONG),
+    "model.save_pretrained": lambda p: p.model.save_pretrained("nowhere", **WRONG),
+    "config.save_pretrained": lambda p: p.model.config.save_pretrained("nowhere", **WRONG),
 }
 
 

@@ -46,6 +46,8 @@ AUTOENCODER = [
 ]
 # of huggingface_hub's `snapshot_download`; `subfolder` is a folder inside the named one
 KEYWORDS = ("subfolder", "revision", "cache_dir", "token", "local_files_only", "force_download")
+# of transformers' `push_to_hub`, which saving takes too
+PUSHING = ("repo_id", "commit_message", "private", "create_pr", "revision", "token")
 
 
 def locate(

@@ -9,6 +9,7 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 SHOWN = 8  # known names that an error lists
+MANY = 16  # choices that an error lists
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -37,7 +38,8 @@ def choice(said: str, value, known: Collection, more: str = "") -> None:
     names = list(map(str, known))
     if value not in (known if isinstance(value, str) else list(known)):
         hint = aside(str(value), names)
-        raise ValueError(f"{said} {value!r:.80}{hint}; choose one of {', '.join(names)}{more}")
+        listed = ", ".join(names[:MANY]) + (f" and {len(names) - MANY} more" * (len(names) > MANY))
+        raise ValueError(f"{said} {value!r:.80}{hint}; choose one of {listed}{more}")
 
 
 def refuse_unknown(function: str, given: Iterable[str], known: Iterable[str]) -> None:

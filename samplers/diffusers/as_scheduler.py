@@ -2,6 +2,7 @@
 
 # ruff: noqa: ARG002 - `register_to_config` reads the arguments that `__init__` leaves alone
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -95,7 +96,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
                 "the configuration has a rule for the sigmas (karras, exponential, beta or "
                 "terminal), and a grid is given too; leave one of them out"
             )
-        self._shift = shift if flow_shift is None else flow_shift
+        self.set_shift(shift if flow_shift is None else flow_shift)
         self._solver = _solver(solver, options)
         self.sigma_min, self.sigma_max = 0.0, 1.0
         self.timesteps = self.sigmas = self.num_inference_steps = self._begin_index = None
@@ -104,7 +105,12 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
 
     @classmethod
     def from_config(cls, config=None, return_unused_kwargs: bool = False, **kwargs: Any):
-        """Returns the scheduler with another's configuration, including its model's schedule."""
+        """Returns the scheduler with another's configuration, including its model's schedule.
+
+        Keywords replace its settings; TypeError for one that is none of ours.
+        """
+        if not return_unused_kwargs:
+            schedule.refuse_unknown(kwargs, inspect.signature(cls.__init__).parameters)
         if isinstance(config, Mapping):
             schedule.refuse({**config, **kwargs})
         return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
@@ -115,8 +121,8 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         return self._shift
 
     def set_shift(self, shift: float) -> None:
-        """Sets the shift, from the next `set_timesteps` on."""
-        self._shift = shift
+        """Sets the shift, above 0, from the next `set_timesteps` on."""
+        self._shift = schedule.positive(shift, "shift")
 
     @property
     def begin_index(self) -> int | None:
@@ -149,7 +155,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
             sigmas = [t / self.config.num_train_timesteps for t in told]
         sigmas = None if sigmas is None else schedule.checked(sigmas)
         counts = {len(x) for x in (sigmas, told) if x is not None}
-        counts |= set() if num_inference_steps is None else {int(num_inference_steps)}
+        counts |= set() if num_inference_steps is None else {schedule.whole(num_inference_steps)}
         if len(counts) != 1:
             raise ValueError(
                 f"set_timesteps got these numbers of steps: {sorted(counts) or 'none'}; pass "
@@ -247,6 +253,11 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         return_dict: bool = True,
     ) -> SchedulerOutput | tuple[Tensor]:
         """Takes the output -v at (sample, timestep); returns the state for the next evaluation."""
+        if model_output.shape != sample.shape:
+            raise ValueError(
+                f"model_output has shape {tuple(model_output.shape)} and sample "
+                f"{tuple(sample.shape)}; pass the model's output for this sample"
+            )
         if self._noise is None:
             self._begin(timestep, sample, generator)
         else:
@@ -298,6 +309,8 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
 
         Without such an evaluation sigma is timestep / num_train_timesteps.
         """
+        if noise is None:
+            raise ValueError("noise is missing; pass noise of the sample's shape")
         sigma = self._noise_share(torch.as_tensor(timestep)).to(sample.device, sample.dtype)
         sigma = sigma.reshape(-1, *[1] * (sample.ndim - 1))
         return sigma * noise + (1 - sigma) * sample

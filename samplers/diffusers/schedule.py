@@ -6,8 +6,11 @@ them.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from itertools import pairwise
+from numbers import Real
+from operator import index
 from typing import Any
 
 import torch
@@ -66,6 +69,32 @@ def checked(sigmas: Sequence[float] | Tensor) -> list[float]:
     if any(b >= a for a, b in pairwise(values)):
         raise ValueError(f"{told:.300}")
     return values
+
+
+def refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
+    """Raises TypeError for the first keyword that the scheduler does not have."""
+    for name in given:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else "see help(SolverScheduler)"
+            raise TypeError(f"SolverScheduler has no option {name!r:.60}; {hint}")
+
+
+def whole(steps: Any) -> int:
+    """Returns a number of steps as an int. Raises TypeError for one that is not whole."""
+    try:
+        return index(steps)
+    except TypeError:
+        raise TypeError(
+            f"num_inference_steps is {steps!r:.60}; expected a whole number of steps"
+        ) from None
+
+
+def positive(value: Any, name: str) -> float:
+    """Returns a finite number above 0. Raises ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value!r:.60}; expected a number above 0")
+    return value
 
 
 def by_rule(config: Any) -> bool:

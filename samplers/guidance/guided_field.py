@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from samplers.callables import check_velocity
 from samplers.fields import Velocity, grid_dependent, jumps_of, on_grid
 from samplers.guidance.rule import Combine, Rule, read
 from samplers.guidance.rules import as_rule
@@ -53,6 +54,8 @@ class _Two:
 
 def pair(cond: Velocity, uncond: Velocity) -> Pair:
     """Returns a pair of two velocities, perhaps guided, evaluated one after the other."""
+    check_velocity(cond)
+    check_velocity(uncond)
     two = _Two(cond, uncond)
     jumps = (*jumps_of(cond), *jumps_of(uncond))
     dependent = grid_dependent(cond) or grid_dependent(uncond)

@@ -245,9 +245,18 @@ def test_transformers_own_layout_is_looked_through_as_the_published_one(shards, 
         ("text_config", {"attn_implementation": "someone/kernels"}, "attn_implementation"),
         (None, {"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
         ("vq_config", {"__class__": "x"}, "__class__"),
+        ("text_config", {"num_hidden_layers": 1}, r"hold, unknown, .* the first 'model\.language"),
+        (
+            "text_config",
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 0}},
+            "theta is 0",
+        ),
+        ("vision_config", {"num_attention_heads": -1}, "number of heads is -1"),
     ],
 )
-def test_a_converted_configuration_obeys_nobody(saved, tmp_path, block, settings, words):
+def test_a_converted_configuration_obeys_nobody_and_fits_its_weights(
+    saved, tmp_path, block, settings, words
+):
     config = copied(saved, tmp_path) / "config.json"
     content = json.loads(config.read_text())
     (content if block is None else content[block]).update(settings)

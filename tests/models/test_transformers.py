@@ -346,3 +346,49 @@ def test_a_batch_in_which_no_label_counts_has_the_loss_zero_and_a_gradient(model
     gradients = [p.grad for p in model.language_model.parameters() if p.grad is not None]
     model.zero_grad()
     assert loss == 0 and gradients and not any(g.any() for g in gradients)
+
+
+WRONG_INPUTS = {
+    "labels in a list": (lambda i: dict(labels=i["input_ids"].tolist()), "labels are of type list"),
+    "a negative count": (
+        lambda i: dict(labels=i["input_ids"], num_items_in_batch=-1),
+        "num_items_in_batch is -1",
+    ),
+    "a short mask": (lambda _: dict(attention_mask=torch.ones(2, 3)), "attention_mask has shape"),
+    "bytes": (
+        lambda i: dict(pixel_values=i["pixel_values"].byte()),
+        r"pixel_values are torch\.uint8",
+    ),
+    "small": (
+        lambda i: dict(pixel_values=i["pixel_values"][..., :48, :48]),
+        r"floats \(images, 3, 96",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_INPUTS)
+def test_inputs_that_no_processor_makes_are_refused_by_name(model, inputs, case):
+    change, message = WRONG_INPUTS[case]
+    with pytest.raises((ValueError, TypeError), match=message):
+        model(**{**inputs, **change(inputs)})
+
+
+def test_labels_may_be_of_any_whole_numbers_and_a_prompt_may_be_named_inputs(model, processor):
+    ids = processor(QUESTION)["input_ids"]
+    expected = model(input_ids=ids, labels=ids).loss
+    assert model(input_ids=ids, labels=ids.int()).loss == expected
+    found = model.generate(inputs=ids, max_new_tokens=2)
+    assert torch.equal(found, model.generate(ids, max_new_tokens=2))
+
+
+def test_a_model_is_saved_by_accelerates_call(model, tmp_path):
+    model.save_pretrained(tmp_path, is_main_process=True, save_function=torch.save)
+    assert (tmp_path / "model.safetensors").is_file()
+    with pytest.raises(ValueError, match="pickles are never written"):
+        model.save_pretrained(tmp_path, safe_serialization=False)
+
+
+@pytest.mark.parametrize("ids", [[-100], "x", [[5]], [0.5]])
+def test_what_no_text_was_made_of_is_not_decoded(processor, ids):
+    with pytest.raises(ValueError, match="expected the token ids of one text"):
+        processor.decode(ids)

@@ -216,3 +216,21 @@ def test_a_nested_tensor_is_refused():
 def test_functionalize_is_refused_in_a_sentence():
     with pytest.raises(TypeError, match="functionalize hides the numbers of the grid"):
         torch.func.functionalize(lambda x: sample(lambda x, _: -x, x, 4))(X)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda: samplers.count(5),
+        lambda: samplers.batched(5),
+        lambda: samplers.guide((P.velocity, 5), 2.0),
+    ],
+)
+def test_a_wrapper_around_no_function_is_refused_when_it_is_made(wrap):
+    with pytest.raises(TypeError, match="the velocity is int; pass a function"):
+        wrap()
+
+
+def test_times_that_are_complex_are_refused():
+    with pytest.raises(TypeError, match="pass a number of evaluations, or a list of times"):
+        samplers.sample(P.velocity, X, torch.tensor([0j, 1]))

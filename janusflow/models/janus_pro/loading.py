@@ -22,6 +22,7 @@ from janusflow.utils.checkpoint_files import check_settings, check_size
 from janusflow.utils.text import explained
 
 GUIDANCE = 5.0  # the published weight, where generation_config.json says none
+BUFFERS = ("position_ids", "inv_freq")  # that older versions of transformers stored
 BLOCKS = {  # of transformers' config.json, and the class that each is made into
     None: JanusConfig,
     "text_config": LlamaConfig,
@@ -124,11 +125,13 @@ def _assemble(
             "the weights have the published names, config.json is of transformers' layout; take "
             "both from one folder"
         )
-    if lacking:
-        raise ValueError(
-            f"the weights lack {len(lacking)} tensors, the first {lacking[0]!r}; check that the "
-            "checkpoint is complete"
-        )
+    unknown = sorted(n for n in report["unexpected_keys"] if not n.endswith(BUFFERS))
+    for what, names in (("lack", lacking), ("hold, unknown,", unknown)):
+        if names:
+            raise ValueError(
+                f"the weights {what} {len(names)} tensors, the first {names[0]!r}; check that "
+                "config.json and the weights are of one checkpoint"
+            )
     return model
 
 

@@ -16,7 +16,7 @@ from janusflow.models.janusflow.language import (
 from janusflow.models.janusflow.vision_towers import TOWERS
 from janusflow.utils.checkpoint_files import check_settings
 from janusflow.utils.config_guard import read_config
-from janusflow.utils.hub import PACKAGED
+from janusflow.utils.hub import PACKAGED, PUSHING
 from janusflow.utils.keywords import choice, refuse_unknown
 from janusflow.utils.limits import whole
 from janusflow.utils.text import explained
@@ -202,6 +202,11 @@ class JanusFlowConfig(PreTrainedConfig):
             kind = language_class(language.get("model_type", "llama"))
             check_settings(language, kind, known_settings(kind), "language_config")
         return content, rest
+
+    def save_pretrained(self, folder, push_to_hub: bool = False, **given) -> None:
+        """Writes config.json. Raises TypeError for an unknown keyword."""
+        refuse_unknown(f"{type(self).__name__}.save_pretrained", given, PUSHING)
+        super().save_pretrained(folder, push_to_hub, **given)
 
     @property
     def parameters(self) -> int | None:

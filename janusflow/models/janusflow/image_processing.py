@@ -66,6 +66,8 @@ class JanusFlowImageProcessor:
         `background_color` is ignored deliberately: the published class always computes it from the
         mean.
         """
+        if not isinstance(config, Mapping):
+            raise ValueError(f"the image processor is {config!r:.40}; expected a block of settings")
         for name, own in FIXED.items():
             if config.get(name, own) not in (own, None):
                 raise ValueError(

@@ -70,7 +70,8 @@ def check_rope(config: PreTrainedConfig) -> PreTrainedConfig:
     rope = getattr(config, "rope_parameters", None) or {}
     for name in ("rope_theta", "factor"):
         value = rope.get(name)
-        if value is not None and not (isinstance(value, int | float) and 0 < value < inf):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and 0 < value < inf):
             raise ValueError(
                 f"language_config.{name} is {value!r:.60}; expected a number above zero, check "
                 "config.json"

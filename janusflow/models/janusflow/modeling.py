@@ -285,7 +285,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
     @repeating()
     def image_embeds(self, pixel_values: Tensor) -> Tensor:
         """Pixels (images, 3, S, S) -> embeddings in the sequence, (images, 1 + tokens, D)."""
-        pixels = pixel_values.flatten(0, -4).to(self.dtype)
+        pixels = self._checked_pixels(pixel_values).flatten(0, -4).to(self.dtype)
         features = self.vision_und_enc_aligner(self.vision_und_enc_model(pixels))
         start = self.beg_of_und_embed.expand(len(features), 1, -1)
         return torch.cat([start, features], dim=1)
@@ -350,7 +350,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
             else:
                 inputs_embeds = self.embed(input_ids, pixel_values, image_token_mask)
         kwargs |= self._loss_settings(labels, inputs_embeds.shape[:2], kwargs)
-        self.check_length(inputs_embeds.shape[1])
+        self._check_sequence(inputs_embeds, attention_mask)
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             position_ids = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
             position_ids = position_ids[:, -inputs_embeds.shape[1] :]
@@ -358,7 +358,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            labels=labels,
+            labels=None if labels is None else labels.long(),
             **kwargs,
         )
 
@@ -378,10 +378,10 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         embeds = kwargs.pop("inputs_embeds", None)
         self._refuse_token_search(kwargs)
         if embeds is None:
-            if input_ids is None:
+            if (ids := kwargs.pop("inputs", None) if input_ids is None else input_ids) is None:
                 raise ValueError("generate got no prompt; pass on what the processor returned")
-            self._check_ids(input_ids, "input_ids")
-            embeds = self.embed(input_ids, pixel_values, image_token_mask)
+            self._check_ids(ids, "input_ids")
+            embeds = self.embed(ids, pixel_values, image_token_mask)
         if attention_mask is None:
             attention_mask = embeds.new_ones(embeds.shape[:2], dtype=torch.long)
         return GenerationMixin.generate(

@@ -1,5 +1,6 @@
 """JanusFlow as a transformers model: weights, embeddings, and generation defaults."""
 
+import inspect
 import warnings
 from pathlib import Path
 from typing import TypeVar
@@ -31,7 +32,7 @@ from janusflow.utils.checkpoint_files import (
 )
 from janusflow.utils.cpu.malloc import returned
 from janusflow.utils.cpu.onednn_linear import use_onednn
-from janusflow.utils.hub import PACKAGED, unlist
+from janusflow.utils.hub import PACKAGED, PUSHING, unlist
 from janusflow.utils.keywords import refuse_unknown
 from janusflow.utils.text import printable
 
@@ -43,6 +44,7 @@ KEYWORDS = (
     "quantization_config",
     "attn_implementation",
 )
+BEFORE = ("safe_serialization", "save_function")  # of transformers 4
 Own = TypeVar("Own", bound="JanusFlowPreTrainedModel")
 GUIDED = "guidance_scale"
 TOKEN_SEARCH = ("assistant_model", GUIDED, "negative_prompt_ids")  # settings of `generate`
@@ -156,6 +158,8 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         """
         if labels is None:
             return {}
+        if not isinstance(labels, torch.Tensor):
+            self._check_ids(labels, "labels")
         if labels.shape != shape:
             raise ValueError(
                 f"labels have shape {tuple(labels.shape)} and the prompt {tuple(shape)}; give one "
@@ -171,8 +175,36 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
                 stacklevel=3,
             )
         number = given.get("num_items_in_batch")
-        number = counted.sum() if number is None else torch.as_tensor(number)
-        return dict(num_items_in_batch=number.clamp(min=1))
+        if number is None:
+            number = counted.sum()
+        elif not isinstance(number, int | float | torch.Tensor) or number < 0:
+            raise ValueError(
+                f"num_items_in_batch is {number!r:.60}; expected how many labels count, at least 0"
+            )
+        return dict(num_items_in_batch=torch.as_tensor(number).clamp(min=1))
+
+    def _check_sequence(self, embeds: torch.Tensor, mask: torch.Tensor | None) -> None:
+        """Raises ValueError for more tokens than positions, and for a mask of other tokens."""
+        self.check_length(embeds.shape[1])
+        if getattr(mask, "ndim", None) != 2:
+            return
+        if mask.shape[0] not in (1, embeds.shape[0]) or mask.shape[1] < embeds.shape[1]:
+            raise ValueError(
+                f"attention_mask has shape {tuple(mask.shape)} and the prompt "
+                f"{tuple(embeds.shape[:2])}; give one number a token, 0 for padding"
+            )
+
+    def _checked_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Returns images as the processor makes them. Raises ValueError for other sizes and for
+        whole numbers, which are not normalised.
+        """
+        side = self.config.vision.image_size
+        if pixels.shape[-3:] != (3, side, side) or not pixels.is_floating_point():
+            raise ValueError(
+                f"pixel_values are {pixels.dtype} of shape {tuple(pixels.shape)}; expected floats "
+                f"(images, 3, {side}, {side}), as this model's processor makes them"
+            )
+        return pixels
 
     def _check_images(self, ids: torch.Tensor) -> None:
         """Raises ValueError for a prompt with the place of an image, where no image came."""
@@ -219,7 +251,12 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         return (model, info) if wants_info else model
 
     def save_pretrained(self, folder, *args, **kwargs) -> None:
-        """Writes the published layout. Raises ValueError for quantised weights."""
+        """Writes the published layout.
+
+        Raises ValueError for quantised weights, and TypeError for an unknown keyword; of those that
+        transformers 4 took, `safe_serialization` may be true and `save_function` is not needed.
+        """
+        kwargs = _saving(f"{type(self).__name__}.save_pretrained", kwargs)
         if getattr(self, "hf_quantizer", None) is not None:
             raise ValueError(
                 "these weights are quantised, and the published layout holds plain ones; save the "
@@ -233,6 +270,15 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         if not generation_defaults.says_something(self.generation_config):
             (Path(folder) / generation_defaults.FILE).unlink(missing_ok=True)
         readable(Path(folder))
+
+
+def _saving(function: str, given: dict) -> dict:
+    """Returns the keywords that transformers' `save_pretrained` reads."""
+    own = list(inspect.signature(PreTrainedModel.save_pretrained).parameters)[2:-1]
+    refuse_unknown(function, given, [*own, *PUSHING, *BEFORE])
+    if given.get("safe_serialization") is False:
+        raise ValueError("safe_serialization is False; pickles are never written, leave it out")
+    return {key: value for key, value in given.items() if key not in BEFORE}
 
 
 def _apart(name, kwargs: dict) -> tuple[object]:

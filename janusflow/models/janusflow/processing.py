@@ -21,7 +21,7 @@ from janusflow.models.janusflow.chat_format import (
 )
 from janusflow.models.janusflow.image_places import inline, mismatch, nested, placed
 from janusflow.models.janusflow.image_processing import JanusFlowImageProcessor
-from janusflow.models.janusflow.processor_options import Padding
+from janusflow.models.janusflow.processor_options import Padding, check_decoding
 from janusflow.models.janusflow.tags import Tags as Tags
 from janusflow.models.janusflow.tokenizer import BOS, EOS
 from janusflow.models.processor_files import (
@@ -275,15 +275,13 @@ class JanusFlowProcessor(ProcessorMixin):
         limits.hold("tokens", len(ids), f"a text has {len(ids)} tokens")
         return ids[1:] if ids[1:2] == [self.tokenizer.bos_token_id] else ids
 
-    def decode(self, ids, skip_special_tokens: bool = True, **kwargs) -> str:
+    def decode(self, ids, skip_special_tokens: bool = True, **options) -> str:
+        check_decoding(f"{type(self).__name__}.decode", ids, options)
         with tokenizing(self._quiet):
-            return self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens, **kwargs)
+            return self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens, **options)
 
-    def batch_decode(self, ids, skip_special_tokens: bool = True, **kwargs) -> list[str]:
-        with tokenizing(self._quiet):
-            return self.tokenizer.batch_decode(
-                ids, skip_special_tokens=skip_special_tokens, **kwargs
-            )
+    def batch_decode(self, ids, skip_special_tokens: bool = True, **options) -> list[str]:
+        return [self.decode(row, skip_special_tokens, **options) for row in ids]
 
     def check_fits(self, vocab_size: int) -> None:
         """Raises ValueError if a tag's id is not below `vocab_size`, the rows of the embedding."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from janusflow.utils.keywords import refuse_unknown
+from janusflow.utils.limits import whole
 
 GROUPS = ("processor_kwargs", "text_kwargs", "images_kwargs", "common_kwargs")
 # what other processors take and this one does anyway, or has nothing to do with
@@ -57,6 +58,8 @@ class Padding:
             raise ValueError(
                 f"padding is {self.padding!r:.40}; expected True, False, 'longest' or 'max_length'"
             )
+        for name in ("max_length", "pad_to_multiple_of"):
+            whole(getattr(self, name), name, optional=True)
         if self.padding_side not in (None, "left", "right"):
             raise ValueError(f"padding_side is {self.padding_side!r:.40}; expected left or right")
         if self.padding == "max_length" and self.max_length is None:
@@ -95,3 +98,17 @@ class Padding:
 def _always(name: str, value) -> None:
     if not any(value is one or value == one for one in ALWAYS[name]):
         raise ValueError(f"{name} is {value!r:.40}; this processor does only {ALWAYS[name][0]!r}")
+
+
+def check_decoding(function: str, ids, options: Mapping) -> None:
+    """Raises TypeError for an unknown keyword of `decode`, and ValueError for ids that are none."""
+    refuse_unknown(function, options, ["skip_special_tokens", "clean_up_tokenization_spaces"])
+    try:
+        numbers = torch.as_tensor(ids)
+    except (TypeError, ValueError, RuntimeError):
+        numbers = torch.tensor(0.5)
+    if numbers.numel() and (numbers.is_floating_point() or numbers.min() < 0 or numbers.ndim > 1):
+        raise ValueError(
+            f"ids are {ids!r:.60}; expected the token ids of one text, whole numbers from 0 (-100 "
+            "stands for no token, leave it out)"
+        )
