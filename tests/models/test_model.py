@@ -382,3 +382,10 @@ def test_what_the_pipeline_calls_runs_the_hook_of_offloading(tiny_pipe, name, mo
     with pytest.raises((TypeError, ValueError)):
         getattr(tiny_pipe.model, name)(unknown=1)
     assert Hook.moved == 1
+
+
+@pytest.mark.parametrize("channels", [-1, None, [], [32, 64]])
+def test_a_decoder_of_other_channels_than_the_encoders_is_refused(channels):
+    block = {"params": {"block_out_channels": channels}}
+    with pytest.raises(ValueError, match="block_out_channels is"):
+        JanusFlowConfig(**{**META["config"], "vision_gen_dec_config": block})

@@ -247,11 +247,9 @@ class JanusFlowConfig(PreTrainedConfig):
             _only(params, "use_bias", True)
             _only(params, "use_mid_block", True)
         channels = encoder.get("block_out_channels", [768])
-        channels = list(channels) if isinstance(channels, list | tuple) else [channels]
-        if (
-            len(channels) != 1
-            or list(decoder.get("block_out_channels", channels) or ()) != channels
-        ):
+        both = (channels, decoder.get("block_out_channels", channels))
+        channels, others = (list(v) if isinstance(v, list | tuple) else [v] for v in both)
+        if len(channels) != 1 or others != channels:
             raise ValueError(
                 f"block_out_channels is {channels}; expected one number, equal in encoder and "
                 f"decoder"

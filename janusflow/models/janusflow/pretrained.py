@@ -166,8 +166,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
                 "label a token, -100 for none"
             )
         self._check_ids(labels.masked_fill(labels == -100, 0), "labels")
-        shifted = given.get("shift_labels")
-        counted = (labels[:, 1:] if shifted is None else shifted) != -100
+        counted = labels[:, 1:] != -100
         if counted.device.type == "cpu" and not counted.any():
             warnings.warn(
                 "no label counts, as all are -100 but the first token's; the loss is 0 and nothing "
@@ -175,9 +174,10 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
                 stacklevel=3,
             )
         number = given.get("num_items_in_batch")
-        if number is None:
-            number = counted.sum()
-        elif not isinstance(number, int | float | torch.Tensor) or number < 0:
+        number = counted.sum() if number is None else number
+        elsewhere = isinstance(number, torch.Tensor) and number.device.type != "cpu"  # would wait
+        known = elsewhere or isinstance(number, int | float | torch.Tensor)
+        if not known or not (elsewhere or number >= 0):
             raise ValueError(
                 f"num_items_in_batch is {number!r:.60}; expected how many labels count, at least 0"
             )
