@@ -16,6 +16,8 @@ NOTE = (
     "The overall score is the mean of the groups, and its interval is a bootstrap over whole "
     "texts."
 )
+# what the files of evaluations call otherwise, so that old ones stay comparable
+SHOWN_AS = {"reuse": "first_block_cache", "network_calls": "network_evaluations"}
 WIDTH = 80
 ITEM = dict(  # what each answer of a report has
     split=str, group=str, index=int, seed=int, cluster=int | str, scores=dict[str, float | bool]
@@ -108,10 +110,14 @@ def aligned(rows: Rows) -> list[str]:
 
 
 def described(protocol: dict) -> list[str]:
-    """Returns the protocol as lines `name: value`, with shortened digests of weight files."""
+    """Returns the protocol as lines `name: value`, with shortened digests of weight files.
+
+    Settings without a value are left out.
+    """
     values = dict(protocol)
     values["weights"] = {name: digest[:12] for name, digest in protocol["weights"].items()}
-    return [f"{name}: {_plain(value)}" for name, value in values.items()]
+    given = {name: value for name, value in values.items() if value not in (None, "")}
+    return [f"{SHOWN_AS.get(name, name)}: {_plain(value)}" for name, value in given.items()]
 
 
 def _plain(value) -> str:
@@ -119,7 +125,7 @@ def _plain(value) -> str:
         return ", ".join(f"{name} {part}" for name, part in value.items())
     if not isinstance(value, list):
         return str(value)
-    is_range = len(value) == 2 and all(isinstance(v, int) for v in value)
+    is_range = len(value) == 2 and all(isinstance(v, int | float) for v in value)
     return (" to " if is_range else ", ").join(map(str, value))
 
 

@@ -191,6 +191,11 @@ def test_the_protocol_says_all_that_a_repetition_needs(poor):
     wanted = "fingerprint weights sampler grid steps network_calls guidance guided_between dtype"
     wanted += " seeds prompts splits batch device side evaluator packages model task"
     assert set(wanted.split()) <= set(told)
+    shown = report.described(
+        told | {"reuse": 0.1, "generated_by": "", "guided_between": [0.0, 0.25]}
+    )
+    assert "first_block_cache: 0.1" in shown and "guided_between: 0.0 to 0.25" in shown
+    assert not [line for line in shown if line.startswith("generated_by")]
     assert runner.guided_between("guidance_interval:4,0.3") == [0.3, 0.9]
     assert runner.guided_between("guidance_interval:4,0.2,0.6") == [0.2, 0.6]
     assert runner.guided_between("3") == [0, 1]
