@@ -72,6 +72,7 @@ class Batches(Texts):
                 input_ids=self.prompt_ids(scene.caption),
                 latents=latent,
                 pixel_values=image[None],
+                request=scene.prompt,
                 name=f"scene {index}",
             )
             for index, scene, latent, image in zip(indices, scenes, latents, images, strict=True)

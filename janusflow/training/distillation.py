@@ -76,7 +76,8 @@ def plan(
     vae = init_checkpoint.autoencoder_of(folder)
     prompts = Prompts(init_checkpoint.batches(folder, seed=chosen.training.seed), 1, categories)
     scenes = replace(prompts.batches, categories=tuple(categories))
-    data = prompts if draws else scenes
+    alone = draws and not chosen.objective.get("adversarial", 0)  # which compares with images
+    data = prompts if alone else scenes
     first, meta = folder, prompts.told()
     if student is not None:
         first = flow_folder(student)
@@ -93,7 +94,7 @@ def plan(
             if chosen.run.packed:
                 use_packed_attention(teacher)
             main.teach(teacher)
-        if getattr(main, "reward", None):
+        if getattr(main, "reward", None) or getattr(main, "answers", 0):
             main.processor = JanusFlowProcessor.from_pretrained(first)
         out.mkdir(parents=True, exist_ok=True)
         told = main.jumps() | {"guidance": chosen.objective["guidance"]}

@@ -23,6 +23,11 @@ class Copy:
         self._model, self._name, self._copy = model, name, None
 
     @property
+    def of(self) -> nn.Module:
+        """The module that is copied."""
+        return self._model
+
+    @property
     def model(self) -> nn.Module:
         if self._copy is None:
             if any(hasattr(p, "to_local") for p in self._model.parameters()):

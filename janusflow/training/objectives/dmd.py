@@ -8,16 +8,23 @@ from torch import Tensor
 
 from janusflow.data.samples import Sample
 from janusflow.training import losses, timestep_sampling
+from janusflow.training.objectives.answer_loss import answer_loss
 from janusflow.training.objectives.copies import Learner
+from janusflow.training.objectives.discriminator import (
+    PatchDiscriminator,
+    discriminator_loss,
+    generator_loss,
+    noised,
+)
 from janusflow.training.objectives.distilled import Distilled
 from janusflow.training.objectives.flow_map import segments
 from janusflow.training.objectives.map_losses import column
 from janusflow.training.objectives.network import Batch, Network
 from janusflow.training.objectives.objective import Context, objective
-from janusflow.training.objectives.online import noise_of
+from janusflow.training.objectives.online import noise_of, shape_of
 from janusflow.utils.cpu.onednn_linear import repeating
 
-NOISE, AGAIN, TIMES = 10, 11, 12  # streams of random numbers
+NOISE, AGAIN, TIMES, ASKED = 10, 11, 12, 13  # streams of random numbers
 
 
 def dmd(x: Tensor, real: Tensor, fake: Tensor) -> Tensor:
@@ -46,9 +53,16 @@ class DistributionMatching(Distilled):
     With a `reward` between 0 and 1, second copies learn the generated images weighted by it, and
     the teacher's velocity is shifted by `tilt` times the difference of the two copies: the target
     distribution is p_teacher(x) r(x)^tilt, up to a constant.
+
+    `answers` is the weight of `answer_loss`: the frozen teacher answers the questions of the prompt
+    about the images, and its gradient goes through the autoencoder and all jumps.
+
+    `adversarial` is the weight of a discriminator's -ln p(data) of small patches, so that objects
+    become as sharp as those of the data; it learns at `discriminator_lr`, and the samples must
+    have images.
     """
 
-    losses = ("dmd",)
+    losses = ("dmd", "answers", "adversarial")
     at_t = False
 
     def __init__(
@@ -59,15 +73,25 @@ class DistributionMatching(Distilled):
         fake_lr: float = 8e-4,
         fake_updates: int = 1,
         tilt: float = 1.0,
+        answers: float = 0.0,
+        adversarial: float = 0.0,
+        discriminator_lr: float = 5e-4,
         **shared,
     ):
         super().__init__(context, evaluations=evaluations, **shared)
         numbers = self.jumps()["evaluations"]
         self.ways = {n: segments(len(self.ts) - 1, (n,)) for n in numbers}
-        self.fake_updates, self.tilt = fake_updates, tilt
+        self.fake_updates, self.tilt, self.answers = fake_updates, tilt, answers
         self.fakes = {n: self.keep(Learner(context.model, f"fake{n}", fake_lr)) for n in numbers}
         better = numbers if self.reward else ()
         self.better = {n: self.keep(Learner(context.model, f"better{n}", fake_lr)) for n in better}
+        self.adversarial, self.discriminators = adversarial, {}
+        if adversarial:
+            network = PatchDiscriminator(shape_of(context.model, context.vae)[0])
+            self.discriminators = {
+                n: self.keep(Learner(network, f"discriminator{n}", discriminator_lr))
+                for n in numbers
+            }
         self._drawn: list[tuple[Network, Tensor]] = []
 
     def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
@@ -76,23 +100,44 @@ class DistributionMatching(Distilled):
 
     def generate(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
         noise = noise_of(self.context, [(self.context.stage.seed, step, NOISE, r) for r in rows])
+        told = [{"noise": x, "row": torch.tensor(row)} for x, row in zip(noise, rows, strict=True)]
+        if self.adversarial:
+            told = [own | {"real": s.latents} for own, s in zip(told, samples, strict=True)]
         return [
-            replace(s, latents=torch.zeros_like(x), extra={"noise": x, "row": torch.tensor(row)})
-            for s, x, row in zip(samples, noise, rows, strict=True)
+            replace(s, latents=torch.zeros_like(own["noise"]), extra=own)
+            for s, own in zip(samples, told, strict=True)
         ]
 
     def __call__(self, net: Network, batch: Batch) -> dict[str, Tensor]:
         x, t, turn = self.draw(net, batch), batch.t, self.turn(batch.step)
         self._drawn.append((net, x.detach()))
+        others = {"answers": self.answered(net, batch, x)} if self.answers else {}
+        if self.adversarial:
+            network = self.discriminators[turn].model
+            others["adversarial"] = generator_loss(network, self.blurred(batch, x, 0))
         with torch.no_grad():
-            noised = losses.interpolate(self.noise(batch, 0), x, t)
-            fake = net.velocity(noised, t, model=self.fakes[turn].model)
-            real = self.target(net, noised, t)
+            at_t = losses.interpolate(self.noise(batch, 0), x, t)
+            fake = net.velocity(at_t, t, model=self.fakes[turn].model)
+            real = self.target(net, at_t, t)
             if self.better:
-                better = net.velocity(noised, t, model=self.better[turn].model)
+                better = net.velocity(at_t, t, model=self.better[turn].model)
                 real = real + self.tilt * (better - fake)
-            real, fake = (noised + column(1 - t, x) * v for v in (real, fake))
-        return {"dmd": dmd(x, real, fake)}
+            real, fake = (at_t + column(1 - t, x) * v for v in (real, fake))
+        return {"dmd": dmd(x, real, fake)} | others
+
+    def weights(self, step: int) -> dict[str, float]:
+        return {"dmd": 1.0, "answers": self.answers, "adversarial": self.adversarial}
+
+    def blurred(self, batch: Batch, x: Tensor, part: int) -> Tensor:
+        """Returns latents with the little noise at which the discriminator compares them."""
+        return noised(x, self.noise(batch, 100 + part), self.times(batch, 100 + part))
+
+    def answered(self, net: Network, batch: Batch, x: Tensor) -> Tensor:
+        """Returns the teacher's `answer_loss` (G,) about images with gradients."""
+        packing = dict(packed=net.packed, capacity=net.capacity)
+        keys = [timestep_sampling.generator(*key) for key in self.keys(batch, ASKED, 0)]
+        judge = (self.teacher.model, self.context.vae, self.processor)
+        return answer_loss(*judge, x, batch.made, keys, **packing)
 
     def turn(self, step: int) -> int:
         """Returns the number of evaluations with which a step generates."""
@@ -112,16 +157,18 @@ class DistributionMatching(Distilled):
         cond = net.velocity(x, t, model=model)
         return net.guide(cond, x, t, self.guidance, self.guided_until, model=model)
 
-    def noise(self, batch: Batch, part: int) -> Tensor:
-        """Returns normal noise for the batch's images, by seed, step, part and row alone."""
+    def keys(self, batch: Batch, stream: int, part: int) -> list[tuple[int, ...]]:
+        """Returns each image's key of random numbers: seed, step, stream, part and row alone."""
         seed, rows = self.context.stage.seed, batch.extra["row"].tolist()
-        keys = [(seed, batch.step, AGAIN, part, row) for row in rows]
-        return noise_of(self.context, keys).to(batch.noise)
+        return [(seed, batch.step, stream, part, row) for row in rows]
+
+    def noise(self, batch: Batch, part: int) -> Tensor:
+        """Returns normal noise for the batch's images."""
+        return noise_of(self.context, self.keys(batch, AGAIN, part)).to(batch.noise)
 
     def times(self, batch: Batch, part: int) -> Tensor:
-        """Returns uniform times (G,), a function of seed, step, part and row alone."""
-        seed, rows = self.context.stage.seed, batch.extra["row"].tolist()
-        keys = [(seed, batch.step, TIMES, part, row) for row in rows]
+        """Returns uniform times (G,)."""
+        keys = self.keys(batch, TIMES, part)
         each = [torch.rand(1, generator=timestep_sampling.generator(*key)) for key in keys]
         return torch.cat(each).to(batch.t)
 
@@ -137,10 +184,22 @@ class DistributionMatching(Distilled):
                 (_flow(self.fakes[turn], *how).mean() / count).backward()
                 if self.better:
                     (_flow(self.better[turn], *how).mul(share).mean() / count).backward()
-            for one in (self.fakes, self.better):
+            if self.adversarial:
+                self.discriminate(turn, part, count)
+            for one in (self.fakes, self.better, self.discriminators):
                 if one:
                     one[turn].step()
         self._drawn.clear()
+
+    def discriminate(self, turn: int, part: int, count: int) -> None:
+        """Adds the gradients of the discriminator on the images just generated and on data."""
+        network = self.discriminators[turn].model
+        for net, data in self._drawn:
+            fake = self.blurred(net.batch, data, 2 * part)
+            real = self.blurred(net.batch, net.batch.extra["real"], 2 * part + 1)
+            loss = discriminator_loss(network, real, fake)
+            (loss / count).backward()
+            self._measured[f"discriminator_{turn}"] = float(loss)
 
 
 def _flow(copy: Learner, net: Network, noise: Tensor, data: Tensor, t: Tensor) -> Tensor:
