@@ -32,10 +32,10 @@ def shipped() -> JanusFlowPipeline:
 
 
 def gallery() -> None:
-    """Draws docs/images.png: the best of four drafts for each line of docs/prompts.txt."""
+    """Draws docs/images.png: the best of four images for each line of docs/prompts.txt."""
     pipe = shipped()
     prompts = (DOCS / "prompts.txt").read_text(encoding="utf-8").splitlines()
-    out = pipe(prompts, seed=SEED, quality="draft", best_of=4)
+    out = pipe(prompts, seed=SEED, quality="fast", best_of=4)
     figure = plots.images(out.images, prompts, columns=6)
     figure.savefig(DOCS / "images.png", dpi=200)
 

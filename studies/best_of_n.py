@@ -1,6 +1,6 @@
 """Best-of-n sampling with the model's own answers, between chance and the exact scorer's ceiling.
 
-    python -m studies.best_of_n janusflow/scenes --quality draft --prompts 600 --candidates 8
+    python -m studies.best_of_n janusflow/scenes --quality fast --prompts 600 --candidates 8
 
 Every prompt of the split "test" gets the same candidates for all n. The kept image of n candidates
 is the one that the verifier scores highest. Chance is the mean over candidates, and the ceiling
@@ -76,7 +76,7 @@ def table(right: Tensor, scores: dict[str, Tensor], calls: int) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", nargs="?", default="janusflow/scenes", help="Names the model.")
-    parser.add_argument("--quality", default="draft", help="Generates candidates in this quality.")
+    parser.add_argument("--quality", default="fast", help="Generates candidates in this quality.")
     parser.add_argument(
         "--verifiers", nargs="+", default=["own"], help="Chooses candidates by each of these."
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from janusflow.models import latents as coding
 from janusflow.models.autoencoder_loading import vae_dtype
-from janusflow.pipelines import memory
+from janusflow.pipelines import few_step, memory
 from janusflow.pipelines.call_options import check_output_type
 from janusflow.pipelines.generators import Generators, generators, warn_unused
 from janusflow.utils import finite, images
@@ -178,7 +178,7 @@ class Coding:
         device = self._execution_device.type
         setting = dict(dtype=self.model.dtype, images=images, device=device) | setting
         found = memory.forecast(self.model.config, self._autoencoder, **setting)
-        few = sum(one.bytes for one in self.few_step.values())
+        few = few_step.bytes_of(self.few_step)
         return replace(found, weights=found.weights + few)
 
     def limit_memory(self, size: int | None):

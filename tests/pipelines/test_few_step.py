@@ -120,7 +120,18 @@ def test_threads_load_it_once_and_the_forecast_counts_it(pipe):
     with ThreadPoolExecutor(4) as threads:
         images = list(threads.map(lambda _: drawn(pipe, quality="draft").images, range(4)))
     assert all(torch.equal(images[0], one) for one in images)
-    size = sum(p.nbytes for p in pipe.few_step["draft"]._loaded.parameters())
+    size = sum(p.nbytes for p in pipe.few_step["draft"].weights.loaded.parameters())
+    assert pipe.forecast().weights == before + size
+
+
+def test_two_qualities_of_one_flow_map_share_its_weights(pipe, folders, tmp_path):
+    other = str(folders[1])
+    few_step.save({"fast": FewStep(other, 4), "draft": FewStep(other, 2)}, tmp_path)
+    before, pipe.few_step = pipe.forecast().weights, few_step.read(tmp_path)
+    calls = [drawn(pipe, quality=quality).calls for quality in ("fast", "draft")]
+    both = pipe.few_step
+    assert calls == [4, 2] and both["fast"].weights is both["draft"].weights
+    size = sum(p.nbytes for p in both["fast"].weights.loaded.parameters())
     assert pipe.forecast().weights == before + size
 
 

@@ -199,7 +199,7 @@ class DistributionMatching(Distilled):
             real = self.blurred(net.batch, net.batch.extra["real"], 2 * part + 1)
             loss = discriminator_loss(network, real, fake)
             (loss / count).backward()
-            self._measured[f"discriminator_{turn}"] = float(loss)
+            self._measured[f"discriminator_{turn}"] = float(loss.detach())
 
 
 def _flow(copy: Learner, net: Network, noise: Tensor, data: Tensor, t: Tensor) -> Tensor:
