@@ -41,6 +41,7 @@ class Result:
     probe: list[float] | None = None  # what `suite.probe` said then
 
 
+FAST = "janusflow/scenes + janusflow/scenes-few"  # which generates the first one's fast images
 MEASURES: dict[str, Callable[[], Result]] = {}
 
 
@@ -50,9 +51,14 @@ def measure(function: Callable[[], Result]) -> Callable[[], Result]:
     return function
 
 
-def fingerprint(model: str) -> str:
-    """Returns the fingerprint of a packaged model's weights today."""
-    return provenance.fingerprint(provenance.weights(PACKAGED[model]))
+def fingerprint(models: str) -> str:
+    """Returns the fingerprint of today's weights of a packaged model, or of several: "A + B"."""
+    first, *others = models.split(" + ")
+    found = provenance.weights(PACKAGED[first])
+    for model in others:
+        told = provenance.weights(PACKAGED[model])
+        found |= {f"{model}/{name}": digest for name, digest in told.items()}
+    return provenance.fingerprint(found)
 
 
 def evaluated(*words: str) -> dict:
@@ -101,7 +107,7 @@ def scenes() -> Result:
         groups = test["groups"].items()
         rows.append(row | {name: round(g["scores"]["strict"]["score"], 2) for name, g in groups})
     command = "janusflow evaluate --prompts 100 --seeds 1 --quality QUALITY --best-of N"
-    return of_model("janusflow/scenes", command, rows)
+    return of_model(FAST, command, rows)
 
 
 @measure
@@ -112,7 +118,7 @@ def best_of_n() -> Result:
     names = ("own", "caption")
     rows = best.table(*best.candidates(pipe, "fast", best.asked(600), 8, names))
     command = "python -m studies.best_of_n janusflow/scenes --verifiers own caption"
-    return of_model("janusflow/scenes", command, rows)
+    return of_model(FAST, command, rows)
 
 
 @measure
@@ -152,7 +158,7 @@ def held_out_splits() -> Result:
     command = (
         "janusflow evaluate --split SPLIT --prompts 100 --seeds 1 (--quality fast --best-of 4)"
     )
-    return of_model("janusflow/scenes", command, rows)
+    return of_model(FAST, command, rows)
 
 
 def unified(task: str, *words: str) -> tuple[str, dict]:
@@ -181,7 +187,7 @@ def telephone() -> Result:
     """Measures what is left of a prompt after each cycle, by the scorer and by the captions."""
     command, found = unified("telephone", "--prompts", "25", "--quality", "fast")
     columns = {name: ("scores", name) for name in ("kept", "said")} | {"bias": ("extra", "bias")}
-    return of_model("janusflow/scenes", command, compared(found, columns))
+    return of_model(FAST, command, compared(found, columns))
 
 
 @measure
@@ -204,7 +210,7 @@ def soft_tifa() -> Result:
     for row in rows:
         if isinstance(row["AUROC"], float):
             row["AUROC"] = round(row["AUROC"], 3)
-    return of_model("janusflow/scenes", command, rows)
+    return of_model(FAST, command, rows)
 
 
 @measure
@@ -228,7 +234,7 @@ def few_evaluations() -> Result:
         "python -m studies.few_evaluations MODEL --ways WAYS --prompts 600 (layouts: --prompts 60 "
         "--seeds 8)"
     )
-    return of_model("janusflow/scenes-few", command, rows)
+    return of_model(FAST, command, rows)
 
 
 @measure
@@ -271,7 +277,7 @@ def quality_speed() -> Result:
             rows.append(row | {"error": round(told["error"], 3)})
     command = "janusflow bench speed --compile (1 and 8 prompts, one thread)"
     note = "Parts of a value: the median of seven rounds, the least and the most."
-    return of_model("janusflow/scenes", command, rows, note)
+    return of_model(FAST, command, rows, note)
 
 
 @measure

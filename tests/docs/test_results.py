@@ -70,3 +70,9 @@ def test_another_solver_makes_a_file_stale(measured, tmp_path):
         (tmp_path / "scores.json").write_text(json.dumps(measured | {"probe": probe}))
         found = results.stale("scores")
         assert found is None if told is None else told in found
+
+
+def test_a_file_of_two_models_depends_on_both():
+    one, two = "janusflow/scenes", "janusflow/scenes-few"
+    found = {results.fingerprint(name) for name in (one, two, f"{one} + {two}")}
+    assert len(found) == 3
