@@ -97,3 +97,27 @@ def test_a_reward_moves_what_the_images_are_held_to(tiny_folder, tmp_path):
     found = checkpoints.read(tmp_path, 2)[0]
     one = next(n for n in found if n.startswith("objective.fake2.") and "exp_avg" not in n)
     assert one.replace("fake2", "better2") in found
+
+
+def test_copies_continue_those_of_another_run(tiny_folder, tmp_path):
+    run(tiny_folder, tmp_path / "before", **{"objective.evaluations": [2]})
+    found = checkpoints.read(tmp_path / "before", 4)[0]
+    changes = {"objective.fakes_from": str(tmp_path / "before")}
+    for student in (None, str(tiny_folder)):
+        job = distillation.plan(str(tiny_folder), tmp_path, TINY | changes, student=student)
+        own = job.trainer().objective.main.fakes
+        told = own[2].state()
+        assert all(torch.equal(told[name], found[f"objective.{name}"]) for name in told)
+        assert not any(".exp_avg." in name for name in own[1].state())
+
+
+def test_copies_of_no_such_run_are_refused(tiny_folder, tmp_path):
+    def made(place):
+        changes = {"objective.fakes_from": str(place), "objective.evaluations": [1]}
+        return distillation.plan(str(tiny_folder), tmp_path, TINY | changes).trainer()
+
+    with pytest.raises(ValueError, match="has no complete checkpoint"):
+        made(tmp_path / "gone")
+    run(tiny_folder, tmp_path / "before", **{"objective.evaluations": [2]})
+    with pytest.raises(ValueError, match=r"no copies for objective.evaluations \[1\]"):
+        made(tmp_path / "before")

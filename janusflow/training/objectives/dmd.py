@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from janusflow.data.samples import Sample
-from janusflow.training import losses, timestep_sampling
+from janusflow.training import checkpoints, losses, timestep_sampling
 from janusflow.training.objectives.answer_loss import answer_loss
 from janusflow.training.objectives.copies import Learner
 from janusflow.training.objectives.discriminator import (
@@ -24,6 +25,7 @@ from janusflow.training.objectives.objective import Context, objective
 from janusflow.training.objectives.online import noise_of, shape_of
 from janusflow.utils.cpu.onednn_linear import repeating
 
+KEPT = "objective."  # the prefix of an objective's tensors in checkpoints
 NOISE, AGAIN, TIMES, ASKED = 10, 11, 12, 13  # streams of random numbers
 
 
@@ -72,6 +74,7 @@ class DistributionMatching(Distilled):
         evaluations: tuple = (1, 2, 4),
         fake_lr: float = 8e-4,
         fake_updates: int = 1,
+        fakes_from: str = "",  # a run whose copies these continue; the teacher unless given
         tilt: float = 1.0,
         answers: float = 0.0,
         adversarial: float = 0.0,
@@ -82,6 +85,7 @@ class DistributionMatching(Distilled):
         numbers = self.jumps()["evaluations"]
         self.ways = {n: segments(len(self.ts) - 1, (n,)) for n in numbers}
         self.fake_updates, self.tilt, self.answers = fake_updates, tilt, answers
+        self.fakes_from = fakes_from
         self.fakes = {n: self.keep(Learner(context.model, f"fake{n}", fake_lr)) for n in numbers}
         better = numbers if self.reward else ()
         self.better = {n: self.keep(Learner(context.model, f"better{n}", fake_lr)) for n in better}
@@ -93,6 +97,34 @@ class DistributionMatching(Distilled):
                 for n in numbers
             }
         self._drawn: list[tuple[Network, Tensor]] = []
+
+    def begin(self, folder: Path) -> None:
+        self.continue_fakes()
+
+    def teach(self, teacher: nn.Module) -> None:
+        super().teach(teacher)
+        self.continue_fakes()
+
+    def continue_fakes(self) -> None:
+        """Loads the copies of the newest checkpoint of `fakes_from`, where it has them.
+
+        Otherwise a copy has to learn the student's images first, and misleads it meanwhile. Raises
+        ValueError for a folder without a checkpoint, or without any of these copies.
+        """
+        if not self.fakes_from:
+            return
+        found = checkpoints.latest(Path(self.fakes_from), lambda name: name.startswith(KEPT))[1]
+        found = {name.removeprefix(KEPT): value for name, value in found.items()}
+        held = {name.partition(".")[0] for name in found}
+        kept = [one for n, one in self.fakes.items() if f"fake{n}" in held]
+        if not kept:
+            raise ValueError(
+                f"objective.fakes_from: {self.fakes_from!r:.200} has no copies for "
+                f"objective.evaluations {list(self.fakes)}; name a run of dmd with one of these"
+            )
+        for one in kept:
+            one.model  # noqa: B018 (made before its weights are loaded)
+            one.load(found)
 
     def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
         self._drawn.clear()
