@@ -28,7 +28,7 @@ OWN = ("sampler", "num_inference_steps", "grid", "first_block_cache", "image", "
 _LOADING = Lock()  # one thread loads, the others find it loaded
 
 
-class Weights:
+class SharedWeights:
     """A flow map by name, whose weights are loaded once for all qualities that use it."""
 
     def __init__(self, name: str):
@@ -55,9 +55,9 @@ class Weights:
 class FewStep:
     """A flow map by name, and the number of evaluations with which it generates."""
 
-    def __init__(self, model: str, evaluations: int, weights: Weights | None = None):
+    def __init__(self, model: str, evaluations: int, weights: SharedWeights | None = None):
         self.model, self.evaluations = model, evaluations
-        self.weights = weights or Weights(model)
+        self.weights = weights or SharedWeights(model)
 
     @property
     def folder(self) -> Path:
@@ -81,7 +81,7 @@ class FewStep:
         return jumps(self.grid, self.evaluations)
 
     def beside(self, model: JanusFlowModel, device: torch.device) -> JanusFlowModel:
-        """Returns the flow map's weights, as `Weights.beside` does."""
+        """Returns the flow map's weights, as `SharedWeights.beside` does."""
         return self.weights.beside(model, device)
 
 
