@@ -55,7 +55,6 @@ def of_pipeline(
         ways[name] = lambda name=name: _made(pipe, texts, noise, name)
     if compile:
         graphs = type(pipe)(pipe.model, pipe.processor, pipe.vae).compile()
-        graphs.grids = pipe.grids
         graphs.set_progress_bar_config(disable=True)
         for name in ("exact", "fast"):
             ways[f"{name}, compiled"] = lambda name=name: _made(graphs, texts, noise, name)

@@ -183,3 +183,11 @@ def test_a_copied_pipeline_generates_what_the_original_does(pipe, copied):
     with torch.no_grad():
         next(again.model.parameters()).mul_(1)
     assert not again.few_step and not copied(again).few_step and pipe.few_step
+
+
+def test_a_benchmark_with_compiled_models_times_the_flow_map_too(pipe, monkeypatch):
+    from janusflow.bench import speed
+
+    monkeypatch.setattr(type(pipe), "compile", lambda self: self)
+    ways = speed.of_pipeline(pipe, ["a star"], rounds=1, compile=True)["ways"]
+    assert ways["draft"]["calls"] == 4 and pipe.few_step
