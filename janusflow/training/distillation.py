@@ -76,8 +76,7 @@ def plan(
     vae = init_checkpoint.autoencoder_of(folder)
     prompts = Prompts(init_checkpoint.batches(folder, seed=chosen.training.seed), 1, categories)
     scenes = replace(prompts.batches, categories=tuple(categories))
-    alone = draws and not chosen.objective.get("adversarial", 0)  # which compares with images
-    data = prompts if alone else scenes
+    data = prompts if draws and not chosen.objective.get("adversarial", 0) else scenes
     first, meta = folder, prompts.told()
     if student is not None:
         first = flow_folder(student)
