@@ -40,13 +40,13 @@ from transformers.utils import logging
 
 sys.path.insert(0, "..")  # studies are not installed
 from janusflow import JanusFlowPipeline
+from janusflow.evaluation.plots import by_depth
 from janusflow.scenes import shapes, world
 from janusflow.training import losses
+from janusflow.training.alignment.similarity import by_block
 from janusflow.utils.devices import pick_device
 from studies.alignment import findings, run
-from studies.alignment.figure import by_depth
 from studies.alignment.models import Study, prepare, pretrained
-from studies.alignment.similarity import by_block
 
 MODEL, VAE = "janusflow/scenes", None  # or "deepseek-ai/JanusFlow-1.3B", "stabilityai/sdxl-vae"
 

@@ -96,7 +96,6 @@ OLD = {
     "janusflow.scorer": "janusflow.scenes.scorer",
     "janusflow.modeling_janusflow": "janusflow.models.janusflow.modeling",
     "janusflow.pro.vq": "janusflow.models.janus_pro.vq",
-    "janusflow.training.alignment.similarity": "studies.alignment.similarity",
     "samplers.peers": "samplers.benchmark.peers",
 }
 

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from janusflow.utils.extras import needed
-from janusflow.utils.renamed import old_names
 from samplers.benchmark.style import paper, thinned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__getattr__ = old_names(__name__, {"by_depth": "studies.alignment.figure.by_depth"})
 GAP = 0.06  # between images, in widths of an image
 LINE = 0.1  # height of a caption's line, in widths of an image
 
@@ -142,6 +140,22 @@ def curves(
     axes.grid(alpha=0.3)
     _legend(axes)
     return axes.figure
+
+
+def by_depth(
+    values: Mapping[str, Sequence], ylabel: str = "alignment (CKNNA)", axes: Axes | None = None
+) -> Figure:
+    """Draws a value for each block of a network, such as alignment with a teacher; blocks count
+    from 1.
+
+    `values` is {name: (L,)}, or {name: (L, 3)} with rows (value, low, high).
+    """
+    lines = {}
+    for name, row in values.items():
+        table = np.asarray(row, dtype=float)
+        table = table[:, None] if table.ndim == 1 else table
+        lines[name] = (np.arange(1, len(table) + 1), *table.T)
+    return curves(lines, "block", ylabel, axes)
 
 
 def _axes(width: float, height: float) -> Axes:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from janusflow.evaluation import plots
 from samplers.benchmark.style import colour, paper
 
 PROMPTS = 12
@@ -22,12 +19,6 @@ def figure(made: dict):
     _difference(axes[1, 0], made, "gap", "gap of a wrong prompt − none")
     _inside(axes[1, 1], made)
     return fig
-
-
-def by_depth(values: Mapping[str, Sequence[float]], ylabel: str = "alignment (CKNNA)", axes=None):
-    """Draws a value for each block of a network, counted from 1; `values` is {name: (L,)}."""
-    lines = {name: (range(1, len(row) + 1), row) for name, row in values.items()}
-    return plots.curves(lines, "block", ylabel, axes)
 
 
 def _scores(ax, made: dict) -> None:

@@ -15,10 +15,10 @@ from janusflow.models import latents as coding
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.scenes.scorer import score
 from janusflow.training import losses, timestep_sampling
+from janusflow.training.alignment.similarity import by_block
 from studies.alignment import easy_scenes
 from studies.alignment.easy_scenes import KINDS
 from studies.alignment.models import Lab, prompt_of
-from studies.alignment.similarity import by_block
 
 
 @torch.no_grad()

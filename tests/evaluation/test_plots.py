@@ -21,6 +21,7 @@ DRAW = {
     "work_precision": lambda **k: plots.work_precision({"e": ((2, 4), (1, 0.5))}, 0.1, **k),
     "bars": lambda **k: plots.bars(SCORES, **k),
     "curves": lambda **k: plots.curves({"a": ((1, 2), (0.1, 0.2))}, "block", "CKNNA", **k),
+    "by_depth": lambda **k: plots.by_depth({"a": (0.1, 0.2), "b": [(0.1, 0, 1)] * 2}, **k),
 }
 
 
@@ -71,12 +72,6 @@ def test_a_mistake_gets_one_sentence(case):
     call, message = MISTAKES[case]
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_the_old_name_of_a_study_s_figure_still_draws():
-    with pytest.warns(DeprecationWarning, match=r"studies\.alignment\.figure\.by_depth"):
-        figure = plots.by_depth({"a": (0.1, 0.2)})
-    assert figure.axes[0].get_xlabel() == "block"
 
 
 def test_a_row_of_short_captions_takes_less_height_than_one_of_long_ones():

@@ -1,1 +1,1 @@
-"""Representation alignment (REPA and its successors): losses and teachers."""
+"""Representation alignment (REPA and its successors): losses, teachers and similarity measures."""

@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from janusflow.models.janusflow.modeling import JanusFlowModel
-from janusflow.training.recipes import RECIPES
-from studies.alignment.similarity import by_block, cknna
+from janusflow.training.alignment.similarity import by_block, cknna
 
 
 def test_cknna_is_one_for_the_same_geometry_and_about_zero_for_another():
@@ -44,31 +42,19 @@ def test_cknna_refuses_what_it_cannot_compare():
         cknna(x, x, 8)
 
 
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    model = JanusFlowModel(RECIPES["scenes-smoke"].config(vocab_size=20))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.08)
-    return model
-
-
-NOISE, DATA = torch.randn(2, 3, 16, 12, 12, generator=torch.Generator().manual_seed(0))
-X, T = NOISE.lerp(DATA, 0.5), torch.tensor([0.1, 0.5, 0.95])
-
-
-def test_by_block_is_one_at_the_block_whose_tokens_the_features_are(model):
+def test_by_block_is_one_at_the_block_whose_tokens_the_features_are(model, view):
     prompt = model.encode_prompt(torch.tensor([[1, 2, 3]]))
+    x = view.noise.lerp(view.data, 0.5)
     blocks = len(model.language_model.model.layers)
     for k in range(1, blocks + 1):
-        features = model.velocity(X, T, prompt, return_hidden=k)[1]
-        found = by_block(model, X, T, prompt, 3 * features, tokens=12)
+        features = view.hidden_of(model, x, view.t, k)
+        found = by_block(model, x, view.t, prompt, 3 * features, tokens=12)
         assert len(found) == blocks and found[k - 1] == pytest.approx(1, abs=1e-5)
         assert all(abs(value - 1) > 1e-3 for i, value in enumerate(found) if i != k - 1), found
 
 
-def test_by_block_refuses_features_of_other_tokens(model):
+def test_by_block_refuses_features_of_other_tokens(model, view):
     prompt = model.encode_prompt(torch.tensor([[1, 2, 3]]))
     for features in (torch.randn(3, 35, 7), torch.randn(2, 36, 7), torch.randn(3, 7)):
         with pytest.raises(ValueError, match="as many tokens"):
-            by_block(model, X, T, prompt, features)
+            by_block(model, view.noise, view.t, prompt, features)
