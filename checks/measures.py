@@ -237,24 +237,37 @@ def few_evaluations() -> Result:
     return of_model(FAST, command, rows)
 
 
-@measure
-def few_speed() -> Result:
-    """Times the few-step model and the published sampler, alternating on one core."""
+ROUNDS = "Parts of a value: the median of seven rounds, the least and the most."
+
+
+def timed(model: str, **how) -> list[dict]:
+    """Returns a row for each way of generating 1 and 8 images at once, alternating on one core."""
     use_threads(1)
-    pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes-few")
+    pipe = JanusFlowPipeline.from_pretrained(model)
     pipe.set_progress_bar_config(disable=True)
     asked = [world.prompt("test", name, i).text for i in range(2) for name in world.CATEGORIES]
     rows = []
     for count in (1, 8):
-        found = speed.of_pipeline(pipe, asked[:count], rounds=7)["ways"]
-        for way in ("published", "exact", "draft"):
-            ratios = [found[way]["faster"], *found[way]["spread"]]
-            row = {"images at once": count, "evaluations": found[way]["calls"]}
-            row["s an image"] = round(median(found[way]["seconds"]), 4)
-            rows.append(row | {"times as fast": [round(x, 1) for x in ratios]})
+        found = speed.of_pipeline(pipe, asked[:count], rounds=7, **how)["ways"]
+        for way, told in found.items():
+            row = {"images at once": count, "way": way, "evaluations": told["calls"]}
+            row["s an image"] = round(median(told["seconds"]), 4)
+            row["times as fast"] = [round(x, 1) for x in (told["faster"], *told["spread"])]
+            rows.append(row | {"error": round(told["error"], 3)})
+    return rows
+
+
+@measure
+def few_speed() -> Result:
+    """Times the few-step model and the published sampler, alternating on one core."""
+    found = timed("janusflow/scenes-few")
+    rows = [
+        {key: value for key, value in row.items() if key not in ("way", "error")}
+        for row in found
+        if row["way"] in ("published", "exact", "draft")
+    ]
     command = "janusflow bench speed --model janusflow/scenes-few (1 and 8 prompts, one thread)"
-    note = "Parts of a value: the median of seven rounds, the least and the most."
-    return of_model("janusflow/scenes-few", command, rows, note)
+    return of_model("janusflow/scenes-few", command, rows, ROUNDS)
 
 
 @measure
@@ -263,21 +276,9 @@ def quality_speed() -> Result:
 
     Two are also measured compiled, which the model's own weights generate.
     """
-    use_threads(1)
-    pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes")
-    pipe.set_progress_bar_config(disable=True)
-    asked = [world.prompt("test", name, i).text for i in range(2) for name in world.CATEGORIES]
-    rows = []
-    for count in (1, 8):
-        found = speed.of_pipeline(pipe, asked[:count], rounds=7, compile=True)["ways"]
-        for way, told in found.items():
-            row = {"images at once": count, "way": way, "evaluations": told["calls"]}
-            row["s an image"] = round(median(told["seconds"]), 4)
-            row["times as fast"] = [round(x, 1) for x in (told["faster"], *told["spread"])]
-            rows.append(row | {"error": round(told["error"], 3)})
+    rows = timed("janusflow/scenes", compile=True)
     command = "janusflow bench speed --compile (1 and 8 prompts, one thread)"
-    note = "Parts of a value: the median of seven rounds, the least and the most."
-    return of_model(FAST, command, rows, note)
+    return of_model(FAST, command, rows, ROUNDS)
 
 
 @measure

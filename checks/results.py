@@ -6,9 +6,9 @@
 
 A page asks for a table or one value with comments that stay in its source:
 
-    <!-- table: scenes [columns: quality, evaluations, strict] [where: quality=fast] -->
+    <!-- table: scenes [columns: quality, evaluations, strict] [where: quality=exact] -->
     <!-- /table -->
-    <!-- value: scenes strict where: quality=fast -->0.777<!-- /value -->
+    <!-- value: scenes strict where: quality=exact -->0.865<!-- /value -->
 
 A file names the command, machine, versions and, where a model was measured, the fingerprint of its
 weights; `tests/docs/test_results.py` fails for tables and files that today's weights left behind.

@@ -15,6 +15,7 @@ from janusflow.training.alignment.repa import Aligner
 from janusflow.training.config_stages import Stage
 from janusflow.training.objectives.flow import Alignment, NextToken
 from janusflow.training.objectives.network import Batch, Network, draw
+from janusflow.training.objectives.objective import KEPT
 
 __all__ = ["Batch", "LossModule", "draw"]
 
@@ -102,12 +103,10 @@ class LossModule(nn.Module):
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Returns what the objectives store in a checkpoint, named objective.NAME."""
-        return {f"objective.{name}": x for name, x in self.main.state().items()}
+        return {f"{KEPT}{name}": x for name, x in self.main.state().items()}
 
     def load_tensors(self, found: Mapping[str, Tensor]) -> None:
-        start = "objective."
-        own = {n.removeprefix(start): x for n, x in found.items() if n.startswith(start)}
-        self.main.load(own)
+        self.main.load({n.removeprefix(KEPT): x for n, x in found.items() if n.startswith(KEPT)})
 
 
 Objective = LossModule  # its name of one release ago

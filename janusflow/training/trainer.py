@@ -22,6 +22,7 @@ from janusflow.training.alignment import repa
 from janusflow.training.config import Settings
 from janusflow.training.ema import State, average, fill_gradients, load, tensors
 from janusflow.training.loss_module import Batch, LossModule, draw
+from janusflow.training.objectives.objective import KEPT
 from janusflow.training.schedules import learning_rate
 from janusflow.utils.cpu.onednn_linear import repeating
 from janusflow.utils.renamed import old_names
@@ -281,7 +282,7 @@ class Trainer:
             if found is None:
                 folder = shards.path_of(out, step)
                 shards.load(self.state, folder, step)
-                found = shards.read(folder, lambda name: name.startswith("objective."))
+                found = shards.read(folder, lambda name: name.startswith(KEPT))
             else:
                 load(self.state, found, step)
             self.objective.load_tensors(found)

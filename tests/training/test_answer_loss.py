@@ -15,6 +15,7 @@ from janusflow.scenes.world import scene
 from janusflow.training import checkpoints, distillation
 from janusflow.training.objectives.answer_loss import _normalized, answer_loss
 from janusflow.training.objectives.discriminator import (
+    Discriminator,
     PatchDiscriminator,
     discriminator_loss,
     generator_loss,
@@ -141,3 +142,14 @@ def test_the_discriminator_is_not_the_teacher(tiny_folder, tmp_path):
     main.teach(teacher)
     assert main.teacher.model is teacher
     assert isinstance(main.discriminators[1].model, PatchDiscriminator)
+
+
+def test_a_discriminator_is_a_function_of_its_seed_and_on_the_models_device():
+    beside = torch.nn.Linear(2, 2)
+    torch.manual_seed(1)
+    first = Discriminator(beside, 4, "d", 1e-3, seed=5).model.state_dict()
+    torch.manual_seed(2)
+    second = Discriminator(beside, 4, "d", 1e-3, seed=5).model.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    elsewhere = Discriminator(beside.to("meta"), 4, "d", 1e-3, seed=5).model
+    assert {p.device.type for p in elsewhere.parameters()} == {"meta"}

@@ -1,5 +1,7 @@
 """Distribution matching distillation: its gradient, its learning copy, and a run cut off."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -105,7 +107,9 @@ def test_copies_continue_those_of_another_run(tiny_folder, tmp_path):
     changes = {"objective.fakes_from": str(tmp_path / "before")}
     for student in (None, str(tiny_folder)):
         job = distillation.plan(str(tiny_folder), tmp_path, TINY | changes, student=student)
-        own = job.trainer().objective.main.fakes
+        main = job.trainer().objective.main
+        main.prepare([], [], 0)
+        own = main.fakes
         told = own[2].state()
         assert all(torch.equal(told[name], found[f"objective.{name}"]) for name in told)
         assert not any(".exp_avg." in name for name in own[1].state())
@@ -114,10 +118,20 @@ def test_copies_continue_those_of_another_run(tiny_folder, tmp_path):
 def test_copies_of_no_such_run_are_refused(tiny_folder, tmp_path):
     def made(place):
         changes = {"objective.fakes_from": str(place), "objective.evaluations": [1]}
-        return distillation.plan(str(tiny_folder), tmp_path, TINY | changes).trainer()
+        trainer = distillation.plan(str(tiny_folder), tmp_path, TINY | changes).trainer()
+        return trainer.objective.main.prepare([], [], 0)
 
     with pytest.raises(ValueError, match="has no complete checkpoint"):
         made(tmp_path / "gone")
     run(tiny_folder, tmp_path / "before", **{"objective.evaluations": [2]})
     with pytest.raises(ValueError, match=r"no copies for objective.evaluations \[1\]"):
         made(tmp_path / "before")
+
+
+def test_a_run_that_goes_on_does_not_need_the_run_whose_copies_it_continued(tiny_folder, tmp_path):
+    run(tiny_folder, tmp_path / "before", **{"objective.evaluations": [2]})
+    own = {"objective.fakes_from": str(tmp_path / "before"), "training.steps": 2}
+    run(tiny_folder, tmp_path / "after", **own)
+    shutil.rmtree(tmp_path / "before")
+    run(tiny_folder, tmp_path / "after", **own | {"training.steps": 3})
+    assert checkpoints.complete(tmp_path / "after")[0] == 3

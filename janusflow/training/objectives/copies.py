@@ -23,11 +23,6 @@ class Copy:
         self._model, self._name, self._copy = model, name, None
 
     @property
-    def of(self) -> nn.Module:
-        """The module that is copied."""
-        return self._model
-
-    @property
     def model(self) -> nn.Module:
         if self._copy is None:
             if any(hasattr(p, "to_local") for p in self._model.parameters()):
@@ -116,4 +111,7 @@ class Learner(Copy):
         for name, parameter in self._learning.items():
             kept = {k: found.get(f"{self._name}.{k}.{name}") for k in MOMENTS}
             if all(value is not None for value in kept.values()):
-                self._optimizer.state[parameter] = {k: v.clone() for k, v in kept.items()}
+                self._optimizer.state[parameter] = {
+                    k: v.clone() if k == "step" else v.to(parameter.device, copy=True)
+                    for k, v in kept.items()
+                }

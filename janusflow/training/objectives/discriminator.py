@@ -6,6 +6,7 @@ from torch.func import functional_call
 from torch.nn.functional import softplus
 
 from janusflow.training.losses import interpolate
+from janusflow.training.objectives.copies import Learner
 
 WIDTH = 96
 CLEANEST, NOISIEST = 1.0, 0.7  # times t of the noised latents that are compared
@@ -32,6 +33,28 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+
+class Discriminator(Learner):
+    """A `PatchDiscriminator` that learns beside a model, on its device.
+
+    Its first weights are a function of the seed alone, so that all processes have the same.
+    """
+
+    def __init__(self, beside: nn.Module, channels: int, name: str, lr: float, seed: int):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            super().__init__(PatchDiscriminator(channels), name, lr)
+        self._beside = beside
+
+    @property
+    def model(self) -> nn.Module:
+        if self._copy is None:
+            self._model.to(next(self._beside.parameters()).device)
+        return super().model
+
+    def become(self, model: nn.Module) -> None:
+        """Does nothing: a teacher is a model of velocities."""
 
 
 def noised(x: Tensor, noise: Tensor, uniform: Tensor) -> Tensor:

@@ -45,8 +45,7 @@ class Distilled(Objective):
     def teach(self, teacher: nn.Module) -> None:
         """Sets the teacher, which is otherwise the model at the start."""
         for one in self.copies:
-            if one.of is self.context.model:
-                one.become(teacher)
+            one.become(teacher)
 
     def jumps(self) -> dict[str, list]:
         """Returns the times of the trained map and the supported numbers of evaluations."""

@@ -1,18 +1,18 @@
 """Distribution matching distillation: few-step images whose distribution matches the teacher's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from janusflow.data.samples import Sample
 from janusflow.training import checkpoints, losses, timestep_sampling
 from janusflow.training.objectives.answer_loss import answer_loss
 from janusflow.training.objectives.copies import Learner
 from janusflow.training.objectives.discriminator import (
-    PatchDiscriminator,
+    Discriminator,
     discriminator_loss,
     generator_loss,
     noised,
@@ -21,11 +21,10 @@ from janusflow.training.objectives.distilled import Distilled
 from janusflow.training.objectives.flow_map import segments
 from janusflow.training.objectives.map_losses import column
 from janusflow.training.objectives.network import Batch, Network
-from janusflow.training.objectives.objective import Context, objective
+from janusflow.training.objectives.objective import KEPT, Context, objective
 from janusflow.training.objectives.online import noise_of, shape_of
 from janusflow.utils.cpu.onednn_linear import repeating
 
-KEPT = "objective."  # the prefix of an objective's tensors in checkpoints
 NOISE, AGAIN, TIMES, ASKED = 10, 11, 12, 13  # streams of random numbers
 
 
@@ -49,8 +48,8 @@ class DistributionMatching(Distilled):
     Each step generates with one of the numbers of `evaluations` in turn, with gradients through all
     jumps; a number that is listed twice has twice as many steps. A step compares the teacher's
     velocity at the noised images with that of a copy that learns the distribution of the generated
-    images (`fake_lr`, `fake_updates` AdamW steps each); every number of jumps has its own copy. The
-    adversarial part of DMD2 (Yin et al. 2024, arXiv 2405.14867) is left out.
+    images (`fake_lr`, `fake_updates` AdamW steps each); every number of jumps has its own copy,
+    which continues that of the run `fakes_from` if there is one.
 
     With a `reward` between 0 and 1, second copies learn the generated images weighted by it, and
     the teacher's velocity is shifted by `tilt` times the difference of the two copies: the target
@@ -61,7 +60,7 @@ class DistributionMatching(Distilled):
 
     `adversarial` is the weight of a discriminator's -ln p(data) of small patches, so that objects
     become as sharp as those of the data; it learns at `discriminator_lr`, and the samples must
-    have images.
+    have images. DMD2 (Yin et al. 2024, arXiv 2405.14867) has such a term on the copy's features.
     """
 
     losses = ("dmd", "answers", "adversarial")
@@ -91,19 +90,11 @@ class DistributionMatching(Distilled):
         self.better = {n: self.keep(Learner(context.model, f"better{n}", fake_lr)) for n in better}
         self.adversarial, self.discriminators = adversarial, {}
         if adversarial:
-            network = PatchDiscriminator(shape_of(context.model, context.vae)[0])
-            self.discriminators = {
-                n: self.keep(Learner(network, f"discriminator{n}", discriminator_lr))
-                for n in numbers
-            }
+            channels, seed = shape_of(context.model, context.vae)[0], context.stage.seed
+            for n in numbers:
+                how = (channels, f"discriminator{n}", discriminator_lr, seed)
+                self.discriminators[n] = self.keep(Discriminator(context.model, *how))
         self._drawn: list[tuple[Network, Tensor]] = []
-
-    def begin(self, folder: Path) -> None:
-        self.continue_fakes()
-
-    def teach(self, teacher: nn.Module) -> None:
-        super().teach(teacher)
-        self.continue_fakes()
 
     def continue_fakes(self) -> None:
         """Loads the copies of the newest checkpoint of `fakes_from`, where it has them.
@@ -111,8 +102,6 @@ class DistributionMatching(Distilled):
         Otherwise a copy has to learn the student's images first, and misleads it meanwhile. Raises
         ValueError for a folder without a checkpoint, or without any of these copies.
         """
-        if not self.fakes_from:
-            return
         found = checkpoints.latest(Path(self.fakes_from), lambda name: name.startswith(KEPT))[1]
         found = {name.removeprefix(KEPT): value for name, value in found.items()}
         held = {name.partition(".")[0] for name in found}
@@ -123,11 +112,17 @@ class DistributionMatching(Distilled):
                 f"objective.evaluations {list(self.fakes)}; name a run of dmd with one of these"
             )
         for one in kept:
-            one.model  # noqa: B018 (made before its weights are loaded)
             one.load(found)
+
+    def load(self, found: Mapping[str, Tensor]) -> None:
+        super().load(found)
+        self.fakes_from = ""  # a run that goes on has its own
 
     def prepare(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
         self._drawn.clear()
+        if self.fakes_from:
+            self.continue_fakes()
+            self.fakes_from = ""
         return super().prepare(samples, rows, step)
 
     def generate(self, samples: Sequence[Sample], rows: Sequence[int], step: int) -> list[Sample]:
@@ -146,7 +141,7 @@ class DistributionMatching(Distilled):
         others = {"answers": self.answered(net, batch, x)} if self.answers else {}
         if self.adversarial:
             network = self.discriminators[turn].model
-            others["adversarial"] = generator_loss(network, self.blurred(batch, x, 0))
+            others["adversarial"] = generator_loss(network, self.slightly_noised(batch, x, 0))
         with torch.no_grad():
             at_t = losses.interpolate(self.noise(batch, 0), x, t)
             fake = net.velocity(at_t, t, model=self.fakes[turn].model)
@@ -160,7 +155,7 @@ class DistributionMatching(Distilled):
     def weights(self, step: int) -> dict[str, float]:
         return {"dmd": 1.0, "answers": self.answers, "adversarial": self.adversarial}
 
-    def blurred(self, batch: Batch, x: Tensor, part: int) -> Tensor:
+    def slightly_noised(self, batch: Batch, x: Tensor, part: int) -> Tensor:
         """Returns latents with the little noise at which the discriminator compares them."""
         return noised(x, self.noise(batch, 100 + part), self.times(batch, 100 + part))
 
@@ -227,8 +222,8 @@ class DistributionMatching(Distilled):
         """Adds the gradients of the discriminator on the images just generated and on data."""
         network = self.discriminators[turn].model
         for net, data in self._drawn:
-            fake = self.blurred(net.batch, data, 2 * part)
-            real = self.blurred(net.batch, net.batch.extra["real"], 2 * part + 1)
+            fake = self.slightly_noised(net.batch, data, 2 * part)
+            real = self.slightly_noised(net.batch, net.batch.extra["real"], 2 * part + 1)
             loss = discriminator_loss(network, real, fake)
             (loss / count).backward()
             self._measured[f"discriminator_{turn}"] = float(loss.detach())

@@ -33,6 +33,7 @@ if typing.TYPE_CHECKING:
 Kept = typing.TypeVar("Kept", bound=Copy)
 OBJECTIVES: dict[str, type[Objective]] = {}
 FLOW = "flow"  # the objective unless another is named
+KEPT = "objective."  # the prefix of what checkpoints store for objectives
 
 
 @dataclass(frozen=True, kw_only=True)
