@@ -141,21 +141,24 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
     @grids.setter
     def grids(self, grids: dict[str, samplers.PilotGrid]) -> None:
         self.model.__dict__["pilot_grids"] = grids
-        self.few_step = {q: few for q, few in self.few_step.items() if q not in grids}
 
     @property
     def few_step(self) -> dict[str, FewStep]:
         """The flow maps that generate a quality in place of this model, by quality.
 
         It is empty once the model's weights differ from those that the flow maps were distilled
-        from.
+        from, and lacks qualities that have got a new grid.
         """
-        found, then = self.model.__dict__.get("few_step", ({}, None))
-        return found if found and then.holds(self.model) else {}
+        found, then, placed = self.model.__dict__.get("few_step", ({}, None, {}))
+        if not found or not then.holds(self.model):
+            return {}
+        new = {q for q, grid in self.grids.items() if q not in placed or placed[q] is not grid}
+        return {q: few for q, few in found.items() if q not in new}
 
     @few_step.setter
     def few_step(self, found: dict[str, FewStep]) -> None:
-        self.model.__dict__["few_step"] = dict(found), few_step.Origin(self.model)
+        origin = few_step.Origin(self.model)
+        self.model.__dict__["few_step"] = dict(found), origin, dict(self.grids)
 
     @property
     def positions(self) -> int:

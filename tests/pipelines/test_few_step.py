@@ -115,6 +115,18 @@ def test_a_grid_that_is_placed_anew_takes_its_quality_back(pipe, folders, tmp_pa
     assert not few_step.read(tmp_path)
 
 
+def test_a_grid_set_by_key_takes_its_quality_back_and_the_same_grids_do_not(pipe):
+    pipe.grids = pipe.grids
+    assert "draft" in pipe.few_step
+    second = type(pipe)(pipe.model, pipe.processor, pipe.vae)
+    second.grids = pipe.grids
+    assert "draft" in pipe.few_step
+    pipe.grids["draft"] = None
+    assert "draft" not in pipe.few_step
+    del pipe.grids["draft"]
+    assert "draft" in pipe.few_step
+
+
 def test_threads_load_it_once_and_the_forecast_counts_it(pipe):
     before = pipe.forecast().weights
     with ThreadPoolExecutor(4) as threads:
