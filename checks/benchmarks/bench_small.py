@@ -1,7 +1,7 @@
-"""How long the small pieces take: `pytest benchmarks`, with pytest-benchmark.
+"""Times small parts with pytest-benchmark: `pytest checks/benchmarks/bench_small.py`.
 
-Nothing here passes or fails by a time; compare two runs by `--benchmark-autosave` and
-`--benchmark-compare`. Whole images against the published way are `janusflow bench speed`.
+Nothing here passes or fails by a time. `--benchmark-autosave` and `--benchmark-compare` compare two
+runs. `janusflow bench speed` compares complete images with the published algorithm.
 """
 
 import pytest
