@@ -24,11 +24,15 @@ LOOKS = 8  # previews of an image on its way, at most
 
 @dataclass(frozen=True)
 class Look:
-    """An image during sampling: what the model expects at t, after `nfe` network evaluations."""
+    """An image during sampling: what the model expects at t, after `nfe` network evaluations.
+
+    `by` is the few-step model that generates it, or None for the model itself.
+    """
 
     image: Image.Image
     t: float
     nfe: int
+    by: str | None = None
 
 
 @torch.no_grad()
@@ -38,25 +42,27 @@ def generate(pipe, request: GenerationRequest, seed: int | None = None) -> Itera
     After every step in between it yields None, where the work can be stopped. The expected image is
     x + (1 - t) v with the velocity of the last step. `seed` replaces the request's.
     """
-    steps, walk = _walk(pipe, request, request.seed if seed is None else seed)
+    steps, walk, by = _walk(pipe, request, request.seed if seed is None else seed)
     due = set(np.linspace(1, steps, LOOKS + 1).round().astype(int)[:-1])
     for step, ((t, x), (s, y), nfe) in enumerate(walk, 1):
         expected = y + (1 - s) / (s - t) * (y - x)
-        yield _look(pipe, expected, s, nfe) if step in due and step < steps else None
-    yield _look(pipe, y, s, nfe)
+        yield _look(pipe, expected, s, nfe, by) if step in due and step < steps else None
+    yield _look(pipe, y, s, nfe, by)
 
 
 def _walk(pipe, request: GenerationRequest, seed: int):
-    """Returns the number of steps, and (t, x), (s, y) and the NFE so far of each, from x to y.
+    """Returns the number of steps, then (t, x), (s, y) and the NFE so far of each, from x to y, and
+    the name of the few-step model that generates, if one does.
 
-    Raises `InvalidRequest` for the request's text.
+    Raises `InvalidRequest` for a request that the model refuses.
     """
-    solver, ts, rule = request.path(pipe.grids)
     with refusals("prompt"):
-        field = samplers.count(pipe.field([request.prompt], rule, request.negative_prompt or None))
+        call, field = pipe.prepare(request.prompt, **request.options)
+    counted = samplers.count(field)
     noise = pipe.prepare_latents(1, None, None, torch.Generator().manual_seed(seed))
-    path = samplers.trajectory(field, noise, ts, solver)
-    return len(ts) - 1, ((*ends, field.calls) for ends in pairwise(path))
+    path = samplers.trajectory(counted, noise, call.ts, call.solver)
+    walk = ((*ends, counted.calls) for ends in pairwise(path))
+    return len(call.ts) - 1, walk, call.few and call.few.model
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def trajectory(pipe, request: GenerationRequest, frames: int) -> Iterator[Frame 
 
     The expected image at t is x + (1 - t) v, with the velocity v of the step that starts there.
     """
-    steps, walk = _walk(pipe, request, request.seed)
+    steps, walk, _ = _walk(pipe, request, request.seed)
     due = set(np.linspace(0, steps, frames).round().astype(int)[:-1])
     for step, ((t, x), (s, y), nfe) in enumerate(walk):
         expected = x + (1 - t) / (s - t) * (y - x)
@@ -104,8 +110,8 @@ def edit(pipe, image: Image.Image, request: GenerationRequest, strength: float) 
     return made.images[0]
 
 
-def _look(pipe, latents: Tensor, t: Tensor, nfe: int) -> Look:
-    return Look(pipe.decode(latents.float())[0], float(t), nfe)
+def _look(pipe, latents: Tensor, t: Tensor, nfe: int, by: str | None) -> Look:
+    return Look(pipe.decode(latents.float())[0], float(t), nfe, by)
 
 
 def apart(a: Image.Image, b: Image.Image) -> float:

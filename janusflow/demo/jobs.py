@@ -36,7 +36,8 @@ def painting(pipe, *values) -> Iterator[tuple]:
                 yield look.image, parts.way(seen, note), gr.skip(), gr.skip()
         final = parts.signed(look, request, seed)
         shelf = [(final, f"{request.prompt} · seed {seed}"), *shelf][:SHELF]
-        said = parts.way(seen, f"{look.nfe} network evaluations, seed {seed}")
+        by = f" by {look.by}" if look.by else ""
+        said = parts.way(seen, f"{look.nfe} network evaluations{by}, seed {seed}")
         yield final, said, gr.update(value=shelf, visible=True), shelf
 
 

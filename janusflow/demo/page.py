@@ -12,6 +12,7 @@ from janusflow.scenes.shapes import COLORS, SHAPES
 
 HINT = "The image that the model expects at each time, from noise (t = 0) to the end (t = 1)."
 ENDS = "From noise (t = 0) to the image (t = 1)."
+FRAMES = 12  # full rows at both widths
 QUESTIONS = [
     "how many shapes are in the picture?", "what color is the star?", "is there a red circle?",
     "what shape is the blue object?", "describe the picture.",
@@ -87,9 +88,9 @@ def _compare_tab(pipe, examples: list[str]) -> None:
         with gr.Column(scale=4, min_width=300):
             prompt = parts.prompt(examples)
             with gr.Row():
-                left, left_nfe = parts.sampler("euler", "Left"), parts.nfe(8, "NFE")
+                left, left_nfe = parts.sampler("euler", "Left sampler"), parts.nfe(8)
             with gr.Row():
-                right, right_nfe = parts.sampler("auto", "Right"), parts.nfe(8, "NFE")
+                right, right_nfe = parts.sampler("auto", "Right sampler"), parts.nfe(8)
             with gr.Row():
                 guidance, seed = parts.guidance(), parts.seed()
             go = gr.Button("Compare on the same noise", variant="primary", elem_id="compare")
@@ -110,8 +111,8 @@ def _trajectory_tab(pipe, examples: list[str]) -> None:
         with gr.Column(scale=4, min_width=300):
             prompt = parts.prompt(examples)
             with gr.Row():
-                sampler, nfe = parts.sampler("euler"), parts.nfe(16)
-            frames = gr.Slider(2, requests.MAX_FRAMES, 9, step=1, label="Frames", buttons=[])
+                sampler, nfe = parts.sampler("euler"), parts.nfe(22)
+            frames = gr.Slider(2, requests.MAX_FRAMES, FRAMES, step=1, label="Frames", buttons=[])
             with gr.Row():
                 guidance, seed = parts.guidance(), parts.seed()
             with gr.Row(elem_classes="deeds"):
@@ -120,7 +121,7 @@ def _trajectory_tab(pipe, examples: list[str]) -> None:
                 )
                 halt = gr.Button("Stop", scale=1, min_width=60)
         with gr.Column(scale=5, min_width=300, elem_classes="result"):
-            shown = gr.HTML(parts.track([], 9, ENDS), elem_id="track")
+            shown = gr.HTML(parts.track([], FRAMES, ENDS), elem_id="track")
     inputs = [prompt, sampler, nfe, frames, guidance, seed]
     deed = jobs.told(partial(jobs.walking, pipe))
     ways = [
@@ -149,7 +150,7 @@ def _ask_tab(pipe, shelf: gr.State) -> None:
             with gr.Row(elem_classes="deeds"):
                 go = gr.Button("Ask", variant="primary", elem_id="ask", scale=3, min_width=100)
                 halt = gr.Button("Stop", scale=1, min_width=60)
-                new = gr.Button("Forget", elem_id="forget", scale=1, min_width=60)
+                new = gr.Button("Clear", elem_id="forget", scale=1, min_width=60)
     last.click(jobs.told(jobs.latest), shelf, image, **QUIET)
     gr.on([new.click, image.change], lambda: [], None, talk, **QUIET)
     inputs, outputs = [image, question, talk], [talk, question]
@@ -174,7 +175,7 @@ def _edit_tab(pipe, examples: list[str], shelf: gr.State) -> None:
             with gr.Row():
                 guidance, seed = parts.guidance(), parts.seed()
             go = gr.Button("Edit", variant="primary", elem_id="edit")
-        with gr.Column(scale=5, min_width=300, elem_classes="result"):
+        with gr.Column(scale=5, min_width=300):
             after = parts.canvas("Edited image", "edited")
             said = gr.HTML(parts.note("The prompt describes the edited image."))
     last.click(jobs.told(jobs.latest), shelf, image, **QUIET)

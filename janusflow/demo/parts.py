@@ -37,8 +37,8 @@ def sampler(value: str = "auto", label: str = "Sampler") -> gr.Dropdown:
     return gr.Dropdown(requests.samplers(), value=value, label=label)
 
 
-def nfe(value: int = 16, label: str = "NFE (network evaluations)") -> gr.Slider:
-    return gr.Slider(2, requests.MAX_NFE, value, step=1, label=label, buttons=[])
+def nfe(value: int = 16) -> gr.Slider:
+    return gr.Slider(2, requests.MAX_NFE, value, step=1, label="Guided evaluations", buttons=[])
 
 
 def guidance() -> gr.Slider:
@@ -162,6 +162,7 @@ def signed(look: actions.Look, request: GenerationRequest, seed: int) -> Image.I
     story = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
     story |= {"quality": request.quality, "sampler": request.sampler, "nfe": look.nfe}
     story |= {"guidance": request.guidance, "seed": seed}
+    story |= {"generated_by": look.by} if look.by else {}
     image.info = {key: str(value) for key, value in story.items()}
     return image
 

@@ -1,19 +1,17 @@
 """The requests that a visitor may make. Nothing else reaches the model."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps
-from torch import Tensor
 
-from janusflow.pipelines.presets import QUALITIES, resolve
-from janusflow.pipelines.time_grid import time_grid
+from janusflow.pipelines.presets import QUALITIES
 from janusflow.utils import images
 from janusflow.utils.text import printable
-from samplers.core import SOLVERS, Solver, times
+from samplers.core import SOLVERS, Solver
 
 MAX_TEXT = 400  # characters of a prompt or a question
 MAX_NFE = 100  # evaluations of the guided velocity, for an image
@@ -76,14 +74,13 @@ class GenerationRequest:
                 f"The sampler {self.sampler} takes {least} evaluations or more; allow them."
             )
 
-    def path(self, grids: Mapping) -> tuple[Solver, Tensor, object]:
-        """Returns the solver, its times, and the guidance rule; `grids` are the model's own."""
-        if self.quality == OWN:
-            ts = times(time_grid(self.solver, self.steps, guidance=self.guidance), self.solver)
-            return self.solver, ts, self.guidance
-        own = {name: grid for name, grid in grids.items() if name in QUALITIES}
-        chosen = resolve(self.quality, own)
-        return *chosen.path(self.guidance), chosen.rule(self.guidance)
+    @property
+    def options(self) -> dict:
+        """The options of `pipe(prompt)` that generate the request."""
+        told = {"guidance_scale": self.guidance, "negative_prompt": self.negative_prompt or None}
+        if self.quality != OWN:
+            return told | {"quality": self.quality}
+        return told | {"sampler": self.sampler, "num_inference_steps": self.steps}
 
     @property
     def solver(self) -> Solver:

@@ -156,6 +156,16 @@ class Generation:
             shown = [self.decode(found[i], "pil", options.memory_limit) for i in places]
         return Trajectory(shown, [float(run.ts[i + 1]) for i in places], run.captions)
 
+    @takes(GenerateOptions)
+    def prepare(
+        self, prompt: Texts, options: GenerateOptions
+    ) -> tuple[GenerationCall, GuidedVelocity | PromptFlowMap]:
+        """Returns what `pipe(prompt)` would do, for a loop of your own: the call, with its solver
+        and times, and the velocity or flow map that it integrates.
+        """
+        run = self._prepared(texts(prompt), options)
+        return run, self._field(run)
+
     def _prepared(self, prompts: list[str], options: GenerateOptions) -> GenerationCall:
         """Computes everything about a call that is known before the network runs."""
         few = self._few_step(options)

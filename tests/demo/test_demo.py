@@ -18,6 +18,7 @@ from demo_client import ASKED, client
 from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 
+from janusflow import JanusFlowPipeline
 from janusflow.demo import actions, jobs, launch, parts, requests
 from janusflow.demo.requests import GenerationRequest, InvalidRequest
 
@@ -116,6 +117,16 @@ def test_an_upload_is_read_as_everywhere_turned_upright_and_shrunk(tmp_path):
     assert image.getpixel((0, 0)) == (255, 0, 0)
     Image.new("I;16", (20, 20), 32896).save(tmp_path / "q.png")
     assert requests.image(tmp_path / "q.png").getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_a_quality_is_painted_by_the_few_step_model_that_the_pipeline_takes():
+    pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes")
+    asked = GenerationRequest(**ASKED | dict(quality="fast"))
+    *_, look = actions.generate(pipe, asked)
+    out = pipe(asked.prompt, quality="fast", seed=0)
+    assert (np.asarray(look.image) == np.asarray(out.images[0])).all()
+    assert (look.nfe, look.by) == (out.calls, out.generated_by) == (4, "janusflow/scenes-few")
+    assert parts.signed(look, asked, 0).info["generated_by"] == look.by
 
 
 def test_a_painted_picture_is_the_pipelines_and_looks_come_on_the_way(tiny_pipe):

@@ -73,7 +73,7 @@ def test_another_sampler_can_be_chosen(visit):
     tab.locator("#more button").first.click()
     tab.get_by_label("Sampler").click()
     tab.get_by_role("option", name="heun", exact=True).click()
-    tab.get_by_role("spinbutton", name=re.compile("NFE")).fill("4")
+    tab.get_by_role("spinbutton", name=re.compile("Guided evaluations")).fill("4")
     tab.locator("#paint").click()
     expect(tab.locator("#way")).to_contain_text("8 network evaluations", timeout=30_000)
 
@@ -142,5 +142,5 @@ def test_every_tab_is_in_reach_and_a_trajectory_ends_in_a_gif(visit, size):
     tab.locator("#walk").click()
     expect(tab.locator("#track .moving")).to_be_visible(timeout=60_000)
     expect(tab.get_by_role("link", name="Save the GIF")).to_be_visible()
-    assert tab.locator("#track figure").count() == 9
+    assert tab.locator("#track figure").count() == 12
     assert tab.evaluate("document.body.scrollWidth <= window.innerWidth + 1")

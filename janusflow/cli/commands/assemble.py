@@ -17,8 +17,8 @@ class Options:
     """The options of `janusflow assemble`."""
 
     language_model: str = MODEL.option(
-        "Takes the language model from this folder or hub id; any causal language model of "
-        "transformers works.",
+        "Takes the language model from this folder or hub id; it must be built like Llama, as "
+        "Qwen3, Mistral and SmolLM2 are.",
         default=...,
     )
     vision: str = MODEL.option(

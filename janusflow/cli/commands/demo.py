@@ -4,19 +4,21 @@ from dataclasses import dataclass
 
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import OUTPUT
+from janusflow.cli.shared_options import Panel
 from janusflow.cli.terminal import importing
 from janusflow.utils import limits
+
+SERVER = Panel("Server")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(o.Placement):
     """The options of `janusflow demo`."""
 
-    host: str = OUTPUT.option(
+    host: str = SERVER.option(
         "Listens on this address; 0.0.0.0 lets other machines in.", default="127.0.0.1"
     )
-    port: int = OUTPUT.option(
+    port: int = SERVER.option(
         "Listens on this port; 0 takes the first free port from 7860 on.", default=0
     )
 

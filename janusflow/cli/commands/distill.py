@@ -25,7 +25,7 @@ class Options(training_runs.WorldRun):
 
 @command("distill", panel="Training and files", plugins=True)
 def distill(options: Options) -> dict:
-    """Trains a model of the scenes world as a flow map of its own guided trajectories.
+    """Trains a model of coloured shapes as a flow map of its own guided trajectories.
 
     The result generates images in one, two or four network evaluations. With --pairs the model's
     flow is straightened instead (reflow). An interrupted run resumes from its last checkpoint.

@@ -18,7 +18,7 @@ class Options:
     out: Path = OUTPUT.path("Stores the pairs in this folder.", "--out", "-o", default=...)
     prompts: Path | None = OUTPUT.path(
         "Reads the prompts from this text file, one per line. By default they are training "
-        "prompts of the scenes world."
+        "prompts of coloured shapes."
     )
     count: int = OUTPUT.option(
         "Sets the number of pairs; the prompts are used in turn.", default=1024

@@ -7,21 +7,23 @@ from pathlib import Path
 
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import MODEL, OUTPUT
+from janusflow.cli.shared_options import MODEL, OUTPUT, Panel
 from janusflow.cli.terminal import importing
+
+DATA = Panel("Data")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The options of `janusflow precompute`."""
 
-    data: list[Path] = OUTPUT.path(
+    data: list[Path] = DATA.path(
         "Reads images with captions from this path, in any format of `janusflow train "
         "--data`; repeat for several.",
         default=...,
     )
     out: Path = OUTPUT.path("Stores the cache in this folder.", "--out", "-o", default=...)
-    max_bad_samples: int = OUTPUT.option("Stops after this many unreadable images.", default=100)
+    max_bad_samples: int = DATA.option("Stops after this many unreadable images.", default=100)
     model: o.Model = o.DEFAULT
     vae: o.Vae = None
     teacher: str = MODEL.option(

@@ -26,7 +26,7 @@ class Options(training_runs.WorldRun):
 
 @command("reward", panel="Training and files", plugins=True)
 def reward(options: Options) -> dict:
-    """Trains a model of the scenes world on rewards of the images that it generates.
+    """Trains a model of coloured shapes on rewards of the images that it generates.
 
     Each step generates several images for each of some prompts, scores them, and moves the model
     towards the better ones. An interrupted run resumes from its last checkpoint.

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
-from janusflow.cli.shared_options import OUTPUT, Panel
+from janusflow.cli.shared_options import Panel
 from janusflow.cli.terminal import importing
 from janusflow.utils import limits
 from janusflow.utils.packaged import PACKAGED
 
-ACCESS = Panel("Access")
+SERVER, ACCESS = Panel("Server"), Panel("Access")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,18 +18,18 @@ class Options(o.AdapterOptions):
     """The options of `janusflow serve`."""
 
     model: o.ModelName = o.DEFAULT
-    host: str = OUTPUT.option(
+    host: str = SERVER.option(
         "Listens on this address; 0.0.0.0 lets other machines in.", default="127.0.0.1"
     )
-    port: int = OUTPUT.option("Listens on this port; 0 takes any free port.", default=8000)
-    name: str | None = OUTPUT.option(
+    port: int = SERVER.option("Listens on this port; 0 takes any free port.", default=8000)
+    name: str | None = SERVER.option(
         "Offers the model to clients under this name. The default is its hub id or its "
         "folder's name."
     )
-    queue: int = OUTPUT.option(
+    queue: int = SERVER.option(
         "Accepts this many waiting or running requests; further ones get status 429.", default=16
     )
-    max_body: int = OUTPUT.option("Refuses requests larger than this many megabytes.", default=16)
+    max_body: int = SERVER.option("Refuses requests larger than this many megabytes.", default=16)
     api_key: str | None = ACCESS.option(
         "Requires this API key from clients. By default no key is required.",
         envvar="JANUSFLOW_API_KEY",
