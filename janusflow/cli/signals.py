@@ -1,4 +1,4 @@
-"""Ctrl+C and SIGTERM: every command ends with exit code 130 or 143 and one line about what is kept.
+"""Ctrl+C, SIGTERM, SIGHUP: every command exits with 130, 143 or 129 and one line on what is kept.
 
 During imports nothing can be lost and libraries may swallow exceptions, so the process ends at
 once. Later the signal is an exception, so that files are closed and temporary ones removed.
@@ -10,6 +10,8 @@ import signal
 import sys
 import threading
 from types import FrameType
+
+from janusflow.utils import stop_signals
 
 NOTHING = "stopped while starting; nothing was written"
 KEPT = "stopped; complete files stay, none is half-written, and the same command makes the rest"
@@ -30,10 +32,9 @@ class Stopped(KeyboardInterrupt):
 
 
 def install() -> dict[int, object]:
-    """Handles both signals from now on; returns the previous handlers."""
+    """Handles the signals from now on; returns the previous handlers."""
     _received.clear()
-    names = (signal.SIGINT, signal.SIGTERM)
-    return {number: signal.signal(number, _stop) for number in names}
+    return {number: signal.signal(number, _stop) for number in stop_signals.handled()}
 
 
 def restore(before: dict[int, object]) -> None:
@@ -49,6 +50,7 @@ def code() -> int | None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     _received.append(number)
+    stop_signals.silence_closed_terminal(number)
     if _importing(frame) and not _writing():
         _end_now(NOTHING, 128 + number)
     raise Stopped(number)

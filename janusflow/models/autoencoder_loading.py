@@ -1,6 +1,7 @@
 """Loads a model's autoencoder, of a class known here and no larger than its weight files say."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import diffusers
@@ -13,7 +14,7 @@ from janusflow.models.autoencoder_adapter import KINDS, AdaptedAutoencoder
 from janusflow.models.latents import pixels_per_latent
 from janusflow.utils import finite, limits
 from janusflow.utils.checkpoint_files import LOADING, check_size
-from janusflow.utils.hub import AUTOENCODER, locate
+from janusflow.utils.hub import AUTOENCODER, CONFIGS, locate
 from janusflow.utils.keywords import choice
 from janusflow.utils.safe_io import read_object
 from janusflow.utils.text import explained
@@ -92,11 +93,14 @@ def adapted(vae: torch.nn.Module) -> torch.nn.Module:
     return AdaptedAutoencoder.adapt(vae) if type(vae).__name__ in KINDS else vae
 
 
-def locate_autoencoder(name: str | Path) -> Path:
-    """Returns the folder of an autoencoder given as a folder, a hub id or "id@revision"."""
-    folder = locate(name, files=AUTOENCODER)
-    whole = not (folder / "config.json").exists() and (folder / "vae" / "config.json").exists()
-    return folder / "vae" if whole else folder
+def locate_autoencoder(name: str | Path, files: Sequence[str] = AUTOENCODER) -> Path:
+    """Returns the folder of an autoencoder given as a folder, a hub id or "id@revision".
+
+    It may also be a model's with the autoencoder in `vae/`. Only `files` are downloaded.
+    """
+    folder = locate(name, files)
+    inside = folder / "vae"
+    return inside if (inside / "config.json").exists() else folder
 
 
 def _variant(source: Path, variant: str | None) -> str | None:
@@ -134,7 +138,8 @@ def check_vae(vae: torch.nn.Module, config) -> None:
 def described_vae(folder: Path, name: str | Path | None) -> torch.nn.Module:
     """Returns the autoencoder that `load_vae` would load, without weights; by default SDXL's."""
     inside = folder / "vae"
-    source = locate_autoencoder(name) if name is not None else inside if inside.is_dir() else None
+    source = inside if inside.is_dir() else None
+    source = source if name is None else locate_autoencoder(name, CONFIGS)
     with torch.device("meta"):
         if source is None:
             return AutoencoderKL(**SDXL)
@@ -147,6 +152,11 @@ def _kind(source: Path) -> type:
     A network without memory is built first, so that its size is known before memory is allocated.
     """
     config = read_object(source / "config.json")
+    if "model_type" in config and "_class_name" not in config:
+        raise ValueError(
+            f"{str(source)!r} is a model of {config['model_type']!r:.60}, no autoencoder; name an "
+            "autoencoder or a model with one in vae/"
+        )
     name = config.get("_class_name", "AutoencoderKL")
     choice(f"the autoencoder in {str(source)!r} is a", name, VAES)
     for key in LOADING:

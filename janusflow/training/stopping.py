@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from janusflow.utils import stop_signals
+
 
 @contextmanager
 def asked_to_stop() -> Iterator[Callable[[], int]]:
@@ -14,12 +16,13 @@ def asked_to_stop() -> Iterator[Callable[[], int]]:
     def note(number: int, _frame) -> None:
         if came and number == signal.SIGINT:
             raise KeyboardInterrupt
+        stop_signals.silence_closed_terminal(number)
         came.append(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, note) for number in stop_signals.handled()}
     try:
         yield lambda: came[0] if came else 0
     finally:

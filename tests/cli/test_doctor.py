@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import tiny_pro
 
 from janusflow.cli.commands import doctor_checks
 
@@ -92,3 +93,16 @@ def test_a_check_that_fails_does_not_hide_the_others(janusflow, folder, monkeypa
 def test_published_models_are_described_without_a_download(janusflow):
     code, out, _ = janusflow("info", "deepseek-ai/JanusFlow-1.3B")
     assert code == 0 and "2,046,367,504" in out and "int8" in out
+
+
+def test_info_downloads_no_weights(janusflow, tiny_folder, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    def snapshot_download(name, allow_patterns, **_):
+        assert not any(pattern.endswith((".safetensors", ".bin")) for pattern in allow_patterns)
+        return str({"some/flow": tiny_folder, "some/vae": tiny_folder}.get(name, tmp_path))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert janusflow("info", "some/flow", "--vae", "some/vae")[0] == 0
+    (tmp_path / "config.json").write_text(json.dumps(tiny_pro.published_config()))
+    assert janusflow("info", "some/pro")[0] == 0

@@ -1,4 +1,4 @@
-"""Ctrl+C ends with 130 and SIGTERM with 143, whatever a command is doing, with one line said."""
+"""Ctrl+C ends with 130, SIGTERM with 143 and SIGHUP with 129, whatever a command is doing, with one line said."""
 
 import os
 import signal
@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from janusflow.cli import signals
+from janusflow.training import stopping
 from janusflow.utils import atomic_io, locked_dir
 
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 SLOW = "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
 
 
@@ -74,6 +75,38 @@ def test_a_file_that_is_being_written_is_taken_away(tmp_path):
     finally:
         signals.restore(before)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_terminal_ends_a_run_after_its_step_without_writing_to_it(tmp_path):
+    leader, follower = os.openpty()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        for stream in range(3):
+            os.dup2(follower, stream)
+        os.close(leader)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with stopping.asked_to_stop() as asked:
+            (tmp_path / "ready").touch()
+            while not asked():
+                time.sleep(0.01)
+        os.write(2, b"to nowhere")
+        os._exit(asked())
+    os.close(follower)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.01)
+    os.close(leader)
+    os.kill(child, signal.SIGHUP)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == signal.SIGHUP
+
+
+def test_nohup_is_obeyed():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        signals.restore(signals.install())
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_training_that_was_stopped_does_not_go_on_to_its_export(janusflow, tmp_path, monkeypatch):

@@ -188,6 +188,15 @@ def test_an_autoencoder_inside_a_pipelines_folder_is_found(tiny_folder, tmp_path
     assert isinstance(load(tiny_folder, vae=tmp_path / "sdxl").vae, AutoencoderKL)
 
 
+def test_the_autoencoder_of_another_model_is_taken_and_a_model_without_one_is_named(
+    tiny_folder, copied
+):
+    assert load(tiny_folder, vae=copied).vae.config == load(tiny_folder).vae.config
+    shutil.rmtree(copied / "vae")
+    with pytest.raises(ValueError, match="model' is a model of 'multi_modality', no autoencoder"):
+        load(tiny_folder, vae=copied)
+
+
 def test_the_autoencoder_never_goes_to_float16(tiny_folder):
     pipe = load(tiny_folder).to(torch.float16)
     assert (pipe.model.dtype, pipe.vae.dtype) == (torch.float16, torch.float32)

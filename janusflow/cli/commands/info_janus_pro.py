@@ -7,9 +7,9 @@ from janusflow.models import published_configs
 from janusflow.models.janus_pro import convert, tensors
 from janusflow.models.janus_pro.loading import is_original, own_config, read_config
 from janusflow.models.janus_pro.processing import JanusProProcessor
-from janusflow.pipelines.pipeline_janus_pro import FILES
 from janusflow.utils.hub import locate
 
+FILES = ["*.json", "*.jinja"]  # what describes a model without its weights
 PARTS = {
     "vision encoder": ("model.vision_model.", "model.aligner."),
     "language model": ("model.language_model.", "lm_head."),
@@ -20,14 +20,17 @@ PARTS = {
 
 def configuration(name: str) -> JanusConfig:
     """Returns transformers' configuration from either layout; those of published models are
-    packaged.
+    packaged, and of others on the hub no weights are downloaded.
+
+    A folder without weights is taken to hold the published VQ model.
     """
     if (known := published_configs.configuration(name)) is not None:
         return known
     folder = locate(name, files=FILES)
     content = read_config(folder)
     if is_original(content):
-        return convert.config(content, tensors.read(folder), image_token=0)
+        weights = any(path.suffix in (".bin", ".safetensors") for path in folder.iterdir())
+        return convert.config(content, tensors.read(folder) if weights else None, image_token=0)
     return own_config(folder)
 
 

@@ -11,7 +11,7 @@ from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.pipelines import memory
 from janusflow.utils.devices import pick_device
-from janusflow.utils.hub import locate
+from janusflow.utils.hub import CONFIGS, locate
 from janusflow.utils.text import explained
 
 PARTS = {
@@ -44,10 +44,10 @@ def facts(name: str) -> dict:
 
 
 def folder_of(name: str) -> Path:
-    """Returns the folder with the configuration; for a published model the packaged one, unless it
-    is downloaded.
+    """Returns the folder with the configuration, which is all that is downloaded; a published
+    model's is packaged.
     """
-    return published_configs.folder(name) or locate(name)
+    return published_configs.folder(name) or locate(name, CONFIGS)
 
 
 def told(name: str, counts: dict[str, int]) -> dict:

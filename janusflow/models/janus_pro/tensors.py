@@ -85,10 +85,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except UnpicklingError as error:
-        reason = printable(error, 160)
+    except UnpicklingError:
         raise ValueError(
-            f"{path} holds more than tensors, so it is not opened ({reason}); use a .safetensors "
+            f"{path} holds more than tensors, or is damaged, so it is not opened; use a .safetensors "
             "file"
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
