@@ -1,7 +1,8 @@
 """The entry point of the command line: signals, errors as one sentence, exit codes.
 
 0 is success, 2 an error that the user can correct, told in one sentence, 130, 143 and 129 are
-Ctrl+C, SIGTERM and SIGHUP. Heavy imports happen inside the commands, so that --help answers at once.
+Ctrl+C, SIGTERM and SIGHUP. Heavy imports happen inside the commands, so that --help answers at
+once.
 """
 
 from janusflow.cli import signals  # first and alone: until it is there, Ctrl+C is a traceback

@@ -1,4 +1,4 @@
-"""Ctrl+C ends with 130, SIGTERM with 143 and SIGHUP with 129, whatever a command is doing, with one line said."""
+"""Ctrl+C ends with 130, SIGTERM with 143 and SIGHUP with 129, and one line is said."""
 
 import os
 import signal

@@ -87,8 +87,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UnpicklingError:
         raise ValueError(
-            f"{path} holds more than tensors, or is damaged, so it is not opened; use a .safetensors "
-            "file"
+            f"{path} holds more than tensors, or is damaged, so it is not opened; use a "
+            ".safetensors file"
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         reason = printable(error, 160)
