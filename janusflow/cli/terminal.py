@@ -72,7 +72,10 @@ def warn(message, *_args, **_kwargs) -> None:
 
 @contextmanager
 def importing(word: str = "importing torch, diffusers and transformers") -> Iterator[None]:
-    """A context that shows a note on a terminal's stderr while libraries are imported."""
+    """A context that shows a note on a terminal's stderr while libraries are imported.
+
+    Elsewhere it turns off the progress bars that transformers draws when it loads weights.
+    """
     shown = sys.stderr.isatty() and "transformers" not in sys.modules
     if shown:
         print(f"{word} ...", end="", file=sys.stderr, flush=True)
@@ -81,3 +84,6 @@ def importing(word: str = "importing torch, diffusers and transformers") -> Iter
     finally:
         if shown:
             print(f"\r{' ' * (len(word) + 4)}\r", end="", file=sys.stderr, flush=True)
+        logging = sys.modules.get("transformers.utils.logging")
+        if logging is not None and not sys.stderr.isatty():
+            logging.disable_progress_bar()

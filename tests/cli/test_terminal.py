@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from transformers.utils import logging
 
 LEFT = re.compile(r"\d+%\|.*\| \d+/\d+ \[\d\d:\d\d<[\d:?]+")  # done of all, time gone < time left
 
@@ -24,14 +25,15 @@ def long_ones(folder):
         "generate": ["generate", f"--prompts={prompts}", "--steps=1", "--batch-size=1"],
         "evaluate": ["evaluate", *few],
         "pilot": ["pilot", "--quality=draft", "--samples=3", "--max-trials=3"],
+        "pairs": ["pairs", "janusflow/scenes", "--count=1", "--steps=1"],
         "train": ["train", "--recipe=scenes-smoke", "--threads=1", "--set", "steps=2"],
     }
 
 
 def command(name, folder):
-    out = {"generate": "a.png", "pilot": "pilot.json", "train": "run"}
+    out = {"generate": "a.png", "pilot": "pilot.json", "pairs": "pairs", "train": "run"}
     ends = ["--out", str(folder / out[name])] if name in out else []
-    device = [] if name == "train" else ["--device=cpu"]
+    device = [] if name in ("pairs", "train") else ["--device=cpu"]
     return [*long_ones(folder)[name], *ends, *device]
 
 
@@ -45,8 +47,9 @@ def test_a_long_command_shows_how_far_it_is_and_the_time_left(
     assert LEFT.search(screen.getvalue()), screen.getvalue()
 
 
-@pytest.mark.parametrize("name", ["generate", "evaluate", "pilot"])
+@pytest.mark.parametrize("name", ["generate", "evaluate", "pilot", "pairs"])
 def test_a_long_command_is_silent_where_nobody_looks(name, janusflow, tmp_path):
+    logging.enable_progress_bar()
     code, _, err = janusflow(*command(name, tmp_path))
     assert (code, err) == (0, "")
 
