@@ -322,3 +322,9 @@ def test_defaults_are_the_published_ones_where_the_file_is_silent(own):
     tags = loaded.tags
     assert (tags.image_start_tag, tags.image_end_tag) == ("<begin_of_image>", "<end_of_image>")
     assert (tags.sft_format, tags.num_image_tokens) == ("deepseek", 576)
+
+
+def test_formatted_prompts_are_texts(tiny_pipe):
+    for wrong in (["a"], None):
+        with pytest.raises(ValueError, match="text holds .*; expected one text or a list of texts"):
+            tiny_pipe.processor(text=[wrong])

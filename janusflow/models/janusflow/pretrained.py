@@ -128,7 +128,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
             )
         if ids.device.type != "cpu":
             return
-        rows = self.get_input_embeddings().num_embeddings
+        rows = self.config.language_config.vocab_size  # an adapted embedding says no size
         most, least = ids.max().item(), ids.min().item()
         if most >= rows or least < 0 or ids.is_floating_point():
             wrong = least if least < 0 else most
