@@ -326,5 +326,5 @@ def test_defaults_are_the_published_ones_where_the_file_is_silent(own):
 
 def test_formatted_prompts_are_texts(tiny_pipe):
     for wrong in (["a"], None):
-        with pytest.raises(ValueError, match="text holds .*; expected one text or a list of texts"):
+        with pytest.raises(ValueError, match=r"text holds .*; expected one text or a list"):
             tiny_pipe.processor(text=[wrong])
