@@ -15,23 +15,17 @@ from torch import Tensor
 from samplers.fields import Velocity, fitting, grid_dependent, jumps_of, time_shift_of
 from samplers.run_grid import times
 from samplers.solver_registry import find
-from samplers.solvers.auto import plan
-from samplers.solvers.caution import doubt, looks, minus, overshot, turn, weighed
-from samplers.solvers.leaning import lean, leans
+from samplers.solvers import auto
 from samplers.solvers.linear_multistep import linearize
-from samplers.solvers.trust import trusts, turned
 
 SMALL = 1e-13  # a weight that is rounding
 
 
 @torch.compiler.assume_constant_result
 def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
-    """Returns (grid, times of the evaluations, steps, whether `lean` acts, doubts, undone, raised).
+    """Returns (times of the evaluations, steps, None or what `auto` follows where it adapts).
 
-    A step is the state's factor and (j, weight of v_j). A doubt holds the weights that turn
-    a prediction into Euler's, and those of the second difference. `undone` holds the weights that
-    take the first correction back, and those of its size; None where it stays. `raised` holds what
-    the longest rules add to the weights of every step but the first.
+    A step is the state's factor and (j, weight of v_j).
     """
     solver = find(name, **dict(options))
     if not solver.fixed:
@@ -40,28 +34,11 @@ def program(name: str, ts: Any, options: tuple, time_shift: float) -> tuple:
             "noise; compile only the velocity v, or choose a solver with fixed steps such as heun"
         )
     grid = times(ts if isinstance(ts, int) else list(ts), solver, time_shift=time_shift)
+    if solver.linear is not solver and len(grid) - 1 <= auto.MANY_STEPS:
+        run = auto.program(tuple(grid.tolist()), time_shift != 1)
+        return run.times[:-1], (), run._replace(tables=run.tables.tolist())
     nodes, weights = linearize(solver, grid, time_shift)
-    rows = plan(tuple(grid.tolist()), time_shift != 1)
-    steps, ts = tuple(_steps(weights.tolist())), tuple(grid.tolist())
-    adapts = solver.linear is not solver
-    seconds = looks(ts) if adapts else ()
-    doubts = (
-        tuple(
-            (minus((b - a,), predict), second)
-            for (a, b), (_, predict), second in zip(pairwise(ts), rows, seconds, strict=True)
-        )
-        if seconds
-        else ()
-    )
-    leaning = adapts and leans(grid)
-    size = overshot(ts, rows[1][0]) if adapts and len(ts) > 2 else ()
-    undone = (minus((0.0, ts[1] - ts[0]), rows[1][0]), size) if size else None
-    trusting = trusts(ts) if adapts and time_shift == 1 else ()
-    raised = tuple(
-        step._replace(correct=minus(step.correct, correct), predict=minus(step.predict, predict))
-        for step, (correct, predict) in zip(trusting, rows, strict=False)
-    )
-    return ts, tuple(nodes[:-1].tolist()), steps, leaning, doubts, undone, raised
+    return tuple(nodes[:-1].tolist()), tuple(_steps(weights.tolist())), None
 
 
 def _steps(rows: list[list[float]]) -> list[tuple]:
@@ -96,33 +73,16 @@ def run(v: Velocity, x: Tensor, solver: Any, ts: Any, options: dict[str, Any]) -
     ts = index(ts) if isinstance(ts, int) else ts  # a constant, though it may change between graphs
     x = x.float() if x.dtype.itemsize < 4 else x
     shift = time_shift_of(v)
-    made, shifted = program(solver, ts, tuple(options.items()), shift), shift != 1
-    grid, nodes, steps, leaning, doubts, undone, raised = made
-    noise, ahead, ks, doubted, facing, share = x, x, [], None, None, None
-    for i, (t, (ratio, terms)) in enumerate(zip(nodes, steps, strict=True)):
-        t = torch.full((), t, dtype=torch.float64, device="cpu")
-        ks.append(fitting(v(ahead, t), x))
-        known = ks[::-1]
-        if raised and not i:
-            facing = turned(ks[0], noise)
-        elif raised and raised[i].small:
-            share = facing * (1 - doubt(known, raised[i].small))
-        if doubts and doubts[i][1]:
-            power = turn(known, doubts[i][1])
-            doubted = power / (1 + power)
-            share = facing / (1 + raised[i].scale * power) if raised else None
+    nodes, steps, adapting = program(solver, ts, tuple(options.items()), shift)
+    nodes = [torch.full((), t, dtype=torch.float64, device="cpu") for t in nodes]
+    if adapting:
+        tables = torch.tensor(adapting.tables, dtype=x.dtype, device="cpu").to(x.device)
+        *_, end = auto.follow(lambda y, t: fitting(v(y, t), y), x, nodes, adapting, tables)
+        return end
+    ks = []
+    for t, (ratio, terms) in zip(nodes, steps, strict=True):
+        ks.append(fitting(v(x, t), x))
         x = x if ratio == 1 else ratio * x
         for j, w in terms:
             x = torch.add(x, ks[j], alpha=w)
-        plain = x
-        if undone and i == 1:
-            change, size = undone
-            x = torch.addcmul(x, doubt(known, size), weighed(change, known))
-        if share is not None:
-            x = torch.lerp(x, plain + weighed(raised[i].correct, known), share)
-        ahead = lean(x, noise, known, grid, shifted) if leaning else x
-        if doubted is not None:
-            ahead = torch.addcmul(x, doubted, weighed(doubts[i][0], known))
-        if share is not None:
-            ahead = torch.lerp(ahead, x + weighed(raised[i].predict, known), share)
-    return ahead
+    return x

@@ -7,17 +7,19 @@ sample (`leaning`), others where a velocity turns fast (`caution`); `pilot` adap
 any number.
 """
 
+from array import array
 from collections import deque
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import count, islice, zip_longest
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from samplers.fields import jumps_of, time_shift_of
 from samplers.grids import grid, pin, uniform
-from samplers.solver_registry import Path, Velocity, advance, solver
+from samplers.solver_registry import Path, Velocity, solver
 from samplers.solvers.adams import Form, Scheme, adams, move
 from samplers.solvers.caution import (
     CORRECTS,
@@ -32,7 +34,7 @@ from samplers.solvers.caution import (
 from samplers.solvers.knots import Polynomial, knot_for, knot_of
 from samplers.solvers.leaning import lean as leaned
 from samplers.solvers.leaning import leans
-from samplers.solvers.trust import trusts, turned
+from samplers.solvers.trust import Trust, trusts, turned
 
 DEPTH = 5  # values that the longest rule looks back over
 MANY = Scheme(5, 6, renewed=False)  # beyond MANY_STEPS, order is all
@@ -53,42 +55,105 @@ def auto(v: Velocity, x: Tensor, ts: Tensor, lean: bool = True) -> Path:
     if len(ts) - 1 > MANY_STEPS:
         yield from adams(v, x, ts, MANY)
         return
+    run = program(tuple(ts.tolist()), time_shift_of(v) != 1, jumps_of(v), lean)
+    tables = torch.frombuffer(run.tables, dtype=torch.float64).to(x.dtype).to(x.device)
+    yield from follow(v, x, ts[:-1].unbind(), run, tables)
+
+
+class Program(NamedTuple):
+    """What a run computes with, known from its grid before the first evaluation."""
+
+    times: tuple[float, ...]
+    shifted: bool
+    tables: array  # (3, n, DEPTH, 2): weights of the blend, the careful and the longest rules
+    looks: tuple[Row, ...]  # of `caution`, empty in steps that do not look
+    trust: tuple[Trust, ...]
+    behind: tuple[int, ...]  # steps that forget
+    leaning: bool
+
+
+def follow(v: Velocity, x: Tensor, ts: Iterable[Tensor], run: Program, tables: Tensor) -> Path:
+    """Yields the states of a run.
+
+    Each step moves the last corrected state to this step's start and to its predicted end, by two
+    sums of the same velocities. A sample's weights lie between those of three rules.
+    """
     known: deque[Tensor] = deque(maxlen=DEPTH)
-    noise, ahead, times = x, x, tuple(ts.tolist())
-    shifted = time_shift_of(v) != 1
-    rows, behind = plan(times, shifted), crossed(times, jumps_of(v))
-    leaning, seconds = lean and leans(ts), looks(times) if lean else ()
-    trusting = trusts(times) if lean and not shifted else ()
-    doubted = facing = share = None
-    for i, (t, (correct, predict)) in enumerate(zip(ts[:-1].unbind(), rows, strict=True)):
+    noise, ahead, doubted, facing, share = x, x, None, None, None
+    tables = tables.reshape(3, -1, DEPTH, 2, *[1] * x.ndim)
+    rules = zip(*(table.unbind() for table in tables.unbind()), strict=True)
+    for i, (t, look, three) in enumerate(zip(ts, run.looks, rules, strict=True)):
         known.appendleft(v(ahead, t))
-        if trusting and not i:
-            facing = turned(known[0], noise)
-        elif trusting and trusting[i].small:
-            share = facing * (1 - doubt(known, trusting[i].small))
-        if seconds and seconds[i]:
-            power = turn(known, seconds[i])
+        weights, careful, longest = three
+        if look:
+            power = turn(known, look)
             doubted = power / (1 + power)
-            share = facing / (1 + trusting[i].scale * power) if trusting else None
-        if correct:
-            before, x = x, advance(x, *zip(correct, known, strict=False))
-            if lean and i == 1 and (row := overshot(times, correct)):
-                x = torch.lerp(x, ahead, doubt(known, row))
-            if share is not None:
-                long = advance(before, *zip(trusting[i].correct, known, strict=False))
-                x = torch.lerp(x, long, share)
-            yield x
-        if i in behind:
-            known = deque([known[0]] * len(known), maxlen=DEPTH)
-        ahead, h = advance(x, *zip(predict, known, strict=False)), times[i + 1] - times[i]
-        if leaning:
-            ahead = leaned(ahead, noise, list(known), times, shifted)
+        if run.trust and not i:
+            facing = turned(known[0], noise)
+        elif run.trust and run.trust[i].small:
+            share = facing * (1 - doubt(known, run.trust[i].small))
+        elif run.trust and look:
+            share = facing / (1 + run.trust[i].scale * power)
         if doubted is not None:
-            ahead = torch.lerp(ahead, advance(x, (h, known[0])), doubted)
+            weights = torch.lerp(weights, careful, doubted)
+        if run.leaning:
+            weights = leaned(weights, noise, list(known), run.times, run.shifted)
         if share is not None:
-            long = advance(x, *zip(trusting[i].predict, known, strict=False))
-            ahead = torch.lerp(ahead, long, share)
+            weights = torch.lerp(weights, longest, share)
+        start, end = weighed(weights, known)
+        x, ahead = x + start, x + end
+        if i:
+            yield x
+        if i in run.behind:
+            known = deque([known[0]] * len(known), maxlen=DEPTH)
     yield ahead
+
+
+def weighed(weights: Tensor, known: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """Returns two sums of velocities (B, ...), whose weights are (DEPTH, 2, B or 1, ...).
+
+    A product of matrices would be faster, but its rounding depends on the size of the batch.
+    """
+    (w, k), *rest = zip(weights.unbind(), known, strict=False)
+    sums = w * k
+    for w, k in rest:
+        sums = torch.addcmul(sums, w, k)
+    return sums.unbind()
+
+
+@lru_cache(maxsize=256)
+def program(
+    ts: tuple[float, ...], shifted: bool = False, jumps: tuple[float, ...] = (), lean: bool = True
+) -> Program:
+    """Returns what a run on this grid computes with."""
+    rows, n = plan(ts, shifted), len(ts) - 1
+    seen = [*(looks(ts) if lean else ()), *[()] * n][:n]
+    if lean and n > 1:
+        seen[1] = overshot(ts, rows[1][0])
+    trust, behind = trusts(ts) if lean and not shifted else (), crossed(ts, jumps)
+    tables = [array("d") for _ in range(3)]
+    for i, rule in enumerate(rows):
+        three = rule, careful(ts, i, rule), trust[i][:2] if trust else rule
+        for table, (correct, predict) in zip(tables, three, strict=True):
+            predict = (ts[i + 1] - ts[i],) if i in behind else predict
+            table.extend(entries(correct, predict))
+    joined = tables[0] + tables[1] + tables[2]
+    return Program(ts, shifted, joined, tuple(seen), trust, (*behind,), lean and leans(ts))
+
+
+def careful(ts: tuple[float, ...], i: int, rule: tuple[Row, Row]) -> tuple[Row, Row]:
+    """Returns the rule for what is doubted: the first correction, or predictions of many steps."""
+    correct, predict = rule
+    if i == 1:
+        return (0.0, ts[1] - ts[0]), predict  # the first step as it was predicted
+    return correct, (ts[i + 1] - ts[i],) if doubts(ts) else predict
+
+
+def entries(correct: Row, predict: Row) -> list[float]:
+    """Returns weights from the last corrected state to a step's start and end, newest first."""
+    pairs = zip_longest(correct, add(correct, predict, 1.0), fillvalue=0.0)
+    flat = [w for pair in pairs for w in pair]
+    return flat + [0.0] * (2 * DEPTH - len(flat))
 
 
 def adapts(ts: Tensor) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise, zip_longest
 
+import torch
 from torch import Tensor
 
 from samplers.solver_registry import advance
@@ -27,7 +28,7 @@ LOOKS = 8  # at the velocities in a run, at least
 # of a step, by the least number of steps: a second difference this large makes half the prediction
 # Euler's
 LARGE = {6: 1.0, 8: 0.37}
-TINY, FAR = 1e-20, 1e6  # of a squared norm, of a squared ratio
+TINY, FAR = 1e-10, 1e3  # of a norm, of a ratio of norms
 
 Row = tuple[float, ...]  # weights of the newest velocity, the one before, ...
 
@@ -99,10 +100,16 @@ def turn(known: Sequence[Tensor], second: Row) -> Tensor:
     v is the newest of the velocities `known`; `second` are the weights of their second difference,
     or of what `overshot` returns.
     """
-    newest, change = known[0], weighed(second, known)
-    one, two = (k.reshape(len(k), -1).square().sum(1) for k in (newest, change))
-    ratio = (two / (one + TINY)).nan_to_num(0.0).clamp(max=FAR).square()  # NaN if squares overflow
-    return ratio.reshape(-1, *[1] * (newest.ndim - 1))
+    newest, change = norms(known[0]), norms(weighed(second, known))
+    ratio = (change / newest.clamp_min(TINY)).nan_to_num(0.0)  # NaN if squares overflow
+    return ratio.clamp(max=FAR) ** 4
+
+
+def norms(k: Tensor) -> Tensor:
+    """Returns the norm of each sample, (B, ...) -> (B, 1, ..., 1)."""
+    if k.ndim == 1:
+        return k.abs()
+    return torch.linalg.vector_norm(k, dim=tuple(range(1, k.ndim)), keepdim=True)
 
 
 def doubt(known: Sequence[Tensor], second: Row) -> Tensor:

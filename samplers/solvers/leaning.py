@@ -70,28 +70,30 @@ def leans(ts: Sequence[float] | Tensor) -> bool:
 
 
 def lean(
-    ahead: Tensor,
+    weights: Tensor,
     noise: Tensor,
     known: list[Tensor],
     ts: Sequence[float],
     shifted: bool = False,
 ) -> Tensor:
-    """Returns the predicted state, whose weights depend on each sample's velocities.
+    """Returns a step's weights with a prediction that depends on each sample's velocities.
 
-    `known` holds the velocities from the newest back, (B, ...) like the states. What older
-    velocities gain in weight the newest loses, so a straight path stays exact.
+    `weights` are those of the start and the end of a step, (DEPTH, 2, 1 or B, 1, ...), and `known`
+    the velocities, (B, ...), both from the newest back. What older velocities gain in weight the
+    newest loses, so a straight path stays exact.
     """
     rows = (SHIFTED if shifted else COEFFICIENTS).get(len(known))
     if rows is None:
-        return ahead
+        return weights
     values = [v.reshape(len(v), -1) for v in reversed(known)]
     step = ts[len(known)] - ts[len(known) - 1]
-    table = torch.tensor(rows, dtype=ahead.dtype, device="cpu").to(ahead.device)
+    table = torch.tensor(rows, dtype=noise.dtype, device="cpu").to(noise.device)
     seen = looks(noise.reshape(len(noise), -1), values, ts)
-    gains = step * (seen[:, :, None] * table).sum(1)  # autocast would narrow a matrix product
-    older = zip(gains.unbind(1), values, strict=False)
-    change = sum(gain[:, None] * (v - values[-1]) for gain, v in older)
-    return ahead + change.reshape(ahead.shape)
+    older = step * (seen[:, :, None] * table).sum(1)  # autocast would narrow a matrix product
+    unknown = older.new_zeros(len(noise), len(weights) - len(known))
+    gains = torch.cat([-older.sum(1, keepdim=True), older.flip(1), unknown], 1).T
+    gains = torch.stack([torch.zeros_like(gains), gains], 1)
+    return weights + gains.reshape(*gains.shape, *weights.shape[3:])
 
 
 def looks(noise: Tensor, values: list[Tensor], ts: Sequence[float]) -> Tensor:

@@ -73,6 +73,6 @@ def turned(first: Tensor, noise: Tensor) -> Tensor:
     It is 0 for a velocity straight against the noise, and near 1 from a right angle on.
     """
     a, b = (x.reshape(len(x), -1) for x in (first, noise))
-    sizes = (a.square().sum(1) * b.square().sum(1) + TINY).rsqrt()
+    sizes = (a.square().sum(1) * b.square().sum(1) + TINY**2).rsqrt()
     power = ((1 + (a * b).sum(1) * sizes) / AGAINST).nan_to_num(0.0).clamp(0, FAR) ** 4
     return (power / (1 + power)).reshape(-1, *[1] * (noise.ndim - 1))
