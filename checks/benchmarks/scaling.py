@@ -152,7 +152,7 @@ def plot(report: dict):
     left.plot([r["prompts"] for r in prompts], costs, "o-")
     left.set(xscale="log", xlabel="number of prompts", ylabel="milliseconds an image")
     left.set_ylim(0, max(costs) * 1.1)
-    left.set_title("(a) shipped model, fast, 16 at once", loc="left")
+    left.set_title("(a) packaged model, 16 images at once", loc="left")
     left.set_xticks([r["prompts"] for r in prompts], [f"{r['prompts']:,}" for r in prompts])
     tokens = [(r["latents"] / 2) ** 2 for r in sizes]
     names = {"evaluation": "one guided evaluation", "decoding": "decoding by the autoencoder"}

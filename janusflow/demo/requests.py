@@ -127,7 +127,7 @@ def whole(value, what: str, low: int, high: int) -> int:
 
 @contextmanager
 def refusals(what: str) -> Iterator[None]:
-    """A context around the model's reading of a text, whose refusals the visitor is told."""
+    """A context in which the model reads a text; the visitor is told why it refuses one."""
     try:
         yield
     except InvalidRequest:

@@ -75,11 +75,10 @@ def strip(rows: Mapping[str, Sequence], times: Sequence[float], axes: Axes | Non
     return figure
 
 
-def _legend(axes: Axes, down: float = 0.17) -> None:
+def _legend(axes: Axes, down: float = 0.17, columns: int = 4) -> None:
     """Places the legend below the axes, by a fraction of their height, where it hides nothing."""
-    axes.legend(
-        fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -down), frameon=False
-    )
+    place = dict(loc="upper center", bbox_to_anchor=(0.5, -down))
+    axes.legend(fontsize="small", ncols=columns, frameon=False, **place)
 
 
 @paper
@@ -103,7 +102,7 @@ def work_precision(
     axes.minorticks_off()
     axes.set(xlabel="network evaluations (NFE)", ylabel="error at t = 1")
     axes.grid(alpha=0.3)
-    _legend(axes)
+    _legend(axes, columns=5 if len(curves) == 5 else 4)
     return axes.figure
 
 

@@ -306,7 +306,8 @@ _ACTIVE: ContextVar[Mapping[str, float] | None] = ContextVar("janusflow_adapters
 def active(weights: Mapping[str, float] | None) -> Iterator[None]:
     """A context in which adapted layers of this thread use these adapters and weights.
 
-    They take precedence over what is enabled on the layers meanwhile; None leaves it to the layers.
+    Meanwhile they take precedence over adapters that the layers have enabled; None leaves the
+    choice to the layers.
     """
     token = _ACTIVE.set(weights)
     try:

@@ -90,7 +90,7 @@ def _local(tensor: Tensor) -> Tensor:
 
 
 def fill_gradients(state: State) -> None:
-    """Sets missing gradients to 0, of parameters that no sample of the step used.
+    """Sets the missing gradients of parameters that no sample of the step used to 0.
 
     A step then does not depend on how its samples are divided among processes.
     """

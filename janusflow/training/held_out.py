@@ -123,7 +123,7 @@ def evaluate(held_out: HeldOut, trainer: Trainer, out: Path, meta: dict[str, str
 
 
 def is_best(metric: str, line: dict, before: Sequence[dict]) -> bool:
-    """Whether no earlier evaluation was as good. Raises ValueError for an unknown metric."""
+    """Returns whether every earlier evaluation was worse. Raises ValueError for another metric."""
     if metric not in line:
         raise ValueError(
             f"run.keep_best is {metric!r}, which this run does not measure; it measures "

@@ -79,7 +79,7 @@ def at(u: Tensor, name: str = "logit_normal", *, shift: float = 1.0, **options: 
 
 
 def options_of(name: str) -> list[str]:
-    """Returns the options of a density, such as mean and std."""
+    """Returns the options of a density, such as its mean and standard deviation."""
     return list(inspect.signature(DENSITIES[name]).parameters)[1:]
 
 

@@ -118,7 +118,7 @@ def percent(value: float | None) -> str:
 
 
 def table(report: Report) -> str:
-    """Formats e, RMS and flips per field, a line per method, a column per number of evaluations."""
+    """Formats e, RMS and flips of each field: a line per method, a column per evaluation count."""
     parts = []
     for name in unique(r.field for r in report.rows):
         rows = [r for r in report.rows if r.field == name]

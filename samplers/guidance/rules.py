@@ -105,11 +105,11 @@ def cfg_zero_star(weight: Weight, until: float = 0.04) -> Rule:
     """CFG-Zero*: s uncond + w (cond - s uncond), s = <cond, uncond> / |uncond|^2, after a
     standstill.
 
-    For the fraction `until` of the steps the velocity is zero and no network is evaluated, because
-    the guided velocity there is worse than none: on a grid of N steps for the first until N,
-    rounded. On a grid with a time at t = until (as for an integer number of evaluations), if that
-    is no step, and without a known grid, it is a fraction of the time. until = 0 moves from the
-    start, and so does w = 1. Fan et al. 2025 (2503.18886).
+    At the beginning the velocity is zero and no network is evaluated, because the guided velocity
+    there is worse than none. On a grid of N steps this holds for the first `until` N steps,
+    rounded. It holds while t < until instead if that is no step, if the grid has a time at
+    t = until, and without a known grid. With until = 0 or w = 1 there is no standstill. Fan et al.
+    2025 (2503.18886).
     """
     made = _still_until(weight, until)
     return replace(made, for_grid=lambda ts: _still_until(weight, _still_steps(ts, until)))

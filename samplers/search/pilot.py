@@ -255,7 +255,7 @@ class Flight:
 
 
 def missed(x: Tensor) -> float:
-    """Geometric mean over samples of the RMS, infinity if one is infinite; x is (B, ...).
+    """Returns the geometric mean over samples of the RMS of x (B, ...), infinite if one of them is.
 
     A small fraction of the mean square is added to each sample's, so that a sample that is accurate
     by chance does not dominate.

@@ -45,12 +45,12 @@ MANY_STEPS = 64
 def auto(v: Velocity, x: Tensor, ts: Tensor, lean: bool = True) -> Path:
     """Predict, evaluate, correct, by a blend of Adams rules that suits the number of steps.
 
-    With four steps the last two predictions depend on each sample's velocities, with six or more a
-    prediction is nearer to Euler's where they turn fast, and up to seven the first correction is
-    left out where it exceeds the step, unless `lean` is False; otherwise the rule is linear in the
-    velocities. Beyond 64 steps a scheme of fixed order is used; its start is of order three. For
-    fields with an attribute `time_shift` c, as of models trained with a shift, the solver's own
-    grid becomes t / (c - (c - 1) t).
+    The rule depends on each sample's velocities, unless `lean` is False, which makes it linear in
+    them: with four steps, the last two predictions have weights of their own; with six or more, a
+    prediction is nearer to Euler's where velocities turn fast; up to seven, the first correction
+    is left out where it exceeds the step. Beyond 64 steps a scheme of fixed order is used, whose
+    start is of order three. For fields with an attribute `time_shift` c, as of models trained
+    with a shift, the solver's own grid becomes t / (c - (c - 1) t).
     """
     if len(ts) - 1 > MANY_STEPS:
         yield from adams(v, x, ts, MANY)

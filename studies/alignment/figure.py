@@ -46,7 +46,7 @@ def _difference(ax, made: dict, measure: str, label: str) -> None:
     ax.axvline(0, color="0.6", linewidth=0.8)
     ax.set(xlabel=label)
     ax.set_title(f"({'b' if measure == 'held_out' else 'c'}) second half of training", loc="left")
-    legend = ax.legend(loc="upper right")
+    legend = ax.legend(loc="upper right", bbox_to_anchor=(0.94, 1))
     for handle in legend.legend_handles if legend else ():
         handle.set_color("0.3")
     _rows(ax, ["", *arms])

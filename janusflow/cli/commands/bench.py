@@ -192,7 +192,7 @@ def numbers(name: str, text: str) -> list[int]:
 
 
 class Bench(Group):
-    """Also accepts `janusflow bench --...` of version 0.1, where the model chose the
+    """A group that also accepts `janusflow bench --...` of version 0.1, where the model chose the
     measurement.
     """
 

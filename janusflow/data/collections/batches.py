@@ -44,7 +44,7 @@ class ImageEntry:
 
 
 def read_items(folder: Path, split: str, languages: Sequence[str] = ("en",)) -> list[ImageEntry]:
-    """Returns the images of a split with names and keywords, each image once a language.
+    """Returns the images of a split with names and keywords, each image once per language.
 
     Raises ValueError for a language in which the split has no captions.
     """

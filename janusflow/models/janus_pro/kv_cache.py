@@ -35,7 +35,7 @@ class Slots:
 
 
 def slots(model, rows: int, start: int, length: int, like: Tensor) -> Slots:
-    """Slots for `length` positions of a Llama, the first `start` of them for the prompts."""
+    """Returns slots for `length` positions of a Llama; the first `start` are the prompts'."""
     config = model.config
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     shape = (rows, config.num_key_value_heads, length, size)

@@ -78,7 +78,7 @@ def _check_id(value, what: str) -> None:
 
 
 def check_rows(config: GenerationConfig, rows: int, name: str | Path) -> None:
-    """Raises ValueError for a token's id beyond the vocabulary, at which no answer would end."""
+    """Raises ValueError for a token beyond the vocabulary, because no answer would end at it."""
     for key in IDS:
         value = getattr(config, key)
         if any(one >= rows for one in (value if isinstance(value, list) else [value or 0])):
@@ -95,7 +95,7 @@ def check_beams(value: int, what: str) -> None:
 
 
 def says_something(config: GenerationConfig) -> bool:
-    """Returns whether a configuration holds more than ids, which the tokenizer has."""
+    """Returns whether a configuration holds more than token ids, which the tokenizer has too."""
     said = config.to_diff_dict()
     return bool(said.keys() - {*IDS, *UNSAID, *IDLE})
 
