@@ -35,7 +35,7 @@ model, vae = "janusflow/scenes", None  # or "deepseek-ai/JanusFlow-1.3B", "stabi
 
 torch.set_grad_enabled(False)
 logging.disable_progress_bar()
-plt.rcParams.update({"figure.dpi": 75, "axes.spines.top": False, "axes.spines.right": False})
+plt.style.use("samplers.benchmark.paper")
 CALLS = (4, 6, 8, 10, 16, 32)
 SOLVERS = ("euler", "heun", "dpmpp_2m", "unipc2", "abm", "auto")
 
@@ -121,7 +121,7 @@ rows = {name: curve(field, noise, truth, name, grids) for name in SOLVERS}
 model_errors = {name: dict(zip(*row, strict=True)) for name, row in rows.items()}
 fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
 plots.work_precision(rows, doubt, ax)
-ax.set_title(f"{model}, guidance 2")
+ax.set(title=f"{model}, guidance 2", xlabel="evaluations of the guided velocity")
 plt.show()
 
 # %% [markdown]
@@ -133,9 +133,9 @@ sheet, captions = [], []
 for name in ("euler", "abm"):
     for n in SHOWN:
         sheet.append(pipe.decode(samplers.sample(field, noise, n, name))[3])
-        captions.append(f"{name}, {n} calls")
+        captions.append(f"{name}, {n} evaluations")
     sheet.append(pipe.decode(truth)[3])
-    captions.append("rk4, 192 calls")
+    captions.append("rk4, 192 evaluations")
 fig, ax = plt.subplots(figsize=(9, 4.4), layout="constrained")
 plots.images(sheet, captions, 5, ax)
 plt.show()

@@ -41,7 +41,7 @@ model, vae = "janusflow/scenes", None  # or "deepseek-ai/JanusFlow-1.3B", "stabi
 
 torch.set_grad_enabled(False)
 logging.disable_progress_bar()
-plt.rcParams.update({"figure.dpi": 75, "axes.spines.top": False, "axes.spines.right": False})
+plt.style.use("samplers.benchmark.paper")
 pipe = JanusFlowPipeline.from_pretrained(model, vae=vae).to(pick_device())
 pipe.set_progress_bar_config(disable=True)
 
@@ -162,8 +162,9 @@ wrong = [
     ][:2]
 ][:10]
 captions = [f"{q.text} {text} (not {q.answer})" for q, text in wrong]
-fig, ax = plt.subplots(figsize=(11, 6.4), layout="constrained")
-plots.images([rendered(q.scene) for q, _ in wrong], captions, 5, ax)
+columns = min(len(wrong), 5)
+fig, ax = plt.subplots(figsize=(2.2 * columns, 3.2 * -(-len(wrong) // 5)), layout="constrained")
+plots.images([rendered(q.scene) for q, _ in wrong], captions, columns, ax)
 plt.show()
 
 # %% [markdown]

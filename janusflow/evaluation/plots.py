@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from janusflow.utils.extras import needed
-from samplers.benchmark.style import paper, thinned
+from samplers.benchmark.style import mark, paper, thinned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,8 +95,8 @@ def work_precision(
     axes = axes or _axes(6, 3.8)
     if floor is not None:
         axes.axhline(floor, color="k", ls=":", lw=1, label="error of the reference")
-    for name, (calls, errors) in curves.items():
-        axes.loglog(calls, errors, "o-", ms=4, label=name)
+    for place, (name, (calls, errors)) in enumerate(curves.items()):
+        axes.loglog(calls, errors, mark(place), ms=4, label=name)
     ticks = thinned(sorted({n for calls, _ in curves.values() for n in calls}))
     axes.set_xticks(ticks, [str(n) for n in ticks])
     axes.minorticks_off()
@@ -131,8 +131,8 @@ def curves(
 ) -> Figure:
     """Draws lines with bands; `lines` is {name: (x, y) or (x, y, low, high)}."""
     axes = axes or _axes(6, 3.4)
-    for name, (x, y, *band) in lines.items():
-        (drawn,) = axes.plot(x, y, "o-", ms=3, label=name)
+    for place, (name, (x, y, *band)) in enumerate(lines.items()):
+        (drawn,) = axes.plot(x, y, mark(place), ms=3, label=name)
         if band:
             axes.fill_between(x, *band, color=drawn.get_color(), alpha=0.2, lw=0)
     axes.set(xlabel=xlabel, ylabel=ylabel)

@@ -32,7 +32,7 @@ def plot(rows: Sequence, path: str | Path, title: str, ours: str) -> None:
     shown = [r.e for r in rows if r.library == ours or r.method in lead]
     ticks = thinned(sorted({r.calls for r in rows if r.library == ours or r.method in lead}))
     axes.set(xscale="log", yscale="log", ylim=(min(shown) / 2, 2 * max(shown)), title=title)
-    axes.set(xlabel="network evaluations (NFE)", ylabel="endpoint error, geometric mean")
+    axes.set(xlabel="evaluations of the velocity", ylabel="endpoint error, geometric mean")
     axes.set_xticks(ticks, map(str, ticks))
     axes.minorticks_off()
     axes.grid()

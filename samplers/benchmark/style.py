@@ -34,6 +34,13 @@ def colour(place: int) -> str:
     return cycle[place % len(cycle)]
 
 
+def mark(place: int) -> str:
+    """Returns a format of marker and line that differs where the cycle of colours repeats."""
+    from matplotlib import rcParams
+
+    return ("o-", "s--", "^:")[place // len(rcParams["axes.prop_cycle"]) % 3]
+
+
 def thinned(ticks: list[int], most: int = 9) -> list[int]:
     """Returns at most so many of the ticks, including the first and the last."""
     if len(ticks) <= most:

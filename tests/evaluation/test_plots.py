@@ -79,3 +79,12 @@ def test_a_row_of_short_captions_takes_less_height_than_one_of_long_ones():
     axes = plots.images(PICTURES[:4], ["a", "b", "c", long], columns=2).axes[0]
     tops = sorted({image.get_extent()[3] for image in axes.get_images()})
     assert tops[0] == pytest.approx(plots.LINE) and tops[1] - tops[0] > 0.75 + 2 * plots.LINE
+
+
+@pytest.mark.parametrize("draw", ["work_precision", "curves"])
+def test_every_line_looks_different_however_many_there_are(draw):
+    lines = {str(i): ((2, 4), (1, 0.5)) for i in range(9)}
+    words = () if draw == "work_precision" else ("x", "y")
+    drawn = getattr(plots, draw)(lines, *words).axes[0].get_lines()
+    looks = {(one.get_color(), one.get_marker(), one.get_linestyle()) for one in drawn}
+    assert len(looks) == len(lines)

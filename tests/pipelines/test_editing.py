@@ -296,7 +296,7 @@ def test_bench_measures_samplers_on_the_models_field(janusflow, tiny_folder, tmp
     where = ["--model", tiny_folder, "--device", "cpu", "--csv", tmp_path / "b.csv"]
     which = ["--solvers", "euler,heun", "--nfe", "4,8", "--no-peers", "--samples", 1]
     code, out, _ = janusflow("bench", "samplers", *where, *which, "--reference", 32)
-    assert code == 0 and "euler" in out and "each call: 2 network evaluations" in out
+    assert code == 0 and "euler" in out and "guided velocity: 2 network evaluations" in out
     rows = (tmp_path / "b.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * 2
 

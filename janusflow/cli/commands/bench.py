@@ -40,7 +40,8 @@ class Samplers(o.Placement):
         "evaluations are compared."
     )
     nfe: str = SAMPLING.option(
-        "Compares at these numbers of network evaluations (NFE), separated by commas.",
+        "Compares at these numbers of evaluations of the guided velocity, separated by commas; "
+        "each costs two network evaluations, or one without guidance.",
         default="4,8,16,32",
     )
     guidance_scale: o.GuidanceScale = None
@@ -62,7 +63,7 @@ class Samplers(o.Placement):
 
 @command("samplers", plugins=True)
 def samplers(options: Samplers) -> dict:
-    """Measures each solver's error against its network evaluations on a JanusFlow."""
+    """Measures each solver's error against its evaluations of a JanusFlow's guided velocity."""
     with importing():
         from janusflow.bench import solvers as bench
         from janusflow.cli import load_model, model_families
@@ -83,7 +84,8 @@ def samplers(options: Samplers) -> dict:
     found = bench.run(pipe, texts, rule, others=options.peers, name=options.model, **arguments)
     print(found)
     print(f"\nreference: {found.protocol['reference']} (RMS)")
-    print(f"each call: {found.protocol['network_evaluations_per_call']:g} network evaluations")
+    cost = found.protocol["network_evaluations_per_call"]
+    print(f"each evaluation of the guided velocity: {cost:g} network evaluations")
     files = ((options.csv, found.to_csv), (options.save, found.to_json), (options.plot, found.plot))
     for place, write in files:
         if place is not None:
