@@ -153,7 +153,8 @@ def _images(config: PreTrainedConfig, processor: JanusFlowProcessor) -> Finding:
     made = processor.image_processor.image_size, processor.num_image_tokens
     wanted = vision.image_size, tokens
     if made == wanted:
-        return finding("images", True, f"Both expect images of {made[0]} px and {made[1]} tokens.")
+        said = f"Processor and network take images of {made[0]} pixels and {made[1]} tokens."
+        return finding("images", True, said)
     return finding(
         "images",
         False,

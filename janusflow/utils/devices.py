@@ -92,7 +92,9 @@ def describe(device: torch.device) -> str:
     """Returns the device's product name, such as the GPU's or the CPU's model."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+    count = torch.get_num_threads()
+    threads = f"{count} thread{'s' * (count > 1)}"
+    return f"{device} ({threads})" if device.type == "cpu" else str(device)
 
 
 def place(device: torch.device) -> str:

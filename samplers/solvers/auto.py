@@ -212,7 +212,7 @@ def tilted(
     first: float | None = None,
     shifted: bool = False,
 ) -> Tensor:
-    """Returns steps proportional to exp(sum_k tilt_k P_k(y)), y from -1 to 1, with Legendre
+    """Steps proportional to exp(sum_k tilt_k P_k(y)), y from -1 to 1, with Legendre
     polynomials P_k, the first one times `first`.
 
     Without `tilt` and `first` it is the grid of `auto` for n steps, whose first step is short, or

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,12 @@ def test_names_are_listed_within_80_columns(command, janusflow):
     code, out, _ = janusflow(command)
     assert code == 0 and max(map(len, out.splitlines())) <= 80
     assert json.loads(janusflow(command, "--json")[1])[command]
+
+
+def test_a_listed_description_is_a_complete_sentence(janusflow):
+    found = json.loads(janusflow("samplers", "--json")[1])["samplers"]
+    cut = [name for name, row in found.items() if re.search(r" (eq|Alg|al)$", row["about"])]
+    assert not cut and "Alg. 1" in found["heun"]["about"]
 
 
 def test_old_options_still_work_and_name_the_new_ones(capsys):

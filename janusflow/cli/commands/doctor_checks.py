@@ -197,6 +197,6 @@ def _answered(pipe) -> Finding:
     return Finding(
         "answers",
         "ok",
-        f"{first:.2f} s to the first token, {each:.3f} s for each of the next at most",
+        f"{first:.2f} s to the first token, at most {each:.3f} s for each further one",
         {"first_seconds": first, "token_seconds": each},
     )

@@ -19,7 +19,7 @@ class Options:
 
 @command("samplers", panel=PANEL, plugins=True)
 def samplers(_options: Options) -> dict:
-    """Lists the solvers with order, network evaluations per step, and a description."""
+    """Lists the solvers with order, network evaluations per step (NFE), and a description."""
     with importing("importing torch"):
         from samplers import SOLVERS
 
@@ -29,13 +29,13 @@ def samplers(_options: Options) -> dict:
         kinds = [k for k in ("adaptive", "stochastic") if getattr(s, k)]
         found[name] = dict(order=s.order, calls=s.calls, kinds=kinds, about=_first(s.doc))
         calls = "" if s.adaptive else f"{s.calls:g}"
-        _row(name, f"order {order or '-':<3} calls {calls or '-':<3}", found[name]["about"])
+        _row(name, f"order {order or '-':<3} NFE {calls or '-':<3}", found[name]["about"])
     return {"samplers": found}
 
 
 @command("grids", panel=PANEL, plugins=True)
 def grids(_options: Options) -> dict:
-    """Lists the time grids with their options, as `--grid` takes them."""
+    """Lists the time grids, as `--grid` takes them."""
     with importing("importing torch"):
         from samplers import GRIDS
 
@@ -79,7 +79,7 @@ def models(_options: Options) -> dict:
 def _first(doc: str | None) -> str:
     """Returns the first sentence of a docstring on one line."""
     text = " ".join((doc or "").split("\n\n")[0].split())
-    return re.split(r"(?<! al)\. ", text)[0].rstrip(".")
+    return re.split(r"(?<! al)(?<! eq)(?<! Alg)\. ", text)[0].rstrip(".")
 
 
 def _argument(parameter: inspect.Parameter) -> str:

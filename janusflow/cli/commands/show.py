@@ -111,7 +111,7 @@ def _cell(value) -> str:
 def summary(lines: Sequence[dict]) -> str:
     """Returns how far the run is, how fast, and where its loss was lowest."""
     last = lines[-1]
-    said = [f"{len(lines)} reports up to step {last['step']:,}"]
+    said = [f"{len(lines)} report{'s' * (len(lines) > 1)} up to step {last['step']:,}"]
     scored = [line for line in lines if _number(line.get("loss"))]
     if scored:
         best = min(scored, key=lambda line: line["loss"])
