@@ -212,5 +212,9 @@ def path_of(item: dict) -> Path:
     return Path("model", item["split"], item["group"], name)
 
 
+NOTE = (
+    "strict: the image shows exactly the requested objects. lenient: it shows at least these. "
+    "oracle, vae: the strict score of correct drawings, and of the same after the autoencoder."
+)
 FIELDS = ("splits", "prompts", "seeds", *IMAGE_FIELDS)
-register("scenes", Task(make, judge, FIELDS, images=path_of))
+register("scenes", Task(make, judge, FIELDS, images=path_of, note=NOTE))
