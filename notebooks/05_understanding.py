@@ -17,10 +17,10 @@
 # **Question.** What does the model see in an image, where does it fail, and can it judge its own
 # images?
 #
-# Scenes have exact answers, so right and wrong are counted, not felt. We ask, look at the
-# attention behind an answer, collect failures, and let the model judge images that it drew
-# itself beside the exact scorer. The answer, with numbers, stands at the end. Another model is one
-# line, `model`.
+# Questions about scenes have exact answers, so right and wrong can be counted. We ask, look at the
+# attention behind an answer, collect failures, and compare the model's judgement of its own images
+# with the exact scorer's. The answer, with numbers, is at the end. Another model is one line,
+# `model`.
 
 # %%
 import matplotlib.pyplot as plt
@@ -53,7 +53,8 @@ def rendered(scene):
 # %% [markdown]
 # ## Questions of every kind
 #
-# Thirty questions a template, held-out scenes, greedy answers, right if equal to the letter.
+# Thirty questions of each template about held-out scenes. Answers are greedy, and right if they
+# are equal word for word.
 
 # %%
 EACH = 30
@@ -78,8 +79,8 @@ plt.show()
 # %% [markdown]
 # ## Attention behind an answer
 #
-# The row of attention that produces the first word of the answer, over the image's tokens: mean
-# over heads, the last three blocks, laid over the image. Yellow is most.
+# The attention of the position that produces the first word of the answer to the image's tokens,
+# as a mean over heads and the last three blocks. Yellow is most.
 
 # %%
 pipe.model.language_model.set_attn_implementation("eager")  # the one that keeps its weights
@@ -121,8 +122,8 @@ print("share of the attention that goes to the image:")
 print("\n".join(f"{share:.2f}  {text}" for text, share in shares.items()))
 
 # %% [markdown]
-# Does attention go to what is asked about? Over many scenes with two objects: how much more of it
-# lies on the object named by the question than on the other, per token.
+# Does the model attend to the object that it is asked about? Over many scenes with two objects:
+# attention per token on the object that the question names, relative to the other one.
 
 
 # %%
@@ -170,9 +171,9 @@ plt.show()
 # %% [markdown]
 # ## The model judges its own images
 #
-# It draws prompts with one and two objects, then is asked about every object: "is there a red
-# circle?". It calls an image good if it says yes to all. The scorer reads the same images
-# without any network.
+# It generates images of one and two objects and is asked about every object: "is there a red
+# circle?". It accepts an image if it says yes to all. The scorer reads the same images without any
+# network.
 
 # %%
 PROMPTS = [
