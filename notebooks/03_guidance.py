@@ -16,12 +16,13 @@
 #
 # **Question.** How much guidance, when, and by which rule?
 #
-# A rule makes one velocity of a prediction with the prompt and one without. Plain guidance
-# exaggerates their difference by a weight w; an interval guides only during part of the time;
-# CFG-Zero\* rescales the second prediction and stands still at first; projected guidance (APG)
-# drops the part along the first. Every setting draws the same prompts from the same noises, and an
-# exact scorer reads the images. The answer, with numbers, stands at the end. Another model is
-# one line, `model`; the scorer knows the small world only, so take your own images' score then.
+# A rule combines a prediction with the prompt and one without it to one velocity. Plain guidance
+# multiplies their difference by a weight w. An interval guides only during part of the time.
+# CFG-Zero\* rescales the second prediction and begins with a velocity of zero. Projected guidance
+# (APG) drops the part of the difference that is parallel to the first prediction. Every setting
+# generates the same prompts from the same noises, and an exact scorer reads the images. The
+# answer, with numbers, is at the end. Another model is one line, `model`; the scorer knows only
+# coloured shapes, so score other images yourself.
 
 # %%
 import matplotlib.pyplot as plt
@@ -38,7 +39,7 @@ from janusflow.utils.devices import pick_device
 model, vae = "janusflow/scenes", None  # or "deepseek-ai/JanusFlow-1.3B", "stabilityai/sdxl-vae"
 
 logging.disable_progress_bar()
-plt.rcParams.update({"figure.dpi": 75, "axes.spines.top": False, "axes.spines.right": False})
+plt.style.use("samplers.benchmark.paper")
 CATEGORIES = world.categories_of("test")
 PROMPTS = [world.prompt("test", name, i) for i in range(6) for name in CATEGORIES]
 pipe = JanusFlowPipeline.from_pretrained(model, vae=vae).to(pick_device())
@@ -100,7 +101,7 @@ for ax, title in zip(axes, ("strict score, 95 % intervals", "saturation, of 255"
     ax.set_xscale("log")
     ax.set_xticks((1.0, *WEIGHTS), ("1", *(f"{w:g}" for w in WEIGHTS)))
     ax.minorticks_off()
-    ax.set(xlabel="weight", title=title)
+    ax.set(xlabel="guidance scale", title=title)
     ax.legend(fontsize="small")
 plt.show()
 
@@ -122,9 +123,9 @@ print("\n".join(PROMPTS[row].text for row in ROWS))
 # %% [markdown]
 # ## The answer
 #
-# Images of two settings come from the same noise, so they are compared in pairs: how many prompts
-# only one of the two got right, and McNemar's exact p for that. The best setting was
-# picked on these very prompts out of seventeen, so its p flatters it.
+# Images of two settings come from the same noise, so they are compared in pairs: the number of
+# prompts that only one of the two got right, and McNemar's exact p for it. The best of seventeen
+# settings was chosen on these prompts, so its p is too small.
 
 # %%
 best = max(right, key=lambda key: right[key].mean())
