@@ -69,6 +69,8 @@ class Solver:
 
     def with_options(self, **options: Any) -> Solver:
         """Returns the same solver with some of its options set."""
+        if not options:
+            return self
         known = [
             name
             for name, p in inspect.signature(self.path).parameters.items()
@@ -78,7 +80,7 @@ class Solver:
             if name not in known:
                 choice = f"choose from {', '.join(known)}" if known else "it takes no options"
                 raise TypeError(f"{self.name} has no option {name!r}; {choice}")
-        return replace(self, path=partial(self.path, **options)) if options else self
+        return replace(self, path=partial(self.path, **options))
 
     @property
     def linear(self) -> Solver:

@@ -32,6 +32,7 @@ class Call:
     interrupt: bool = False
     velocity: object = None
     prompts: tuple[list[str], object] = ((), None)  # and the negative ones
+    device: torch.device | None = None  # found once, as diffusers searches all modules for hooks
     outer: Call | None = field(default=None, repr=False)
 
     def guide(self, guidance) -> None:
@@ -143,6 +144,16 @@ class CallState:
             call.interrupt = bool(value)
 
     interrupt = property(lambda self: self._interrupt)
+
+    @property
+    def _execution_device(self) -> torch.device:
+        """The device on which this pipeline computes, which does not change during a call."""
+        call = current(self)
+        if call is None:
+            return super()._execution_device
+        if call.device is None:
+            call.device = super()._execution_device
+        return call.device
 
     @property
     def num_timesteps(self) -> int | None:

@@ -24,7 +24,7 @@ from janusflow.utils import hub
 from janusflow.utils.atomic_io import write_text
 from janusflow.utils.safe_io import parse_object, read_text
 
-OWN = ("sampler", "num_inference_steps", "grid", "first_block_cache", "image", "compile", "lora")
+OWN = ("sampler", "num_inference_steps", "grid", "first_block_cache", "image", "lora")
 _LOADING = Lock()  # one thread loads, the others find it loaded
 
 
@@ -49,7 +49,9 @@ class SharedWeights:
                 found = JanusFlowModel.from_pretrained(self.folder, dtype=model.dtype).eval()
                 _check_alike(model.config, found.config, self.name)
                 self.loaded = found
-            return self.loaded.to(device, model.dtype)
+            if (self.loaded.device, self.loaded.dtype) != (device, model.dtype):
+                self.loaded.to(device, model.dtype)
+            return self.loaded
 
 
 class FewStep:

@@ -77,7 +77,8 @@ class PromptFlowMap(FlowMap):
         compiled: Compiled | None = None,
     ):
         """Embeds the times `ts` (S,) in advance, unless a compiled graph does it."""
-        of = partial(model.velocity, prompt=prompt) if compiled is None else compiled.of(prompt)
+        eager = partial(model.velocity, prompt=prompt)
+        of = eager if compiled is None else compiled.of(prompt, model)
         self._of, self._embedded = of, CachedTimes(model, None if compiled else ts)
         super().__init__(self._mean_velocity, "velocity")
 

@@ -205,7 +205,7 @@ class Generation:
 
     def _few_step(self, options: GenerateOptions) -> few_step.FewStep | None:
         """Returns the flow map that generates this call, or None if the model's own weights do."""
-        if self._compiled or not (found := self.few_step):
+        if not (found := self.few_step):
             return None
         how = options.quality, options, options.guidance_scale, self.default_size
         return few_step.choose(found, *how)
@@ -330,8 +330,7 @@ class Generation:
         self._check_room(cond, len(cond) * count)
         rows = torch.arange(len(cond)).repeat_interleave(count).tolist()
         known = None if ts is None else ts.to(self._execution_device, torch.float32)
-        compiled = self._compiled if model is self.model else None
-        return PromptFlowMap(model, cond[rows], known, compiled)
+        return PromptFlowMap(model, cond[rows], known, self._compiled)
 
     def encode_prompts(
         self, prompts: Texts, negative_prompt: Texts | None = None, image: object = None

@@ -1,7 +1,7 @@
 """LoRA adapters in a pipeline, with diffusers' method names."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import RLock
 
@@ -93,8 +93,7 @@ class Adapted:
 
     def get_active_adapters(self) -> list[str]:
         """Returns the names of the active adapters."""
-        on = (layer for layer in self._adapted() if not layer.disable_adapters)
-        return list(dict.fromkeys(name for layer in on for name in layer.active_adapters))
+        return _active(self._adapted())
 
     @between_calls
     def delete_adapters(self, adapter_names: str | Sequence[str]) -> None:
@@ -211,9 +210,10 @@ class Adapted:
             told = chosen if isinstance(chosen, Mapping) else dict.fromkeys(names)
             self._unmerged("adapters of a call")
             return {name: _weight(told[name], name) for name in names}
-        if any(layer.merged for layer in self._adapted()):
+        layers = list(self._adapted())
+        if any(layer.merged for layer in layers):
             return None
-        return {name: self._weight(name) for name in self.get_active_adapters()}
+        return {name: self._weight(name) for name in _active(layers)}
 
     def _weight(self, name: str) -> float:
         layer = next(layer for layer in self._adapted() if name in layer.lora_A)
@@ -233,6 +233,12 @@ class Adapted:
                 "adapters are loaded; call unload_lora_weights() before saving, and fuse_lora() "
                 "before that to keep what they do"
             )
+
+
+def _active(layers: Iterable[nn.Module]) -> list[str]:
+    """Returns the names of the adapters that are active in these layers."""
+    on = (layer for layer in layers if not layer.disable_adapters)
+    return list(dict.fromkeys(name for layer in on for name in layer.active_adapters))
 
 
 def _weight(value, name: str) -> float:

@@ -176,9 +176,7 @@ class JanusFlowPipeline(Generation, Editing, Coding, Integration, BasePipeline):
         with drawing(seed):
             if not kwargs.get("logits_processor"):
                 shared = prefix_cache.generate(self.model, inputs, **watched)
-            if shared is not None:
-                return shared
-            return prefix_cache.alone(self.model, inputs, **watched)
+            return self.model.generate(**inputs, **watched) if shared is None else shared
 
     def compile(self, **options) -> JanusFlowPipeline:
         """Computes velocities with torch.compile from now on; `options` are its arguments.

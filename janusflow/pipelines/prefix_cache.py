@@ -39,7 +39,7 @@ def common(rows: Sequence[Sequence[int]]) -> int:
 @apply_forward_hook
 @torch.no_grad()
 def generate(model: JanusFlowModel, inputs, **settings) -> Tensor | None:
-    """Returns `alone(model, inputs, **settings)` with the common prefix computed once.
+    """Returns `model.generate(**inputs, **settings)` with the common prefix computed once.
 
     It returns None if sharing would not pay. Rows are the processor's, padded on the left. Their
     images must lie within the common prefix, and some rows must show the same ones.
@@ -109,13 +109,3 @@ def after(
         input_ids=ids, attention_mask=mask.long(), **{CACHE: cache}, **settings
     )
     return out[:, ids.shape[1] :]
-
-
-@apply_forward_hook
-@torch.no_grad()
-def alone(model: JanusFlowModel, inputs, **settings) -> Tensor:
-    """Returns the new token ids (B, n) of the processor's `inputs`, each row read for itself."""
-    shown = [inputs.get(name) for name in ("pixel_values", "image_token_mask")]
-    embeds = model.embed(inputs["input_ids"], *shown)
-    mask = inputs["attention_mask"]
-    return model.generate(inputs_embeds=embeds, attention_mask=mask, **settings)

@@ -25,8 +25,7 @@ def test_the_places_of_an_image_are_no_words(model, inputs, tiny_pipe):
         with pytest.raises(ValueError, match="hold the places of an image, and pixel_values did"):
             call()
     text = tiny_pipe.processor("what is it?")
-    ids = text["input_ids"]
-    assert model.generate(ids, max_new_tokens=2).shape == (1, ids.shape[1] + 2)
+    assert model.generate(text["input_ids"], max_new_tokens=2).shape == (1, 2)
 
 
 def test_an_answer_may_contain_the_token_of_an_image(tiny_pipe):
@@ -39,8 +38,7 @@ def test_an_answer_may_contain_the_token_of_an_image(tiny_pipe):
             )
         ]
     )
-    out = model.generate(text["input_ids"], max_new_tokens=3, **only)
-    assert out[0, -3:].tolist() == [place] * 3
+    assert model.generate(text["input_ids"], max_new_tokens=3, **only).tolist() == [[place] * 3]
 
 
 SHAPES = {

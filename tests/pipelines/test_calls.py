@@ -311,3 +311,19 @@ def test_a_merge_that_would_not_be_finite_leaves_the_weights(fused):
     with torch.no_grad():
         broken.lora_B["first"].weight.copy_(kept)
     assert torch.allclose(run(fused).images, alone, atol=1e-4)
+
+
+def test_a_call_searches_the_device_once_and_the_next_call_searches_again(tiny_pipe, monkeypatch):
+    from diffusers import DiffusionPipeline
+
+    found, searched = DiffusionPipeline._execution_device.fget, []
+
+    def search(pipe):
+        searched.append(pipe)
+        return found(pipe)
+
+    monkeypatch.setattr(DiffusionPipeline, "_execution_device", property(search))
+    for calls in (1, 2):
+        run(tiny_pipe)
+        assert len(searched) == calls
+    assert tiny_pipe._execution_device == torch.device("cpu") and len(searched) == 3

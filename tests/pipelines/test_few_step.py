@@ -197,6 +197,21 @@ def test_a_copied_pipeline_generates_what_the_original_does(pipe, copied):
     assert not again.few_step and not copied(again).few_step and pipe.few_step
 
 
+def test_a_compiled_pipeline_compiles_the_flow_map_too(folders):
+    fresh = JanusFlowPipeline.from_pretrained(folders[0])
+    fresh.set_progress_bar_config(disable=True)
+    torch.compiler.reset()
+    eager = [drawn(fresh, quality=quality).images for quality in ("draft", "exact", "draft")]
+    fresh.compile(backend="eager")  # what is traced, without the minutes of a compiler
+    compiled = [drawn(fresh, quality=quality) for quality in ("draft", "exact", "draft")]
+    assert [out.calls for out in compiled] == [4, 60, 4]
+    assert [out.generated_by for out in compiled] == [str(folders[1]), None, str(folders[1])]
+    for one, out in zip(eager, compiled, strict=True):
+        torch.testing.assert_close(out.images, one, atol=1e-4, rtol=0)
+    assert len(fresh._compiled._shapes) == 2
+    torch.compiler.reset()
+
+
 def test_a_benchmark_with_compiled_models_times_the_flow_map_too(pipe, monkeypatch):
     from janusflow.bench import speed
 

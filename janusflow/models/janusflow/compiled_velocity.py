@@ -36,33 +36,37 @@ class Compiled:
         self._step = torch.compile(_step, fullgraph=True, dynamic=False, **options)
         self._shapes: set[tuple] = set()
 
-    def of(self, prompt: PromptCache) -> Callable[..., Tensor]:
+    def of(self, prompt: PromptCache, model: JanusFlowModel | None = None) -> Callable[..., Tensor]:
         """Returns velocity(latents, t), or with the target time of a flow map velocity(latents, t,
         target), for this prompt, which is padded to its bucket once, here.
+
+        `model` is another one than its own, such as a flow map of the same sizes.
         """
+        model = model or self.model
         prompt = prompt.padded(bucket(prompt.keys[0].shape[2]))
         parts = (prompt.keys, prompt.values, prompt.seen, prompt.length)
-        return lambda latents, t, target=None: self._run(latents, t, parts, target)
+        return lambda latents, t, target=None: self._run(model, latents, t, parts, target)
 
-    def _run(self, latents: Tensor, t: Tensor, parts: tuple, target: Tensor | None) -> Tensor:
-        model = self.model
+    def _run(
+        self, model: JanusFlowModel, latents: Tensor, t: Tensor, parts: tuple, target: Tensor | None
+    ) -> Tensor:
         for time in (t, *([] if target is None else [target])):
             model.check_latents(latents, time, PromptCache(*parts))
         x, t = latents.to(model.dtype), t.to(latents.device)
         if target is not None:
             parts = (*parts, target.to(latents.device))
-        shape = (x.shape, parts[2].shape, x.dtype, x.device, target is None)
+        shape = (x.shape, parts[2].shape, x.dtype, x.device, target is None, id(model))
         if shape not in self._shapes:
             self._shapes.add(shape)
             with torch._dynamo.config.patch(recompile_limit=MOST):
-                return self._of_graph(x, t, parts).to(latents.dtype)
-        return self._of_graph(x, t, parts).to(latents.dtype)
+                return self._of_graph(model, x, t, parts).to(latents.dtype)
+        return self._of_graph(model, x, t, parts).to(latents.dtype)
 
-    def _of_graph(self, x: Tensor, t: Tensor, parts: tuple) -> Tensor:
+    def _of_graph(self, model: JanusFlowModel, x: Tensor, t: Tensor, parts: tuple) -> Tensor:
         if not self._graphed:
-            return self._step(self.model, x, t, *parts)
+            return self._step(model, x, t, *parts)
         torch.compiler.cudagraph_mark_step_begin()
-        return self._step(self.model, x, t, *parts).clone()  # the graph writes there again
+        return self._step(model, x, t, *parts).clone()  # the graph writes there again
 
 
 def _step(

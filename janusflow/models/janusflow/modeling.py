@@ -372,8 +372,9 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
         image_token_mask: Tensor | None = None,
         **kwargs,
     ) -> Tensor:
-        """Returns the ids of the prompts and their answers, (B, L + new tokens), as transformers'
-        models do, or of answers alone for `inputs_embeds`; arguments are `GenerationMixin`'s.
+        """Returns the ids of the answers without those of their prompts, (B, new tokens).
+
+        Arguments are those of `GenerationMixin.generate`; defaults come from `generation_config`.
         """
         embeds = kwargs.pop("inputs_embeds", None)
         self._refuse_token_search(kwargs)
@@ -381,7 +382,7 @@ class JanusFlowModel(JanusFlowPreTrainedModel, GenerationMixin):
             if (ids := kwargs.pop("inputs", None) if input_ids is None else input_ids) is None:
                 raise ValueError("generate got no prompt; pass on what the processor returned")
             self._check_ids(ids, "input_ids")
-            embeds, kwargs["inputs"] = self.embed(ids, pixel_values, image_token_mask), ids
+            embeds = self.embed(ids, pixel_values, image_token_mask)
         if attention_mask is None:
             attention_mask = embeds.new_ones(embeds.shape[:2], dtype=torch.long)
         return GenerationMixin.generate(
