@@ -132,3 +132,15 @@ def test_an_interval_that_holds_a_published_score_names_it():
 def test_an_unknown_benchmark_is_one_sentence(janusflow):
     code, _, err = janusflow("reproduce", "genevil", "--dry-run")
     assert code == 2 and "choose one of geneval" in err
+
+
+def test_the_cost_of_a_published_model_is_timed_on_a_layer_like_the_networks(monkeypatch):
+    shapes = []
+
+    def linear(rows, weight):
+        shapes.append((*rows.shape, *weight.shape))
+        return rows
+
+    monkeypatch.setattr(cost, "linear", linear)
+    assert cost.operations_per_second(32, torch.bfloat16) > 0
+    assert shapes == [(577, 32, 32, 32)] * 4
