@@ -14,12 +14,12 @@
 # %% [markdown]
 # # From noise to image
 #
-# **Question.** What happens between noise and image, and how many calls does it take?
+# **Question.** What happens between noise and image, and how many evaluations does it take?
 #
 # A flow model is a velocity $v(x, t)$. Noise at $t = 0$ follows $dx/dt = v(x, t)$ and is an image
-# at $t = 1$. A solver may look at $v$ only at single points: those calls are what an image costs.
-# First we look at a field in the plane whose endpoints are known to ten digits, then at the model.
-# The answer, with numbers, stands at the end.
+# at $t = 1$. A solver knows $v$ only at the points where it evaluates it, and these evaluations
+# are what an image costs. We first look at a field in the plane whose endpoints are known to ten
+# digits, then at the model. The answer, with numbers, is at the end.
 #
 # Another model is one line: `MODEL`.
 
@@ -39,13 +39,14 @@ MODEL, VAE = "janusflow/scenes", None  # or "deepseek-ai/JanusFlow-1.3B", "stabi
 
 torch.set_grad_enabled(False)
 logging.disable_progress_bar()
-plt.rcParams.update({"figure.dpi": 75, "axes.spines.top": False, "axes.spines.right": False})
+plt.style.use("samplers.benchmark.paper")
+plt.rcParams["figure.dpi"] = 75
 
 # %% [markdown]
 # ## A mixture in the plane
 #
-# The data are eight Gaussians of standard deviation 0.2, and $v$ is exact:
-# $v(x, t) = E[\text{data} - \text{noise} \mid x]$. We follow 64 samples with 64 calls of `auto`.
+# The data are eight Gaussians of standard deviation 0.2, and $v$ is exact: $v(x, t) =
+# E[\text{data} - \text{noise} \mid x]$. We follow 64 samples with 64 evaluations of `auto`.
 
 # %%
 plane = samplers.PROBLEMS["mixture"](dim=2)
@@ -59,17 +60,17 @@ left.plot(*states.unbind(-1), color="0.7", lw=0.8, zorder=0)
 left.scatter(*states[0].T, s=10, label="noise, t = 0")
 left.scatter(*states[-1].T, s=10, label="data, t = 1")
 left.scatter(*means.T, s=60, marker="+", color="k", label="means of the modes")
-left.set(title="where 64 samples go", aspect="equal")
+left.set(title="where 64 samples go", aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
 left.legend(fontsize=8)
 right.plot(times, states[..., 0], color="0.4", lw=0.6)
-right.set(title="their first coordinate", xlabel="t")
+right.set(title="their first coordinate", xlabel="t", ylabel="$x_1$")
 plt.show()
 
 # %% [markdown]
-# At $t = 0$ every sample heads for the mean of all data; later each decides for a mode, and the
-# paths bend. A straight path walked evenly would have $v = x_1 - x_0$ throughout, and one call
-# would do. How far a field is from that at each time is
-# $E|v - (x_1 - x_0)|^2 \,/\, E|x_1 - x_0|^2$; we call its mean over time the field's bend.
+# At $t = 0$ every sample moves towards the mean of all data. Later each moves to one mode, and the
+# paths bend. On a straight path at constant speed $v = x_1 - x_0$ throughout, and one evaluation
+# is enough. The distance of a field from that at each time is $E|v - (x_1 - x_0)|^2 \,/\, E|x_1 -
+# x_0|^2$. We call its mean over time the field's bend.
 
 
 # %%
@@ -90,10 +91,10 @@ plane_bend = mean_bend(times, states)
 print(f"bend of the plane: {plane_bend:.2f}")
 
 # %% [markdown]
-# How many calls does the end take? The error of a sample is the root mean square (RMS) of its
-# distance to the exact endpoint; we take the geometric mean over 512 samples. `auto` is the
-# multistep default of `samplers`; `pilot` first looks at the field with eight other samples and
-# spaces the times for it.
+# How many evaluations does an accurate endpoint take? The error of a sample is the root mean
+# square (RMS) of its distance to the exact endpoint; we take the geometric mean over 512 samples.
+# `auto` is the default solver of `samplers`. `pilot` integrates eight other samples first and
+# places the times for this field.
 
 
 # %%
@@ -124,7 +125,7 @@ def plot_errors(ax, calls, errors, title):
         ax.loglog(calls, values, "o-", ms=4, label=name)
     ax.set_xticks(calls, calls)
     ax.minorticks_off()
-    ax.set(xlabel="calls", ylabel="error at t = 1", title=title)
+    ax.set(xlabel="evaluations of v", ylabel="error at t = 1", title=title)
     ax.grid(alpha=0.3)
     ax.legend()
 
@@ -133,14 +134,14 @@ fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
 plot_errors(ax, PLANE_CALLS, plane_errors, "mixture in the plane")
 plt.show()
 looked = [grid.evaluations for grid in pilots.values()]
-print(f"a pilot's look took {min(looked)} to {max(looked)} calls on its batch of 8, once a field")
+print(f"a pilot took {min(looked)} to {max(looked)} evaluations of its 8 samples, once per field")
 
 # %% [markdown]
 # ## The model
 #
-# Eight prompts, one noise each, guidance 3. A call of the guided velocity evaluates the network
-# twice, with the prompt and without. As reference we take Heun's rule with 256 calls; its states
-# along the way show what happens.
+# Eight prompts, one noise each, guidance 3. An evaluation of the guided velocity evaluates the
+# network twice, with the prompt and without. The reference is Heun's rule with 256 evaluations;
+# its states along the way show what happens.
 
 # %%
 PROMPTS = [
@@ -176,9 +177,9 @@ def levels(images, others):
 
 
 # %% [markdown]
-# At time $t$ the model believes that the image is $x + (1 - t)\, v(x, t)$: where the path would
-# end if it went straight on from here. For two prompts, the state decoded (upper rows) and that
-# belief decoded (lower rows):
+# At time $t$ the model expects the image $x + (1 - t)\, v(x, t)$, the end of the path if it went
+# straight on from here. For two prompts, the decoded state (upper rows) and the decoded expected
+# image (lower rows):
 
 # %%
 SHOWN = range(0, 129, 16)
@@ -195,7 +196,7 @@ for column, i in enumerate(SHOWN):
         axes[row + 2, column].imshow(shown[1])
     axes[0, column].set_title(f"t = {float(times[i]):.3g}", fontsize=9)
 plt.show()
-print("belief's distance to the final image, mean over prompts, in grey levels of 255:")
+print("expected image to final image, mean distance over prompts, in grey levels of 255:")
 print(", ".join(f"t = {float(times[i]):.3g}: {d:.1f}" for i, d in zip(SHOWN, away, strict=True)))
 
 # %% [markdown]
@@ -217,8 +218,9 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# Error against calls, in latents of about unit variance. The dotted line is how far the reference
-# is from another one (`abm`, 128 calls): errors below it mean nothing.
+# Error against evaluations of the guided velocity, in latents of about unit variance. The dotted
+# line is the distance of the reference from another one (`abm`, 128 evaluations): errors below it
+# mean nothing.
 
 # %%
 CALLS = (4, 6, 8, 10, 16, 24, 30, 48)
@@ -236,8 +238,8 @@ plot_errors(ax, CALLS, errors, f"{MODEL}, guidance {GUIDANCE:g}")
 plt.show()
 
 # %% [markdown]
-# The first six in images, by `auto`; above each its distance to the reference's image in grey
-# levels of 255.
+# The first six prompts as images, by `auto`. The number above each is its distance to the
+# reference's image, in grey levels of 255.
 
 # %%
 SHEET, WIDTH = (4, 8, 16, 30), 6
@@ -250,7 +252,7 @@ for row, (name, images) in zip(axes, [*rows.items(), ("256 heun", final)], stric
         ax.imshow(images[i])
         ax.set(xticks=[], yticks=[])
         ax.set_title(f"{apart[name][i]:.1f}" if name in apart else "", fontsize=8)
-    row[0].set_ylabel(f"{name} calls", fontsize=9)
+    row[0].set_ylabel(f"{name} evaluations", fontsize=7)
 for ax, prompt in zip(axes[-1], PROMPTS[:WIDTH], strict=True):
     ax.set_xlabel(fill(prompt, 20), fontsize=8)
 plt.show()
@@ -278,21 +280,23 @@ at_16 = plane_errors["auto"][PLANE_CALLS.index(16)], errors["auto"][CALLS.index(
 worst, sure = apart[30].argmax(), levels(decoded(second), final).max()
 medians = {n: median(apart[n]) for n in SHEET}
 
-print(f"""What happens. At the first call the model expects a blur, {away[0]:.0f} grey levels from
-the final image; at t = {float(half):.3g} it is no more than half as far, and at t = 0.5
-{remaining:.0%} of the distance remain. The bend goes along: {early:.0%} of it lies before t = 0.2.
+print(f"""What happens. At the first evaluation the model expects a blur,
+{away[0]:.0f} grey levels from the final image. At t = {float(half):.3g} it is at most half as
+far, and at t = 0.5 {remaining:.0%} of the distance remain.
+{early:.0%} of the bend lies before t = 0.2.
 With guidance {GUIDANCE:g} the bend is {guided:.3f}, without {bends["guidance 1"]:.3f}.
 
-How many calls, in the plane. For an error of 0.01, a twentieth of a mode's standard deviation:
+How many evaluations, in the plane. For an error of 0.01, a twentieth of a mode's deviation:
 {fewest(PLANE_CALLS, plane_errors, 0.01)}.
 
-How many calls, with {MODEL}. For the error of 30 Euler steps, {target:.3f}:
+How many evaluations, with {MODEL}. For the error of 30 Euler steps, {target:.3f}:
 {fewest(CALLS, errors, target)}.
 Median difference of {len(PROMPTS)} images by auto from the reference's, in grey levels:
-{", ".join(f"{d:.1f} with {n} calls" for n, d in medians.items())}.
-The median hides forks, where a small error decides what is drawn: with 30 calls
-"{PROMPTS[worst]}" is {apart[30][worst]:.1f} away,
-the second reference nowhere more than {sure:.1f}.
+{", ".join(f"{d:.1f} with {n} evaluations" for n, d in medians.items())}.
+The median hides prompts where a small error decides what is drawn: with 30 evaluations
+"{PROMPTS[worst]}" differs by {apart[30][worst]:.1f},
+and the second reference by at most {sure:.1f} on any prompt.
 
-Straight is not yet easy: the bend is {plane_bend:.2f} in the plane and {guided:.3f} for the model,
-but 16 calls of auto leave an error of {at_16[0]:.2g} there and of {at_16[1]:.2g} here.""")
+A small bend does not make a field easy: it is {plane_bend:.2f} in the plane and {guided:.3f}
+for the model, but with 16 evaluations of auto the error is {at_16[0]:.2g} in the plane and
+{at_16[1]:.2g} for the model.""")

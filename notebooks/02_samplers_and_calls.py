@@ -14,12 +14,12 @@
 # %% [markdown]
 # # Samplers and calls
 #
-# **Question.** Which solver makes the most of a few calls, and does what wins on exact fields win
-# on a trained model?
+# **Question.** Which solver is most accurate with few evaluations, and is the best solver on exact
+# fields also the best on a trained model?
 #
-# A solver sees the velocity only where it calls it. We plot error against calls, first on two
-# fields whose endpoints are known, then on the model, whose endpoints a fine solver stands in for.
-# The answer, with numbers, stands at the end. Another model is one line: `model`.
+# A solver knows the velocity only where it evaluates it. We plot error against evaluations, first
+# on two fields whose endpoints are known, then on the model, where an accurate solver gives the
+# reference. The answer, with numbers, is at the end. Another model is one line: `model`.
 
 # %%
 import matplotlib.pyplot as plt
@@ -61,9 +61,9 @@ def curve(v, noise, exact, solver, grids):
 # ## Exact fields
 #
 # A mixture of eight Gaussians in the plane and one in 64 dimensions; 256 samples in float64.
-# `pilot` places the times after looking at the field with eight other samples. In 64 dimensions
-# there is also a solver whose every coefficient was learned for this field (`samplers.learn`); its
-# noises are not those it was trained on.
+# `pilot` places the times after it has integrated eight other samples. In 64 dimensions there is
+# also a solver whose coefficients were all learned for this field (`samplers.learn`), on other
+# noises.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
@@ -86,7 +86,7 @@ for ax, dim in zip(axes, (2, 64), strict=True):
 plt.show()
 
 # %% [markdown]
-# Where the pilot puts 16 calls: each line is a grid, each tick a time.
+# The times of 16 evaluations: each line is a grid, each tick a time.
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 1.6), layout="constrained")
@@ -106,8 +106,9 @@ plt.show()
 # %% [markdown]
 # ## The model
 #
-# Four prompts, guidance 2: a call evaluates the network twice. The truth is rk4 with 192 calls; the
-# dotted line is how far 96 calls end from it.
+# Four prompts, guidance 2. An evaluation of the guided velocity evaluates the network twice. The
+# reference is rk4 with 192 evaluations; the dotted line is the distance of rk4 with 96 evaluations
+# from it.
 
 # %%
 PROMPTS = ["a red circle", "two blue squares", "a green star", "a yellow ring above a pink cross"]
@@ -125,7 +126,7 @@ ax.set(title=f"{model}, guidance 2", xlabel="evaluations of the guided velocity"
 plt.show()
 
 # %% [markdown]
-# One noise each, in images:
+# One noise of each solver as an image:
 
 # %%
 SHOWN = (4, 8, 16, 32)
@@ -151,7 +152,7 @@ def ranking(errors, n):
 
 
 def place(errors, n):
-    """Where `auto` comes among the solvers that need no look at the field first."""
+    """The rank of `auto` among the solvers that do not see the field before."""
     row = sorted(SOLVERS, key=lambda name: errors[name][n])
     return f"number {row.index('auto') + 1} of {len(row)}"
 
@@ -161,20 +162,22 @@ def first(errors, n):
 
 
 n = 16
-print(f"""The most of {n} calls is made by {first(exact_errors[2], n)} in 2 dimensions, by
-{first(exact_errors[64], n)} in 64, and by {first(model_errors, n)} on {model}. What wins on exact
-fields need not win on the model: auto is {place(exact_errors[2], n)} in 2 dimensions,
+print(f"""With {n} evaluations the most accurate solver is
+{first(exact_errors[2], n)} in 2 dimensions,
+{first(exact_errors[64], n)} in 64, and {first(model_errors, n)} on {model}. Among the solvers that
+do not see the field before, auto is {place(exact_errors[2], n)} in 2 dimensions,
 {place(exact_errors[64], n)} in 64, and {place(model_errors, n)} on {model}.
 """)
 for n in (8, 16, 32):
-    print(f"{n} calls, mixture in 2 dimensions: {ranking(exact_errors[2], n)}")
-    print(f"{n} calls, mixture in 64 dimensions: {ranking(exact_errors[64], n)}")
-    print(f"{n} calls, {model}: {ranking(model_errors, n)}\n")
+    print(f"{n} evaluations, mixture in 2 dimensions: {ranking(exact_errors[2], n)}")
+    print(f"{n} evaluations, mixture in 64 dimensions: {ranking(exact_errors[64], n)}")
+    print(f"{n} evaluations, {model}: {ranking(model_errors, n)}\n")
 gain = {
     "the mixture in 64 dimensions": exact_errors[64],
     f"{model}": model_errors,
 }
 for name, errors in gain.items():
     better = {n: errors["euler"][n] / errors["abm"][n] for n in (8, 32)}
-    print(f"{name}: abm's error is euler's over {better[8]:.2g} (8 calls), {better[32]:.2g} (32)")
-print(f"The truth of {model} is itself uncertain by {doubt:.2g}.")
+    ratios = f"{better[8]:.2g} (8 evaluations) and {better[32]:.2g} (32) times"
+    print(f"{name}: euler's error is {ratios} that of abm")
+print(f"The reference on {model} is itself uncertain by {doubt:.2g}.")
