@@ -1,6 +1,7 @@
 """Runs the notebooks from top to bottom, each with a fresh kernel, and says how long they took:
 
 python -m checks.notebooks                   # all; ends with status 1 where one fails
+python -m checks.notebooks --jobs 2          # two at once
 python -m checks.notebooks 3 --store         # the third; what it drew and printed is kept
 python -m checks.notebooks 3 --model FOLDER  # with another model in its one line
 """
@@ -10,6 +11,8 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import jupytext
@@ -67,6 +70,19 @@ def store(notebook: nbformat.NotebookNode, path: Path) -> None:
     nbformat.write(notebook, path)
 
 
+def attempt(script: Path, model: str | None, keep: bool) -> str:
+    """Runs a notebook, which is stored if `keep`, and returns the error of its cell that fails."""
+    notebook, started, error = read(script, model), time.monotonic(), ""
+    try:
+        run(notebook)
+    except CellExecutionError as found:
+        error = str(found)
+    print(f"{error}\n{script.stem}: {time.monotonic() - started:.0f} s".strip(), flush=True)
+    if keep and not error:
+        store(notebook, script.with_suffix(".ipynb"))
+    return error
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -75,24 +91,18 @@ def main() -> None:
     parser.add_argument(
         "--store", action="store_true", help="Keeps the outputs in the .ipynb files."
     )
+    parser.add_argument("--jobs", type=int, default=1, help="Runs this many notebooks at once.")
     parser.add_argument("--model", help="Uses this folder or hub id in place of the shipped model.")
     args = parser.parse_args()
     if args.store and args.model:
         parser.error("--store keeps the shipped model's run; leave out --model")
     os.environ.update(QUIET)
-    failed, begun = [], time.monotonic()
-    for script in sorted(FOLDER.glob("*.py")):
-        if args.numbers and int(script.stem[:2]) not in args.numbers:
-            continue
-        notebook, started = read(script, args.model), time.monotonic()
-        try:
-            run(notebook)
-        except CellExecutionError as error:
-            failed.append(script.stem)
-            print(error)
-        print(f"{script.stem}: {time.monotonic() - started:.0f} s", flush=True)
-        if args.store and script.stem not in failed:
-            store(notebook, script.with_suffix(".ipynb"))
+    scripts, begun = sorted(FOLDER.glob("*.py")), time.monotonic()
+    if args.numbers:
+        scripts = [script for script in scripts if int(script.stem[:2]) in args.numbers]
+    with ProcessPoolExecutor(args.jobs) as pool:
+        errors = pool.map(partial(attempt, model=args.model, keep=args.store), scripts)
+        failed = [s.stem for s, error in zip(scripts, errors, strict=True) if error]
     print(f"altogether: {time.monotonic() - begun:.0f} s")
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,14 @@ def test_the_question_stands_first_and_the_answer_last(path):
     assert "**Question.**" in "".join(first["source"])
     assert "The answer" in "".join(title["source"])
     assert re.search(r"\d", "".join(last["outputs"][0]["text"]))
+
+
+def test_a_notebook_that_fails_fails_the_run(tmp_path, monkeypatch, capfd):
+    for name, line in (("01_good", "1 + 1"), ("02_bad", "1 / 0")):
+        (tmp_path / f"{name}.py").write_text(f"# %%\n{line}\n")
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["notebooks", "--jobs", "2"])
+    with pytest.raises(SystemExit, match=r"failed: 02_bad$"):
+        notebooks.main()
+    out = capfd.readouterr().out
+    assert "ZeroDivisionError" in out and "01_good: " in out and "02_bad: " in out
