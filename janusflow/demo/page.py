@@ -74,7 +74,8 @@ def _paint_tab(pipe, examples: list[str], shelf: gr.State, known: bool) -> None:
     outputs = [shown, way, made, shelf]
     deed = jobs.told(partial(jobs.painting, pipe), len(outputs))
     own = [sampler.input, nfe.input]
-    gr.on(own, lambda: requests.OWN, None, quality, **QUIET)
+    chosen = f"() => {requests.OWN!r}"  # in the browser, so that Paint never comes first
+    gr.on(own, None, None, quality, js=chosen, **QUIET)
     ways = [
         _job(go.click, deed, inputs, outputs, "paint"),
         _job(prompt.submit, deed, inputs, outputs, None),
