@@ -77,10 +77,21 @@ def _turns(messages: list[Message]) -> list[dict]:
                     parts.append({"type": "image", "image": image})
                 else:
                     parts.append({"type": "text", "text": part.text})
-            content = parts
+            content = _images_first(parts)
         role = "system" if message.role == "developer" else message.role
         turns.append({"role": role, "content": content})
     return _checked(turns)
+
+
+def _images_first(parts: list[dict]) -> list[dict]:
+    """Returns a message's parts with images that follow all of its text put before it.
+
+    OpenAI's clients send the text first; these models were trained on images before the question.
+    """
+    kinds = [part["type"] for part in parts]
+    if kinds == sorted(kinds, reverse=True):  # texts, then images
+        return sorted(parts, key=lambda part: part["type"])
+    return parts
 
 
 def _checked(turns: list[dict]) -> list[dict]:

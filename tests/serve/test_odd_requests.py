@@ -10,6 +10,9 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 import httpx
 from served import Served
 
+from janusflow.serve import answers
+from janusflow.serve.schemas import Message
+
 
 @pytest.fixture(scope="module")
 def served(tiny_pipe):
@@ -42,6 +45,18 @@ def test_an_image_may_be_wrapped_in_lines_and_its_scheme_in_capitals(served):
     lines = "\n".join(RED[i : i + 76] for i in range(0, len(RED), 76))
     for url in (f"data:image/png;base64,{lines}\n", f"DATA:image/PNG;BASE64,{RED}"):
         assert ask(served, TEXT, shown(url))[1]["choices"] == expected
+
+
+def test_images_after_the_text_are_read_before_it_and_interleaved_ones_where_they_stand(served):
+    red, also = shown(f"data:image/png;base64,{RED}"), {"type": "text", "text": "and here?"}
+
+    def sent(*parts):
+        turns = answers._turns([Message(role="user", content=list(parts))])
+        return [part.get("text", "image") for part in turns[0]["content"]]
+
+    assert sent(TEXT, red, red) == sent(red, red, TEXT) == ["image", "image", TEXT["text"]]
+    assert sent(TEXT, red, also, red) == [TEXT["text"], "image", also["text"], "image"]
+    assert ask(served, TEXT, red)[1]["choices"] == ask(served, red, TEXT)[1]["choices"]
 
 
 @pytest.mark.parametrize("temperature", [0, 1e-9, 1e-300])
