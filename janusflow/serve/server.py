@@ -1,6 +1,7 @@
 """Serves the application at an address."""
 
 import re
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from types import FrameType
 from janusflow.serve.worker import Worker
 from janusflow.utils.http_guard import LOCAL, Guard
 from janusflow.utils.http_logs import quiet_about_clients
+from janusflow.utils.stop_signals import HANGUP, handled
 
 MEGABYTE = 2**20
 HOST = re.compile(r"[\w.-]+|\[?[0-9a-fA-F:.]*:[0-9a-fA-F:.]*\]?")  # a name, or a number of IPv6
@@ -58,6 +60,8 @@ def start(pipe, name: str, host: str, port: int, places: int, **checks) -> None:
     settings = dict(log_level="warning", server_header=False, timeout_graceful_shutdown=5)
     server = uvicorn.Server(uvicorn.Config(app, **settings))
     server.handle_exit = stopping(server.handle_exit, made.state.worker)
+    if HANGUP in handled():
+        signal.signal(HANGUP, once(server.handle_exit, signal.getsignal(HANGUP)))
     server.run(sockets=[listening])
 
 
@@ -71,6 +75,18 @@ def stopping(handle: Callable, worker: Worker) -> Callable:
     return handle_exit
 
 
+def once(handle: Callable, after: Callable) -> Callable:
+    """Returns a signal handler that calls `handle` for the first signal and leaves `after` in its
+    place, which uvicorn reaches by raising the signal again once it has stopped.
+    """
+
+    def handle_first(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, after)
+        handle(number, frame)
+
+    return handle_first
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Returns a socket at the address. Raises OSError, as a sentence, if it cannot be opened."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -78,6 +94,7 @@ def listen(host: str, port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
+        made.listen()  # a client may connect as soon as the address is printed
     except (OSError, ValueError) as error:  # ValueError: what is no host's name at all
         made.close()
         reason = getattr(error, "strerror", None) or str(error)

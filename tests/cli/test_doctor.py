@@ -73,6 +73,16 @@ def test_what_is_wrong_is_named_and_nothing_is_timed(damage, name, janusflow, fo
     assert found["memory"]["state"] in ("ok", "warning")  # the fault is told once
 
 
+@pytest.mark.parametrize("content", [None, b"", "half"])
+def test_missing_weights_are_found_without_loading_them(content, janusflow, folder):
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
+    assert states(janusflow, folder, "--no-speed")["weights"]["state"] == "problem"
+
+
 def test_a_folder_without_autoencoder_can_still_answer(janusflow, folder):
     shutil.rmtree(folder / "vae")
     found = states(janusflow, folder)

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import signal
+import socket
 
 import pytest
 from PIL import Image
@@ -10,7 +12,7 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 import httpx
 from served import Served
 
-from janusflow.serve import answers
+from janusflow.serve import answers, server
 from janusflow.serve.schemas import Message
 
 
@@ -137,3 +139,20 @@ def test_a_parameter_in_the_address_is_refused_and_azures_version_is_not(served)
     assert error["message"] == "seed stands in the address; send it in the body"
     error = httpx.post(place, params={"api-version": "1"}, json=body).json()["error"]
     assert error["param"] == "messages"
+
+
+def test_an_address_takes_connections_before_the_server_runs():
+    with server.listen("127.0.0.1", 0) as listening:
+        socket.create_connection(listening.getsockname(), timeout=5).close()
+
+
+def test_a_closed_terminal_stops_the_server_and_then_the_command():
+    came = []
+    handler = server.once(lambda number, _: came.append(number), signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        assert came == [signal.SIGHUP] and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import torch
 
+from janusflow.cli.commands.info_janusflow import count_parameters
 from janusflow.models.family import FLOW, family
+from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.processor_checks import Finding, examine
+from janusflow.utils.checkpoint_files import stored
 from janusflow.utils.devices import describe, pick_device, pick_dtype, written
 from janusflow.utils.hub import locate
 from janusflow.utils.text import printable
@@ -36,6 +39,8 @@ def run(options) -> Iterator[Finding]:
         ("device", lambda: device(options)),
     ]
     drawable = not flow or vae or (folder / "vae").is_dir()
+    if flow:
+        checks.insert(1, ("weights", lambda: weights(folder)))
     if flow and drawable:
         checks.insert(1, ("autoencoder", lambda: autoencoder(folder, vae)))
         checks.append(("memory", lambda: memory(folder, options)))
@@ -68,6 +73,17 @@ def _guarded(name: str, check: Check) -> Iterator[Finding]:
 def files(folder: Path, vae: Path | None) -> Iterator[Finding]:
     """Checks tokens, tags, sizes and the autoencoder from the folder's files, without weights."""
     yield from examine(folder, vae)
+
+
+def weights(folder: Path) -> Iterator[Finding]:
+    """Compares how many numbers a JanusFlow's weight files hold with its configuration."""
+    needed = sum(count_parameters(JanusFlowConfig.from_pretrained(folder)).values())
+    held = stored(folder)
+    said = f"{held:,} numbers in the weight files, {needed:,} in the network"
+    if held < needed:
+        yield Finding("weights", "problem", f"{said}; download the weights again")
+    else:
+        yield Finding("weights", "ok", said, {"stored": held, "parameters": needed})
 
 
 def autoencoder(folder: Path, vae: Path | None) -> Iterator[Finding]:
