@@ -109,9 +109,8 @@ def test_an_edit_changes_what_is_transparent_and_keeps_the_rest(client):
 
 def test_an_answer_is_the_pipelines_with_its_usage(client, tiny_pipe):
     out = client.chat.completions.create(model=MODEL, messages=asked(), max_tokens=8)
-    question = [{"type": "text", "text": "how many shapes are there?"}]
-    question += [{"type": "image", "image": Image.new("RGB", (96, 96), "red")}]
-    same = tiny_pipe.chat([{"role": "user", "content": question}], max_new_tokens=8)
+    images = [Image.new("RGB", (96, 96), "red")]
+    same = tiny_pipe.chat("how many shapes are there?", images, max_new_tokens=8)
     assert out.choices[0].message.content == same
     assert out.choices[0].finish_reason == "length" and out.usage.completion_tokens == 8
 
