@@ -65,6 +65,16 @@ def tell(message: object) -> None:
     print(f"janusflow: {printable(message)}", file=sys.stderr, flush=True)
 
 
+def warn_of_loose_words(texts: list[str], what: str, command: str) -> None:
+    """Warns about several texts of one word, which a text without quotes becomes in a shell."""
+    if len(texts) > 1 and all(len(text.split()) == 1 for text in texts):
+        whole = " ".join(texts)
+        tell(
+            f"warning: these are {len(texts)} {what} of one word each; for a single one put the "
+            f"text in quotes: {command} {whole!r:.120}"
+        )
+
+
 def warn(message, *_args, **_kwargs) -> None:
     """Replaces `warnings.showwarning`: prints one line without the source code that caused it."""
     tell(f"warning: {message}")

@@ -42,6 +42,11 @@ def read(path: Path) -> Image.Image:
     Raises ValueError if the file is not an image of one of `FORMATS`, is truncated, or exceeds the
     limit of pixels.
     """
+    if str(path).startswith(("http:/", "https:/")):
+        raise ValueError(
+            f"the image is {str(path)!r:.80}; URLs are not downloaded, so save the image and give "
+            "its file"
+        )
     return decode(read_bytes(path, "image_bytes", "image"), repr(str(path)))
 
 

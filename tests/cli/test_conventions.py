@@ -13,9 +13,10 @@ from PIL import Image
 
 from janusflow.cli import terminal
 from janusflow.cli.commands import bench
-from janusflow.cli.commands.generate import warn_of_a_file, warn_of_loose_words
+from janusflow.cli.commands.generate import warn_of_a_file
 from janusflow.cli.old_names import ALSO, OLD, renamed
 from janusflow.cli.save_images import check_seed, output
+from janusflow.cli.terminal import warn_of_loose_words
 from janusflow.pipelines import image_io
 from janusflow.utils import devices
 
@@ -179,8 +180,14 @@ def test_bench_without_a_command_does_what_it_did(given, meant):
     ],
 )
 def test_words_without_quotes_are_noticed(texts, warned, capsys):
-    warn_of_loose_words(texts)
+    warn_of_loose_words(texts, "prompts", "janusflow generate")
     assert ("in quotes" in capsys.readouterr().err) == warned
+
+
+def test_questions_without_quotes_are_noticed_and_urls_are_no_files(janusflow):
+    code, _, err = janusflow("chat", "https://example.org/a.png", "what", "is", "it")
+    assert code == 1 and "3 questions of one word each" in err
+    assert "URLs are not downloaded, so save the image and give its file" in err
 
 
 def test_a_new_folder_is_made_once_it_is_filled(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
 from janusflow.cli.shared_options import OUTPUT, argument, path
-from janusflow.cli.terminal import importing, tell
+from janusflow.cli.terminal import importing, tell, warn_of_loose_words
 from janusflow.utils import limits
 
 
@@ -30,6 +30,7 @@ def chat(options: Options) -> dict:
 
     if not all(text.strip() for text in options.question):
         raise ValueError("the question is empty; ask something about the image")
+    warn_of_loose_words(options.question, "questions", "janusflow chat IMAGE")
     limits.whole(options.max_new_tokens, "--max-new-tokens", "number")
     image = images.read(options.image)
     pipe = load_model.load(options, options.lora)

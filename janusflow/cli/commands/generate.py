@@ -7,7 +7,7 @@ from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
 from janusflow.cli.save_images import Out, Output, Seed, check_seed, output
 from janusflow.cli.shared_options import OUTPUT, SAMPLING, argument
-from janusflow.cli.terminal import importing, tell
+from janusflow.cli.terminal import importing, tell, warn_of_loose_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def _rows(options: Options) -> list[str]:
     limits.whole(options.num_images, "--num-images", "number")
     limits.whole(options.batch_size, "--batch-size", "number", optional=True)
     texts = list(options.prompt or [])
-    warn_of_loose_words(texts)
+    warn_of_loose_words(texts, "prompts", "janusflow generate")
     warn_of_a_file(texts)
     texts += safe_io.read_prompts(options.prompts) if options.prompts else []
     for text in texts:
@@ -109,16 +109,6 @@ def _rows(options: Options) -> list[str]:
         raise ValueError("the prompt is missing or empty; give a text such as 'a red circle'")
     check_seed(options.seed, len(texts) * options.num_images)
     return [text for text in texts for _ in range(options.num_images)]
-
-
-def warn_of_loose_words(texts: list[str]) -> None:
-    """Warns about several one-word prompts, which a text without quotes becomes in a shell."""
-    if len(texts) > 1 and all(len(text.split()) == 1 for text in texts):
-        whole = " ".join(texts)
-        tell(
-            f"warning: these are {len(texts)} prompts of one word each; for one image put the "
-            f"text in quotes: janusflow generate {whole!r:.120}"
-        )
 
 
 def warn_of_a_file(texts: list[str]) -> None:
