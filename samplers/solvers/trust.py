@@ -5,6 +5,8 @@ network gains orders of magnitude from high orders, once its first steps are acc
 the first step of the own grid is short. Two ratios of each sample tell such a field, at no call:
 its first velocity does not point against the noise, and the second difference of its velocities is
 far smaller than they are. Such a sample moves to the rules of highest order, others keep the blend.
+Each of the first states is integrated anew from the noise, through all velocities, and the second
+prediction is off by as much as makes up for the first one, which could only be Euler's.
 """
 
 from functools import lru_cache
@@ -13,7 +15,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from samplers.solvers.adams import Form, move
-from samplers.solvers.caution import FAR, LARGE, TINY, Row, difference, doubts, sized
+from samplers.solvers.caution import FAR, LARGE, TINY, Row, difference, doubts, minus, sized
 
 STEPS = range(4, 41)  # of a run that trusts; at 64 the blend has only the highest orders
 WHOLE = 0.85  # of the path, at least, from its beginning: the first state has to be the noise
@@ -45,10 +47,10 @@ def trusts(ts: tuple[float, ...]) -> tuple[Trust, ...]:
         return ()
     bound = sized(SMALL, n) / n**2
     scale = (sized(LARGE, n) / bound) ** 4 if doubts(ts) else 1.0
-    made = [Trust((), longest(ts, 0, 0), (), scale)]
-    for i in range(1, n):
-        small = () if i > 1 and doubts(ts) else smooth(ts, i, bound)
-        made.append(Trust(longest(ts, i - 1, i), longest(ts, i, i), small, scale))
+    made = []
+    for i in range(n):
+        small = () if not i or (i > 1 and doubts(ts)) else smooth(ts, i, bound)
+        made.append(Trust(corrector(ts, i) if i else (), predictor(ts, i), small, scale))
     return tuple(made)
 
 
@@ -57,22 +59,46 @@ def smooth(ts: tuple[float, ...], i: int, bound: float) -> Row:
     return difference(ts, i, 3, bound) if i > 1 else difference(ts, i, 2, bound**0.5)
 
 
-def longest(ts: tuple[float, ...], step: int, newest: int) -> Row:
-    """Returns the weights of a step by the rule through the newest velocities.
+def corrector(ts: tuple[float, ...], i: int) -> Row:
+    """Returns the weights of step i - 1 by the rule through POINTS + 1 velocities up to its end.
 
-    They are POINTS up to the step's beginning, and one more if its end is known.
+    While no more are known, the path is integrated anew from the noise.
     """
-    points = min(newest + 1, POINTS + newest - step)
-    nodes = [ts[newest - j] for j in range(points)]
-    return move(Form(), ts[step], ts[step + 1], nodes).weights
+    if i > POINTS:
+        return through(ts, i - 1, i, i, POINTS + 1)
+    return minus(through(ts, 0, i, i), (0.0, *through(ts, 0, i - 1, i - 1)))
+
+
+def predictor(ts: tuple[float, ...], i: int) -> Row:
+    """Returns the weights of step i by the rule through POINTS velocities up to its beginning."""
+    row = through(ts, i, i + 1, i, POINTS)
+    return minus(row, amends(ts)) if i == 1 and len(ts) > 3 else row
+
+
+def amends(ts: tuple[float, ...]) -> Row:
+    """Returns what the second prediction leaves out because Euler's step h lacks x'' h^2 / 2.
+
+    Both errors are of the same direction, J x'', and cancel when the velocities found there are
+    summed up with their weights in the state after POINTS steps.
+    """
+    h, end = ts[1] - ts[0], min(POINTS, len(ts) - 1)
+    *_, third, second, _ = through(ts, 0, end, min(end, len(ts) - 2))
+    change = second / third * h / 2
+    return -change, change
+
+
+def through(ts: tuple[float, ...], a: int, b: int, newest: int, points: int = POINTS + 1) -> Row:
+    """Returns the weights from ts[a] to ts[b] of so many velocities, the newest at ts[newest]."""
+    nodes = [ts[newest - j] for j in range(min(points, newest + 1))]
+    return move(Form(), ts[a], ts[b], nodes).weights
 
 
 def turned(first: Tensor, noise: Tensor) -> Tensor:
-    """Returns r^4 / (1 + r^4), r = (1 + cos) / AGAINST, by the angle of velocity and noise.
+    """Returns r^8 / (1 + r^8), r = (1 + cos) / AGAINST, by the angle of velocity and noise.
 
     It is 0 for a velocity straight against the noise, and near 1 from a right angle on.
     """
     a, b = (x.reshape(len(x), -1) for x in (first, noise))
     sizes = (a.square().sum(1) * b.square().sum(1) + TINY**2).rsqrt()
-    power = ((1 + (a * b).sum(1) * sizes) / AGAINST).nan_to_num(0.0).clamp(0, FAR) ** 4
+    power = ((1 + (a * b).sum(1) * sizes) / AGAINST).nan_to_num(0.0).clamp(0, FAR) ** 8
     return (power / (1 + power)).reshape(-1, *[1] * (noise.ndim - 1))

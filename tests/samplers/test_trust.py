@@ -9,7 +9,7 @@ import samplers
 from samplers import PROBLEMS, sample
 from samplers.benchmark.problems import normal
 from samplers.solvers.caution import doubt, looks, turn
-from samplers.solvers.trust import STEPS, trusts, turned
+from samplers.solvers.trust import STEPS, through, trusts, turned
 
 
 class Network:
@@ -31,7 +31,7 @@ def error(v, noise, ts, solver):
     return math.exp(float(off.square().mean(1).log().mean()) / 2)
 
 
-@pytest.mark.parametrize("calls", [8, 16, 32])
+@pytest.mark.parametrize("calls", [4, 8, 16, 32])
 def test_a_smooth_network_is_followed_about_as_well_as_by_runge_kutta(calls):
     v, noise = Network(), normal(8, 16, seed=0)
     rival = error(v, noise, samplers.uniform(calls // 4), "kutta4")
@@ -64,6 +64,17 @@ def test_the_longest_rules_move_straight_paths_exactly(n):
         assert sum(step.correct) == pytest.approx(ts[i] - ts[i - 1] if i else 0)
         assert len(step.predict) == min(i + 1, 4) and len(step.correct) == (i and min(i + 1, 5))
         assert sum(step.small) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [4, 6])
+def test_the_second_prediction_makes_up_for_the_first(n):
+    """On v = J x + a t the errors of both cancel in the sum over the first states."""
+    ts = tuple(samplers.tilted(n).tolist())
+    steps, end = trusts(ts), min(n, 4)
+    first = ts[1] ** 2 / 2
+    second = ts[2] ** 2 / 2 - ts[1] * (steps[1].predict[0] + steps[1].correct[0])
+    weights = through(ts, 0, end, min(end, n - 1))
+    assert weights[-2] * first + weights[-3] * second == pytest.approx(0, abs=1e-12)
 
 
 def test_only_whole_runs_from_noise_to_data_trust():
