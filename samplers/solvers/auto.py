@@ -25,7 +25,6 @@ from samplers.solvers.caution import (
     CORRECTS,
     Row,
     crossed,
-    doubt,
     doubts,
     looks,
     overshot,
@@ -34,7 +33,7 @@ from samplers.solvers.caution import (
 from samplers.solvers.knots import Polynomial, knot_for, knot_of
 from samplers.solvers.leaning import lean as leaned
 from samplers.solvers.leaning import leans
-from samplers.solvers.trust import Trust, trusts, turned
+from samplers.solvers.trust import Trust, drifts, trusts, turned
 
 DEPTH = 5  # values that the longest rule looks back over
 MANY = Scheme(5, 6, renewed=False)  # beyond MANY_STEPS, order is all
@@ -46,11 +45,11 @@ def auto(v: Velocity, x: Tensor, ts: Tensor, lean: bool = True) -> Path:
     """Predict, evaluate, correct, by a blend of Adams rules that suits the number of steps.
 
     The rule depends on each sample's velocities, unless `lean` is False, which makes it linear in
-    them: with four steps, the last two predictions have weights of their own; with six or more, a
-    prediction is nearer to Euler's where velocities turn fast; up to seven, the first correction
-    is left out where it exceeds the step. Beyond 64 steps a scheme of fixed order is used, whose
-    start is of order three. For fields with an attribute `time_shift` c, as of models trained
-    with a shift, the solver's own grid becomes t / (c - (c - 1) t).
+    them: with four steps, all predictions but the first have weights of their own; with six or
+    more, a prediction is nearer to Euler's where velocities turn fast; up to seven, the first
+    correction is left out where it exceeds the step. Beyond 64 steps a scheme of fixed order is
+    used, whose start is of order three. For fields with an attribute `time_shift` c, as of models
+    trained with a shift, the solver's own grid becomes t / (c - (c - 1) t).
     """
     if len(ts) - 1 > MANY_STEPS:
         yield from adams(v, x, ts, MANY)
@@ -79,7 +78,7 @@ def follow(v: Velocity, x: Tensor, ts: Iterable[Tensor], run: Program, tables: T
     sums of the same velocities. A sample's weights lie between those of three rules.
     """
     known: deque[Tensor] = deque(maxlen=DEPTH)
-    noise, ahead, doubted, facing, share = x, x, None, None, None
+    noise, ahead, doubted, share = x, x, None, None
     tables = tables.reshape(3, -1, DEPTH, 2, *[1] * x.ndim)
     rules = zip(*(table.unbind() for table in tables.unbind()), strict=True)
     for i, (t, look, three) in enumerate(zip(ts, run.looks, rules, strict=True)):
@@ -89,11 +88,11 @@ def follow(v: Velocity, x: Tensor, ts: Iterable[Tensor], run: Program, tables: T
             power = turn(known, look)
             doubted = power / (1 + power)
         if run.trust and not i:
-            facing = turned(known[0], noise)
+            facing, drift = turned(known[0], noise), drifts(known[0], noise)
         elif run.trust and run.trust[i].small:
-            share = facing * (1 - doubt(known, run.trust[i].small))
+            share = facing / (1 + drift * turn(known, run.trust[i].small))
         elif run.trust and look:
-            share = facing / (1 + run.trust[i].scale * power)
+            share = facing / (1 + run.trust[i].scale * drift * power)
         if doubted is not None:
             weights = torch.lerp(weights, careful, doubted)
         if run.leaning:

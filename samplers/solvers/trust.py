@@ -15,7 +15,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from samplers.solvers.adams import Form, move
-from samplers.solvers.caution import FAR, LARGE, TINY, Row, difference, doubts, minus, sized
+from samplers.solvers.caution import FAR, LARGE, TINY, Row, difference, doubts, minus, norms, sized
 
 STEPS = range(4, 41)  # of a run that trusts; at 64 the blend has only the highest orders
 WHOLE = 0.85  # of the path, at least, from its beginning: the first state has to be the noise
@@ -102,3 +102,13 @@ def turned(first: Tensor, noise: Tensor) -> Tensor:
     sizes = (a.square().sum(1) * b.square().sum(1) + TINY**2).rsqrt()
     power = ((1 + (a * b).sum(1) * sizes) / AGAINST).nan_to_num(0.0).clamp(0, FAR) ** 8
     return (power / (1 + power)).reshape(-1, *[1] * (noise.ndim - 1))
+
+
+def drifts(first: Tensor, noise: Tensor) -> Tensor:
+    """Returns max(1, |v| / |noise|)^8, by which differences count more in a velocity that drifts.
+
+    A flow to data far off the centre has one large velocity in common, which says nothing about how
+    smooth the rest is.
+    """
+    ratio = norms(first) / norms(noise).clamp_min(TINY)
+    return ratio.nan_to_num(1.0).clamp(1, FAR) ** 8

@@ -77,6 +77,17 @@ def test_the_second_prediction_makes_up_for_the_first(n):
     assert weights[-2] * first + weights[-3] * second == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("calls", [4, 6, 8])
+def test_data_far_off_the_centre_are_reached_about_as_well(calls):
+    field, shift = PROBLEMS["mixture"](dim=32, modes=6, seed=3, spread=0.06), 4.0
+    noise = field.noise(8)
+    off = [
+        error(v, noise, calls, "auto")
+        for v in (field.velocity, lambda x, t: field.velocity(x - t * shift, t) + shift)
+    ]
+    assert off[1] < 3 * off[0]
+
+
 def test_only_whole_runs_from_noise_to_data_trust():
     ts = samplers.tilted(16)
     assert trusts(tuple(ts.tolist()))
