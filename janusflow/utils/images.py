@@ -43,8 +43,9 @@ def read(path: Path) -> Image.Image:
     limit of pixels.
     """
     if str(path).startswith(("http:/", "https:/")):
+        address = str(path).replace(":/", "://", 1)  # of whose slashes Path keeps one
         raise ValueError(
-            f"the image is {str(path)!r:.80}; URLs are not downloaded, so save the image and give "
+            f"the image is {address!r:.80}; URLs are not downloaded, so save the image and give "
             "its file"
         )
     return decode(read_bytes(path, "image_bytes", "image"), repr(str(path)))

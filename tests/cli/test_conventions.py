@@ -186,7 +186,7 @@ def test_words_without_quotes_are_noticed(texts, warned, capsys):
 
 def test_questions_without_quotes_are_noticed_and_urls_are_no_files(janusflow):
     code, _, err = janusflow("chat", "https://example.org/a.png", "what", "is", "it")
-    assert code == 1 and "3 questions of one word each" in err
+    assert code == 2 and "3 questions of one word each" in err
     assert "URLs are not downloaded, so save the image and give its file" in err
 
 
