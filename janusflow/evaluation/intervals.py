@@ -68,12 +68,16 @@ def share(values: Sequence[float], clusters: Sequence) -> Interval:
 
 
 def overall(groups: Sequence[tuple[Sequence[float], Sequence]]) -> Interval:
-    """Returns the bootstrap interval; if all are right or all wrong, Wilson's of the clusters."""
-    seen = {float(value) for values, _ in groups for value in values}
-    if not seen <= {0.0} and not seen <= {1.0}:
-        return bootstrap(groups)
+    """Returns the bootstrap interval.
+
+    For right and wrong it is Wilson's of the clusters if the clusters of no group differ, as with
+    one prompt in each.
+    """
+    found, seen = bootstrap(groups), {float(value) for values, _ in groups for value in values}
+    if found.low < found.high or not seen <= {0.0, 1.0}:
+        return found
     trials = sum(len(set(clusters)) for _, clusters in groups)
-    return wilson(trials if seen.pop() else 0, trials)
+    return wilson(round(found.low * trials), trials)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -65,4 +65,6 @@ def test_bootstrap_over_single_answers_has_the_binomial_width():
 
 def test_all_right_is_not_certainty():
     assert overall([([True] * 8, [0, 0, 1, 1, 2, 2, 3, 3])]) == wilson(4, 4)
+    assert overall([([True], [0]), ([False], [1]), ([True], [2])]) == wilson(2, 3)
+    assert overall([([7.0], [0]), ([9.0], [1])]) == (8.0, 8.0)  # a distance has no such interval
     assert overall([([False, False], [0, 1]), ([False], [0])]) == wilson(0, 3)
