@@ -3,7 +3,7 @@
 The samples are first integrated accurately. Then the solver's own grid and one with equal shares of
 the local error are tried on them, and the better one is tilted as long as the endpoint error falls.
 For `auto` the solver is chosen too, and its last step is fitted to the samples if that helps
-others. Everything is counted in evaluations of v.
+others. A choice by which most samples lose is not taken. Everything is counted in evaluations of v.
 """
 
 from __future__ import annotations
@@ -149,15 +149,18 @@ def pilot(
         own = times(calls, solver, flight.jumps, time_shift_of(v))
         first = best = flight.look(own, solver)
         before = best.plain
+        linear = first
         if flight.corrects and adapts(own):  # only what is linear can be fitted
-            best = min(first, flight.look(own, solver.linear), key=lambda found: found.error)
+            linear = flight.look(own, solver.linear)
+            best = min(first, linear, key=_error)
         others = candidates(calls)[: max(0, looks - 2)] if chooses else []
         for other in others:
             best = flight.better(best, other, other.grid(other.steps(calls)))
-        shares = equal_shares(flight.fine, len(best.ts) - 1, best.solver.order)
-        best = flight.better(best, best.solver, shares)
-        best = _descend(flight, best, looks - 2 - len(others))
-        best = best if best.error < MARGIN * before else replace(first, error=before, changes=None)
+        starts = [first, linear] if best is first and linear is not first else [best]
+        left = (looks - 2 - len(others)) // len(starts)
+        best = min((_placed(flight, start, left) for start in starts), key=_error)
+        if best.error >= MARGIN * before or best.loses(first):
+            best = replace(first, error=before, changes=None)
     made = best.rule(flight.time_shift)
     return PilotGrid(
         times=tuple((best.ts if made is None else made.nodes).tolist()),
@@ -197,9 +200,17 @@ class Trial:
 
     error: float
     plain: float
+    each: Tensor  # RMS error of each sample, (B,)
     ts: Tensor
     solver: Solver
     changes: Tensor | None  # of the weights of the last state, one per velocity
+
+    def loses(self, other: Trial) -> bool:
+        """Returns whether most samples have a larger error than in another trial.
+
+        Few samples with large errors, which a change of grid saves by chance, are not enough.
+        """
+        return bool((self.each > other.each).double().mean() > 0.5)
 
     def rule(self, time_shift: float) -> Learned | None:
         """The solver on the grid as a rule of its own, unless its name says all of it."""
@@ -236,13 +247,12 @@ class Flight:
 
         told.jumps, told.time_shift = self.jumps, self.time_shift
         missing = self.end - sample(told, self.noise, ts, solver, nonfinite="return")
-        plain = missed(missing)
         leaning = solver.linear is not solver and adapts(ts)
         rising = all(t < s for t, s in pairwise([*at, float(ts[-1])]))  # as a rule's times do
-        if not self.corrects or leaning or not rising:
-            return Trial(plain, plain, ts, solver, None)
-        error, changes = corrected(past, missing, missed)
-        return Trial(error, plain, ts, solver, changes)
+        left, changes = missing, None
+        if self.corrects and not leaning and rising:
+            left, changes = corrected(past, missing, missed)
+        return Trial(missed(left), missed(missing), rms(left), ts, solver, changes)
 
     def better(self, best: Trial, solver: Solver, ts: Tensor) -> Trial:
         """Returns the best trial so far, or this one if it gains enough and costs no more."""
@@ -252,6 +262,11 @@ class Flight:
             return best
         found = self.look(ts, solver)
         return found if found.error < MARGIN * best.error else best
+
+
+def rms(x: Tensor) -> Tensor:
+    """Returns the root mean square of each sample, (B, ...) -> (B,)."""
+    return x.flatten(1).square().mean(1).sqrt()
 
 
 def missed(x: Tensor) -> float:
@@ -284,6 +299,16 @@ def equal_shares(fine: list[tuple[Tensor, Tensor]], n: int, order: int | None) -
         [torch.zeros(1, dtype=torch.float64, device="cpu"), (density * ts.diff()).cumsum(0)]
     )
     return pin(interpolate(uniform(n), share / share[-1], ts))
+
+
+def _placed(flight: Flight, start: Trial, looks: int) -> Trial:
+    """Places the steps of a trial: with equal shares of the error or as they are, then tilted."""
+    shares = equal_shares(flight.fine, len(start.ts) - 1, start.solver.order)
+    return _descend(flight, flight.better(start, start.solver, shares), looks)
+
+
+def _error(trial: Trial) -> float:
+    return trial.error
 
 
 def _descend(flight: Flight, start: Trial, looks: int) -> Trial:

@@ -17,30 +17,29 @@ ROUNDS = 3  # of reweighing, so that the logarithm of the error counts and not i
 Judge = Callable[[Tensor], float]  # what is missing at the end (B, D) -> error
 
 
-def corrected(past: list[Tensor], missing: Tensor, judge: Judge) -> tuple[float, Tensor | None]:
-    """Returns (error on samples not fitted to, changes c (N,) from all samples, or None if none
-    help).
+def corrected(past: list[Tensor], missing: Tensor, judge: Judge) -> tuple[Tensor, Tensor | None]:
+    """Returns (what each sample misses by changes not fitted to it, changes c (N,) from all
+    samples, or None if none help).
 
     `past` holds the velocities, `missing` the errors of the run, all (B, ...).
     """
     missing = _flat(missing)
-    none = judge(missing)
     if len(past) < 2 or len(missing) < 4 or not all(bool(v.isfinite().all()) for v in past):
-        return none, None
+        return missing, None
     basis = torch.stack([_flat(v - past[-1]) for v in past[:-1]])  # older velocities for the newest
     even = torch.arange(len(missing), device="cpu") % 2 == 0
-    found = [(none, float("inf"))]
+    found = [(judge(missing), float("inf"), missing)]
     for ridge in RIDGES:
         left = missing.clone()
         for half in (even, ~even):
             change = regress(basis[:, half], missing[half], ridge)
             left[~half] -= torch.tensordot(change, basis[:, ~half], 1)
-        found.append((judge(left), ridge))
-    least, ridge = min(found)
+        found.append((judge(left), ridge, left))
+    _, ridge, left = min(found, key=lambda one: one[:2])
     if ridge == float("inf"):
-        return none, None
+        return missing, None
     change = regress(basis, missing, ridge)
-    return least, torch.cat([change, -change.sum(0, keepdim=True)])
+    return left, torch.cat([change, -change.sum(0, keepdim=True)])
 
 
 def regress(basis: Tensor, missing: Tensor, ridge: float) -> Tensor:
