@@ -1,7 +1,9 @@
 """A tiny model with random weights, written in the published layout."""
 
 import os
+import signal
 import sys
+import threading
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the network
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -63,3 +65,9 @@ def janusflow(monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return call
+
+
+def pytest_configure(config):  # noqa: ARG001
+    """Commands under test are started as from a terminal, also where nohup started the tests."""
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
