@@ -31,29 +31,35 @@ from janusflow.utils.safe_io import read_bytes
 from janusflow.utils.text import explained, printable
 
 OVERSHOOT = 0.05  # of floats beyond 0 and 1; bicubic resizing overshoots by 0.02 on photographs
+ADDRESS = re.compile("(https?|file|data):")  # in place of a path
 
 # What PIL may open; others run programs (EPS calls Ghostscript) or hold images in images.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
-def read(path: Path) -> Image.Image:
+def read(path: str | Path) -> Image.Image:
     """Reads an image file, upright and in RGB; of an animation the first frame.
 
-    Raises ValueError if the file is not an image of one of `FORMATS`, is truncated, or exceeds the
-    limit of pixels.
+    Raises ValueError for an address, and if the file is not an image of one of `FORMATS`, is
+    truncated, or exceeds the limit of pixels.
     """
-    if str(path).startswith(("http:/", "https:/")):
-        address = str(path).replace(":/", "://", 1)  # of whose slashes Path keeps one
-        raise ValueError(
-            f"the image is {address!r:.80}; URLs are not downloaded, so save the image and give "
-            "its file"
-        )
-    return decode(read_bytes(path, "image_bytes", "image"), repr(str(path)))
+    return decode(_content(path), repr(str(path)))
 
 
 def read_mask(path: Path) -> Image.Image:
     """Reads an image file as a mask, by `to_mask`; raises the errors of `read` and of `to_mask`."""
-    return decode(read_bytes(path, "image_bytes", "image"), repr(str(path)), to_mask)
+    return decode(_content(path), repr(str(path)), to_mask)
+
+
+def _content(path: str | Path) -> bytes:
+    """Returns a file's bytes. Raises ValueError for an address, of whose slashes Path keeps one."""
+    if ADDRESS.match(str(path)):
+        address = re.sub("^(https?):/+", r"\1://", str(path))
+        raise ValueError(
+            f"the image is {address!r:.80}; URLs are not downloaded, so save the image and give "
+            "its file"
+        )
+    return read_bytes(Path(path), "image_bytes", "image")
 
 
 def decode(content: bytes, name: str, convert: Callable | None = None) -> Image.Image:

@@ -18,7 +18,7 @@ from janusflow.cli.old_names import ALSO, OLD, renamed
 from janusflow.cli.save_images import check_seed, output
 from janusflow.cli.terminal import warn_of_loose_words
 from janusflow.pipelines import image_io
-from janusflow.utils import devices
+from janusflow.utils import devices, images
 
 PLUGIN = """
 import samplers
@@ -355,3 +355,11 @@ def test_a_prompt_that_is_a_file_s_name_is_warned_of(capsys, monkeypatch, tmp_pa
     (tmp_path / "p.txt").write_text("a red circle")
     warn_of_a_file(["p.txt"])
     assert "'p.txt' is the name of a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["data:image/png;base64,AA", "file:///a.png", "http://a/b.png"])
+def test_an_address_is_no_image_and_no_mask(given):
+    for read in (images.read, images.read_mask):
+        for path in (given, Path(given)):
+            with pytest.raises(ValueError, match="URLs are not downloaded"):
+                read(path)

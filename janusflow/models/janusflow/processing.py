@@ -113,9 +113,7 @@ class JanusFlowProcessor(ProcessorMixin):
         if text is not None:
             rows = [text] if isinstance(text, str) else list(text)
             if wrong := [row for row in rows if not isinstance(row, str)]:
-                raise ValueError(
-                    f"text holds {wrong[0]!r:.60}; expected one text or a list of texts"
-                )
+                raise ValueError(f"text holds {wrong[0]!r:.60}; expected one text or a list")
             samples = self._pair([(row, ()) for row in rows], nested(images, len(rows)))
         else:
             samples = self._read(conversation, images)
