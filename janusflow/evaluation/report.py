@@ -17,7 +17,11 @@ NOTE = (
     "texts."
 )
 # what the files of evaluations call otherwise, so that old ones stay comparable
-SHOWN_AS = {"reuse": "first_block_cache", "network_calls": "network_evaluations"}
+SHOWN_AS = {
+    "reuse": "first_block_cache",
+    "network_calls": "network_evaluations",
+    "picture": "image",
+}
 WIDTH = 80
 ITEM = dict(  # what each answer of a report has
     split=str, group=str, index=int, seed=int, cluster=int | str, scores=dict[str, float | bool]
@@ -82,7 +86,7 @@ def table(scores: dict, full: bool = True) -> Rows:
     measures, beside = list(whole["scores"]), list(whole["beside"])
     parts = [*scores["groups"].items(), ("overall", whole)]
     extras = list(dict.fromkeys(name for _, group in parts for name in group["extra"]))
-    rows = [["", *measures, *extras, *beside, "n"]]
+    rows = [["", *(SHOWN_AS.get(m, m) for m in measures), *extras, *beside, "n"]]
     for name, group in parts:
         cells = [cell(group["scores"][m], full or m == measures[0]) for m in measures]
         cells += [cell(group["extra"][e], full) if e in group["extra"] else "" for e in extras]

@@ -151,7 +151,7 @@ def test_a_round_trip_of_a_perfect_reader_finds_the_pictures_that_show_their_pro
     listen(monkeypatch, said_of)
     result = runner.run(lambda: poor, TRIP, tmp_path, {})
     for item in result["items"]:
-        assert item["scores"]["agrees"] == item["scores"]["image"]
+        assert item["scores"]["agrees"] == item["scores"]["picture"]
         assert item["scores"]["caption"] == (item["said"] != "nothing")
     assert {item["scores"]["agrees"] for item in result["items"]} == {True, False}
 

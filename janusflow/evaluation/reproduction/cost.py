@@ -39,7 +39,7 @@ def operations(config) -> float:
 def operations_per_second(width: int, dtype: torch.dtype, device: str = "cpu") -> float:
     """Measures a linear layer of this width on 577 rows, like the network's, the best of three.
 
-    The plain product a @ b is some forty times slower in bfloat16 on CPUs.
+    In bfloat16 the plain product a @ b can be many times slower than this on a CPU.
     """
     a = torch.randn(577, width, device=device).to(dtype)
     b = torch.randn(width, width, device=device).to(dtype)

@@ -65,7 +65,7 @@ def _item(job: ImageJob, said: str, result) -> Item:
     scores = {
         "agrees": agrees(named, job.prompt),
         "caption": named is not None and told == there,
-        "image": result.strict,
+        "picture": result.strict,
     }
     return job.item(scores, said)
 
