@@ -81,6 +81,12 @@ class GenerateOptions(RunOptions):
                 "leave verifier out"
             )
 
+    def refuse(self, what: str, *names: str) -> None:
+        """Raises ValueError if one of these options is set, which has no meaning for `what`."""
+        for name in names:
+            if getattr(self, name) != getattr(GenerateOptions, name):
+                raise ValueError(f"{what} does not use {name}; leave it out")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EditOptions(RunOptions):

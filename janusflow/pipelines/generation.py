@@ -27,6 +27,10 @@ from janusflow.utils.limits import whole
 from samplers.guidance import Guided
 
 EDITED = "a prompt with its images"
+NOT_PREPARED = (
+    *("output_type", "best_of", "verifier", "return_dict", "memory_limit", "adapters"),
+    "callback_on_step_end",
+)
 CLEAN = 0.99  # time from which an image shows no noise to speak of
 NO_EDITOR = (
     "image is for models trained to edit, which this model's config.json does not say it was "
@@ -142,9 +146,7 @@ class Generation:
         Options are those of `pipe(prompt)`; the ones without a meaning here raise an error. The
         solver's states are kept in memory, one per step.
         """
-        for name in ("output_type", "best_of", "verifier", "return_dict"):
-            if getattr(options, name) != getattr(GenerateOptions, name):
-                raise ValueError(f"a trajectory does not use {name}; leave it out")
+        options.refuse("a trajectory", "output_type", "best_of", "verifier", "return_dict")
         run = self._prepared(texts(prompt), options)
         with self._call(**run.state) as call:
             call.velocity = self._field(run)
@@ -162,7 +164,10 @@ class Generation:
     ) -> tuple[GenerationCall, GuidedVelocity | PromptFlowMap]:
         """Returns what `pipe(prompt)` would do, for a loop of your own: the call, with its solver
         and times, and the velocity or flow map that it integrates.
+
+        Options for what happens while it integrates or afterwards raise ValueError.
         """
+        options.refuse("prepare", *NOT_PREPARED)
         run = self._prepared(texts(prompt), options)
         return run, self._field(run)
 

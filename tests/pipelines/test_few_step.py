@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+import samplers
 from janusflow import JanusFlowPipeline
 from janusflow.pipelines import few_step
 from janusflow.pipelines.few_step import FewStep
@@ -218,3 +219,15 @@ def test_a_benchmark_with_compiled_models_times_the_flow_map_too(pipe, monkeypat
     monkeypatch.setattr(type(pipe), "compile", lambda self: self)
     ways = speed.of_pipeline(pipe, ["a star"], rounds=1, compile=True)["ways"]
     assert ways["draft"]["calls"] == 4 and pipe.few_step
+
+
+def test_prepare_integrates_what_the_pipeline_would_and_refuses_what_it_leaves_out(pipe):
+    with torch.no_grad():
+        call, field = pipe.prepare("a star", quality="draft", seed=0)
+        end = samplers.sample(field, call.noise(pipe), call.ts, call.solver)
+    out = pipe("a star", quality="draft", seed=0, output_type="latent")
+    assert torch.equal(end, out.images) and call.few.model == out.generated_by
+    given = dict(best_of=2, output_type="latent", adapters=["x"], memory_limit=10**9)
+    for name, value in given.items():
+        with pytest.raises(ValueError, match=f"prepare does not use {name}"):
+            pipe.prepare("a star", **{name: value})
