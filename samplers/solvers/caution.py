@@ -112,12 +112,6 @@ def norms(k: Tensor) -> Tensor:
     return torch.linalg.vector_norm(k, dim=tuple(range(1, k.ndim)), keepdim=True)
 
 
-def doubt(known: Sequence[Tensor], second: Row) -> Tensor:
-    """Returns r^4 / (1 + r^4) with r^4 as of `turn`."""
-    power = turn(known, second)
-    return power / (1 + power)
-
-
 def weighed(row: Row, known: Iterable[Tensor]) -> Tensor:
     """Returns the sum of the velocities times the weights of the row."""
     (w, k), *rest = zip(row, known, strict=False)

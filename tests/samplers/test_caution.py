@@ -9,7 +9,7 @@ import torch
 import samplers
 from samplers import PROBLEMS, sample
 from samplers.benchmark.field_families import FAMILIES
-from samplers.solvers.caution import FEWEST, LOOKS, MOST, crossed, doubt, doubts, looks
+from samplers.solvers.caution import FEWEST, LOOKS, MOST, crossed, doubts, looks, turn
 
 
 def gain(field, calls, samples=8):
@@ -72,9 +72,9 @@ def test_only_runs_of_many_steps_look_and_then_often_enough():
 
 def test_a_velocity_at_rest_is_not_doubted_and_has_finite_gradients():
     known = [torch.zeros(2, 3, requires_grad=True) for _ in range(3)]
-    doubted = doubt(known, (0.5, -1.0, 0.5))
-    assert not doubted.any()
-    slopes = torch.autograd.grad(doubted.sum(), known)
+    power = turn(known, (0.5, -1.0, 0.5))
+    assert not power.any()
+    slopes = torch.autograd.grad(power.sum(), known)
     assert all(bool(slope.isfinite().all()) for slope in slopes)
 
 

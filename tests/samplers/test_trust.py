@@ -8,7 +8,7 @@ import torch
 import samplers
 from samplers import PROBLEMS, sample
 from samplers.benchmark.problems import normal
-from samplers.solvers.caution import doubt, looks, turn
+from samplers.solvers.caution import looks, turn
 from samplers.solvers.trust import STEPS, through, trusts, turned
 
 
@@ -53,7 +53,7 @@ def test_a_velocity_that_turns_is_not_trusted():
     scale = trusts(ts)[6].scale
     assert (1 / (1 + scale * turn([straight] * 5, looks(ts)[6]))).eq(1).all()
     assert (1 / (1 + scale * turn([turns, straight, -turns], looks(ts)[6]))).lt(0.1).all()
-    assert doubt([straight] * 2, trusts(ts)[1].small).eq(0).all()
+    assert turn([straight] * 2, trusts(ts)[1].small).eq(0).all()
 
 
 @pytest.mark.parametrize("n", [4, 5, 8, 16, 40])
