@@ -1,6 +1,7 @@
 """Distribution matching to one, two and four evaluations, on prompts of the pool.
 
-The losses are those of `janusflow.training.objectives.dmd` (Yin et al. 2024, arXiv 2311.18828).
+The losses are those of `janusflow.training.objectives.dmd` (Yin et al. 2024, arXiv 2311.18828), and
+`critic_updates` of the critic to one of the student are as in DMD2 (arXiv 2405.14867).
 """
 
 import copy
@@ -18,7 +19,7 @@ from janusflow.training.objectives.dmd import dmd
 from janusflow.training.objectives.map_losses import column
 from studies.scenes_on_gpu import fixed_shapes
 from studies.scenes_on_gpu.graphs import Captured
-from studies.scenes_on_gpu.joint import asked
+from studies.scenes_on_gpu.joint import RENEWED, asked
 from studies.scenes_on_gpu.pool import Pool
 from studies.scenes_on_gpu.timed import Timed
 
@@ -31,6 +32,7 @@ class Few:
     guidance: float = 2.0
     guided_until: float = 0.25
     evaluations: tuple[int, ...] = (1, 2, 1, 4)  # of the steps, in turn
+    critic_updates: int = 1
     images: int = 128
     questions: int = 24
     lr: float = 4e-4
@@ -40,7 +42,7 @@ class Few:
     decay_from: float = 0.35
     mean: float = -1.2
     std: float = 1.3
-    ema: tuple[float, ...] = (0.99, 0.998)
+    ema: tuple[float, ...] = (0.99, 0.998, 0.9995)
 
 
 class Distiller(Timed):
@@ -72,6 +74,10 @@ class Distiller(Timed):
             n: Captured(lambda n=n: self._gradients(n), [*self.parameters, *own])
             for n, own in self.learning.items()
         }
+        again = self.learning if settings.critic_updates > 1 else {}
+        self.critic_gradients = {
+            n: Captured(lambda n=n: self._critic_gradients(n), own) for n, own in again.items()
+        }
 
     def update(self, past: float) -> dict[str, Tensor]:
         own = self.settings
@@ -80,6 +86,11 @@ class Distiller(Timed):
         rate = own.lr * self.rate_share(past, own.warmup, own.decay_from)
         _update(self.optimizer, self.parameters, rate)
         _update(self.critic_optimizers[turn], self.learning[turn], own.critic_lr)
+        for _ in range(1, own.critic_updates):
+            self.critic_gradients[turn]()
+            _update(self.critic_optimizers[turn], self.learning[turn], own.critic_lr)
+        if self.step % RENEWED == 0:
+            self.pool.renew(ahead=2 * self.pool.processes)
         return dict(zip(("matching", "answers", "critic"), found, strict=True))
 
     def _critic(self) -> nn.Module:
@@ -89,11 +100,7 @@ class Distiller(Timed):
 
     def _gradients(self, turn: int) -> tuple[Tensor, Tensor, Tensor]:
         prompts, own, critic = self._prompts(), self.settings, self.critics[turn]
-        seen = torch.zeros(own.images, dtype=torch.bool, device=self.device)
-        x = torch.randn(self.shape, device=self.device)
-        for t, s in pairwise(own.times[:: (len(own.times) - 1) // turn]):
-            at, to = (torch.full((own.images,), z, device=self.device) for z in (t, s))
-            x = x + (s - t) * fixed_shapes.velocity(self.model, prompts, x, at, seen, to)
+        x, seen = self._generate(prompts, turn)
         t = fixed_shapes.logit_normal(own.images, own.mean, own.std, self.device)
         with torch.no_grad():
             noised = losses.interpolate(torch.randn_like(x), x, t)
@@ -104,6 +111,22 @@ class Distiller(Timed):
         answered = asked(self.model, self.pool, own.questions, self.place)
         (matched + answered).backward()
         return matched.detach(), answered.detach(), self._learn(critic, prompts, x.detach(), seen)
+
+    def _critic_gradients(self, turn: int) -> tuple[Tensor]:
+        prompts = self._prompts()
+        with torch.no_grad():
+            x, seen = self._generate(prompts, turn)
+        return (self._learn(self.critics[turn], prompts, x, seen),)
+
+    def _generate(self, prompts: fixed_shapes.Prompts, turn: int) -> tuple[Tensor, Tensor]:
+        """Returns images of `turn` jumps, and which prompts are dropped: none."""
+        count = self.settings.images
+        seen = torch.zeros(count, dtype=torch.bool, device=self.device)
+        x, times = torch.randn(self.shape, device=self.device), self.settings.times
+        for t, s in pairwise(times[:: (len(times) - 1) // turn]):
+            at, to = (torch.full((count,), z, device=self.device) for z in (t, s))
+            x = x + (s - t) * fixed_shapes.velocity(self.model, prompts, x, at, seen, to)
+        return x, seen
 
     def _guided(self, prompts: fixed_shapes.Prompts, x: Tensor, t: Tensor, seen: Tensor) -> Tensor:
         cond = fixed_shapes.velocity(self.teacher, prompts, x, t, seen)

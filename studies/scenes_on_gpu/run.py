@@ -3,8 +3,9 @@
     python -m studies.scenes_on_gpu.run --init-from MODEL --out OUT --seconds 200 200
 
 OUT/joint-DECAY and OUT/few-DECAY.safetensors hold the averaged weights in bfloat16, OUT/run.json
-the settings, the numbers of steps and the scores on 600 test prompts. The student begins with the
-new weights plus what distillation had added to the packaged model's (`--student`).
+the settings, the numbers of steps and the scores on 600 test prompts; OUT/few-after-SECONDS holds
+the slowest average every two minutes. The student begins with the new weights plus what
+distillation had added to the packaged model's (`--student`). `--seconds 0 400` only distils.
 """
 
 import argparse
@@ -65,9 +66,11 @@ def joint(args, pool: Pool, judge: Judge, say: Log) -> nn.Module:
     """Trains images and answers; returns the model with its slowest average."""
     own = changed(Joint(), args.set, "joint")
     trainer = Trainer(locate(args.init_from), pool, own)
+    if not args.seconds[0]:
+        return trainer.model
     say("joint", asdict(own))
     say("joint before", lambda: judge.teacher(trainer.model))
-    trainer.run(args.seconds[0], lambda: keep(trainer, "joint", args.out))
+    trainer.run(args.seconds[0], lambda past: keep(trainer, "joint", args.out, past))
     say("joint steps", trainer.step)
     for decay in own.ema:
         model = trainer.averaged(decay)
@@ -85,21 +88,24 @@ def few(args, teacher: nn.Module, pool: Pool, judge: Judge, say: Log) -> None:
     say("few before", lambda: {n: judge.few(first, n)["all"] for n in (4, 2, 1)})
     shape = tuple(judge.noise.shape[1:])
     distiller = Distiller(first, teacher, shape, pool, own, image_place(base))
-    distiller.run(args.seconds[1], lambda: keep(distiller, "few", args.out))
+    distiller.run(args.seconds[1], lambda past: keep(distiller, "few", args.out, past))
     say("few steps", distiller.step)
     for decay in own.ema:
         model = distiller.averaged(decay)
         say(f"few {decay}", lambda own=model: {n: judge.few(own, n) for n in (4, 2, 1)})
 
 
-def keep(trainer: Trainer | Distiller, name: str, out: Path) -> None:
-    """Writes the averaged weights in bfloat16, as a run whose machine is taken leaves them."""
+def keep(trainer: Trainer | Distiller, name: str, out: Path, past: float | None) -> None:
+    """Writes the averaged weights in bfloat16; before the end, only the slowest average."""
     names = [n for n, p in trainer.model.named_parameters() if p.requires_grad]
     whole = trainer.model.state_dict()
     for decay, average in trainer.averages.items():
+        if past and decay < max(trainer.averages):
+            continue
+        named = f"{name}-after-{past:.0f}" if past else f"{name}-{decay}"
         weights = whole | dict(zip(names, average, strict=True))
         halves = {k: v.detach().to("cpu", torch.bfloat16).clone() for k, v in weights.items()}
-        save_file(halves, out / f"{name}-{decay}.safetensors", metadata={"format": "pt"})
+        save_file(halves, out / f"{named}.safetensors", metadata={"format": "pt"})
 
 
 def main() -> None:

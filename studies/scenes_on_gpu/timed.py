@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from janusflow.training import schedules
 from janusflow.training.ema import move, trained
 
-TOLD, KEPT = 3.0, 60.0  # seconds between lines of the log, and between writings of the weights
+TOLD, KEPT = 3.0, 120.0  # seconds between lines of the log, and between writings of the weights
 
 
 class Timed:
@@ -29,9 +29,12 @@ class Timed:
         """Makes a step after the share `past` of the time, and returns its losses."""
         raise NotImplementedError
 
-    def run(self, seconds: float, keep: Callable[[], None]) -> None:
-        """Trains for so many seconds; prints the losses, and calls `keep` now and then and last."""
-        started, told, kept = time.monotonic(), 0.0, 0.0
+    def run(self, seconds: float, keep: Callable[[float | None], None]) -> None:
+        """Trains for so many seconds and prints the losses.
+
+        Calls `keep` with the seconds that are past now and then, and with None at the end.
+        """
+        started, told, kept = time.monotonic(), -TOLD, 0.0
         while (past := time.monotonic() - started) < seconds:
             found = self.update(past / seconds)
             self.step += 1
@@ -43,8 +46,8 @@ class Timed:
                 print(f"{past:.0f} s: step {self.step}, {shown}", flush=True)
             if past - kept > KEPT:
                 kept = past
-                keep()
-        keep()
+                keep(past)
+        keep(None)
 
     def rate_share(self, past: float, warmup: int, decay_from: float) -> float:
         """The rate's share: rising for `warmup` steps, falling from the share `decay_from` of the
