@@ -16,10 +16,14 @@
 #
 # **Question.** What happens between noise and image, and how many evaluations does it take?
 #
+# **Answer.** Most is decided near the noise: there the path bends, and soon the model expects
+# nearly the final image. `auto` needs a third of the evaluations that Euler's rule needs for the
+# same error. The numbers are at the end.
+#
 # A flow model is a velocity $v(x, t)$. Noise at $t = 0$ follows $dx/dt = v(x, t)$ and is an image
 # at $t = 1$. A solver knows $v$ only at the points where it evaluates it, and these evaluations
 # are what an image costs. We first look at a field in the plane whose endpoints are known to ten
-# digits, then at the model. The answer, with numbers, is at the end.
+# digits, then at the model.
 #
 # Another model is one line: `MODEL`.
 

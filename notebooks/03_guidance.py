@@ -16,13 +16,16 @@
 #
 # **Question.** How much guidance, when, and by which rule?
 #
+# **Answer.** Plain guidance with a weight near 3. On this model no other rule scores higher, but
+# guiding only the first half of the time costs a quarter less. The numbers are at the end.
+#
 # A rule combines a prediction with the prompt and one without it to one velocity. Plain guidance
 # multiplies their difference by a weight w. An interval guides only during part of the time.
 # CFG-Zero\* rescales the second prediction and begins with a velocity of zero. Projected guidance
 # (APG) drops the part of the difference that is parallel to the first prediction. Every setting
-# generates the same prompts from the same noises, and an exact scorer reads the images. The
-# answer, with numbers, is at the end. Another model is one line, `model`; the scorer knows only
-# coloured shapes, so score other images yourself.
+# generates the same prompts from the same noises, and an exact scorer reads the images. Another
+# model is one line, `model`. The scorer knows only coloured shapes, so score other images
+# yourself.
 
 # %%
 import matplotlib.pyplot as plt

@@ -17,10 +17,13 @@
 # **Question.** What does the model see in an image, where does it fail, and can it judge its own
 # images?
 #
+# **Answer.** It answers nearly every question about its world correctly; captions fail most often.
+# It attends most to the object that a question names. Its judgement of its own images nearly
+# always agrees with that of the exact scorer. The numbers are at the end.
+#
 # Questions about scenes have exact answers, so right and wrong can be counted. We ask, look at the
 # attention behind an answer, collect failures, and compare the model's judgement of its own images
-# with the exact scorer's. The answer, with numbers, is at the end. Another model is one line,
-# `model`.
+# with the exact scorer's. Another model is one line, `model`.
 
 # %%
 import matplotlib.pyplot as plt

@@ -14,14 +14,16 @@
 # %% [markdown]
 # # Fine-tuning on your own images
 #
-# **Question.** Twenty images of something the model has never seen: does it learn them from a
-# small adapter in a minute on a CPU, does it carry the new word over to shapes it was not shown
-# in, what does it forget, and does it help to mix in images of its own? And does the same work on
-# real images?
+# **Question.** Can a small adapter learn something new from twenty images, in a minute on a CPU,
+# and what does the model forget?
 #
-# The first new thing is a colour, mint, because every image of it can be scored. The second is
-# photographs of fruit. The answer, with numbers, stands at the end. Another model is one line,
-# `model`, with images of its own in place of these.
+# **Answer.** Yes. The model learns a new colour and generates it on shapes that it never saw in
+# this colour, but it forgets its other colours. Mixing in images that the model generated before
+# keeps these. The same works on photographs of fruit; fruits that were not shown are mostly not
+# recognised. The numbers are at the end.
+#
+# The colour is mint, because a program can score every image of it. Another model is one line,
+# `model`; it needs its own images in place of these.
 
 # %%
 import io
@@ -48,7 +50,7 @@ work = Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## The folder
 #
-# An image and its caption in a file of the same name beside it; that is all that training needs.
+# Training needs a folder of images, each with its caption in a `.txt` file of the same name.
 
 # %%
 mint.make(work / "mint")
@@ -61,9 +63,12 @@ plt.show()
 # %% [markdown]
 # ## Two adapters of rank 16
 #
-# Low-rank changes of the language model and the generation blocks; the model itself is not touched.
-# One sees the twenty images alone; the other also 40 that the model makes itself, before, of
-# captions it knows (prior preservation, Ruiz et al. 2022).
+# An adapter is a low-rank change of the language model and the generation blocks. The model's own
+# weights stay as they are.
+#
+# - The first adapter is trained on the twenty images alone.
+# - The second is also trained on 40 images that the model generated before, from captions that it
+#   knows (prior preservation, Ruiz et al. 2022).
 
 
 # %%
@@ -87,8 +92,8 @@ print(f"an adapter has {size / 1e6:.1f} MB")
 # %% [markdown]
 # ## Before and after
 #
-# Eight mint shapes, the last two of which are in none of the twenty images, and four prompts of
-# the model's old world.
+# Eight mint shapes, then prompts with colours that the model knew before. The mint triangle and
+# the mint ring are in none of the twenty images.
 
 # %%
 ways = {"before": None, "twenty alone": alone, "with 40 of its own": both}
@@ -103,10 +108,13 @@ plt.show()
 # %% [markdown]
 # ## Thirty-seven photographs of fruit
 #
-# Debian's package of Tux Paint's stamps (under the GPL) is downloaded once; `janusflow data stamps
-# --only food/fruit` writes such a folder. `janusflow/emoji` has drawn emoji only, and seven of the
-# fruits are held out. An image counts as recognised if, of all stamps averaged to a few pixels, the
-# nearest has its caption. Where the package cannot be had, this part is left out.
+# `janusflow/emoji` was trained on emoji only. The photographs come from Debian's package of Tux
+# Paint's stamps (GPL), which is downloaded once; `janusflow data stamps --only food/fruit` writes
+# such a folder. Seven of the fruits are held out. Without the download the notebook skips this
+# part.
+#
+# To score an image, we average it and all stamps to a few pixels and look for the nearest stamp.
+# The image counts as recognised if this stamp has its caption.
 
 # %%
 stamps = fruit.fetch()
@@ -126,8 +134,8 @@ for name, (shown, held_out) in found.items():
     print(f"  {name:<6} {shown:.2f}, {held_out:.2f}")
 
 # %% [markdown]
-# Stamps, images before and images after. The stored notebook has no figure here, because the
-# stamps' licence is not this project's: run the cell.
+# From top to bottom: stamps, images before and images after. The stored notebook has no figure
+# here, because the stamps have another licence than this project. Run the cell to see it.
 
 # %% tags=["not-stored"]
 if stamps:

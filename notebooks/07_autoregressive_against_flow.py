@@ -14,13 +14,17 @@
 # %% [markdown]
 # # Autoregressive against flow
 #
-# **Question.** What does an image cost token by token, what by a flow, and who is right more often
-# in the same time?
+# **Question.** What does an image cost when it is generated token by token, what by a flow, and
+# which model is right more often in the same time?
 #
-# Janus-Pro draws one token after another; JanusFlow moves all of them at once, many times. The
-# small models share their language model's size, not their training: the one that draws tokens had
-# eighty minutes of it, so its score is no verdict on the way. The answer, with numbers, stands at
-# the end. Other models are one line, `MODELS`; the scorer knows the small world only.
+# **Answer.** Here an image takes similar time both ways. In the same time the flow is right more
+# often, but its model was trained for much longer, so the scores do not rank the two methods. The
+# numbers are at the end.
+#
+# Janus-Pro generates one token after another. JanusFlow changes all latent tokens at once, many
+# times. The two packaged models have language models of the same size but different trainings:
+# the autoregressive one was trained for eighty minutes. Other models are one line, `MODELS`. The
+# scorer knows only coloured shapes.
 
 # %%
 import sys
@@ -46,7 +50,7 @@ for pipe in pipes:
     pipe.set_progress_bar_config(disable=True)
 
 # %% [markdown]
-# ## The same prompts through one door
+# ## The same prompts with both models
 
 
 # %%
@@ -72,8 +76,9 @@ plt.show()
 # %% [markdown]
 # ## The same time
 #
-# Ten prompts of every category, twelve at once, read by the exact scorer: by tokens, by the flow
-# with its usual steps, and by the flow with as many steps as fit into the time of the tokens.
+# Ten prompts of every category, in batches of twelve, read by the exact scorer. The rows are the
+# autoregressive model, the flow with its usual steps, and the flow with as many steps as fit into
+# the time of the autoregressive model.
 
 # %%
 flow, tokens = pipes

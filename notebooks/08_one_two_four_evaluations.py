@@ -16,10 +16,15 @@
 #
 # **Question.** How does a flow that needs many evaluations become one that needs one, two or four?
 #
-# Two answers, first on points in the plane, where a network is trained in seconds, then on the
-# small world: *reflow* trains the velocity again on pairs of its own flow, which makes its paths
-# straight; a *flow map* u(x, t, s) is trained to jump from t to s at once. The answer, with
-# numbers, stands at the end.
+# **Answer.** By reflow or by a flow map.
+#
+# - *Reflow* trains the velocity again on pairs (noise, data) of its own flow. This makes the paths
+#   straight, and a straight path needs one Euler step.
+# - A *flow map* u(x, t, s) is trained to jump from t to s in one evaluation.
+#
+# We train both on points in the plane, which takes seconds. Then we look at the packaged flow map
+# of coloured shapes: with four evaluations it scores at least as high as its teacher with 60. The
+# numbers are at the end.
 
 # %%
 import json
@@ -44,13 +49,15 @@ model, few = "janusflow/scenes", "janusflow/scenes-few"
 logging.disable_progress_bar()
 torch.set_num_threads(1)
 torch.manual_seed(0)
-plt.rcParams.update({"figure.dpi": 75, "axes.spines.top": False, "axes.spines.right": False})
+plt.style.use("samplers.benchmark.paper")
+plt.rcParams["figure.dpi"] = 75
 DOCS = next(p for p in (Path("docs"), Path("../docs")) if (p / "results").exists())
 
 # %% [markdown]
 # ## Points in the plane
 #
-# Eight Gaussians on a circle. `Net` is a velocity network of two times: for a velocity s = t.
+# The data are eight Gaussians on a circle. `Net` takes two times, t and s, as a flow map needs
+# them. As a velocity it is evaluated with s = t.
 
 
 # %%
@@ -93,8 +100,8 @@ first = train(Net(), flow_matching)
 print(f"{time.perf_counter() - start:.0f} s")
 
 # %% [markdown]
-# **Reflow.** Pairs (noise, data) of the trained flow, then flow matching on them. The pairs of the
-# second network make a third.
+# **Reflow.** We integrate the trained flow to get pairs (noise, data), and train a second network
+# on them by flow matching. The pairs of the second network train a third.
 
 
 # %%
@@ -112,8 +119,9 @@ second = reflowed(first)
 third = reflowed(second)
 
 # %% [markdown]
-# **A flow map.** u(x, t, s) by the loss of MeanFlow (Geng et al.): u = v + (s - t) du/dt, where v
-# is the first network's velocity. Half of the samples are held to the velocity itself.
+# **A flow map.** We train u(x, t, s) with the loss of MeanFlow (Geng et al.): u = v + (s - t)
+# du/dt, where v is the velocity of the first network. For half of the samples s = t, where u is
+# the velocity.
 
 
 # %%
@@ -127,8 +135,9 @@ def mean_flow(net):
 jumper = train(Net(), mean_flow, steps=2000)
 
 # %% [markdown]
-# How far the drawn points are from the data, by the energy distance. The last row is what fresh
-# data have.
+# The table has the energy distance between generated points and data, for each number of
+# evaluations. The bend is 0 for straight paths. The last row is the distance of other samples of
+# the data.
 
 
 # %%
@@ -168,10 +177,10 @@ for ax in axes:
 plt.show()
 
 # %% [markdown]
-# ## The small world
+# ## The packaged flow map
 #
-# `janusflow/scenes-few` was distilled from `janusflow/scenes`. The same noise in each column; times
-# are of one thread, each image alone.
+# `janusflow/scenes-few` was distilled from `janusflow/scenes`. Each column has the same noise. The
+# times are of one thread, with one image at a time.
 
 # %%
 PROMPTS = ["a red circle", "a blue star above a green ring", "three hearts", "an orange cross"]
@@ -201,8 +210,8 @@ display(plots.images([image for row in rows.values() for image in row], captions
 print("\n".join(f"{name:16}{1000 * spent:7.0f} ms an image" for name, spent in seconds.items()))
 
 # %% [markdown]
-# The flow map is a field of two times for anything in `samplers`: unevenly spaced jumps, or two
-# jumps that together are nearly one.
+# The flow map works with any grid of `samplers`. Here we compare one jump with four jumps of
+# unequal length from the same noise.
 
 # %%
 u = student.flow_map("a blue star above a green ring")
@@ -214,7 +223,8 @@ apart = float((far - near).square().mean().sqrt() / near.std())
 print(f"one jump ends {apart:.2f} of the latents' deviation away from four")
 
 # %% [markdown]
-# Strict score of the test prompts, from `docs/results/few-evaluations.json`, with intervals.
+# The strict score of the test prompts with 95 % intervals, from
+# `docs/results/few-evaluations.json`:
 
 # %%
 told = json.loads((DOCS / "results" / "few-evaluations.json").read_text())["rows"]
@@ -232,9 +242,9 @@ display(fig)
 # %% [markdown]
 # ## The answer
 #
-# In the plane, reflow makes the paths straight in one round: one Euler step of the second network
-# lands where many of the first do, and a flow map does the same without pairs. The small world is
-# harder: what few evaluations still cost there stands below.
+# In the plane one round of reflow makes the paths straight: one Euler step of the second network
+# is as accurate as many steps of the first. The flow map reaches the same accuracy without pairs.
+# Images of coloured shapes are harder; the scores below show what fewer evaluations cost.
 
 # %%
 text = [f"plane, one evaluation: {name} {row[0]:.2f}" for name, row in table.items()]

@@ -14,13 +14,16 @@
 # %% [markdown]
 # # Learning from rewards, and how a reward is hacked
 #
-# **Question.** What does a flow learn from a number for each of its samples, and what happens when
-# the number is not quite what was meant?
+# **Question.** What does a flow learn from a reward for each of its samples, and what happens when
+# the reward is not exactly what was meant?
 #
-# First on points in the plane, where a training takes seconds and every sample can be seen; then on
-# the small world, whose exact scorer is the reward that was meant. The algorithm is DiffusionNFT
-# (Zheng et al.), the one behind `janusflow reward`. The answer, with
-# numbers, stands at the end.
+# **Answer.** It learns exactly what is rewarded. If that is not what was meant, the reward rises
+# while the samples get worse. A penalty on the distance to the base model prevents this. The
+# numbers are at the end.
+#
+# We first train on points in the plane, which takes seconds and shows every sample. Then we look
+# at images of coloured shapes, where the exact scorer measures what was meant. The algorithm is
+# DiffusionNFT (Zheng et al.), which `janusflow reward` also uses.
 
 # %%
 import copy
@@ -48,14 +51,15 @@ model = "janusflow/scenes"
 logging.disable_progress_bar()
 torch.set_num_threads(1)
 torch.manual_seed(0)
-plt.rcParams.update({"figure.dpi": 75, "axes.spines.top": False, "axes.spines.right": False})
+plt.style.use("samplers.benchmark.paper")
+plt.rcParams["figure.dpi"] = 75
 DOCS = next(p for p in (Path("docs"), Path("../docs")) if (p / "results").exists())
 
 # %% [markdown]
 # ## Points in the plane
 #
-# The data are eight Gaussians on a circle. What is **meant**: points of the data whose x is large.
-# What is **rewarded**: x alone. A point far to the right of all data has the best reward.
+# The data are eight Gaussians on a circle. What is **meant** are points of the data with a large
+# x. What is **rewarded** is x alone, so a point far to the right of all data has the best reward.
 
 
 # %%
@@ -93,8 +97,9 @@ for _ in range(1500):
     optimizer.step()
 
 # %% [markdown]
-# One step of DiffusionNFT: draw by the policy, score, and move the velocity towards the better half
-# and away from the worse one. `kl` weighs the squared distance to the base's velocity.
+# One step of DiffusionNFT samples from the policy and scores the samples. It then moves the
+# velocity towards the better samples and away from the worse ones. `kl` is the weight of the
+# squared distance to the velocity of the base model.
 
 
 # %%
@@ -151,10 +156,11 @@ axes[1].legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# ## A reward of one's own on the small world
+# ## Your own reward for images
 #
-# A function of an image, (H, W, 3) uint8, and its request. In a file of its own,
-# `janusflow reward janusflow/scenes -o run --plugin my_rewards --reward colourful` learns from it.
+# A reward is a function of an image, (H, W, 3) uint8, and its request. If you save it as
+# `my_rewards.py`, this command trains on it:
+# `janusflow reward janusflow/scenes -o run --plugin my_rewards --reward colourful`.
 
 
 # %%
@@ -176,10 +182,11 @@ lines = [f"{name:14}" + "".join(f"{x:7.2f}" for x in found) for name, found in v
 print("\n".join(lines))
 
 # %% [markdown]
-# ## The small world, hacked on purpose
+# ## A reward hacked on purpose
 #
-# A run from the shipped weights that learns from `colourful` alone, while the exact scorer and a
-# second reader watch. The curves are from `docs/results/reward-hacking.json`, means of ten steps.
+# The packaged model was trained on `colourful` alone. The exact scorer, a second reader and a
+# measure of clean images scored the same images but did not train the model. The curves are means
+# of ten steps, from `docs/results/reward-hacking.json`.
 
 # %%
 told = json.loads((DOCS / "results" / "reward-hacking.json").read_text())["rows"]
@@ -196,10 +203,12 @@ plt.show()
 # %% [markdown]
 # ## The answer
 #
-# A flow learns exactly what is rewarded. Where that is not what was meant, the reward goes on
-# rising while the gold one falls: points leave the data, images lose what was asked for. Two things
-# help: hold the velocity to the base model's (`objective.kl`), and watch a gold reward that nothing
-# learns from (`objective.watch`).
+# A flow learns exactly what is rewarded. Where that is not what was meant, the reward keeps rising
+# while the score of what was meant falls: points leave the data, and images no longer show what
+# the prompt says. Two things help:
+#
+# - Penalise the distance to the velocity of the base model (`objective.kl`).
+# - Watch a score that nothing is trained on (`objective.watch`).
 
 # %%
 text = []
@@ -208,5 +217,5 @@ for name, history in histories.items():
     text.append(f"plane, {name:7} rewarded {found:.2f}, meant {gold:.2f}")
 for row in (told[0], told[-1]):
     found = f"colourful {row['colourful']:.2f}, strict {row['strict']:.2f}"
-    text.append(f"small world, step {row['step']}: {found}")
+    text.append(f"images, step {row['step']}: {found}")
 print("\n".join(text))

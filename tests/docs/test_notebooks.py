@@ -106,6 +106,17 @@ def test_the_question_stands_first_and_the_answer_last(path):
     assert re.search(r"\d", "".join(last["outputs"][0]["text"]))
 
 
+def test_the_page_of_janus_pro_shows_the_table_that_notebook_7_stored():
+    page = (FOLDER.parent / "docs" / "janus-pro.md").read_text(encoding="utf-8")
+    outputs = [
+        o for cell in code(FOLDER / "07_autoregressive_against_flow.ipynb") for o in cell["outputs"]
+    ]
+    printed = ["".join(o["text"]).splitlines() for o in outputs if "text" in o]
+    rows = next(lines[1:] for lines in printed if "parameters" in lines[0])
+    for row in rows:
+        assert "| " + " | ".join(re.split(r" {2,}", row.strip())) + " |" in page
+
+
 def test_a_notebook_that_fails_fails_the_run(tmp_path, monkeypatch, capfd):
     for name, line in (("01_good", "1 + 1"), ("02_bad", "1 / 0")):
         (tmp_path / f"{name}.py").write_text(f"# %%\n{line}\n")
