@@ -59,10 +59,11 @@ def sample(
 
     Raises ValueError if v writes into the state that it gets, and FloatingPointError if a velocity
     was not finite, naming the first such time; with
-    nonfinite="return" the state is returned anyway, as always under torch.compile and the
-    transforms of torch.func, where values cannot be inspected.
+    nonfinite="return" the state is returned anyway, as always under torch.compile, other traces
+    (torch.export, make_fx, FakeTensorMode) and the transforms of torch.func, where values cannot be
+    inspected.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or traced(noise):
         from samplers import compiled_run  # which imports torch._dynamo, a second of start-up
 
         return compiled_run.run(v, noise, solver, ts, options)
@@ -86,6 +87,11 @@ def trajectory(
     if nonfinite not in ("raise", "return"):
         raise ValueError(f"nonfinite is {nonfinite!r}; expected 'raise' or 'return'")
     check_velocity(v)
+    if traced(noise):
+        raise TypeError(
+            "a trace (torch.export, make_fx, FakeTensorMode) has no values of states; call "
+            "samplers.sample, whose whole run can be traced"
+        )
     chosen = find(solver, **options)
     if hasattr(ts, "chosen_for"):  # a pilot's grid brings the solver that it found best
         chosen = ts.chosen_for(chosen)
@@ -105,11 +111,8 @@ def trajectory(
             "torch.func.functionalize hides the numbers of the grid; sample outside of it, and "
             "give it the velocity alone"
         )
-    if chosen.adaptive and vectorized():
-        raise TypeError(
-            f"{chosen.name} chooses its steps by looking at the state, which torch.vmap forbids; "
-            "choose a solver with fixed steps"
-        )
+    if chosen.adaptive:
+        refuse_vmap(f"{chosen.name} chooses its steps by", "choose a solver with fixed steps")
     if chosen.maps and not is_flow_map(v):
         raise TypeError(
             f"{chosen.name} takes a flow map u(x, t, s); wrap it with samplers.flow_map(u), or "
@@ -161,12 +164,25 @@ def transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
+def traced(noise: Any) -> bool:
+    """Returns whether states have no values: in make_fx, FakeTensorMode and torch.export."""
+    keys = torch._C._TorchDispatchModeKey
+    active = map(torch._C._get_dispatch_mode, (keys.PROXY, keys.FAKE))
+    return hasattr(noise, "fake_mode") or any(mode is not None for mode in active)
+
+
 def vectorized() -> bool:
     """Returns whether the active transform is torch.vmap."""
     if torch.compiler.is_compiling():
         return False
     top = torch._C._functorch.peek_interpreter_stack()
     return top is not None and top.key() == torch._C._functorch.TransformType.Vmap
+
+
+def refuse_vmap(doing: str, instead: str) -> None:
+    """Raises TypeError under torch.vmap, for what looks at the state."""
+    if vectorized():
+        raise TypeError(f"{doing} looking at the state, which torch.vmap forbids; {instead}")
 
 
 def transforms() -> set[str]:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from samplers.core import Solver, Times, Velocity, count, find, sample, times
+from samplers.core import Solver, Times, Velocity, count, find, sample, times, traced, transformed
 from samplers.fields import Wrapped, on_grid
 from samplers.guidance.rule import where
 from samplers.registry import renamed
@@ -79,20 +79,21 @@ def inpaint(v: Velocity, data: Tensor, noise: Tensor, mask: Tensor) -> "Inpainti
     for name, value in (("the data", data), ("the noise", noise), ("the mask", mask)):
         one_tensor(value, name)
     mask = mask.to(data)
-    if not _fits(mask, data):
-        raise ValueError(
-            f"the mask has shape {tuple(mask.shape)} and the data {tuple(data.shape)}; the mask's "
-            "has to broadcast to the data's"
-        )
-    if not ((mask >= 0) & (mask <= 1)).all():
+    for name, value in (("mask", mask), ("noise", noise)):
+        if not _fits(value, data):
+            raise ValueError(
+                f"the {name} has shape {tuple(value.shape)} and the data {tuple(data.shape)}; the "
+                f"{name}'s has to broadcast to the data's"
+            )
+    if not (transformed() or traced(mask)) and not ((mask >= 0) & (mask <= 1)).all():
         raise ValueError("the mask holds values outside [0, 1]; expected 0 (keep) to 1 (change)")
     return Inpainting(v, data, noise, mask)
 
 
-def _fits(mask: Tensor, data: Tensor) -> bool:
-    """Returns whether the mask broadcasts to the data's shape."""
+def _fits(value: Tensor, data: Tensor) -> bool:
+    """Returns whether a tensor broadcasts to the data's shape."""
     try:
-        return torch.broadcast_shapes(mask.shape, data.shape) == data.shape
+        return torch.broadcast_shapes(value.shape, data.shape) == data.shape
     except RuntimeError:
         return False
 

@@ -8,7 +8,7 @@ far fewer sweeps than steps. Shih et al. 2023 (ParaDiGMS).
 import torch
 from torch import Tensor
 
-from samplers.core import Times, Velocity, find, times
+from samplers.core import Times, Velocity, find, refuse_vmap, times
 from samplers.fields import fitting, grid_dependent, jumps_of
 from samplers.states import one_tensor
 
@@ -25,6 +25,7 @@ def picard(v: Velocity, noise: Tensor, ts: Times, *, tolerance: float = 1e-3) ->
     if not tolerance >= 0:
         raise ValueError(f"tolerance is {tolerance}; expected an RMS of at least 0")
     one_tensor(noise, "the noise")
+    refuse_vmap("picard ends its sweeps by", "give it all samples as one batch (B, ...)")
     if grid_dependent(v):
         raise ValueError(
             "this guided field depends on the run's time grid, which parallel sampling does not "

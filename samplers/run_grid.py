@@ -14,6 +14,7 @@ Times = Tensor | Iterable[float] | int
 FARTHEST = 1e2  # time of a grid; diffusers counts training steps, from 1000 down
 MOST = 10**6  # evaluations of a run
 CLOSEST = 1e-12  # two times, relative to the largest
+NO_TIMES = ("str", "bytes", "complex", "<U", "|S")
 
 
 def times(
@@ -56,14 +57,14 @@ def _whole(ts: Any) -> int | None:
 
 def _tensor(ts: Tensor | Iterable[float]) -> Tensor:
     """Returns times as float64 on the CPU, moved first, as Apple's GPUs have no float64."""
-    if isinstance(ts, Tensor) and not ts.is_complex():
+    if isinstance(ts, Tensor) and not ts.is_complex() and not ts.is_sparse and not ts.is_meta:
         return ts.cpu().double()
     try:
-        if isinstance(ts, str | bytes):
-            raise TypeError("a text is no number")
-        if isinstance(ts, set | frozenset | dict | Tensor):
-            raise TypeError("times have an order and are real")
+        if isinstance(ts, str | bytes | set | frozenset | dict | Tensor):
+            raise TypeError("times have values and an order, and are real")
         values = list(ts)
+        if any(_kind(t) in NO_TIMES for t in values):
+            raise TypeError("texts are no numbers, and complex numbers are not in order")
         if any(isinstance(t, Tensor) for t in values):
             return torch.stack([torch.as_tensor(t).cpu().double() for t in values])
         return torch.tensor([float(t) for t in values], dtype=torch.float64, device="cpu")
@@ -71,6 +72,11 @@ def _tensor(ts: Tensor | Iterable[float]) -> Tensor:
         raise TypeError(
             f"the times are {ts!r:.80}; pass a number of evaluations, or a list of times"
         ) from None
+
+
+def _kind(t: Any) -> str:
+    """Returns the dtype of a tensor or numpy's scalar, or the type of anything else."""
+    return str(getattr(t, "dtype", type(t).__name__)).removeprefix("torch.").rstrip("0123456789")
 
 
 def _check_grid(ts: Tensor) -> None:

@@ -88,14 +88,19 @@ class Solver:
         option = inspect.signature(self.path).parameters.get("lean")
         return self.with_options(lean=False) if option and option.default else self
 
-    def __reduce__(self) -> tuple:
-        """Pickles a registered solver by its name and options, without its closures."""
-        known, options = SOLVERS.get(self.name), getattr(self.path, "keywords", {})
-        path = getattr(self.path, "func", self.path)
-        if type(self) is Solver and known and replace(self, path=known.path) == known:
-            if path is known.path:
-                return partial(find, self.name, **options), ()
-        return super().__reduce_ex__(2)
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        """Pickles a registered solver by its name, options and changes, without its closures."""
+        known, options = SOLVERS.get(self.name), {}
+        if type(self) is not Solver or known is None:
+            return super().__reduce_ex__(protocol)
+        changes = {k: own for k, own in vars(self).items() if own != getattr(known, k)}
+        if getattr(self.path, "func", None) is known.path:
+            options = changes.pop("path").keywords
+        return _changed, (self.name, options, changes)
+
+
+def _changed(name: str, options: dict, changes: dict) -> Solver:
+    return replace(find(name, **options), **changes)
 
 
 SOLVERS: Registry[Solver] = Registry(

@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from diffusers import SchedulerMixin
@@ -77,6 +78,17 @@ def placed(scheduler: SchedulerMixin, v: Velocity, x: Tensor, ts: Tensor, sign: 
             yield state
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """`placed` as a solver's path; a class, so that it pickles."""
+
+    scheduler: SchedulerMixin
+    sign: int
+
+    def __call__(self, v: Velocity, x: Tensor, ts: Tensor) -> Path:
+        return placed(self.scheduler, v, x, ts, self.sign)
+
+
 def from_diffusers(
     scheduler: SchedulerMixin, *, sign: int = -1, stochastic: bool = False
 ) -> Solver:
@@ -93,12 +105,9 @@ def from_diffusers(
         )
     twice = scheduler.order == 2
 
-    def path(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-        return placed(scheduler, v, x, ts, sign)
-
     return Solver(
         name=type(scheduler).__name__,
-        path=path,
+        path=_Placed(scheduler, sign),
         order=None,
         calls=2 if twice else 1,
         extra=-1 if twice else 0,

@@ -1,7 +1,9 @@
 """Runs a solver from outside, one velocity at a time, starting at any of its evaluations."""
 
-from dataclasses import replace
+import inspect
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,15 +93,24 @@ def agree(solver: Solver, ts: Tensor, calls: list[float]) -> bool:
 
 def led(solver: Solver, lead: list[float]) -> Solver:
     """Returns the solver preceded by Euler steps through `lead` to the grid's start."""
-    if not lead:
-        return solver
+    return replace(solver, path=_Led(solver, lead)) if lead else solver
 
-    def path(v: Velocity, x: Tensor, ts: Tensor) -> Path:
-        for t, s in pairwise([*lead, float(ts[0])]):
+
+@dataclass(frozen=True)
+class _Led:
+    """A path that begins with Euler steps; a class, so that it pickles."""
+
+    solver: Solver
+    lead: list[float]
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.solver.path)
+
+    def __call__(self, v: Velocity, x: Tensor, ts: Tensor, **options: Any) -> Path:
+        for t, s in pairwise([*self.lead, float(ts[0])]):
             x = advance(x, (s - t, v(x, torch.tensor(t, dtype=torch.float64, device="cpu"))))
         if len(ts) > 1:
-            yield from solver.path(v, x, ts)
+            yield from self.solver.path(v, x, ts, **options)
         else:
             yield x
-
-    return replace(solver, path=path)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from samplers.callables import check_velocity
-from samplers.fields import Velocity, grid_dependent, jumps_of, on_grid
+from samplers.fields import Velocity, grid_dependent, jumps_of, on_grid, time_shift_of
 from samplers.guidance.rule import Combine, Rule, read
 from samplers.guidance.rules import as_rule
 from samplers.states import Layout, of_parts
@@ -105,6 +105,16 @@ class Guided:
     def jumps(self) -> tuple[float, ...]:
         """Times at which the velocity jumps, in rising order."""
         return tuple(sorted({*self.pair.jumps, *self.rule.jumps}))
+
+    @property
+    def time_shift(self) -> float:
+        """That of the conditional prediction."""
+        return time_shift_of(self.pair.cond or self.pair.both)
+
+    @property
+    def project(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """That of the conditional prediction, for two inpaintings; see `samplers.inpaint`."""
+        return getattr(self.pair.cond or self.pair.both, "project", None)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         reads = self._reads(t)

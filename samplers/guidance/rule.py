@@ -29,6 +29,10 @@ OLD = {  # names of release 0.1, for one more release
 RULES: Registry[Callable[..., Rule]] = Registry("guidance rule", OLD)
 
 
+def both(_t: Tensor) -> int:
+    return 2
+
+
 @dataclass(frozen=True, repr=False)
 class Rule:
     """A rule that combines two predictions, and how many of them it needs at time t.
@@ -43,7 +47,7 @@ class Rule:
     """
 
     combine: Combine
-    reads: Callable[[Tensor], int] = lambda _: 2
+    reads: Callable[[Tensor], int] = both
     jumps: tuple[float, ...] = ()
     for_grid: Callable[[Tensor], Rule] | None = None
     written: tuple[str, tuple, dict] | None = None
@@ -67,10 +71,10 @@ class Rule:
         told = [repr(a) for a in args] + [f"{k}={v!r}" for k, v in options.items()]
         return f"{name}({', '.join(told)})"
 
-    def __reduce__(self) -> tuple:
+    def __reduce_ex__(self, protocol: int) -> tuple:
         """Pickles a registered rule by its name and arguments."""
         if self.written is None or self.written[0] not in RULES:
-            return super().__reduce_ex__(2)
+            return super().__reduce_ex__(protocol)
         return _remade, self.written
 
 

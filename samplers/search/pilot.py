@@ -21,7 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samplers.core import SOLVERS, Solver, Velocity, count, find, sample, times, trajectory
+from samplers.core import (
+    SOLVERS,
+    Solver,
+    Velocity,
+    count,
+    find,
+    refuse_vmap,
+    sample,
+    times,
+    trajectory,
+)
 from samplers.fields import time_shift_of
 from samplers.grids import at_jumps, interpolate, pieces, pin, place_at, uniform
 from samplers.safe_json import read_json
@@ -141,6 +151,7 @@ def pilot(
         settings: what identifies the field (model, prompt, guidance); saved with the grid.
     """
     solver, noise = find(solver), one_tensor(noise, "the noise")
+    refuse_vmap("pilot compares runs by", "give it all samples as one batch (B, ...)")
     looks = max(12, LOOKS // calls) if looks is None else looks
     counted = count(v)
     with torch.no_grad():

@@ -24,6 +24,11 @@ def _register(method: str, order: int, calls: int, summary: str) -> None:
         max_calls: int = 10_000,
     ) -> Path:
         check_tolerances(rtol, atol, x.dtype)
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise TypeError(
+                f"{method} is torchdiffeq's, which torch.func's transforms cannot enter; choose "
+                "dopri5_per_sample or bosh3_per_sample, or differentiate by torch.autograd"
+            )
         field = Limited(method, v, ts, max_calls)
         for t, s in pairwise(ts):
             x = _torchdiffeq(field, x, t, s, rtol, atol)

@@ -137,9 +137,11 @@ def test_what_takes_one_tensor_refuses_states_of_several(call):
         call({"a": X})
 
 
-def test_a_mask_of_another_shape_is_refused():
+def test_a_mask_or_noise_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"the mask has shape \(3,\)"):
         samplers.inpaint(P.velocity, X, X, torch.ones(3))
+    with pytest.raises(ValueError, match=r"the noise has shape \(2, 4\)"):
+        samplers.inpaint(P.velocity, X, X[:2], torch.ones(1, 4))
 
 
 @pytest.mark.parametrize("rule", ["cfg", "guidance_interval", "cfg_zero_star"])
@@ -234,3 +236,34 @@ def test_a_wrapper_around_no_function_is_refused_when_it_is_made(wrap):
 def test_times_that_are_complex_are_refused():
     with pytest.raises(TypeError, match="pass a number of evaluations, or a list of times"):
         samplers.sample(P.velocity, X, torch.tensor([0j, 1]))
+
+
+@pytest.mark.parametrize(
+    "ts",
+    [
+        ["0", "1"],
+        [0, 1j],
+        np.linspace(0, 1, 5) + 0j,
+        torch.zeros(2).to_sparse(),
+        torch.zeros(2, device="meta"),
+    ],
+    ids=str,
+)
+def test_what_holds_no_real_numbers_is_refused_as_times(ts):
+    with pytest.raises(TypeError, match="pass a number of evaluations"):
+        sample(P.velocity, X, ts, "heun")
+
+
+def test_guidance_of_two_inpaintings_keeps_the_data():
+    mask = torch.tensor([1.0, 1, 0, 0])
+    kept = samplers.inpaint(P.velocity, P.noise(3, seed=5), X, mask)
+    end = sample(samplers.guide((kept, kept), 3.0), X, 8, "euler_maruyama")
+    assert torch.equal(end[:, 2:], P.noise(3, seed=5)[:, 2:])
+
+
+def test_guidance_keeps_the_time_shift_of_its_prediction():
+    def early(x, t):
+        return P.velocity(x, t)
+
+    early.time_shift = 4.0
+    assert samplers.guide((early, P.velocity), 2.0).time_shift == 4.0

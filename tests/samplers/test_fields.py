@@ -1,6 +1,9 @@
 """What a user may pass as a field, a state and a grid, and what is refused in a sentence."""
 
+import copy
 import pickle
+from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -53,6 +56,15 @@ def test_batched_scales_the_time_turns_the_sign_and_passes_conditions():
         samplers.batched(net, sign=0)
 
 
+def test_a_network_that_asserts_a_batch_of_times_is_helped_to_run():
+    def net(x, t):
+        assert t.ndim == 1
+        return x * t[:, None]
+
+    with pytest.raises(TypeError, match=r"samplers\.batched"):
+        sample(net, X, 4)
+
+
 def test_an_error_of_the_network_itself_stays_as_it_is():
     def broken(*_):
         raise ValueError("no such prompt")
@@ -74,6 +86,20 @@ def test_one_buffer_for_all_results_does_no_harm(name):
         torch.manual_seed(0)
         end.append(sample(v, X, ts, solver))
     assert torch.allclose(*end, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("ring", "rest"), [(3, 0), (5, 0), (1, 3), (2, 5)])
+def test_buffers_in_turn_or_after_a_warm_up_do_no_harm(ring, rest):
+    buffers, turn = [torch.empty_like(X) for _ in range(ring)], count(-rest)
+
+    def into_the_next(x, t):
+        i, k = next(turn), -x * t.to(x.dtype)
+        return k if i < 0 else buffers[i % ring].copy_(k)
+
+    for name in ("abm5", "ab4"):
+        alone = sample(lambda x, t: -x * t.to(x.dtype), X, 24, name)
+        assert torch.equal(sample(into_the_next, X, 24, name), alone)
+        turn = count(-rest)
 
 
 def test_a_network_behind_two_predictions_may_reuse_its_buffer():
@@ -132,6 +158,12 @@ def test_options_survive_pickling():
     assert torch.equal(sample(decay, X, 4, again), sample(decay, X, 4, mild))
 
 
+@pytest.mark.parametrize("name", ["heun", "sde_heun", "dopri5", "restart_heun"])
+def test_a_changed_solver_survives_pickling(name):
+    for solver in (replace(SOLVERS[name], grid="cosine"), replace(SOLVERS["heun"], name="mine")):
+        assert pickle.loads(pickle.dumps(solver)) == copy.deepcopy(solver) == solver
+
+
 @pytest.mark.parametrize("name", VELOCITY)
 def test_an_empty_batch_needs_no_call(name):
     v = samplers.count(decay)
@@ -150,9 +182,17 @@ def test_transforms_of_functions_go_through_a_run(name):
     assert torch.allclose(slope[0, 0] * X, along, atol=1e-5)
 
 
-def test_vmap_of_an_adaptive_solver_is_refused():
+def test_vmap_of_what_looks_at_the_state_is_refused():
     with pytest.raises(TypeError, match="fixed steps"):
         torch.vmap(lambda x: sample(decay, x[None], [0, 1], "dopri5_per_sample"))(X)
+    for run in (samplers.picard, samplers.pilot):
+        with pytest.raises(TypeError, match="as one batch"):
+            torch.vmap(lambda x, run=run: run(decay, x[None], 8))(X)
+
+
+def test_transforms_of_torchdiffeqs_solvers_are_refused():
+    with pytest.raises(TypeError, match="choose dopri5_per_sample"):
+        torch.func.jvp(lambda x: sample(decay, x, [0, 1], "dopri5"), (X,), (X,))
 
 
 @pytest.mark.parametrize("name", [name for name in VELOCITY if SOLVERS[name].time_gradient])

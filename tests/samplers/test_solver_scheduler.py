@@ -1,5 +1,7 @@
 """A solver as a diffusers scheduler: steps, starts, shifts, configurations, refusals."""
 
+import pickle
+
 import diffusers
 import pytest
 import torch
@@ -144,6 +146,17 @@ def test_a_run_may_start_at_any_call(solver, grid):
             x = s.step(-STRAIGHT.velocity(x, t), t, x, return_dict=False)[0]
         way = STRAIGHT.velocity(start, 0) * s.timesteps[first] / 1000
         assert torch.allclose(x, way, atol=1e-6), (solver.name, first)
+
+
+@pytest.mark.parametrize("name", ["sde_heun", "euler_maruyama", "restart_heun"])
+def test_a_stochastic_run_may_start_within_a_step_and_be_pickled(name):
+    s, x = SolverScheduler(solver=name, seed=1), FIELD.noise(6).float()
+    s.set_timesteps(6)
+    s.set_begin_index(1)
+    for t in s.timesteps[1:]:
+        x = s.step(-FIELD.velocity(x, 1 - t.double() / 1000), t, x, return_dict=False)[0]
+        s = pickle.loads(pickle.dumps(s))
+    assert bool(x.isfinite().all()) and s.step_index is None
 
 
 def test_what_is_written_into_the_latents_stays_written():
