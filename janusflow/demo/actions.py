@@ -18,6 +18,7 @@ from janusflow.demo.requests import (
     refusals,
     text,
 )
+from janusflow.pipelines.trajectory import expected
 
 LOOKS = 8  # previews of an image on its way, at most
 
@@ -39,20 +40,20 @@ class Look:
 def generate(pipe, request: GenerationRequest, seed: int | None = None) -> Iterator[Look | None]:
     """Yields the image that the model expects, at most LOOKS times, and the final image.
 
-    After every step in between it yields None, where the work can be stopped. The expected image is
-    x + (1 - t) v with the velocity of the last step. `seed` replaces the request's.
+    After every step in between it yields None, where the work can be stopped. `seed` replaces the
+    request's.
     """
     steps, walk, by = _walk(pipe, request, request.seed if seed is None else seed)
     due = set(np.linspace(1, steps, LOOKS + 1).round().astype(int)[:-1])
-    for step, ((t, x), (s, y), nfe) in enumerate(walk, 1):
-        expected = y + (1 - s) / (s - t) * (y - x)
-        yield _look(pipe, expected, s, nfe, by) if step in due and step < steps else None
+    for step, (begin, (s, y), nfe, field) in enumerate(walk, 1):
+        look = step in due and step < steps
+        yield _look(pipe, expected(field, *begin, s, y), s, nfe, by) if look else None
     yield _look(pipe, y, s, nfe, by)
 
 
 def _walk(pipe, request: GenerationRequest, seed: int):
-    """Returns the number of steps, then (t, x), (s, y) and the NFE so far of each, from x to y, and
-    the name of the few-step model that generates, if one does.
+    """Returns the number of steps, then (t, x), (s, y), the NFE so far and the field of each, from
+    x to y, and the name of the few-step model that generates, if one does.
 
     Raises `InvalidRequest` for a request that the model refuses.
     """
@@ -61,7 +62,7 @@ def _walk(pipe, request: GenerationRequest, seed: int):
     counted = samplers.count(field)
     noise = pipe.prepare_latents(1, None, None, torch.Generator().manual_seed(seed))
     path = samplers.trajectory(counted, noise, call.ts, call.solver)
-    walk = ((*ends, counted.calls) for ends in pairwise(path))
+    walk = ((*ends, counted.calls, field) for ends in pairwise(path))
     return len(call.ts) - 1, walk, call.few and call.few.model
 
 
@@ -79,18 +80,17 @@ class Frame:
 def trajectory(pipe, request: GenerationRequest, frames: int) -> Iterator[Frame | None]:
     """Yields at most so many frames, evenly spaced from t = 0 to t = 1, and None between them.
 
-    The expected image at t is x + (1 - t) v, with the velocity v of the step that starts there.
+    The expected image is that of the step which starts at t.
     """
     steps, walk, _ = _walk(pipe, request, request.seed)
     due = set(np.linspace(0, steps, frames).round().astype(int)[:-1])
-    for step, ((t, x), (s, y), nfe) in enumerate(walk):
-        expected = x + (1 - t) / (s - t) * (y - x)
-        yield _frame(pipe, x, expected, t, nfe) if step in due else None
+    for step, ((t, x), (s, y), nfe, field) in enumerate(walk):
+        yield _frame(pipe, x, expected(field, t, x, s, y), t, nfe) if step in due else None
     yield _frame(pipe, y, y, s, nfe)
 
 
-def _frame(pipe, x: Tensor, expected: Tensor, t: float, nfe: int) -> Frame:
-    state, image = (pipe.decode(latents.float())[0] for latents in (x, expected))
+def _frame(pipe, x: Tensor, end: Tensor, t: float, nfe: int) -> Frame:
+    state, image = (pipe.decode(latents.float())[0] for latents in (x, end))
     return Frame(state, image, float(t), nfe)
 
 

@@ -4,6 +4,7 @@ images.
 
 import warnings
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -153,9 +154,10 @@ class Generation:
             start = run.noise(self)
             walk = self._states(call, call.velocity, start, run.ts, run.solver, run.callback)
             states = [start, *walk]
-            found = expected(states, run.ts[: len(states)])
-            places = chosen_frames(len(found), whole(frames, "frames"))
-            shown = [self.decode(found[i], "pil", options.memory_limit) for i in places]
+            steps = list(pairwise(zip(run.ts, states, strict=False)))
+            places = chosen_frames(len(steps), whole(frames, "frames"))
+            found = (expected(call.velocity, *steps[i][0], *steps[i][1]) for i in places)
+            shown = [self.decode(x, "pil", options.memory_limit) for x in found]
         return Trajectory(shown, [float(run.ts[i + 1]) for i in places], run.captions)
 
     @takes(GenerateOptions)

@@ -1,6 +1,5 @@
 """The images that the model expects during sampling, as a strip or an animated GIF."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,8 @@ from torch import Tensor
 
 from janusflow.pipelines.outputs import png
 from janusflow.utils.images import grid
+from samplers.core import Velocity
+from samplers.fields import is_flow_map
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Trajectory:
     """`frames[i]` are the images, one per prompt, that the model expects at `times[i]`; the last
     are the result.
 
-    The expected image at t is x + (1 - t) v, where v is the velocity of the step that ends at t.
+    The expected image at t is x + (1 - t) v, where v is the velocity of the step that ends at t. A
+    flow map's is its jump to 1 from where that step starts.
     """
 
     frames: list[list[Image.Image]]
@@ -44,10 +46,14 @@ class Trajectory:
         return png(self.strip())
 
 
-def expected(states: Sequence[Tensor], ts: Tensor) -> list[Tensor]:
-    """Returns x + (1 - t) v at ts[1:], computed from the states at `ts`."""
-    steps = zip(states[:-1], states[1:], ts[:-1].tolist(), ts[1:].tolist(), strict=True)
-    return [y + (1 - s) / (s - t) * (y - x) for x, y, t, s in steps]
+def expected(field: Velocity, t: Tensor, x: Tensor, s: Tensor, y: Tensor) -> Tensor:
+    """Returns the data that a step from x at t to y at s leads to, x + (1 - t) v with its velocity.
+
+    The mean velocity of a flow map holds between t and s only, so it is evaluated again, to 1.
+    """
+    if is_flow_map(field) and s < 1:
+        return field.jump(x, t, torch.ones_like(s))
+    return y + (1 - s) / (s - t) * (y - x)
 
 
 def chosen(steps: int, frames: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +46,18 @@ def test_the_pipeline_jumps_as_samplers_do(pipe):
     how = dict(num_images_per_prompt=2, num_inference_steps=2, output_type="latent")
     assert u.calls == 2
     assert torch.allclose(pipe("a star", latents=noise, **how).images, x, atol=1e-5)
+
+
+def test_its_trajectory_shows_where_it_jumps_to_the_data(pipe):
+    noise = torch.randn(1, 16, 12, 12, generator=torch.Generator().manual_seed(0))
+    found = pipe.trajectory("a star", latents=noise)
+    u = pipe.flow_map("a star")
+    with torch.no_grad():
+        first, last = (samplers.sample(u, noise, ts, "jump") for ts in ([0, 1], GRID.times))
+    shown = [np.asarray(images[0], float) for images in found.frames]
+    assert len(shown) == 4
+    for image, x in ((shown[0], first), (shown[-1], last)):
+        assert abs(image - np.asarray(pipe.decode(x)[0], float)).max() <= 1
 
 
 def test_its_times_are_saved_with_it(pipe, tmp_path):
