@@ -145,13 +145,8 @@ def understanding(processor: JanusFlowProcessor, record: Record, key: int = 0) -
     """
     if record.document:
         return document(processor, record)
-    tag = processor.image_tag
-    messages = [
-        {**message, "content": message["content"].replace(PLACEHOLDER, tag)}
-        for message in record.messages
-    ]
     images = [decode(content, "its image") for content in record.images]
-    ids, labels, mask = conversation(processor, messages, len(images))
+    ids, labels, mask = conversation(processor, list(record.messages), len(images))
     return _read(processor, record.name, ids, labels, mask, images)
 
 

@@ -9,6 +9,7 @@ from janusflow.data import documents
 from janusflow.data.documents import PLACEHOLDER
 from janusflow.data.rows import CHATS, TEXTS, check_single, edit_keys, image_keys, kept, text_keys
 from janusflow.data.samples import BrokenSample
+from janusflow.models.janusflow.chat_format import images_first
 from janusflow.utils.keywords import renamed
 from janusflow.utils.safe_io import refuse_constant, unique
 
@@ -190,7 +191,7 @@ def _message(message: Any) -> tuple[Message, list]:
     content = message.get("content", message.get("value"))
     images: list = []
     if isinstance(content, list | tuple) and content:
-        pieces = [_part(part) for part in content]
+        pieces = [_part(part) for part in images_first(content)]
         images = [image for _, image in pieces if image is not None]
         content = "".join(text for text, _ in pieces)
     text = check_text(content, "a message's content")

@@ -63,8 +63,8 @@ def _turns(messages: list[Message]) -> list[dict]:
     for i, message in enumerate(messages):
         content = message.content
         if isinstance(content, list):
-            parts = []
-            for part in content:
+            content = []
+            for part in message.content:
                 if isinstance(part, ImagePart):
                     image = _image(part.image_url.url, f"messages.{i}.content")
                     left -= image.width * image.height
@@ -74,24 +74,12 @@ def _turns(messages: list[Message]) -> list[dict]:
                             "or smaller ones",
                             "messages",
                         )
-                    parts.append({"type": "image", "image": image})
+                    content.append({"type": "image", "image": image})
                 else:
-                    parts.append({"type": "text", "text": part.text})
-            content = _images_first(parts)
+                    content.append({"type": "text", "text": part.text})
         role = "system" if message.role == "developer" else message.role
         turns.append({"role": role, "content": content})
     return _checked(turns)
-
-
-def _images_first(parts: list[dict]) -> list[dict]:
-    """Returns a message's parts with images that follow all of its text put before it.
-
-    OpenAI's clients send the text first; these models were trained on images before the question.
-    """
-    kinds = [part["type"] for part in parts]
-    if kinds == sorted(kinds, reverse=True):  # texts, then images
-        return sorted(parts, key=lambda part: part["type"])
-    return parts
 
 
 def _checked(turns: list[dict]) -> list[dict]:

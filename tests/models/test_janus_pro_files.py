@@ -61,6 +61,8 @@ def test_transformers_processor_makes_the_same_ids_and_pixels(pro_pipe, saved):
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it?"}]}
     ]
     text = theirs.apply_chat_template(chat, add_generation_prompt=True)
+    after = [{"role": "user", "content": chat[0]["content"][::-1]}]
+    assert theirs.apply_chat_template(after, add_generation_prompt=True) == text
     other = theirs(text=[text], images=[picture], return_tensors="pt")
     ours = pro_pipe.processor(
         text=[pro_pipe.processor._render(pro_pipe.processor._turns(chat, 1), system="")],

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -318,6 +319,24 @@ def test_an_image_tag_of_llava_is_read_where_images_come_and_refused_where_none_
     for call in (tiny_pipe.chat, talk.ask):
         with pytest.raises(ValueError, match="holds '<image>'"):
             call(f"<image>{Q}", **short)
+
+
+def test_an_image_after_the_question_is_read_before_it_and_our_tag_there_is_warned_of(
+    tiny_pipe, pictures
+):
+    short, shown = dict(max_new_tokens=4), {"type": "image", "image": pictures[0]}
+    told = tiny_pipe.chat(Q, pictures[:1], **short)
+    late = [{"role": "user", "content": [{"type": "text", "text": Q}, shown]}]
+    assert tiny_pipe.chat(late, **short) == told
+    assert tiny_pipe.chat(f"{Q} <image>", pictures[:1], **short) == told
+    assert tiny_pipe.conversation(pictures[:1]).ask(f"{Q} <image>", **short) == told
+    text = tiny_pipe.processor.apply_chat_template(late)
+    assert text.endswith(f"User: <image_placeholder>\n{Q}")
+    with pytest.warns(UserWarning, match="comes after the question"):
+        tiny_pipe.chat(f"{Q} <image_placeholder>", pictures[:1], **short)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny_pipe.chat(f"<image_placeholder>{Q} <image_placeholder>", pictures[:2], **short)
 
 
 def test_a_copied_conversation_goes_on_alone(tiny_pipe, pictures):

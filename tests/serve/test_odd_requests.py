@@ -12,6 +12,7 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 import httpx
 from served import Served
 
+from janusflow.models.janusflow.chat_format import read_turns
 from janusflow.serve import answers, server
 from janusflow.serve.schemas import Message
 
@@ -54,10 +55,10 @@ def test_images_after_the_text_are_read_before_it_and_interleaved_ones_where_the
 
     def sent(*parts):
         turns = answers._turns([Message(role="user", content=list(parts))])
-        return [part.get("text", "image") for part in turns[0]["content"]]
+        return read_turns(turns, "I")[0].text
 
-    assert sent(TEXT, red, red) == sent(red, red, TEXT) == ["image", "image", TEXT["text"]]
-    assert sent(TEXT, red, also, red) == [TEXT["text"], "image", also["text"], "image"]
+    assert sent(TEXT, red, red) == sent(red, red, TEXT) == f"I\nI\n{TEXT['text']}"
+    assert sent(TEXT, red, also, red) == f"{TEXT['text']}I\n{also['text']}I\n"
     assert ask(served, TEXT, red)[1]["choices"] == ask(served, red, TEXT)[1]["choices"]
 
 

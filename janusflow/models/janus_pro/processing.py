@@ -114,16 +114,23 @@ class JanusProProcessor(JanusFlowProcessor):
 
 
 def template(sft_format: str, eos: str) -> str:
-    """Returns the chat format for transformers' `apply_chat_template`, with texts and images."""
+    """Returns the chat format for transformers' `apply_chat_template`, with texts and images.
+
+    Images that follow all of a message's text are put before it, as by `images_first`.
+    """
     user, assistant = roles(sft_format)
     return (
         "{%- for message in messages -%}"
         f"{{{{ '{user}: ' if message['role'] == 'user' else '{assistant}: ' }}}}"
         "{%- if message['content'] is string -%}{{ message['content'] | trim }}{%- else -%}"
-        "{%- for part in message['content'] -%}"
+        "{%- set parts = message['content'] -%}"
+        "{%- set kinds = parts | map(attribute='type') | list -%}"
+        "{%- if kinds == kinds | sort(reverse=true) -%}"
+        "{%- set parts = parts | sort(attribute='type') -%}{%- endif -%}"
+        "{%- set text -%}{%- for part in parts -%}"
         "{%- if part['type'] == 'image' -%}{{ '<image_placeholder>\n' }}"
-        "{%- elif part['type'] == 'text' -%}{{ part['text'] | trim }}{%- endif -%}"
-        "{%- endfor -%}{%- endif -%}"
+        "{%- elif part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}"
+        "{%- endfor -%}{%- endset -%}{{ text | trim }}{%- endif -%}"
         f"{{{{ '{eos}' if message['role'] == 'assistant' else '\n\n' }}}}"
         "{%- endfor -%}"
         f"{{%- if add_generation_prompt -%}}{assistant}:{{%- endif -%}}"

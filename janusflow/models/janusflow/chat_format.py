@@ -97,9 +97,20 @@ def as_images(images: Any) -> tuple:
     return (images,)
 
 
+def images_first(parts: Sequence) -> list:
+    """Returns a message's parts with images that follow all of its text put before it.
+
+    Many clients send the text first; these models were trained on images before the question.
+    """
+    shown = [isinstance(p, Mapping) and p.get("type") in ("image", "image_url") for p in parts]
+    if shown != sorted(shown):
+        return list(parts)
+    return [parts[i] for i in sorted(range(len(parts)), key=lambda i: not shown[i])]
+
+
 def _read_parts(parts: Sequence[Mapping], image_tag: str) -> tuple[str, list]:
     texts, images = [], []
-    for part in parts:
+    for part in images_first(parts):
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text" and isinstance(part.get("text"), str):
             refuse_unknown("a part of type 'text'", part, ("type", "text"))

@@ -1,6 +1,7 @@
 """Which image belongs to which place of which conversation."""
 
 import re
+import warnings
 from dataclasses import replace
 
 from janusflow.models.janusflow.chat_format import Turn, as_images
@@ -13,6 +14,9 @@ THEIRS = re.compile(  # of Qwen-VL, Llama, Phi and Gemma
 
 def placed(turns: list[Turn], tag: str, images: bool) -> list[Turn]:
     """Returns turns with `<image>` read as our tag; `images` says whether any come with them.
+
+    Where `<image>` follows all text of a question, it is put first, as LLaVA does. Our tag stays
+    where it is written, as published, with a warning there.
 
     Raises ValueError for a placeholder that would be read as words: another model's, and `<image>`
     without an image or beside our tag.
@@ -29,8 +33,28 @@ def placed(turns: list[Turn], tag: str, images: bool) -> list[Turn]:
     if any(tag in turn.text for turn in turns):
         others = [turn for turn in turns if tag not in turn.text]
         _check_none_left(others, f"and another turn {tag!r}; write {tag!r} in all of them")
+        _warn_of_last(turns, tag)
         return turns
-    return [replace(turn, text=turn.text.replace(OURS, tag)) for turn in turns]
+    return [replace(turn, text=_first(turn).replace(OURS, tag)) for turn in turns]
+
+
+def _first(turn: Turn) -> str:
+    """Returns the turn's text with each `<image>` that follows all of a question put before it."""
+    words, count = turn.text.rstrip(), 0
+    while turn.kind == "user" and words.endswith(OURS):
+        words, count = words.removesuffix(OURS).rstrip(), count + 1
+    return turn.text if OURS in words or not words else f"{OURS}\n" * count + words
+
+
+def _warn_of_last(turns: list[Turn], tag: str) -> None:
+    """Warns of a question that comes before its image."""
+    texts = [turn.text.strip() for turn in turns if turn.kind == "user"]
+    if any(text.endswith(tag) and not text.startswith(tag) for text in texts):
+        warnings.warn(
+            f"{tag!r} comes after the question; these models were trained on images before the "
+            "question and answer worse so, so write it first",
+            stacklevel=2,
+        )
 
 
 def _check_none_left(turns: list[Turn], why: str) -> None:
