@@ -4,8 +4,10 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
+from janusflow.utils import safe_io
 from janusflow.utils.text import UNSEEN, printable
 
 LONGEST_WRITE = 2_000  # characters of one write to stderr; whatever is longer is no sentence
@@ -63,6 +65,14 @@ def _seen(letter: str) -> str:
 def tell(message: object) -> None:
     """Prints one line to stderr: `janusflow: ` and the message, at most about 300 characters."""
     print(f"janusflow: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def with_stdin(texts: list[str]) -> list[str]:
+    """Returns texts with the lines of standard input in the place of `-`."""
+    if "-" in texts and sys.stdin.isatty():
+        tell("reading lines from the terminal; end with Ctrl+D")
+    lines = safe_io.read_prompts(Path("-")) if "-" in texts else []
+    return [line for text in texts for line in (lines if text == "-" else [text])]
 
 
 def warn_of_loose_words(texts: list[str], what: str, command: str) -> None:

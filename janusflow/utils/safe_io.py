@@ -64,7 +64,11 @@ def _up_to(file: io.RawIOBase, size: int) -> bytes | None:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Returns the non-empty lines of a UTF-8 file. Raises ValueError naming the line at fault."""
+    """Returns the non-empty lines of a UTF-8 file, or of standard input for `-`.
+
+    Raises ValueError naming the line at fault.
+    """
+    path = Path("/dev/stdin") if str(path) == "-" else path
     return split_prompts(read_bytes(path, "prompts_bytes", "prompt file"), str(path))
 
 

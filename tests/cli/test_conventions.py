@@ -48,6 +48,25 @@ def test_a_solver_of_ones_own_generates_by_its_name(janusflow, tiny_folder, tmp_
     assert len([line for line in PLUGIN.splitlines() if line]) < 15
 
 
+def test_a_dash_reads_prompts_and_questions_from_standard_input(tiny_folder, tmp_path):
+    def typed(*words, lines):
+        command = [sys.executable, "-m", "janusflow", *map(str, words)]
+        done = subprocess.run(command, input=lines, capture_output=True, text=True, cwd=tmp_path)
+        return done.returncode, done.stdout, done.stderr
+
+    model = ("--model", tiny_folder, "--device", "cpu")
+    code, out, err = typed("generate", "-", *model, "--steps", 1, "-o", "o/", lines="red\nblue\n")
+    assert code == 0 and out.count("\n") == 2, err
+    assert [Image.open(tmp_path / f"o/0000{i}.png").text["prompt"] for i in (0, 1)] == [
+        "red",
+        "blue",
+    ]
+    short = ("--max-new-tokens", 2)
+    assert typed("chat", "o/00000.png", "-", *model, *short, lines="a?\n")[0] == 0
+    code, out, err = typed("generate", "--prompts", "-", *model, lines="")
+    assert (code, out) == (2, "") and "/dev/stdin holds no prompts" in err
+
+
 @pytest.mark.parametrize("words", [["--version"], ["-h"], ["generate", "-h"], ["bench", "-h"]])
 def test_version_and_help_end_well(words, janusflow):
     code, out, err = janusflow(*words)

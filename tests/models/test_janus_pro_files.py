@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import zipfile
 
 import pytest
@@ -320,3 +321,30 @@ def test_the_folder_says_the_guidance_that_its_images_take(saved, tmp_path):
     assert torch.equal(own(RED, **how).tokens, own(RED, guidance_scale=1.5, **how).tokens)
     own.save_pretrained(tmp_path / "again")
     assert janusflow.load(tmp_path / "again").own_guidance == 1.5
+
+
+@pytest.mark.parametrize(
+    ("block", "key", "value", "words"),
+    [
+        ("gen_vision_config", "cls", "VQ-8", "gen_vision_config.cls in config.json is 'VQ-8'"),
+        ("gen_vision_config", "image_token_size", 64, "gen_vision_config.params.image_token_size"),
+        (
+            "gen_head_config",
+            "image_token_size",
+            64,
+            "gen_head_config.params.image_token_size is 64",
+        ),
+        ("gen_aligner_config", "input_dim", 4, "gen_aligner_config.params.input_dim is 4"),
+        ("aligner_config", "input_dim", "32", "aligner_config.params.input_dim is '32'"),
+        ("vision_config", "cls", "DINO", "vision_config.cls in config.json is 'DINO'"),
+    ],
+)
+def test_blocks_that_contradict_the_weights_are_refused_by_name(
+    pro_folder, tmp_path, block, key, value, words
+):
+    config = copied(pro_folder, tmp_path) / "config.json"
+    content = json.loads(config.read_text())
+    (content[block] if key == "cls" else content[block]["params"])[key] = value
+    config.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=re.escape(words)):
+        janusflow.load(tmp_path)

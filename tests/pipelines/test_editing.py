@@ -274,7 +274,8 @@ def test_the_command_edits_and_the_picture_tells_how(janusflow, tiny_folder, fil
     ("words", "message"),
     [
         (["gone.png", "a"], "cannot be opened"),
-        (["p.png", " "], "prompt is empty"),
+        (["p.png", " "], "the prompt is ' '"),
+        (["p.png", "-"], "the prompt is '-'"),
         (["p.png", "a", "--strength", 0], "above 0"),
         (["p.png", "a", "--source-prompt", "b"], "turn invert on"),
         (["p.png", "a", "--invert", "--seed", 1], "draws none"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
 from janusflow.cli.shared_options import OUTPUT, argument, path
-from janusflow.cli.terminal import importing, tell, warn_of_loose_words
+from janusflow.cli.terminal import importing, tell, warn_of_loose_words, with_stdin
 from janusflow.utils import limits
 
 
@@ -15,7 +15,10 @@ class Options(o.AdapterOptions):
     """The options of `janusflow chat`."""
 
     image: Path = argument("Answers questions about this image file.", parser=path, metavar="IMAGE")
-    question: list[str] = argument("Asks this question; several questions form one conversation.")
+    question: list[str] = argument(
+        "Asks this question; several questions form one conversation, and - reads one per line "
+        "from standard input."
+    )
     max_new_tokens: int = OUTPUT.option(
         "Ends each answer after at most this many tokens.", default=512
     )
@@ -28,17 +31,18 @@ def chat(options: Options) -> dict:
         from janusflow.cli import load_model
         from janusflow.utils import images
 
-    if not all(text.strip() for text in options.question):
-        raise ValueError("the question is empty; ask something about the image")
     warn_of_loose_words(options.question, "questions", "janusflow chat IMAGE")
+    questions = with_stdin(options.question)
+    if not all(text.strip() for text in questions):
+        raise ValueError("the question is empty; ask something about the image")
     limits.whole(options.max_new_tokens, "--max-new-tokens", "number")
     image = images.read(options.image)
     pipe = load_model.load(options, options.lora)
     talk = pipe.conversation([image])
-    answers = [_answer(talk, text, options.max_new_tokens) for text in options.question]
-    said = dict(question=options.question, answer=answers)
+    answers = [_answer(talk, text, options.max_new_tokens) for text in questions]
+    said = dict(question=questions, answer=answers)
     if len(answers) == 1:
-        said = dict(question=options.question[0], answer=answers[0])
+        said = dict(question=questions[0], answer=answers[0])
     return said | dict(image=options.image, picture=options.image, model=options.model)
 
 

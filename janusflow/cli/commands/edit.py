@@ -96,8 +96,8 @@ def _checked(options: Options) -> tuple[int | None, dict]:
     check_flow(options.model, "edit needs")
     safe_io.check_prompt(options.negative_prompt or "", "--negative-prompt")
     safe_io.check_prompt(options.prompt, "the prompt")
-    if not options.prompt.strip():
-        raise ValueError("the prompt is empty; say what the image should become")
+    if options.prompt.strip() in ("", "-"):
+        raise ValueError(f"the prompt is {options.prompt!r}; say what the image should become")
     check_sides(options)
     grid = read_grid(options.grid)
     limits.whole(options.num_inference_steps, "--steps", "number", optional=True)

@@ -7,7 +7,7 @@ from janusflow.cli import shared_options as o
 from janusflow.cli.command import command
 from janusflow.cli.save_images import Out, Output, Seed, check_seed, output
 from janusflow.cli.shared_options import OUTPUT, SAMPLING, argument
-from janusflow.cli.terminal import importing, tell, warn_of_loose_words
+from janusflow.cli.terminal import importing, tell, warn_of_loose_words, with_stdin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,8 @@ class Options(o.AdapterOptions):
     """The options of `janusflow generate`."""
 
     prompt: list[str] | None = argument(
-        "Describes the image to generate; several texts, each in quotes, give several images.",
+        "Describes the image to generate; several texts, each in quotes, give several images, and "
+        "- reads one per line from standard input.",
         default=None,
         show_default=False,
     )
@@ -99,8 +100,8 @@ def _rows(options: Options) -> list[str]:
 
     limits.whole(options.num_images, "--num-images", "number")
     limits.whole(options.batch_size, "--batch-size", "number", optional=True)
-    texts = list(options.prompt or [])
-    warn_of_loose_words(texts, "prompts", "janusflow generate")
+    warn_of_loose_words(options.prompt or [], "prompts", "janusflow generate")
+    texts = with_stdin(options.prompt or [])
     warn_of_a_file(texts)
     texts += safe_io.read_prompts(options.prompts) if options.prompts else []
     for text in texts:

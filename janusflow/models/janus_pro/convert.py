@@ -54,6 +54,13 @@ VQ_16 = dict(  # LlamaGen's tokenizer with 16 x 16 pixels a code (Sun et al. 202
     num_embeddings=16384,
     embed_dim=8,
 )
+CLASSES = {  # of the published network, the only ones
+    "aligner_config": "MlpProjector",
+    "gen_aligner_config": "MlpProjector",
+    "gen_head_config": "vision_head",
+    "gen_vision_config": "VQ-16",
+    "vision_config": "CLIPVisionTower",
+}
 ALIGNERS = {"gen_aligner": "generation_aligner", "aligner": "aligner"}
 
 
@@ -150,7 +157,30 @@ def config(
             f"config.json does not describe a Janus ({reason}); check the folder"
         ) from error
     within_limits(made)
+    _check_said(published, made)
     return made
+
+
+def _check_said(published: Mapping, made: JanusConfig) -> None:
+    """Raises ValueError for a block of another kind or size than the network that is built."""
+    for name, kind in CLASSES.items():
+        block = published.get(name)
+        if isinstance(block, Mapping):
+            choice(f"{name}.cls in config.json is", block.get("cls", kind), (kind,))
+    vq = made.vq_config
+    for name, key, size in (
+        ("gen_vision_config", "image_token_size", vq.num_embeddings),
+        ("gen_vision_config", "n_embed", vq.embed_dim),
+        ("gen_head_config", "image_token_size", vq.num_embeddings),
+        ("gen_aligner_config", "input_dim", vq.embed_dim),
+        ("aligner_config", "input_dim", made.vision_config.hidden_size),
+    ):
+        params = (published.get(name) or {}).get("params") or {}
+        if params.get(key, size) != size:
+            raise ValueError(
+                f"{name}.params.{key} is {params[key]!r:.40} in config.json and {size} in the rest "
+                "of the checkpoint; take both from one folder"
+            )
 
 
 def within_limits(config: JanusConfig) -> None:
