@@ -1,5 +1,6 @@
-"""A colour that the shipped model has never seen: makes images to learn it from, and looks
-whether a model has learnt it. docs/fine-tuning.md tells the story.
+"""Teaches a model a new colour: makes training images, and measures whether it is learnt.
+
+docs/fine-tuning.md explains the study.
 
 python studies/mint.py make FOLDER --own 20
 python studies/mint.py look MODEL --lora ADAPTER --out images.png
@@ -8,7 +9,6 @@ python studies/mint.py study FOLDER --out fine-tuning.png     # all of it, and t
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +23,7 @@ from janusflow.scenes.scorer import read, score
 from janusflow.scenes.shapes import BACKGROUND, SIDE, coverage
 from janusflow.scenes.world import prompt, scene
 from janusflow.utils.images import grid
+from samplers import command_line
 from samplers.benchmark.style import paper
 
 MINT = (140, 228, 172)
@@ -148,26 +149,41 @@ def train(data: Path, out: Path, changes: list[str]) -> Path:
 
 @paper
 def figure(found: dict[str, tuple[dict, dict]]):
-    """Draws a row for each way and a column for each prompt, with its text above."""
+    """Draws a row for each training and a column for each prompt, in the groups of the table."""
     from matplotlib.figure import Figure
 
     prompts = list(next(iter(found.values()))[1])
-    drawn = Figure(figsize=(11, 0.95 * len(found) + 0.5), layout="constrained")
+    shown, mint = len(SHOWN), len(SHOWN + UNSEEN)
+    groups = {
+        "mint shapes in the training images": prompts[:shown],
+        "mint shapes not in them": prompts[shown:mint],
+        "colours known before": prompts[mint:],
+    }
+    drawn = Figure(figsize=(11, 0.95 * len(found) + 0.7), layout="constrained")
     drawn.get_layout_engine().set(w_pad=0.01, h_pad=0.01, hspace=0.02, wspace=0.02)
-    axes = drawn.subplots(len(found), len(prompts))
-    for row, (name, (_, shown)) in zip(axes, found.items(), strict=True):
-        row[0].set_ylabel(fill(name, 16), rotation=0, ha="right", va="center", fontsize=8)
-        for ax, text in zip(row, prompts, strict=True):
-            ax.imshow(shown[text])
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-    for ax, text in zip(axes[0], prompts, strict=True):
-        ax.set_title(fill(text, 10), fontsize=8)
+    widths = [shown + 1.15, mint - shown, len(prompts) - mint]  # with room for the rows' names
+    parts = drawn.subfigures(1, len(groups), width_ratios=widths)
+    for part, (title, texts) in zip(parts, groups.items(), strict=True):
+        part.suptitle(title, fontsize=9)
+        axes = part.subplots(len(found), len(texts), squeeze=False)
+        for row, (_, images) in zip(axes, found.values(), strict=True):
+            _images(row, [images[text] for text in texts])
+        for ax, text in zip(axes[0], texts, strict=True):
+            ax.set_title(fill(text, 10), fontsize=8)
+    for ax, name in zip(parts[0].axes[:: len(SHOWN)], found, strict=True):
+        ax.set_ylabel(fill(name, 16), rotation=0, ha="right", va="center", fontsize=8)
     return drawn
 
 
+def _images(row, images: list[Image.Image]) -> None:
+    for ax, image in zip(row, images, strict=True):
+        ax.imshow(image)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "what",
         choices=("make", "look", "study"),

@@ -1,4 +1,4 @@
-"""Twenty images and the shipped model: the example does what its page says, in a short run."""
+"""Twenty images and the packaged model: the example does what its page says, in a short run."""
 
 import importlib.util
 from pathlib import Path
@@ -38,6 +38,15 @@ def test_the_folder_holds_twenty_pictures_of_the_concept_and_some_of_the_models(
     assert not any(mint.is_mint(Image.open(path), "circle") for path in own)
     found = read(np.asarray(Image.open(drawn[0])))
     assert found[0].color is None  # none of the ten
+
+
+def test_the_figure_names_the_groups_of_its_columns(mint):
+    shapes = (*mint.SHOWN, *mint.UNSEEN)
+    shown = {text: Image.new("RGB", (9, 9)) for text in (*shapes, "a green circle")}
+    drawn = mint.figure({"before": ({}, shown), "after": ({}, shown)})
+    columns = [len(part.axes) // 2 for part in drawn.subfigs]
+    assert columns == [len(mint.SHOWN), len(mint.UNSEEN), 1]
+    assert all(part.get_suptitle() for part in drawn.subfigs)
 
 
 @pytest.mark.slow
