@@ -1,4 +1,6 @@
-"""What `janusflow info` predicts against what `janusflow generate` takes: python -m checks.forecast
+"""Compares the memory that `janusflow info` predicts with what `janusflow generate` uses.
+
+    python -m checks.forecast
 
 Writes a folder in the published layout with the 1.3B's widths, the SDXL autoencoder's sizes and
 fresh weights (`--blocks 24` is the whole model), makes images by the command line in a process of
@@ -8,7 +10,6 @@ share. One row for each dtype and number of images; on a CPU.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -27,6 +28,7 @@ from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.processor_files import ProcessorFiles
+from samplers import command_line
 
 
 def write(folder: Path, blocks: int, dtype: torch.dtype) -> None:
@@ -45,7 +47,7 @@ def write(folder: Path, blocks: int, dtype: torch.dtype) -> None:
 
 
 def published(processor: JanusFlowProcessor) -> ProcessorFiles:
-    """Writes the files of the shipped model's processor, with the published images' size."""
+    """Writes the files of the packaged model's processor, with the published images' size."""
     pixels = {**processor.files.preprocessor_config, "image_size": 384}
     tokens = {**processor.files.processor_config, "num_image_tokens": 576}
     return replace(processor.files, preprocessor_config=pixels, processor_config=tokens)
@@ -94,7 +96,7 @@ def compare(model: str, images: int, dtype: str, size: int | None, out: Path) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--model", help="Uses this folder; by default one is written.")
     parser.add_argument(
         "--blocks", type=int, default=2, help="Sets the number of blocks of the written model."

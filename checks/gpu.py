@@ -1,4 +1,4 @@
-"""What only a GPU can tell, in about nine minutes on one H200:
+"""Measures what needs a GPU, in about nine minutes on one H200:
 
     python -m checks.gpu --out OUT              # on the card
     python -m checks.gpu --out OUT --tiny       # the same lines on a CPU, in a minute
@@ -15,7 +15,6 @@ follows `--` on the command line are options of 3, whose two trainings take 200 
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training.recipes import RECIPES
 from janusflow.utils.flops import Counting, peak
+from samplers import command_line
 
 BATCHES = {1: 3, 4: 3, 16: 2, 64: 1}  # images at once: rounds
 PROMPT, STEPS = 20, 30
@@ -145,7 +145,7 @@ def training(model: JanusFlowModel, device: torch.device, batch: int, rounds: in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "--out", type=Path, required=True, help="Writes the results to this folder."
     )
@@ -158,7 +158,7 @@ def main() -> None:
         nargs="+",
         choices=BATCHES,
         default=list(BATCHES),
-        help="Times these.",
+        help="Times these batch sizes.",
     )
     told = sys.argv[1:]
     cut = told.index("--") if "--" in told else len(told)

@@ -22,7 +22,7 @@ from studies.real_images import emoji as emoji_study
 
 @measure
 def editing() -> Result:
-    """Measures how often the shipped editor does exactly as told, 100 edits of each kind."""
+    """Measures how often the packaged editor does exactly as told, 100 edits of each kind."""
     pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes-edit")
     pipe.set_progress_bar_config(disable=True)
     rows = []
@@ -93,7 +93,7 @@ def fetched() -> tuple[Path, Path]:
 
 @measure
 def emoji() -> Result:
-    """Measures what the shipped model of emoji learned and memorised; draws its sheets."""
+    """Measures what the packaged model of emoji learned and memorised; draws its sheets."""
     data, lite0 = fetched()
     found = emoji_study.measure(
         emoji_study.arguments(

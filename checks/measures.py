@@ -94,7 +94,7 @@ def of_model(model: str, command: str, rows: list[dict], note: str = "") -> Resu
 
 @measure
 def scenes() -> Result:
-    """Measures the shipped model's strict score by quality, on 600 test prompts."""
+    """Measures the packaged model's strict score by quality, on 600 test prompts."""
     rows = []
     for quality, n in (("exact", 1), ("high", 1), ("fast", 1), ("draft", 1), ("fast", 4)):
         words = ("--prompts", "100", "--seeds", "1", "--quality", quality, "--best-of", str(n))
@@ -138,7 +138,7 @@ def scenes_pro() -> Result:
 
 @measure
 def questions() -> Result:
-    """Measures the shipped model's answers by template, on 900 questions."""
+    """Measures the packaged model's answers by template, on 900 questions."""
     words = ("--task", "scenes-vqa", "--prompts", "100", "--batch-size", "64")
     test = evaluated(*words)["scores"]["test"]
     parts = {"overall": test["overall"], **test["groups"]}
@@ -275,7 +275,7 @@ def few_speed() -> Result:
 
 @measure
 def quality_speed() -> Result:
-    """Times the qualities of the shipped model and the published sampler, alternating on one core.
+    """Times the qualities of the packaged model and the published sampler, alternating on one core.
 
     Three are also measured compiled.
     """
@@ -286,7 +286,7 @@ def quality_speed() -> Result:
 
 @measure
 def reproduce_scenes() -> Result:
-    """Measures the sweep of `janusflow reproduce` with the shipped model and the exact scorer."""
+    """Measures the sweep of `janusflow reproduce` with the packaged model and the exact scorer."""
     words = ["reproduce", "scenes", "--model", "janusflow/scenes", "--prompts", "16"]
     words += ["--dtype", "float32,bfloat16", "--guidance-scale", "2,1,5", "--steps", "30,10"]
     rows = [
@@ -308,7 +308,7 @@ def samplers_suite() -> Result:
 
 @measure
 def shipped_fields() -> Result:
-    """`auto` over the best peer at 8 evaluations, on fields of the shipped model."""
+    """`auto` over the best peer at 8 evaluations, on fields of the packaged model."""
     rows = [row for row in shipped.page([8]).rows() if row["grid"] == "own"]
     command = "python -m checks.shipped_fields 8"
     return of_model(shipped.MODEL, command, [r for r in rows if "guided" in r["family"]])

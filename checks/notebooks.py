@@ -1,4 +1,4 @@
-"""Runs the notebooks from top to bottom, each with a fresh kernel, and says how long they took:
+"""Runs the notebooks from top to bottom, each with a fresh kernel, and prints their times:
 
 python -m checks.notebooks                   # all; ends with status 1 where one fails
 python -m checks.notebooks --jobs 2          # two at once
@@ -8,7 +8,6 @@ python -m checks.notebooks 3 --model FOLDER  # with another model in its one lin
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +19,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from samplers import command_line
+
 FOLDER = Path(__file__).parent.parent / "notebooks"
 SHIPPED = '"janusflow/scenes"'
 LIMIT = 900  # seconds that a cell may take
@@ -30,7 +31,7 @@ QUIET = {"TORCH_LOGS": "-all", "DIFFUSERS_VERBOSITY": "error"}  # torchao, where
 def read(script: Path, model: str | None = None) -> nbformat.NotebookNode:
     """The script's cells, without outputs, in the notebook beside it if there is one.
 
-    ValueError if `model` is to be put in place of the shipped one and its line is not there once.
+    ValueError if `model` is to be put in place of the packaged one and its line is not there once.
     """
     cells = jupytext.read(script)
     stored = script.with_suffix(".ipynb")
@@ -84,7 +85,7 @@ def attempt(script: Path, model: str | None, keep: bool) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "numbers", nargs="*", type=int, help="Runs the notebooks of these numbers; by default all."
     )
@@ -92,10 +93,12 @@ def main() -> None:
         "--store", action="store_true", help="Keeps the outputs in the .ipynb files."
     )
     parser.add_argument("--jobs", type=int, default=1, help="Runs this many notebooks at once.")
-    parser.add_argument("--model", help="Uses this folder or hub id in place of the shipped model.")
+    parser.add_argument(
+        "--model", help="Uses this folder or hub id in place of the packaged model."
+    )
     args = parser.parse_args()
     if args.store and args.model:
-        parser.error("--store keeps the shipped model's run; leave out --model")
+        parser.error("--store keeps the packaged model's run; leave out --model")
     os.environ.update(QUIET)
     scripts, begun = sorted(FOLDER.glob("*.py")), time.monotonic()
     if args.numbers:

@@ -1,14 +1,13 @@
-"""What a step costs outside the network: python -m checks.overhead [--wide]
+"""Measures what a step costs outside the network: python -m checks.overhead [--wide]
 
 A step is what one more step adds to a call of the pipeline (guided Euler, one image, latents
 out). "outside" is that without the time inside the network's parts, the hooks that measure it
 included; "stub" is a step whose velocity is a tensor that lies ready. `--wide` takes the 1.3B's
-widths with 2 blocks and fresh weights in the shipped model's place.
+widths with 2 blocks and fresh weights in the packaged model's place.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from contextlib import contextmanager
 from statistics import median
@@ -17,6 +16,7 @@ import torch
 
 from janusflow import JanusFlowPipeline
 from janusflow.bench.speed import wide
+from samplers import command_line
 
 TEXT = "a red circle left of a blue square"
 
@@ -99,11 +99,13 @@ def measure(is_wide: bool, rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "--wide", action="store_true", help="Measures the 1.3B's widths with random weights."
     )
-    parser.add_argument("--rounds", type=int, default=5, help="Measures this many times.")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="Repeats the measurement this many times."
+    )
     asked = parser.parse_args()
     found = measure(asked.wide, asked.rounds)
     for name, value in found.items():

@@ -1,4 +1,4 @@
-"""The figures of README and pages.
+"""Draws the figures of README and pages.
 
 python -m checks.page_figures                      # all of them, a minute
 python -m checks.page_figures alignment scaling    # from their result files, without a model
@@ -6,7 +6,6 @@ python -m checks.page_figures alignment scaling    # from their result files, wi
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import samplers
 from checks.benchmarks import scaling as scaled
 from janusflow import JanusFlowPipeline
 from janusflow.evaluation import plots
+from samplers import command_line
 from studies import few_evaluations as few
 from studies import reward_algorithms as reward_curves
 from studies.alignment import figure as aligned
@@ -123,7 +123,7 @@ FIGURES: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "names", nargs="*", help=f"Draws these of {', '.join(FIGURES)}; by default all."
     )

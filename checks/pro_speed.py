@@ -1,4 +1,4 @@
-"""Time of Janus-Pro's drawing beside transformers' own at the published 1B sizes, fewer blocks.
+"""Times Janus-Pro's image tokens here and in transformers, at the 1B sizes with fewer blocks.
 
     python -m checks.pro_speed --layers 2 --tokens 64 --rounds 5
 
@@ -7,7 +7,6 @@ texts is the small model's, because drawing reads only the prompt's rows of it; 
 out.
 """
 
-import argparse
 import math
 
 import torch
@@ -23,6 +22,7 @@ from janusflow.bench.janus_pro import summary, table, turns
 from janusflow.models.janus_pro.loading import generation
 from janusflow.models.janus_pro.processing import JanusProProcessor
 from janusflow.pipelines.pipeline_janus_pro import JanusProPipeline
+from samplers import command_line
 
 WIDTH, MLP, HEADS, CODES = 2048, 5632, 16, 16384
 
@@ -74,9 +74,11 @@ def pipeline(layers: int, tokens: int) -> JanusProPipeline:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--layers", type=int, default=2, help="Sets the number of blocks.")
-    parser.add_argument("--tokens", type=int, default=64, help="Draws this many tokens, a square.")
+    parser.add_argument(
+        "--tokens", type=int, default=64, help="Generates this many image tokens, a square number."
+    )
     parser.add_argument("--rounds", type=int, default=5, help="Measures each way this many times.")
     asked = parser.parse_args()
     if math.isqrt(asked.tokens) ** 2 != asked.tokens or asked.tokens < 4:

@@ -1,4 +1,4 @@
-"""Questions that share an image against the same ones alone: python -m checks.questions [--wide]
+"""Times questions that share an image, together and alone: python -m checks.questions [--wide]
 
 "alone" reads the image for each row of a batch, and all that was said for each turn of a
 conversation; "shared" is what `asking.ask` and `pipe.conversation` do. In turns, greedy answers of
@@ -8,7 +8,6 @@ small vision encoder on 384 pixels and fresh weights.
 
 from __future__ import annotations
 
-import argparse
 import time
 from statistics import median
 
@@ -22,6 +21,7 @@ from janusflow.pipelines import prefix_cache
 from janusflow.pipelines.answering import message
 from janusflow.scenes.shapes import render
 from janusflow.scenes.world import scene
+from samplers import command_line
 
 QUESTIONS = (
     "how many shapes are there?",
@@ -77,7 +77,7 @@ def seconds(way) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "--wide",
         action="store_true",

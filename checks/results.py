@@ -1,4 +1,4 @@
-"""Every number of the documents: measured into files, and tables rendered from these files.
+"""Measures every number of the documents into files, and renders the tables from these files.
 
     python -m checks.results measure                 # all of them, some minutes on two cores
     python -m checks.results measure scenes questions
@@ -16,7 +16,6 @@ weights; `tests/docs/test_results.py` fails for tables and files that today's we
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import platform
@@ -28,6 +27,7 @@ from pathlib import Path
 from checks import measured_studies  # noqa: F401 (registers its measurements)
 from checks.measures import MEASURES, Result, fingerprint
 from janusflow.evaluation import provenance
+from samplers import command_line
 from samplers.benchmark import suite
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -150,7 +150,7 @@ def _near(before: list[float], now: list[float]) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "what",
         choices=["measure", "render"],

@@ -1,12 +1,11 @@
-"""How often the exact scorer is wrong: python -m checks.scorer --renders 2000 --seed 1
+"""Measures how often the exact scorer is wrong: python -m checks.scorer --renders 2000 --seed 1
 
-Fresh renders and their reconstruction by the shipped autoencoder have to be accepted; images with
+Fresh renders and their reconstruction by the packaged autoencoder have to be accepted; images with
 one fault have to be rejected, drawn and reconstructed. Counts of both errors, with Wilson's bounds.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -20,6 +19,7 @@ from janusflow.scenes.scorer import score
 from janusflow.scenes.shapes import Obj, render
 from janusflow.scenes.world import COLORS, GAP, SHAPES, SIDE, Scene, generator, pick, scene
 from janusflow.utils.hub import WEIGHTS
+from samplers import command_line
 
 VAE = WEIGHTS / "scenes" / "vae" / "diffusion_pytorch_model.safetensors"
 Fault = Callable[[list[Obj], np.random.Generator], list[Obj] | None]
@@ -139,7 +139,7 @@ def table(renders: int, seed: int) -> list[tuple[str, str, int, int]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--renders", type=int, default=2000, help="Draws this many scenes.")
     parser.add_argument("--seed", type=int, default=0, help="Seeds the scenes.")
     options = parser.parse_args()

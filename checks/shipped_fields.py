@@ -1,4 +1,4 @@
-"""The suite's cells on the shipped model: python -m checks.shipped_fields [--pilot] [calls ...]
+"""Measures solvers on the packaged model: python -m checks.shipped_fields [--pilot] [calls ...]
 
 The fields are those of janusflow/scenes for four prompts, unguided, guided by 2 and 5, and by 4 in
 an interval. A reference is rk4 with REFERENCE calls, steps short where the field turns and times
@@ -8,7 +8,6 @@ errors below mean nothing.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -16,7 +15,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from samplers import guidance_interval, sample, uniform
+from samplers import command_line, guidance_interval, sample, uniform
 from samplers.benchmark import suite
 from samplers.benchmark.problems import Problem
 from samplers.fields import jumps_of, time_shift_of
@@ -86,7 +85,7 @@ def page(calls=CALLS, piloted: bool = False, samples: int = 2 * len(PROMPTS)) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "calls",
         nargs="*",
@@ -98,7 +97,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     if not find_spec("janusflow"):
-        sys.exit("janusflow is not installed, so there is no shipped model to measure; install it")
+        sys.exit("janusflow is not installed, so there is no packaged model to measure; install it")
     print(page(asked.calls, asked.pilot))
 
 

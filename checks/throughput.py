@@ -10,7 +10,6 @@ are decoded, encoded by the autoencoder and seen by the teacher in every step.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -27,6 +26,7 @@ from janusflow.scenes.world import generator, render, scene
 from janusflow.training import job, precompute
 from janusflow.training.trainer import Trainer
 from janusflow.utils.flops import Counting, peak
+from samplers import command_line
 
 MODEL = "janusflow/scenes"
 WAYS = {  # packed, cached
@@ -148,11 +148,11 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--model", default=MODEL, help="Names the model to train.")
-    parser.add_argument("--batch", type=int, default=32, help="The number of samples in a step.")
+    parser.add_argument("--batch", type=int, default=32, help="Trains on this many samples a step.")
     parser.add_argument(
-        "--rounds", type=int, default=8, help="How many steps are timed each way, at least 2."
+        "--rounds", type=int, default=8, help="Times this many steps each way, at least 2."
     )
     parser.add_argument("--json", type=Path, help="Writes the seconds to this file.")
     asked = parser.parse_args()

@@ -164,7 +164,7 @@ class Moved(MetaPathFinder, Loader):
 
 
 def file_of(name: str) -> str | None:
-    """Returns a module's file, which `python -m` makes the program's name, or None without one."""
+    """Returns the file of a module, or None if the module cannot be found."""
     try:
         return find_spec(name).origin
     except ModuleNotFoundError:  # studies and checks, outside the repository

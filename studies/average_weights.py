@@ -11,7 +11,6 @@ hold one of these words. All are folders or hub ids with weights of the same nam
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from janusflow.training.ema import move
 from janusflow.utils.hub import SUMS, locate
+from samplers import command_line
 
 FILE = "model.safetensors"
 
@@ -60,13 +60,18 @@ def average(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Writes the mean of two models' weights.")
+    parser = command_line.parser("Writes the mean of two models' weights.")
     add = parser.add_argument
     add("first", help="Names the first model: a folder or a packaged name.")
     add("second", help="Names the second model.")
     add("--share", type=float, default=0.5, help="Weighs the second model by this share.")
-    add("--less", help="Names a model to take away; the two others are added then.")
-    add("--own", nargs="*", default=[], help="Takes weights with such words from SECOND.")
+    add("--less", help="Adds the two models and subtracts this one instead.")
+    add(
+        "--own",
+        nargs="*",
+        default=[],
+        help="Takes weights whose names hold one of these words from SECOND.",
+    )
     add("--out", type=Path, required=True, help="Writes to this new folder.")
     args = parser.parse_args()
     less = locate(args.less) if args.less else None

@@ -1,4 +1,4 @@
-"""Best-of-n sampling with the model's own answers, between chance and the exact scorer's ceiling.
+"""Scores best-of-n sampling by the model's own answers, against chance and the best possible.
 
     python -m studies.best_of_n janusflow/scenes --quality fast --prompts 600 --candidates 8
 
@@ -9,7 +9,6 @@ counts a prompt as right if any of its first n candidates is.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from janusflow.pipelines.verifiers import find
 from janusflow.scenes.scorer import score
 from janusflow.scenes.world import CATEGORIES, prompt
 from janusflow.utils.devices import use_threads
+from samplers import command_line
 
 AT_ONCE = 48
 
@@ -74,11 +74,14 @@ def table(right: Tensor, scores: dict[str, Tensor], calls: int) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("model", nargs="?", default="janusflow/scenes", help="Names the model.")
     parser.add_argument("--quality", default="fast", help="Generates candidates in this quality.")
     parser.add_argument(
-        "--verifiers", nargs="+", default=["own"], help="Chooses candidates by each of these."
+        "--verifiers",
+        nargs="+",
+        default=["own"],
+        help="Chooses candidates by each of these verifiers.",
     )
     parser.add_argument(
         "--prompts", type=int, default=600, help="Takes this many prompts, each category in turn."

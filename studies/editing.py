@@ -1,11 +1,10 @@
-"""How often a model edits scenes of the small world exactly as it is told, by the exact scorer.
+"""Measures how often a model edits scenes exactly as it is told, by the exact scorer.
 
 python -m studies.editing MODEL --count 100
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
 
@@ -16,6 +15,7 @@ from PIL import Image
 from janusflow import JanusFlowPipeline
 from janusflow.scenes.edits import KINDS, Edit, edit, judge
 from janusflow.scenes.shapes import render
+from samplers import command_line
 
 AT_ONCE = 25
 
@@ -40,7 +40,7 @@ def _made(pipe, edits: list[Edit], seed: int, steps: int, guidance: float) -> li
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument("model", help="Names a model that edits.")
     parser.add_argument(
         "--count", type=int, default=100, help="Makes this many edits, of all kinds."

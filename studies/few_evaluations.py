@@ -1,4 +1,4 @@
-"""Strict score against network evaluations: a model by its solvers, and as a flow map.
+"""Measures strict scores against network evaluations, with solvers and as a flow map.
 
     python -m studies.few_evaluations janusflow/scenes my-run/export --ways map:4,map:1,abm:8,fast
 
@@ -9,7 +9,6 @@ grid is; 2 unless told, 1 for none). Prompts are those of the split "test", the 
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections import Counter
@@ -29,6 +28,7 @@ from janusflow.training.objectives.online import shape_of
 from janusflow.training.rewards.prompts import Prompts
 from janusflow.utils.devices import use_threads
 from janusflow.utils.hub import FLOW_MAP, locate
+from samplers import command_line
 from samplers.benchmark.style import colour, paper
 
 AT_ONCE = 64
@@ -145,12 +145,12 @@ def _layout(one: Score, cell: float) -> tuple:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("models", nargs="+", help="Names the models: folders or packaged names.")
     parser.add_argument(
         "--ways",
         default="map:1,map:2,map:4,abm:8,fast",
-        help="Generates in these ways, separated by commas: map:N jumps, abm:N unguided, fast.",
+        help="Generates in these ways, separated by commas: map:N jumps, abm:N unguided steps.",
     )
     parser.add_argument(
         "--prompts", type=int, default=120, help="Takes this many prompts of the six categories."

@@ -1,4 +1,4 @@
-"""Losses of flow maps on fields whose maps are known: error against evaluations.
+"""Compares losses of flow maps on fields whose maps are known: error against evaluations.
 
     python -m studies.flow_maps --fields gaussian,mixture,moons --losses all --steps 3000
 
@@ -9,7 +9,6 @@ x + sum (s - t) u to the exact end, root mean square, over that of the exact end
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import math
@@ -26,6 +25,7 @@ import samplers
 from janusflow.training.losses import interpolate
 from janusflow.training.objectives import map_losses
 from janusflow.utils.devices import use_threads
+from samplers import command_line
 
 COUNTS = (1, 2, 4)
 TESTED = 2048  # noises
@@ -228,7 +228,7 @@ def run(fields: list[str], losses: list[str], steps: int, seed: int = 0) -> list
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "--fields", default=",".join(FIELDS), help="Trains on these fields, separated by commas."
     )

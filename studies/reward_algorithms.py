@@ -1,4 +1,4 @@
-"""The algorithms of `janusflow reward` on points in the plane: equal samples, three seeds.
+"""Compares the algorithms of `janusflow reward` on points in the plane, at equal samples.
 
     python -m studies.reward_algorithms --out curves.json
 
@@ -13,7 +13,6 @@ not reported.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import math
@@ -30,7 +29,7 @@ import samplers
 from janusflow.training.objectives.map_losses import squared
 from janusflow.training.objectives.matching import clipped
 from janusflow.training.objectives.nft import nft as nft_loss
-from samplers import rectify
+from samplers import command_line, rectify
 from samplers.benchmark.style import colour, paper
 from samplers.solvers.transitions import TRANSITIONS
 
@@ -310,7 +309,7 @@ def figure(rows: list[dict]):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "--out", type=Path, required=True, help="Writes the rows to this JSON file."
     )

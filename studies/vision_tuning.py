@@ -1,4 +1,4 @@
-"""Trains a model's vision encoder on, on scenes, so that nothing else of the model changes.
+"""Trains only the vision encoder of a model, on scenes of coloured shapes.
 
 python -m studies.vision_tuning --init-from janusflow/scenes --steps 600 --out seeing
 
@@ -7,7 +7,6 @@ Its tokens are held near the old ones, so that the language model still understa
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from janusflow.training.recipe_data import check_model
 from janusflow.training.recipes import Recipe
 from janusflow.training.vision_pretraining import pretrain, score
 from janusflow.utils.devices import pick_device, use_threads
+from samplers import command_line
 
 
 def tune(name: str, out: Path, recipe: Recipe) -> dict[str, float]:
@@ -48,7 +48,7 @@ def tune(name: str, out: Path, recipe: Recipe) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "--init-from", default="janusflow/scenes", help="Names the model, or its folder."
     )

@@ -1,9 +1,9 @@
-"""How cost grows:
+"""Measures how cost grows with prompts, image size and processes:
 
     python -m checks.benchmarks.scaling [--out docs/scaling.json --plot docs/scaling.png]
 
 
-Seconds a picture of the shipped model at 1 to 1,000 distinct prompts ("fast", 16 at once), of the
+Seconds an image of the packaged model at 1 to 1,000 distinct prompts ("fast", 16 at once), of the
 1.3B's widths with 2 blocks at several sizes (one guided evaluation, and one decoding by an
 autoencoder of SDXL's sizes, fresh weights), and of a folder filled by 1 and 2 processes of one
 thread. An exponent is the slope of log seconds against log size.
@@ -11,7 +11,6 @@ thread. An exponent is the slope of log seconds against log size.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -30,6 +29,7 @@ from janusflow.bench.speed import wide
 from janusflow.cli.commands.pilot_grid import scene_prompts
 from janusflow.models.autoencoder_loading import SDXL
 from janusflow.models.prompt_cache import PromptCache
+from samplers import command_line
 from samplers.benchmark.style import paper
 
 BATCH = 16
@@ -170,7 +170,7 @@ def plot(report: dict):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "--prompts",
         type=int,

@@ -4,7 +4,6 @@
 fewer blocks.
 """
 
-import argparse
 import json
 import platform
 import subprocess
@@ -26,6 +25,7 @@ from janusflow.pipelines.guided_velocity import CachedTimes
 from janusflow.pipelines.presets import QUALITIES
 from janusflow.utils.cpu.onednn_linear import repeating, use_onednn
 from janusflow.utils.flops import Counting, peak
+from samplers import command_line
 
 TRUTH = 128  # calls of rk4 that stand for the converged image
 
@@ -229,7 +229,7 @@ def table(report: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.parser(__doc__)
     for names, value, told in (
         (("--blocks",), 2, "Sets the number of blocks of the language model."),
         (("--prompt",), 20, "Sets the number of tokens of the prompt."),

@@ -126,7 +126,7 @@ class InvertOptions:
 
 
 def real(value, name: str) -> float:
-    """Returns a number of Python, numpy or torch as float, NaN too. Raises TypeError otherwise."""
+    """Converts a number of Python, numpy or torch to a float. Raises TypeError otherwise."""
     text = isinstance(value, str | bytes | bool | np.bool_)
     try:
         if not text:

@@ -10,7 +10,7 @@ from transformers import StoppingCriteria, TextIteratorStreamer
 
 
 class Stop(StoppingCriteria):
-    """A stopping criterion that ends an answer once its reader left or the reading thread ended."""
+    """A stopping criterion that ends an answer when its reader or its thread has stopped."""
 
     def __init__(self):
         self.left, self.reader = Event(), current_thread()

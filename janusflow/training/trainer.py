@@ -327,7 +327,10 @@ def _culprit(batch: Batch, loss: str, index: int) -> str:
 
 
 def _micro(samples: list[Sample], rows: range, part: int, parts: int):
-    """Returns one of several equal parts of the samples, kind by kind, with its generation rows."""
+    """Returns the samples of one of `parts` micro-batches, and the rows of its generation samples.
+
+    Each kind of sample is divided evenly. Raises ValueError for a micro-batch without samples.
+    """
     chosen, mine = [], []
     for kind in KINDS:
         own = [s for s in samples if s.kind == kind]

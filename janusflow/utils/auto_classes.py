@@ -31,7 +31,7 @@ WRONG_CLASS = "MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS"
 
 
 def install(package: ModuleType) -> None:
-    """Registers the classes that `package` provides by name, now or once transformers is there."""
+    """Registers the classes of `package` by name, now or when transformers is imported."""
     sys.modules.setdefault(f"transformers.models.{KIND}", package)
     for name in NAMES:
         if name in sys.modules:

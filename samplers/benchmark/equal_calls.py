@@ -1,4 +1,4 @@
-"""Error at equal network evaluations on any field: our solvers, and those of other libraries.
+"""Compares solvers, ours and other libraries', by error at equal network evaluations.
 
     python -m samplers.benchmark --field mixture64 --calls 4 8 16 --plot work.png
 
@@ -19,6 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from samplers import command_line
 from samplers.benchmark import suite
 from samplers.benchmark.measure import fixed, judged, now, overheads, play, protocol
 from samplers.benchmark.peers import Peer, peers
@@ -181,9 +182,7 @@ def modes(field: Problem) -> Callable[[Tensor], Tensor] | None:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m samplers.benchmark", description=__doc__.partition("\n")[0]
-    )
+    p = command_line.parser(__doc__, prog="python -m samplers.benchmark")
     p.add_argument(
         "--field",
         nargs="+",

@@ -53,12 +53,15 @@ def replay(solver: Solver, noise: Tensor, ts: Tensor, velocities: list[Tensor]) 
 
 
 def resumed(solver: Solver, ts: Tensor, first: int) -> tuple[Solver, Tensor]:
-    """Returns (solver, grid) whose evaluations are those of `solver` on ts from number `first` on.
+    """Returns (solver, grid) that continue `solver` on ts at its evaluation number `first`.
 
-    If a step starts there, it is the same solver on the rest of the grid. Within a step, an Euler
-    step leads to the start of the next one. A solver whose start has other evaluations than its
-    middle is replaced by `abm3`, which evaluates every later time once. Raises ValueError for a
-    stochastic solver without a step that starts there.
+    They evaluate v at the same times as the solver from there on:
+
+    - the same solver on the rest of the grid, if a step starts at this evaluation,
+    - after an Euler step to the next start of a step, if this evaluation is within a step,
+    - `abm3`, which evaluates each later time once, if the solver starts differently on a new grid.
+
+    Raises ValueError for a stochastic solver that has no step starting there.
     """
     calls = call_times(solver, ts)[first:]
     for lead in range(min(solver.calls, len(calls))):

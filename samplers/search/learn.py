@@ -1,4 +1,4 @@
-"""Learns a solver for one field: free times and free weights, for 4 to 10 evaluations.
+"""Learns the times and the weights of a solver for one field, for 4 to 10 evaluations.
 
     python -m samplers.search.learn --field mixture:dim=64 --calls 6 --out mixture64-6.json
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from samplers import command_line
 from samplers.benchmark.equal_calls import problem, run
 from samplers.benchmark.measure import fixed, installed
 from samplers.benchmark.summary import OURS, best_shipped
@@ -276,9 +277,7 @@ def grid_of(gaps: Tensor) -> Tensor:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m samplers.search.learn", description=__doc__.partition("\n")[0]
-    )
+    p = command_line.parser(__doc__, prog="python -m samplers.search.learn")
     p.add_argument(
         "--field",
         default="mixture:dim=64",
@@ -289,7 +288,7 @@ def parser() -> argparse.ArgumentParser:
         "--out", metavar="FILE", required=True, help="Writes the learned solver to this JSON file."
     )
     p.add_argument("--samples", type=int, default=1024, help="Learns from this many samples.")
-    p.add_argument("--iterations", type=int, default=600, help="Stops after this many steps.")
+    p.add_argument("--iterations", type=int, default=600, help="Optimises for this many steps.")
     p.add_argument("--seed", type=int, default=1, help="Seeds the noise to learn from.")
     return p
 

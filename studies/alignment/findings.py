@@ -1,4 +1,4 @@
-"""The study's runs as one summary: curves with intervals in JSON, a table in Markdown, a figure.
+"""Summarises the study's runs: curves with intervals in JSON, a table in Markdown, a figure.
 
     python -m studies.alignment.findings runs/alignment docs/alignment.json
 
@@ -8,7 +8,6 @@ reads the runs of `studies.alignment.run` again and writes all three beside the 
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from janusflow.evaluation.intervals import bootstrap
+from samplers import command_line
 from studies.alignment.figure import figure
 
 SHARES = ("color", "strict", "lenient")
@@ -149,8 +149,10 @@ def _rounded(value):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("runs", type=Path, help="Reads this folder of studies.alignment.run.")
+    parser = command_line.parser(__doc__)
+    parser.add_argument(
+        "runs", type=Path, help="Reads the runs that studies.alignment.run wrote to this folder."
+    )
     parser.add_argument("out", type=Path, help="Writes the summary to this file, NAME.json.")
     args = parser.parse_args()
     made = save(read(args.runs), args.out)

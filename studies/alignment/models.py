@@ -45,7 +45,7 @@ class Study:
 
     @property
     def recipe(self) -> Recipe:
-        """Returns the geometry; the vision encoder's is the shipped model's."""
+        """Returns the geometry; the vision encoder's is the packaged model's."""
         return Recipe(
             hidden=self.hidden, blocks=self.blocks, channels=self.channels, mlp=self.hidden * 8 // 3
         )
@@ -82,7 +82,7 @@ def prepare(study: Study, folder: Path, encoder: nn.Module) -> Lab:
 
 
 def pretrained(path: Path | None, recipe: Recipe) -> nn.Module:
-    """Returns the shipped vision encoder, or that of a file, which is trained first if missing."""
+    """Returns the packaged vision encoder, or that of a file, which is trained first if missing."""
     from safetensors.torch import load_file
 
     if path is None:

@@ -1,5 +1,4 @@
-"""Does representation alignment help here? One command trains the same small model with several
-teachers and without, several seeds each, and draws the curves:
+"""Trains the same small model with several alignment teachers and without, and draws the curves:
 
     python -m studies.alignment.run --out runs/alignment
 
@@ -9,7 +8,6 @@ is saved as it ends; the command goes on where it was stopped.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import time
@@ -34,6 +32,7 @@ from janusflow.training.alignment.teachers import CachedTeacher, View
 from janusflow.training.schedules import share
 from janusflow.utils import atomic_io
 from janusflow.utils.devices import use_threads
+from samplers import command_line
 from studies.alignment import findings
 from studies.alignment.measurements import brief, layers, measure
 from studies.alignment.models import Lab, Study, prepare, pretrained, prompt_of
@@ -206,7 +205,7 @@ def changed(settings: list[str]) -> Study:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="Stores the runs in this folder.")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ASKED, help="Trains these arms.")
     parser.add_argument(
@@ -216,7 +215,11 @@ def main() -> None:
         "--encoder", type=Path, help="Reads the vision encoder; trains it if missing."
     )
     parser.add_argument(
-        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="Changes the study."
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="Changes these settings of the study.",
     )
     parser.add_argument(
         "--threads", type=int, help="Runs torch on this many threads; by default all."

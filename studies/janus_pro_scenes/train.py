@@ -1,4 +1,4 @@
-"""Training of a small Janus-Pro on the world of scenes: the next token of an image.
+"""Trains a small Janus-Pro on images of coloured shapes: the next token of an image.
 
     python -m studies.janus_pro_scenes.train --recipe scenes-pro-pico --out runs/pro
     python -m studies.janus_pro_scenes.train --out runs/pro --export my-pro
@@ -34,6 +34,7 @@ from janusflow.training import checkpoints
 from janusflow.training.optimizers import OPTIMIZERS
 from janusflow.training.schedules import learning_rate
 from janusflow.utils.devices import use_threads
+from samplers import command_line
 from studies.average_weights import move_module
 from studies.janus_pro_scenes import codebook
 from studies.janus_pro_scenes.recipes import RECIPES, SIDE, ProRecipe
@@ -248,16 +249,19 @@ def _tuple(value):
 
 
 def main() -> None:
-    import argparse
 
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "--recipe", choices=RECIPES, default="scenes-pro-pico", help="Names the recipe."
     )
     parser.add_argument("--out", type=Path, required=True, help="Stores the run in this folder.")
     parser.add_argument("--start", help="Starts from this JanusFlow's language model.")
     parser.add_argument(
-        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="Changes the recipe."
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="Changes these settings of the recipe.",
     )
     parser.add_argument(
         "--threads", type=int, help="Runs torch on this many threads; by default all."

@@ -1,16 +1,15 @@
-"""Token by token against a flow: score, time and network evaluations of one image, in one table.
+"""Compares images by tokens and by a flow: score, time and network evaluations, in one table.
 
     python -m studies.janus_pro_scenes.versus --prompts 20
 
-Both models draw the same prompts of the small world, read back by the exact scorer. The flow does
-so with its usual number of steps, and once more with as many as fit into the time that the tokens
-took, found by timing it. Times are medians over batches after one unmeasured image, on whatever
-runs beside, so compare them within one run only.
+Both models generate images of the same prompts, which the exact scorer reads. The flow takes its
+usual number of steps, then as many steps as fit into the time of the tokens. Times are medians over
+batches after one image that is not timed. They depend on the other work of the machine, so compare
+them within one run only.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from janusflow.evaluation.intervals import Interval, overall
 from janusflow.pipelines import image_io
 from janusflow.scenes.scorer import score
 from janusflow.scenes.world import CATEGORIES, Prompt, prompt
+from samplers import command_line
 
 STEPS, GUIDANCE = 30, 2.0  # of the flow, as on its card
 Batch = Sequence[tuple[int, Prompt]]  # prompts with the seeds of their images
@@ -104,9 +104,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.parser(__doc__)
     parser.add_argument("--flow", default="janusflow/scenes", help="Names the JanusFlow.")
     parser.add_argument("--tokens", default="janusflow/scenes-pro", help="Names the Janus-Pro.")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Does representation alignment help on real images? Small models of emoji, an arm a teacher.
+"""Measures whether alignment helps on real images: a small model of emoji for each teacher.
 
     python -m studies.real_images.alignment --data emoji --features lite0 --steps 3000 --seeds 3
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from janusflow.training import job, loop
 from janusflow.training.held_out import history
+from samplers import command_line
 from studies.real_images import emoji
 
 STUDENT = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}  # t of 97.5 %, by the number of seeds
@@ -84,7 +85,7 @@ def row(arm: str, runs: Sequence[dict], bare: Sequence[dict]) -> dict:
 
 def arguments(*words: str) -> argparse.Namespace:
     """The study's options from the command line, or from these words."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "--data",
         type=Path,

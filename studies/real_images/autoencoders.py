@@ -1,4 +1,4 @@
-"""How well autoencoders keep real images: PSNR on held-out concepts of a collection.
+"""Measures how well autoencoders reconstruct real images: PSNR on held-out concepts.
 
     python -m studies.real_images.autoencoders --data stamps --data emoji --out FILE
 
@@ -8,7 +8,6 @@ folders.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from janusflow.models.autoencoder import PatchAutoencoder
 from janusflow.models.autoencoder_loading import load_vae
 from janusflow.utils import images
 from janusflow.utils.hub import locate
+from samplers import command_line
 
 LINEAR = ((8, 16), (8, 32), (8, 48), (4, 16))  # patch in pixels, latent channels
 
@@ -71,7 +71,7 @@ def measure(folder: Path, models: Sequence[str]) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "--data",
         type=Path,

@@ -1,4 +1,4 @@
-"""What a model of emoji draws and knows: retrieval, distances, nearest training images, new pairs.
+"""Measures what a model of emoji has learnt: retrieval, nearest training images, new pairs.
 
     janusflow data emoji -o emoji --size 64 --keywords
     janusflow data efficientnet -o lite0
@@ -29,6 +29,7 @@ from janusflow.evaluation import features
 from janusflow.evaluation.intervals import wilson
 from janusflow.utils import digests
 from janusflow.utils.images import captioned, grid
+from samplers import command_line
 
 COLORS = {
     "red": (220, 50, 45),
@@ -301,7 +302,7 @@ def table(found: dict) -> list[dict]:
 
 def arguments(*words: str) -> argparse.Namespace:
     """Parses these words, or the process's own."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "--model", required=True, help="Names the model: a folder or a packaged name."
     )
@@ -317,7 +318,9 @@ def arguments(*words: str) -> argparse.Namespace:
     parser.add_argument(
         "--count", type=int, default=100, help="Draws this many prompts of each split."
     )
-    parser.add_argument("--shown", type=int, default=40, help="Shows this many of them.")
+    parser.add_argument(
+        "--shown", type=int, default=40, help="Shows this many of them in the figures."
+    )
     parser.add_argument("--steps", type=int, default=30, help="Takes this many sampling steps.")
     parser.add_argument("--guidance", type=float, default=2.0, help="Sets the guidance weight.")
     parser.add_argument("--seed", type=int, default=0, help="Seeds the noise.")

@@ -1,4 +1,4 @@
-"""The shipped model of scenes trained on one GPU, in minutes.
+"""The packaged model of scenes trained on one GPU, in minutes.
 
 python -m studies.scenes_on_gpu.run --init-from MODEL --out OUT --seconds 200 200
 

