@@ -177,7 +177,7 @@ class Origin:
         self._weights = [(weakref.ref(weight), _version(weight)) for weight in weights]
 
     def holds(self, model: nn.Module) -> bool:
-        """Returns whether the model's parameters are those, and unchanged."""
+        """Returns whether the model still has the recorded parameters, with unchanged values."""
         now, then = list(model.parameters()), self._weights
         same = (p is of() and _version(p) == told for p, (of, told) in zip(now, then, strict=False))
         return len(now) == len(then) and all(same)

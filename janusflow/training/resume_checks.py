@@ -45,7 +45,10 @@ def continued(asked: Settings, before: Settings, step: int, out: Path) -> tuple[
 
 
 def may_change(name: str, old, new) -> bool:
-    """Whether a run may resume with this setting changed; with weight 0 no aligner exists."""
+    """Whether a run may resume after this setting changed from old to new.
+
+    The weight of an alignment may not become 0 or rise from 0, where the run has no projector.
+    """
     section, _, key = name.partition(".")
     if not key or section in ("adapter", "objective"):
         return False

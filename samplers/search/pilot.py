@@ -217,9 +217,9 @@ class Trial:
     changes: Tensor | None  # of the weights of the last state, one per velocity
 
     def loses(self, other: Trial) -> bool:
-        """Returns whether most samples have a larger error than in another trial.
+        """Returns whether more than half of the samples have a larger error than in another trial.
 
-        Few samples with large errors, which a change of grid saves by chance, are not enough.
+        The mean error would not do: it depends on a few samples, which a grid may help by chance.
         """
         return bool((self.each > other.each).double().mean() > 0.5)
 

@@ -184,7 +184,7 @@ class Scheme:
         return sum(n for n in range(1, self.start(steps) + 1) if self.renews(n))
 
     def renews(self, n: int) -> bool:
-        """Whether the start repeats all values after n steps, because their order is too low."""
+        """Whether the start computes all velocities again after n steps, for a higher order."""
         return self.renewed and n < self.order - 2
 
 

@@ -73,7 +73,7 @@ SHIFTED = {
 
 
 def leans(ts: Sequence[float] | Tensor) -> bool:
-    """Whether a run on this grid uses these predictions: four steps, about noise to data."""
+    """Whether a grid uses these predictions: it has four steps and leads from noise to data."""
     return len(ts) == STEPS + 1 and float(ts[-1] - ts[0]) >= WHOLE
 
 

@@ -26,8 +26,8 @@ class Outputs:
     """What the losses read, for G generation samples and A answering samples, each in their order.
 
     `velocity` (G, c, h, w), `hidden` (G, n, D) and `heads` are None without generation samples or
-    if they were not requested. `logits` (M, V) are at the places before the labelled tokens
-    `targets` (M,), which belong to samples `owner` (M,) in [0, A).
+    if they were not requested. `logits` (M, V) are at the positions that predict the labelled
+    tokens `targets` (M,), which belong to samples `owner` (M,) in [0, A).
     """
 
     velocity: Tensor | None
