@@ -30,7 +30,7 @@ MOVED = {
 }
 
 
-class Moved(MetaPathFinder, Loader):
+class MovedModules(MetaPathFinder, Loader):
     """An import hook that finds a module under its old path by importing the new one."""
 
     def find_spec(self, fullname: str, path=None, target=None):  # noqa: ARG002
@@ -55,5 +55,5 @@ class Moved(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    if not any(type(finder) is Moved for finder in sys.meta_path):
-        sys.meta_path.append(Moved())
+    if not any(type(finder) is MovedModules for finder in sys.meta_path):
+        sys.meta_path.append(MovedModules())

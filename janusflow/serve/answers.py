@@ -13,7 +13,7 @@ import torch
 from transformers import StoppingCriteria, TextStreamer
 
 from janusflow.models.janus_pro.image_ranking import COLDEST
-from janusflow.serve.errors import InvalidRequest
+from janusflow.serve.errors import ApiError
 from janusflow.serve.schemas import ChatRequest, ImagePart, Message
 from janusflow.serve.worker import ModelJob
 from janusflow.utils import images
@@ -44,11 +44,11 @@ def answer(pipe, asked: ChatRequest, job: ModelJob) -> tuple[int, list[Choice]]:
 
 
 def _room(pipe, asked: ChatRequest, prompt: int) -> int:
-    """Returns how long an answer may be. Raises InvalidRequest if the prompt is too long."""
+    """Returns how long an answer may be. Raises ApiError if the prompt is too long."""
     longest = pipe.model.config.get_text_config().max_position_embeddings
     wanted = asked.max_completion_tokens or asked.max_tokens
     if prompt + (wanted or 1) > longest:
-        raise InvalidRequest(
+        raise ApiError(
             f"the prompt has {prompt} tokens and the answer may have {wanted or 1}, and the model "
             f"takes {longest} together; shorten the messages or lower max_tokens",
             "messages",
@@ -69,7 +69,7 @@ def _turns(messages: list[Message]) -> list[dict]:
                     image = _image(part.image_url.url, f"messages.{i}.content")
                     left -= image.width * image.height
                     if left < 0:
-                        raise InvalidRequest(
+                        raise ApiError(
                             f"the images have more than {MAX_PIXELS:,} pixels together; send fewer "
                             "or smaller ones",
                             "messages",
@@ -84,13 +84,13 @@ def _turns(messages: list[Message]) -> list[dict]:
 
 def _checked(turns: list[dict]) -> list[dict]:
     if turns[-1]["role"] != "user":
-        raise InvalidRequest(
+        raise ApiError(
             f"the last message is the {turns[-1]['role']}'s; end with a user's", "messages"
         )
     content = turns[-1]["content"]
     texts = [content] if isinstance(content, str) else [p.get("text", "") for p in content]
     if not "".join(texts).strip():
-        raise InvalidRequest("the last message holds no text; ask something", "messages")
+        raise ApiError("the last message holds no text; ask something", "messages")
     return turns
 
 
@@ -98,7 +98,7 @@ def _image(url: str, place: str):
     head, comma, text = url.partition(",")
     kind = head.lower()
     if not comma or not kind.startswith("data:image/") or not kind.endswith(";base64"):
-        raise InvalidRequest(
+        raise ApiError(
             "an image has to come inside the request, as 'data:image/png;base64,...'; this server "
             "fetches nothing",
             place,
@@ -108,16 +108,16 @@ def _image(url: str, place: str):
         return images.decode(base64.b64decode("".join(text.split()), validate=True), "the image")
     except binascii.Error as error:
         said = f"the image is no base64 ({error}); encode the file's bytes"
-        raise InvalidRequest(said, place, "invalid_image") from error
+        raise ApiError(said, place, "invalid_image") from error
     except ValueError as error:
-        raise InvalidRequest(str(error), place, "invalid_image") from error
+        raise ApiError(str(error), place, "invalid_image") from error
 
 
 def _one(
     pipe, asked: ChatRequest, inputs, most: int, index: int, seed: int, job: ModelJob
 ) -> Choice:
     tokenizer, visible = pipe.processor.tokenizer, Visible(asked.stops())
-    watch = _Watch(job, visible)
+    watch = _EndOfAnswer(job, visible)
     drawn = (asked.temperature or 0) >= COLDEST
     settings = dict(do_sample=drawn, max_new_tokens=most)
     if drawn:
@@ -154,7 +154,7 @@ class _Pieces(TextStreamer):
         self._tell(text)
 
 
-class _Watch(StoppingCriteria):
+class _EndOfAnswer(StoppingCriteria):
     """Ends an answer at a stop text, or once nobody waits for it."""
 
     def __init__(self, job: ModelJob, visible: Visible):

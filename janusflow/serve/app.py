@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 
 from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
 from janusflow.serve import answers, errors, image_requests
-from janusflow.serve.errors import InvalidRequest
+from janusflow.serve.errors import ApiError
 from janusflow.serve.schemas import ChatRequest, EditRequest, ImageRequest
 from janusflow.serve.worker import Busy, Cancelled, ModelJob, Stopping, Worker
 from janusflow.utils.images import decode, to_rgb
@@ -100,7 +100,7 @@ class StrictRoute(APIRoute):
             for name in request.query_params:
                 if request.method == "POST" and name not in OF_ADDRESS:
                     said = f"{printable(name, 40)} stands in the address; send it in the body"
-                    raise InvalidRequest(said, printable(name, 40), "extra_forbidden")
+                    raise ApiError(said, printable(name, 40), "extra_forbidden")
             if "json" in request.headers.get("content-type", "").lower():
                 errors.check_keys(await request.body())
             return await handle(request)
@@ -124,7 +124,7 @@ def _list_models(app: FastAPI, name: str) -> None:
 
 def _check_model(asked: str | None, name: str) -> None:
     if asked is not None and asked != name:
-        raise InvalidRequest(
+        raise ApiError(
             f"there is no model {printable(asked, 80)!r} here; this server has {name!r}",
             "model",
             "model_not_found",
@@ -182,12 +182,12 @@ async def _form(request: Request) -> tuple[EditRequest, dict[str, bytes]]:
         async with request.form(max_files=2, max_fields=32) as form:
             fields, files = await _entries(form)
     except HTTPException as error:
-        raise InvalidRequest(f"the form cannot be read ({error.detail}); send it again") from error
+        raise ApiError(f"the form cannot be read ({error.detail}); send it again") from error
     if unknown := sorted(files.keys() - {"image", "mask"}):
         said = f"{printable(unknown[0], 40)} is not supported by this server; leave it out"
-        raise InvalidRequest(said, unknown[0], "extra_forbidden")
+        raise ApiError(said, unknown[0], "extra_forbidden")
     if "image" not in files:
-        raise InvalidRequest("image is missing; send the file to edit", "image", "missing")
+        raise ApiError("image is missing; send the file to edit", "image", "missing")
     try:
         return EditRequest(**fields), files
     except ValidationError as error:
@@ -196,14 +196,14 @@ async def _form(request: Request) -> tuple[EditRequest, dict[str, bytes]]:
 
 
 async def _entries(form: FormData) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Returns the fields and the contents of the files. Raises InvalidRequest for a name that came
+    """Returns the fields and the contents of the files. Raises ApiError for a name that came
     twice.
     """
     fields, files = {}, {}
     for name, value in form.multi_items():
         target = name.removesuffix("[]") if not isinstance(value, str) else name
         if target in fields or target in files:
-            raise InvalidRequest(f"{printable(name, 40)} came twice; give it once", target)
+            raise ApiError(f"{printable(name, 40)} came twice; give it once", target)
         if isinstance(value, str):
             fields[target] = value
         else:
@@ -213,9 +213,9 @@ async def _entries(form: FormData) -> tuple[dict[str, str], dict[str, bytes]]:
 
 def _check_edit(pipe, asked: EditRequest) -> None:
     if not isinstance(pipe, JanusFlowPipeline):
-        raise InvalidRequest("Janus-Pro does not edit images; serve a JanusFlow model")
+        raise ApiError("Janus-Pro does not edit images; serve a JanusFlow model")
     if asked.quality not in (None, "auto"):
-        raise InvalidRequest("quality is not for edits; give num_inference_steps", "quality")
+        raise ApiError("quality is not for edits; give num_inference_steps", "quality")
     image_requests.check(pipe, asked)
 
 
@@ -233,11 +233,11 @@ def _images(files: dict[str, bytes]) -> tuple[Image.Image, Image.Image | None]:
                 "the mask has no transparent area; make transparent what should be edited"
             )
     except ValueError as error:
-        raise InvalidRequest(str(error), "mask" if "mask" in str(error) else "image") from error
+        raise ApiError(str(error), "mask" if "mask" in str(error) else "image") from error
     if alpha.size != image.size:
         sizes = (f"{one.width} x {one.height}" for one in (alpha, image))
         said = "the mask is {} and the image {}; make them the same size".format(*sizes)
-        raise InvalidRequest(said, "mask")
+        raise ApiError(said, "mask")
     return image, to_rgb(alpha.point(lambda a: 255 if a == 0 else 0)).convert("L")
 
 
@@ -321,7 +321,7 @@ def told_of(error: BaseException) -> tuple[int, dict]:
     Invalid requests are the pipeline's ValueErrors. Any other exception is logged, and the client
     is only told that something went wrong.
     """
-    if isinstance(error, InvalidRequest):
+    if isinstance(error, ApiError):
         return error.status, errors.body(error.status, str(error), error.param, error.code)
     if isinstance(error, Busy):
         return 429, errors.body(429, str(error), code="queue_full")
@@ -356,5 +356,5 @@ def _tell_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(Cancelled, left)
-    for kind in (InvalidRequest, Busy, Stopping, ValueError, Exception):
+    for kind in (ApiError, Busy, Stopping, ValueError, Exception):
         app.add_exception_handler(kind, told)

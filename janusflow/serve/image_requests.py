@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
-from janusflow.serve.errors import InvalidRequest
+from janusflow.serve.errors import ApiError
 from janusflow.serve.schemas import MAX_SEED, PRESETS, EditRequest, ImageRequest
 from janusflow.serve.worker import ModelJob
 
@@ -18,7 +18,7 @@ GUIDANCE = 2.0
 
 
 def check(pipe, asked: ImageRequest) -> None:
-    """Raises InvalidRequest for options that this model does not support."""
+    """Raises ApiError for options that this model does not support."""
     width, height = asked.sides()
     own = pipe.default_size
     if isinstance(pipe, JanusFlowPipeline):
@@ -26,7 +26,7 @@ def check(pipe, asked: ImageRequest) -> None:
     else:
         _check_pro(asked, own)
     if asked.output_compression is not None and (asked.output_format or "png") == "png":
-        raise InvalidRequest(
+        raise ApiError(
             "output_compression is for jpeg and webp; leave it out, or name such an output_format",
             "output_compression",
         )
@@ -36,7 +36,7 @@ def _check_sides(pipe, width: int | None, height: int | None, own: int) -> None:
     if width is None:
         return
     if max(width, height) > LARGEST * own:
-        raise InvalidRequest(
+        raise ApiError(
             f"size is {width}x{height}; expected at most {LARGEST * own} pixels a side, the model "
             f"was trained for {own}",
             "size",
@@ -44,19 +44,17 @@ def _check_sides(pipe, width: int | None, height: int | None, own: int) -> None:
     try:
         pipe.check_sides(height, width)
     except ValueError as error:
-        raise InvalidRequest(f"size is {width}x{height}; {error}", "size") from error
+        raise ApiError(f"size is {width}x{height}; {error}", "size") from error
 
 
 def _check_pro(asked: ImageRequest, own: int) -> None:
     if asked.sides() not in ((None, None), (own, own)):
-        raise InvalidRequest(
+        raise ApiError(
             f"size is {asked.size}; this model makes {own}x{own} only, leave it out", "size"
         )
     for name in ("num_inference_steps", "quality"):
         if getattr(asked, name) not in (None, "auto"):
-            raise InvalidRequest(
-                f"{name} is not for Janus-Pro, which has no steps; leave it out", name
-            )
+            raise ApiError(f"{name} is not for Janus-Pro, which has no steps; leave it out", name)
 
 
 def generate(pipe, asked: ImageRequest, job: ModelJob) -> dict:
@@ -87,7 +85,7 @@ def edit(
     width, height = asked.sides()
     if width is None and image.width != image.height:
         said = f"the image is {image.width} x {image.height}; crop it to a square, or give a size"
-        raise InvalidRequest(f"{said} to stretch it to", "image")
+        raise ApiError(f"{said} to stretch it to", "image")
     settings |= dict(width=width, height=height)
     settings = {name: value for name, value in settings.items() if value is not None}
     return _several(asked, job, lambda **own: pipe.edit(image, asked.prompt, **settings, **own))

@@ -13,7 +13,7 @@ from janusflow.models.janusflow.packing import length
 from janusflow.training import objectives
 from janusflow.training.alignment.repa import Aligner
 from janusflow.training.config_stages import Stage
-from janusflow.training.objectives.flow import Alignment, NextToken
+from janusflow.training.objectives.flow import AlignmentLosses, NextToken
 from janusflow.training.objectives.network import Batch, Network, draw
 from janusflow.training.objectives.objective import KEPT
 
@@ -44,7 +44,7 @@ class LossModule(nn.Module):
         self.touched = False  # True with several processes
         context = objectives.Context(model=model, stage=stage, vae=vae)
         self.main = objectives.make(choice or {}, context)
-        aligned = [Alignment(context, aligner)] if aligner is not None else []
+        aligned = [AlignmentLosses(context, aligner)] if aligner is not None else []
         self.objectives = (self.main, *aligned, NextToken(context))
 
     def enter(self, stage: Stage, protocol) -> None:

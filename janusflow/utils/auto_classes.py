@@ -36,8 +36,8 @@ def install(package: ModuleType) -> None:
     for name in NAMES:
         if name in sys.modules:
             _enter(sys.modules[name])
-    if not any(isinstance(finder, _Watch) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Watch())
+    if not any(isinstance(finder, _ClassRegistrar) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _ClassRegistrar())
 
 
 def _enter(module: ModuleType) -> None:
@@ -51,7 +51,7 @@ def _enter(module: ModuleType) -> None:
             known["JanusFlowConfig"] = KIND
 
 
-class _Watch(MetaPathFinder):
+class _ClassRegistrar(MetaPathFinder):
     """An import hook that registers the names once a module of transformers has been imported."""
 
     def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:  # noqa: ARG002

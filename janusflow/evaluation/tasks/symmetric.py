@@ -36,7 +36,7 @@ TRIALS = 200  # scenes that are looked at for one that suits a kind
 
 
 @dataclass(frozen=True)
-class Pair:
+class QuestionPair:
     """Two questions about a scene, their right answers, and a test of two answers' consistency."""
 
     scene: Scene
@@ -45,7 +45,7 @@ class Pair:
     fits: Callable[[str, str], bool]
 
 
-Build = Callable[[Scene, Generator], Pair | None]
+Build = Callable[[Scene, Generator], QuestionPair | None]
 KINDS: dict[str, Build] = {}
 
 
@@ -68,7 +68,7 @@ def opposed(a: str, b: str) -> bool:
 
 
 @kind
-def relation(scene: Scene, rng: Generator) -> Pair | None:
+def relation(scene: Scene, rng: Generator) -> QuestionPair | None:
     """Is the circle left of the square, and the square right of the circle? Both must be equal."""
     counts = Counter(obj.shape for obj in scene.objects)
     known = [obj for obj in scene.objects if counts[obj.shape] == 1]
@@ -79,11 +79,11 @@ def relation(scene: Scene, rng: Generator) -> Pair | None:
     name = name if truth else opposite(name)
     first = f"is the {a.shape} {name} the {b.shape}?"
     second = f"is the {b.shape} {opposite(name)} the {a.shape}?"
-    return Pair(scene, (first, second), (_words(truth),) * 2, equal)
+    return QuestionPair(scene, (first, second), (_words(truth),) * 2, equal)
 
 
 @kind
-def comparison(scene: Scene, rng: Generator) -> Pair | None:
+def comparison(scene: Scene, rng: Generator) -> QuestionPair | None:
     """Are there more circles than squares? More squares than circles? The answers must differ."""
     counts = Counter(obj.shape for obj in scene.objects)
     pairs = [(a, b) for a, b in permutations(counts, 2) if counts[a] != counts[b]]
@@ -92,11 +92,11 @@ def comparison(scene: Scene, rng: Generator) -> Pair | None:
     a, b = pick(rng, sorted(pairs))
     texts = [f"are there more {Need(x).plural} than {Need(y).plural}?" for x, y in ((a, b), (b, a))]
     truth = counts[a] > counts[b]
-    return Pair(scene, tuple(texts), (_words(truth), _words(not truth)), opposed)
+    return QuestionPair(scene, tuple(texts), (_words(truth), _words(not truth)), opposed)
 
 
 @kind
-def counting(scene: Scene, rng: Generator) -> Pair:
+def counting(scene: Scene, rng: Generator) -> QuestionPair:
     """Is there a red circle? How many red circles are there? Yes unless the number is zero."""
     present = sorted({(obj.shape, obj.color) for obj in scene.objects})
     shape, color = pick(rng, present)
@@ -106,7 +106,7 @@ def counting(scene: Scene, rng: Generator) -> Pair:
     need = Need(shape, color)
     number = sum(need.matches(obj) for obj in scene.objects)
     texts = (f"is there {need.phrase}?", f"how many {need.plural} are there?")
-    return Pair(scene, texts, (_words(number > 0), NUMBERS[number]), _counted)
+    return QuestionPair(scene, texts, (_words(number > 0), NUMBERS[number]), _counted)
 
 
 def _counted(there: str, number: str) -> bool:
@@ -115,7 +115,7 @@ def _counted(there: str, number: str) -> bool:
 
 
 @kind
-def naming(scene: Scene, rng: Generator) -> Pair | None:
+def naming(scene: Scene, rng: Generator) -> QuestionPair | None:
     """What color is the circle? Is there a red circle? Yes if the first answer is red."""
     counts = Counter(obj.shape for obj in scene.objects)
     known = [obj for obj in scene.objects if counts[obj.shape] == 1]
@@ -129,10 +129,10 @@ def naming(scene: Scene, rng: Generator) -> Pair | None:
         return there in ("yes", "no") and named in COLORS and (named == color) == (there == "yes")
 
     texts = (f"what color is the {obj.shape}?", f"is there {Need(obj.shape, color).phrase}?")
-    return Pair(scene, texts, (obj.color, _words(color == obj.color)), fits)
+    return QuestionPair(scene, texts, (obj.color, _words(color == obj.color)), fits)
 
 
-def pair(split: str, name: str, index: int) -> Pair:
+def pair(split: str, name: str, index: int) -> QuestionPair:
     """Returns pair `index` of a kind. Raises ValueError if no scene of the split suits it."""
     rng, categories = generator(split, name, index, "symmetric"), categories_of(split)
     for _ in range(TRIALS):
@@ -143,7 +143,7 @@ def pair(split: str, name: str, index: int) -> Pair:
     raise ValueError(f"split {split!r} has no scenes for {name!r}; choose another split")
 
 
-def pairs(plan: Plan) -> dict[Key, Pair]:
+def pairs(plan: Plan) -> dict[Key, QuestionPair]:
     """Returns pairs by (split, kind, index); kinds that suit no scene of a split are left out."""
     found = {}
     for split in plan.splits:
@@ -175,7 +175,7 @@ def score(plan: Plan, folder: Path) -> tuple[Sources, dict]:
     return {"model": items}, {"max_new_tokens": LONGEST}
 
 
-def _item(key: Key, asked: Pair, said: list[str]) -> Item:
+def _item(key: Key, asked: QuestionPair, said: list[str]) -> Item:
     first, second = (" ".join(pieces(text)) for text in said)
     scores = {
         "consistent": asked.fits(first, second),

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from janusflow.models.attention_capture import QueriesKeys, attending, last_block
 from janusflow.models.janusflow.packed_attention import NAME, Segments
 from janusflow.models.janusflow.packing import (
-    Layout,
     Packable,
+    PackLayout,
     generation_numbers,
     image_places,
     image_positions,
@@ -121,7 +121,7 @@ def _check(samples, count: int, x, t, dropped) -> None:
             )
 
 
-def _embed(model, samples, layout: Layout, packs, made: Tensor | None) -> Tensor:
+def _embed(model, samples, layout: PackLayout, packs, made: Tensor | None) -> Tensor:
     """Returns (rows, width, D): embeddings of tokens and both kinds of images, zeros at padding."""
     order = [samples[i] for one in packs for i in one]
     device = model.get_input_embeddings().weight.device
@@ -158,7 +158,7 @@ def _seen(sample: Packable, length: int) -> tuple[Tensor | None, Tensor]:
     return pixels, mask
 
 
-def _attention(model, layout: Layout, embeds: Tensor) -> dict:
+def _attention(model, layout: PackLayout, embeds: Tensor) -> dict:
     """Returns what separates the samples, in the form of the model's attention."""
     name, device = model.config.language_config._attn_implementation, embeds.device
     if name == NAME:

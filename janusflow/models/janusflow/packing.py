@@ -67,7 +67,7 @@ def pack(samples: Sequence[Packable], capacity: int = 4096, patch: int = 2) -> l
 
 
 @dataclass(frozen=True)
-class Layout:
+class PackLayout:
     """The place of every token in a batch (rows, width) of packs, flattened row by row."""
 
     ids: list[Tensor]  # of the samples in the packs' order, a dropped prompt's BOS alone
@@ -96,7 +96,7 @@ def lay_out(
     packs: list[list[int]],
     dropped: Sequence[bool],
     made_at: Tensor | None = None,
-) -> Layout:
+) -> PackLayout:
     """Computes the layout of the samples in their packs.
 
     `dropped` (G,) says whose prompt is dropped: of it only BOS remains, and the image keeps its
@@ -127,7 +127,7 @@ def lay_out(
     flat = torch.zeros(len(packs) * width, dtype=torch.long if whole else made_at.dtype)
     for start, places in zip(starts, positions, strict=True):
         flat[start : start + len(places)] = places
-    return Layout(ids, made, starts, lengths, flat.view(len(packs), width), gaps, len(packs))
+    return PackLayout(ids, made, starts, lengths, flat.view(len(packs), width), gaps, len(packs))
 
 
 def image_positions(height: int, width: int, grid: int | None = None) -> Tensor:
@@ -156,7 +156,7 @@ def generation_numbers(samples: Sequence[Packable]) -> list[int]:
     return [i for i, sample in enumerate(samples) if sample.kind == "generation"]
 
 
-def image_places(layout: Layout, tokens: int) -> Tensor:
+def image_places(layout: PackLayout, tokens: int) -> Tensor:
     """Returns the flat places (G, n) of the image tokens, in the generation samples' order."""
     ends = {
         number: start + size
@@ -167,7 +167,7 @@ def image_places(layout: Layout, tokens: int) -> Tensor:
     return first[:, None] + torch.arange(tokens)
 
 
-def labelled(samples, layout: Layout, packs) -> tuple[Tensor, Tensor, Tensor, int]:
+def labelled(samples, layout: PackLayout, packs) -> tuple[Tensor, Tensor, Tensor, int]:
     """Returns the packed positions that predict the labelled tokens, these tokens, the number of
     each one's sample, and the number of samples.
 

@@ -41,7 +41,7 @@ class NextToken(Objective):
         return {"next_token": self.context.stage.next_token}
 
 
-class Alignment(Objective):
+class AlignmentLosses(Objective):
     """The losses of an `Aligner`, configured by the settings section `alignment`."""
 
     losses = ("alignment", "dispersive", "contrastive", "attention")

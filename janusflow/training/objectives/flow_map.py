@@ -22,7 +22,7 @@ NOISE = 9  # stream of random numbers
 
 
 @objective(name="flow_map")
-class FlowMap(Distilled):
+class DistilledFlowMap(Distilled):
     """Mean velocities of trajectory segments: |u(x_t, t, s) - (x_s - x_t) / (s - t)|^2.
 
     Each prompt's trajectory is generated from new noise by a frozen copy of the initial model with
