@@ -1,4 +1,4 @@
-"""A diffusers scheduler as a solver, and solvers inside diffusers' own pipelines."""
+"""A diffusers scheduler as a solver."""
 
 import diffusers
 import pytest
@@ -8,7 +8,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler as Euler
 import samplers
 from samplers.benchmark.peers import SCHEDULERS
 from samplers.benchmark.problems import gaussian, straight
-from samplers.diffusers import SolverScheduler, as_shipped, from_diffusers
+from samplers.diffusers import as_shipped, from_diffusers
 from samplers.grids import shifted, uniform
 
 FIELD = gaussian(dim=4)
@@ -92,114 +92,3 @@ def test_as_shipped_euler_wastes_its_last_step():
 def test_a_falling_grid_is_refused():
     with pytest.raises(ValueError, match="noise to data"):
         samplers.sample(FIELD.velocity, FIELD.noise(2), [1.0, 0.5, 0.0], from_diffusers(Euler()))
-
-
-@pytest.fixture(scope="module")
-def sd3():
-    """diffusers' own pipeline around a transformer of two tiny random layers."""
-    torch.manual_seed(0)
-    transformer = diffusers.SD3Transformer2DModel(
-        sample_size=8,
-        patch_size=2,
-        in_channels=4,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=16,
-        caption_projection_dim=16,
-        pooled_projection_dim=16,
-        out_channels=4,
-        pos_embed_max_size=8,
-    ).eval()
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=(8,), latent_channels=4, norm_num_groups=4, sample_size=8
-    )
-    nothing = dict.fromkeys(
-        f"{part}{i}" for part in ("text_encoder", "tokenizer") for i in ("", "_2", "_3")
-    )
-    pipe = diffusers.StableDiffusion3Pipeline(
-        transformer=transformer, vae=vae, scheduler=Euler(), **nothing
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def drawn(pipe, scheduler, latents, **grid):
-    pipe.scheduler = scheduler
-    generator = torch.Generator().manual_seed(3)
-    prompt = {
-        "prompt_embeds": torch.randn(2, 5, 16, generator=generator),
-        "pooled_prompt_embeds": torch.randn(2, 16, generator=generator),
-    }
-    latents = pipe(
-        **prompt,
-        **grid,
-        latents=latents,
-        guidance_scale=1.0,
-        output_type="latent",
-        height=8,
-        width=8,
-    ).images
-
-    @torch.no_grad()
-    def v(x, t):
-        return -pipe.transformer(
-            hidden_states=x,
-            timestep=(1000 * (1 - t)).float().expand(2),
-            encoder_hidden_states=prompt["prompt_embeds"],
-            pooled_projections=prompt["pooled_prompt_embeds"],
-        ).sample
-
-    return latents, v
-
-
-@pytest.mark.parametrize("name", ["euler", "heun", "rk4"])
-def test_inside_diffusers_sd3_a_solver_gives_what_it_gives_alone(sd3, name):
-    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    latents, v = drawn(sd3, SolverScheduler(solver=name), noise, num_inference_steps=5)
-    alone = samplers.sample(v, noise, uniform(5), name)
-    assert torch.allclose(latents, alone, rtol=0, atol=1e-5) and alone.std() > 0.5
-
-
-def test_inside_diffusers_sd3_our_euler_is_theirs(sd3):
-    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    sigmas = [1 - i / 6 for i in range(6)]
-    theirs, _ = drawn(sd3, Euler(shift=3.0), noise, sigmas=sigmas)
-    ours, _ = drawn(sd3, SolverScheduler(solver="euler", shift=3.0), noise, sigmas=sigmas)
-    assert torch.allclose(theirs, ours, rtol=0, atol=1e-5)
-
-
-def test_inside_diffusers_flux_with_its_dynamic_shift():
-    torch.manual_seed(0)
-    transformer = diffusers.FluxTransformer2DModel(
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=16,
-        pooled_projection_dim=16,
-        axes_dims_rope=(2, 2, 4),
-    ).eval()
-    vae = diffusers.AutoencoderKL(block_out_channels=(8,), latent_channels=4, norm_num_groups=4)
-    pipe = diffusers.FluxPipeline(
-        transformer=transformer,
-        vae=vae,
-        scheduler=Euler(use_dynamic_shifting=True),
-        **dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")),
-    )
-    pipe.set_progress_bar_config(disable=True)
-    generator = torch.Generator().manual_seed(1)
-    inputs = {
-        "prompt_embeds": torch.randn(1, 5, 16, generator=generator),
-        "pooled_prompt_embeds": torch.randn(1, 16, generator=generator),
-        "latents": torch.randn(1, 16, 16, generator=generator),
-        "height": 8,
-        "width": 8,
-        "num_inference_steps": 4,
-        "output_type": "latent",
-    }
-    theirs = pipe(**inputs).images
-    pipe.scheduler = SolverScheduler.from_config(pipe.scheduler.config, solver="euler")
-    ours = pipe(**inputs).images
-    assert torch.allclose(theirs, ours, rtol=0, atol=1e-5)
