@@ -56,9 +56,9 @@ class Output:
             return [self.path]
         return [self.path / f"{i:05d}.png" for i in range(count)]
 
-    def check_inputs(self, *inputs: Path | None, count: int = 1) -> None:
+    def check_inputs(self, *inputs: Path | None) -> None:
         """Raises ValueError if an image would be written over one of the files that are read."""
-        for path in self.files(count):
+        for path in self.files(1):
             for given in inputs:
                 if given is not None and path.exists() and path.samefile(given):
                     raise ValueError(

@@ -114,10 +114,10 @@ def write(model: JanusFlowModel, base: Path) -> None:
     readable(base)
 
 
-def fit_autoencoder(recipe: Recipe, count: int = 1024) -> PatchAutoencoder:
+def fit_autoencoder(recipe: Recipe) -> PatchAutoencoder:
     """Fits an autoencoder to the first training scenes by principal components."""
     autoencoder = PatchAutoencoder(recipe.latent_channels, whitening=recipe.whitening)
-    scenes = [scene("train", i).objects for i in range(count)]
+    scenes = [scene("train", i).objects for i in range(1024)]
     autoencoder.fit(pixels(render_batch(scenes)))
     return autoencoder.requires_grad_(False)
 

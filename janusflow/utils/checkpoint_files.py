@@ -35,8 +35,9 @@ def check_shards(size) -> None:
     """Raises ValueError unless `max_shard_size` is None, positive or a text such as "5GB"."""
     if size is None:
         return
-    number = isinstance(size, int) and not isinstance(size, bool) and size > 0
-    if not number and not (isinstance(size, str) and SHARDS.fullmatch(size.strip())):
+    if not (type(size) is int and size > 0) and not (
+        isinstance(size, str) and SHARDS.fullmatch(size.strip())
+    ):
         raise ValueError(
             f"max_shard_size is {size!r:.60}; expected bytes, at least 1, or a text such as '5GB'"
         )
@@ -125,9 +126,7 @@ def one_layout(folder: Path, stem: str, variant: str | None = None) -> Iterator[
     and trust an index before its files, so a leftover of the other layout would be read in place of
     the new weights.
     """
-    kind = f".{variant}" if variant else ""
-    single, index = folder / f"{stem}{kind}.safetensors", f"{stem}.safetensors.index{kind}.json"
-    index = folder / index
+    single, index = _places(folder, variant, stem)
     before = index.stat().st_mtime_ns if index.exists() else None
     yield
     sharded = index.exists() and index.stat().st_mtime_ns != before
@@ -138,11 +137,10 @@ def one_layout(folder: Path, stem: str, variant: str | None = None) -> Iterator[
             path.unlink()
 
 
-def check_variant(folder: Path, variant: str | None, stem: str = "model") -> None:
-    """Raises ValueError if the folder has weights named `stem` but none of that variant."""
-    names = [path.name for path in folder.glob(f"{stem}*.safetensors")]
-    kinds = {name: VARIANT.fullmatch(name.removeprefix(stem)) for name in names}
-    found = {match["variant"] for match in kinds.values() if match}
+def check_variant(folder: Path, variant: str | None) -> None:
+    """Raises ValueError if the folder has a model's weights but none of that variant."""
+    names = [path.name.removeprefix("model") for path in folder.glob("model*.safetensors")]
+    found = {match["variant"] for match in map(VARIANT.fullmatch, names) if match}
     if names and variant not in found:
         others = ", ".join(sorted(map(repr, found - {None}))) or "none"
         asked = f"variant {variant!r}" if variant else "weights without a variant"
@@ -151,12 +149,17 @@ def check_variant(folder: Path, variant: str | None, stem: str = "model") -> Non
 
 def chosen_files(folder: Path, variant: str | None, stem: str) -> list[Path]:
     """Returns the files of the weights named `stem` in a variant: a single file, or its shards."""
-    kind = f".{variant}" if variant else ""
-    single, index = folder / f"{stem}{kind}.safetensors", f"{stem}.safetensors.index{kind}.json"
+    single, index = _places(folder, variant, stem)
     if single.is_file():
         return [single]
-    names = read_object(folder / index, "index_bytes")["weight_map"].values()
+    names = read_object(index, "index_bytes")["weight_map"].values()
     return [folder / name for name in sorted(set(names))]
+
+
+def _places(folder: Path, variant: str | None, stem: str) -> tuple[Path, Path]:
+    """Returns the paths of a single file of weights and of the index of their shards."""
+    kind = f".{variant}" if variant else ""
+    return folder / f"{stem}{kind}.safetensors", folder / f"{stem}.safetensors.index{kind}.json"
 
 
 def stored(folder: Path) -> int:

@@ -33,7 +33,7 @@ class Guard:
       names of this machine and `hosts`; when listening on all addresses, also numeric addresses.
       Any other name may belong to an attacker who points it here (DNS rebinding).
     - An Origin header must equal the Host or be one of `origins`.
-    - With `key`, requests need `Authorization: Bearer KEY`, except to `open_paths`.
+    - With `key`, requests need `Authorization: Bearer KEY`, except to /health.
     - `max_body(path)` is the limit of a request body in bytes; `budget` is the limit of all bodies
       that are held at once.
     """
@@ -45,11 +45,10 @@ class Guard:
         hosts: Iterable[str] = (),
         origins: Iterable[str] = (),
         key: str | None = None,
-        open_paths: Iterable[str] = ("/health",),
         max_body: Callable[[str], int] = lambda _: 2**20,
         budget: int = 2**28,
     ):
-        self.app, self.key, self.open_paths = app, key, set(open_paths)
+        self.app, self.key = app, key
         self.names = {*LOCAL, *(name.lower() for name in hosts)}
         self.numbers = host in EVERYWHERE
         self.names |= {socket.gethostname().lower()} if self.numbers else {host.lower()}
@@ -90,7 +89,7 @@ class Guard:
                 f"--allow-origin {shown}",
                 "wrong_origin",
             )
-        if self.key and scope["method"] != "OPTIONS" and scope["path"] not in self.open_paths:
+        if self.key and scope["method"] != "OPTIONS" and scope["path"] != "/health":
             self._check_key(headers.get(b"authorization", b""))
 
     def _knows(self, asked: str) -> bool:

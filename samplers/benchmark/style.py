@@ -41,8 +41,8 @@ def mark(place: int) -> str:
     return ("o-", "s--", "^:")[place // len(rcParams["axes.prop_cycle"]) % 3]
 
 
-def thinned(ticks: list[int], most: int = 9) -> list[int]:
-    """Returns at most so many of the ticks, including the first and the last."""
-    if len(ticks) <= most:
+def thinned(ticks: list[int]) -> list[int]:
+    """Returns at most nine of the ticks, including the first and the last."""
+    if len(ticks) <= 9:
         return ticks
-    return sorted({ticks[round(i * (len(ticks) - 1) / (most - 1))] for i in range(most)})
+    return [ticks[round(i * (len(ticks) - 1) / 8)] for i in range(9)]

@@ -37,12 +37,12 @@ LOOKS, LOOK_SEED = 8, 62  # of the noise that a pilot sees
 SLOW = ("implicit_adams",)  # solves an equation in each step, its calls a bound only
 
 
-def probe(solver: str | Solver = "auto") -> list[float]:
-    """Returns the solver's error on a quick field at CALLS; a change outdates stored results."""
+def probe() -> list[float]:
+    """Returns the error of `auto` on a quick field at CALLS; a change outdates stored results."""
     problem = mixture(dim=4, seed=1)
     noise = problem.noise(LOOKS, SEED)
     end = problem.solution(noise)
-    return [error(sample(problem.velocity, noise, n, solver), end) for n in CALLS]
+    return [error(sample(problem.velocity, noise, n, "auto"), end) for n in CALLS]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """A new solver, grid or guidance rule is one function, and everything finds it."""
 
-import inspect
 import json
 import sys
 from itertools import pairwise
@@ -48,11 +47,6 @@ def added():
     for registry, known in zip(registries, before, strict=True):
         for name in set(registry) - known:
             del registry[name]
-
-
-@pytest.mark.parametrize("add", [add_a_solver, add_a_grid, add_a_rule])
-def test_adding_one_takes_fewer_than_fifteen_lines(add):
-    assert len(inspect.getsource(add).splitlines()) < 15
 
 
 @pytest.mark.usefixtures("added")

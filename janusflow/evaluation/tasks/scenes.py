@@ -138,9 +138,9 @@ def whole(path: Path) -> bool:
     return True
 
 
-def judge(plan: Plan, folder: Path, sources=tuple(SOURCES)) -> tuple[Sources, dict]:
+def judge(plan: Plan, folder: Path) -> tuple[Sources, dict]:
     """Returns the scores of every image of the plan. Raises ValueError for a missing one."""
-    found = {name: list(judged(plan, folder, name)) for name in sources}
+    found = {name: list(judged(plan, folder, name)) for name in SOURCES}
     items = {name: [item for item, _ in pairs] for name, pairs in found.items()}
     made = {"network_calls": spent(calls for _, calls in found["model"])}
     return items, made if plan.reuse is None else made | {"skipped": _skipped(plan, folder)}

@@ -193,10 +193,10 @@ class Oracle:
         return torch.cat(both, dim=-1).float().to(view.t.device)
 
 
-def untrained(sizes: VisionSizes, seed: int = 0) -> VisionEncoder:
+def untrained(sizes: VisionSizes) -> VisionEncoder:
     """Returns an encoder with random weights, the control for every teacher."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         return VisionEncoder(sizes).requires_grad_(False).eval()
 
 
