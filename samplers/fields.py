@@ -261,6 +261,11 @@ def flat(x: Tensor) -> Tensor:
     return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """(B,) -> (B, 1, ..., 1), to broadcast with states like (B, ...)."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
 def address(k: Tensor) -> int:
     """Returns the address of a tensor's memory; 0 if unknown, which counts as reused."""
     try:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from samplers.core import Solver, Velocity, find, sample
-from samplers.fields import FlowMap, flow_map
+from samplers.fields import FlowMap, flow_map, per_sample
 
 
 def integrated(v: Velocity, calls: int = 64, solver: str | Solver = "rk4") -> FlowMap:
@@ -44,4 +44,4 @@ class MeanVelocity:
 def _beside(t: Tensor, x: Tensor) -> Tensor:
     """Returns a time of the batch unchanged, and times per sample as (B, 1, ..., 1)."""
     t = torch.as_tensor(t)
-    return t.reshape(-1, *[1] * (x.ndim - 1)) if t.ndim else t.double()
+    return per_sample(t, x) if t.ndim else t.double()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from samplers.core import Solver, Times, Velocity, find, sample, times, transforms
-from samplers.fields import Wrapped, jumps_of, time_shift_of
+from samplers.fields import Wrapped, jumps_of, per_sample, time_shift_of
 from samplers.seeds import generators
 from samplers.states import one_tensor
 
@@ -125,7 +125,7 @@ class _Augmented(Wrapped):
     def __call__(self, z: Tensor, t: Tensor) -> Tensor:
         size = math.prod(self.shape[1:])
         x = z[:, :size].reshape(self.shape)
-        t = t.reshape(-1, *[1] * (len(self.shape) - 1)) if t.ndim else t
+        t = per_sample(t, x) if t.ndim else t
         k, divergence = self._divergence(x, t)
         return torch.cat((k.reshape(len(k), size), divergence), 1)
 

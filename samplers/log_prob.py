@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from samplers.core import Solver, Times, Velocity, find, trajectory
-from samplers.fields import Wrapped, flat
+from samplers.fields import Wrapped, flat, per_sample
 from samplers.solvers.transitions import TRANSITIONS
 
 
@@ -113,7 +113,7 @@ def _times(t: float | Tensor, x: Tensor) -> Tensor:
         return t.detach().reshape(()).cpu().double()
     if len(t) != len(x):
         raise ValueError(f"{len(t)} times for {len(x)} samples; give one, or one each")
-    return t.to(x).reshape(-1, *[1] * (x.ndim - 1))
+    return per_sample(t.to(x), x)
 
 
 def _normal_log_prob(y: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from samplers.core import Solver, Velocity, sample, trajectory
+from samplers.fields import per_sample
 from samplers.grids import uniform
 
 
@@ -30,7 +31,7 @@ def loss(v: Velocity, noise: Tensor, data: Tensor, t: Tensor) -> Tensor:
     `v` takes t as (B,), as networks do. Liu et al. 2022, eq. 1.
     """
     way = data - noise
-    x = noise + t.view(-1, *[1] * (noise.ndim - 1)) * way
+    x = noise + per_sample(t, noise) * way
     return (v(x, t) - way).square().flatten(1).mean(dim=1)
 
 

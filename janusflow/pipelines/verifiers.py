@@ -17,6 +17,7 @@ from torch import Tensor
 from janusflow.pipelines.answering import likelihoods, message, probabilities
 from janusflow.utils.keywords import choice
 from samplers.callables import check_arguments
+from samplers.fields import per_sample
 
 LEAST = 1e-30  # of p(yes) + p(no)
 VERIFIERS: dict[str, Callable] = {}
@@ -119,6 +120,6 @@ def best(draws: Iterable[Tensor], score: Callable) -> tuple[Tensor, list[float]]
     for new in draws:
         found = score(new)
         better = torch.tensor([a > b for a, b in zip(found, scores, strict=True)])
-        kept = torch.where(better.to(kept.device).view(-1, *[1] * (kept.ndim - 1)), new, kept)
+        kept = torch.where(per_sample(better.to(kept.device), kept), new, kept)
         scores = [max(pair) for pair in zip(found, scores, strict=True)]
     return kept, scores

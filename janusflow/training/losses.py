@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from janusflow.training import gather
 from janusflow.utils.keywords import choice
+from samplers.fields import per_sample
 
 Weight = Callable[[Tensor], Tensor]
 WEIGHTS: dict[str, Weight] = {}
@@ -61,7 +62,7 @@ def weighted(losses: Tensor, t: Tensor, name: str = "even") -> Tensor:
 
 def interpolate(noise: Tensor, data: Tensor, t: Tensor) -> Tensor:
     """(1 - t) noise + t data, with t (B,) for states (B, ...)."""
-    return torch.lerp(noise, data, t.view(-1, *[1] * (data.ndim - 1)))
+    return torch.lerp(noise, data, per_sample(t, data))
 
 
 def flow(velocity: Tensor, noise: Tensor, data: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from samplers.core import Solver, find
 from samplers.diffusers import schedule
 from samplers.diffusers.replay import call_times, replay, resumed
+from samplers.fields import per_sample
 from samplers.grids import GRIDS, interpolate
 from samplers.solvers.linear_multistep import learned
 
@@ -311,8 +312,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         """
         if noise is None:
             raise ValueError("noise is missing; pass noise of the sample's shape")
-        sigma = self._noise_share(torch.as_tensor(timestep)).to(sample.device, sample.dtype)
-        sigma = sigma.reshape(-1, *[1] * (sample.ndim - 1))
+        sigma = per_sample(self._noise_share(torch.as_tensor(timestep)).to(sample), sample)
         return sigma * noise + (1 - sigma) * sample
 
     def _noise_share(self, timestep: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, overload
 import torch
 from torch import Tensor
 
+from samplers.fields import flat, per_sample
 from samplers.registry import Registry
 
 P = ParamSpec("P")
@@ -169,7 +170,7 @@ def weight_at(w: Callable[[Tensor], float | Tensor], t: Tensor, like: Tensor) ->
         return value
     if len(value) not in (1, len(like)):
         raise ValueError(f"{len(value)} guidance weights for {len(like)} samples; give one each")
-    return value.to(like).reshape(-1, *[1] * (like.ndim - 1))
+    return per_sample(value.to(like), like)
 
 
 def where(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
@@ -180,13 +181,12 @@ def where(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner product per sample, (B, ...) twice -> (B, 1, ..., 1)."""
-    return (a * b).reshape(len(a), -1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
+    return per_sample(flat(a * b).sum(1), a)
 
 
 def deviation(x: Tensor) -> Tensor:
     """Standard deviation per sample, (B, ...) -> (B, 1, ..., 1)."""
-    flat = x.reshape(len(x), -1)
-    return flat.std(1, correction=0).reshape(-1, *[1] * (x.ndim - 1))
+    return per_sample(flat(x).std(1, correction=0), x)
 
 
 def ratio(a: Tensor, b: Tensor, otherwise: float) -> Tensor:

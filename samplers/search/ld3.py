@@ -10,6 +10,7 @@ from torch import Tensor
 
 from samplers.comparison import endpoints
 from samplers.core import SOLVERS, Solver, Velocity, find, sample
+from samplers.fields import per_sample
 from samplers.search.learn import demand_gradient, grid_of, log_error, ramp
 
 
@@ -64,5 +65,5 @@ def fit_times(
 
 def ball(shift: Tensor, radius: float) -> Tensor:
     """Returns each sample's shift, shortened to an RMS of at most `radius`."""
-    rms = shift.flatten(1).square().mean(1).add(1e-20).sqrt().reshape(-1, *[1] * (shift.ndim - 1))
-    return shift * (radius / rms).clamp(max=1.0)
+    rms = shift.flatten(1).square().mean(1).add(1e-20).sqrt()
+    return shift * per_sample((radius / rms).clamp(max=1.0), shift)

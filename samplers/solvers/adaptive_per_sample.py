@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from samplers.fields import flat, per_sample
 from samplers.solver_registry import Path, Velocity, solver
 from samplers.solvers.adaptive import Limited, check_tolerances, clock, underflow
 
@@ -113,7 +114,7 @@ class _Control:
 
     def _start(self, x: Tensor, ts: Tensor) -> _Progress:
         """Returns a cautious first step from one trial; Hairer, Norsett and Wanner 1993, II.4."""
-        t, span = _per_sample(ts[0].expand(len(x)), x), ts[-1] - ts[0]
+        t, span = per_sample(ts[0].expand(len(x)), x), ts[-1] - ts[0]
         k = self.field(x, t)
         with torch.no_grad():
             h = self._first_size(x, k, t, span)
@@ -148,7 +149,7 @@ class _Control:
         vanished = active & torch.where(
             keep, now.t + step == now.t, h < 16 * torch.finfo(h.dtype).eps
         )
-        finite = _per_sample(now.k.reshape(len(x), -1).isfinite().all(1), x)
+        finite = per_sample(flat(now.k).isfinite().all(1), x)
         broken = active & (~finite | (vanished & ~ratio.isfinite()))
         return replace(
             now,
@@ -175,9 +176,5 @@ def _combine(weights: tuple[float, ...], ks: list[Tensor]) -> Tensor:
     return sum(w * k for w, k in zip(weights, ks, strict=True) if w)
 
 
-def _per_sample(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.ndim - 1))
-
-
 def _rms(x: Tensor) -> Tensor:
-    return _per_sample(x.reshape(len(x), -1).square().mean(1).sqrt(), x)
+    return per_sample(flat(x).square().mean(1).sqrt(), x)

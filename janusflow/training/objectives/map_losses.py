@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from janusflow.utils.keywords import choice
+from samplers.fields import per_sample
 
 Map = Callable[[Tensor, Tensor, Tensor], Tensor]
 DERIVATIVES = ("forward", "finite")
@@ -19,7 +20,7 @@ STEP = 2e-4  # of time, in finite differences: networks embed 1000 t, whose wave
 
 def column(t: Tensor, x: Tensor) -> Tensor:
     """Reshapes times (B,) to (B, 1, ..., 1), to broadcast with states (B, ...)."""
-    return t.view(-1, *[1] * (x.ndim - 1)).to(x)
+    return per_sample(t, x).to(x)
 
 
 def squared(x: Tensor) -> Tensor:

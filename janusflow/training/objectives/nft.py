@@ -5,6 +5,7 @@ from torch import Tensor
 from janusflow.training.objectives.network import Batch, Network
 from janusflow.training.objectives.objective import Context, objective
 from janusflow.training.objectives.online import Online
+from samplers.fields import per_sample
 
 
 def nft(
@@ -17,7 +18,7 @@ def nft(
     are (B,) -> (B,). The formula is divided by beta. Zheng et al. 2025, arXiv 2509.16117, eqs. 5
     and 13.
     """
-    left = (1 - t).view(-1, *[1] * (x.ndim - 1))
+    left = per_sample(1 - t, x)
     move = beta * (velocity - old)
     return (
         share * _normalised(x + left * (old + move) - data)
