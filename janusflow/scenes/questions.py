@@ -17,6 +17,7 @@ from janusflow.scenes.world import (
     RELATIONS,
     SHAPES,
     Need,
+    Obj,
     Prompt,
     Scene,
     categories_of,
@@ -129,11 +130,15 @@ def count(scene: Scene, rng: Generator) -> Asked:
     return f"how many {what} are {where}?", NUMBERS[number]
 
 
+def unique(scene: Scene, kind: str) -> list[Obj]:
+    """Returns the objects that no other one equals in "shape" or in "color"."""
+    counts = Counter(getattr(obj, kind) for obj in scene.objects)
+    return [obj for obj in scene.objects if counts[getattr(obj, kind)] == 1]
+
+
 @template
 def color(scene: Scene, rng: Generator) -> Asked:
-    counts = Counter(obj.shape for obj in scene.objects)
-    known = [obj for obj in scene.objects if counts[obj.shape] == 1]
-    if not known:
+    if not (known := unique(scene, "shape")):
         return None
     obj = pick(rng, known)
     return f"what color is the {obj.shape}?", obj.color
@@ -141,9 +146,7 @@ def color(scene: Scene, rng: Generator) -> Asked:
 
 @template
 def shape(scene: Scene, rng: Generator) -> Asked:
-    counts = Counter(obj.color for obj in scene.objects)
-    known = [obj for obj in scene.objects if counts[obj.color] == 1]
-    if not known:
+    if not (known := unique(scene, "color")):
         return None
     obj = pick(rng, known)
     return f"what shape is the {obj.color} object?", obj.shape
@@ -154,8 +157,7 @@ def relation(scene: Scene, rng: Generator) -> Asked:
     """Asks "is the circle left of the square?", or half of the time "what is left of the square?"
     where three shapes are shown.
     """
-    counts = Counter(obj.shape for obj in scene.objects)
-    known = [obj for obj in scene.objects if counts[obj.shape] == 1]
+    known = unique(scene, "shape")
     if rng.random() < 0.5 and (asked := _neighbour(scene, known, rng)):
         return asked
     said = [(a, r, b) for a, b in permutations(known, 2) for r in RELATIONS if clearly(a, r, b)]

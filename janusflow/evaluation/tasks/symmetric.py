@@ -17,7 +17,7 @@ from janusflow.evaluation import calibration
 from janusflow.evaluation.plan import Plan
 from janusflow.evaluation.task import ANSWER_FIELDS, Item, Sources, Task, register
 from janusflow.evaluation.tasks.vqa import LONGEST, Key, collect, complete
-from janusflow.scenes.questions import pieces
+from janusflow.scenes.questions import pieces, unique
 from janusflow.scenes.world import (
     COLORS,
     NUMBERS,
@@ -70,8 +70,7 @@ def opposed(a: str, b: str) -> bool:
 @kind
 def relation(scene: Scene, rng: Generator) -> QuestionPair | None:
     """Is the circle left of the square, and the square right of the circle? Both must be equal."""
-    counts = Counter(obj.shape for obj in scene.objects)
-    known = [obj for obj in scene.objects if counts[obj.shape] == 1]
+    known = unique(scene, "shape")
     said = [(a, r, b) for a, b in permutations(known, 2) for r in RELATIONS if clearly(a, r, b)]
     if not said:
         return None
@@ -117,9 +116,7 @@ def _counted(there: str, number: str) -> bool:
 @kind
 def naming(scene: Scene, rng: Generator) -> QuestionPair | None:
     """What color is the circle? Is there a red circle? Yes if the first answer is red."""
-    counts = Counter(obj.shape for obj in scene.objects)
-    known = [obj for obj in scene.objects if counts[obj.shape] == 1]
-    if not known:
+    if not (known := unique(scene, "shape")):
         return None
     obj = pick(rng, known)
     other = pick(rng, [c for c in COLORS if c != obj.color])
