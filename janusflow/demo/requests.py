@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from janusflow.pipelines.presets import QUALITIES
 from janusflow.utils import images
 from janusflow.utils.text import printable
+from janusflow.utils.typed import is_number
 from samplers.core import SOLVERS, Solver
 
 MAX_TEXT = 400  # characters of a prompt or a question
@@ -112,8 +113,7 @@ def text(value, what: str) -> str:
 
 def number(value, what: str, low: float, high: float) -> float:
     """Returns `value`, if it is a number from `low` to `high`."""
-    real = isinstance(value, int | float) and not isinstance(value, bool)
-    if not real or not low <= value <= high:  # as for NaN
+    if not is_number(value) or not low <= value <= high:  # as for NaN
         raise InvalidRequest(f"The {what} must be from {low} to {high}.")
     return value
 

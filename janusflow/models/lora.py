@@ -23,6 +23,7 @@ from janusflow.utils import atomic_io, limits
 from janusflow.utils.extras import needed
 from janusflow.utils.safe_io import read_object
 from janusflow.utils.text import explained, printable
+from janusflow.utils.typed import is_number
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
@@ -170,9 +171,7 @@ def read(folder: Path, weights: str = WEIGHTS) -> StoredAdapter:
     config = read_object(folder / CONFIG)
     _check(config, str(folder / CONFIG))
     rank, alpha = config.get("r", 8), config.get("lora_alpha", 8)
-    plain = isinstance(rank, int) and not isinstance(rank, bool)
-    number = isinstance(alpha, int | float) and not isinstance(alpha, bool) and abs(alpha) <= 1e6
-    if not plain or rank < 1 or not number:
+    if type(rank) is not int or rank < 1 or not is_number(alpha) or abs(alpha) > 1e6:
         raise ValueError(
             f"{str(folder / CONFIG)!r} has r {rank!r:.40} and lora_alpha {alpha!r:.40}; expected a "
             "whole number of at least 1 and a number up to a million"

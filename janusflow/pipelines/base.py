@@ -179,7 +179,7 @@ def device_of(device_map) -> torch.device:
     """
     if isinstance(device_map, dict) and set(device_map) == {""}:
         device_map = device_map[""]
-    if isinstance(device_map, int) and not isinstance(device_map, bool):
+    if type(device_map) is int:
         device_map = f"cuda:{device_map}"
     if isinstance(device_map, torch.device):
         return device_map

@@ -9,7 +9,6 @@ import json
 import weakref
 from collections.abc import Mapping
 from functools import cached_property
-from numbers import Real
 from pathlib import Path
 from threading import Lock
 
@@ -23,6 +22,7 @@ from janusflow.pipelines.presets import FLOW_MAP, QUALITIES, Quality, grid_file,
 from janusflow.utils import hub
 from janusflow.utils.atomic_io import write_text
 from janusflow.utils.safe_io import parse_object, read_text
+from janusflow.utils.typed import is_number
 
 OWN = ("sampler", "num_inference_steps", "grid", "first_block_cache", "image", "lora")
 _LOADING = Lock()  # one thread loads, the others find it loaded
@@ -156,8 +156,7 @@ def choose(
     sides = {getattr(options, name, None) for name in ("height", "width")}
     if getattr(options, "negative_prompt", None) or sides - {None, side}:
         return None
-    weighed = isinstance(guidance, Real) and not isinstance(guidance, bool)
-    return few if weighed and guidance == few.grid.guidance else None
+    return few if is_number(guidance) and guidance == few.grid.guidance else None
 
 
 def _given(value) -> bool:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from numbers import Real
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.prompt_cache import PromptCache
 from janusflow.pipelines.time_grid import time_shift
 from janusflow.utils.keywords import nearest
+from janusflow.utils.typed import is_number
 from samplers.guidance import RULES, Guided, Pair, parse
 
 
@@ -75,7 +75,7 @@ def read_guidance(guidance):
     """
     if isinstance(guidance, np.ndarray | np.generic):
         guidance = guidance.item() if guidance.ndim == 0 else torch.from_numpy(guidance.copy())
-    if isinstance(guidance, list | tuple) and guidance and all(map(_is_weight, guidance)):
+    if isinstance(guidance, list | tuple) and guidance and all(map(is_number, guidance)):
         return torch.tensor(guidance, dtype=torch.float32)
     if not isinstance(guidance, str):
         return guidance
@@ -92,10 +92,6 @@ def read_guidance(guidance):
         f"{nearest(guidance.split(':')[0], RULES)}; choose 1 for none, or one of "
         f"{', '.join(RULES)}, as in guidance_interval:4,0.1,0.9"
     )
-
-
-def _is_weight(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def row_times(t: Tensor, x: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 
 import torch
@@ -33,6 +32,7 @@ from janusflow.utils.atomic_io import readable
 from janusflow.utils.checkpoint_files import one_layout
 from janusflow.utils.hub import locate
 from janusflow.utils.limits import whole
+from janusflow.utils.typed import is_number
 from samplers.guidance import Rule
 
 GREEDY = "temperature 0 takes the likeliest token at every place; leave it out"
@@ -299,7 +299,7 @@ class JanusProPipeline(BasePipeline):
 
 def _check_guidance(scale: float | Rule) -> None:
     """Raises ValueError or TypeError for guidance that is neither a weight nor a rule."""
-    number = isinstance(scale, Real) and not isinstance(scale, bool)
+    number = is_number(scale)
     if number and not math.isfinite(scale):
         raise ValueError(f"guidance_scale is {scale}; expected a finite number, 1 for none")
     if not number and not callable(scale):

@@ -109,7 +109,7 @@ def tensors(state: State) -> dict[str, Tensor]:
             found |= _named(f"{state.names[index]}.{key}", value)
     for index, group in enumerate(saved["param_groups"]):
         for key, value in group.items():
-            if _is_number(value) and key not in GIVEN:
+            if isinstance(value, int | float) and key not in GIVEN:
                 found |= _named(f"{index}.{key}", value, "group")
     return found
 
@@ -121,15 +121,11 @@ GIVEN = {  # numbers of an optimizer's groups that the settings decide, not the 
 }  # fmt: skip
 
 
-def _is_number(value) -> bool:
-    return isinstance(value, int | float)
-
-
 def _named(name: str, value, start: str = "optimizer") -> dict[str, Tensor]:
     """Stores a number of the optimizer as a tensor, under a name that marks it."""
     if isinstance(value, Tensor):
         return {f"{start}.{name}": value}
-    if _is_number(value):
+    if isinstance(value, int | float):
         kind = torch.float64 if isinstance(value, float) else torch.int64
         return {f"{start}-number.{name}": torch.tensor(value, dtype=kind)}
     if value is None:

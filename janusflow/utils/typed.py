@@ -1,8 +1,9 @@
-"""Checks values from files against the field types of a dataclass."""
+"""Checks the types of values: those from files against the fields of a dataclass, and numbers."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from numbers import Real
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -33,6 +34,11 @@ def built(kind: type, values: Any, name: str):
     return kind(**made)
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is a real number of Python or numpy; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def fits(value: Any, hint: Any) -> bool:
     """Whether a JSON value has the type: a bool is no int, an int is a float, NaN is neither."""
     origin, inside = get_origin(hint), get_args(hint)
@@ -50,7 +56,7 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is NoneType or hint is None:
         return value is None
     if hint is float:
-        return isinstance(value, int | float) and type(value) is not bool and _is_finite(value)
+        return is_number(value) and _is_finite(value)
     return type(value) is hint
 
 

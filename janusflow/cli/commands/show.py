@@ -8,6 +8,7 @@ from pathlib import Path
 from janusflow.cli.command import command
 from janusflow.cli.save_images import check_figure, check_file, check_folder
 from janusflow.cli.shared_options import OUTPUT, argument, path
+from janusflow.utils.typed import is_number
 
 LOG = "log.jsonl"
 ROWS = 12  # of the table
@@ -82,12 +83,8 @@ def losses(lines: Sequence[dict]) -> list[str]:
         for name in found
         if name not in NOT_LOSSES
         and not name.endswith(("_weighted", "_per_s"))
-        and all(_number(line.get(name, 0.0)) for line in lines)
+        and all(is_number(line.get(name, 0.0)) for line in lines)
     ]
-
-
-def _number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def table(lines: Sequence[dict]) -> str:
@@ -105,21 +102,21 @@ def table(lines: Sequence[dict]) -> str:
 
 
 def _cell(value) -> str:
-    return f"{value:.4g}" if _number(value) else ""
+    return f"{value:.4g}" if is_number(value) else ""
 
 
 def summary(lines: Sequence[dict]) -> str:
     """Returns how far the run is, how fast, and where its loss was lowest."""
     last = lines[-1]
     said = [f"{len(lines)} report{'s' * (len(lines) > 1)} up to step {last['step']:,}"]
-    scored = [line for line in lines if _number(line.get("loss"))]
+    scored = [line for line in lines if is_number(line.get("loss"))]
     if scored:
         best = min(scored, key=lambda line: line["loss"])
         said.append(f"lowest loss {best['loss']:.4g} at step {best['step']:,}")
     if last.get("images_per_s"):
         said.append(f"{last['images_per_s']:g} images/s")
     left = last.get("seconds_left")
-    if _number(left) and left > 0:
+    if is_number(left) and left > 0:
         said.append(f"{left / 3600:.1f} h left" if left >= 3600 else f"{left / 60:.0f} min left")
     return ", ".join(said)
 
@@ -169,7 +166,7 @@ def _by_time(axes, lines: Sequence[dict], colours) -> None:
     """Draws the flow loss in tenths of t, dark at the noise and bright at the data."""
     for number in range(10):
         rows = [(x["step"], (x.get("flow_by_time") or [None] * 10)[number]) for x in lines]
-        known = [row for row in rows if _number(row[1])]
+        known = [row for row in rows if is_number(row[1])]
         if known:
             name = f"t in {number / 10:g} to {(number + 1) / 10:g}"
             axes.plot(*zip(*known, strict=True), color=colours(number / 10), label=name)
@@ -177,5 +174,5 @@ def _by_time(axes, lines: Sequence[dict], colours) -> None:
 
 
 def _series(lines: Sequence[dict], name: str) -> tuple[list, list]:
-    known = [(line["step"], line[name]) for line in lines if _number(line.get(name))]
+    known = [(line["step"], line[name]) for line in lines if is_number(line.get(name))]
     return [step for step, _ in known], [value for _, value in known]

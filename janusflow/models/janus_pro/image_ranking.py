@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from janusflow.utils.limits import whole
+from janusflow.utils.typed import is_number
 
 Seeds = torch.Generator | Sequence[torch.Generator] | None
 
@@ -30,10 +31,10 @@ class TokenChoice:
     top_p: float | None = None  # share of the probability that is kept, None for all
 
     def __post_init__(self):
-        if not _number(self.temperature) or not 0 <= self.temperature < math.inf:
+        if not is_number(self.temperature) or not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature!r}; expected 0 or more, 1 is usual")
         whole(self.top_k, "top_k", optional=True)
-        if self.top_p is not None and not (_number(self.top_p) and 0 < self.top_p <= 1):
+        if self.top_p is not None and not (is_number(self.top_p) and 0 < self.top_p <= 1):
             raise ValueError(f"top_p is {self.top_p!r}; expected a share above 0 and at most 1")
 
     def function(self, seeds: Seeds) -> Callable[[Tensor], Tensor]:
@@ -71,7 +72,3 @@ def _exponential(like: Tensor, seeds: Seeds) -> Tensor:
         for seed in seeds
     ]
     return torch.stack(rows).to(like.device)
-
-
-def _number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -20,6 +20,7 @@ from janusflow.utils.hub import PACKAGED, PUSHING
 from janusflow.utils.keywords import choice, refuse_unknown
 from janusflow.utils.limits import whole
 from janusflow.utils.text import explained
+from janusflow.utils.typed import is_number
 
 OF_OTHERS = ("subfolder", "trust_remote_code", "code_revision", "use_auth_token")  # transformers'
 
@@ -75,7 +76,7 @@ class GenerationSizes:
 
 
 def _number(value: Any, name: str, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low < value <= high:
+    if not is_number(value) or not low < value <= high:
         raise ValueError(
             f"{name} is {value!r:.60}; expected a number above {low:g} and at most {high:g}"
         )
@@ -84,7 +85,7 @@ def _number(value: Any, name: str, low: float, high: float) -> float:
 
 def _select_layers(layers: int, select_layer: Any) -> int:
     """-1 keeps all blocks, -2 drops the last one, and a positive number keeps that many."""
-    if not isinstance(select_layer, int) or isinstance(select_layer, bool):
+    if type(select_layer) is not int:
         raise ValueError(f"select_layer is {select_layer!r}; expected a whole number such as -1")
     kept = select_layer if select_layer > 0 else layers + 1 + select_layer
     if select_layer == 0 or not 0 < kept <= layers:

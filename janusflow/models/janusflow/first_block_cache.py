@@ -15,6 +15,7 @@ from janusflow.models.janusflow.generation_adapters import Times
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.prompt_cache import PromptCache
 from janusflow.utils.cpu.onednn_linear import repeating
+from janusflow.utils.typed import is_number
 
 
 class Reuse:
@@ -27,8 +28,7 @@ class Reuse:
     """
 
     def __init__(self, model: JanusFlowModel, tolerance: float):
-        number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
-        if not number or not 0 <= tolerance < math.inf:
+        if not is_number(tolerance) or not 0 <= tolerance < math.inf:
             raise ValueError(
                 f"first_block_cache is {tolerance!r:.60}; expected a tolerance from 0, such as "
                 "0.1, or None for off"

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from janusflow.utils.images import listed, to_rgb
 from janusflow.utils.text import explained, printable
+from janusflow.utils.typed import is_number
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 LARGEST = 1e6  # of numbers that pixels are divided by
@@ -43,7 +43,7 @@ class JanusFlowImageProcessor:
 
     def _check_numbers(self) -> None:
         """Raises ValueError unless the means lie among the pixels and the deviations above zero."""
-        if not _real(self.rescale_factor) or not 0 < self.rescale_factor <= 1:
+        if not is_number(self.rescale_factor) or not 0 < self.rescale_factor <= 1:
             raise ValueError(
                 f"rescale_factor is {self.rescale_factor!r:.40}; expected a number above 0 and at "
                 "most 1, such as 1/255"
@@ -51,7 +51,7 @@ class JanusFlowImageProcessor:
         white = 255 * self.rescale_factor if self.do_rescale else 255
         for name, low, high in (("image_mean", 0, 1.001 * white), ("image_std", 1e-6, LARGEST)):
             values = getattr(self, name) or ()
-            if not all(_real(n) and low <= n <= high for n in values):
+            if not all(is_number(n) and low <= n <= high for n in values):
                 shown = printable(", ".join(map(str, values)), 60)
                 raise ValueError(
                     f"{name} is {shown}; expected a number from {low:g} to {high:.4g} for each "
@@ -140,10 +140,6 @@ def _channels(values) -> tuple[float, ...] | None:
         return None
     values = (values,) * 3 if isinstance(values, int | float) else values
     right = isinstance(values, list | tuple) and len(values) == 3
-    if not right or not all(_real(v) and abs(v) < LARGEST for v in values):
+    if not right or not all(is_number(v) and abs(v) < LARGEST for v in values):
         raise TypeError(f"{values!r:.40} is not three small numbers")
     return tuple(float(value) for value in values)
-
-
-def _real(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

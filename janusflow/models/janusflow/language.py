@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from janusflow.utils.limits import whole
 from janusflow.utils.text import explained
+from janusflow.utils.typed import is_number
 
 # Whole numbers of a language model, and the limit (utils/limits.py) that holds for each.
 NUMBERS = dict(
@@ -70,8 +71,7 @@ def check_rope(config: PreTrainedConfig) -> PreTrainedConfig:
     rope = getattr(config, "rope_parameters", None) or {}
     for name in ("rope_theta", "factor"):
         value = rope.get(name)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (number and 0 < value < inf):
+        if value is not None and not (is_number(value) and 0 < value < inf):
             raise ValueError(
                 f"language_config.{name} is {value!r:.60}; expected a number above zero, check "
                 "config.json"

@@ -32,7 +32,7 @@ class Tags:
                 shown = printable(repr(getattr(self, name)), 60)
                 raise ValueError(f"{name} is {shown}; expected a token's text")
         count = self.num_image_tokens
-        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 65536:
+        if type(count) is not int or not 1 <= count <= 65536:
             raise ValueError(
                 f"num_image_tokens is {count!r:.40}; expected a number from 1 to 65536"
             )
