@@ -119,7 +119,7 @@ def place(name: str, data: bytes) -> Path:
 def tar(data: bytes) -> None:
     """Reads a WebDataset shard, sample by sample."""
     path = place("rows.tar", data) / "rows.tar"
-    for _, found in shards.open_shards([path]):
+    for _, found in shards.open_shards([path]).sources:
         assert len(found) <= 1 + len(data) // 512
         for i in range(len(found)):
             _whole_or_broken(found, i)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from janusflow.data.json_rows import open_json
 from janusflow.data.jsonl import open_lines
-from janusflow.data.parquet import open_streams, open_table
+from janusflow.data.parquet import open_tables
 from janusflow.data.read_options import Data
 from janusflow.data.records import Record, to_record
 from janusflow.data.sample_files import (
@@ -21,7 +21,7 @@ from janusflow.data.sample_files import (
     placed,
     read_caption,
 )
-from janusflow.data.shards import COMPRESSED, open_shards
+from janusflow.data.shards import open_shards, refuse_compressed
 
 READ = {".json", ".jsonl", ".parquet", ".tar"}
 # Texts about a folder, not of it.
@@ -89,18 +89,15 @@ def open_folder(
     options = options or Data()
     found = Scan()
     files = files_of(path, exclude, found)
-    if packed := next((f for f in files if f.name.endswith(COMPRESSED)), None):
-        raise ValueError(
-            f"{packed} is compressed, so samples in it have no fixed positions; decompress it to "
-            ".tar"
-        )
+    for file in files:
+        refuse_compressed(file)
     named = Named()
     for file in (f for f in files if f.suffix == ".jsonl"):
         found.add(open_lines(file, options.ignore, named))
     _add_json(found, [f for f in files if f.suffix == ".json"], files, options, named)
-    _add_tables(found, [f for f in files if f.suffix == ".parquet"], options, seed, named)
-    shards = [f for f in files if f.suffix == ".tar"]
-    found.sources += open_shards(shards, options.ignore, found)
+    tables = [f for f in files if f.suffix == ".parquet"]
+    found.add(open_tables(tables, options, seed, named))
+    found.add(open_shards([f for f in files if f.suffix == ".tar"], options.ignore))
     for file in (f for f in files if f.suffix in READERS):
         found.add(READERS[file.suffix](file))
     _add_images(found, [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES], named)
@@ -194,14 +191,6 @@ def _add_json(
             found.skip(str(file), "JSON beside an image; write the caption into a .txt file")
         else:
             found.add(open_json(file, options.ignore, named))
-
-
-def _add_tables(found: Scan, tables: list[Path], options: Data, seed: int, named: Named) -> None:
-    if options.streaming and tables:
-        found.add(open_streams(tables, options, seed))
-    else:
-        for table in tables:
-            found.add(open_table(table, options.ignore, named))
 
 
 def _add_texts(found: Scan, texts: Iterable[Path], files: Sequence[Path]) -> None:

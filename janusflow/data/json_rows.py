@@ -5,9 +5,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from janusflow.data.jsonl import described, image_names
+from janusflow.data.jsonl import image_names
 from janusflow.data.records import Record, to_record
-from janusflow.data.rows import kept, why_not
+from janusflow.data.rows import described, kept, why_not
 from janusflow.data.sample_files import Named, Scan, fetch
 from janusflow.data.samples import BrokenSample
 from janusflow.utils.safe_io import read_text

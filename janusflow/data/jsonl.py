@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from janusflow.data.records import Record, parse_row, to_record
-from janusflow.data.rows import edit_keys, image_keys, kept, kind_of, why_not
+from janusflow.data.rows import described, edit_keys, image_keys, kept, why_not
 from janusflow.data.sample_files import Named, Scan, fetch
 from janusflow.data.samples import BrokenSample
 
@@ -82,14 +82,6 @@ def open_lines(path: Path, ignored: Collection[str] = (), named: Named | None = 
         places[first] = array("q", (s for s, _ in both)), array("q", (n for _, n in both))
     found.sources = [(kind, Lines(path, kind, *own, ignored)) for kind, own in places.items()]
     return found
-
-
-def described(row: dict, name: str, ignored: Collection[str]) -> str | None:
-    """Returns the kind of a row, or None. Raises ValueError under `name` for an unknown key."""
-    try:
-        return kind_of(row, ignored)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
 
 
 def image_names(row: dict) -> list:

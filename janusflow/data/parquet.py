@@ -8,9 +8,9 @@ import numpy as np
 
 from janusflow.data.read_options import Data
 from janusflow.data.records import Record, to_record
-from janusflow.data.rows import IMAGES, PATHS, kind_of, why_not
+from janusflow.data.rows import IMAGES, PATHS, described, why_not
 from janusflow.data.sample_files import Named, Scan, Subset, fetch
-from janusflow.data.streams import Streamed, count_rows, embedded
+from janusflow.data.streams import Streamed, count_rows, embedded, undecoded
 from janusflow.utils.text import printable
 
 SEEN = 200  # letters of a text that are looked at for its kind
@@ -37,6 +37,18 @@ class Table:
         return fetch(self.path.parent, given) if names_file(given) else embedded(given)
 
 
+def open_tables(
+    paths: Sequence[Path], options: Data, seed: int, named: Named | None = None
+) -> Scan:
+    """Opens tables by row number, or as one stream with `options.streaming`."""
+    if options.streaming and paths:
+        return open_streams(paths, options, seed)
+    found = Scan()
+    for path in paths:
+        found.add(open_table(path, options.ignore, named))
+    return found
+
+
 def open_table(path: Path, ignored: Collection[str] = (), named: Named | None = None) -> Scan:
     """Opens a table's rows, by kind; a row without an image, for example, is a text.
 
@@ -47,10 +59,7 @@ def open_table(path: Path, ignored: Collection[str] = (), named: Named | None = 
 
     if not count_rows([path]):
         raise ValueError(f"{path} has no rows; write it again, or leave it out")
-    rows = datasets.Dataset.from_parquet(str(path), keep_in_memory=False)
-    for column, feature in rows.features.items():
-        if isinstance(feature, datasets.Image):
-            rows = rows.cast_column(column, datasets.Image(decode=False))
+    rows = undecoded(datasets.Dataset.from_parquet(str(path), keep_in_memory=False))
     found = Scan()
     kinds = kinds_of_rows(path, rows.data.table, ignored, found)
     read_not = [name for name in rows.column_names if name in ignored]
@@ -109,10 +118,7 @@ def kinds_of_rows(
             for name, there in zip(names, patterns[number], strict=True)
             if there
         }
-        try:
-            kind = kind_of(row, ignored)
-        except ValueError as error:
-            raise ValueError(f"{path} row {first[number] + 1}: {error}") from None
+        kind = described(row, f"{path} row {first[number] + 1}", ignored)
         own = np.flatnonzero(which.reshape(-1) == number)
         if kind is not None:
             found.setdefault(kind, []).append(own)

@@ -13,13 +13,13 @@ from janusflow.data.folders import files_of, open_folder, open_text
 from janusflow.data.json_rows import open_json
 from janusflow.data.jsonl import open_lines
 from janusflow.data.mixture import Blend, Mixture, Tally
-from janusflow.data.parquet import open_streams, open_table
+from janusflow.data.parquet import open_tables
 from janusflow.data.preparation import Cached, Prepared
 from janusflow.data.read_options import Data
 from janusflow.data.records import Records
 from janusflow.data.sample_files import IMAGE_SUFFIXES, READERS, Scan, Subset, fetch, reader
 from janusflow.data.samples import KINDS
-from janusflow.data.shards import COMPRESSED, open_shards
+from janusflow.data.shards import open_shards, refuse_compressed
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 
 __all__ = ["as_paths", "fetch", "find", "open_data", "reader", "scan", "signature"]
@@ -28,20 +28,10 @@ MEDIA = {*IMAGE_SUFFIXES, ".jsonl", ".parquet", ".tar"}
 SINGLE = {
     ".jsonl": lambda path, options, _: open_lines(path, options.ignore),
     ".json": lambda path, options, _: open_json(path, options.ignore),
-    ".parquet": lambda path, options, seed: (
-        open_streams([path], options, seed)
-        if options.streaming
-        else open_table(path, options.ignore)
-    ),
-    ".tar": lambda path, options, _: _open_shard(path, options),
+    ".parquet": lambda path, options, seed: open_tables([path], options, seed),
+    ".tar": lambda path, options, _: open_shards([path], options.ignore),
     ".txt": lambda path, *_: open_text(path),
 }
-
-
-def _open_shard(path: Path, options: Data) -> Scan:
-    found = Scan()
-    found.sources = open_shards([path], options.ignore, found)
-    return found
 
 
 def scan(
@@ -55,10 +45,8 @@ def scan(
     path, options = Path(path), options or Data()
     if path.is_dir():
         return open_folder(path, options, seed, exclude)
-    if path.name.endswith(COMPRESSED) and path.is_file():
-        raise ValueError(
-            f"{path} is compressed, so samples in it have no fixed positions; decompress it to .tar"
-        )
+    if path.is_file():
+        refuse_compressed(path)
     if path.is_file() and path.suffix in READERS:
         return READERS[path.suffix](path)
     if not path.is_file() or path.suffix not in SINGLE:

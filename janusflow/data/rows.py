@@ -85,6 +85,14 @@ def kind_of(row: Mapping, ignored: Collection[str] = ()) -> str | None:
     return kind
 
 
+def described(row: Mapping, name: str, ignored: Collection[str]) -> str | None:
+    """Returns the kind of a row, or None. Raises ValueError under `name` for an unknown key."""
+    try:
+        return kind_of(row, ignored)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
 def check_single(row: Mapping, kind: str | None) -> None:
     """Raises ValueError for a row with two different texts, conversations or images.
 

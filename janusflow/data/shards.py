@@ -57,22 +57,28 @@ class Shards:
         return to_record(row, self.kind, name, lambda content: content, self.ignored)
 
 
-def open_shards(
-    paths: Sequence[Path], ignored: Collection[str] = (), skipped: Scan | None = None
-) -> list[tuple[str, Shards]]:
+def refuse_compressed(path: Path) -> None:
+    """Raises ValueError for a shard whose name says that it is compressed."""
+    if path.name.endswith(COMPRESSED):
+        raise ValueError(
+            f"{path} is compressed, so samples in it have no fixed positions; decompress it to .tar"
+        )
+
+
+def open_shards(paths: Sequence[Path], ignored: Collection[str] = ()) -> Scan:
     """Opens the samples of tar files, by kind.
 
     A sample with JSON is classified by its keys, one without by its file suffixes. Unreadable
-    samples count to the file's first kind; files that are not samples are reported to `skipped`.
-    Raises ValueError for a file that is not a tar, is compressed, has no sample with text, or has a
-    key that is not understood.
+    samples count to the file's first kind. Raises ValueError for a file that is not a tar, is
+    compressed, has no sample with text, or has a key that is not understood.
     """
-    found: dict[str, list[tuple[Path, array]]] = {}
-    skipped = skipped or Scan()
+    found, by_kind = Scan(), {}
     for path in paths:
-        for kind, starts in _by_kind(path, index(path), ignored, skipped).items():
-            found.setdefault(kind, []).append((path, starts))
-    return [(kind, Shards(*zip(*own, strict=True), kind, ignored)) for kind, own in found.items()]
+        for kind, starts in _by_kind(path, index(path), ignored, found).items():
+            by_kind.setdefault(kind, []).append((path, starts))
+    for kind, own in by_kind.items():
+        found.sources.append((kind, Shards(*zip(*own, strict=True), kind, ignored)))
+    return found
 
 
 def _by_kind(

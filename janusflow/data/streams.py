@@ -89,11 +89,8 @@ class Streamed:
         import datasets
 
         files = [str(path) for path in self.paths]
-        rows = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
-        for column, feature in (rows.features or {}).items():
-            if isinstance(feature, datasets.Image):
-                rows = rows.cast_column(column, datasets.Image(decode=False))
-        return rows
+        how = dict(data_files=files, split="train", streaming=True)
+        return undecoded(datasets.load_dataset("parquet", **how))
 
 
 def _named(row: dict) -> str:
@@ -105,6 +102,16 @@ def _named(row: dict) -> str:
         found.update(value if isinstance(value, bytes) else repr(value).encode())
     words = next((value for value in row.values() if isinstance(value, str)), "")
     return f"row {found.hexdigest()[:12]} ({words[:40]!r})"
+
+
+def undecoded(rows):
+    """Returns rows of `datasets` whose images stay bytes."""
+    import datasets
+
+    for column, feature in (rows.features or {}).items():
+        if isinstance(feature, datasets.Image):
+            rows = rows.cast_column(column, datasets.Image(decode=False))
+    return rows
 
 
 def count_rows(paths: Sequence[Path]) -> int:

@@ -35,9 +35,8 @@ def check_shards(size) -> None:
     """Raises ValueError unless `max_shard_size` is None, positive or a text such as "5GB"."""
     if size is None:
         return
-    if not (type(size) is int and size > 0) and not (
-        isinstance(size, str) and SHARDS.fullmatch(size.strip())
-    ):
+    named = isinstance(size, str) and SHARDS.fullmatch(size.strip())
+    if not named and not (type(size) is int and size > 0):
         raise ValueError(
             f"max_shard_size is {size!r:.60}; expected bytes, at least 1, or a text such as '5GB'"
         )

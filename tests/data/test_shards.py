@@ -12,7 +12,6 @@ from janusflow import JanusFlowProcessor
 from janusflow.data.mixture import Blend
 from janusflow.data.permutation import permuted
 from janusflow.data.readers import find, open_data, scan
-from janusflow.data.sample_files import Scan
 from janusflow.data.samples import BrokenSample, take
 from janusflow.data.shards import Shards, index, open_shards
 from janusflow.data.tar_index import members
@@ -161,7 +160,7 @@ def test_a_shard_cut_at_any_place_is_refused_or_ends_in_broken_samples(tmp_path)
     for cut in range(0, end, 331):
         path.write_bytes(whole[:cut])
         try:
-            records = open_shards([path])[0][1]
+            records = open_shards([path]).sources[0][1]
         except ValueError as error:
             assert "x.tar" in str(error)
             continue
@@ -203,8 +202,8 @@ def test_lies_in_headers_end_in_a_sentence(tmp_path):
             header[place : place + len(value)] = value
             header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 256)
             (tmp_path / "x.tar").write_bytes(whole[:second] + header + whole[second + 512 :])
-            said = Scan()
-            records = open_shards([tmp_path / "x.tar"], skipped=said)[0][1]
+            said = open_shards([tmp_path / "x.tar"])
+            records = said.sources[0][1]
             found = take(records, range(len(records)))
             assert not isinstance(found[0], BrokenSample)
             broken = any(isinstance(one, BrokenSample) for one in found[1:])
