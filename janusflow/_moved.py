@@ -7,7 +7,6 @@ would have separate registries and limits.
 import sys
 import warnings
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -35,7 +34,7 @@ MOVED = {  # below janusflow: the whole new path
     "pro.processing": "janusflow.models.janus_pro.processing",
     "pro.cache": "janusflow.models.janus_pro.kv_cache",
     "pro.sampling": "janusflow.models.janus_pro.token_sampling",
-    "pro.choosing": "janusflow.models.janus_pro.image_ranking",
+    "pro.choosing": "janusflow.models.janus_pro.token_choice",
     "pro.vq": "janusflow.models.janus_pro.vq",
     "pro.tall": "janusflow.utils.cpu.tall_linear",
     "loading": "janusflow.pipelines.auto_pipeline",
@@ -130,7 +129,7 @@ PRO = "janusflow.pro"  # a package that is gone; its names and files are looked 
 PRO_NAMES = ("JanusProOutput", "JanusProPipeline", "JanusProProcessor")
 
 
-class Moved(MetaPathFinder, Loader):
+class Moved:
     """Finds `janusflow.old` by importing its new path, also in `python -m janusflow.old`."""
 
     def find_spec(self, fullname: str, path=None, target=None):  # noqa: ARG002

@@ -5,7 +5,6 @@ warning.
 import sys
 import warnings
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -30,7 +29,7 @@ MOVED = {
 }
 
 
-class MovedModules(MetaPathFinder, Loader):
+class MovedModules:
     """An import hook that finds a module under its old path by importing the new one."""
 
     def find_spec(self, fullname: str, path=None, target=None):  # noqa: ARG002

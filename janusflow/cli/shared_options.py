@@ -8,8 +8,7 @@ import typer
 
 from janusflow.cli import names
 from janusflow.cli.command import declared
-
-DEFAULT = "janusflow/scenes"
+from janusflow.utils.packaged import DEFAULT
 
 
 def path(text: str | Path) -> Path:

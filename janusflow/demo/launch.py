@@ -5,12 +5,12 @@ import tempfile
 from importlib.metadata import version
 
 from janusflow.utils.extras import needed
+from janusflow.utils.packaged import DEFAULT
 
 QUEUE = 20  # jobs that may wait
 SESSIONS = 64  # visitors whose shelf is kept
-OWN = "janusflow/scenes"
 PROMPTS = {
-    OWN: ["a yellow star and a purple ring", "three orange circles", "a green heart"],
+    DEFAULT: ["a yellow star and a purple ring", "three orange circles", "a green heart"],
     "janusflow/emoji": ["a red heart", "grinning cat with smiling eyes", "a blue car"],
 }
 ANY = ["a fox in the snow at dawn", "a bowl of lemons, oil painting", "a quiet harbour"]
@@ -36,7 +36,7 @@ def start(pipe, name: str, host: str = "127.0.0.1", port: int = 0, wait: bool = 
 
     quiet_about_clients()
 
-    blocks = page.build(pipe, name, _about(pipe), PROMPTS.get(name, ANY), known=name == OWN)
+    blocks = page.build(pipe, name, _about(pipe), PROMPTS.get(name, ANY), known=name == DEFAULT)
     blocks.queue(max_size=QUEUE, api_open=False)
     _, address, _ = blocks.launch(
         server_name=host,

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from janusflow.models.janus_pro.image_ranking import COLDEST
+from janusflow.models.janus_pro.token_choice import COLDEST
+from janusflow.models.janusflow.generation_defaults import IDS
 from janusflow.pipelines.call_options import real
 
 
@@ -55,7 +56,6 @@ def _are_ids(vocabulary: int) -> Callable:
     return fits
 
 
-IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 SWITCH = (lambda value: isinstance(value, bool | np.bool_), "True or False")
 FUNCTIONS = (
     lambda value: isinstance(value, list | tuple) and all(map(callable, value)),

@@ -2,20 +2,13 @@
 
 import inspect
 import warnings
+from functools import partial
 
 import samplers
 from samplers import seeds
 from samplers.seeds import Generators as Generators
 
-
-def generators(generator, seed, count: int) -> Generators:
-    """Returns None, one generator for all images, or a list of `count` generators.
-
-    `generator` is a torch.Generator or an integer seed, or a list of either with one per image.
-    `seed` s gives image i a generator of its own with seed s + i, as on the command line; a list
-    has one seed per image. Raises ValueError if both are given or the numbers differ.
-    """
-    return seeds.generators(generator, seed, count, of="images")
+generators = partial(seeds.generators, of="images")
 
 
 def seeded(solver: samplers.Solver, generator: Generators) -> samplers.Solver:

@@ -15,9 +15,9 @@ from transformers import GenerationMixin, JanusForConditionalGeneration
 
 from janusflow.models.family import PRO, check_family
 from janusflow.models.janus_pro import token_sampling, vq
-from janusflow.models.janus_pro.image_ranking import TokenChoice
 from janusflow.models.janus_pro.loading import GUIDANCE, is_original, load_model, read_config
 from janusflow.models.janus_pro.processing import JanusProProcessor
+from janusflow.models.janus_pro.token_choice import TokenChoice
 from janusflow.pipelines import memory
 from janusflow.pipelines.base import BasePipeline, check_loading, check_saving, clean, read_dtype
 from janusflow.pipelines.call_options import Texts, avoided, check_output_type, takes, texts

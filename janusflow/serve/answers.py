@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from transformers import StoppingCriteria, TextStreamer
 
-from janusflow.models.janus_pro.image_ranking import COLDEST
+from janusflow.models.janus_pro.token_choice import COLDEST
 from janusflow.serve.errors import ApiError
 from janusflow.serve.schemas import ChatRequest, ImagePart, Message
 from janusflow.serve.worker import ModelJob

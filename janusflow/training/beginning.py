@@ -12,8 +12,8 @@ from janusflow.training.ema import State, load_heads
 from janusflow.training.recipes import RECIPES, Recipe
 from janusflow.utils.hub import locate
 from janusflow.utils.keywords import choice
+from janusflow.utils.packaged import DEFAULT
 
-MODEL = "janusflow/scenes"  # where a stage begins unless told
 FIRST = ("whitening", "init_std", "vision_steps", "vision_batch", "vision_lr", "vision_contrastive")
 
 
@@ -62,8 +62,8 @@ def of_stage(model: str | None, start: str | Path | None, out: Path) -> Beginnin
             raise ValueError(f"{start} is a model, and so is --model {model}; give one of them")
         model, start = str(_model(start)), None
     if start is None:
-        folder = locate(model or MODEL)
-        return Beginning(name=export.named_from(model or MODEL, out), under=folder, folder=folder)
+        folder = locate(model or DEFAULT)
+        return Beginning(name=export.named_from(model or DEFAULT, out), under=folder, folder=folder)
     return _of_run(start, out, model)
 
 

@@ -34,7 +34,7 @@ from janusflow.training.recipe_data import World, world_of
 from janusflow.training.schedules import learning_rate
 from janusflow.training.trainer import Trainer
 from janusflow.utils import locked_dir, processes
-from janusflow.utils.renamed import old_names
+from janusflow.utils.keywords import old_names
 
 MEASURED = 3  # steps of a dry run
 KILOBYTES = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a MiB

@@ -24,7 +24,7 @@ from janusflow.training.stopping import asked_to_stop
 from janusflow.training.trainer import BatchSource, Trainer
 from janusflow.utils import locked_dir
 from janusflow.utils.flops import Meter
-from janusflow.utils.renamed import old_names
+from janusflow.utils.keywords import old_names
 
 __all__ = ["RunEnd", "export", "run", "trainer_of"]
 

@@ -25,7 +25,7 @@ from janusflow.training.loss_module import Batch, LossModule, draw
 from janusflow.training.objectives.objective import KEPT
 from janusflow.training.schedules import learning_rate
 from janusflow.utils.cpu.onednn_linear import repeating
-from janusflow.utils.renamed import old_names
+from janusflow.utils.keywords import old_names
 
 BINS = 10
 AFTER = "no weight was changed."

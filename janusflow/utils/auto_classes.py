@@ -7,7 +7,6 @@ lists its own models by name and imports them on demand; this module adds ours t
 """
 
 import sys
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
@@ -51,7 +50,7 @@ def _enter(module: ModuleType) -> None:
             known["JanusFlowConfig"] = KIND
 
 
-class _ClassRegistrar(MetaPathFinder):
+class _ClassRegistrar:
     """An import hook that registers the names once a module of transformers has been imported."""
 
     def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:  # noqa: ARG002

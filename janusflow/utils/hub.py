@@ -13,7 +13,6 @@ from janusflow.utils.packaged import WEIGHTS as WEIGHTS
 from janusflow.utils.safe_io import read_text
 from janusflow.utils.text import printable
 
-DEFAULT = "janusflow/scenes"
 SUMS = "SHA256SUMS"
 REFLOW = "reflow.json"  # beside weights: how often the model was reflowed
 FEW_STEP = "few-step.json"  # beside weights: which flow map generates a quality

@@ -1,6 +1,7 @@
-"""Checks keyword arguments: unknown names are refused, old names work for one more release."""
+"""Names of arguments and modules: unknown ones are refused, old ones work for one more release."""
 
 import functools
+import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
@@ -85,3 +86,16 @@ def renamed(**names: str) -> Callable[[Callable[..., Result]], Callable[..., Res
         return call
 
     return decorate
+
+
+def old_names(module: str, names: Mapping[str, str]) -> Callable[[str], object]:
+    """Returns a module-level `__getattr__` of old names, with a DeprecationWarning."""
+
+    def find(name: str):
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        told = f"{module}.{name} is now called {names[name]}; please rename it"
+        warnings.warn(told, DeprecationWarning, stacklevel=2)
+        return getattr(sys.modules[module], names[name])
+
+    return find

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+DEFAULT = "janusflow/scenes"
 WEIGHTS = Path(__file__).parent.parent / "weights"
 ABOUT = {
     "janusflow/scenes": "JanusFlow for the small world of shapes",

@@ -5,7 +5,7 @@ import tiny_pro as pro
 import torch
 from PIL import Image
 
-from janusflow.models.janus_pro.image_ranking import TokenChoice
+from janusflow.models.janus_pro.token_choice import TokenChoice
 
 RED, TWO = "a red circle", "two blue squares left of a green star"
 

@@ -13,12 +13,12 @@ from transformers.utils import cached_file
 
 from janusflow.models.janusflow.tags import Tags
 from janusflow.models.processor_files import token_text
+from janusflow.utils.hub import KEYWORDS
 from janusflow.utils.safe_io import parse_object, read_object, read_text
 from janusflow.utils.text import explained
 
 FILE = "generation_config.json"
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 def read(name: str | Path, **hub) -> GenerationConfig:
@@ -26,7 +26,7 @@ def read(name: str | Path, **hub) -> GenerationConfig:
 
     Raises ValueError for a file that is not a valid generation configuration.
     """
-    hub = {key: value for key, value in hub.items() if key in HUB}
+    hub = {key: value for key, value in hub.items() if key in KEYWORDS}
     path = _file(name, FILE, hub)
     said = {} if path is None else read_object(path)
     for key, kind in KINDS.items():
@@ -117,7 +117,7 @@ def _ids(name: str | Path, hub: dict) -> dict[str, int]:
 
 def image_id(name: str | Path, **hub) -> int | None:
     """Returns the id that stands for an image in prompts, None without a tokenizer."""
-    hub = {key: value for key, value in hub.items() if key in HUB}
+    hub = {key: value for key, value in hub.items() if key in KEYWORDS}
     whole, own = (_file(name, file, hub) for file in ("tokenizer.json", "processor_config.json"))
     if whole is None:
         return None

@@ -1,4 +1,4 @@
-"""Draws the next token from guided logits, with a random generator per row."""
+"""The choice of an image's next token from guided logits, with a random generator per row."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,8 +17,6 @@ from janusflow.utils.limits import whole
 from janusflow.utils.typed import is_number
 
 Seeds = torch.Generator | Sequence[torch.Generator] | None
-
-
 COLDEST = 1e-6  # a lower temperature takes the most likely token; its logits would overflow
 
 
