@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from smoke_runs import same
 
 from janusflow import JanusFlowPipeline
 from janusflow.cli import load_model
@@ -19,10 +20,6 @@ from janusflow.training.ema import trained
 
 peft = pytest.importorskip("peft")
 SMALL = {"adapter.rank": 3, "adapter.alpha": 5, "training.lr": 0.05, "run.save_every": 4}
-
-
-def same(a: dict, b: dict) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,14 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from smoke_runs import RECIPE, engine
 
 import samplers
 from janusflow.pipelines.pipeline_janusflow import JanusFlowPipeline
-from janusflow.training import checkpoints, config, init_checkpoint, loop
-from janusflow.training.recipes import RECIPES
+from janusflow.training import checkpoints, init_checkpoint, loop
 from janusflow.utils import finite
 from samplers.guidance import Guided, cfg, pair
 
-RECIPE = RECIPES["scenes-smoke"]
 PROMPTS = ["a red circle", "a blue square", "a star"]
 
 
@@ -24,11 +23,6 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "base"
     init_checkpoint.first_model(RECIPE, folder)
     return folder
-
-
-def engine(base, **changes):
-    found = config.changed(init_checkpoint.of_recipe(RECIPE), changes)
-    return loop.trainer_of(found, base, init_checkpoint.batches(base, RECIPE))
 
 
 # Training

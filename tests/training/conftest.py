@@ -5,6 +5,7 @@ import torch
 from smoke_runs import trained_recipe
 
 from janusflow.models.janusflow.modeling import JanusFlowModel
+from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.scenes.patches import pixels
 from janusflow.scenes.shapes import render_batch
 from janusflow.scenes.world import scene
@@ -40,6 +41,11 @@ def view():
 def _hidden_of(model, x, t, block):
     prompt = model.encode_prompt(torch.tensor([[1, 2, 3]]))
     return model.velocity(x, t, prompt, return_hidden=block)[1]
+
+
+@pytest.fixture(scope="module")
+def processor(tiny_folder):
+    return JanusFlowProcessor.from_pretrained(tiny_folder)
 
 
 @pytest.fixture(scope="module")

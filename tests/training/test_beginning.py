@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from smoke_runs import same
 
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.training import (
@@ -39,10 +40,6 @@ def no_vision(monkeypatch):
 
 def weights(folder):
     return JanusFlowModel.from_pretrained(folder, dtype=torch.float32).state_dict()
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 @pytest.mark.usefixtures("no_vision")

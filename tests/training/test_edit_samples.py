@@ -14,7 +14,6 @@ import janusflow
 from janusflow.data.readers import open_data, scan
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.packed_forward import forward
-from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.latents import encode
 from janusflow.scenes.edits import KINDS, edit, judge, write
 from janusflow.scenes.shapes import render
@@ -34,11 +33,6 @@ def edits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("edits")
     write(folder, 6, held_out=2)
     return folder
-
-
-@pytest.fixture(scope="module")
-def processor(tiny_folder):
-    return JanusFlowProcessor.from_pretrained(tiny_folder)
 
 
 def png(color="red", size=(16, 16)) -> bytes:

@@ -15,7 +15,6 @@ from janusflow.data.samples import Sample
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.janusflow.packed_forward import forward
 from janusflow.models.janusflow.packing import image_positions
-from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.training import checkpoints, export, job
 from janusflow.training.alignment import repa
 from janusflow.training.alignment.teachers import View
@@ -34,11 +33,6 @@ def pictures(tmp_path_factory):
         Image.new("RGB", size, (20 * number, 0, 99)).save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text("a red circle")
     return folder
-
-
-@pytest.fixture(scope="module")
-def processor(tiny_folder):
-    return JanusFlowProcessor.from_pretrained(tiny_folder)
 
 
 def test_shapes_have_near_the_pixels_of_the_square_and_whole_tokens():

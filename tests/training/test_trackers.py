@@ -6,17 +6,10 @@ import sqlite3
 
 import pytest
 from accelerate import tracking
+from smoke_runs import engine
 
 from janusflow.training import build as building
-from janusflow.training import config, init_checkpoint, job, loop
-from janusflow.training.recipes import RECIPES
-
-RECIPE = RECIPES["scenes-smoke"]
-
-
-def engine(base, **changes):
-    found = config.changed(init_checkpoint.of_recipe(RECIPE), changes)
-    return loop.trainer_of(found, base, init_checkpoint.batches(base, RECIPE))
+from janusflow.training import job
 
 
 def test_a_tracker_gets_every_number_of_the_log(finished, tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
-from smoke_runs import same, trained_recipe
+from smoke_runs import RECIPE, engine, same, trained_recipe
 from tokenizers import Tokenizer
 
 from checks import overfit
@@ -22,18 +22,11 @@ from janusflow.training.recipes import RECIPES
 from janusflow.training.schedules import learning_rate
 from janusflow.utils import locked_dir as folders
 
-RECIPE = RECIPES["scenes-smoke"]
-
 
 @pytest.fixture
 def copied(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     return tmp_path / "run"
-
-
-def engine(base, **changes):
-    found = config.changed(init_checkpoint.of_recipe(RECIPE), changes)
-    return loop.trainer_of(found, base, init_checkpoint.batches(base, RECIPE))
 
 
 @pytest.mark.parametrize("cut", [2, 4, 6])

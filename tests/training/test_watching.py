@@ -11,22 +11,18 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
+from smoke_runs import RECIPE, engine
 from torch import nn
 
 from checks import throughput
 from janusflow.training import (
     checkpoints,
-    config,
     init_checkpoint,
     job,
-    loop,
     vision_pretraining,
 )
 from janusflow.training.preview import averaged
-from janusflow.training.recipes import RECIPES
 from janusflow.utils.flops import Counting, Meter, peak
-
-RECIPE = RECIPES["scenes-smoke"]
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +35,6 @@ def base(tmp_path_factory):
 def run(base, out, **changes):
     shutil.copytree(base, out / "base")
     return job.of_recipe("scenes-smoke", out, changes).run()
-
-
-def engine(base, **changes):
-    found = config.changed(init_checkpoint.of_recipe(RECIPE), changes)
-    return loop.trainer_of(found, base, init_checkpoint.batches(base, RECIPE))
 
 
 def log_of(out):
