@@ -4,6 +4,7 @@ Ma et al. 2024, arXiv 2411.07975, table 1; Esser et al. 2024, arXiv 2403.03206, 
 times.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -128,9 +129,8 @@ class Stage:
     def drawn(self, steps: int) -> dict[str, int]:
         """Returns each kind's samples in so many first steps together, the sums of `counts`."""
         opening = min(steps, self.opening_steps) if self.opening else 0
-        found = _summed(self.opening or self.mixture, self.batch, 0, opening)
-        for kind, count in _summed(self.mixture, self.batch, opening, steps).items():
-            found[kind] = found.get(kind, 0) + count
+        found = Counter(_summed(self.opening or self.mixture, self.batch, 0, opening))
+        found.update(_summed(self.mixture, self.batch, opening, steps))
         return found
 
     def rate_of(self, name: str) -> float:
@@ -188,13 +188,12 @@ class SampleSchedule:
 
     def start(self, step: int) -> dict[str, int]:
         """Returns the samples of each kind in all earlier steps."""
-        found: dict[str, int] = {}
+        found: Counter[str] = Counter()
         ends = [first for first, _ in self.pieces[1:]] + [step]
         for (first, stage), end in zip(self.pieces, ends, strict=True):
             if first < step:
-                before, after = stage.drawn(first), stage.drawn(min(end, step))
-                for kind, count in after.items():
-                    found[kind] = found.get(kind, 0) + count - before.get(kind, 0)
+                found.update(stage.drawn(min(end, step)))
+                found.subtract(stage.drawn(first))
         return found
 
 
