@@ -10,7 +10,7 @@ from torch import Tensor
 from samplers.core import Solver, Times, Velocity, count, find, sample, times, traced, transformed
 from samplers.fields import Wrapped, on_grid
 from samplers.guidance.rule import where
-from samplers.registry import renamed
+from samplers.registry import old_names
 from samplers.seeds import Generators, generators
 from samplers.solvers.stochastic import draws
 from samplers.states import one_tensor
@@ -197,8 +197,4 @@ def flow_edit(
     return z
 
 
-def __getattr__(name: str):
-    """Returns names of release 0.1, with a warning."""
-    if name in OLD:
-        return globals()[renamed(name, OLD[name])]
-    raise AttributeError(f"module 'samplers.editing' has no attribute {name!r}")
+__getattr__ = old_names(__name__, OLD)

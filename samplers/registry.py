@@ -2,8 +2,9 @@
 
 import difflib
 import html
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -53,6 +54,17 @@ def line(one: Any) -> str:
     """Returns the first line of an entry's description."""
     text = getattr(one, "doc", None) or getattr(one, "__doc__", None) or ""
     return text.partition("\n")[0]
+
+
+def old_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Returns a module's `__getattr__` for names of release 0.1, with a warning."""
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return getattr(sys.modules[module], renamed(name, names[name]))
+
+    return find
 
 
 def renamed(old: str, new: str, stacklevel: int = 3) -> str:

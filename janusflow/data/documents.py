@@ -47,15 +47,19 @@ def _placed(text: str, row: Mapping) -> list[tuple[str | None, Any]] | None:
     return [part for t, i in pairs for part in ((t or None, None), (None, i)) if any(part)]
 
 
+def image_of(part: Mapping) -> Any:
+    """Returns the image of a part of a document or message, or None."""
+    given = next(
+        (part[key] for key in ("image", "image_url", "path", "url") if part.get(key)), None
+    )
+    return given["url"] if isinstance(given, Mapping) and "url" in given else given
+
+
 def _part(part: Any) -> tuple[str | None, Any]:
     if isinstance(part, str):
         return part, None
     if isinstance(part, Mapping) and part.get("text") is not None:
         return part["text"], None
-    if isinstance(part, Mapping):
-        for key in ("image", "image_url", "path", "url"):
-            if part.get(key) is not None:
-                given = part[key]
-                is_url = isinstance(given, Mapping) and "url" in given
-                return None, given["url"] if is_url else given
+    if isinstance(part, Mapping) and (image := image_of(part)) is not None:
+        return None, image
     raise ValueError(f"a part of a document is {part!r:.60}; expected a text or an image")

@@ -216,9 +216,7 @@ def _part(part: Any) -> tuple[str, Any]:
     if kind == "text" or (kind is None and isinstance(part, Mapping) and "text" in part):
         return check_text(part.get("text"), "a part's text"), None
     if kind in ("image", "image_url"):
-        given = next((part[k] for k in ("image", "image_url", "path", "url") if part.get(k)), None)
-        given = given.get("url") if isinstance(given, Mapping) and "url" in given else given
-        return f"{PLACEHOLDER}\n", given
+        return f"{PLACEHOLDER}\n", documents.image_of(part)
     raise ValueError(f"a part of a message is {part!r:.60}; expected text or an image")
 
 

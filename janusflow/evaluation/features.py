@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from janusflow.evaluation import provenance
+from janusflow.pipelines.image_io import FORMATS
 from janusflow.training.alignment.teachers import TimmTeacherNetwork
 from janusflow.utils import atomic_io, images, safe_io
 from janusflow.utils.extras import needed
 from janusflow.utils.hub import locate
 from janusflow.utils.text import explained
 
-NAMES = (".png", ".jpg", ".jpeg", ".webp")
 INCEPTION = (".pth", ".pt")
 PUBLISHED = "pt_inception-2015-12-05-6726825d.pth"
 
@@ -143,10 +143,12 @@ def files(folder: Path, role: str) -> list[Path]:
         raise ValueError(
             f"--{role} is {str(folder)!r}, which is not a folder; give a folder of images"
         )
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in NAMES and _shown(p, folder))
+    found = sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in FORMATS and _shown(p, folder)
+    )
     if len(found) < 2:
         raise ValueError(
-            f"{str(folder)!r} holds {len(found)} images ({', '.join(NAMES)}), expected at least 2"
+            f"{str(folder)!r} holds {len(found)} images ({', '.join(FORMATS)}), expected at least 2"
         )
     return found
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+from janusflow.utils.keywords import old_names
 
 # what transformers' Llama calls its cache: `past_key_values` until 5.23, `cache` from 5.24 on
 CACHE = next(
@@ -114,9 +115,4 @@ class PromptCache:
         )
 
 
-def __getattr__(name: str):
-    """Returns `PromptCache` under its name of release 0.1, `Prompt`, for one more release."""
-    if name != "Prompt":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn("Prompt is now PromptCache", DeprecationWarning, stacklevel=2)
-    return PromptCache
+__getattr__ = old_names(__name__, {"Prompt": "PromptCache"})

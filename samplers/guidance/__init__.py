@@ -20,7 +20,7 @@ from samplers.guidance.rules import (
     cfg_zero_star,
     guidance_interval,
 )
-from samplers.registry import renamed
+from samplers.registry import old_names
 
 __all__ = [
     "RULES",
@@ -44,9 +44,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
-    """Returns names of release 0.1, with a warning."""
-    old = {**OLD, "stacked": "batched_pair"}
-    if name in old:
-        return globals()[renamed(name, old[name])]
-    raise AttributeError(f"module 'samplers.guidance' has no attribute {name!r}")
+__getattr__ = old_names(__name__, {**OLD, "stacked": "batched_pair"})
