@@ -11,119 +11,72 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 
+HOMES = {  # package: the files that moved there, as old or, with another name, old=new
+    "checks": "training.throughput=throughput",
+    "janusflow.bench": "speed published=reference_sampler pro.bench=janus_pro",
+    "janusflow.cli": "families=model_families batch",
+    "janusflow.cli.commands": (
+        "evaluation.command=evaluate_actions piloting=pilot_grid inspection=info_janusflow "
+        "pro.inspection=info_janus_pro"
+    ),
+    "janusflow.data": (
+        "data.ahead=prefetch data.cache=feature_cache data.order=permutation data.tars=tar_index "
+        "data.options=read_options"
+    ),
+    "janusflow.demo": "demo.wishes=requests demo.work=actions demo.server=launch",
+    "janusflow.evaluation": (
+        "evaluation.items=task evaluation.filling=resume evaluation.engine=runner "
+        "evaluation.drawing=figures statistics=intervals plots "
+        "evaluation.comparison=report_comparison"
+    ),
+    "janusflow.evaluation.tasks": (
+        "evaluation.answers=vqa evaluation.judging=judge evaluation.round_trip=round_trip "
+        "evaluation.scenes=scenes evaluation.official=official "
+        "evaluation.results=official_results evaluation.distances=distances"
+    ),
+    "janusflow.integrations": "integrations.report=benchmark_report",
+    "janusflow.models": (
+        "prompts=prompt_cache processor_files autoencoder autoencoder_files=autoencoder_loading "
+        "adapters=lora attention_maps=attention_capture"
+    ),
+    "janusflow.models.janus_pro": (
+        "pro.model=loading pro.original=convert pro.tensors=tensors pro.processing=processing "
+        "pro.cache=kv_cache pro.sampling=token_sampling pro.choosing=token_choice pro.vq=vq"
+    ),
+    "janusflow.models.janusflow": (
+        "configuration_janusflow=configuration modeling_janusflow=modeling "
+        "convnext=generation_adapters vision processing_janusflow=processing "
+        "pixels=image_processing chat=chat_format tokenizer compiled=compiled_velocity "
+        "reuse=first_block_cache data.packing=packing data.attention=packed_attention"
+    ),
+    "janusflow.pipelines": (
+        "loading=auto_pipeline pipeline_janusflow pro.pipeline=pipeline_janus_pro "
+        "adapted=lora_mixin conversation sharing=prefix_cache asking=answering editing "
+        "runs=outputs quality=presets memory pictures=image_io"
+    ),
+    "janusflow.scenes": (
+        "shapes captions questions scorer scene_patches=patches scene_batches=batches"
+    ),
+    "janusflow.training": (
+        "losses times=timestep_sampling optimizers recipes vision_training=vision_pretraining "
+        "training.engine=trainer training.settings=config training.stages=config_stages "
+        "training.launch=job training.runner=loop training.state=ema training.monitor=metrics "
+        "training.caching=cached_features training.worlds=init_checkpoint "
+        "training.objective=loss_module"
+    ),
+    "janusflow.training.alignment": "alignment=repa teachers similarity",
+    "janusflow.utils": (
+        "data.images=images training.speed=flops sources=hub reading=safe_io "
+        "model_files=checkpoint_files stored=atomic_io folders=locked_dir limits finite devices"
+    ),
+    "janusflow.utils.cpu": "pro.tall=tall_linear linear=onednn_linear heap=malloc",
+    "studies.alignment": "ablate=run ablate_lab=models",
+    "studies.janus_pro_scenes": "pro.train=train pro.versus=versus",
+}
 MOVED = {  # below janusflow: the whole new path
-    "configuration_janusflow": "janusflow.models.janusflow.configuration",
-    "modeling_janusflow": "janusflow.models.janusflow.modeling",
-    "convnext": "janusflow.models.janusflow.generation_adapters",
-    "vision": "janusflow.models.janusflow.vision",
-    "prompts": "janusflow.models.prompt_cache",
-    "processing_janusflow": "janusflow.models.janusflow.processing",
-    "pixels": "janusflow.models.janusflow.image_processing",
-    "chat": "janusflow.models.janusflow.chat_format",
-    "tokenizer": "janusflow.models.janusflow.tokenizer",
-    "processor_files": "janusflow.models.processor_files",
-    "autoencoder": "janusflow.models.autoencoder",
-    "autoencoder_files": "janusflow.models.autoencoder_loading",
-    "adapters": "janusflow.models.lora",
-    "attention_maps": "janusflow.models.attention_capture",
-    "compiled": "janusflow.models.janusflow.compiled_velocity",
-    "reuse": "janusflow.models.janusflow.first_block_cache",
-    "pro.model": "janusflow.models.janus_pro.loading",
-    "pro.original": "janusflow.models.janus_pro.convert",
-    "pro.tensors": "janusflow.models.janus_pro.tensors",
-    "pro.processing": "janusflow.models.janus_pro.processing",
-    "pro.cache": "janusflow.models.janus_pro.kv_cache",
-    "pro.sampling": "janusflow.models.janus_pro.token_sampling",
-    "pro.choosing": "janusflow.models.janus_pro.token_choice",
-    "pro.vq": "janusflow.models.janus_pro.vq",
-    "pro.tall": "janusflow.utils.cpu.tall_linear",
-    "loading": "janusflow.pipelines.auto_pipeline",
-    "families": "janusflow.cli.model_families",
-    "pipeline_janusflow": "janusflow.pipelines.pipeline_janusflow",
-    "pro.pipeline": "janusflow.pipelines.pipeline_janus_pro",
-    "adapted": "janusflow.pipelines.lora_mixin",
-    "conversation": "janusflow.pipelines.conversation",
-    "sharing": "janusflow.pipelines.prefix_cache",
-    "asking": "janusflow.pipelines.answering",
-    "editing": "janusflow.pipelines.editing",
-    "runs": "janusflow.pipelines.outputs",
-    "quality": "janusflow.pipelines.presets",
-    "memory": "janusflow.pipelines.memory",
-    "pictures": "janusflow.pipelines.image_io",
-    "batch": "janusflow.cli.batch",
-    "data.images": "janusflow.utils.images",
-    "data.ahead": "janusflow.data.prefetch",
-    "data.cache": "janusflow.data.feature_cache",
-    "data.order": "janusflow.data.permutation",
-    "data.packing": "janusflow.models.janusflow.packing",
-    "data.tars": "janusflow.data.tar_index",
-    "losses": "janusflow.training.losses",
-    "alignment": "janusflow.training.alignment.repa",
-    "teachers": "janusflow.training.alignment.teachers",
-    "similarity": "janusflow.training.alignment.similarity",
-    "times": "janusflow.training.timestep_sampling",
-    "optimizers": "janusflow.training.optimizers",
-    "recipes": "janusflow.training.recipes",
-    "vision_training": "janusflow.training.vision_pretraining",
-    "training.engine": "janusflow.training.trainer",
-    "training.settings": "janusflow.training.config",
-    "training.stages": "janusflow.training.config_stages",
-    "training.launch": "janusflow.training.job",
-    "training.runner": "janusflow.training.loop",
-    "training.state": "janusflow.training.ema",
-    "training.monitor": "janusflow.training.metrics",
-    "training.caching": "janusflow.training.cached_features",
-    "training.worlds": "janusflow.training.init_checkpoint",
-    "training.speed": "janusflow.utils.flops",
-    "training.throughput": "checks.throughput",
-    "shapes": "janusflow.scenes.shapes",
-    "captions": "janusflow.scenes.captions",
-    "questions": "janusflow.scenes.questions",
-    "scorer": "janusflow.scenes.scorer",
-    "scene_patches": "janusflow.scenes.patches",
-    "scene_batches": "janusflow.scenes.batches",
-    "evaluation.answers": "janusflow.evaluation.tasks.vqa",
-    "evaluation.judging": "janusflow.evaluation.tasks.judge",
-    "evaluation.round_trip": "janusflow.evaluation.tasks.round_trip",
-    "evaluation.scenes": "janusflow.evaluation.tasks.scenes",
-    "evaluation.official": "janusflow.evaluation.tasks.official",
-    "evaluation.results": "janusflow.evaluation.tasks.official_results",
-    "evaluation.distances": "janusflow.evaluation.tasks.distances",
-    "evaluation.items": "janusflow.evaluation.task",
-    "evaluation.filling": "janusflow.evaluation.resume",
-    "evaluation.engine": "janusflow.evaluation.runner",
-    "evaluation.drawing": "janusflow.evaluation.figures",
-    "evaluation.command": "janusflow.cli.commands.evaluate_actions",
-    "statistics": "janusflow.evaluation.intervals",
-    "plots": "janusflow.evaluation.plots",
-    "piloting": "janusflow.cli.commands.pilot_grid",
-    "inspection": "janusflow.cli.commands.info_janusflow",
-    "pro.inspection": "janusflow.cli.commands.info_janus_pro",
-    "demo.wishes": "janusflow.demo.requests",
-    "demo.work": "janusflow.demo.actions",
-    "integrations.report": "janusflow.integrations.benchmark_report",
-    "speed": "janusflow.bench.speed",
-    "published": "janusflow.bench.reference_sampler",
-    "pro.bench": "janusflow.bench.janus_pro",
-    "sources": "janusflow.utils.hub",
-    "reading": "janusflow.utils.safe_io",
-    "model_files": "janusflow.utils.checkpoint_files",
-    "stored": "janusflow.utils.atomic_io",
-    "folders": "janusflow.utils.locked_dir",
-    "limits": "janusflow.utils.limits",
-    "finite": "janusflow.utils.finite",
-    "devices": "janusflow.utils.devices",
-    "linear": "janusflow.utils.cpu.onednn_linear",
-    "heap": "janusflow.utils.cpu.malloc",
-    "ablate": "studies.alignment.run",
-    "ablate_lab": "studies.alignment.models",
-    "pro.train": "studies.janus_pro_scenes.train",
-    "pro.versus": "studies.janus_pro_scenes.versus",
-    "data.options": "janusflow.data.read_options",
-    "data.attention": "janusflow.models.janusflow.packed_attention",
-    "training.objective": "janusflow.training.loss_module",
-    "demo.server": "janusflow.demo.launch",
-    "evaluation.comparison": "janusflow.evaluation.report_comparison",
+    word.partition("=")[0]: f"{home}.{word.rpartition('=')[2]}"
+    for home, words in HOMES.items()
+    for word in words.split()
 }
 PRO = "janusflow.pro"  # a package that is gone; its names and files are looked up one by one
 PRO_NAMES = ("JanusProOutput", "JanusProPipeline", "JanusProProcessor")
