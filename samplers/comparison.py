@@ -114,7 +114,11 @@ def _error(v: Velocity, noise: Tensor, calls: int, solver: Solver, reference: Te
         solver.steps(calls)
     except ValueError:
         return float("nan")
-    x = sample(count(v), noise, calls, solver, nonfinite="return")
+    return mean_error(sample(count(v), noise, calls, solver, nonfinite="return"), reference)
+
+
+def mean_error(x: Tensor, reference: Tensor) -> float:
+    """Returns the geometric mean over samples of the RMS distance to the reference, (B, ...)."""
     square = (x - reference).square().flatten(1).mean(1).cpu().double()
     return float((square.log().mean() / 2).exp())
 

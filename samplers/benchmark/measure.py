@@ -10,6 +10,7 @@ from torch import Tensor
 
 from samplers.benchmark.peers import Peer
 from samplers.benchmark.summary import OURS
+from samplers.comparison import mean_error
 from samplers.core import SOLVERS, Solver, Velocity, sample
 from samplers.grids import uniform
 
@@ -21,10 +22,9 @@ def judged(
     mode = basin(reference) if basin else None
 
     def judge(x: Tensor) -> dict:
-        square = (x.to(reference.dtype) - reference).square().flatten(1).mean(1)
         return {
-            "e": float((square.log().mean() / 2).exp()),
-            "rms": float(square.mean().sqrt()),
+            "e": mean_error(x, reference),
+            "rms": float((x - reference).square().mean().sqrt()),
             "flips": float((basin(x) != mode).double().mean()) if basin else None,
         }
 

@@ -27,6 +27,7 @@ from samplers.benchmark.field_families import FAMILIES
 from samplers.benchmark.peers import Peer, peers
 from samplers.benchmark.problems import Problem, mixture
 from samplers.benchmark.summary import finite
+from samplers.comparison import mean_error
 from samplers.core import Solver, sample
 from samplers.search.pilot import pilot
 
@@ -109,8 +110,7 @@ def fields(half: str, per_family: int = 2) -> Iterator[tuple[str, Problem]]:
 
 def error(x: Tensor, end: Tensor) -> float:
     """Geometric mean over samples of the RMS error; infinity if one diverged."""
-    square = (x - end).square().flatten(1).mean(1)
-    e = float((square.log().mean() / 2).exp())
+    e = mean_error(x, end)
     return e if math.isfinite(e) else math.inf
 
 
