@@ -29,7 +29,8 @@ from janusflow.utils.keywords import old_names
 
 BINS = 10
 AFTER = "no weight was changed."
-COUNTED = 2 * BINS + 5  # by time; three products of gradients, tokens, who was stopped
+COUNTED = 2 * BINS + 5  # a step's sums beside its losses, in these places from the end
+BY_TIME, PRODUCTS, TOKENS, STOPPED = slice(-COUNTED, -5), slice(-5, -2), -2, -1
 
 
 class BatchSource(Protocol):
@@ -84,7 +85,7 @@ class Trainer:
         """
         number = self.state.step
         totals = self.gradients(number)
-        totals[-1] = stop
+        totals[STOPPED] = stop
         found = self._means(self.accelerator.reduce(totals, "sum"), number)
         fill_gradients(self.state)
         stage = self.now.training
@@ -182,10 +183,10 @@ class Trainer:
             sums[names.index(name)] = mean.detach()
         if names[0] in parts and len(parts[names[0]]) == len(batch.t):
             by_time = losses.by_time(parts[names[0]], batch.t, BINS)
-            sums[len(names) : -5] = torch.cat(by_time).to(device)
+            sums[BY_TIME] = torch.cat(by_time).to(device)
         if states:
-            sums[-5:-2] = self._products(parts, weights, states[0])
-        sums[-2] = self.objective.tokens(samples)
+            sums[PRODUCTS] = self._products(parts, weights, states[0])
+        sums[TOKENS] = self.objective.tokens(samples)
         return total + touch, sums
 
     def _watched(self, number: int) -> AbstractContextManager[list[Tensor]]:
@@ -213,15 +214,16 @@ class Trainer:
             raise FloatingPointError(
                 f"the loss is not finite at step {number}: {named}; {self._blame()}; {AFTER}"
             )
-        start = len(names)
+        pulls = totals[PRODUCTS]
+        cosine = {"gradient_cosine": float(repa.cosine(pulls))} if pulls[1] else {}
         return {
             "parts": found,
             "weights": {name: weights[name] for name in found},
             "loss": loss,
-            "by_time": (values[start : start + BINS], values[start + BINS : start + 2 * BINS]),
-            "tokens": int(values[-2]),
-            "stop": values[-1] > 0,
-        } | ({"gradient_cosine": float(repa.cosine(totals[-5:-2]))} if values[-4] else {})
+            "by_time": (values[BY_TIME][:BINS], values[BY_TIME][BINS:]),
+            "tokens": int(values[TOKENS]),
+            "stop": values[STOPPED] > 0,
+        } | cosine
 
     def _blame(self) -> str:
         """Returns the first sample of this process whose loss is not finite, with its time."""
