@@ -24,7 +24,7 @@ def weights(options: Placement, lora: str | None = None, few=None) -> dict[str, 
         locate_autoencoder(options.vae) if options.vae else None,
         _adapter(lora) if lora else None,
     )
-    jumps = provenance.weights(few.folder) if few else {}
+    jumps = provenance.weights(few.weights.folder) if few else {}
     return found | {f"few-step/{name}": digest for name, digest in jumps.items()}
 
 

@@ -61,15 +61,10 @@ class FewStep:
         self.model, self.evaluations = model, evaluations
         self.weights = weights or SharedWeights(model)
 
-    @property
-    def folder(self) -> Path:
-        """The flow map's folder. Raises ValueError if it cannot be found."""
-        return self.weights.folder
-
     @cached_property
     def grid(self) -> FlowMapGrid:
         """The times for which it was trained. Raises ValueError without a flow map."""
-        path = grid_file(self.folder, FLOW_MAP)
+        path = grid_file(self.weights.folder, FLOW_MAP)
         if not path.is_file():
             raise ValueError(
                 f"{hub.FEW_STEP} names {self.model!r}, which is not a flow map ({path.name} is "
@@ -81,10 +76,6 @@ class FewStep:
     def quality(self) -> Quality:
         """Its solver, number of evaluations and times."""
         return jumps(self.grid, self.evaluations)
-
-    def beside(self, model: JanusFlowModel, device: torch.device) -> JanusFlowModel:
-        """Returns the flow map's weights, as `SharedWeights.beside` does."""
-        return self.weights.beside(model, device)
 
 
 def bytes_of(found: Mapping[str, FewStep]) -> int:

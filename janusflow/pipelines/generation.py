@@ -300,7 +300,7 @@ class Generation:
             how = (options.negative_prompt, count, run.cache, run.ts, options.image)
             return self.field(run.prompts, run.rule, *how)
         if run.few:
-            model = run.few.beside(self.model, self._execution_device)
+            model = run.few.weights.beside(self.model, self._execution_device)
             return self._flow_map(model, run.prompts, count, run.ts)
         own = self.grids[FLOW_MAP].guidance if FLOW_MAP in self.grids else 1.0
         asked = weights_of(options.guidance_scale)

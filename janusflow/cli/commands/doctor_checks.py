@@ -162,7 +162,7 @@ def _few_steps(pipe) -> Iterator[Finding]:
     for quality, few in getattr(pipe, "few_step", {}).items():
         name = f"{quality} images"
         try:
-            few.beside(pipe.model, pipe.device)
+            few.weights.beside(pipe.model, pipe.device)
             yield Finding(name, "ok", f"by {few.model} in {few.evaluations} evaluations")
         except (OSError, ValueError) as error:
             yield Finding(name, "problem", f"by {few.model}, which does not load: {error}")
