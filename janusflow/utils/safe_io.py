@@ -138,6 +138,11 @@ def read_object(path: Path, limit: str = "config_bytes") -> dict:
     return content
 
 
+def read_optional(path: Path) -> dict:
+    """Reads a JSON object from a file; an empty one without a file."""
+    return read_object(path) if path.exists() else {}
+
+
 def unique(pairs: list[tuple[str, object]]) -> dict:
     """Returns a JSON object's pairs as a dict. Raises ValueError for a key that comes twice; an
     argument `object_pairs_hook` of `json`.

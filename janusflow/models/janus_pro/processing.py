@@ -17,7 +17,7 @@ from janusflow.models.janusflow.chat_format import SYSTEM_PROMPT, Turn, roles
 from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.processor_files import ProcessorFiles, token_text
 from janusflow.utils.hub import locate
-from janusflow.utils.safe_io import read_object, read_text
+from janusflow.utils.safe_io import read_object, read_optional, read_text
 
 
 class JanusProProcessor(JanusFlowProcessor):
@@ -152,19 +152,15 @@ def _files(folder: Path) -> ProcessorFiles:
     if read_object(path).get("model_type") != "janus":
         return ProcessorFiles.read(folder)
     names = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
-    tokenizer, processor, pixels = (_optional(folder / name) for name in names)
+    tokenizer, processor, pixels = (read_optional(folder / name) for name in names)
     pixels = processor.pop("image_processor", None) or pixels
     return ProcessorFiles(
         tokenizer=read_text(folder / "tokenizer.json", "tokenizer_bytes"),
         tokenizer_config=tokenizer,
-        special_tokens_map=_optional(folder / "special_tokens_map.json") or None,
+        special_tokens_map=read_optional(folder / "special_tokens_map.json") or None,
         processor_config=_tags(folder, tokenizer) | _said(processor) | processor,
         preprocessor_config=pixels,
     )
-
-
-def _optional(path: Path) -> dict:
-    return read_object(path) if path.exists() else {}
 
 
 def _tags(folder: Path, tokenizer: dict) -> dict:

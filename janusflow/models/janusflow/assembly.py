@@ -21,7 +21,7 @@ from janusflow.models.janusflow.processing import JanusFlowProcessor
 from janusflow.models.janusflow.tokenizer import BOS, IMAGE, IMAGE_END, IMAGE_GEN, IMAGE_START, PAD
 from janusflow.models.processor_files import ProcessorFiles, parse_tokenizer, token_text
 from janusflow.utils.checkpoint_files import check_setting, check_size, stored
-from janusflow.utils.safe_io import parse_object, read_object, read_text
+from janusflow.utils.safe_io import parse_object, read_object, read_optional, read_text
 from janusflow.utils.text import explained
 
 CHECK = "check its config.json"
@@ -211,7 +211,7 @@ def _processor_files(language: Path, vision: Path, config: JanusFlowConfig) -> P
     """Writes the language model's tokenizer with image tags, and the vision's image settings."""
     text = read_text(language / "tokenizer.json", "tokenizer_bytes")
     parse_object(text, language / "tokenizer.json")
-    own = _optional(language / "tokenizer_config.json")
+    own = read_optional(language / "tokenizer_config.json")
     own = {k: token_text(v) for k, v in own.items() if k in ("bos_token", "eos_token", "pad_token")}
     eos = own.get("eos_token")
     if eos is None:
@@ -238,8 +238,8 @@ def _processor_files(language: Path, vision: Path, config: JanusFlowConfig) -> P
 
 def _pixels(vision: Path, config: JanusFlowConfig) -> dict:
     """Returns preprocessor_config.json with the encoder's mean and deviation, 0.5 by default."""
-    own = _optional(vision / "preprocessor_config.json")
-    inside = _optional(vision / "config.json").get("pretrained_cfg", {})
+    own = read_optional(vision / "preprocessor_config.json")
+    inside = read_optional(vision / "config.json").get("pretrained_cfg", {})
     half = [0.5, 0.5, 0.5]
     return dict(
         image_size=config.vision.image_size,
@@ -249,10 +249,6 @@ def _pixels(vision: Path, config: JanusFlowConfig) -> dict:
         do_normalize=True,
         processor_class="VLChatProcessor",
     )
-
-
-def _optional(path: Path) -> dict:
-    return read_object(path) if path.is_file() else {}
 
 
 def _whole(folder: Path, told: Mapping) -> None:
