@@ -1,9 +1,10 @@
 """Finds a grid for one field from a few samples.
 
-The samples are first integrated accurately. Then the solver's own grid and one with equal shares of
-the local error are tried on them, and the better one is tilted as long as the endpoint error falls.
-For `auto` the solver is chosen too, and its last step is fitted to the samples if that helps
-others. A choice by which most samples lose is not taken. Everything is counted in evaluations of v.
+The samples, at few evaluations also their mirror images, are first integrated accurately. Then the
+solver's own grid and one with equal shares of the local error are tried on them, and the better one
+is tilted as long as the endpoint error falls. For `auto` the solver is chosen too, and its last
+step is fitted to the samples if that helps others. A choice by which most samples lose is not
+taken. Everything is counted in evaluations of v.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from samplers.core import (
     times,
     trajectory,
 )
-from samplers.fields import time_shift_of
+from samplers.fields import Wrapped, time_shift_of
 from samplers.grids import at_jumps, interpolate, pieces, pin, place_at, uniform
 from samplers.safe_json import read_json
 from samplers.search.regression import corrected
@@ -46,6 +47,7 @@ TILTS = 6  # polynomials that the search may add to the logarithm of the steps
 RESERVE = 0.5  # what a tilt has to gain, so that eight samples do not bend the grid to themselves
 MARGIN = 0.85  # and any other choice, against what was best before it, in the end the own grid
 LUCK = 0.1  # of the mean squared error, added to that of each sample
+MIRRORED = 4  # evaluations up to which eight samples say too little, so that noise is mirrored
 FORMAT = "samplers pilot grid 2"
 BEFORE = "samplers pilot grid 1"  # without `asked` and `weights`, still read
 
@@ -143,7 +145,8 @@ def pilot(
     (B, ...).
 
     For "auto" other solvers are tried too, and the weights of their last step are fitted to the
-    samples; `sample(v, noise, found, "auto")` then runs the best.
+    samples; `sample(v, noise, found, "auto")` then runs the best. With up to four evaluations a
+    run is repeated from -noise, unless the noise is not distributed about zero.
 
     Args:
         looks: the number of trial runs with `calls` evaluations each; by default 800 evaluations in
@@ -152,11 +155,13 @@ def pilot(
     """
     solver, noise = find(solver), one_tensor(noise, "the noise")
     refuse_vmap("pilot compares runs by", "give it all samples as one batch (B, ...)")
-    looks = max(12, LOOKS // calls) if looks is None else looks
+    mirrors = calls <= MIRRORED and centred(noise)
+    looks = max(12, LOOKS // calls // (1 + mirrors)) if looks is None else looks
     counted = count(v)
     with torch.no_grad():
         chooses = solver == SOLVERS["auto"]
-        flight = Flight(counted, noise, calls, corrects=chooses)
+        both = (Mirrored(counted), torch.cat((noise, -noise))) if mirrors else (counted, noise)
+        flight = Flight(*both, calls, corrects=chooses)
         own = times(calls, solver, flight.jumps, time_shift_of(v))
         first = best = flight.look(own, solver)
         before = best.plain
@@ -184,6 +189,18 @@ def pilot(
         asked=solver.name,
         weights=made and tuple(tuple(w[: i + 1].tolist()) for i, w in enumerate(made.weights)),
     )
+
+
+def centred(noise: Tensor) -> bool:
+    """Returns whether the mean is within four standard errors of zero, as it is for noise."""
+    return bool(noise.mean().abs() <= 4 * noise.std(correction=0) / math.sqrt(noise.numel()))
+
+
+class Mirrored(Wrapped):
+    """A velocity of twice the samples, in two evaluations of as many as it was made for."""
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.cat([self.v(half, t).clone() for half in x.chunk(2)])
 
 
 OTHERS = ("fireflow", "abm3", "abm2", "midpoint", "dpmpp_3m", "abm", "ralston", "dpmpp_2m")

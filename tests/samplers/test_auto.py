@@ -96,6 +96,19 @@ def test_the_pilot_reports_what_it_cost(found):
     assert made.samples == 8
 
 
+@pytest.mark.parametrize(("shift", "calls", "signs"), [(0, 4, 2), (5, 4, 1), (0, 6, 1)])
+def test_a_pilot_of_few_evaluations_repeats_its_runs_from_the_mirrored_noise(shift, calls, signs):
+    noise, seen = shift + PROBLEMS["mixture"](dim=4).noise(8), set()
+
+    def v(x, t):
+        if t == 0:
+            seen.update(sign for sign in (1, -1) if torch.equal(x, sign * noise))
+        return -x
+
+    assert pilot(v, noise, calls, "midpoint", looks=2).samples == 8
+    assert len(seen) == signs
+
+
 def test_a_grid_is_saved_and_loaded_for_the_same_field_only(found, tmp_path):
     _, made, _ = found
     made.save(tmp_path / "grid.json")

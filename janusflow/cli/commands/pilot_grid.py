@@ -29,8 +29,8 @@ def place(
     Solver, steps and guidance interval are the preset's unless given; `until` is the time in [0, 1]
     at which guidance ends. The grid is used as `pipe(..., grid=found.ts)`, or with its interval as
     `pipe.grids[quality]`, which `save_pretrained` stores. The cost is about 64 + looks * steps
-    evaluations of all prompts at once; `watch` is called before each. Raises ValueError for
-    arguments that do not fit.
+    evaluations of all prompts at once, with up to four steps twice as much; `watch` is called
+    before each. Raises ValueError for arguments that do not fit.
     """
     chosen = resolve(quality, sampler=sampler, steps=steps)
     if until is not None:
