@@ -221,7 +221,7 @@ class Trial:
 
         Few samples with large errors, which a change of grid saves by chance, are not enough.
         """
-        return bool((self.each > other.each).double().mean() > 0.5)
+        return bool((self.each > other.each).float().mean() > 0.5)
 
     def rule(self, time_shift: float) -> Learned | None:
         """The solver on the grid as a rule of its own, unless its name says all of it."""
