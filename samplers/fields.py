@@ -256,6 +256,14 @@ def sums(k: Tensor) -> Tensor:
     return flat(k).sum(1) if k.ndim else k.reshape(1).clone()
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """Returns float64, or float32 on devices that refuse it, as Apple's GPUs do."""
+    try:
+        return torch.zeros((), dtype=torch.float64, device=device).dtype
+    except TypeError:
+        return torch.float32
+
+
 def flat(x: Tensor) -> Tensor:
     """(B, ...) -> (B, D), also for (B,) and for an empty batch."""
     return x.reshape(len(x), math.prod(x.shape[1:]))

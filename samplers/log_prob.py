@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from samplers.core import Solver, Times, Velocity, find, trajectory
-from samplers.fields import Wrapped, flat, per_sample
+from samplers.fields import Wrapped, flat, per_sample, widest
 from samplers.solvers.transitions import TRANSITIONS
 
 
@@ -118,10 +118,9 @@ def _times(t: float | Tensor, x: Tensor) -> Tensor:
 
 def _normal_log_prob(y: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     """Returns (B,) log-densities of y (B, ...) under N(mean, deviation^2), 0 if deviation is 0."""
-    wide = torch.float32 if y.device.type == "mps" else torch.float64
     deviation = deviation.to(y.device, y.dtype)
     noisy = deviation > 0
     scale = torch.where(noisy, deviation, torch.ones_like(deviation))
     one = -0.5 * ((y - mean) / scale).square() - scale.log() - 0.5 * math.log(2 * math.pi)
     one = torch.where(noisy, one, torch.zeros_like(one))
-    return flat(one).sum(1, dtype=wide)
+    return flat(one).sum(1, dtype=widest(y.device))

@@ -11,6 +11,7 @@ from samplers import count, guidance, sample, trajectory
 from samplers.benchmark import equal_calls as benchmark
 from samplers.benchmark.summary import Report
 from samplers.core import Velocity
+from samplers.fields import widest
 
 
 @torch.no_grad()
@@ -57,7 +58,7 @@ def run(
 
 def _truth(v: Velocity, noise: Tensor, calls: int) -> tuple[Tensor, float]:
     """Returns the endpoints, and their RMS distance from those of half as many evaluations."""
-    coarse, fine = (_end(v, noise.double(), n) for n in (calls // 2, calls))
+    coarse, fine = (_end(v, noise.to(widest(noise.device)), n) for n in (calls // 2, calls))
     return fine, float((fine - coarse).square().mean().sqrt())
 
 

@@ -58,7 +58,7 @@ def likelihoods(
 def probabilities(pipe, conversations: Sequence, answers: Sequence[str]) -> list[float]:
     """Returns p(answer | conversation), a product over the answer's tokens (see `token_losses`)."""
     found = token_losses(pipe, conversations, answers)
-    return [float(torch.exp(-losses.double().sum())) for losses, _ in found]
+    return [float(torch.exp(-losses.cpu().double().sum())) for losses, _ in found]
 
 
 @torch.no_grad()

@@ -241,7 +241,7 @@ def _shown(pipe, x: Tensor, options: EditOptions, pixels: Tensor, mask: Tensor |
 
 def _psnr(some: Tensor, others: Tensor) -> list[float]:
     """-10 log10 of the mean squared difference, for (B, 3, H, W) in [0, 1]."""
-    square = (some - others).double().square().flatten(1).mean(dim=1)
+    square = (some - others).cpu().double().square().flatten(1).mean(dim=1)
     return (-10 * square.log10()).tolist()
 
 

@@ -18,6 +18,7 @@ from janusflow.pipelines.generators import Generators, generators, warn_unused
 from janusflow.utils import finite, images
 from janusflow.utils.keywords import renamed
 from janusflow.utils.limits import whole
+from samplers.fields import widest
 
 
 class Coding:
@@ -94,8 +95,8 @@ class Coding:
             raise FloatingPointError(
                 "the starting state holds NaN or infinity; give latents that are finite"
             )
-        wide = latents.dtype == torch.float64 and self._execution_device.type != "mps"
-        return latents.to(torch.float64 if wide else torch.float32, copy=True)
+        wide = widest(self._execution_device) if latents.dtype == torch.float64 else torch.float32
+        return latents.to(wide, copy=True)
 
     @property
     def _unit(self) -> int:

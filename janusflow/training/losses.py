@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from janusflow.training import gather
 from janusflow.utils.keywords import choice
-from samplers.fields import per_sample
+from samplers.fields import per_sample, widest
 
 Weight = Callable[[Tensor], Tensor]
 WEIGHTS: dict[str, Weight] = {}
@@ -73,13 +73,14 @@ def flow(velocity: Tensor, noise: Tensor, data: Tensor) -> Tensor:
 def by_time(losses: Tensor, t: Tensor, bins: int = 10) -> tuple[Tensor, Tensor]:
     """Returns the sum of the losses (B,) in each of `bins` equal parts of [0, 1], and their number.
 
-    Both are (bins,) in float64. Sums and counts can be added over steps and processes; means could
-    not.
+    Both are (bins,) in the widest dtype of the device. Sums and counts can be added over steps and
+    processes; means could not.
     """
-    place = (t.double() * bins).long().clamp(0, bins - 1)
-    sums = torch.zeros(bins, dtype=torch.float64, device=losses.device)
-    counts = torch.bincount(place, minlength=bins).double()
-    return sums.index_add(0, place, losses.detach().double()), counts
+    wide = widest(losses.device)
+    place = (t.to(wide) * bins).long().clamp(0, bins - 1)
+    sums = torch.zeros(bins, dtype=wide, device=losses.device)
+    counts = torch.bincount(place, minlength=bins).to(wide)
+    return sums.index_add(0, place, losses.detach().to(wide)), counts
 
 
 def couple(noise: Tensor, data: Tensor) -> Tensor:
@@ -91,7 +92,8 @@ def couple(noise: Tensor, data: Tensor) -> Tensor:
     """
     from scipy.optimize import linear_sum_assignment
 
-    gain = data.flatten(1).double() @ noise.flatten(1).double().T  # the rest of the cost is fixed
+    data, ours = (x.flatten(1).to(widest(x.device)) for x in (data, noise))
+    gain = data @ ours.T  # the rest of the cost is fixed
     _, order = linear_sum_assignment(gain.detach().cpu().numpy(), maximize=True)
     return noise[torch.as_tensor(order, device=noise.device)]
 

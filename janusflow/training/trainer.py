@@ -26,6 +26,7 @@ from janusflow.training.objectives.objective import KEPT
 from janusflow.training.schedules import learning_rate
 from janusflow.utils.cpu.onednn_linear import repeating
 from janusflow.utils.keywords import old_names
+from samplers.fields import widest
 
 BINS = 10
 AFTER = "no weight was changed."
@@ -144,8 +145,8 @@ class Trainer:
         counts, rows = self._multiplied(counts, rows)
         torch.manual_seed(self.now.training.seed * 1_000_003 + number * self.world + self.rank)
         parts = self.settings.run.accumulation
-        size = len(self.objective.names) + COUNTED
-        totals = torch.zeros(size, device=self.accelerator.device).double()
+        size, place = len(self.objective.names) + COUNTED, self.accelerator.device
+        totals = torch.zeros(size, dtype=widest(place), device=place)
         self._latest.clear()
         for part in range(parts):
             chosen, mine = _micro(samples, rows, part, parts)
@@ -175,7 +176,7 @@ class Trainer:
         answers = sum(count for kind, count in counts.items() if kind != "generation")
         weights, total = self.objective.weights(number), torch.zeros((), device=device)
         names = self.objective.names
-        sums = torch.zeros(len(names) + COUNTED, dtype=torch.float64, device=device)
+        sums = torch.zeros(len(names) + COUNTED, dtype=widest(device), device=device)
         for name, values in parts.items():
             whose = answers if self.objective.rows_of(name) == "answers" else whole
             mean = values.sum() / whose

@@ -238,7 +238,7 @@ class Trial:
 
         The mean error would not do: it depends on a few samples, which a grid may help by chance.
         """
-        return bool((self.each > other.each).double().mean() > 0.5)
+        return bool((self.each > other.each).float().mean() > 0.5)
 
     def rule(self, time_shift: float) -> Learned | None:
         """The solver on the grid as a rule of its own, unless its name says all of it."""

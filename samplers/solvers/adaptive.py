@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from samplers.fields import widest
 from samplers.solver_registry import Path, Velocity, solver
 
 
@@ -78,7 +79,7 @@ def _torchdiffeq(
     def swapped(t: Tensor, x: Tensor) -> Tensor:
         return field(x, t.to("cpu", torch.float64))
 
-    times = torch.stack((t, s)).to(x.device, clock(x.device))
+    times = torch.stack((t, s)).to(x.device, widest(x.device))
     options = {"step_t": times[1:], "dtype": times.dtype}
     try:
         return odeint(swapped, x, times, rtol=rtol, atol=atol, method=field.name, options=options)[
@@ -95,11 +96,6 @@ _register("dopri8", 8, 13, "Dormand and Prince 8(7)")
 _register("bosh3", 3, 3, "Bogacki and Shampine 3(2)")
 _register("fehlberg2", 2, 2, "Fehlberg 2(1), whose error is some 100 times the tolerance")
 _register("adaptive_heun", 2, 1, "Heun and Euler 2(1)")
-
-
-def clock(device: torch.device) -> torch.dtype:
-    """Returns the dtype of times: float64, except on Apple's GPUs, which do not support it."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def check_tolerances(rtol: float, atol: float, dtype: torch.dtype) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from samplers.fields import flat, per_sample
+from samplers.fields import flat, per_sample, widest
 from samplers.solver_registry import Path, Velocity, solver
-from samplers.solvers.adaptive import Limited, check_tolerances, clock, underflow
+from samplers.solvers.adaptive import Limited, check_tolerances, underflow
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class _Control:
 
     def path(self, x: Tensor, ts: Tensor) -> Path:
         check_tolerances(self.rtol, self.atol, x.dtype)
-        ts = ts.to(x.device, clock(x.device))
+        ts = ts.to(x.device, widest(x.device))
         now = self._start(x, ts)
         for s in ts[1:]:
             while (now.t != s).any():

@@ -7,7 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 import samplers
-from samplers.solvers import adaptive_per_sample
+from janusflow.pipelines.editing import _psnr
+from janusflow.training.losses import by_time
 
 THERE, HERE = torch.device("meta"), torch.device("cpu")
 MOVES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
@@ -67,9 +68,7 @@ def computed(func, args, kwargs):
 
 
 @pytest.fixture(autouse=True)
-def pretended(monkeypatch):
-    # as for Apple's GPUs
-    monkeypatch.setattr(adaptive_per_sample, "clock", lambda _: torch.float32)
+def pretended():
     with torch.no_grad(), Pretended():
         yield
 
@@ -124,3 +123,12 @@ def test_guidance_and_inpainting_run_there():
 def test_a_pilot_and_picard_run_there():
     assert len(samplers.pilot(v, start(), 4, "heun", looks=2)) == 3
     samplers.picard(v, start(), 4)
+
+
+def test_sums_of_a_training_step_and_errors_of_a_round_trip_are_taken_there():
+    losses = torch.linspace(0.5, 2, 11)
+    for there, here in zip(
+        by_time(losses.to(THERE), losses.to(THERE) / 4), by_time(losses, losses / 4), strict=True
+    ):
+        torch.testing.assert_close(there.cpu().double(), here)
+    assert _psnr(start(), start() + 0.1) == pytest.approx([20.0] * 11, abs=1e-4)

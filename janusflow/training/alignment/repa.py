@@ -16,6 +16,7 @@ from janusflow.training import losses
 from janusflow.training.alignment.teachers import Teacher, View, find, make
 from janusflow.training.alignment.token_grids import Grid, OnGrid, grid_of, resampled, zscored
 from janusflow.utils.keywords import choice
+from samplers.fields import widest
 
 KINDS = ("teacher", "dispersive", "contrastive")
 PROJECTORS = ("mlp", "conv", "linear")
@@ -363,5 +364,5 @@ def gradient_products(first: Tensor, second: Tensor, state: Tensor) -> Tensor:
         raise ValueError(
             "the given state does not enter a loss; pass the block's own output, from `watching`"
         )
-    a, b = (gradient.flatten().double() for gradient in both)
+    a, b = (gradient.flatten().to(widest(state.device)) for gradient in both)
     return torch.stack([a @ b, a @ a, b @ b])

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from janusflow.training import timestep_sampling
+from samplers.fields import widest
 
 
 @torch.no_grad()
@@ -59,7 +60,7 @@ def cknna(first: Tensor, second: Tensor, neighbours: int = 10) -> float:
 
 
 def _gram(rows: Tensor) -> Tensor:
-    unit = nn.functional.normalize(rows.detach().double(), dim=1)
+    unit = nn.functional.normalize(rows.detach().to(widest(rows.device)), dim=1)
     return unit @ unit.T
 
 
