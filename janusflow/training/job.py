@@ -127,9 +127,12 @@ def _adapter(settings: Settings) -> list[str]:
 
 
 def _seconds(trainer: Trainer) -> float:
-    """Returns the seconds of a step, the fastest of a few; the trainer is discarded afterwards."""
+    """Returns the seconds of a step, the fastest of a few that fit into half a minute, or of one.
+
+    The trainer is discarded afterwards.
+    """
     times = []
-    for _ in range(MEASURED):
+    while len(times) < MEASURED and sum(times) < 30:
         started = time.perf_counter()
         trainer.step()
         times.append(time.perf_counter() - started)

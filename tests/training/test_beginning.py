@@ -1,6 +1,8 @@
 """A recipe's run begins from a model or from another run, and says at once where it cannot."""
 
 import shutil
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -206,3 +208,11 @@ def test_a_run_s_best_state_is_a_beginning_too(first, tmp_path):
         shutil.copy(path, tmp_path / "run" / "best")
     start = beginning.of_recipe(tmp_path / "run" / "best", tmp_path / "next")
     assert start.under == tmp_path / "run" / "base"
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(1, 3), (100, 1)])
+def test_a_dry_run_measures_slow_steps_once(monkeypatch, seconds, steps):
+    done, clock = [], count(0, seconds)
+    monkeypatch.setattr(job.time, "perf_counter", lambda: next(clock))
+    trainer = SimpleNamespace(step=lambda: done.append(1))
+    assert job._seconds(trainer) == seconds and len(done) == steps

@@ -53,8 +53,8 @@ class Options(training_runs.TrainingOptions):
 
 @command("train", panel="Training and files", plugins=True)
 def train(options: Options) -> dict:
-    """Trains a small model from nothing (a recipe), or an existing model on your images and texts
-    (a stage).
+    """Trains a small model from random weights (a recipe), or an existing model on your images and
+    texts (a stage).
 
     The stage `tune` is for a few images; `--set adapter.rank=8` trains a LoRA adapter only. An
     interrupted run resumes from its last checkpoint. `janusflow show` draws its losses.
