@@ -48,7 +48,7 @@ def regress(basis: Tensor, missing: Tensor, ridge: float) -> Tensor:
     Each sample is weighted by the inverse of its squared error, found iteratively.
     """
     change = basis.new_zeros(len(basis))
-    eye = torch.eye(len(basis), dtype=basis.dtype)
+    eye = torch.eye(len(basis), dtype=basis.dtype, device=basis.device)
     for _ in range(ROUNDS):
         left = (missing - torch.tensordot(change, basis, 1)).square().mean(1)
         weight = 1 / (left + left.mean() / 100 + torch.finfo(left.dtype).tiny)

@@ -109,9 +109,9 @@ def config(
 ) -> JanusConfig:
     """Returns the configuration of a published folder. Raises ValueError if it is invalid.
 
-    Without `tensors` the VQ model has the published sizes. `image_token` is the placeholder's id in
-    the folder's own tokenizer. The output head is a matrix of its own; transformers' default would
-    tie it to the embedding.
+    Without `tensors` the VQ model has the published sizes, and the codes that config.json names.
+    `image_token` is the placeholder's id in the folder's own tokenizer. The output head is a matrix
+    of its own; transformers' default would tie it to the embedding.
     """
     vision = vision_sizes(published.get("vision_config"), "vision_config")
     aligner, generator = (
@@ -141,7 +141,7 @@ def config(
                 depth=_depth(aligner),
             ),
             vq_config=JanusVQVAEConfig(
-                **(VQ_16 if tensors is None else vq_sizes(tensors)),
+                **(_vq_said(published) if tensors is None else vq_sizes(tensors)),
                 projection_dim=width,
                 num_hidden_layers=_depth(generator),
                 image_token_embed_dim=head.get("n_embed", width),
@@ -161,6 +161,20 @@ def config(
     return made
 
 
+def _told(published: Mapping, name: str) -> Mapping:
+    """Returns the parameters of a block, empty where config.json has none."""
+    block = published.get(name)
+    params = block.get("params") if isinstance(block, Mapping) else None
+    return params if isinstance(params, Mapping) else {}
+
+
+def _vq_said(published: Mapping) -> dict:
+    """Returns the VQ model's sizes as far as config.json tells them."""
+    params = _told(published, "gen_vision_config")
+    names = {"num_embeddings": "image_token_size", "embed_dim": "n_embed"}
+    return VQ_16 | {ours: params[name] for ours, name in names.items() if name in params}
+
+
 def _check_said(published: Mapping, made: JanusConfig) -> None:
     """Raises ValueError for a block of another kind or size than the network that is built."""
     for name, kind in CLASSES.items():
@@ -175,7 +189,7 @@ def _check_said(published: Mapping, made: JanusConfig) -> None:
         ("gen_aligner_config", "input_dim", vq.embed_dim),
         ("aligner_config", "input_dim", made.vision_config.hidden_size),
     ):
-        params = (published.get(name) or {}).get("params") or {}
+        params = _told(published, name)
         if params.get(key, size) != size:
             raise ValueError(
                 f"{name}.params.{key} is {params[key]!r:.40} in config.json and {size} in the rest "
