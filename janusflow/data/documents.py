@@ -48,11 +48,15 @@ def _placed(text: str, row: Mapping) -> list[tuple[str | None, Any]] | None:
 
 
 def image_of(part: Mapping) -> Any:
-    """Returns the image of a part of a document or message, or None."""
-    given = next(
-        (part[key] for key in ("image", "image_url", "path", "url") if part.get(key)), None
-    )
+    """Returns the image of a part of a document or message, or None if it is missing or empty."""
+    found = (part.get(key) for key in ("image", "image_url", "path", "url"))
+    given = next((x for x in found if x is not None and not _empty(x)), None)
     return given["url"] if isinstance(given, Mapping) and "url" in given else given
+
+
+def _empty(given: Any) -> bool:
+    """Returns whether a text, bytes or a mapping is empty; an array has no truth value."""
+    return isinstance(given, str | bytes | Mapping) and not given
 
 
 def _part(part: Any) -> tuple[str | None, Any]:

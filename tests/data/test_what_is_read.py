@@ -5,10 +5,12 @@ import re
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from janusflow.data import dataset_report, folders
+from janusflow.data.documents import image_of
 from janusflow.data.mixture import Mixture
 from janusflow.data.preparation import Prepared
 from janusflow.data.read_options import Data
@@ -362,3 +364,10 @@ def test_a_row_that_has_a_key_twice_is_broken(tmp_path):
     ((_, records),) = find(path)
     with pytest.raises(BrokenSample, match="it has the key 'text' twice"):
         [records[i] for i in range(2)]
+
+
+def test_the_image_of_a_part_may_be_an_array_and_empty_keys_are_passed_over():
+    pixels = np.zeros((2, 2, 3), dtype=np.uint8)
+    assert image_of({"type": "image", "image": pixels}) is pixels
+    assert image_of({"image": None, "image_url": {}, "path": "", "url": "a.png"}) == "a.png"
+    assert image_of({"type": "image", "image": b""}) is None
