@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from janusflow.training.muon import Muon
+
 Named = Iterable[tuple[str, nn.Parameter]]
 Rates = Callable[[str], float]
 OPTIMIZERS: dict[str, Callable] = {}
@@ -97,9 +99,7 @@ def muon(named: Named, lr: float, betas, weight_decay: float, rate_of: Rates = l
     inner = [(n, p) for n, p in named if p.ndim == 2 and not any(o in n for o in OUTSIDE)]
     ids = {id(p) for _, p in inner}
     rest = [(name, p) for name, p in named if id(p) not in ids]
-    matrices = torch.optim.Muon(
-        groups(inner, weight_decay, rate_of), lr=lr, adjust_lr_fn="match_rms_adamw"
-    )
+    matrices = Muon(groups(inner, weight_decay, rate_of), lr)
     return Together(matrices, adamw(rest, lr, betas, weight_decay, rate_of)) if rest else matrices
 
 

@@ -48,6 +48,7 @@ class ProRecipe:
     prompt_drop: float = 0.1
     guidance: float = 1.5  # that its images take unless told; the published 5 ruins small models
     seed: int = 0
+    first: int = 0  # index of the first scene that is shown
 
     @property
     def tokens(self) -> int:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, JanusForConditionalGeneration
 
+import janusflow
 from janusflow.models.janus_pro import vq
 from janusflow.models.janus_pro.loading import generation
 from janusflow.models.janus_pro.processing import JanusProProcessor
@@ -34,6 +35,7 @@ from janusflow.training import checkpoints
 from janusflow.training.optimizers import OPTIMIZERS
 from janusflow.training.schedules import learning_rate
 from janusflow.utils.devices import use_threads
+from janusflow.utils.hub import locate
 from samplers import command_line
 from studies.average_weights import move_module
 from studies.janus_pro_scenes import codebook
@@ -66,7 +68,7 @@ def batch(recipe: ProRecipe, model, processor: JanusProProcessor, step: int) -> 
 
     Some captions are replaced by the unconditional row.
     """
-    first = step * recipe.images
+    first = recipe.first + step * recipe.images
     scenes = [training_scene(recipe, first + i) for i in range(recipe.images)]
     images = pixels(render_batch([s.objects for s in scenes]))
     with torch.no_grad():
@@ -149,21 +151,21 @@ def new_state(recipe: ProRecipe, model: nn.Module) -> State:
 
 
 @torch.no_grad()
-def start_from_flow(state: State, name: str) -> None:
-    """Takes the language model, without its head, of a JanusFlow of the same size.
+def start_from(state: State, name: str) -> None:
+    """Takes all weights of a Janus-Pro, or the language model, without its head, of a JanusFlow.
 
     ValueError if the sizes or the vocabularies differ.
     """
-    from janusflow.models.janusflow.modeling import JanusFlowModel
-    from janusflow.utils.hub import locate
-
-    given = JanusFlowModel.from_pretrained(locate(name)).language_model.model.float().state_dict()
+    given = janusflow.load(locate(name)).model.float()
+    whole = isinstance(given, JanusForConditionalGeneration)
+    found = (given if whole else given.language_model.model).state_dict()
     for model in (state.model, state.ema):
-        own = model.model.language_model
-        shapes = {k: v.shape for k, v in own.state_dict().items()}
-        if shapes != {k: v.shape for k, v in given.items()}:
-            raise ValueError(f"the language model of {name!r} has other sizes than the recipe's")
-        own.load_state_dict(given)
+        own = model if whole else model.model.language_model
+        if {k: v.shape for k, v in own.state_dict().items()} != {
+            k: v.shape for k, v in found.items()
+        }:
+            raise ValueError(f"{name!r} has other sizes than the recipe's; give one of its sizes")
+        own.load_state_dict(found)
 
 
 def save(out: Path, state: State, recipe: ProRecipe, keep: int = 2) -> None:
@@ -203,13 +205,13 @@ def run(
 ) -> State:
     """Trains to the end, or goes on from the last complete checkpoint in `out`.
 
-    A new run begins with the language model of the JanusFlow `start` if one is named.
+    A new run begins with the weights of `start` if it is named, see `start_from`.
     """
     out.mkdir(parents=True, exist_ok=True)
     model, processor = build(recipe, out / "base")
     state = new_state(recipe, model)
     if not restore(out, state, recipe) and start:
-        start_from_flow(state, start)
+        start_from(state, start)
     started, first, sums = time.time(), state.step, {}
     while state.step < recipe.steps:
         for name, value in train_step(recipe, state, processor).items():
@@ -255,7 +257,9 @@ def main() -> None:
         "--recipe", choices=RECIPES, default="scenes-pro-pico", help="Names the recipe."
     )
     parser.add_argument("--out", type=Path, required=True, help="Stores the run in this folder.")
-    parser.add_argument("--start", help="Starts from this JanusFlow's language model.")
+    parser.add_argument(
+        "--start", help="Starts from this Janus-Pro or from this JanusFlow's language model."
+    )
     parser.add_argument(
         "--set",
         nargs="*",

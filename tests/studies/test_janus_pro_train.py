@@ -64,7 +64,7 @@ def test_every_trainable_parameter_receives_a_gradient(made):
 
 def test_a_language_model_of_other_sizes_is_refused(made):
     with pytest.raises(ValueError, match="other sizes"):
-        train.start_from_flow(train.new_state(SMOKE, made[0]), "janusflow/scenes")
+        train.start_from(train.new_state(SMOKE, made[0]), "janusflow/scenes")
 
 
 def test_an_exported_model_gives_the_tokens_that_were_learnt_and_tells_its_guidance(tmp_path):

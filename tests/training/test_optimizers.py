@@ -8,6 +8,7 @@ from torch import nn
 
 from janusflow.training import ema
 from janusflow.training.config import changed, of_stage
+from janusflow.training.muon import Muon
 from janusflow.training.optimizers import OPTIMIZERS, groups
 
 
@@ -142,3 +143,22 @@ def test_numbers_in_an_optimizers_state_are_kept():
     ema.load(second, {n: x.clone() for n, x in ema.tensors(first).items()}, 3)
     assert second.optimizer.state_dict() == first.optimizer.state_dict()
     assert second.optimizer.param_groups[0]["k"] == 3 and second.step == 3
+
+
+def test_muon_takes_the_steps_of_torch_which_rounds_to_bfloat16():
+    torch.manual_seed(0)
+    ours, theirs = (nn.Linear(24, 40, bias=False) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    start = ours.weight.detach().clone()
+    made = Muon(ours.parameters(), lr=0.1, weight_decay=0.1)
+    known = torch.optim.Muon(
+        theirs.parameters(), lr=0.1, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+    )
+    for _ in range(3):
+        x = torch.randn(16, 24)
+        for layer, way in ((ours, made), (theirs, known)):
+            way.zero_grad()
+            layer(x).square().sum().backward()
+            way.step()
+    error = (ours.weight - theirs.weight).norm() / (theirs.weight - start).norm()
+    assert error < 0.06
