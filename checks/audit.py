@@ -1,22 +1,25 @@
-"""Known vulnerabilities of the packages that pyproject names: python -m checks.audit [EXTRA ...]
+"""Asks PyPI for known vulnerabilities of the packages that pyproject.toml names.
 
-`pip-audit` asks PyPI for a page of each version. Mirrors may have none, and then it skips a package
-and still ends with "No known vulnerabilities found". This falls back to the page of the project,
-which speaks of its newest version alone: an older one that is installed is counted as unknown.
-What these packages depend on in turn is left to pip-audit. Ends with 1 where something is known.
+    python -m checks.audit [EXTRA ...]
+
+`pip-audit` asks for a page of each version. A mirror may lack it, and then `pip-audit` skips the
+package and still ends with "No known vulnerabilities found". This falls back to the package's page,
+which describes its newest version only; an older installed version counts as unknown. Dependencies
+of these packages are left to pip-audit. The exit code is 1 if something is known.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from importlib import metadata
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import tomllib
+
+from samplers import command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = "https://pypi.org/pypi"
@@ -60,4 +63,6 @@ def main(*extras: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = command_line.parser(__doc__)
+    parser.add_argument("extras", nargs="*", help="Includes the packages of these extras.")
+    main(*parser.parse_args().extras)

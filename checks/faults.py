@@ -1,11 +1,11 @@
-"""Injects faults into training, evaluation and generation:
+"""Injects faults into training, evaluation and generation, and counts what goes wrong afterwards.
 
     python -m checks.faults [FAULT,FAULT|all] [JOB,JOB|all] [TRIALS] [SEED]
 
-Each trial starts a command, stops it at a random instant to note what is whole, strikes, lets it
-end, mends, and gives the same command again. Counted: crashes (a traceback), hangs, what was whole
-and is not afterwards, endings other than an undisturbed run's, messages that do not say what to do.
-Faults of the disk and of permissions mount a small tmpfs or make files immutable: as root only.
+Each trial starts a command, records at a random instant which files are complete, injects a fault,
+removes it, and runs the command again. Counted are tracebacks, hangs, complete files that became
+incomplete, results other than an undisturbed run's, and messages that do not say what to do.
+Faults of the disk and of permissions need root: they mount a small tmpfs or make files immutable.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # children are fo
 import random
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ from checks import fault_jobs
 from checks.fault_jobs import JOBS, Job
 from checks.fault_kinds import FAULTS
 from checks.fault_trial import Trial
+from samplers import command_line
 
 
 def measure(home: Path, job: Job) -> tuple[dict, float]:
@@ -51,7 +51,7 @@ def home_of(folder: Path) -> Path:
     return folder
 
 
-def main(fault: str = "all", job: str = "all", trials: str = "5", seed: str = "0") -> None:
+def main(fault: str, job: str, trials: int, seed: int) -> None:
     root = os.geteuid() == 0
     chosen = [
         n
@@ -72,7 +72,7 @@ def main(fault: str = "all", job: str = "all", trials: str = "5", seed: str = "0
             if one.name not in FAULTS[name].jobs:
                 continue
             counts = Counter()
-            for i in range(int(trials)):
+            for i in range(trials):
                 rng = random.Random(f"{seed} {name} {one.name} {i}")
                 counts.update(FAULTS[name](one, home, rng, seconds, end))
             kinds = ("crash", "hang", "loss", "other end", "unclear")
@@ -84,4 +84,12 @@ def main(fault: str = "all", job: str = "all", trials: str = "5", seed: str = "0
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(
+        **command_line.positionals(
+            __doc__,
+            fault=(str, "all", f"Injects these of {', '.join(FAULTS)}, with commas; or all."),
+            job=(str, "all", f"Runs these of {', '.join(JOBS)}, with commas; or all."),
+            trials=(int, 5, "Injects each fault this many times. The default is 5."),
+            seed=(int, 0, "Seeds the random instants. The default is 0."),
+        )
+    )

@@ -1,7 +1,7 @@
-"""Kills a small training at random instants and starts it again, beside one that is left alone.
+"""Kills a small training at random instants, resumes it, and compares it with one that ran through.
 
-python -m checks.kill_run 20 7          (kills, seed)
-python -m checks.kill_run 5 7 fsdp      (two processes under FSDP2, a file of each)
+python -m checks.kill_run 20 7
+python -m checks.kill_run 5 7 fsdp      (two processes under FSDP2)
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import psutil
 import torch
 
 from janusflow.training import checkpoints
+from samplers import command_line
 
 FSDP = {
     "ACCELERATE_USE_CPU": "true",
@@ -81,4 +82,11 @@ def main(kills: int, seed: int, fsdp: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:3]), fsdp="fsdp" in sys.argv[3:])
+    main(
+        **command_line.positionals(
+            __doc__,
+            kills=(int, ..., "Kills the training this many times."),
+            seed=(int, ..., "Seeds the random instants."),
+            fsdp=(bool, False, "The word fsdp trains in two processes under FSDP2."),
+        )
+    )

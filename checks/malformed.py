@@ -1,8 +1,10 @@
-"""Folders of models made malformed at random, in five layouts: python -m checks.malformed [SEED]
+"""Damages model folders at random and counts how loading them fails.
 
-A tiny JanusFlow and a tiny Janus-Pro, whole and in shards, published and in transformers' layout.
-Each is copied, broken in one of WAYS, and loaded; what loads makes an image and an answer.
-Counted: refusals that are no sentence, other exceptions, more than SLOWEST seconds.
+    python -m checks.malformed [SEED]
+
+A tiny JanusFlow and a tiny Janus-Pro, complete and in shards, in the published and in transformers'
+layout, are copied, damaged in one of WAYS, and loaded. What loads generates an image and an answer.
+Counted are refusals that are no sentence, other exceptions, and more than SLOWEST seconds.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import janusflow
+from samplers import command_line
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 SLOWEST = 10
@@ -210,7 +213,7 @@ def outcome(folder: Path) -> tuple[str, str]:
     return ("slow", said) if time.monotonic() - begun > SLOWEST else (kind, said)
 
 
-def main(seed: str = "0") -> None:
+def main(seed: str) -> None:
     warnings.simplefilter("ignore")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -233,4 +236,5 @@ def main(seed: str = "0") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    told = "Seeds the damages. The default is 0."
+    main(**command_line.positionals(__doc__, seed=(str, "0", told)))

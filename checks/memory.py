@@ -1,16 +1,18 @@
-"""What images and answers leave in the memory of one process: python -m checks.memory [COUNT]
+"""Measures how much memory a process holds while it generates images and answers.
 
-The second number is the resident memory after glibc's `malloc_trim(0)`, which gives back pages that
-no block uses; what grows there is held.
+    python -m checks.memory [COUNT]
+
+The first number is the resident memory, the second the same after glibc's `malloc_trim(0)` has
+given back unused pages. Only growth of the second is memory that the process keeps.
 """
 
 import ctypes
 import os
-import sys
 
 import torch
 
 from janusflow import JanusFlowPipeline
+from samplers import command_line
 
 QUESTIONS = ("describe the picture.", "how many shapes are there?", "what color is the circle?")
 
@@ -29,7 +31,7 @@ def work(pipe: JanusFlowPipeline, i: int) -> None:
     pipe.chat(QUESTIONS[i % len(QUESTIONS)], [image])
 
 
-def main(count: int = 1000) -> None:
+def main(count: int) -> None:
     pipe = JanusFlowPipeline.from_pretrained("janusflow/scenes")
     pipe.set_progress_bar_config(disable=True)
     trim = ctypes.CDLL("libc.so.6").malloc_trim
@@ -43,4 +45,5 @@ def main(count: int = 1000) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
+    told = "Generates this many images, with an answer each. The default is 1000."
+    main(**command_line.positionals(__doc__, count=(int, 1000, told)))

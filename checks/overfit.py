@@ -1,16 +1,15 @@
-"""Learns a few images of the small world and their questions by heart, and says how nearly.
+"""Trains on a few images of coloured shapes and their questions until they are learnt by heart.
 
-python -m checks.overfit 32 1500 OUT     (images, steps, folder)
+python -m checks.overfit 32 1500 OUT
 
-The flow loss cannot fall below what is left when the image is known up to what prompt and noisy
-latents tell: nothing with a prompt of its own; without (a tenth of the samples), or where captions
-are shared, the posterior's variance, which is computed here by drawing.
+The flow loss cannot fall below the variance that remains when prompt and noisy latents are known.
+That is 0 for a prompt that only one image has. For shared captions, and for the tenth of the
+samples without a prompt, it is the posterior's variance, which is estimated here by sampling.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from janusflow.training import config, init_checkpoint, loop, losses
 from janusflow.training.loss_module import draw
 from janusflow.training.recipes import RECIPES
 from janusflow.training.trainer import Trainer
+from samplers import command_line
 
 RECIPE = replace(RECIPES["scenes-smoke"], hidden=128, mlp=344, channels=96, vision_width=96)
 CHANGES = {
@@ -103,11 +103,11 @@ def posterior_velocity(x: Tensor, t: Tensor, data: Tensor, possible: Tensor) -> 
     return ((weights @ rows - flat) / (1 - t)).view(x.shape).float()
 
 
-def main(count: str, steps: str, out: str) -> None:
-    trainer = trainer_of(Path(out) / "base", int(count), int(steps))
+def main(count: int, steps: int, out: Path) -> None:
+    trainer = trainer_of(out / "base", count, steps)
     first = measured(trainer, draws=2)
     print("before", json.dumps(first), flush=True)
-    while trainer.state.step < int(steps):
+    while trainer.state.step < steps:
         found = trainer.step()
         if trainer.state.step % 100 == 0:
             print(trainer.state.step, json.dumps(found["parts"]), flush=True)
@@ -115,4 +115,11 @@ def main(count: str, steps: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(
+        **command_line.positionals(
+            __doc__,
+            count=(int, ..., "Learns this many images."),
+            steps=(int, ..., "Takes this many training steps."),
+            out=(Path, ..., "Writes the initial model to this folder."),
+        )
+    )

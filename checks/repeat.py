@@ -1,7 +1,9 @@
-"""One seed, one image: python -m checks.repeat
+"""Measures how far images of one seed differ between batches, orders and processes.
 
-Each of eight prompts alone, in a batch, in another order, and in another process; what differs at
-most in the latents (their RMS is about 1) and in the pictures (of 255).
+    python -m checks.repeat
+
+Each of eight prompts is generated alone, in a batch, in another order, and in another process. The
+table has the largest difference of the latents, whose RMS is about 1.
 """
 
 import subprocess
@@ -13,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from janusflow import JanusFlowPipeline
+from samplers import command_line
 
 COLOURS = ("red", "green", "blue", "yellow")
 PROMPTS = [f"a {c} circle" for c in COLOURS] + [f"two {c} squares and a star" for c in COLOURS]
@@ -46,8 +49,10 @@ def elsewhere(order: list[int], batch: int) -> torch.Tensor:
 
 
 def main() -> None:
-    if len(sys.argv) > 3:
-        path, batch, *order = sys.argv[1:]
+    parser = command_line.parser(__doc__)
+    parser.add_argument("part", nargs="*", help="Its own processes pass a file, batch and order.")
+    if part := parser.parse_args().part:
+        path, batch, *order = part
         return save_file({"x": made([int(i) for i in order], int(batch))}, path)
     rows = list(range(len(PROMPTS)))
     back = rows[::-1]

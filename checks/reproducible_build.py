@@ -2,8 +2,9 @@
 
     python -m checks.reproducible_build [OUT]
 
-Times come from the commit (SOURCE_DATE_EPOCH); the sdist is packed anew in one order, because
-setuptools writes the clock into it. Prints the sha256 of both; fails where two builds differ.
+Times come from the commit (SOURCE_DATE_EPOCH). The sdist is packed again in one order, because
+setuptools writes the clock into it. Prints the SHA-256 of both; the exit code is 1 if two builds
+differ.
 """
 
 import gzip
@@ -15,6 +16,8 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+
+from samplers import command_line
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,7 +59,9 @@ def repack(path: Path, epoch: int) -> None:
 
 
 def main() -> None:
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp())
+    told = "Writes the builds to this folder. The default is a temporary one."
+    out = command_line.positionals(__doc__, out=(Path, None, told))["out"]
+    out = out or Path(tempfile.mkdtemp())
     out.mkdir(parents=True, exist_ok=True)
     first = build(out)
     with tempfile.TemporaryDirectory() as again:

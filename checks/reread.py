@@ -6,7 +6,6 @@ python -m checks.reread evaluation/scenes
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from janusflow.scenes.second_reader import strict
+from samplers import command_line
 
 
 def compare(folder: Path) -> Counter:
@@ -29,7 +29,8 @@ def compare(folder: Path) -> Counter:
 
 
 def main() -> None:
-    found = compare(Path(sys.argv[1]))
+    told = "Reads this folder of `janusflow evaluate`."
+    found = compare(**command_line.positionals(__doc__, folder=(Path, ..., told)))
     total, same = sum(found.values()), found[True, True] + found[False, False]
     print(f"{same} of {total} verdicts agree; right by the scorer alone {found[True, False]}, by")
     print(f"this reader alone {found[False, True]}; scores {_share(found, 0):.3f}, ", end="")

@@ -19,3 +19,15 @@ def parser(doc: str, **settings) -> argparse.ArgumentParser:
     """Returns a parser that the first paragraph of a module's docstring describes."""
     description = doc.partition("\n\n")[0].rstrip(":")
     return argparse.ArgumentParser(description=description, formatter_class=Defaults, **settings)
+
+
+def positionals(doc: str, **each: tuple) -> dict:
+    """Returns the positional arguments of the running program by name.
+
+    Each is given as (type, default, help); the default `...` makes the argument required.
+    """
+    made = parser(doc)
+    for name, (kind, default, text) in each.items():
+        optional = {} if default is ... else {"nargs": "?", "default": default}
+        made.add_argument(name, type=kind, help=text, **optional)
+    return vars(made.parse_args())

@@ -1,7 +1,9 @@
-"""Feeds broken files to every reader: python checks/fuzz/run.py READER|all [RUNS] [SEED]
+"""Feeds broken files to the readers of files, by coverage-guided fuzzing.
 
-A reader may refuse with ValueError and nothing else, within SLOWEST seconds. Atheris guides by
-coverage of this repository's readers; inputs that break one are written to fuzz/found/.
+    python checks/fuzz/run.py all 250000 3
+
+A reader may raise ValueError and nothing else, within SLOWEST seconds for an input. Inputs that
+cause a fault are written to fuzz/found/.
 """
 
 import subprocess
@@ -18,9 +20,16 @@ RUNS = 200_000
 with atheris.instrument_imports(include=["janusflow", "samplers", "PIL"]):
     import readers
 
+    from samplers import command_line
+
 
 def main() -> None:
-    name, runs, seed = (*sys.argv[1:4], *("all", RUNS, 1)[len(sys.argv) - 1 :])
+    name, runs, seed = command_line.positionals(
+        __doc__,
+        reader=(str, "all", f"Tests this one of {', '.join(readers.READERS)}; or all."),
+        runs=(int, RUNS, f"Tries this many inputs. The default is {RUNS:,}."),
+        seed=(int, 1, "Seeds the fuzzer. The default is 1."),
+    ).values()
     if name == "all":
         for one in readers.READERS:
             subprocess.run([sys.executable, __file__, one, str(runs), str(seed)], check=True)

@@ -1,6 +1,9 @@
 """Help texts of the modules that run as programs."""
 
+import sys
 from pathlib import Path
+
+import pytest
 
 from samplers import command_line
 
@@ -27,3 +30,20 @@ def test_every_program_takes_its_parser_from_here():
     files = [file for name in folders for file in (ROOT / name).rglob("*.py")]
     own = [file for file in files if "ArgumentParser(" in file.read_text(encoding="utf-8")]
     assert own == [Path(command_line.__file__)]
+
+
+def test_positional_arguments_have_a_default_or_are_required(monkeypatch, capsys):
+    each = dict(count=(int, ..., "Counts to this."), seed=(int, 3, "Seeds it."))
+    monkeypatch.setattr(sys, "argv", ["count", "5"])
+    assert command_line.positionals("Counts.", **each) == {"count": 5, "seed": 3}
+    monkeypatch.setattr(sys, "argv", ["count"])
+    with pytest.raises(SystemExit):
+        command_line.positionals("Counts.", **each)
+    assert "required: count" in capsys.readouterr().err
+
+
+def test_every_program_answers_help():
+    files = [file for name in ("checks", "studies") for file in (ROOT / name).rglob("*.py")]
+    programs = [file for file in files if '__name__ == "__main__"' in file.read_text("utf-8")]
+    silent = [file for file in programs if "command_line.p" not in file.read_text("utf-8")]
+    assert len(programs) > 30 and not silent
