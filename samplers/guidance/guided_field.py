@@ -108,7 +108,7 @@ class Guided:
 
     @property
     def time_shift(self) -> float:
-        """That of the conditional prediction."""
+        """The conditional prediction's `time_shift`."""
         return time_shift_of(self.pair.cond or self.pair.both)
 
     @property

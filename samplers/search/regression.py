@@ -18,10 +18,11 @@ Judge = Callable[[Tensor], float]  # what is missing at the end (B, D) -> error
 
 
 def corrected(past: list[Tensor], missing: Tensor, judge: Judge) -> tuple[Tensor, Tensor | None]:
-    """Returns (what each sample misses by changes not fitted to it, changes c (N,) from all
-    samples, or None if none help).
+    """Fits changes of the last step's weights to the errors of a run.
 
-    `past` holds the velocities, `missing` the errors of the run, all (B, ...).
+    `past` holds the N velocities, `missing` the errors, all (B, ...). Returns (the errors (B, D)
+    that remain after changes fitted to the other half of the samples, the changes (N,) fitted to
+    all samples, or None if they do not help).
     """
     missing = _flat(missing)
     if len(past) < 2 or len(missing) < 4 or not all(bool(v.isfinite().all()) for v in past):

@@ -157,7 +157,10 @@ def _nodes(form: Form, a: float, b: float) -> Iterator[tuple[float, float]]:
 
 @dataclass(frozen=True)
 class Scheme:
-    """How many values the predictor and, if any, the corrector (including the new one) use."""
+    """The numbers of velocities that a predictor and its corrector use, if it has one.
+
+    The corrector counts the new velocity.
+    """
 
     predictor: int
     corrector: int = 0

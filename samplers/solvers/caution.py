@@ -1,13 +1,14 @@
-"""Where `auto` doubts: its predictions from six steps on, its first correction up to seven.
+"""Shorter rules for `auto` where the velocities turn: in predictions from six steps on, and in the
+first correction up to seven.
 
 High orders pay while the differences of the velocities shrink with their order. Under strong
-guidance or behind a jump a velocity may turn within a step: its second difference is as large as
-itself, and then Euler's rule predicts better than longer ones. This ratio needs no evaluation; each
-sample's prediction is moved towards Euler's as far as its own ratio says. The first correction is
+guidance, or after a jump, a velocity may turn within a step. Its second difference is then as large
+as the velocity itself, and Euler's rule predicts better than longer ones. The ratio of the two
+needs no evaluation, and moves each sample's prediction towards Euler's. The first correction is
 undone in the same way where it is larger than the step: under strong guidance Euler's first step
-may overshoot, and the velocity found there says little of the way to it. Later corrections stay as
-they are. Where a field declares a jump within a step, six to ten steps forget what was known
-before.
+may overshoot, and the velocity found there says little about the way to it. Later corrections are
+kept. Where a field declares a jump within a step, runs of six to ten steps ignore the velocities
+before it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,21 +21,21 @@ from torch import Tensor
 from samplers.solver_registry import advance
 from samplers.solvers.adams import Form, move
 
-FEWEST, MOST = 6, 64  # steps of a run that doubts
-CORRECTS = range(3, 8)  # steps of a run that doubts its first correction
-OVERSHOT = 1.75  # of the step: a correction this large is half undone
-FORGETS = range(FEWEST, 11)  # steps of a run that forgets what it knew before a jump
-LOOKS = 8  # at the velocities in a run, at least
-# of a step, by the least number of steps: a second difference this large makes half the prediction
-# Euler's
+FEWEST, MOST = 6, 64  # numbers of steps with which velocities are compared
+CORRECTS = range(3, 8)  # numbers of steps with which the first correction may be undone
+OVERSHOT = 1.75  # of the step: half of a correction this large is undone
+FORGETS = range(FEWEST, 11)  # numbers of steps that ignore the velocities before a jump
+LOOKS = 8  # least number of comparisons in a run
+# by the least number of steps: with a second difference this large, of a step, half of the
+# prediction is Euler's
 LARGE = {6: 1.0, 8: 0.37}
-TINY, FAR = 1e-10, 1e3  # of a norm, of a ratio of norms
+TINY, FAR = 1e-10, 1e3  # smallest norm, largest ratio of norms
 
 Row = tuple[float, ...]  # weights of the newest velocity, the one before, ...
 
 
 def doubts(ts: Sequence[float]) -> bool:
-    """Returns whether a run on this grid looks at its velocities."""
+    """Returns whether a run on this grid compares its velocities."""
     return FEWEST <= len(ts) - 1 <= MOST
 
 
@@ -42,8 +43,8 @@ def doubts(ts: Sequence[float]) -> bool:
 def looks(ts: tuple[float, ...]) -> tuple[Row, ...]:
     """Returns the weights of the second difference in every step of a run on this grid.
 
-    They are what the rule through three velocities adds to the one through two, over LARGE times
-    the step, and empty in steps without a look. All are missing if the run does not look.
+    They are what the rule through three velocities adds to the one through two, divided by LARGE
+    times the step, and empty in steps without a comparison. A run without any has none.
     """
     n = len(ts) - 1
     if not doubts(ts):

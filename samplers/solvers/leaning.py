@@ -1,12 +1,12 @@
-"""Predictions of `auto` with four steps, which depend on the velocities of each sample.
+"""Predictions of `auto` with four steps, whose weights depend on the velocities of each sample.
 
 With four velocities no fixed weights suit smooth networks, narrow data and strong guidance alike.
-So every prediction but the first shifts weight between the newest and older velocities. The shift
+So every prediction but the first moves weight between the newest and older velocities. The change
 is linear in features of each sample: cosines and ratios of norms of the velocities and of their
 divided differences, which need no further evaluation. The coefficients were fitted to random fields
-of the suite's families and to data moved off the centre, none of them in either of the suite's
-halves. What was minimised is the mean logarithm of the error over the best peer's, plus that of a
-power mean, which the worst fields dominate.
+of the suite's families and to data moved off the centre, none of them in either half of the suite.
+The fit minimised the mean logarithm of the error over the best other method's, plus that of a power
+mean, in which the worst fields dominate.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-STEPS = 4  # with six held-out fields gained nothing, with eight a tenth
-WHOLE = 0.85  # of the path, at least; the coefficients know where on it they are
-LARGEST = 3.0  # of a logarithm
-TINY = 1e-20  # of a squared norm
+STEPS = 4  # with six steps held-out fields gained nothing, with eight a tenth
+WHOLE = 0.85  # least fraction of the path, because the coefficients depend on the position on it
+LARGEST = 3.0  # largest logarithm of a ratio
+TINY = 1e-20  # smallest squared norm
 
 # by the number of velocities known; a row for each of `looks`, a column for each older velocity
 COEFFICIENTS: dict[int, tuple[tuple[float, ...], ...]] = {

@@ -1,12 +1,13 @@
-"""Where `auto` trusts: on smooth fields that are no flow to data it follows the longest rules.
+"""Rules of highest order for `auto` on smooth fields that do not lead from noise to data.
 
-The blend of `auto` was fitted to flows to data, whose velocities begin as mean - noise. A smooth
-network gains orders of magnitude from high orders, once its first steps are accurate, which is why
-the first step of the own grid is short. Two ratios of each sample tell such a field, at no call:
-its first velocity does not point against the noise, and the second difference of its velocities is
-far smaller than they are. Such a sample moves to the rules of highest order, others keep the blend.
-Each of the first states is integrated anew from the noise, through all velocities, and the second
-prediction is off by as much as makes up for the first one, which could only be Euler's.
+The weights of `auto` were fitted to flows from noise to data, whose velocities begin as mean -
+noise. Other smooth fields gain orders of magnitude from high orders, once the first steps are
+accurate; that is why the first step of `auto`'s own grid is short. Two ratios recognise such a
+field for each sample, without further evaluations: its first velocity does not point against the
+noise, and the second difference of its velocities is far smaller than they are. The weights of such
+a sample move to the rules of highest order. Each of its first states is integrated again from the
+noise, through all velocities so far. The first prediction can only be Euler's, so the second one
+makes up for its error.
 """
 
 from functools import lru_cache
@@ -17,20 +18,20 @@ from torch import Tensor
 from samplers.solvers.adams import Form, move
 from samplers.solvers.caution import FAR, LARGE, TINY, Row, difference, doubts, minus, norms, sized
 
-STEPS = range(4, 41)  # of a run that trusts; at 64 the blend has only the highest orders
-WHOLE = 0.85  # of the path, at least, from its beginning: the first state has to be the noise
-POINTS = 4  # of the longest prediction; a correction has the new one too
-# over n^2, of a step, by the least number of steps n: a second difference this large is half
-# trusted
+STEPS = range(4, 41)  # numbers of steps that use these rules; with 64 `auto` has no other weights
+WHOLE = 0.85  # least fraction of the path, from its beginning: the first state has to be the noise
+POINTS = 4  # velocities of the longest prediction; a correction also uses the new one
+# by the least number of steps n: with a second difference of this over n^2, of a step, half of the
+# weight goes to these rules
 SMALL = {4: 2.0, 6: 10.0, 16: 20.0}
-AGAINST = 0.33  # 1 + cos of the angle between velocity and noise that is half trusted
+AGAINST = 0.33  # the same for 1 + cos of the angle between velocity and noise
 
 
 class Trust(NamedTuple):
-    """A step's weights by the longest rules, which correct the last step and predict this one.
+    """Weights of a step by the rules of highest order: to correct the last step, to predict this.
 
-    `small` are the weights of the difference of velocities over what is small, in steps without a
-    look of `caution`; where it looks, its r^4 times `scale` is that of this difference.
+    `small` are the weights of the velocities' difference, divided by its bound. They are empty in
+    steps where `caution` measures the same difference: its r^4 times `scale` is then used instead.
     """
 
     correct: Row
@@ -41,7 +42,7 @@ class Trust(NamedTuple):
 
 @lru_cache(maxsize=256)
 def trusts(ts: tuple[float, ...]) -> tuple[Trust, ...]:
-    """Returns these for every step of a run, none if the run does not trust."""
+    """Returns the weights for every step of a run, and none if the run does not use these rules."""
     n = len(ts) - 1
     if n not in STEPS or ts[-1] - ts[0] < WHOLE:
         return ()
@@ -55,7 +56,7 @@ def trusts(ts: tuple[float, ...]) -> tuple[Trust, ...]:
 
 
 def smooth(ts: tuple[float, ...], i: int, bound: float) -> Row:
-    """Returns the weights of the second difference over its bound, at first those of the first."""
+    """Returns the weights of the second difference (at step 1 the first) over its bound."""
     return difference(ts, i, 3, bound) if i > 1 else difference(ts, i, 2, bound**0.5)
 
 

@@ -1,6 +1,7 @@
-"""Images to tokens of Janus-Pro's VQ model, which may work on folded patches.
+"""Converts images to the tokens of Janus-Pro's VQ model.
 
-Folded, patches of p x p pixels become channels, so that the network has one level.
+The model may work on folded patches: p x p pixels become channels, so that the network has one
+level.
 """
 
 import torch
