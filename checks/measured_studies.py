@@ -162,7 +162,7 @@ def alignment_blocks() -> Result:
 def scaling() -> Result:
     """Returns milliseconds per image by number of prompts, of docs/scaling.json."""
     rows = [
-        {"prompts": r["prompts"], "ms an image": round(1000 * median(r["seconds"]) / r["prompts"])}
+        {"prompts": r["prompts"], "ms per image": round(1000 * median(r["seconds"]) / r["prompts"])}
         for r in stored("scaling")["prompts"]
     ]
     command = "python -m checks.benchmarks.scaling --out docs/scaling.json"

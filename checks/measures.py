@@ -251,7 +251,7 @@ def timed(model: str, **how) -> list[dict]:
         found = speed.of_pipeline(pipe, asked[:count], rounds=7, **how)["ways"]
         for way, told in found.items():
             row = {"images at once": count, "way": way, "evaluations": told["calls"]}
-            row["s an image"] = round(median(told["seconds"]), 4)
+            row["seconds per image"] = round(median(told["seconds"]), 4)
             row["times as fast"] = [round(x, 1) for x in (told["faster"], *told["spread"])]
             rows.append(row | {"error": round(told["error"], 3)})
     return rows

@@ -44,7 +44,7 @@ TABLE = re.compile(
     re.DOTALL,
 )
 VALUE = re.compile(
-    r"<!-- value: (?P<name>[\w-]+) (?P<column>\S+)(?: where: (?P<where>.*?))? -->"
+    r"<!-- value: (?P<name>[\w-]+) (?P<column>[^>]+?)(?: where: (?P<where>.*?))? -->"
     r"(?P<body>.*?)<!-- /value -->",
     re.DOTALL,
 )

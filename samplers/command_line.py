@@ -16,8 +16,11 @@ class Defaults(argparse.HelpFormatter):
 
 
 def parser(doc: str, **settings) -> argparse.ArgumentParser:
-    """Returns a parser that the first paragraph of a module's docstring describes."""
-    description = doc.partition("\n\n")[0].rstrip(":")
+    """Returns a parser that the first paragraph of a module's docstring describes, without the
+    command that may end it.
+    """
+    text = doc.partition("\n\n")[0].partition(": python ")[0].partition(":\npython ")[0]
+    description = text.rstrip(":.") + "."
     return argparse.ArgumentParser(description=description, formatter_class=Defaults, **settings)
 
 

@@ -29,7 +29,7 @@ from janusflow.training.rewards.prompts import Prompts
 from janusflow.utils.devices import use_threads
 from janusflow.utils.hub import FLOW_MAP, locate
 from samplers import command_line
-from samplers.benchmark.style import colour, paper
+from samplers.benchmark.style import colour, mark, paper
 
 AT_ONCE = 64
 
@@ -113,8 +113,9 @@ def figure(rows: list[dict]):
         own = sorted(own, key=lambda r: r["evaluations"])
         x, y = ([r[key] for r in own] for key in ("evaluations", "strict"))
         ends = [[r["strict"] - r["low"] for r in own], [r["high"] - r["strict"] for r in own]]
-        ax.errorbar(x, y, ends, fmt="o-", color=colour(place), markersize=4, label=name)
-    ax.set(xscale="log", xlabel="network evaluations (NFE)", ylabel="strict score, 95 % interval")
+        ax.errorbar(x, y, ends, fmt=mark(place), color=colour(place), markersize=4, label=name)
+    ax.set(xscale="log", xlabel="network evaluations (NFE)")
+    ax.set_ylabel("strict score, 95 % interval, n = 600")
     ticks = sorted({r["evaluations"] for own in lines.values() for r in own})
     ax.set_xticks(ticks, [str(n) for n in ticks], minor=False)
     ax.set_xticks([], minor=True)
@@ -150,7 +151,8 @@ def main() -> None:
     parser.add_argument(
         "--ways",
         default="map:1,map:2,map:4,abm:8,fast",
-        help="Generates in these ways, separated by commas: map:N jumps, abm:N unguided steps.",
+        help="Generates in these ways, separated by commas: map:N (N jumps), abm:N (N unguided "
+        "steps of abm), or a quality such as fast.",
     )
     parser.add_argument(
         "--prompts", type=int, default=120, help="Takes this many prompts of the six categories."

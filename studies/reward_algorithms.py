@@ -30,7 +30,7 @@ from janusflow.training.objectives.map_losses import squared
 from janusflow.training.objectives.matching import clipped
 from janusflow.training.objectives.nft import nft as nft_loss
 from samplers import command_line, rectify
-from samplers.benchmark.style import colour, paper
+from samplers.benchmark.style import colour, mark, paper
 from samplers.solvers.transitions import TRANSITIONS
 
 MODES, GROUP, NEAR = 8, 16, 0.5
@@ -293,18 +293,19 @@ def figure(rows: list[dict]):
     """Draws the gold reward over steps: learned from itself, and from the weak one."""
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(7.2, 2.8), layout="constrained")
+    fig = Figure(figsize=(7.2, 3.0), layout="constrained")
     panels = (("gold", "gold"), ("weak", "weak"), ("weak", "gold"))
     for ax, letter, (learnt, shown) in zip(fig.subplots(1, 3), "abc", panels, strict=True):
         for place, name in enumerate(ALGORITHMS):
             own = [r for r in rows if r["algorithm"] == name and r["learns from"] == learnt]
             middle, low, high = zip(*(r[shown] for r in own), strict=True)
             steps = [r["step"] for r in own]
-            ax.plot(steps, middle, color=colour(place), label=name)
+            ax.plot(steps, middle, mark(place), ms=3, color=colour(place), label=name)
             ax.fill_between(steps, low, high, color=colour(place), alpha=0.15, linewidth=0)
-        ax.set(xlabel="step of 128 samples", ylabel=f"mean {shown} reward", ylim=(0, 1.02))
+        ax.set(xlabel="step (128 samples each)", ylim=(0, 1.02))
+        ax.set_ylabel(f"{shown} reward, n = {len(SEEDS)} seeds")
         ax.set_title(f"({letter}) trained on {learnt}", loc="left")
-    ax.legend(fontsize=7)
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(ALGORITHMS))
     return fig
 
 

@@ -150,7 +150,7 @@ def plot(report: dict):
     prompts, sizes = report["prompts"], report["sizes"]
     costs = [1000 * median(r["seconds"]) / r["prompts"] for r in prompts]
     left.plot([r["prompts"] for r in prompts], costs, "o-")
-    left.set(xscale="log", xlabel="number of prompts", ylabel="milliseconds an image")
+    left.set(xscale="log", xlabel="number of prompts", ylabel="milliseconds per image")
     left.set_ylim(0, max(costs) * 1.1)
     left.set_title("(a) packaged model, 16 images at once", loc="left")
     left.set_xticks([r["prompts"] for r in prompts], [f"{r['prompts']:,}" for r in prompts])

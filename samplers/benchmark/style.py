@@ -35,10 +35,13 @@ def colour(place: int) -> str:
 
 
 def mark(place: int) -> str:
-    """Returns a format of marker and line that differs where the cycle of colours repeats."""
+    """Returns a format of marker and line: the marker differs from line to line, and the line's
+    dashes where the cycle of colours repeats.
+    """
     from matplotlib import rcParams
 
-    return ("o-", "s--", "^:")[place // len(rcParams["axes.prop_cycle"]) % 3]
+    line = ("-", "--", ":")[place // len(rcParams["axes.prop_cycle"]) % 3]
+    return "os^Dv*X"[place % 7] + line
 
 
 def thinned(ticks: list[int]) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from samplers.benchmark.style import colour, paper
+from samplers.benchmark.style import colour, mark, paper
 
 PROMPTS = 12
 
@@ -15,8 +15,9 @@ def figure(made: dict):
     fig = Figure(figsize=(7.2, 5.2), layout="constrained")
     axes = fig.subplots(2, 2)
     _scores(axes[0, 0], made)
-    _difference(axes[0, 1], made, "held_out", "held-out flow loss − none")
-    _difference(axes[1, 0], made, "gap", "gap of a wrong prompt − none")
+    scenes = f"n = {made['study']['held_out']} scenes"
+    _difference(axes[0, 1], made, "held_out", f"held-out flow loss − none, {scenes}")
+    _difference(axes[1, 0], made, "gap", f"gap of a wrong prompt − none, {scenes}")
     _inside(axes[1, 1], made)
     return fig
 
@@ -56,7 +57,7 @@ def _difference(ax, made: dict, measure: str, label: str) -> None:
 def _inside(ax, made: dict) -> None:
     for place, (arm, entry) in enumerate(made["arms"].items()):
         blocks = range(1, len(entry["cknna"]) + 1)
-        ax.plot(blocks, entry["cknna"], "o-", color=colour(place), label=arm)
+        ax.plot(blocks, entry["cknna"], mark(place), color=colour(place), label=arm)
     ax.set(xlabel="block", ylabel="CKNNA with the vision encoder", ylim=(0, None))
     ax.set_xticks(range(1, made["study"]["blocks"] + 1))
     ax.set_title("(d) hidden tokens at t = 0.5", loc="left")

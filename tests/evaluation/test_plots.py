@@ -88,3 +88,4 @@ def test_every_line_looks_different_however_many_there_are(draw):
     drawn = getattr(plots, draw)(lines, *words).axes[0].get_lines()
     looks = {(one.get_color(), one.get_marker(), one.get_linestyle()) for one in drawn}
     assert len(looks) == len(lines)
+    assert len({one.get_marker() for one in drawn[:7]}) == 7, "lines differ without colours too"

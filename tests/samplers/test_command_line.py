@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_help_states_every_default_once():
-    parser = command_line.parser("Measures this.\n\nMore about it.")
+    parser = command_line.parser("Measures this: python -m this\n\nMore about it.")
     parser.add_argument("--steps", type=int, default=0, help="Takes this many steps.")
     parser.add_argument("--sizes", nargs="+", default=[1, 2], help="Measures these sizes.")
     parser.add_argument("--calls", default=4, help="Takes so many calls. The default is four.")
@@ -19,7 +19,7 @@ def test_help_states_every_default_once():
     parser.add_argument("--share", default="50%", help="Takes 50 %% or less.")
     parser.add_argument("--fast", action="store_true", help="Hurries.")
     text = parser.format_help()
-    assert "Measures this." in text and "More about it" not in text
+    assert "Measures this.\n" in text and "More about it" not in text
     for line in ("steps. [default: 0]", "sizes. [default: 1 2]", "50 % or less. [default: 50%]"):
         assert line in text
     assert text.count("default") == 4 and "None" not in text
