@@ -7,7 +7,7 @@ from functools import cache
 
 from transformers import GenerationConfig, GenerationMixin
 
-from janusflow.models.janusflow.generation_defaults import check_beams
+from janusflow.models.janusflow.generation_defaults import check_beams, said
 from janusflow.pipelines.answer_checks import check_settings
 from janusflow.utils.limits import whole
 
@@ -38,18 +38,26 @@ NOT_TAKEN = {
 }
 
 
-def within(settings: Mapping, prompt: int, positions: int) -> dict:
+def told(settings: Mapping, files: GenerationConfig | None) -> dict:
+    """Returns all that is said: in the model's own configuration, in the caller's, by name."""
+    found = {}
+    for source in (files, settings.get("generation_config")):
+        found |= {k: v for k, v in (vars(source) if source else {}).items() if v is not None}
+    return found | settings
+
+
+def within(settings: Mapping, told: Mapping, prompt: int, positions: int) -> dict:
     """Returns the settings of an answer after `prompt` tokens, limited to the model's positions.
 
-    Raises ValueError if the minimum length does not fit, or if there is no room for an answer.
+    `told` is all that is said about it. Raises ValueError if the minimum length does not fit, or if
+    there is no room for an answer.
     """
-    config = settings.get("generation_config")
-    told = {**(vars(config) if config else {}), **settings}
-    least, longest = told.get("min_new_tokens") or 0, told.get("max_length")
-    if least > positions - prompt:
+    name = "min_length" if told.get("min_new_tokens") is None else "min_new_tokens"
+    least, longest = told.get(name) or 0, told.get("max_length")
+    if least > positions - (prompt if name == "min_new_tokens" else 0):
         raise ValueError(
-            f"min_new_tokens is {least} after a prompt of {prompt} tokens, and the language model "
-            f"has {positions} positions; choose a smaller number"
+            f"{name} is {least} after a prompt of {prompt} tokens, and the language model has "
+            f"{positions} positions; choose a smaller number"
         )
     if longest is not None and told.get("max_new_tokens") is None and longest <= prompt:
         raise ValueError(
@@ -125,6 +133,18 @@ def check_sampling(given: Mapping, sources: Sequence) -> None:
                 f"{name} is {value!r:.40}, but answers are greedy by default; give do_sample=True "
                 f"with it, or leave {name} out"
             )
+
+
+def check_taken(sources: Sequence[GenerationConfig], for_images: Sequence[str]) -> None:
+    """Raises ValueError for a configuration with a setting that answers do not take."""
+    for source in sources:
+        for name in sorted(NOT_TAKEN & said(source) - {*for_images}):
+            value = getattr(source, name)
+            if value and (value is True or value != 1):  # which change nothing
+                raise ValueError(
+                    f"{name} is {value!r:.40} in the generation configuration, and answers do not "
+                    "take it; leave it out"
+                )
 
 
 def sampled(given: Mapping, sources: Sequence) -> bool:

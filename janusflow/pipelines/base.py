@@ -75,8 +75,11 @@ class BasePipeline(CallState, Chat, Adapted, DiffusionPipeline):
 
         The other pipeline is unchanged. Raises TypeError for a name that is not a component.
         """
-        if not isinstance(pipeline, DiffusionPipeline):
-            raise TypeError(f"from_pipe got {type(pipeline).__name__}; expected a pipeline")
+        if not (isinstance(pipeline, cls) or issubclass(cls, type(pipeline))):
+            raise TypeError(
+                f"{cls.__name__}.from_pipe got {type(pipeline).__name__}; expected a "
+                f"{cls.__name__}, whose parts it takes"
+            )
         names, _ = cls._get_signature_keys(cls)
         refuse_unknown(f"{cls.__name__}.from_pipe", changes, [*names, *cls._optional_components])
         return cls(**{**pipeline.components, **changes})

@@ -25,6 +25,7 @@ class Chat:
     """A mixin of pipelines with a `processor` and `answer(inputs, **settings)` -> ids."""
 
     echoes = False  # whether the model's `generate` gives the prompt back before the answer
+    for_images: Sequence[str] = ()  # settings in generation_config.json that answers do not read
     conversation_class: type[Conversation] = Conversation
 
     @overload
@@ -72,7 +73,7 @@ class Chat:
         if stream:
             _check_stream(one, settings)
         chosen = self._settings(f"{type(self).__name__}.chat", settings, seed, OWN)
-        chosen = answer_settings.within(chosen, inputs["input_ids"].shape[1], self.positions)
+        chosen = self._within(chosen, inputs["input_ids"].shape[1])
         if stream:
             return self.streamed(
                 lambda **own: self.answer(
@@ -116,6 +117,7 @@ class Chat:
         if getattr(files, "stop_strings", None):
             given.setdefault("tokenizer", tokenizer)
         sources = [source for source in (given.get("generation_config"), files) if source]
+        answer_settings.check_taken(sources, self.for_images)
         answer_settings.check_sampling(given, sources)
         told = any(getattr(s, "max_length", None) is not None for s in sources)
         longest = "max_length" if told or "max_length" in given else "max_new_tokens"
@@ -130,6 +132,12 @@ class Chat:
         if seed is not None and not answer_settings.sampled(given, sources):
             warn_unused(None, seed, GREEDY, stacklevel=4)
         return answer_settings.filled(given, missing)
+
+    def _told(self, settings: Mapping) -> dict:
+        return answer_settings.told(settings, getattr(self.model, "generation_config", None))
+
+    def _within(self, settings: Mapping, prompt: int) -> dict:
+        return answer_settings.within(settings, self._told(settings), prompt, self.positions)
 
     def _warn_if_cut(self, ids: Tensor, given: Mapping, chosen: Mapping) -> None:
         """Warns if an answer was cut off at a length that the caller did not choose."""

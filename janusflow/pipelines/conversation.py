@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from janusflow.models.janusflow.image_places import OURS
-from janusflow.pipelines import answer_settings, prefix_cache
+from janusflow.pipelines import prefix_cache
 from janusflow.pipelines.answering import message
 from janusflow.pipelines.streaming import Stop as Stop  # its place in release 0.1
 from janusflow.pipelines.streaming import with_criteria
@@ -88,12 +88,13 @@ class Conversation:
         )
 
     def _settings(self, method: str, max_new_tokens: int | None, settings: dict, seed) -> dict:
-        if (settings.get("num_return_sequences") or 1) > 1:
+        own = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+        chosen = self.pipe._settings(f"Conversation.{method}", settings | own, seed)
+        if (self.pipe._told(chosen).get("num_return_sequences") or 1) > 1:
             raise ValueError(
                 "a conversation continues from one answer; leave num_return_sequences out"
             )
-        own = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
-        return self.pipe._settings(f"Conversation.{method}", settings | own, seed)
+        return chosen
 
     def _after_others(self, question: str, settings: dict, seed: int | None) -> None:
         """Runs a turn in a stream's thread, which gives up its place once nobody reads."""
@@ -113,7 +114,7 @@ class Conversation:
         inputs = pipe.processor(turns).to(pipe._execution_device)
         tokens = inputs["input_ids"].shape[1]
         pipe._limit_positions(tokens, "a conversation")
-        settings = answer_settings.within(settings, tokens, pipe.positions)
+        settings = pipe._within(settings, tokens)
         with drawing(seed):
             new = self._new(inputs, settings)
         answer = pipe.processor.decode(new, skip_special_tokens=True).strip()
@@ -123,7 +124,8 @@ class Conversation:
     @torch.no_grad()
     def _new(self, inputs, settings: dict) -> Tensor:
         """Returns the ids of the answer; several rows (beams) read the whole prompt."""
-        if not settings.keys() <= prefix_cache.BLIND | {"stopping_criteria"}:
+        own = {k: v for k, v in settings.items() if k != "stopping_criteria"}
+        if not prefix_cache.blind(self.pipe.model, own):
             self._cache, self._ids = None, []
             return self.pipe.answer(inputs, **settings)[0]
         ids, places = inputs["input_ids"], inputs.get("image_token_mask")

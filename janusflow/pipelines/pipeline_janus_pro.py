@@ -90,6 +90,7 @@ class JanusProPipeline(BasePipeline):
 
     model_cpu_offload_seq = "model"
     echoes = True
+    for_images = ("guidance_scale",)
     conversation_class = Reread
     _callback_tensor_inputs = ("tokens",)
 

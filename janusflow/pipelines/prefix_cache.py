@@ -6,7 +6,7 @@ images share those keys and values, and a conversation's next question finds its
 computed. The rest runs through transformers' `generate` as always.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
 import torch
@@ -14,6 +14,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor
 from transformers import DynamicCache
 
+from janusflow.models.janusflow import generation_defaults
 from janusflow.models.janusflow.modeling import JanusFlowModel
 from janusflow.models.prompt_cache import CACHE
 
@@ -31,6 +32,11 @@ BLIND = {
 }
 
 
+def blind(model: JanusFlowModel, settings: Mapping) -> bool:
+    """Returns whether neither the settings nor the model's own look at the prompt's ids."""
+    return settings.keys() | generation_defaults.said(model.generation_config) <= BLIND
+
+
 def common(rows: Sequence[Sequence[int]]) -> int:
     """Returns the number of leading tokens that all rows share."""
     return sum(1 for _ in takewhile(lambda column: len({*column}) == 1, zip(*rows, strict=False)))
@@ -46,7 +52,7 @@ def generate(model: JanusFlowModel, inputs, **settings) -> Tensor | None:
     """
     pixels, places = inputs.get("pixel_values"), inputs.get("image_token_mask")
     ids, seen = inputs["input_ids"], inputs["attention_mask"].bool()
-    if pixels is None or len(ids) < 2 or not settings.keys() <= BLIND:
+    if pixels is None or len(ids) < 2 or not blind(model, settings):
         return None
     rows = [row[mask].tolist() for row, mask in zip(ids, seen, strict=True)]
     shared = min(common(rows), min(map(len, rows)) - 1)

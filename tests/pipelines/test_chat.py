@@ -84,16 +84,55 @@ def test_a_given_generation_configuration_is_what_counts(tiny_pipe, recwarn):
     assert not [w for w in recwarn if "cut" in str(w.message)]
 
 
-def test_a_generation_configuration_beside_the_weights_comes_before_our_defaults(tiny_pipe):
-    holders = (tiny_pipe.model, tiny_pipe.model.language_model)
-    before = [getattr(holder, "generation_config", None) for holder in holders]
-    for holder in holders:
-        holder.generation_config = GenerationConfig(max_new_tokens=3)
-    try:
-        assert tiny_pipe.chat(Q) == tiny_pipe.chat(Q, max_new_tokens=3)
-    finally:
-        for holder, config in zip(holders, before, strict=True):
-            holder.generation_config = config
+@pytest.fixture
+def configured(tiny_pipe):
+    """Sets the generation configuration that stands beside the weights, for one test."""
+    before = tiny_pipe.model.generation_config
+
+    def configure(**settings) -> None:
+        ids = dict(eos_token_id=before.eos_token_id, pad_token_id=before.pad_token_id)
+        tiny_pipe.model.generation_config = GenerationConfig(**ids, **settings)
+
+    yield configure
+    tiny_pipe.model.generation_config = before
+
+
+def test_a_generation_configuration_beside_the_weights_comes_before_our_defaults(
+    tiny_pipe, configured
+):
+    configured(max_new_tokens=3)
+    found = tiny_pipe.chat(Q)
+    configured()
+    assert found == tiny_pipe.chat(Q, max_new_tokens=3)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (dict(max_length=2), "max_length is 2 and the prompt has"),
+        (dict(min_length=10**6), "min_length is 1000000 after a prompt of"),
+        (dict(max_new_tokens=9999, min_new_tokens=9999), "min_new_tokens is 9999 after a prompt"),
+        (dict(return_dict_in_generate=True), "return_dict_in_generate is True in the generation"),
+        (dict(guidance_scale=3.0), "guidance_scale is 3.0 in the generation configuration"),
+    ],
+)
+def test_what_the_files_say_is_refused_as_what_the_caller_says(
+    tiny_pipe, configured, said, message
+):
+    configured(**said)
+    for ask in (tiny_pipe.chat, tiny_pipe.conversation().ask):
+        with pytest.raises(ValueError, match=message):
+            ask(Q)
+
+
+@pytest.mark.parametrize("said", [dict(num_beams=3), dict(no_repeat_ngram_size=1)])
+def test_what_the_files_say_holds_for_batches_and_conversations_too(
+    tiny_pipe, configured, pictures, said
+):
+    configured(max_new_tokens=5, **said)
+    alone = tiny_pipe.chat(Q, pictures[:1])
+    assert tiny_pipe.chat([Q, Q], [pictures[:1]] * 2) == [alone] * 2
+    assert tiny_pipe.conversation(pictures[:1]).ask(Q) == alone
 
 
 def test_an_answer_cut_by_our_default_is_told(tiny_pipe, monkeypatch):

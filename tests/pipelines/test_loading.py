@@ -156,6 +156,8 @@ def test_components_and_from_pipe_keep_the_grids_and_the_weights(tiny_pipe):
         tiny_pipe.grids = {}
     with pytest.raises(TypeError, match="got 'torch_dtype'"):
         JanusFlowPipeline.from_pipe(tiny_pipe, torch_dtype=torch.bfloat16)
+    with pytest.raises(TypeError, match="from_pipe got JanusFlowPipeline; expected a JanusPro"):
+        janusflow.JanusProPipeline.from_pipe(tiny_pipe)
     assert tiny_pipe.model.dtype == torch.float32
 
 

@@ -28,21 +28,21 @@ def read(name: str | Path, **hub) -> GenerationConfig:
     """
     hub = {key: value for key, value in hub.items() if key in KEYWORDS}
     path = _file(name, FILE, hub)
-    said = {} if path is None else read_object(path)
+    content = {} if path is None else read_object(path)
     for key, kind in KINDS.items():
-        _check(said.get(key), kind, f"{FILE} in {str(name)!r} holds {key}")
+        _check(content.get(key), kind, f"{FILE} in {str(name)!r} holds {key}")
     for key in IDS:
-        _check_id(said.get(key), f"{FILE} in {str(name)!r} holds {key}")
+        _check_id(content.get(key), f"{FILE} in {str(name)!r} holds {key}")
     for key in ("num_beams", "num_return_sequences"):
-        check_beams(said.get(key) or 1, f"{FILE} in {str(name)!r} holds {key}")
+        check_beams(content.get(key) or 1, f"{FILE} in {str(name)!r} holds {key}")
     with explained(
         f"{FILE} in {str(name)!r} is not a valid generation configuration",
         "correct or delete the file",
     ):
-        config = GenerationConfig(**{k: v for k, v in said.items() if k not in UNSAID})
-    ids = _ids(name, hub) if any(said.get(key) is None for key in IDS) else {}
+        config = GenerationConfig(**{k: v for k, v in content.items() if k not in UNSAID})
+    ids = _ids(name, hub) if any(content.get(key) is None for key in IDS) else {}
     for key, value in ids.items():
-        if said.get(key) is None:
+        if content.get(key) is None:
             setattr(config, key, value)
     return config
 
@@ -94,10 +94,9 @@ def check_beams(value: int, what: str) -> None:
         raise ValueError(f"{what} {value}; at most {BEAMS} are taken")
 
 
-def says_something(config: GenerationConfig) -> bool:
-    """Returns whether a configuration holds more than token ids, which the tokenizer has too."""
-    said = config.to_diff_dict()
-    return bool(said.keys() - {*IDS, *UNSAID, *IDLE})
+def said(config: GenerationConfig | None) -> set[str]:
+    """Returns the settings of a configuration besides token ids, which the tokenizer has too."""
+    return set() if config is None else config.to_diff_dict().keys() - {*IDS, *UNSAID, *IDLE}
 
 
 def _ids(name: str | Path, hub: dict) -> dict[str, int]:

@@ -267,7 +267,7 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         with one_layout(Path(folder), "model", kwargs.get("variant")):
             super().save_pretrained(folder, *args, **kwargs)
         unlist(Path(folder))
-        if not generation_defaults.says_something(self.generation_config):
+        if not generation_defaults.said(self.generation_config):
             (Path(folder) / generation_defaults.FILE).unlink(missing_ok=True)
         readable(Path(folder))
 
