@@ -3,6 +3,7 @@
 Each check returns one sentence, with or without a fault. `janusflow doctor` prints them.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,9 +16,8 @@ from janusflow.models.janus_pro.loading import is_original, own_config, read_con
 from janusflow.models.janus_pro.processing import JanusProProcessor
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.processing import JanusFlowProcessor
+from janusflow.models.tokenizer_guard import WORDS
 from janusflow.utils.safe_io import read_object
-
-WORDS = "a red circle left of two blue squares"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ def examine(folder: str | Path, vae: str | Path | None = None) -> list[Finding]:
     try:
         flow = "gen_vision_config" not in (content := read_object(folder / "config.json"))
         flow = flow and content.get("model_type") != "janus"
-        processor = (JanusFlowProcessor if flow else JanusProProcessor).from_pretrained(folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is found below
+            processor = (JanusFlowProcessor if flow else JanusProProcessor).from_pretrained(folder)
     except ValueError as error:
         return [finding("files", False, f"The processor cannot be read: {error}.")]
     found = [check(processor) for check in (spaces, first_token, special_tokens, role_words)]

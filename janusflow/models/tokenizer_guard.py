@@ -7,6 +7,7 @@ import math
 import os
 import re
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -25,6 +26,7 @@ USUAL = ("BPE", "ByteLevel", "Split", "Digits", "Lowercase", "NFC")
 STEPS = 32  # of a normalizer
 GROWTH = 64.0  # times that a normalizer may lengthen a text
 PREFIX = 64  # letters that it may put before a text
+WORDS = "User: a red circle left of two blue squares"
 PROBE = "A red circle, 0 é 圆 🙂\n  two blue squares"
 
 
@@ -49,9 +51,20 @@ def check_tokenizer(content: Mapping) -> None:
 
 
 def check_probe(tokenizer: Tokenizer) -> None:
-    """Raises ValueError for a tokenizer that fails on plain words, other scripts or white space."""
+    """Raises ValueError for a tokenizer that fails on plain words, other scripts or white space.
+
+    Warns of one that does not give plain words back as they are.
+    """
     with tokenizing(quiet=True):
         tokenizer.decode(tokenizer.encode(PROBE).ids)
+        back = tokenizer.decode(tokenizer.encode(WORDS, add_special_tokens=False).ids)
+    if back.strip() != WORDS:
+        warnings.warn(
+            f"tokenizer.json makes {printable(back, 60)!r} of {WORDS!r}, so prompts and answers "
+            "are other texts than they seem; take it from the published checkpoint, and run "
+            "`janusflow doctor`",
+            stacklevel=2,
+        )
 
 
 def is_usual(tokenizer: Tokenizer) -> bool:

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 from janusflow import JanusFlowProcessor, JanusProProcessor
 from janusflow.models.janusflow.tokenizer import BOS
-from janusflow.models.processor_checks import WORDS, examine
+from janusflow.models.processor_checks import examine
+from janusflow.models.tokenizer_guard import WORDS
 from janusflow.utils.hub import PACKAGED
 
 
@@ -62,6 +63,8 @@ def test_deepseeks_tokenizer_keeps_spaces_and_begins_with_bos_once(deepseek):
 def test_a_tokenizer_that_drops_spaces_is_found(deepseek):
     drop_spaces(deepseek)
     assert any("loses its spaces" in told for told in faults(deepseek))
+    with pytest.warns(UserWarning, match="makes 'User:aredcircle.*janusflow doctor"):
+        JanusFlowProcessor.from_pretrained(deepseek)
 
 
 def test_a_missing_special_token_is_found(folder):
