@@ -288,11 +288,16 @@ def damaged(folder: Path, tmp_path: Path, change) -> Path:
         (lambda x: x.update(extra=torch.zeros(2)), "has 1 unknown tensors, the first 'extra'"),
         (lambda x: x.update(beg_of_und_embed=torch.zeros(1, 7)),
          r"1 misshapen tensors, the first 'beg_of_und_embed' \(\(1, 7\) instead of \(1, 64\)"),
+        (lambda x: x.update({"\x1b[31m" + "z" * 5000: torch.zeros(2)}),
+         r"'\\\\x1b\[31mzz[z ]*\.\.\."),
     ],
 )  # fmt: skip
-def test_wrong_tensors_are_counted_and_the_first_is_named(folder, tmp_path, change, message):
-    with pytest.raises(ValueError, match=message):
+def test_wrong_tensors_are_counted_and_the_first_is_named(
+    folder, tmp_path, change, message, caplog
+):
+    with pytest.raises(ValueError, match=message) as told:
         JanusFlowModel.from_pretrained(damaged(folder, tmp_path, change))
+    assert len(str(told.value)) < 400 and "REPORT" not in caplog.text
 
 
 def test_a_pickled_checkpoint_is_not_read(folder, tmp_path):

@@ -1,7 +1,11 @@
 """JanusFlow as a transformers model: weights, embeddings, and generation defaults."""
 
 import inspect
+import logging
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -229,9 +233,10 @@ class JanusFlowPreTrainedModel(PreTrainedModel):
         kwargs |= dict(use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
         try:
             if kwargs.get("quantization_config") is None:
-                model, info = super().from_pretrained(name, *args, **kwargs)
+                with _without_report():
+                    model, info = super().from_pretrained(name, *args, **kwargs)
             else:
-                with returned():
+                with returned(), _without_report():
                     model, info = super().from_pretrained(*_apart(name, kwargs), *args, **kwargs)
                     _let_go(model)
                     model.name_or_path = model.config.name_or_path = str(name)
@@ -318,6 +323,25 @@ def _refuse_keyword(kind: str, error: Exception, given: dict) -> None:
     refuse_unknown(f"{kind}.from_pretrained", unknown, KEYWORDS)
 
 
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """A context in which transformers logs no table of the tensors that this thread loads.
+
+    Their names may hold escape sequences, and `_refuse` says what is wrong.
+    """
+    own = threading.get_ident()
+
+    def passes(record: logging.LogRecord) -> bool:
+        return record.thread != own or "LOAD REPORT" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(passes)
+    try:
+        yield
+    finally:
+        logger.removeFilter(passes)
+
+
 def _refuse(name, fault: str, keys) -> None:
     """Raises ValueError if tensors do not fit; mismatched keys are (name, found, expected)."""
     if not keys:
@@ -325,9 +349,10 @@ def _refuse(name, fault: str, keys) -> None:
     first = sorted(keys, key=str)[0]
     verb = {"missing": "lacks", "unexpected": "has", "mismatched": "has"}[fault]
     kind = {"missing": "", "unexpected": " unknown", "mismatched": " misshapen"}[fault]
-    detail = repr(first)
+    detail = repr(printable(first, 100))
     if isinstance(first, tuple | list):
-        detail = f"{first[0]!r} ({tuple(first[1])} instead of {tuple(first[2])})"
+        shapes = f"({tuple(first[1])} instead of {tuple(first[2])})"
+        detail = f"{printable(first[0], 100)!r} {shapes}"
     raise ValueError(
         f"checkpoint {str(name)!r} {verb} {len(keys)}{kind} tensors, the first {detail}; check "
         "that it is a JanusFlow checkpoint"
