@@ -136,8 +136,8 @@ def at_jumps(
     Each jump takes the nearest free time, in order; the end of a `Rest` takes the first. A grid
     with fewer than five evaluations per piece, `calls` in every step, is unchanged, because
     restarting would cost more than the jump. With one evaluation per step the steps beside a jump
-    are shorter, as rules that look back begin anew there and cannot look ahead; not if `order` is
-    1, because Euler's rule does not look back. The grid may also fall.
+    are shorter, because multistep rules restart there; not if `order` is 1, because Euler's rule
+    has no history. The grid may also descend.
     """
     jumps = list(jumps)
     placed = place_at(ts, jumps, calls)

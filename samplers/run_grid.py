@@ -108,8 +108,8 @@ def laid(
 ) -> Tensor:
     """Returns the solver's own grid of so many steps for a field with these attributes.
 
-    An accurate beginning does not pay before a jump: there a grid that `shifts` has a whole first
-    step.
+    Before a jump an accurate start gains little, so a grid that `shifts` then has a first step of
+    full length.
     """
     told = {}
     if solver.shifts and time_shift != 1:

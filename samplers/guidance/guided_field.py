@@ -113,7 +113,7 @@ class Guided:
 
     @property
     def project(self) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """That of the conditional prediction, for two inpaintings; see `samplers.inpaint`."""
+        """The conditional prediction's `project`, for two inpaintings; see `samplers.inpaint`."""
         return getattr(self.pair.cond or self.pair.both, "project", None)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:

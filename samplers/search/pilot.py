@@ -3,8 +3,8 @@
 The samples, at few evaluations also their mirror images, are first integrated accurately. Then the
 solver's own grid and one with equal shares of the local error are tried on them, and the better one
 is tilted as long as the endpoint error falls. For `auto` the solver is chosen too, and its last
-step is fitted to the samples if that helps others. A choice by which most samples lose is not
-taken. Everything is counted in evaluations of v.
+step is fitted to some of the samples if that helps the others. A choice that increases the error
+of most samples is rejected. Everything is counted in evaluations of v.
 """
 
 from __future__ import annotations

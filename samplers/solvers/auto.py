@@ -141,7 +141,7 @@ def program(
 
 
 def careful(ts: tuple[float, ...], i: int, rule: tuple[Row, Row]) -> tuple[Row, Row]:
-    """Returns the rule for what is doubted: the first correction, or predictions of many steps."""
+    """Returns the rule for uncertain steps: the first correction, or predictions of many steps."""
     correct, predict = rule
     if i == 1:
         return (0.0, ts[1] - ts[0]), predict  # the first step as it was predicted

@@ -103,7 +103,7 @@ def linearize(solver: Solver, ts: Tensor, time_shift: float = 1.0) -> tuple[Tens
     The field has this `time_shift`.
 
     The noise is the first unit vector and the result of evaluation j the next one after it, so the
-    components of every state are its weights. Of a solver that leans it is the linear part.
+    components of every state are its weights. For a solver with `lean` it is the linear part.
     """
     n, solver = solver.cost(len(ts) - 1), solver.linear
     units = torch.eye(n + 1, dtype=torch.float64, device="cpu")
