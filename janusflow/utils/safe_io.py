@@ -100,6 +100,15 @@ def check_prompt(text: str, name: str, advice: str = "; shorten it") -> None:
         raise ValueError(f"{name} is not Unicode text; write it in UTF-8")
 
 
+def lacks(path: Path) -> str:
+    """Returns the error for a model folder without this file, which may be a training run."""
+    folder = str(path.parent)
+    if (path.parent / "settings.yaml").exists():
+        export = f"export it by janusflow train --out {folder} --export my-model"
+        return f"{folder!r} is a training run and no model; {export}"
+    return f"{folder!r} lacks {path.name}; take it from the checkpoint"
+
+
 def read_text(path: Path, limit: str) -> str:
     """Returns a text file's content. Raises ValueError if it is missing, too large or not UTF-8."""
     try:
@@ -107,7 +116,7 @@ def read_text(path: Path, limit: str) -> str:
     except (OSError, ValueError):  # no name of a file at all; what opens it will say so
         missing = False
     if missing:
-        raise ValueError(f"{str(path.parent)!r} lacks {path.name}; take it from the checkpoint")
+        raise ValueError(lacks(path))
     try:
         return read_bytes(path, limit, "file").decode("utf-8")
     except UnicodeDecodeError as error:

@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -114,3 +115,9 @@ def test_the_reference_shows_every_public_name():
 def home_of(name: str) -> str:
     """The module of `samplers` where a name is defined."""
     return getattr(samplers, name).__module__
+
+
+def test_the_text_of_a_drawing_has_no_broken_entity():
+    for drawing in (ROOT / "docs").glob("*.svg"):
+        text = " ".join(ElementTree.parse(drawing).getroot().itertext())
+        assert not re.search(r"#\d+;", text), drawing

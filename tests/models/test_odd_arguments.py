@@ -39,6 +39,12 @@ def test_a_configuration_that_is_missing_is_not_the_published_one(tmp_path):
         JanusFlowConfig.from_pretrained(tmp_path, subfolder="gone")
 
 
+def test_a_training_run_given_as_a_model_says_how_to_export_it(janusflow, tmp_path):
+    (tmp_path / "settings.yaml").write_text("")
+    code, _, err = janusflow("generate", "a star", "--model", str(tmp_path), "-o", "never.png")
+    assert code == 2 and f"janusflow train --out {tmp_path} --export my-model" in err
+
+
 def test_no_subfolder_is_the_folder_itself(tiny_folder):
     from janusflow import JanusFlowConfig
 

@@ -19,6 +19,7 @@ from janusflow.utils.config_guard import read_config
 from janusflow.utils.hub import PACKAGED, PUSHING
 from janusflow.utils.keywords import choice, refuse_unknown
 from janusflow.utils.limits import whole
+from janusflow.utils.safe_io import lacks
 from janusflow.utils.text import explained
 from janusflow.utils.typed import is_number
 
@@ -183,7 +184,7 @@ class JanusFlowConfig(PreTrainedConfig):
         if (folder / "config.json").is_file():
             read_config(folder / "config.json")
         elif Path(name).is_dir():
-            raise ValueError(f"{str(folder)!r} lacks config.json; take it from the checkpoint")
+            raise ValueError(lacks(folder / "config.json"))
         content, rest = super().get_config_dict(name, **kwargs)
         if "gen_vision_config" in content:
             raise ValueError(
