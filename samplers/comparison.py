@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from samplers.benchmark.style import mark, paper, thinned
 from samplers.core import Solver, Velocity, count, find, sample
 from samplers.states import one_tensor
 
@@ -61,17 +62,21 @@ class Comparison:
         foot = f"RMS to {html.escape(self.reference)}, geometric mean of {self.samples} samples."
         return f"<table><tr><th>NFE</th>{head}</tr>{rows}<caption>{foot}</caption></table>"
 
+    @paper
     def figure(self) -> Any:
         """Draws the errors over the evaluations on logarithmic axes, with matplotlib."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.add_subplot()
-        for name, row in self.errors.items():
-            axes.loglog(list(row), list(row.values()), marker="o", label=name)
+        for place, (name, row) in enumerate(self.errors.items()):
+            axes.loglog(list(row), list(row.values()), mark(place), ms=4, label=name)
+        ticks = thinned(list(self.calls))
+        axes.set_xticks(ticks, [str(n) for n in ticks])
+        axes.minorticks_off()
         axes.set_xlabel("network evaluations (NFE)")
-        axes.set_ylabel("RMS error")
-        axes.legend()
+        axes.set_ylabel(f"RMS error, geometric mean of n = {self.samples}")
+        figure.legend(loc="outside lower center", ncols=4)
         return figure
 
 

@@ -27,7 +27,7 @@ def plot(rows: Sequence, path: str | Path, title: str, ours: str) -> None:
         mine = [r for r in rows if r.method == method]
         look = style(method, lead, ours)
         if look is REST and not named:
-            look, named = {**REST, "label": "other peers"}, True
+            look, named = {**REST, "label": "other methods"}, True
         axes.plot([r.calls for r in mine], [r.e for r in mine], **look)
     shown = [r.e for r in rows if r.library == ours or r.method in lead]
     ticks = thinned(sorted({r.calls for r in rows if r.library == ours or r.method in lead}))
@@ -54,5 +54,6 @@ def style(method: tuple[str, str, str], lead: set[tuple[str, str, str]], ours: s
     if library == ours:
         return {"marker": "o", "linewidth": 2, "label": f"{solver} ({grid})"}
     if method in lead:
-        return {"linestyle": "--", "marker": ".", "label": f"{library} {solver} ({grid})"}
+        label = f"{library} {solver} ({grid})"
+        return {"linestyle": "--", "marker": "s", "markersize": 4, "label": label}
     return REST

@@ -37,6 +37,11 @@ def test_a_run_is_a_table_a_sentence_and_a_figure(run, janusflow):
     assert "lowest loss 0 at step 300" in out and "2 min left" in out
 
 
+def test_the_figure_of_a_single_report_shows_its_points():
+    axes = show._figure([{"step": 2, **LINE}]).axes
+    assert {line.get_marker() for ax in axes for line in ax.lines} == {"o"}
+
+
 def test_its_lines_come_as_json(run, janusflow):
     told = json.loads(janusflow("show", run, "--json", "--no-figure")[1])
     assert len(told["lines"]) == 30 and told["figure"] is None

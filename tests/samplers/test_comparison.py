@@ -21,7 +21,9 @@ def test_a_comparison_is_a_table_and_a_figure():
     assert f"{float(rms):.2e}" in repr(made) and f"<b>{made.errors['heun'][8]:.2e}</b>" in (
         made._repr_html_()
     )
-    assert made.figure().axes[0].get_xlabel() == "network evaluations (NFE)"
+    axes = made.figure().axes[0]
+    assert axes.get_xlabel() == "network evaluations (NFE)" and "n = " in axes.get_ylabel()
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == [str(n) for n in made.calls]
 
 
 def test_the_same_prompt_edits_nothing_and_another_moves_there():

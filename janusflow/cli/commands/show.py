@@ -12,6 +12,7 @@ from janusflow.utils.typed import is_number
 
 LOG = "log.jsonl"
 ROWS = 12  # of the table
+POINTS = 20  # reports up to which each has a marker, because a line through one shows nothing
 NOT_LOSSES = ("step", "lr", "grad_norm", "gradient_cosine", "mfu", "peak_fraction", "seconds_left")
 
 
@@ -138,7 +139,8 @@ def _figure(lines: Sequence[dict]):
 
     from samplers.benchmark.style import SHEET
 
-    with rc_context(fname=SHEET):
+    few = {"lines.marker": "o", "lines.markersize": 4} if len(lines) <= POINTS else {}
+    with rc_context(few, fname=SHEET):
         figure = Figure(figsize=(11, 3.4), layout="constrained")
         left, middle, right = figure.subplots(1, 3)
         for name in losses(lines):
@@ -155,6 +157,7 @@ def _figure(lines: Sequence[dict]):
         right.legend(handles=[*right.lines, *rate.lines])
         for axes in (left, middle, right):
             axes.set(xlabel="step")
+            axes.locator_params(axis="x", integer=True)
             axes.grid()
         for axes in (left, middle):
             if axes.lines:
