@@ -125,17 +125,17 @@ plane_errors["auto with pilot"] = [plane_error("auto", pilots[n]) for n in PLANE
 
 
 def plot_errors(ax, calls, errors, title):
-    for name, values in errors.items():
-        ax.loglog(calls, values, "o-", ms=4, label=name)
+    for marker, (name, values) in zip("os^D", errors.items(), strict=False):
+        ax.loglog(calls, values, f"{marker}-", ms=4, label=name)
     ax.set_xticks(calls, calls)
     ax.minorticks_off()
-    ax.set(xlabel="evaluations of v", ylabel="error at t = 1", title=title)
+    ax.set(xlabel="evaluations of v", ylabel="error at t = 1 (RMS)", title=title)
     ax.grid(alpha=0.3)
     ax.legend()
 
 
 fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
-plot_errors(ax, PLANE_CALLS, plane_errors, "mixture in the plane")
+plot_errors(ax, PLANE_CALLS, plane_errors, "mixture in the plane, n = 512")
 plt.show()
 looked = [grid.evaluations for grid in pilots.values()]
 print(f"a pilot took {min(looked)} to {max(looked)} evaluations of its 8 samples, once per field")
@@ -182,8 +182,7 @@ def levels(images, others):
 
 # %% [markdown]
 # At time $t$ the model expects the image $x + (1 - t)\, v(x, t)$, the end of the path if it went
-# straight on from here. For two prompts, the decoded state (upper rows) and the decoded expected
-# image (lower rows):
+# straight on from here. For two prompts, the decoded state and the decoded expected image:
 
 # %%
 SHOWN = range(0, 129, 16)
@@ -199,6 +198,9 @@ for column, i in enumerate(SHOWN):
         axes[row, column].imshow(shown[0])
         axes[row + 2, column].imshow(shown[1])
     axes[0, column].set_title(f"t = {float(times[i]):.3g}", fontsize=9)
+for ax, name in zip(axes[:, 0], ("state", "expected") * 2, strict=True):
+    place = dict(transform=ax.transAxes, rotation=90, ha="right", va="center")
+    ax.text(-0.08, 0.5, name, fontsize=9, **place)
 plt.show()
 print("expected image to final image, mean distance over prompts, in grey levels of 255:")
 print(", ".join(f"t = {float(times[i]):.3g}: {d:.1f}" for i, d in zip(SHOWN, away, strict=True)))
@@ -237,8 +239,8 @@ second = samplers.sample(field, noise, 128, "abm")
 doubt = error(second, reference)
 
 fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
-ax.axhline(doubt, color="k", ls=":", lw=1)
-plot_errors(ax, CALLS, errors, f"{MODEL}, guidance {GUIDANCE:g}")
+ax.axhline(doubt, color="k", ls=":", lw=1, label="between two references")
+plot_errors(ax, CALLS, errors, f"{MODEL}, guidance {GUIDANCE:g}, n = {len(PROMPTS)}")
 plt.show()
 
 # %% [markdown]
@@ -246,7 +248,7 @@ plt.show()
 # reference's image, in grey levels of 255.
 
 # %%
-SHEET, WIDTH = (4, 8, 16, 30), 6
+SHEET, WIDTH = (4, 8, 16, 30), 6  # evaluations, prompts
 rows = {n: decoded(ends["auto"][CALLS.index(n)]) for n in SHEET}
 apart = {n: levels(images, final) for n, images in rows.items()}
 
