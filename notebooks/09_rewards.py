@@ -141,7 +141,8 @@ for ax, (name, x) in zip(axes, drawn.items(), strict=True):
     ax.plot(*x.T, ".", ms=3)
     score = f"rewarded {rewarded(x).mean():.2f}, meant {meant(x).mean():.2f}"
     ax.set_title(f"{name}: {score}", fontsize=10)
-    ax.set_aspect("equal")
+    ax.set(aspect="equal", xlabel="x")
+axes[0].set_ylabel("y")
 plt.show()
 
 # %%
