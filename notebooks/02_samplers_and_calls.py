@@ -84,12 +84,12 @@ for ax, dim in zip(axes, (2, 64), strict=True):
         ends = {n: samplers.sample(v, noise, n, one) for n, one in fitted.items()}
         rows["learned"] = (list(ends), [error(x, exact) for x in ends.values()])
     plots.work_precision(rows, axes=ax)
-    ax.set_title(f"mixture in {dim} dimensions")
+    ax.set_title(f"mixture in {dim} dimensions, n = 256")
     exact_errors[dim] = {name: dict(zip(*row, strict=True)) for name, row in rows.items()}
 plt.show()
 
 # %% [markdown]
-# The times of 16 evaluations: each line is a grid, each tick a time.
+# The times of 16 evaluations: each row is a grid, each tick a time.
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 1.6), layout="constrained")
@@ -125,7 +125,8 @@ rows = {name: curve(field, noise, truth, name, grids) for name in SOLVERS}
 model_errors = {name: dict(zip(*row, strict=True)) for name, row in rows.items()}
 fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
 plots.work_precision(rows, doubt, ax)
-ax.set(title=f"{model}, guidance 2", xlabel="evaluations of the guided velocity")
+ax.set_title(f"{model}, guidance 2, n = {len(PROMPTS)}")
+ax.set_xlabel("evaluations of the guided velocity")
 plt.show()
 
 # %% [markdown]
