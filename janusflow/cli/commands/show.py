@@ -151,7 +151,7 @@ def _figure(lines: Sequence[dict]):
         right.plot(*_series(lines, "grad_norm"), label="gradient norm")
         right.set(ylabel="gradient norm")
         rate = right.twinx()
-        rate.plot(*_series(lines, "lr"), "--", color="black", label="learning rate")
+        rate.plot(*_series(lines, "lr"), linestyle="--", color="black", label="learning rate")
         rate.set(ylabel="learning rate")
         rate.spines.right.set_visible(True)
         right.legend(handles=[*right.lines, *rate.lines])
