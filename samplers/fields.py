@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from samplers.callables import check_arguments, check_velocity
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
-PROBED = 8  # results of a run that are copied, to see whether their memory is used again
+PROBED = 8  # results of a run that are copied, while it shows whether their memory is used again
 
 
 def is_flow_map(v: object) -> bool:
@@ -198,16 +199,15 @@ class Watched:
 
     A checksum per call stays on the state's device and is read once after the run, so there is no
     synchronisation. Results of a velocity that always writes into the same memory (a replayed CUDA
-    graph, a ring of buffers) are copied; this is detected by comparing addresses with the first
-    `PROBED` results.
+    graph, a ring of buffers) are copied. They have the address of one of the first `PROBED` results,
+    whose memory was not given back since; weak references tell, so no result is kept for it.
     """
 
     def __init__(self, v: Velocity):
         self.v = v
         self.sums: list[Tensor] = []
         self.times: list[Tensor] = []
-        self.first: list[Tensor] = []
-        self.taken: tuple[int, ...] = ()
+        self.taken: dict[int, StorageWeakRef] = {}  # memory of the first results by its address
         self.reused = False
         self.jumps, self.time_shift = jumps_of(v), time_shift_of(v)
 
@@ -215,7 +215,7 @@ class Watched:
         k = self.v(x, t, *s) if self.sums else first_call(self.v, x, t, *s)
         if not isinstance(k, Tensor) or k.shape != x.shape or k.dtype != x.dtype:
             k = fitting(k, x)
-        elif self.reused or len(self.taken) < PROBED or k.data_ptr() in self.taken:
+        elif self.reused or len(self.sums) < PROBED or k.data_ptr() in self.taken:
             k = self._own(k)
         rows = k.detach() if k.requires_grad else k
         self.sums.append(rows.sum(1) if k.ndim == 2 else sums(rows))
@@ -223,11 +223,13 @@ class Watched:
         return k
 
     def _own(self, k: Tensor) -> Tensor:
-        place = address(k)
-        self.reused = self.reused or place in self.taken
-        if len(self.taken) < PROBED:
-            self.taken, self.first = (*self.taken, place), [*self.first, k]
-        return k.clone()
+        """Returns a copy of k, or k itself where its memory is new, at an address of old."""
+        place, early = address(k), len(self.sums) < PROBED
+        if not self.reused:
+            self.reused = place == 0 or used_again(self.taken.pop(place, None), k)
+            if early and place:
+                self.taken[place] = StorageWeakRef(k.untyped_storage())
+        return k.clone() if self.reused or early else k
 
     def check(self, start: Tensor) -> None:
         """Raises FloatingPointError, naming the first time at which a velocity was not finite."""
@@ -280,6 +282,16 @@ def address(k: Tensor) -> int:
         return k.data_ptr()
     except RuntimeError:
         return 0
+
+
+def used_again(memory: StorageWeakRef | None, k: Tensor) -> bool:
+    """Returns whether k lies in this earlier memory, which is still held or belongs to others.
+
+    Memory that torch does not own (of numpy, a CUDA graph's pool) may be written to unheld.
+    """
+    if memory is None:
+        return False
+    return not memory.expired() or not k.untyped_storage().resizable()
 
 
 def unwatched(v: Velocity) -> Velocity:

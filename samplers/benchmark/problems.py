@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 from samplers.comparison import endpoints
 from samplers.core import Velocity
+from samplers.registry import old_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,3 +193,6 @@ class GaussianMixture:
 def normal(*shape: int, seed: int) -> Tensor:
     """Returns standard normal numbers in float64 that depend on the seed alone."""
     return torch.randn(*shape, generator=Generator().manual_seed(seed), dtype=torch.float64)
+
+
+__getattr__ = old_names(__name__, {"Mixture": "GaussianMixture"})

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import weakref
 from dataclasses import replace
 from itertools import count
 
@@ -100,6 +101,32 @@ def test_buffers_in_turn_or_after_a_warm_up_do_no_harm(ring, rest):
         alone = sample(lambda x, t: -x * t.to(x.dtype), X, 24, name)
         assert torch.equal(sample(into_the_next, X, 24, name), alone)
         turn = count(-rest)
+
+
+@pytest.mark.parametrize("ring", [1, 3])
+def test_memory_of_numpy_that_is_used_again_does_no_harm(ring):
+    rows, turn = np.empty((ring, *X.shape), np.float32), count()
+
+    def from_numpy(x, t):
+        own = rows[next(turn) % ring]
+        own[:] = -x * t
+        return torch.from_numpy(own)
+
+    alone = sample(lambda x, t: -x * t.to(x.dtype), X, 24, "ab4")
+    assert torch.allclose(sample(from_numpy, X, 24, "ab4"), alone, rtol=0, atol=1e-6)
+
+
+def test_a_run_keeps_no_velocity_that_its_solver_is_done_with():
+    seen, alive = [], []
+
+    def v(x, t):
+        k = -x * t.to(x.dtype)
+        alive.append(sum(one() is not None for one in seen))
+        seen.append(weakref.ref(k))
+        return k
+
+    sample(v, X, 24, "euler")
+    assert max(alive) <= 1
 
 
 def test_a_network_behind_two_predictions_may_reuse_its_buffer():
