@@ -199,8 +199,8 @@ class Watched:
 
     A checksum per call stays on the state's device and is read once after the run, so there is no
     synchronisation. Results of a velocity that always writes into the same memory (a replayed CUDA
-    graph, a ring of buffers) are copied. They have the address of one of the first `PROBED` results,
-    whose memory was not given back since; weak references tell, so no result is kept for it.
+    graph, a ring of buffers) are copied. Such a result has the address of one of the first
+    `PROBED`, whose memory was not given back since; weak references tell, and keep no result.
     """
 
     def __init__(self, v: Velocity):

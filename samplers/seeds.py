@@ -29,6 +29,17 @@ def generators(generator, seed, count: int, of: str = "samples") -> Generators:
     return seeded(generator)
 
 
+def drawn_seeds(seed: int | None, generator: Generators, count: int) -> list[int]:
+    """Returns a seed for each generator, drawn without disturbing the latents' random numbers."""
+    if _several(generator) and len(generator) == 1:
+        (generator,) = generator
+    drawn = generators(generator, None, count) if seed is None else seeded(seed)
+    return [
+        int(torch.randint(2**62, (1,), generator=one, device=getattr(one, "device", "cpu")))
+        for one in (drawn if isinstance(drawn, list) else [drawn])
+    ]
+
+
 def seeded(number) -> torch.Generator:
     """Returns a generator on the CPU with this seed. Raises TypeError or ValueError otherwise."""
     number = _whole(number)

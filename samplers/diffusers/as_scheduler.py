@@ -17,9 +17,9 @@ from samplers.diffusers import schedule
 from samplers.diffusers.replay import call_times, replay, resumed
 from samplers.fields import per_sample
 from samplers.grids import GRIDS, interpolate
+from samplers.seeds import Generators, drawn_seeds, seeded
 from samplers.solvers.linear_multistep import learned
-
-Generators = torch.Generator | Sequence[torch.Generator] | None
+from samplers.states import one_tensor
 
 
 class SolverScheduler(SchedulerMixin, ConfigMixin):
@@ -82,6 +82,8 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         seed: int | None = None,
     ):
         self.register_to_config(grid=schedule.listed(grid))
+        schedule.positive(num_train_timesteps, "num_train_timesteps")
+        seed is None or seeded(seed)
         schedule.refuse(self.config)
         if time_shift_type not in ("exponential", "linear"):
             raise ValueError(
@@ -151,7 +153,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         `timesteps` are the values passed to the model at these sigmas (CogView4); without them they
         are num_train_timesteps times the sigmas.
         """
-        told = None if timesteps is None else [float(t) for t in timesteps]
+        told = None if timesteps is None else schedule.numbers(timesteps, "timesteps")
         if sigmas is None and told is not None:
             sigmas = [t / self.config.num_train_timesteps for t in told]
         sigmas = None if sigmas is None else schedule.checked(sigmas)
@@ -201,6 +203,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
             labels = torch.tensor([*told, last], dtype=torch.float64, device="cpu")
             timesteps = interpolate(self._times, self._ts, labels)
         self.timesteps = timesteps.float().to(device)
+        self._labels, self._sigmas = timesteps.float().tolist(), self.sigmas.clone()
 
     def _forget(self) -> None:
         self._noise = self._handed = self._seeds = None
@@ -211,22 +214,43 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         """Finds the evaluation with this timestep and the rest of the grid from there."""
         if self.timesteps is None:
             raise ValueError("the scheduler has no timesteps yet; call set_timesteps first")
+        if not torch.equal(torch.as_tensor(self.sigmas).cpu().float(), self._sigmas):
+            raise ValueError(
+                "scheduler.sigmas were changed after set_timesteps, which no solver here follows; "
+                "pass them to set_timesteps(sigmas=...)"
+            )
         first = self._begin_index
         if first is None:
             first = self._call_at(timestep)
+        if not 0 <= first < len(self._labels):
+            raise ValueError(
+                f"begin_index is {first}; expected 0 to {len(self._labels) - 1}, a place in "
+                "scheduler.timesteps"
+            )
+        self._expect(first, timestep)
         self._restart(first, sample)
         if self._solver.stochastic:
-            self._seeds = _seeds(self.config.seed, generator)
+            self._seeds = drawn_seeds(self.config.seed, generator, len(sample))
 
-    def _call_at(self, timestep: Tensor | float) -> int:
+    def _call_at(self, timestep: float) -> int:
         """Returns the last evaluation with this timestep, where a step starts."""
-        at = (self.timesteps == timestep).nonzero()[:, 0].tolist()
+        at = [i for i, own in enumerate(self._labels) if own == timestep]
         if not at:
             raise ValueError(
-                f"{self.config.solver} evaluates nothing at timestep {float(timestep):g}; pass one "
-                "of scheduler.timesteps"
+                f"{self.config.solver} evaluates nothing at timestep {timestep:g}; pass one of "
+                "scheduler.timesteps"
             )
         return at[-1]
+
+    def _expect(self, number: int, timestep: float) -> None:
+        """Raises ValueError if this timestep is that of another evaluation."""
+        own = self._labels[number]
+        if timestep != own and timestep in self._labels:
+            raise ValueError(
+                f"step got timestep {timestep:g} where evaluation {number + 1} of "
+                f"{len(self._labels)} is at {own:g}; call step for each of scheduler.timesteps in "
+                "order, and set_timesteps before another run"
+            )
 
     def index_for_timestep(
         self, timestep: Tensor | float, schedule_timesteps: Tensor | None = None
@@ -254,21 +278,25 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         return_dict: bool = True,
     ) -> SchedulerOutput | tuple[Tensor]:
         """Takes the output -v at (sample, timestep); returns the state for the next evaluation."""
+        one_tensor(model_output, "model_output")
+        one_tensor(sample, "the sample")
         if model_output.shape != sample.shape:
             raise ValueError(
                 f"model_output has shape {tuple(model_output.shape)} and sample "
                 f"{tuple(sample.shape)}; pass the model's output for this sample"
             )
+        timestep = schedule.moment(timestep)
         if self._noise is None:
             self._begin(timestep, sample, generator)
         else:
+            self._expect(self.step_index, timestep)
             self._take_up(sample)
         velocity = model_output.to(self._noise.dtype, copy=True)
         self._velocities.append(velocity if self.config.invert_sigmas else -velocity)
         x = replay(self._seeded(), self._noise, self._rest, self._velocities) + self._offset
         x = x.to(model_output.dtype)
         self._handed = x.clone()  # the pipeline may write into what it gets
-        if self._first + len(self._velocities) == len(self.timesteps):
+        if self._first + len(self._velocities) == len(self._labels):
             self._forget()
         return SchedulerOutput(prev_sample=x) if return_dict else (x,)
 
@@ -279,6 +307,11 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         velocities belong to another path. Later ones (inpainting modifies every step) are kept as
         an offset, so that unchanged parts keep their history.
         """
+        if sample.shape != self._handed.shape:
+            raise ValueError(
+                f"the sample has shape {tuple(sample.shape)} in a run of "
+                f"{tuple(self._handed.shape)}; call set_timesteps before another run"
+            )
         if torch.equal(sample, self._handed.to(sample.dtype)):
             return
         first, self._edited = not self._edited, True
@@ -312,7 +345,14 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         """
         if noise is None:
             raise ValueError("noise is missing; pass noise of the sample's shape")
-        sigma = per_sample(self._noise_share(torch.as_tensor(timestep)).to(sample), sample)
+        share = self._noise_share(torch.as_tensor(timestep))
+        if len(share) not in (1, len(sample)) or not bool(((share >= 0) & (share <= 1)).all()):
+            told = torch.as_tensor(timestep).tolist()
+            raise ValueError(
+                f"the timesteps are {told!s:.80}; expected one, or one "
+                f"for each of {len(sample)} samples, from 0 to {self.config.num_train_timesteps}"
+            )
+        sigma = per_sample(share.to(sample), sample)
         return sigma * noise + (1 - sigma) * sample
 
     def _noise_share(self, timestep: Tensor) -> Tensor:
@@ -321,7 +361,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         share = 1 - share if self.config.invert_sigmas else share
         if self.timesteps is None:
             return share
-        same = self.timesteps.detach().float().cpu()[:, None] == values
+        same = torch.tensor(self._labels, device="cpu")[:, None] == values
         known = (1 - self._times)[same.int().argmax(0)]
         return torch.where(same.any(0), known, share)
 
@@ -334,6 +374,11 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
 
 
 def _solver(name: str, options: dict | None) -> Solver:
+    if not isinstance(name, str) or not isinstance(options, Mapping | None):
+        raise TypeError(
+            f"solver is {name!r:.60} and options {options!r:.60}; expected the solver's name and a "
+            "dict, which a configuration can keep"
+        )
     chosen = learned(name) if name.endswith(".json") else find(name, **(options or {}))
     if chosen.adaptive:
         raise ValueError(
@@ -346,14 +391,3 @@ def _solver(name: str, options: dict | None) -> Solver:
             "choose a solver of velocities"
         )
     return chosen
-
-
-def _seeds(seed: int | None, generator: Generators) -> list[int]:
-    """Returns a seed for each generator, drawn without disturbing the latents' random numbers."""
-    if seed is not None:
-        generator = torch.Generator().manual_seed(seed)
-    each = generator if isinstance(generator, list | tuple) else [generator]
-    return [
-        int(torch.randint(2**62, (1,), generator=one, device=getattr(one, "device", "cpu")))
-        for one in each
-    ]

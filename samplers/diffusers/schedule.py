@@ -17,10 +17,11 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from samplers.grids import Grid
+from samplers.grids import GRIDS
 
 RULES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 DIFFUSION = ("beta_start", "beta_schedule", "beta_min", "sigma_data")  # of other paths
+MOST_MU = 100  # exp of it; pipelines compute 0.5 to 3
 SHARED = (
     "num_train_timesteps",
     "shift",
@@ -62,13 +63,35 @@ def refuse(config: Mapping[str, Any]) -> None:
 
 def checked(sigmas: Sequence[float] | Tensor) -> list[float]:
     """Returns sigmas that a pipeline passes. Raises ValueError unless they fall in (0, 1]."""
-    values = [float(s) for s in sigmas]
+    values = numbers(sigmas, "sigmas")
     told = f"sigmas fall from at most 1 to above 0, where the last step then ends; got {values}"
     if not values or not all(0 < s <= 1 for s in values):  # NaN included
         raise ValueError(f"{told:.300}")
     if any(b >= a for a, b in pairwise(values)):
         raise ValueError(f"{told:.300}")
     return values
+
+
+def numbers(values: Iterable[float] | Tensor, name: str) -> list[float]:
+    """Returns a list of numbers. Raises TypeError for anything else."""
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError, RuntimeError):
+        shown = " ".join(f"{values!r:.80}".split())
+        raise TypeError(f"{name} is {shown}; expected a list of numbers") from None
+
+
+def moment(timestep: Tensor | float) -> float:
+    """Returns a timestep in float32, as `timesteps` holds it, also if it is repeated per sample."""
+    try:
+        values = torch.as_tensor(timestep).detach().reshape(-1).float()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"the timestep is {timestep!r:.60}; expected a number") from None
+    if not len(values) or not bool((values == values[0]).all()):
+        raise ValueError(
+            f"step got the timesteps {values.tolist()!s:.80}; expected the same for all samples"
+        )
+    return float(values[0])
 
 
 def refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
@@ -83,6 +106,8 @@ def refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
 def whole(steps: Any) -> int:
     """Returns a number of steps as an int. Raises TypeError for one that is not whole."""
     try:
+        if isinstance(steps, bool):
+            raise TypeError
         return index(steps)
     except TypeError:
         raise TypeError(
@@ -106,6 +131,8 @@ def from_rule(
     config: Any, shift: float, steps: int, sigmas: list[float] | None, mu: float | None
 ) -> Tensor:
     """Returns the grid as diffusers' scheduler computes it."""
+    if config.use_dynamic_shifting:
+        dynamic(config, mu)  # raises for a mu that is none
     given = {name: config[name] for name in SHARED} | {"shift": shift}
     theirs = FlowMatchEulerDiscreteScheduler(**given)
     theirs.set_timesteps(steps if sigmas is None else None, sigmas=sigmas, mu=mu)
@@ -114,14 +141,26 @@ def from_rule(
 
 def shifted(config: Any, shift: float, ts: Tensor, mu: float | None) -> Tensor:
     """sigma -> shift sigma / (1 + (shift - 1) sigma) on a grid; a dynamic shift comes from mu."""
-    if config.use_dynamic_shifting:
-        if mu is None:
-            raise ValueError(
-                "use_dynamic_shifting is on, and mu is missing; pass mu to set_timesteps"
-            )
-        shift = math.exp(mu) if config.time_shift_type == "exponential" else mu
+    shift = dynamic(config, mu) if config.use_dynamic_shifting else shift
     sigmas = 1 - ts
     return 1 - shift * sigmas / (1 + (shift - 1) * sigmas)
+
+
+def dynamic(config: Any, mu: float | None) -> float:
+    """Returns the shift exp(mu), or mu itself if time_shift_type is "linear"."""
+    if mu is None:
+        raise ValueError("use_dynamic_shifting is on, and mu is missing; pass mu to set_timesteps")
+    try:
+        value = float(mu)
+    except (TypeError, ValueError):
+        value = math.nan
+    exponential = config.time_shift_type == "exponential"
+    if not (abs(value) < MOST_MU if exponential else 0 < value < math.inf):
+        told = f"between {-MOST_MU} and {MOST_MU}" if exponential else "above 0"
+        raise ValueError(
+            f"mu is {mu!r:.40}; expected a number {told} with {config.time_shift_type!r} shifting"
+        )
+    return math.exp(value) if exponential else value
 
 
 def even(sigmas: list[float]) -> bool:
@@ -140,6 +179,8 @@ def fixed_grid(times: list[float], steps: int) -> Tensor:
     return torch.tensor(times, dtype=torch.float64, device="cpu")
 
 
-def listed(grid: Any) -> str | list[float] | Grid | None:
+def listed(grid: Any) -> str | list[float] | None:
     """Returns a configuration's form of a grid: a name, or a list of times (as of a PilotGrid)."""
-    return grid if grid is None or isinstance(grid, str) else [float(t) for t in grid]
+    if isinstance(grid, str) and grid not in GRIDS:
+        raise ValueError(GRIDS.unknown(grid))
+    return grid if grid is None or isinstance(grid, str) else numbers(grid, "grid")

@@ -40,6 +40,8 @@ def test_solvers_go_by_name():
         assert samplers.heun is samplers.SOLVERS["heun"].path
     with pytest.warns(DeprecationWarning, match="dopri5_per_sample"):
         samplers.sample(lambda x, _: -x, X, [0, 1], "dopri5_each")
+    with pytest.warns(DeprecationWarning, match="GaussianMixture"):
+        assert samplers.problems.Mixture is samplers.benchmark.problems.GaussianMixture
     assert "dopri5_each" not in list(samplers.SOLVERS)
 
 
