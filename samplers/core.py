@@ -22,7 +22,6 @@ from samplers.fields import (
     on_grid,
     time_shift_of,
     unwatched,
-    version,
 )
 from samplers.fields import count as count
 from samplers.grids import NEAR, pieces
@@ -132,9 +131,9 @@ def _run(
     field = unwatched(v) if transformed() else Watched(v)
     project = getattr(v, "project", None)  # onto what the field keeps, as inpainting does
     for t, x in _pieces(field, noise, ts, solver, jumps_of(v)):
-        before = version(x)
+        before = -1 if x.is_inference() else x._version
         yield t, x if project is None else project(x, t)
-        if version(x) != before:
+        if before >= 0 and x._version != before:
             raise ValueError(
                 f"the state at t = {float(t):.6g} was changed in place, and the solver still needs "
                 "it; change a clone, and begin a new run from it"

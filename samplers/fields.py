@@ -19,6 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from samplers.callables import check_arguments, check_velocity
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
+WROTE = "v(x, t) wrote into its state x, which the solver still needs; work on x.clone()"
 PROBED = 8  # results of a run that are copied, while it shows whether their memory is used again
 
 
@@ -209,17 +210,27 @@ class Watched:
         self.times: list[Tensor] = []
         self.taken: dict[int, StorageWeakRef] = {}  # memory of the first results by its address
         self.reused = False
+        self.start: tuple[Tensor, Tensor] | None = None  # sums of the state around the first call
         self.jumps, self.time_shift = jumps_of(v), time_shift_of(v)
 
     def __call__(self, x: Tensor, t: Tensor, *s: Tensor) -> Tensor:
-        k = self.v(x, t, *s) if self.sums else first_call(self.v, x, t, *s)
-        if not isinstance(k, Tensor) or k.shape != x.shape or k.dtype != x.dtype:
+        before = -1 if x.is_inference() else x._version
+        k = self.v(x, t, *s) if self.sums else self._first(x, t, *s)
+        if before >= 0 and x._version != before:
+            raise ValueError(WROTE)
+        if not isinstance(k, Tensor) or k.shape != self.shape or k.dtype is not x.dtype:
             k = fitting(k, x)
         elif self.reused or len(self.sums) < PROBED or k.data_ptr() in self.taken:
             k = self._own(k)
         rows = k.detach() if k.requires_grad else k
         self.sums.append(rows.sum(1) if k.ndim == 2 else sums(rows))
         self.times.append(t)
+        return k
+
+    def _first(self, x: Tensor, *times: Tensor) -> Tensor:
+        before, self.shape = sums(x.detach()), x.shape
+        k = fitting(first_call(self.v, x, *times), x)
+        self.start = before, sums(x.detach())
         return k
 
     def _own(self, k: Tensor) -> Tensor:
@@ -232,7 +243,9 @@ class Watched:
         return k.clone() if self.reused or early else k
 
     def check(self, start: Tensor) -> None:
-        """Raises FloatingPointError, naming the first time at which a velocity was not finite."""
+        """Raises FloatingPointError, naming the first time at which a velocity was not finite, and
+        ValueError if v wrote into its first state, also if its count of writes does not tell.
+        """
         if start.is_meta:  # no values
             return
         broken = ~torch.stack(self.sums).isfinite() if self.sums else torch.zeros(0, 1)
@@ -251,6 +264,8 @@ class Watched:
                 f"(call {i + 1} of {len(broken)}); "
                 'correct v there or pass nonfinite="return"'
             )
+        if self.start and not torch.allclose(*self.start, rtol=0, atol=0, equal_nan=True):
+            raise ValueError(WROTE)
 
 
 def sums(k: Tensor) -> Tensor:
@@ -313,6 +328,11 @@ def fitting(k: Any, x: Tensor) -> Tensor:
         ]
         way = f"the tensor in it, out.{held[0]}" if held else "a tensor shaped like x"
         raise TypeError(f"v(x, t) returned {kind}; return {way}")
+    if k.layout is not x.layout or k.device != x.device:
+        raise ValueError(
+            f"v(x, t) is {k.layout} on {k.device} where x is {x.layout} on {x.device}; return a "
+            "velocity like x"
+        )
     if k.shape != x.shape:
         raise ValueError(
             f"v(x, t) has shape {tuple(k.shape)} where x has {tuple(x.shape)}; return a velocity "
@@ -329,12 +349,10 @@ def fitting(k: Any, x: Tensor) -> Tensor:
 def first_call(v: Velocity, x: Tensor, t: Tensor, *s: Tensor) -> Any:
     """Returns v(x, t).
 
-    If that fails although t of shape (B,) would work, the error says so. Raises ValueError if v
-    writes into the state, which solvers go on using.
+    If that fails although t of shape (B,) would work, the error says so.
     """
-    before = version(x)
     try:
-        k = v(x, t, *s)
+        return v(x, t, *s)
     except torch.OutOfMemoryError:
         raise
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
@@ -346,16 +364,6 @@ def first_call(v: Velocity, x: Tensor, t: Tensor, *s: Tensor) -> Any:
             f"v(x, t) fails for t of shape {tuple(t.shape)}, {t.dtype}, and works for shape (B,) "
             f"in the state's dtype: pass samplers.batched(v) in its place ({error!s:.200})"
         ) from error
-    if version(x) != before:
-        raise ValueError(
-            "v(x, t) wrote into its state x, which the solver still needs; work on x.clone()"
-        )
-    return k
-
-
-def version(x: Tensor) -> int:
-    """Returns how many times x was written to; 0 for tensors that do not count it."""
-    return 0 if x.is_inference() else x._version
 
 
 def _works_batched(v: Velocity, x: Tensor, *times: Tensor) -> bool:

@@ -6,6 +6,7 @@ result depends on the others; the solvers of `adaptive_per_sample` control each 
 """
 
 from itertools import pairwise
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -48,6 +49,8 @@ class Limited:
     """
 
     def __init__(self, name: str, v: Velocity, ts: Tensor, limit: int):
+        if isinstance(limit, bool) or not isinstance(limit, Real):
+            raise TypeError(f"max_calls is {limit!r:.60}; expected a number of evaluations")
         self.name, self.v, self.limit, self.calls = name, v, limit, 0
         self.start, self.stop = float(ts.min()), float(ts.max())
 
@@ -99,8 +102,8 @@ _register("adaptive_heun", 2, 1, "Heun and Euler 2(1)")
 
 
 def check_tolerances(rtol: float, atol: float, dtype: torch.dtype) -> None:
-    if not (rtol >= 0 and atol >= 0):
-        raise ValueError(f"rtol is {rtol} and atol {atol}; expected numbers of at least 0")
+    if not all(isinstance(one, Real | Tensor) and one >= 0 for one in (rtol, atol)):
+        raise ValueError(f"rtol is {rtol!r} and atol {atol!r}; expected numbers of at least 0")
     finest = 10 * torch.finfo(dtype).eps
     if rtol + atol < finest:
         raise ValueError(

@@ -53,6 +53,42 @@ def test_a_velocity_that_writes_into_its_state_is_refused(name):
         sample(careless, X.clone(), 8, name)
 
 
+@pytest.mark.parametrize("name", [name for name, one in SOLVERS.items() if not one.maps])
+def test_a_velocity_that_writes_into_a_later_state_is_refused(name):
+    def careless(x, t):
+        if bool((t > 0.4).any()):
+            x.mul_(2)
+        return -x
+
+    ts = [0, 1] if SOLVERS[name].adaptive else torch.linspace(0, 1, 7)
+    with pytest.raises(ValueError, match="wrote into its state x"):
+        sample(careless, X.clone(), ts, name)
+
+
+@pytest.mark.parametrize("way", ["inference", "data", "numpy"])
+def test_a_write_that_torch_does_not_count_is_refused_too(way):
+    def careless(x, t):  # noqa: ARG001
+        k = -x
+        (x if way == "inference" else x.data if way == "data" else x.numpy()).__imul__(2)
+        return k
+
+    with torch.inference_mode(way == "inference"), pytest.raises(ValueError, match="wrote into"):
+        sample(careless, X.clone(), 8, "heun")
+
+
+def test_a_velocity_elsewhere_or_sparse_is_refused():
+    for k, told in ((X.to_sparse(), "sparse_coo on cpu"), (X.to("meta"), "strided on meta")):
+        with pytest.raises(ValueError, match=told):
+            sample(lambda x, t: k, X, 4)  # noqa: ARG005, B023
+
+
+@pytest.mark.parametrize("options", [{"rtol": "tight"}, {"atol": None}, {"max_calls": "many"}])
+@pytest.mark.parametrize("name", ["dopri5", "dopri5_per_sample"])
+def test_tolerances_that_are_no_numbers_are_refused(name, options):
+    with pytest.raises((TypeError, ValueError), match="expected"):
+        sample(P.velocity, X, [0, 1], name, **options)
+
+
 @pytest.mark.parametrize("name", FIXED)
 def test_a_state_changed_in_place_on_the_way_is_refused(name):
     with pytest.raises(ValueError, match="was changed in place"):
