@@ -43,5 +43,5 @@ class MeanVelocity:
 
 def _beside(t: Tensor, x: Tensor) -> Tensor:
     """Returns a time of the batch unchanged, and times per sample as (B, 1, ..., 1)."""
-    t = torch.as_tensor(t)
+    t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64, device="cpu")
     return per_sample(t, x) if t.ndim else t.double()

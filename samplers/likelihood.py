@@ -18,7 +18,15 @@ import torch
 from torch import Tensor
 
 from samplers.core import Solver, Times, Velocity, find, sample, times, transforms
-from samplers.fields import Wrapped, jumps_of, per_sample, time_shift_of
+from samplers.fields import (
+    WROTE,
+    Wrapped,
+    first_call,
+    fitting,
+    jumps_of,
+    per_sample,
+    time_shift_of,
+)
 from samplers.seeds import generators
 from samplers.states import one_tensor
 
@@ -39,7 +47,7 @@ class LogLikelihood:
 
     @property
     def bits_per_dimension(self) -> Tensor:
-        return -self.value / (self.noise[0].numel() * math.log(2))
+        return -self.value / (math.prod(self.noise.shape[1:]) * math.log(2))
 
 
 def log_likelihood(
@@ -65,7 +73,7 @@ def log_likelihood(
     alone. Raises ValueError for a grid that does not rise from 0 to 1, for stochastic solvers,
     which cannot recover the data's noise, and for a velocity that is detached from the state.
     """
-    one_tensor(data, "the data")
+    refuse_without_density(v, data)
     if transforms() & {"Vmap", "Jvp"}:
         raise TypeError(
             "log_likelihood differentiates v backwards, which torch.func's vmap and jvp forbid; "
@@ -93,6 +101,20 @@ def log_likelihood(
         with torch.inference_mode(False), torch.no_grad():
             return _integrated(v, data.clone(), ts.clone(), chosen, probes, drawn)
     return _integrated(v, data, ts, chosen, probes, drawn)
+
+
+def refuse_without_density(v: Velocity, data: Tensor) -> None:
+    """Raises TypeError or ValueError for data and fields to which no density belongs."""
+    one_tensor(data, "the data")
+    if not data.ndim or 0 in data.shape[1:]:
+        raise ValueError(
+            f"the data has shape {tuple(data.shape)}; expected samples with elements, (B, ...)"
+        )
+    if getattr(v, "project", None) is not None:
+        raise ValueError(
+            "inpainting leads states back to the given data, which is no flow and has no density; "
+            "pass the velocity inside"
+        )
 
 
 def _integrated(
@@ -134,13 +156,22 @@ class _Augmented(Wrapped):
         follow = torch.is_grad_enabled()
         with torch.enable_grad():
             x = x if follow and x.requires_grad else x.detach().requires_grad_()
-            k = self.v(x, t).to(x.dtype)
-            if not self.followed:
-                refuse_detached(self.v, x, t, k)
-                self.followed = True
+            k = fitting(self.v(x, t), x) if self.followed else self._first(x, t)
             k = k if k.requires_grad else k + 0 * x  # a velocity that ignores the state
             divergence = _exact(k, x, follow) if self.signs is None else self._probed(k, x, follow)
         return (k, divergence) if follow else (k.detach(), divergence.detach())
+
+    def _first(self, x: Tensor, t: Tensor) -> Tensor:
+        """Returns v(x, t) after refusing what would give a wrong divergence in silence."""
+        try:
+            k = fitting(first_call(self.v, x, t), x).clone()  # the next call may use its memory
+        except (RuntimeError, TypeError) as error:
+            if "in-place" in str(error):
+                raise ValueError(WROTE) from error
+            raise
+        refuse_detached(self.v, x, t, k)
+        self.followed = True
+        return k
 
     def _probed(self, k: Tensor, x: Tensor, follow: bool) -> Tensor:
         """Returns e . J e for each of the probes, (B, probes)."""

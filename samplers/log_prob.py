@@ -108,7 +108,7 @@ class _Recorded(Wrapped):
 
 def _times(t: float | Tensor, x: Tensor) -> Tensor:
     """Returns a number as float64 on the CPU, and (B,) as (B, 1, ..., 1) on x's device."""
-    t = torch.as_tensor(t)
+    t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64, device="cpu")
     if t.numel() == 1:
         return t.detach().reshape(()).cpu().double()
     if len(t) != len(x):

@@ -214,7 +214,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         """Finds the evaluation with this timestep and the rest of the grid from there."""
         if self.timesteps is None:
             raise ValueError("the scheduler has no timesteps yet; call set_timesteps first")
-        if not torch.equal(torch.as_tensor(self.sigmas).cpu().float(), self._sigmas):
+        if not torch.equal(torch.as_tensor(self.sigmas, device="cpu").float(), self._sigmas):
             raise ValueError(
                 "scheduler.sigmas were changed after set_timesteps, which no solver here follows; "
                 "pass them to set_timesteps(sigmas=...)"
@@ -345,9 +345,9 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         """
         if noise is None:
             raise ValueError("noise is missing; pass noise of the sample's shape")
-        share = self._noise_share(torch.as_tensor(timestep))
+        share = self._noise_share(torch.as_tensor(timestep, device="cpu"))
         if len(share) not in (1, len(sample)) or not bool(((share >= 0) & (share <= 1)).all()):
-            told = torch.as_tensor(timestep).tolist()
+            told = torch.as_tensor(timestep, device="cpu").tolist()
             raise ValueError(
                 f"the timesteps are {told!s:.80}; expected one, or one "
                 f"for each of {len(sample)} samples, from 0 to {self.config.num_train_timesteps}"

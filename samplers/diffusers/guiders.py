@@ -43,7 +43,7 @@ def _on(guider: BaseGuidance, ts: Tensor) -> Rule:
 
     def place(t: Tensor) -> None:
         """Tells the guider at which step it is."""
-        times = torch.as_tensor(t).detach().double().cpu().flatten()
+        times = torch.as_tensor(t, device="cpu").detach().double().flatten()
         if times.numel() > 1 and not bool((times == times[0]).all()):
             raise ValueError(
                 "t holds different times, and a guider of diffusers takes one for the batch; pass "
@@ -95,7 +95,7 @@ class RuleGuidance(BaseGuidance):
         """Returns t of the step, 1 - sigma."""
         if self._timestep is None:
             raise ValueError("the guider has no step yet; call set_state first")
-        return 1 - torch.as_tensor(self._timestep, dtype=torch.float64).flatten()[0] / TICKS
+        return 1 - torch.as_tensor(self._timestep, device="cpu").double().flatten()[0] / TICKS
 
     def _acts(self) -> bool:
         first, last = (int(x * self._num_inference_steps) for x in (self._start, self._stop))

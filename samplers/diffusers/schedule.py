@@ -84,7 +84,7 @@ def numbers(values: Iterable[float] | Tensor, name: str) -> list[float]:
 def moment(timestep: Tensor | float) -> float:
     """Returns a timestep in float32, as `timesteps` holds it, also if it is repeated per sample."""
     try:
-        values = torch.as_tensor(timestep).detach().reshape(-1).float()
+        values = torch.as_tensor(timestep, device="cpu").detach().reshape(-1).float()
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"the timestep is {timestep!r:.60}; expected a number") from None
     if not len(values) or not bool((values == values[0]).all()):

@@ -190,4 +190,10 @@ def deviation(x: Tensor) -> Tensor:
 
 
 def ratio(a: Tensor, b: Tensor, otherwise: float) -> Tensor:
-    return torch.where(b == 0, otherwise, a / b)
+    """a / b, or `otherwise` where b is 0, with a finite gradient there."""
+    return torch.where(b == 0, otherwise, a / not_zero(b))
+
+
+def not_zero(b: Tensor) -> Tensor:
+    """b, or 1 where it is 0: what `torch.where` does not choose still passes NaN gradients on."""
+    return torch.where(b == 0, 1.0, b)

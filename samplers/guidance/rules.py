@@ -19,6 +19,7 @@ from samplers.guidance.rule import (
     Weight,
     deviation,
     dot,
+    not_zero,
     number,
     ratio,
     rule,
@@ -169,8 +170,9 @@ def apg(
     def started(average: Callable[[Tensor], Tensor]) -> Rule:
         def change(d: Tensor, cond: Tensor) -> Tensor:
             d = average(d)
-            bound = torch.tensor(radius, dtype=d.dtype)
-            d = d * ratio(bound, dot(d, d).sqrt(), otherwise=1.0).clamp(max=1.0)
+            if radius < math.inf:
+                bound = torch.tensor(radius, dtype=d.dtype, device="cpu")
+                d = d * (bound / not_zero(dot(d, d)).sqrt()).clamp(max=1.0)
             return d - (1 - parallel) * ratio(dot(d, cond), dot(cond, cond), otherwise=0.0) * cond
 
         def combine(cond: Tensor, uncond: Tensor, t: Tensor, *x: Tensor) -> Tensor:

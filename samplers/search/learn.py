@@ -202,7 +202,7 @@ class Whitened:
     def __init__(self, parameters: list[Tensor], scales: list[float]):
         self.parameters = parameters
         pairs = zip(parameters, scales, strict=True)
-        self.scale = torch.cat([torch.full((p.numel(),), s, dtype=p.dtype) for p, s in pairs])
+        self.scale = torch.cat([torch.full_like(p.detach().flatten(), s) for p, s in pairs])
         self.mean = torch.zeros_like(self.scale)
         self.square = torch.outer(self.mean, self.mean)
         self.count = 0
@@ -263,7 +263,7 @@ def fit_grid(
             here = loss(gaps)
             if here < best:
                 best, grid = here, grid_of(gaps.detach())
-            shifts = nudge * torch.eye(len(gaps), dtype=gaps.dtype)
+            shifts = nudge * torch.eye(len(gaps), dtype=gaps.dtype, device=gaps.device)
             gaps.grad = torch.stack([loss(gaps + shift) - here for shift in shifts]) / nudge
             adam.step()
             schedule.step()

@@ -111,7 +111,7 @@ def rate_of(rate: str | Rate, strength: float) -> Rate:
     r = RATES[rate](strength) if isinstance(rate, str) else lambda t: strength * rate(t)
 
     def checked(t: Tensor) -> Tensor:
-        value = torch.as_tensor(r(t))
+        value = torch.as_tensor(r(t), device=t.device)
         if value.ndim == 0:
             not_negative("rate", float(value))
         return value

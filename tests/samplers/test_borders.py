@@ -36,6 +36,20 @@ def test_the_default_device_does_not_move_a_grid(name, elsewhere):  # noqa: ARG0
     assert samplers.grids.at_jumps(samplers.uniform(6), (0.3,)).device.type == "cpu"
 
 
+@pytest.mark.parametrize("name", ["euler_maruyama", "flow_grpo", "cps", "sde_heun", "churn"])
+def test_the_default_device_does_not_move_what_draws_noise(name, elsewhere):  # noqa: ARG001
+    assert sample(P.velocity, X, 8, name, seed=0).device.type == "cpu"
+    if name in ("flow_grpo", "cps"):
+        assert samplers.rollout(P.velocity, X, 8, name, seed=0).log_probs.device.type == "cpu"
+
+
+def test_the_default_device_does_not_move_rules_or_flow_maps(elsewhere):  # noqa: ARG001
+    for rule in (samplers.apg(3.0), samplers.apg(3.0, radius=1.0), samplers.cfg_zero_star(3.0)):
+        end = sample(samplers.guide((P.velocity, lambda x, _: -x), rule), X, 4, "euler")
+        assert end.device.type == "cpu"
+    assert sample(samplers.integrated(P.velocity), X, 4, "jump").device.type == "cpu"
+
+
 @pytest.mark.parametrize("calls", [4, 6, 16])
 def test_a_pilot_and_own_grids_run_beside_another_default_device(calls, elsewhere):  # noqa: ARG001
     assert sample(P.velocity, X, calls, "auto").device.type == "cpu"
@@ -303,3 +317,27 @@ def test_guidance_keeps_the_time_shift_of_its_prediction():
 
     early.time_shift = 4.0
     assert samplers.guide((early, P.velocity), 2.0).time_shift == 4.0
+
+
+@pytest.mark.parametrize("uncond", [lambda x: x.sin(), lambda x: x.tanh(), lambda x: 0 * x])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        samplers.apg(3.0),
+        samplers.apg(3.0, radius=0.5),
+        samplers.apg(3.0, momentum=-0.5),
+        samplers.cfg_zero_star(3.0, until=0.0),
+    ],
+)
+def test_a_rules_gradient_to_the_state_is_that_of_differences(rule, uncond):
+    x = X.clone()
+    field = samplers.guide((lambda x, _: x.tanh(), lambda x, _: uncond(x)), rule)
+
+    def end(x):
+        return sample(field, x, 4, "euler")
+
+    (slope,) = torch.autograd.grad(end(x.requires_grad_()).sum(), x)
+    step = 1e-6 * P.noise(3, seed=1)
+    with torch.no_grad():
+        change = (end(x + step) - end(x - step)).sum() / 2
+    torch.testing.assert_close((slope * step).sum(), change, rtol=1e-5, atol=1e-12)

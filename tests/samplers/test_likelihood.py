@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import samplers
+from samplers.benchmark.problems import normal
 from samplers.core import count
 from samplers.likelihood import log_likelihood
 
@@ -197,3 +199,42 @@ def test_a_velocity_detached_from_the_state_is_refused(probes):
 def test_data_that_is_no_tensor_is_refused():
     with pytest.raises(TypeError, match="the data is list"):
         log_likelihood(lambda x, t: -x, [[1.0, 2.0]], 8)  # noqa: ARG005
+
+
+@pytest.mark.parametrize("probes", [None, 4])
+def test_a_detached_velocity_in_one_buffer_is_refused(probes):
+    x = normal(3, 2, seed=0)
+    out = torch.empty_like(x)
+
+    @torch.no_grad()
+    def v(x, t):  # noqa: ARG001
+        return torch.neg(x, out=out)
+
+    with pytest.raises(ValueError, match="carries no gradient to x"):
+        log_likelihood(v, x, 8, probes=probes)
+
+
+WRONG = {
+    "None": (lambda x, t: None, "returned NoneType"),  # noqa: ARG005
+    "shape": (lambda x, t: x[:1], r"has shape \(1, 2\)"),  # noqa: ARG005
+    "complex": (lambda x, t: x + 0j, "return its real part"),  # noqa: ARG005
+    "batched": (lambda x, t: x * t[:, None], r"samplers\.batched"),
+    "in place": (lambda x, t: x.neg_(), "wrote into its state x"),  # noqa: ARG005
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_no_velocity_is_refused_by_a_likelihood_too(case):
+    v, told = WRONG[case]
+    with pytest.raises((TypeError, ValueError), match=told):
+        log_likelihood(v, normal(3, 2, seed=0), 8)
+
+
+def test_what_has_no_density_is_refused():
+    x = normal(3, 2, seed=0)
+    for data in (x[0, 0], x[:, :0]):
+        with pytest.raises(ValueError, match="expected samples with elements"):
+            log_likelihood(lambda x, _: -x, data, 8)
+    with pytest.raises(ValueError, match="inpainting leads states back"):
+        log_likelihood(samplers.inpaint(lambda x, _: -x, x, x, torch.ones(3, 2)), x, 8)
+    assert log_likelihood(lambda x, _: -x, x[:0], 8).bits_per_dimension.shape == (0,)
