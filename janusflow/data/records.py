@@ -1,6 +1,7 @@
 """Records: rows of any file format, before pixels and tokens are made of them."""
 
 import json
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -99,8 +100,12 @@ def to_record(
 
 
 def check_text(text: Any, what: str) -> str:
-    """Returns a text or number as text. Raises ValueError for an empty text or invalid Unicode."""
-    if isinstance(text, int | float):
+    """Returns a text or number as text. Raises ValueError for an empty text, invalid Unicode, true
+    or false (whose words are the language's choice), and a number that stands for a missing text.
+    """
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        if isinstance(text, float) and not math.isfinite(text):
+            raise ValueError(f"{what} is {text}; expected a text")
         text = str(text)
     if not isinstance(text, str):
         raise ValueError(f"{what} is a {type(text).__name__}; expected a text")

@@ -97,6 +97,7 @@ def test_processes_share_one_batch_whatever_their_number(folder, processor, worl
         ('{"image": 7, "question": "q", "answer": "a"}', "expected the name of a file"),
         ('{"image": "words.txt", "question": "q", "answer": "a"}', "not a complete image"),
         ('{"question": "", "answer": "a"}', "empty"),
+        ('{"question": "is it red?", "answer": true}', "'answer' is a bool; expected a text"),
         ('{"messages": [{"role": "user", "content": "q"}]}', "no answer"),
         ('{"image": "0.png", "question": "<image> <image>", "answer": "a"}', "1 images"),
     ],

@@ -15,6 +15,7 @@ from janusflow.data.mixture import Mixture
 from janusflow.data.preparation import Prepared
 from janusflow.data.read_options import Data
 from janusflow.data.readers import find, open_data, scan
+from janusflow.data.records import to_record
 from janusflow.data.rows import kind_of
 from janusflow.data.sample_files import READERS, fetch
 from janusflow.data.samples import BrokenSample, Sample
@@ -364,6 +365,12 @@ def test_a_row_that_has_a_key_twice_is_broken(tmp_path):
     ((_, records),) = find(path)
     with pytest.raises(BrokenSample, match="it has the key 'text' twice"):
         [records[i] for i in range(2)]
+
+
+@pytest.mark.parametrize("text", [float("nan"), True])
+def test_a_missing_number_and_a_truth_value_are_no_text_to_learn(text):
+    with pytest.raises(BrokenSample, match=r"'text' is (nan|a bool); expected a text"):
+        to_record({"text": text}, "text", "row 1", fetch)
 
 
 def test_the_image_of_a_part_may_be_an_array_and_empty_keys_are_passed_over():
