@@ -67,10 +67,13 @@ def training_libraries() -> Iterator[None]:
 def begin(options: TrainingOptions) -> dict:
     """Returns the settings that the user changes. Raises ValueError for one that is invalid."""
     from janusflow.training import config
+    from janusflow.training.export import check_target
     from janusflow.utils.devices import DTYPES, full_name, use_threads
 
     use_threads(options.threads)
     choice("--export-dtype is", full_name(options.export_dtype), DTYPES)
+    if options.export is not None:  # before hours of training
+        check_target(options.export, Path(getattr(options, "model", None) or options.out / "base"))
     if not options.resume and list(options.out.glob("step-*.safetensors")):
         raise ValueError(
             f"{options.out} holds checkpoints already; choose another folder or --resume"

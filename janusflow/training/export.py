@@ -35,16 +35,29 @@ def export(
     `run.keep_best`.
 
     The layout is the published one, or peft's if an adapter was trained. `model` is the initial
-    model if it was moved. Raises ValueError for a run without a checkpoint.
+    model if it was moved. Raises ValueError for a run without a checkpoint, and for a folder that
+    holds that model.
     """
     _, found, meta = checkpoints.latest(run / BEST if best else run, _is_average)
     base, settings = base_of(run, meta, model), checkpoints.settings_of(meta)
+    check_target(folder, base)
     if adapter := settings.get("adapter"):
         lora.save(folder, lora.Adapter(**adapter), _averages(found), meta.get("model", str(base)))
         return
     write(_over(base, found, meta), base, folder, dtype)
     for file in (*run.glob(FLOW_MAP), *run.glob(REFLOW)):
         shutil.copy(file, folder)
+
+
+def check_target(folder: Path, base: Path) -> None:
+    """Raises ValueError for an export over a file, or over the model that the run goes back to."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"the export {str(folder)!r} is a file; name a folder")
+    if folder.exists() and base.exists() and folder.samefile(base):
+        raise ValueError(
+            f"the export {str(folder)!r} is the model that the run began with, which the run still "
+            "needs; name another folder"
+        )
 
 
 def start_from(run: Path, out: Path, model: str | None = None) -> Path:

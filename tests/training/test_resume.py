@@ -261,6 +261,16 @@ def test_the_papers_chain_is_three_commands(janusflow, tiny_folder, data, tmp_pa
     assert code == 0, err
 
 
+def test_an_export_over_a_file_or_the_runs_model_is_refused_before_training(
+    janusflow, tiny_folder, data, tmp_path
+):
+    (tmp_path / "file").touch()
+    words = ["--stage", 1, "--model", tiny_folder, "--data", data, "--out", tmp_path / "run"]
+    for target, why in ((tmp_path / "file", "is a file"), (tiny_folder, "the run began with")):
+        code, _, err = janusflow("train", *words, "--export", target)
+        assert code == 2 and why in err and not (tmp_path / "run").exists()
+
+
 def test_a_run_on_an_adapter_is_a_model_to_begin_with(tiny_folder, data, tmp_path):
     adapter = {"adapter__rank": 2, "training__lr": 0.1, "training__steps": 2}
     planned(tiny_folder, data, tmp_path / "lora", **adapter).run()
