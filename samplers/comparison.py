@@ -96,7 +96,14 @@ def compare(
             dopri8; that takes hundreds of evaluations.
     """
     one_tensor(noise, "the noise")
+    solvers = (solvers,) if isinstance(solvers, str | Solver) else solvers
+    calls = (calls,) if isinstance(calls, int) else calls
     chosen = [find(solver) for solver in solvers]
+    if isinstance(reference, Tensor) and reference.shape != noise.shape:
+        raise ValueError(
+            f"the reference has shape {tuple(reference.shape)} and the noise {tuple(noise.shape)}; "
+            "pass the endpoint of each state"
+        )
     told = "the given ends" if isinstance(reference, Tensor) else f"dopri8 at {reference:g}"
     with torch.no_grad():
         if not isinstance(reference, Tensor):

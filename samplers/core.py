@@ -98,11 +98,7 @@ def trajectory(
         state, layout = Layout.of(noise)
         path = trajectory(layout.field(v), state, ts, chosen, nonfinite=nonfinite)
         return ((t, layout.unpack(x)) for t, x in path)
-    if noise.is_nested or not noise.ndim or noise.layout is not torch.strided:
-        told = "nested" if noise.is_nested else "a number" if not noise.ndim else str(noise.layout)
-        raise TypeError(f"the state is {told}; pass a dense tensor (B, ...), the batch first")
-    if not noise.dtype.is_floating_point:
-        raise TypeError(f"the state is {noise.dtype}; pass floating-point noise")
+    refuse_state(noise)
     if noise.dtype.itemsize < 4:
         noise = noise.float()
     if "Functionalize" in transforms():
@@ -121,6 +117,20 @@ def trajectory(
     return _run(on_grid(v, grid), noise, grid, chosen, nonfinite == "raise")
 
 
+def refuse_state(noise: Tensor) -> None:
+    """Raises TypeError for a tensor that is not dense, floating-point and (B, ...)."""
+    if noise.is_nested or not noise.ndim or noise.layout is not torch.strided:
+        told = "nested" if noise.is_nested else "a number" if not noise.ndim else str(noise.layout)
+        raise TypeError(f"the state is {told}; pass a dense tensor (B, ...), the batch first")
+    if not noise.dtype.is_floating_point:
+        raise TypeError(f"the state is {noise.dtype}; pass floating-point noise")
+
+
+def watched(v: Velocity) -> Velocity:
+    """Returns v as `Watched`, or only cast to the state's dtype where values are hidden."""
+    return unwatched(v) if transformed() else Watched(v)
+
+
 def _run(
     v: Velocity, noise: Tensor, ts: Tensor, solver: Solver, check: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -128,7 +138,7 @@ def _run(
     if not noise.numel():  # no sample, no call
         yield from ((t, noise) for t in ts[1:].unbind())
         return
-    field = unwatched(v) if transformed() else Watched(v)
+    field = watched(v)
     project = getattr(v, "project", None)  # onto what the field keeps, as inpainting does
     for t, x in _pieces(field, noise, ts, solver, jumps_of(v)):
         before = -1 if x.is_inference() else x._version

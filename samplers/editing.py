@@ -3,12 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
-from samplers.core import Solver, Times, Velocity, count, find, sample, times, traced, transformed
-from samplers.fields import Wrapped, on_grid
+from samplers.callables import check_velocity
+from samplers.core import (
+    Solver,
+    Times,
+    Velocity,
+    count,
+    find,
+    refuse_state,
+    sample,
+    times,
+    traced,
+    transformed,
+    watched,
+)
+from samplers.fields import Watched, Wrapped, flat, on_grid, per_sample
 from samplers.guidance.rule import where
 from samplers.registry import old_names
 from samplers.seeds import Generators, generators
@@ -44,12 +58,19 @@ def round_trip(
     ts = times(ts, chosen, counted.jumps, counted.time_shift)
     noise = sample(counted, data, ts.flip(0), chosen)
     restored = sample(counted, noise, ts, chosen)
-    error = (restored - data).reshape(len(data), -1).square().mean(1).sqrt()
+    error = flat(restored - data).square().mean(1).sqrt()
     return RoundTrip(noise, restored, error, counted.calls)
 
 
 def interpolate(data: Tensor, noise: Tensor, t: float | Tensor) -> Tensor:
-    """The state (1 - t) noise + t data of the straight path."""
+    """The state (1 - t) noise + t data of the straight path, t one number or (B,).
+
+    Raises ValueError for other numbers of times.
+    """
+    if isinstance(t, Tensor) and t.ndim == 1 and noise.ndim > 1:
+        if len(t) not in (1, len(noise)):
+            raise ValueError(f"{len(t)} times came for {len(noise)} samples; give one, or one each")
+        t = per_sample(t, noise)
     return (1 - t) * noise + t * data
 
 
@@ -59,8 +80,10 @@ def img2img_timesteps(ts: Tensor, strength: float) -> Tensor:
     strength 1 is the whole grid. Start the run from interpolate(data, noise, img2img_timesteps(ts,
     strength)[0]), or from data inverted to that time.
     """
-    if not 0 < strength <= 1:
-        raise ValueError(f"the strength of an edit is {strength}; choose it above 0 and at most 1")
+    if not isinstance(strength, Real | Tensor) or not 0 < strength <= 1:
+        raise ValueError(
+            f"the strength of an edit is {strength!r:.60}; choose it above 0 and at most 1"
+        )
     start = ts[0] + (1 - strength) * (ts[-1] - ts[0])
     rest = ts[1:][ts[1:] > start]
     if len(rest) > 1 and rest[0] - start < 1e-9:  # 1 - 0.9 is a little less than 0.1: no step
@@ -134,8 +157,10 @@ def controlled(
     inverted with a pull to typical noise can be edited; a pull to the data then preserves what
     should stay. Rout et al. 2024 (RF inversion, 2410.10792).
     """
-    if not 0 <= strength <= 1:
-        raise ValueError(f"the strength of a control is {strength}; choose it from 0 (none) to 1")
+    if not isinstance(strength, Real | Tensor) or not 0 <= strength <= 1:
+        raise ValueError(
+            f"the strength of a control is {strength!r:.60}; choose it from 0 (none) to 1"
+        )
     if not start < stop:
         raise ValueError(f"a control from t = {start} to {stop} never acts; give start < stop")
     return Controlled(v, end, strength, data, start, stop)
@@ -181,11 +206,19 @@ def flow_edit(
     The edit z starts at the data and moves with target(z_t, t) - source(x_t, t), where x_t is the
     data with new noise at time t and z_t = z + x_t - data, averaged over `averages` draws with two
     evaluations each. An integer ts is a number of steps of a uniform grid; start the grid later,
-    for example by `img2img_timesteps`, to stay closer to the data.
+    for example by `img2img_timesteps`, to stay closer to the data. Velocities are refused as by
+    `samplers.sample`, also those that are not finite.
     """
-    one_tensor(data, "the data")
+    refuse_state(one_tensor(data, "the data"))
+    if isinstance(averages, bool) or not isinstance(averages, Integral) or averages < 1:
+        raise ValueError(f"averages is {averages!r:.60}; expected a whole number of at least 1")
     ts = times(ts, find("euler"))
-    source, target = on_grid(source, ts), on_grid(target, ts)
+    if ts[-1] < ts[0]:
+        raise ValueError("the grid of an edit falls; expected one that rises to the data, t = 1")
+    for v in (source, target):
+        check_velocity(v)
+    fields = [watched(on_grid(v, ts)) for v in (source, target)]
+    source, target = fields
     draw, z = draws(data, generators(generator, seed, len(data))), data
     for t, s in pairwise(ts):
         for_all = torch.zeros_like(data)
@@ -194,6 +227,9 @@ def flow_edit(
             moved = target(z + x - data, t).clone() - source(x, t)
             for_all = for_all + moved.to(data.dtype) / averages
         z = z + float(s - t) * for_all
+    for field in fields:
+        if isinstance(field, Watched):
+            field.check(data)
     return z
 
 

@@ -143,7 +143,10 @@ class FlowMap(Wrapped):
                 "a flow map that returns states gives no velocity at a single time; use a solver "
                 'of flow maps such as "jump", or wrap the mean velocity'
             )
-        return (self.v(x, t, s) - x) / (s - t)
+        y = self.v(x, t, s)
+        if isinstance(x, Tensor):
+            return (fitting(y, x) - x) / (s - t)
+        return torch.utils._pytree.tree_map(lambda b, a: (fitting(b, a) - a) / (s - t), y, x)
 
     def jump(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """Returns the state at s of the path through x at time t: x + (s - t) u(x, t, s)."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from samplers.core import Solver, Times, Velocity, find, trajectory
 from samplers.fields import Wrapped, flat, per_sample, widest
 from samplers.solvers.transitions import TRANSITIONS
+from samplers.states import one_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,9 @@ def step_log_prob(
         for k, o in getattr(chosen.path, "keywords", {}).items()
         if k not in ("generator", "seed")
     }
+    for name, z in (("x", x), ("y", y), ("the velocity", velocity)):
+        if one_tensor(z, name).shape != x.shape:
+            raise ValueError(f"{name} has shape {tuple(z.shape)} and x {tuple(x.shape)}")
     x, y = (z.to(torch.promote_types(z.dtype, torch.float32)) for z in (x, y))
     t, s = _times(t, x), _times(s, x)
     mean, deviation = TRANSITIONS[chosen.name](x, velocity.to(x.dtype), t, s, **bound)

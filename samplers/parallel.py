@@ -5,10 +5,13 @@ them together and sums again. Each sweep makes at least one more state exact, an
 far fewer sweeps than steps. Shih et al. 2023 (ParaDiGMS).
 """
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 
-from samplers.core import Times, Velocity, find, refuse_vmap, times
+from samplers.callables import check_velocity
+from samplers.core import Times, Velocity, find, refuse_state, refuse_vmap, times
 from samplers.fields import fitting, grid_dependent, jumps_of
 from samplers.states import one_tensor
 
@@ -20,11 +23,13 @@ def picard(v: Velocity, noise: Tensor, ts: Times, *, tolerance: float = 1e-3) ->
     noise is (B, ...). A sweep calls v once with the states of all N steps as a batch of N B, steps
     first, and t of shape (N B, 1, ..., 1); `samplers.count` counts the sweeps. It stops when no
     state moved by more than `tolerance` (RMS of a sample), at the latest after N sweeps, when all
-    are exact. Raises ValueError for fields that depend on the grid.
+    are exact. Raises ValueError for fields that depend on the grid, and FloatingPointError if a
+    velocity was not finite.
     """
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance is {tolerance}; expected an RMS of at least 0")
-    one_tensor(noise, "the noise")
+    if not isinstance(tolerance, Real) or not tolerance >= 0:
+        raise ValueError(f"tolerance is {tolerance!r:.60}; expected an RMS of at least 0")
+    check_velocity(v)
+    refuse_state(one_tensor(noise, "the noise"))
     refuse_vmap("picard ends its sweeps by", "give it all samples as one batch (B, ...)")
     if grid_dependent(v):
         raise ValueError(
@@ -32,6 +37,8 @@ def picard(v: Velocity, noise: Tensor, ts: Times, *, tolerance: float = 1e-3) ->
             "pass on; use samplers.sample with a solver such as euler"
         )
     ts = times(ts, find("euler"), jumps_of(v))
+    if not noise.numel():  # no sample, no call
+        return noise
     steps, ones = len(ts) - 1, [1] * (noise.ndim - 1)
     # times of a batch live where the state does, in its dtype: Apple's GPUs have no float64
     at = ts[:-1].repeat_interleave(len(noise)).to(noise.dtype).to(noise.device).reshape(-1, *ones)
@@ -43,4 +50,6 @@ def picard(v: Velocity, noise: Tensor, ts: Times, *, tolerance: float = 1e-3) ->
         before, states = states, torch.cat([noise[None], noise + (h * slopes).cumsum(0)])
         if float((states - before).flatten(2).square().mean(2).max().sqrt()) <= tolerance:
             break
+    if not bool(states[-1].isfinite().all()):
+        raise FloatingPointError("a velocity of the sweeps was not finite; correct v")
     return states[-1]

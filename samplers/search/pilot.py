@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise, product
+from numbers import Integral
 from pathlib import Path as File
 from typing import Any
 
@@ -155,6 +156,8 @@ def pilot(
     """
     solver, noise = find(solver), one_tensor(noise, "the noise")
     refuse_vmap("pilot compares runs by", "give it all samples as one batch (B, ...)")
+    if isinstance(calls, bool) or not isinstance(calls, Integral) or calls < 1:
+        raise ValueError(f"calls is {calls!r:.60}; expected a whole number of at least 1")
     mirrors = calls <= MIRRORED and centred(noise)
     looks = max(12, LOOKS // calls // (1 + mirrors)) if looks is None else looks
     counted = count(v)
