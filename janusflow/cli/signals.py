@@ -14,7 +14,7 @@ from types import FrameType
 from janusflow.utils import stop_signals
 
 NOTHING = "stopped while starting; nothing was written"
-KEPT = "stopped; complete files stay, none is half-written, and the same command makes the rest"
+KEPT = "stopped; complete files are kept, none is half-written, and the same command resumes"
 _received: list[int] = []  # signals of this run, the first one first
 _held = 0  # folders that are locked for writing
 

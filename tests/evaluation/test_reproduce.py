@@ -88,6 +88,9 @@ def test_a_dry_run_needs_neither_weights_nor_prompts(janusflow, tmp_path, monkey
     assert len(told["settings"]) == 11 and told["settings"][0]["images"] == 553 * 4
     assert told["hours"] == pytest.approx(sum(row["hours"] for row in told["settings"]))
     assert not list(tmp_path.iterdir())
+    lines = janusflow("reproduce", "geneval", "--dry-run")[1].splitlines()
+    assert lines[0].startswith("24,332 images, 1,614,760 network evaluations, ")
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.fixture

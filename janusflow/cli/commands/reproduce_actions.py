@@ -71,23 +71,31 @@ def _timed(model: str, vae: str | None, device: str, dtype: str) -> tuple[float,
         place = pick_device(device)
         width = config.language_config.hidden_size
         speed = cost.operations_per_second(width, pick_dtype(dtype, place), place.type)
-        return cost.operations(config) / speed, f"products at {speed / 1e9:,.0f} GFLOP/s here"
+        return cost.operations(config) / speed, f"by matrix products at {speed / 1e9:,.0f} GFLOP/s"
     pipe = load_model.load(Evaluation(model=model, vae=vae, device=device, dtype=dtype))
     pipe.set_progress_bar_config(disable=True)
-    return cost.seconds_per_evaluation(pipe, AT_LEAST), f"{AT_LEAST} images at once, timed here"
+    return cost.seconds_per_evaluation(pipe, AT_LEAST), f"timed with {AT_LEAST} images at once"
 
 
 def cost_table(found: dict) -> str:
-    """Formats one line per setting, and the sum."""
-    rows = [["setting", "images", "evaluations", "hours here"]]
+    """Formats the sum, then one line per setting."""
+    settings = found["settings"]
+    images, evaluations = (sum(r[key] for r in settings) for key in ("images", "evaluations"))
+    head = f"{images:,} images, {evaluations:,} network evaluations, {_hours(found)} hours here"
+    rows = [["setting", "images", "evaluations", "hours"]]
     for row in found["settings"]:
-        numbers = [f"{row['images']:,}", f"{row['evaluations']:,}", f"{row['hours']:,.2f}"]
+        numbers = [f"{row['images']:,}", f"{row['evaluations']:,}", _hours(row)]
         rows.append([row["name"], *numbers])
-    rows.append(["together", "", "", f"{found['hours']:,.2f}"])
-    ways = dict.fromkeys(f"{row['dtype']}: {row['by']}" for row in found["settings"])
+    ways = dict.fromkeys(f"hours in {row['dtype']}: {row['by']}" for row in found["settings"])
     told = [f"{value:g}  {name}" for name, value in found["published"].items()]
-    published = ["published scores of JanusFlow-1.3B:", *told] if told else []
-    return "\n".join([*aligned(rows), *ways, "decoding and scoring come on top", *published])
+    published = ["", "published scores of JanusFlow-1.3B:", *told] if told else []
+    notes = [*ways, "not included: decoding, scoring"]
+    return "\n".join([head, "", *aligned(rows), "", *notes, *published])
+
+
+def _hours(row: dict) -> str:
+    hours = row["hours"]
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
 
 
 def run(found: dict, options) -> dict:
