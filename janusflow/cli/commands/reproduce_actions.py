@@ -95,7 +95,7 @@ def cost_table(found: dict) -> str:
 
 def _hours(row: dict) -> str:
     hours = row["hours"]
-    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.2f}" if hours >= 0.01 else "<0.01"
 
 
 def run(found: dict, options) -> dict:
@@ -172,7 +172,7 @@ def against_first(rows: list[dict], reports: dict[str, dict]) -> list[dict]:
 
 def score_table(rows: list[dict], published: dict[str, float], chosen: Benchmark) -> str:
     """Formats scores with intervals, and the published values that lie in each interval."""
-    lines = [["setting", chosen.measure, "95 % interval", "- first", "p", "holds"]]
+    lines = [["setting", chosen.measure, "95 % interval", "- first", "p", "contains"]]
     for row in rows:
         lines.append([row["name"], *_cells(row, published)])
     text = "\n".join(aligned(lines))
