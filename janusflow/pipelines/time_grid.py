@@ -15,7 +15,7 @@ from samplers.core import laid
 
 # guided, these models turn in the first tenth of the path: `auto` moves its grid there
 TIME_SHIFT = 4.0
-STRONG, STRONG_SHIFT = 4.0, 6.0  # guidance weight from which they turn earlier still
+STRONG, STRONG_SHIFT = 4.0, 5.5  # guidance weight from which they turn earlier still
 
 
 def time_shift(guidance: object) -> float:

@@ -64,5 +64,5 @@ def test_a_preset_and_the_field_agree_on_the_shift(tiny_pipe):
     assert field.time_shift == STRONG_SHIFT and tiny_pipe.field(["a"], 2.0).time_shift == TIME_SHIFT
     _, ts = Quality(sampler="auto", steps=12).path(strong)
     torch.testing.assert_close(
-        ts, samplers.core.times(12, samplers.SOLVERS["auto"], field.jumps, 6.0)
+        ts, samplers.core.times(12, samplers.SOLVERS["auto"], field.jumps, STRONG_SHIFT)
     )
