@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 
-from samplers.core import Velocity
-from samplers.fields import Wrapped
+from samplers.core import Velocity, transforms
+from samplers.fields import Wrapped, first_call, fitting
+from samplers.likelihood import refuse_detached
+from samplers.states import one_tensor
 
 EARLIEST = 1e-3  # time: before it a measurement says nothing of the noise
 
@@ -27,12 +31,19 @@ def posterior(
         measure: the matrix A, (M, D), acting on flattened samples.
         measured: (B, M) or (M,).
     """
-    if not deviation > 0 or not spread > 0:
-        raise ValueError(f"deviation is {deviation} and spread {spread}; expected positive numbers")
-    if not isinstance(measure, Tensor) or measure.ndim != 2:
+    if not all(isinstance(one, Real | Tensor) and one > 0 for one in (deviation, spread)):
+        raise ValueError(
+            f"deviation is {deviation!r:.60} and spread {spread!r:.60}; expected positive numbers"
+        )
+    if not isinstance(measure, Tensor) or measure.ndim != 2 or measure.is_complex():
         raise TypeError(
             "measure is not a matrix; expected A of shape (M, D), which is multiplied with "
             "flattened samples"
+        )
+    if one_tensor(measured, "measured").shape[-1:] != measure.shape[:1] or measured.ndim > 2:
+        raise ValueError(
+            f"measured has shape {tuple(measured.shape)} and the matrix {tuple(measure.shape)}; "
+            f"expected (B, {len(measure)}) or ({len(measure)},)"
         )
     return Posterior(v, measure, measured, deviation, spread)
 
@@ -45,13 +56,21 @@ class Posterior(Wrapped):
     ):
         super().__init__(v)
         self.matrix, self.measured = measure, measured
-        self.deviation, self.spread = deviation, spread
+        self.deviation, self.spread, self.followed = deviation, spread, False
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        if t.ndim:
+            raise ValueError("posterior takes one time for the batch; choose another solver")
+        if transforms():
+            raise TypeError("posterior differentiates v itself; sample it outside of transforms")
         t = t.to(x.dtype).clamp(min=EARLIEST)
-        with torch.enable_grad():
-            seen = x.detach().requires_grad_()
-            k = self.v(seen, t)
+        with torch.inference_mode(False), torch.enable_grad():
+            seen = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+            k = fitting(first_call(self.v, seen, t), seen)
+            if not self.followed:
+                k = k.clone()  # the next call may use its memory
+                refuse_detached(self.v, seen, t, k)
+                self.followed = True
             data = (seen + (1 - t) * k).flatten(1)
             (g,) = torch.autograd.grad(data, seen, self._pull(data.detach(), t))
         return k.detach() + (1 - t) / t * g

@@ -192,7 +192,7 @@ def refuse_detached(v: Velocity, x: Tensor, t: Tensor, k: Tensor) -> None:
         if torch.equal(v(x + 1, t).to(k.dtype), k):
             return
     raise ValueError(
-        "v(x, t) carries no gradient to x, so its divergence cannot be found; leave torch.no_grad "
+        "v(x, t) carries no gradient to x, so its Jacobian cannot be found; leave torch.no_grad "
         "and detach() out of v"
     )
 

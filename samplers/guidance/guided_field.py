@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from samplers.callables import check_velocity
-from samplers.fields import Velocity, grid_dependent, jumps_of, on_grid, time_shift_of
+from samplers.fields import (
+    Velocity,
+    fitting,
+    grid_dependent,
+    jumps_of,
+    on_grid,
+    time_shift_of,
+)
 from samplers.guidance.rule import Combine, Rule, read
 from samplers.guidance.rules import as_rule
 from samplers.states import Layout, of_parts
@@ -125,7 +132,7 @@ class Guided:
             return self.pair.cond(x, t)
         cond, uncond = _two(self.pair.both(x, t))
         if isinstance(x, Tensor):
-            return self.rule(cond.to(x.dtype), uncond.to(x.dtype), t, x)
+            return self.rule(fitting(cond, x), fitting(uncond, x), t, x)
         x, layout = Layout.of(x)  # whose parts a rule combines as one vector per sample
         return layout.unpack(self.rule(layout.pack(cond), layout.pack(uncond), t, x))
 

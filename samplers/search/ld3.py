@@ -12,6 +12,7 @@ from samplers.comparison import endpoints
 from samplers.core import SOLVERS, Solver, Velocity, find, sample
 from samplers.fields import per_sample
 from samplers.search.learn import demand_gradient, grid_of, log_error, ramp
+from samplers.states import one_tensor
 
 
 def fit_times(
@@ -43,6 +44,12 @@ def fit_times(
     if not chosen.time_gradient or not isinstance(chosen.grid, str):
         able = ", ".join(name for name, s in SOLVERS.items() if s.time_gradient and not s.maps)
         raise ValueError(f"{chosen.name} carries no gradient to its times; choose one of {able}")
+    one_tensor(noise, "the noise")
+    if isinstance(reference, Tensor) and reference.shape != noise.shape:
+        raise ValueError(
+            f"the reference has shape {tuple(reference.shape)} and the noise {tuple(noise.shape)}; "
+            "pass the endpoint of each state"
+        )
     demand_gradient(v, noise)
     if not isinstance(reference, Tensor):
         with torch.no_grad():

@@ -45,6 +45,33 @@ WRONG = {
 }
 
 
+A = torch.eye(3, dtype=X.dtype)[:2]
+
+
+def measured(v, x=X, ts=4, solver="euler", seen=X[:, :2], matrix=A, deviation=0.1):
+    return samplers.sample(samplers.posterior(v, matrix, seen, deviation), x, ts, solver)
+
+
+def guided(uncond):
+    return samplers.sample(samplers.guide((v, uncond), 3.0), X, 4, "euler")
+
+
+WRONG |= {
+    "posterior detached": (lambda: measured(torch.no_grad()(v)), "carries no gradient to x"),
+    "posterior None": (lambda: measured(lambda x, _: None), "returned NoneType"),  # noqa: ARG005
+    "posterior batched": (lambda: measured(lambda x, t: x * t[:, None]), r"samplers\.batched"),
+    "posterior measured": (lambda: measured(v, seen=X), r"measured has shape \(4, 3\)"),
+    "posterior deviation": (lambda: measured(v, deviation="a"), "deviation is 'a'"),
+    "posterior per sample": (
+        lambda: measured(v, ts=[0, 1], solver="dopri5_per_sample"),
+        "one time for the batch",
+    ),
+    "guided shape": (lambda: guided(lambda x, _: x[:1]), r"has shape \(1, 3\)"),
+    "guided None": (lambda: guided(lambda x, _: None), "returned NoneType"),  # noqa: ARG005
+    "fitted reference": (lambda: samplers.fit_times(v, X, 4, reference=X[:1]), "reference has"),
+}
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_what_would_be_another_result_in_silence_is_refused(case):
     call, told = WRONG[case]
@@ -57,6 +84,12 @@ def test_each_sample_may_have_its_own_time_on_the_straight_path():
     square, noise = normal(4, 4, seed=1), normal(4, 4, seed=2)
     expected = torch.stack([(1 - s) * n + s * d for s, d, n in zip(t, square, noise, strict=True)])
     torch.testing.assert_close(samplers.interpolate(square, noise, t), expected)
+
+
+def test_a_posterior_runs_in_inference_mode():
+    with torch.inference_mode():
+        inside = measured(v, X.clone())
+    torch.testing.assert_close(inside.clone(), measured(v))
 
 
 def test_an_empty_batch_makes_no_call():
