@@ -132,6 +132,10 @@ class Guided:
             return self.pair.cond(x, t)
         cond, uncond = _two(self.pair.both(x, t))
         if isinstance(x, Tensor):
+            shape, dtype = x.shape, x.dtype
+            if isinstance(cond, Tensor) and cond.shape == shape and cond.dtype is dtype:
+                if isinstance(uncond, Tensor) and uncond.shape == shape and uncond.dtype is dtype:
+                    return self.rule(cond, uncond, t, x)
             return self.rule(fitting(cond, x), fitting(uncond, x), t, x)
         x, layout = Layout.of(x)  # whose parts a rule combines as one vector per sample
         return layout.unpack(self.rule(layout.pack(cond), layout.pack(uncond), t, x))
