@@ -16,7 +16,7 @@ from janusflow.models.janus_pro.loading import is_original, own_config, read_con
 from janusflow.models.janus_pro.processing import JanusProProcessor
 from janusflow.models.janusflow.configuration import JanusFlowConfig
 from janusflow.models.janusflow.processing import JanusFlowProcessor
-from janusflow.models.tokenizer_guard import WORDS
+from janusflow.models.tokenizer_guard import WORDS, kept
 from janusflow.utils.safe_io import read_object
 
 
@@ -70,7 +70,7 @@ def spaces(processor: JanusFlowProcessor) -> Finding:
     pre-tokenizer, which drops them; a file saved from it has lost them for good.
     """
     back = processor.decode(processor.ids(WORDS)).strip()
-    if back == WORDS:
+    if kept(back):
         return finding("spaces", True, "The tokenizer keeps spaces.")
     lost = "loses its spaces" if back == WORDS.replace(" ", "") else "does not come back"
     return finding(

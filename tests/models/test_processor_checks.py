@@ -43,7 +43,8 @@ def drop_spaces(folder):
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-@pytest.mark.parametrize("name", ["janusflow/scenes", "janusflow/scenes-pro"])
+@pytest.mark.parametrize("name", ["janusflow/scenes", "janusflow/emoji", "janusflow/scenes-pro"])
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_a_whole_folder_has_no_faults(name):
     assert faults(PACKAGED[name]) == []
     assert {"spaces", "bos", "special tokens", "autoencoder"} <= {
