@@ -154,7 +154,7 @@ def made_run(arm, seed, strict, gap):
         }
         for i, (s, g) in enumerate(zip(strict, gap, strict=True))
     ]
-    study = {"batch": 32, "blocks": 2, "images": 1, "steps": 100}
+    study = {"batch": 32, "blocks": 2, "images": 1, "steps": 100, "held_out": 10}
     return {"arm": arm, "seed": seed, "protocol": None, "study": study,
             "cpu_seconds": 1.0, "points": points, "cknna": [0.1, 0.2]}  # fmt: skip
 
