@@ -169,11 +169,12 @@ for ax, (name, net) in zip(axes, nets.items(), strict=False):
     for i in range(60):
         ax.plot(*torch.stack([x[i] for x in path]).T, lw=0.6, color="0.6")
     ax.plot(*path[-1].T, ".", ms=4)
-    ax.set_title(f"{name}: paths")
+    ax.set_title(f"{name}: 60 paths")
 axes[3].plot(*samplers.sample(u, noise[:600], even(1), "jump").T, ".", ms=3)
-axes[3].set_title("flow map: one jump")
+axes[3].set_title("flow map: 600 ends of one jump")
 for ax in axes:
-    ax.set(aspect="equal", xticks=[], yticks=[])
+    ax.set(aspect="equal", xlabel="first coordinate", xticks=[-2, 0, 2], yticks=[-2, 0, 2])
+axes[0].set_ylabel("second coordinate")
 plt.show()
 
 # %% [markdown]
@@ -205,7 +206,7 @@ for name, pipe, how in (
     ("teacher, exact", teacher, {"quality": "exact"}),
 ):
     rows[name], seconds[name] = paint(pipe, **how)
-captions = [name if i == 0 else "" for name, row in rows.items() for i in range(len(row))]
+captions = [f"{name}: {prompt}" for name in rows for prompt in PROMPTS]
 display(plots.images([image for row in rows.values() for image in row], captions, len(PROMPTS)))
 print("\n".join(f"{name:16}{1000 * spent:7.0f} ms an image" for name, spent in seconds.items()))
 
