@@ -121,6 +121,15 @@ def _fits(value: Tensor, data: Tensor) -> bool:
         return False
 
 
+def check_fits(value: Tensor, x: Tensor, name: str) -> None:
+    """Raises ValueError if a tensor given with a field does not broadcast to its state."""
+    if value.shape != x.shape and not _fits(value, x):
+        raise ValueError(
+            f"the state has shape {tuple(x.shape)} and {name} {tuple(value.shape)}; sample as many "
+            "states"
+        )
+
+
 class Inpainting(Wrapped):
     """The velocity of `inpaint`: v inside a mask, the straight way to the data outside."""
 
@@ -136,6 +145,7 @@ class Inpainting(Wrapped):
 
     def project(self, x: Tensor, t: Tensor) -> Tensor:
         """Returns x with the line (1 - t) noise + t data outside the mask."""
+        check_fits(self.data, x, "the data")
         line = interpolate(self.data, self.noise, t.to(x.dtype)).to(x.dtype)
         return torch.where(self.mask == 0, line, x)
 
@@ -182,6 +192,7 @@ class Controlled(Wrapped):
         return tuple(sorted({*super().jumps, *ends}))
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        check_fits(self.end, x, "the end")
         k = self.v(x, t).to(x.dtype)
         left = (1 - t if self.data else t).to(x.dtype)
         acts = (t >= self.start) & (t <= self.stop) & (left > 0)  # at the end no time is left

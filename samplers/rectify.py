@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from samplers.core import Solver, Velocity, sample, trajectory
-from samplers.fields import per_sample
+from samplers.fields import fitting, per_sample
 from samplers.grids import uniform
 
 
@@ -28,11 +28,19 @@ def pairs(
 def loss(v: Velocity, noise: Tensor, data: Tensor, t: Tensor) -> Tensor:
     """|v(x_t, t) - (data - noise)|^2 with x_t = (1 - t) noise + t data, t (B,) -> (B,).
 
-    `v` takes t as (B,), as networks do. Liu et al. 2022, eq. 1.
+    `v` takes t as (B,), as networks do. Liu et al. 2022, eq. 1. Raises ValueError for shapes that
+    differ.
     """
+    for name, value, shape in (("data", data, noise.shape), ("times", t, noise.shape[:1])):
+        if not isinstance(value, Tensor) or value.shape != shape:
+            came = tuple(value.shape) if isinstance(value, Tensor) else repr(value)[:60]
+            raise ValueError(
+                f"the {name} are {came} where the noise is {tuple(noise.shape)}; expected a tensor "
+                f"of shape {tuple(shape)}"
+            )
     way = data - noise
     x = noise + per_sample(t, noise) * way
-    return (v(x, t) - way).square().flatten(1).mean(dim=1)
+    return (fitting(v(x, t), x) - way).square().flatten(1).mean(dim=1)
 
 
 def straightness(v: Velocity, noise: Tensor, steps: int = 32) -> float:

@@ -102,3 +102,14 @@ def test_a_flow_map_of_states_takes_several_parts():
     u = samplers.flow_map(lambda x, t, s: {"a": x["a"] + (s - t)}, output="state")
     end = samplers.sample(u, {"a": X}, 4, "jump")
     torch.testing.assert_close(end["a"], X + 1)
+
+
+def test_more_states_than_the_data_of_an_edit_are_refused():
+    data, mask, more = torch.zeros(4, 2), torch.ones(4, 2), torch.randn(3, 2)
+    fields = (
+        samplers.inpaint(lambda x, _t: -x, data, data, mask),
+        samplers.controlled(lambda x, _t: -x, data, 0.5),
+    )
+    for field in fields:
+        with pytest.raises(ValueError, match=r"state has shape \(3, 2\)"):
+            samplers.sample(field, more, 4)

@@ -1,5 +1,6 @@
 """Pairs of a flow, the loss on them, and how straight it is."""
 
+import pytest
 import torch
 
 import samplers
@@ -49,3 +50,22 @@ def test_a_second_round_is_straighter_and_as_right():
     with torch.no_grad():
         after = rectify.straightness(samplers.batched(velocity), fresh.float())
     assert after < before / 2
+
+
+@pytest.mark.parametrize(
+    ("data", "t", "message"),
+    [
+        (torch.zeros(4, 3), torch.zeros(4), r"data are \(4, 3\)"),
+        (torch.zeros(1, 2), torch.zeros(4), r"data are \(1, 2\)"),
+        (torch.zeros(4, 2), torch.zeros(3), r"times are \(3,\)"),
+        (torch.zeros(4, 2), 0.5, "times are 0.5"),
+    ],
+)
+def test_a_loss_of_other_shapes_is_refused(data, t, message):
+    with pytest.raises(ValueError, match=message):
+        rectify.loss(lambda x, _t: -x, torch.zeros(4, 2), data, t)
+
+
+def test_a_network_of_another_shape_is_no_velocity():
+    with pytest.raises(ValueError, match=r"shape \(4, 1\) where x has \(4, 2\)"):
+        rectify.loss(lambda x, _t: x[:, :1], torch.zeros(4, 2), torch.zeros(4, 2), torch.zeros(4))
