@@ -1,7 +1,7 @@
 """Muon: the momentum of a matrix, orthogonalised.
 
-`torch.optim.Muon` orthogonalises in bfloat16 on every device. Most CPUs have no such products, and
-there the optimizer takes longer than the network; this one uses float32 on them.
+`torch.optim.Muon` orthogonalises in bfloat16 on every device. On a CPU without such instructions
+that can take longer than the rest of a small model's training step; this one uses float32 there.
 """
 
 from __future__ import annotations

@@ -179,13 +179,21 @@ def save(out: Path, state: State, recipe: ProRecipe, keep: int = 2) -> None:
     checkpoints.clean(out, keep)
 
 
+def recipe_of(meta: dict[str, str]) -> ProRecipe:
+    """Returns the recipe of a checkpoint; settings that are newer than it have their defaults."""
+    return ProRecipe(**tuples(json.loads(meta["recipe"])))
+
+
+def tuples(settings: dict) -> dict:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+
+
 def restore(out: Path, state: State, recipe: ProRecipe) -> bool:
     """Goes on from the newest whole checkpoint; False if there is none, ValueError if the run had
     another recipe. Only its number of steps may change.
     """
     for step, found, meta in checkpoints.newest(out):
-        before, now = json.loads(meta["recipe"]), json.loads(json.dumps(asdict(recipe)))
-        if before | {"steps": recipe.steps} != now:
+        if replace(recipe_of(meta), steps=recipe.steps) != recipe:
             raise ValueError(f"{out} holds a run of another recipe; choose another folder")
         for part, module in (("model.", state.model), ("ema.", state.ema)):
             own = {k.removeprefix(part): v for k, v in found.items() if k.startswith(part)}
@@ -233,8 +241,7 @@ def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None
     The VQ model stays in float32: rounded, its table gives other tokens than those that were
     learnt. `generation_config.json` tells the recipe's guidance.
     """
-    saved = json.loads(checkpoints.latest(run)[2]["recipe"])
-    recipe = ProRecipe(**{k: _tuple(v) for k, v in saved.items()})
+    recipe = recipe_of(checkpoints.latest(run)[2])
     model, processor = build(recipe, run / "base")
     state = new_state(recipe, model)
     restore(run, state, recipe)
@@ -244,10 +251,6 @@ def export(run: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None
     told = GenerationConfig(guidance_scale=recipe.guidance)
     shipped.generation_config = generation(processor, told)
     JanusProPipeline(shipped, processor).save_pretrained(folder)
-
-
-def _tuple(value):
-    return tuple(value) if isinstance(value, list) else value
 
 
 def main() -> None:
@@ -275,7 +278,7 @@ def main() -> None:
     use_threads(args.threads)
     if args.export:
         return export(args.out, args.export)
-    changes = {k: json.loads(v) for k, v in (item.split("=", 1) for item in args.set)}
+    changes = tuples({k: json.loads(v) for k, v in (item.split("=", 1) for item in args.set)})
     run(replace(RECIPES[args.recipe], **changes), args.out, args.start)
 
 

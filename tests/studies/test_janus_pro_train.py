@@ -1,6 +1,7 @@
 """The small Janus-Pro: its codebook in closed form, its training, its commands."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -53,6 +54,12 @@ def test_training_learns_and_what_was_cut_off_ends_in_the_same_bits(tmp_path):
     lines = (tmp_path / "whole" / "log.jsonl").read_text().splitlines()
     values = [json.loads(line)["next"] for line in lines]
     assert len(values) == 4 and values[-1] < values[0]
+
+
+def test_a_recipe_written_before_a_setting_existed_has_its_default():
+    before = asdict(SMOKE)
+    del before["first"]
+    assert train.recipe_of({"recipe": json.dumps(before)}) == SMOKE
 
 
 def test_every_trainable_parameter_receives_a_gradient(made):
